@@ -1,0 +1,110 @@
+"""A conversation: an optional system message and turns of user and assistant; saved and loaded as JSON.
+
+It knows no template and no tokenizer: `prompts` turns it into token ids.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from adacd_cli.errors import OutputError, UsageError
+
+Role = Literal["user", "assistant"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn: who said it, and the text."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """An immutable conversation; each change gives a new one, so that undo is keeping the old.
+
+    Attributes:
+        messages: the turns, user and assistant in alternation, user first.
+        system: the user's own system message, in both streams; None or "" for none.
+    """
+
+    messages: tuple[Message, ...] = ()
+    system: str | None = None
+
+    @classmethod
+    def ask(cls, prompt: str, system: str | None = None) -> Conversation:
+        """The one-question conversation."""
+        return cls((Message("user", prompt),), system)
+
+    def with_user(self, text: str) -> Conversation:
+        return replace(self, messages=(*self.messages, Message("user", text)))
+
+    def with_assistant(self, text: str) -> Conversation:
+        return replace(self, messages=(*self.messages, Message("assistant", text)))
+
+    def with_system(self, system: str | None) -> Conversation:
+        return replace(self, system=system)
+
+    def without_last_turn(self) -> Conversation:
+        """The conversation before its last user message; unchanged when there is none."""
+        users = [i for i, message in enumerate(self.messages) if message.role == "user"]
+        return replace(self, messages=self.messages[: users[-1]]) if users else self
+
+    def save(self, path: Path) -> None:
+        """Writes `{"messages": [{"role", "content"}, …]}`, the system message first, in UTF-8.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        turns = [{"role": message.role, "content": message.content} for message in self.messages]
+        text = json.dumps({"messages": system + turns}, ensure_ascii=False, indent=2)
+        try:
+            path.write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"The conversation could not be saved to {path}: {error.strerror or error}.",
+                "Name a file in a folder that exists and that you may write to.",
+            ) from error
+
+    @classmethod
+    def load(cls, path: Path) -> Conversation:
+        """Reads what `save` wrote, or a bare list of messages.
+
+        Raises:
+            UsageError: the file cannot be read or is not a conversation.
+        """
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(
+                f"The conversation {path} could not be read: {error.strerror or error}.",
+                "Name a file that /save wrote.",
+            ) from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UsageError(f"{path} is not a saved conversation: {error}.", "Name a file that /save wrote.") from error
+        return cls._from_data(data, path)
+
+    @classmethod
+    def _from_data(cls, data: object, path: Path) -> Conversation:
+        messages = data.get("messages") if isinstance(data, dict) else data
+        if not isinstance(messages, list):
+            raise UsageError(f"{path} is not a saved conversation: it has no list of messages.")
+        system: str | None = None
+        turns: list[Message] = []
+        for position, entry in enumerate(messages):
+            role = entry.get("role") if isinstance(entry, dict) else None
+            content = entry.get("content") if isinstance(entry, dict) else None
+            if not isinstance(content, str):
+                raise UsageError(f"{path} is not a saved conversation: message {position} has no text.")
+            if role == "system" and position == 0:
+                system = content
+            elif role in get_args(Role):
+                turns.append(Message(role, content))
+            else:
+                raise UsageError(f"{path} is not a saved conversation: message {position} has role {role!r}.")
+        return cls(tuple(turns), system)

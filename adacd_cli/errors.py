@@ -1,0 +1,80 @@
+"""The exceptions of adacd: every failure that has a name, what to do about it, and the exit code it ends with.
+
+    AdacdError                      1   anything that went wrong and has a name
+    ├── LogitsError                 1   a model gave logits that are NaN or infinite
+    ├── OutOfMemoryError            1   the device or the machine ran out of memory
+    ├── OutputError                 1   a file or stream could not be written
+    ├── UsageError                  2   the command line, the input or the prompt cannot be used
+    │   ├── ConfigurationError      2   a setting is unknown, out of range or malformed
+    │   └── PromptError             2   no prompt pair can be made of this conversation
+    └── EnvironmentFault            3   the machine lacks what is needed
+        ├── ModelError              3   the model cannot be found, read or used
+        ├── DeviceError             3   no such device or dtype here
+        └── MissingExtraError       3   an optional package is not installed
+
+Only `cli.app` shows them; nothing here imports anything of the project.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AdacdError(Exception):
+    """A failure with a name.
+
+    Args:
+        message: what went wrong and why, one sentence, ending in a full stop.
+        hint: what the user can do, one sentence; empty when there is nothing.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class LogitsError(AdacdError):
+    """A step's logits hold NaN or infinite values, so no token can be chosen."""
+
+
+class OutOfMemoryError(AdacdError):
+    """The device or the machine ran out of memory."""
+
+
+class OutputError(AdacdError):
+    """A file or stream could not be written."""
+
+
+class UsageError(AdacdError):
+    """The command line, the input or the prompt cannot be used."""
+
+    exit_code = 2
+
+
+class ConfigurationError(UsageError):
+    """A setting is unknown, out of range or malformed."""
+
+
+class PromptError(UsageError):
+    """No prompt pair can be made of this conversation and this chat template."""
+
+
+class EnvironmentFault(AdacdError):
+    """The machine lacks what is needed."""
+
+    exit_code = 3
+
+
+class ModelError(EnvironmentFault):
+    """The model cannot be found, read or used."""
+
+
+class DeviceError(EnvironmentFault):
+    """No such device, or no such dtype on this device."""
+
+
+class MissingExtraError(EnvironmentFault):
+    """An optional package is not installed; the hint is the pip command."""

@@ -1,0 +1,212 @@
+"""What a run says: Started, TokenStep and Finished, as plain values of str, int, float and enums.
+
+They compare equal, print, and come back from JSON. This module knows no torch, no tokenizer and no terminal;
+the engine makes the values and `render` draws them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import Any
+
+SCHEMA = 1
+"""Version of the JSON Lines form; it grows only when a key changes its meaning or goes away."""
+
+
+class Decision(str, Enum):
+    """What a step did with the difference of the two streams."""
+
+    ADD = "add"
+    SUBTRACT = "subtract"
+    PLAIN = "plain"
+
+    @property
+    def mark(self) -> str:
+        """The one-character mark that stands beside a token where colour cannot: + − ·"""
+        return {"add": "+", "subtract": "−", "plain": "·"}[self.value]
+
+
+class FinishReason(str, Enum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True)
+class Measures:
+    """The numbers a rule decided on; None where the method has no such number.
+
+    Attributes:
+        confidence: c = max P of the unprompted stream, in [0, 1].
+        agreement: agr(n) = 1 / rank, in (0, 1].
+        prompted_top_id: y*, the prompted stream's most probable token.
+        prompted_top_rank: rank of y* in the unprompted stream, 1-based.
+        prompted_confidence: c* = max P* of the prompted stream, in [0, 1].
+        plausible_count: how many tokens the plausibility mask kept.
+    """
+
+    confidence: float
+    agreement: float | None = None
+    prompted_top_id: int | None = None
+    prompted_top_rank: int | None = None
+    prompted_confidence: float | None = None
+    plausible_count: int | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One token that was in question at a step.
+
+    Attributes:
+        token_id: id in the vocabulary.
+        text: the token's own text.
+        prompted_logprob: log P* in nats; None where there is no prompted stream at this step.
+        unprompted_logprob: log P in nats.
+        score: the rule's score in logits; None where the plausibility mask dropped the token.
+        kept: whether the plausibility mask kept the token.
+    """
+
+    token_id: int
+    text: str
+    prompted_logprob: float | None
+    unprompted_logprob: float
+    score: float | None
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Started:
+    """A request begins.
+
+    Attributes:
+        request: index of the request in its batch, 0-based.
+        model: what was asked for: hub id, folder, file or `demo`.
+        revision: commit or branch on the hub, None elsewhere.
+        method: name of the decoding method.
+        prompted_tokens: prompt length of the prompted stream; 0 where the method has none.
+        unprompted_tokens: prompt length of the unprompted stream.
+        settings: the decoding settings by name, JSON values only.
+        seed: the sampling seed, None when greedy.
+    """
+
+    request: int
+    model: str
+    revision: str | None
+    method: str
+    prompted_tokens: int
+    unprompted_tokens: int
+    settings: Mapping[str, Any]
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenStep:
+    """One token was chosen.
+
+    Attributes:
+        request: index of the request in its batch, 0-based.
+        index: 0-based position of the token in the answer (thinking included).
+        token_id: the chosen token, fed to both streams.
+        text: text that became final with this token; "" while UTF-8 or a stop string is incomplete.
+        token: the chosen token's own text, control tokens shown by name.
+        decision: ADD, SUBTRACT or PLAIN.
+        measures: the numbers behind the decision.
+        plain_token_id: the token Default would have taken here (same temperature, same random draw).
+        plain_token: its own text.
+        prompted_top: the prompted stream's top token as text; None where there is no prompted stream.
+        thinking: whether the token belongs to the model's thinking rather than to its answer.
+        candidates: the most probable tokens of either stream, on request.
+        elapsed_s: seconds since decoding began.
+    """
+
+    request: int
+    index: int
+    token_id: int
+    text: str
+    token: str
+    decision: Decision
+    measures: Measures
+    plain_token_id: int
+    plain_token: str
+    prompted_top: str | None = None
+    thinking: bool = False
+    candidates: tuple[Candidate, ...] = ()
+    elapsed_s: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A request ended.
+
+    Attributes:
+        request: index of the request in its batch, 0-based.
+        text: the whole answer, without thinking; equal to the steps' texts joined.
+        finish_reason: STOP, LENGTH or CANCELLED.
+        tokens: number of TokenSteps, the end-of-turn token and thinking included.
+        added: steps decided ADD.
+        subtracted: steps decided SUBTRACT.
+        tokens_per_s: tokens over seconds since decoding began, prefill included.
+        peak_memory_bytes: peak of the device's allocated memory, or of the process on a CPU.
+        thinking: the thinking's text, "" where there was none.
+        context_full: whether LENGTH means the model's context, not `max_new_tokens`.
+    """
+
+    request: int
+    text: str
+    finish_reason: FinishReason
+    tokens: int
+    added: int
+    subtracted: int
+    tokens_per_s: float = field(default=0.0, compare=False)
+    peak_memory_bytes: int = field(default=0, compare=False)
+    thinking: str = ""
+    context_full: bool = False
+
+
+Event = Started | TokenStep | Finished
+
+_KINDS: dict[str, type[Started] | type[TokenStep] | type[Finished]] = {
+    "started": Started,
+    "token": TokenStep,
+    "finished": Finished,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """The event as one JSON object: `event` names its kind, a step's measures stand flat beside its token."""
+    values = asdict(event)
+    if isinstance(event, TokenStep):
+        values |= values.pop("measures")
+        values["decision"] = event.decision.value
+        if not event.candidates:
+            del values["candidates"]
+    if isinstance(event, Finished):
+        values["finish_reason"] = event.finish_reason.value
+    schema = {"schema": SCHEMA} if isinstance(event, Started) else {}
+    return {"event": _NAMES[type(event)], **schema, **values}
+
+
+def from_json(values: Mapping[str, Any]) -> Event:
+    """The event that `to_json` wrote; keys it does not know are left out.
+
+    Raises:
+        ValueError: `event` is not one of started, token, finished.
+        TypeError: a key that the event needs is missing.
+    """
+    kind = _KINDS.get(values.get("event", ""))
+    if kind is None:
+        raise ValueError(f"not an event of adacd: {values.get('event')!r}")
+    known = {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
+    if kind is TokenStep:
+        measures = {key: values[key] for key in Measures.__dataclass_fields__ if key in values}
+        known["measures"] = Measures(**measures)
+        known["decision"] = Decision(known["decision"])
+        known["candidates"] = tuple(Candidate(**c) for c in known.get("candidates", ()))
+    if kind is Finished:
+        known["finish_reason"] = FinishReason(known["finish_reason"])
+    return kind(**known)
