@@ -1,0 +1,87 @@
+"""AdaCD decoding: a chat model stops refusing harmless questions, and each token says why.
+
+The public API is what `__all__` names. Names are imported when they are first used, so that importing the package
+costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Resolved, Settings, resolve
+    from adacd_cli.conversation import Conversation, Message
+    from adacd_cli.engine import LanguageModel, Request, Session, decode
+    from adacd_cli.errors import AdacdError
+    from adacd_cli.events import (
+        Candidate,
+        Decision,
+        Event,
+        Finished,
+        FinishReason,
+        Measures,
+        Started,
+        TokenStep,
+        from_json,
+        to_json,
+    )
+    from adacd_cli.loading import load
+    from adacd_cli.prompts import PromptPair, build_pair
+
+_HOMES = {
+    "adacd_cli.config": ("Resolved", "Settings", "resolve"),
+    "adacd_cli.conversation": ("Conversation", "Message"),
+    "adacd_cli.engine": ("LanguageModel", "Request", "Session", "decode"),
+    "adacd_cli.errors": ("AdacdError",),
+    "adacd_cli.events": (
+        "Candidate",
+        "Decision",
+        "Event",
+        "FinishReason",
+        "Finished",
+        "Measures",
+        "Started",
+        "TokenStep",
+        "from_json",
+        "to_json",
+    ),
+    "adacd_cli.loading": ("load",),
+    "adacd_cli.prompts": ("PromptPair", "build_pair"),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AdacdError",
+    "Candidate",
+    "Conversation",
+    "Decision",
+    "Event",
+    "FinishReason",
+    "Finished",
+    "LanguageModel",
+    "Measures",
+    "Message",
+    "PromptPair",
+    "Request",
+    "Resolved",
+    "Session",
+    "Settings",
+    "Started",
+    "TokenStep",
+    "__version__",
+    "build_pair",
+    "decode",
+    "from_json",
+    "load",
+    "resolve",
+    "to_json",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)

@@ -1,0 +1,98 @@
+"""Configuration files and presets: YAML text -> raw values with the line each stands on.
+
+It checks the YAML, not the values: `resolve` does that, with the place it hands on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.suggest import known_names_hint
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One `name: value` of a file; `where` is e.g. `my.yaml, line 3`."""
+
+    name: str
+    value: Any
+    where: str
+
+
+def presets() -> dict[str, Path]:
+    """The presets by name: next to the package in a checkout, inside it once it is installed from a wheel."""
+    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
+        if folder.is_dir():
+            return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {}
+
+
+def find(config: str) -> Path:
+    """The file that `--config` means: a preset's name, or else a path.
+
+    Raises:
+        ConfigurationError: there is neither.
+    """
+    known = presets()
+    if config in known:
+        return known[config]
+    path = Path(config).expanduser()
+    if path.is_file():
+        return path
+    message = f"There is no preset and no file named {config!r}."
+    if path.is_dir():
+        message = f"The configuration {config!r} is a folder."
+    raise ConfigurationError(message, f"Name a YAML file or a preset. {known_names_hint(config, known)}")
+
+
+def read(path: Path) -> list[Entry]:
+    """The entries of a YAML file, in its order.
+
+    Raises:
+        ConfigurationError: the file cannot be read, is not YAML, is not a mapping or names a key twice.
+    """
+    name = path.name if path in presets().values() else str(path)
+    hint = "Write one `name: value` a line; configs/default.yaml shows every setting."
+    try:
+        loader = yaml.SafeLoader(path.read_bytes())
+        root = loader.get_single_node()
+        entries = list(_entries(loader, root, name)) if root is not None else []
+    except OSError as error:
+        raise ConfigurationError(f"{name} could not be read: {error.strerror or error}.") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}" if mark else ""
+        raise ConfigurationError(
+            f"{name}{place} is not valid YAML: {error.problem or error.context}.", hint
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        problem = str(error).splitlines()[0].rstrip(".")
+        raise ConfigurationError(f"{name} is not valid YAML: {problem}.", hint) from error
+    return entries
+
+
+def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[Entry]:
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigurationError(f"{name} holds no settings.", "Write one `name: value` a line.")
+    lines: dict[str, int] = {}
+    for key_node, value_node in root.value:
+        line = key_node.start_mark.line + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise ConfigurationError(
+                f"{name}, line {line} names no setting.", "Write one `name: value` a line."
+            )
+        key = key_node.value
+        if key in lines:
+            raise ConfigurationError(
+                f"`{key}` stands twice in {name}, on lines {lines[key]} and {line}.", "Remove one of them."
+            )
+        lines[key] = line
+        yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")  # type: ignore[no-untyped-call]

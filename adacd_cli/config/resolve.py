@@ -1,0 +1,197 @@
+"""Merges flag > environment > file > default into Settings, and remembers where each value came from.
+
+Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every problem
+becomes a ConfigurationError that names the setting, its range, the value and its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from adacd_cli.config import files
+from adacd_cli.config.declaration import SETTINGS, Setting
+from adacd_cli.config.settings import Settings
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.suggest import known_names_hint, nearest
+
+RESERVED_VARIABLES = ("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY")
+"""Variables of ours that are no settings; ADACD_TEST_* belong to the tests."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a value came from; `where` is the flag, the variable, or the file and line, "" for a default."""
+
+    kind: Literal["flag", "environment", "file", "default"]
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The settings of a run, and the source of each by name."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+
+
+def resolve(
+    flags: Mapping[str, Any],
+    config: str | None = None,
+    *,
+    assignments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Resolved:
+    """Merges every level.
+
+    Args:
+        flags: values by setting name, as text or as values; None means not given.
+        config: a YAML file or the name of a preset; None asks ADACD_CONFIG.
+        assignments: `name=value` texts of `--set`.
+        environment: variables; None is the process's own.
+
+    Raises:
+        ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable.
+    """
+    environment = os.environ if environment is None else environment
+    config = config if config is not None else environment.get("ADACD_CONFIG") or None
+    values: dict[str, Any] = {}
+    given: dict[str, Any] = {}
+    sources: dict[str, Source] = {name: Source("default") for name in SETTINGS}
+    for name, value, source in (
+        *(_file_values(config) if config is not None else ()),
+        *_environment_values(environment),
+        *_flag_values(flags, assignments),
+    ):
+        values[name] = _convert(SETTINGS[name], value, source.where)
+        given[name] = value
+        sources[name] = source
+    return Resolved(_settings(values, given, sources), sources)
+
+
+def change(settings: Settings, name: str, text: str, where: str) -> Settings:
+    """The settings with one of them set from text, e.g. by `/set alpha 3`.
+
+    Raises:
+        ConfigurationError: no such setting, or the text is no value of it; the message ends in `(from WHERE)`.
+    """
+    setting = _known(name, where)
+    values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
+    return _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
+
+
+_Layer = Iterable[tuple[str, Any, Source]]
+
+
+def _file_values(config: str) -> _Layer:
+    for entry in files.read(files.find(config)):
+        yield _known(entry.name, entry.where).name, entry.value, Source("file", entry.where)
+
+
+def _environment_values(environment: Mapping[str, str]) -> _Layer:
+    variables = {setting.variable: name for name, setting in SETTINGS.items()}
+    for variable in sorted(environment):
+        if variable in variables:
+            yield variables[variable], environment[variable], Source("environment", variable)
+        elif variable.startswith("ADACD_") and not variable.startswith(("ADACD_TEST_", *RESERVED_VARIABLES)):
+            _refuse_misspelt(variable, variables)
+
+
+def _refuse_misspelt(variable: str, variables: Mapping[str, str]) -> None:
+    """A variable of another program may begin with ADACD_; one that is nearly a setting's is a slip."""
+    near = _nearest_setting(variable.removeprefix("ADACD_").lower())
+    if near is not None:
+        raise ConfigurationError(
+            f"The environment variable {variable} names no setting.",
+            f"Did you mean {SETTINGS[near].variable}? Unset it otherwise.",
+        )
+
+
+def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Layer:
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in given.items():
+        yield name, value, Source("flag", SETTINGS[name].flag)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigurationError(
+                f"--set takes name=value; got {assignment!r}.", "Write e.g. --set alpha=3."
+            )
+        setting = _known(name.strip(), "--set")
+        if setting.name in given:
+            raise ConfigurationError(
+                f"`{setting.name}` is given twice, by {setting.flag} and by --set.", "Leave one of them out."
+            )
+        yield setting.name, text, Source("flag", "--set")
+
+
+def _known(name: str, where: str) -> Setting:
+    setting = SETTINGS.get(name)
+    if setting is not None:
+        return setting
+    near = _nearest_setting(name)
+    hint = f"Did you mean `{near}`?" if near else "`adacd config show` lists every setting."
+    raise ConfigurationError(f"There is no setting `{name}` (from {where}).", hint)
+
+
+def _nearest_setting(name: str) -> str | None:
+    spellings = {
+        alias: setting.name for setting in SETTINGS.values() for alias in (setting.name, *setting.aliases)
+    }
+    near = nearest(name, spellings)
+    return spellings[near] if near else None
+
+
+def _convert(setting: Setting, value: Any, where: str) -> Any:
+    """Text becomes a value of the setting's kind; one string stands for a list of one."""
+    if isinstance(value, str):
+        try:
+            return setting.parse(value)
+        except ValueError:
+            raise _wrong_kind(setting, value, where) from None
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapping[str, Source]) -> Settings:
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        name = str(error.errors()[0]["loc"][0])
+        raise _refusal(SETTINGS[name], given[name], error.errors()[0]["type"], sources[name].where) from None
+
+
+def _refusal(setting: Setting, value: Any, problem: str, where: str) -> ConfigurationError:
+    if setting.option.choices and isinstance(value, str):
+        return ConfigurationError(
+            f"Unknown {setting.name} {value!r} (from {where}).",
+            known_names_hint(value, setting.option.choices),
+        )
+    if problem == "string_too_short":
+        subject = (
+            f"`{setting.name}` holds an empty text"
+            if setting.kind == "list"
+            else f"`{setting.name}` is empty"
+        )
+        return ConfigurationError(f"{subject} (from {where}).", setting.sentence)
+    if problem.endswith(("_type", "_parsing", "_error")) and problem != "value_error":
+        return _wrong_kind(setting, value, where)
+    number = value if isinstance(value, str) else _shown(value)
+    return ConfigurationError(
+        f"`{setting.name}` is {setting.range}; got {number} (from {where}).", setting.sentence
+    )
+
+
+def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
+    message = f"`{setting.name}` {setting.takes}; got {_shown(value)} (from {where})."
+    quotes = setting.kind in ("text", "list") and not isinstance(value, str)
+    return ConfigurationError(message, "Put quotes around text." if quotes else setting.sentence)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "null" if value is None else str(value).lower()
+    return repr(value)
