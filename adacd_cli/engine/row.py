@@ -1,0 +1,212 @@
+"""One request while it is decoded: what was said so far, where it stands, and the events it gives."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import torch
+
+from adacd_cli.engine.detokenize import Detokenizer, decode_ids
+from adacd_cli.engine.memory import peak_memory_bytes
+from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.rules.base import Method
+from adacd_cli.engine.sampling import make_generator
+from adacd_cli.engine.step import RowOutcome
+from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenStep
+from adacd_cli.prompts.pair import PromptPair
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+_CLOSING_TAG_TOKENS = 16
+"""How many of the last tokens are searched for the closing tag of the thinking."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one answer is asked with.
+
+    Attributes:
+        pair: the prompts of the two streams.
+        seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
+    """
+
+    pair: PromptPair
+    seed: int | None = None
+
+
+class Phase(Enum):
+    """Where a request stands in its answer."""
+
+    UNDECIDED = auto()  # the model may or may not begin with a thinking tag
+    THINKING = auto()
+    ANSWERING = auto()
+
+
+class Row:
+    """The state of one request.
+
+    Args:
+        index: the request's place in its batch.
+        request: what is asked.
+        seed: the seed of its generator; None when greedy.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        model: LanguageModel,
+        method: Method,
+        settings: Settings,
+        seed: int | None,
+    ) -> None:
+        self.index = index
+        self.pair = request.pair
+        self.ids: list[int] = []
+        self.window = settings.contrast_steps if method.contrasts else 0
+        self.generator: torch.Generator | None = None if seed is None else make_generator(seed, model.device)
+        self.finish: FinishReason | None = None
+        self._model, self._method, self._settings, self._seed = model, method, settings, seed
+        self._begin = time.perf_counter()
+        self._added = self._subtracted = 0
+        self._context_full = False
+        self._texts: list[str] = []
+        self._thoughts: list[str] = []
+        marks = request.pair.thinking
+        if marks is None:
+            self.phase = Phase.ANSWERING
+        else:
+            self.phase = Phase.THINKING if marks.opened else Phase.UNDECIDED
+        self._detokenizer = Detokenizer(model.tokenizer, settings.stop if marks is None else ())
+        if settings.max_new_tokens == 0:
+            self.finish = FinishReason.LENGTH
+
+    @property
+    def wants_contrast(self) -> bool:
+        """Whether the next token is one of the contrast window."""
+        return self.phase is Phase.ANSWERING and self.window > 0
+
+    def settle(self, next_plain_id: int) -> None:
+        """Decides, from the first plain token, whether the model begins to think."""
+        marks = self.pair.thinking
+        assert marks is not None
+        text = decode_ids(self._model.tokenizer, [next_plain_id], control=True).strip()
+        if text and marks.open.startswith(text):
+            self.phase = Phase.THINKING
+        else:
+            self._begin_answer()
+
+    def started(self) -> Started:
+        """The event that opens the request."""
+        return Started(
+            request=self.index,
+            model=self._model.name,
+            revision=self._model.revision,
+            method=self._method.name,
+            prompted_tokens=len(self.pair.prompted_ids) if self._method.contrasts else 0,
+            unprompted_tokens=len(self.pair.unprompted_ids),
+            settings=self._settings.decoding(),
+            seed=self._seed,
+        )
+
+    def take(self, outcome: RowOutcome) -> TokenStep:
+        """Takes the chosen token: moves the state on and gives its event."""
+        thinking = self.phase is not Phase.ANSWERING
+        token_id = outcome.token_id
+        self.ids.append(token_id)
+        self._added += outcome.decision is Decision.ADD
+        self._subtracted += outcome.decision is Decision.SUBTRACT
+        if self.wants_contrast:
+            self.window -= 1
+            if self._method.follows_track and token_id != outcome.measures.prompted_top_id:
+                self.window = 0
+        text = self._text_of(token_id, thinking)
+        top = outcome.measures.prompted_top_id
+        return TokenStep(
+            request=self.index,
+            index=len(self.ids) - 1,
+            token_id=token_id,
+            text=text,
+            token=self._spell(token_id),
+            decision=outcome.decision,
+            measures=outcome.measures,
+            plain_token_id=outcome.plain_token_id,
+            plain_token=self._spell(outcome.plain_token_id),
+            prompted_top=None if top is None else self._spell(top),
+            thinking=thinking,
+            candidates=tuple(
+                Candidate(
+                    found.token_id,
+                    self._spell(found.token_id),
+                    found.prompted_logprob,
+                    found.unprompted_logprob,
+                    found.score,
+                    found.kept,
+                )
+                for found in outcome.candidates
+            ),
+            elapsed_s=time.perf_counter() - self._begin,
+        )
+
+    def finished(self) -> Finished:
+        """The event that closes the request; a request that nothing ended was cancelled."""
+        elapsed = time.perf_counter() - self._begin
+        return Finished(
+            request=self.index,
+            text="".join(self._texts),
+            finish_reason=self.finish or FinishReason.CANCELLED,
+            tokens=len(self.ids),
+            added=self._added,
+            subtracted=self._subtracted,
+            tokens_per_s=len(self.ids) / elapsed if self.ids and elapsed > 0 else 0.0,
+            peak_memory_bytes=peak_memory_bytes(self._model.device),
+            thinking="".join(self._thoughts),
+            context_full=self._context_full,
+        )
+
+    def _text_of(self, token_id: int, thinking: bool) -> str:
+        """The text that became final with the token; says in `finish` whether the request ended with it."""
+        ended = token_id in self._model.eos_ids
+        detokenizer = self._detokenizer
+        text = "" if ended else detokenizer.push(token_id)
+        closed = thinking and not ended and self._closes_thinking()
+        if closed:
+            self._begin_answer()
+        if ended or detokenizer.stopped:
+            self.finish = FinishReason.STOP
+        elif len(self.ids) >= self._settings.max_new_tokens:
+            self.finish = FinishReason.LENGTH
+        elif self._is_full():
+            self.finish, self._context_full = FinishReason.LENGTH, True
+        if self.finish is not None or closed:
+            text += detokenizer.flush()
+            if detokenizer.stopped:
+                self.finish, self._context_full = FinishReason.STOP, False
+        (self._thoughts if thinking else self._texts).append(text)
+        return text
+
+    def _is_full(self) -> bool:
+        """Whether a stream that the next token needs has no position left in the model's context."""
+        limit = self._model.context_length
+        if limit is None:
+            return False
+        prompt = len(self.pair.unprompted_ids)
+        if self.wants_contrast:
+            prompt = max(prompt, len(self.pair.prompted_ids))
+        return prompt + len(self.ids) >= limit
+
+    def _closes_thinking(self) -> bool:
+        marks = self.pair.thinking
+        tail = decode_ids(self._model.tokenizer, self.ids[-_CLOSING_TAG_TOKENS:], control=True)
+        return marks is not None and marks.close in tail
+
+    def _begin_answer(self) -> None:
+        self.phase = Phase.ANSWERING
+        self._detokenizer = Detokenizer(self._model.tokenizer, self._settings.stop, strip_start=True)
+
+    def _spell(self, token_id: int) -> str:
+        return decode_ids(self._model.tokenizer, [token_id], control=True)

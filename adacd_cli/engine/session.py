@@ -1,0 +1,51 @@
+"""A conversation with both caches kept over its turns.
+
+Each answer prefills only what is new in each stream: a stream keeps what agrees with the new prompt from its
+first token on, takes back the rest, and catches up in one forward. What to ask is the caller's to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from adacd_cli.engine.decode import StreamPair, decode
+from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.row import Request
+from adacd_cli.engine.stream import Stream
+from adacd_cli.events import Event
+from adacd_cli.prompts.pair import PromptPair
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+
+class Session:
+    """Answers one prompt pair after another with the same two KV caches; equal to fresh runs of each."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self.model = model
+        self.streams = StreamPair(Stream(model.model), Stream(model.model))
+
+    def answer(
+        self,
+        pair: PromptPair,
+        settings: Settings,
+        *,
+        candidates: int = 0,
+        seed: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Event]:
+        """Like `decode` for one request; both caches stay with the session.
+
+        Raises:
+            PromptError, LogitsError: as `decode`.
+        """
+        return decode(
+            self.model,
+            [Request(pair, seed)],
+            settings,
+            candidates=candidates,
+            streams=self.streams,
+            cancelled=lambda request: cancelled(),
+        )

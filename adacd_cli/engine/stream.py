@@ -1,0 +1,150 @@
+"""Stream: one KV cache over the rows of a batch.
+
+It prefills prompts of different lengths (left-padded, positions counted from each row's own first token),
+advances every row by one token, drops rows, and reuses what it already holds of a single row's prompt. It
+knows nothing of methods or tokens' meaning.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+_ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def new_cache(model: Any) -> Any:
+    """An empty cache for the model.
+
+    Without a config every layer keeps everything, so any number of tokens can be taken back, sliding windows
+    included. Layers that hold a state instead of keys and values need the config to be laid out at all.
+    """
+    config = getattr(model, "config", None)
+    text = config.get_text_config(decoder=True) if config is not None else None
+    kinds = set(getattr(text, "layer_types", None) or ())
+    if kinds - _ATTENTION_KINDS or getattr(text, "num_kv_shared_layers", 0):
+        return DynamicCache(config=config)
+    return DynamicCache()
+
+
+class Stream:
+    """One of the two streams: the model's keys and values for what each row has been fed.
+
+    Args:
+        model: a causal LM; called with input_ids and, as far as its forward takes them, attention_mask,
+            position_ids, past_key_values, use_cache and logits_to_keep.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        parameters = inspect.signature(model.forward).parameters
+        self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
+        self.release()
+
+    @property
+    def rows(self) -> int:
+        """How many rows the cache holds."""
+        return len(self._fed)
+
+    def release(self) -> None:
+        """Lets the cache go; the stream is as new."""
+        self._cache: Any = None
+        self._fed: list[list[int]] = []
+        self._padding: torch.Tensor | None = None
+
+    def prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Feeds whole prompts; of a single one, only what follows the longest prefix already held.
+
+        Args:
+            prompts: token ids of each row, none empty.
+
+        Returns:
+            Logits of the token after each prompt, float32 [rows, vocab].
+        """
+        if len(prompts) == 1 and self.rows == 1 and self._rewind_to(prompts[0]):
+            held = len(self._fed[0])
+            return self._forward([list(prompts[0][held:])])
+        self.release()
+        self._cache = new_cache(self._model)
+        self._fed = [[] for _ in prompts]
+        longest = max(len(prompt) for prompt in prompts)
+        if any(len(prompt) < longest for prompt in prompts):
+            pads = torch.tensor([[longest - len(prompt)] for prompt in prompts])
+            self._padding = (torch.arange(longest) >= pads).to(torch.int64).to(self._model.device)
+        return self._forward([list(prompt) for prompt in prompts])
+
+    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Feeds one token to each row.
+
+        Returns:
+            Logits of the token after it, float32 [rows, vocab].
+        """
+        if self._padding is not None:
+            ones = self._padding.new_ones((self.rows, 1))
+            self._padding = torch.cat([self._padding, ones], dim=-1)
+        return self._forward([[token] for token in tokens])
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Keeps these rows, in this order, and drops the others' keys and values."""
+        if list(rows) == list(range(self.rows)):
+            return
+        if not rows:
+            self.release()
+            return
+        index = torch.tensor(rows, device=self._model.device)
+        self._cache.batch_select_indices(index)
+        self._fed = [self._fed[row] for row in rows]
+        if self._padding is not None:
+            self._padding = self._padding[index]
+
+    def _rewind_to(self, prompt: Sequence[int]) -> bool:
+        """Takes back what differs from the prompt; False when nothing held can be used."""
+        fed = self._fed[0]
+        # the prompt's last token is always fed again: its logits are what prefill returns
+        shared = 0
+        for mine, wanted in zip(fed, prompt[:-1], strict=False):
+            if mine != wanted:
+                break
+            shared += 1
+        if shared == 0 or self._padding is not None:
+            return False
+        if shared < len(fed):
+            try:
+                self._cache.crop(shared - len(fed))
+            except (RuntimeError, ValueError, AttributeError):
+                return False  # a layer that keeps a running state cannot go back
+            self._fed = [fed[:shared]]
+        return True
+
+    @torch.inference_mode()
+    def _forward(self, new: list[list[int]]) -> torch.Tensor:
+        device = self._model.device
+        longest = max(len(ids) for ids in new)
+        # any id will do for padding: the mask hides it
+        padded = [[0] * (longest - len(ids)) + ids for ids in new]
+        past = len(self._fed[0]) if self._padding is None else self._padding.shape[-1] - longest
+        arguments: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
+        if self._padding is not None:
+            arguments["attention_mask"] = self._padding
+        if "position_ids" in self._takes:
+            if self._padding is None:
+                positions = torch.arange(past, past + longest, device=device).expand(len(new), -1)
+            else:
+                positions = (self._padding.cumsum(-1) - 1).clamp(min=0)[:, -longest:]
+            arguments["position_ids"] = positions
+        if "logits_to_keep" in self._takes:
+            arguments["logits_to_keep"] = 1
+        try:
+            output = self._model(torch.tensor(padded, device=device), **arguments)
+        except BaseException:
+            # an interrupted forward leaves layers of different lengths: nothing held can be trusted
+            self.release()
+            raise
+        for fed, ids in zip(self._fed, new, strict=True):
+            fed.extend(ids)
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits

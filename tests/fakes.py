@@ -1,0 +1,106 @@
+"""A model whose logits are a script and a tokenizer whose ids are bytes: engine tests without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from adacd_cli.engine import LanguageModel
+
+Script = Callable[[tuple[int, ...]], Sequence[float]]
+
+BYTE_VOCAB = 260
+BYTE_EOS = 256
+THINK, END_THINK = 257, 258
+
+
+class ByteTokenizer:
+    """Id n is byte n; 256 ends the turn; 257 and 258 are the thinking tags, kept in the text."""
+
+    names = {BYTE_EOS: "<|end|>", THINK: "<think>", END_THINK: "</think>", 259: "<|unused|>"}
+
+    def decode(
+        self,
+        ids: Sequence[int],
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool = False,
+    ) -> str:
+        parts: list[str] = []
+        pending = bytearray()
+        for token_id in [*ids, None]:
+            if token_id is not None and token_id < 256:
+                pending.append(token_id)
+                continue
+            parts.append(pending.decode("utf-8", errors="replace"))
+            pending.clear()
+            if token_id in (THINK, END_THINK) or (token_id is not None and not skip_special_tokens):
+                parts.append(self.names[token_id])
+        return "".join(parts)
+
+
+class ScriptedModel:
+    """Called like a transformers model. What it is fed it keeps in the cache, so rewinding and dropping rows
+    is seen by the script: each row's logits are `script(ids the row has been fed, padding left out)`."""
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.calls: list[tuple[int, int]] = []
+        """(rows, new tokens a row) of each forward."""
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        use_cache: bool = True,
+        logits_to_keep: int = 0,
+    ) -> Any:
+        self.calls.append(tuple(input_ids.shape))
+        states = input_ids[:, None, :, None].float()
+        fed, _ = past_key_values.update(states, states, 0)
+        logits = []
+        for row, ids in enumerate(fed[:, 0, :, 0].long().tolist()):
+            seen = [1] * len(ids) if attention_mask is None else attention_mask[row].tolist()
+            logits.append(list(self.script(tuple(i for i, s in zip(ids, seen, strict=True) if s))))
+        return SimpleNamespace(logits=torch.tensor(logits, dtype=self.dtype)[:, None, :])
+
+    __call__ = forward
+
+
+def scripted(script: Script, *, eos: int = BYTE_EOS, context: int | None = None) -> LanguageModel:
+    """A LanguageModel over a script, with byte tokens."""
+    return LanguageModel(
+        model=ScriptedModel(script),
+        tokenizer=ByteTokenizer(),
+        name="scripted",
+        revision=None,
+        eos_ids=frozenset({eos}),
+        context_length=context,
+    )
+
+
+def saying(*answers: tuple[str, str], vocab: int = BYTE_VOCAB, sharp: float = 8.0) -> Script:
+    """A script that continues a prompt (the text up to its last "\n") with its answer, then ends the turn.
+
+    Args:
+        answers: (end of the prompt, answer) pairs; the first whose end fits is taken.
+        sharp: the logit of the scripted token; all others are 0.
+    """
+    spoken = [(prompt.encode(), [*answer.encode(), BYTE_EOS]) for prompt, answer in answers]
+
+    def script(ids: tuple[int, ...]) -> list[float]:
+        place = max(index for index, token_id in enumerate(ids) if token_id == 10)
+        prompt, said = bytes(ids[:place]), ids[place + 1 :]
+        answer = next(answer for end, answer in spoken if prompt.endswith(end))
+        logits = [0.0] * vocab
+        logits[answer[min(len(said), len(answer) - 1)]] = sharp
+        return logits
+
+    return script
