@@ -1,0 +1,158 @@
+"""Tiny random models of real architectures: seeded, float32, eval mode, the vocabulary of a real tokenizer.
+
+Their weights are scaled so that logits are far from flat and greedy continuations vary. `tiny_model` gives
+what `load` gives; `save_tiny` writes the same model as a folder that `load` can read.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    Gemma2Config,
+    GenerationConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from adacd_cli.engine.model import LanguageModel
+
+CONTEXT = 512
+"""Positions that every tiny model was built for."""
+
+SHARED_TOKENIZER = Path(__file__).resolve().parents[2] / "shared" / "tokenizers" / "minimind"
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": CONTEXT,
+}
+_ONE_KEY_VALUE_HEAD_EACH = {key: value for key, value in _SIZES.items() if key != "num_key_value_heads"}
+
+_FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "llama": (LlamaConfig, {**_SIZES, "tie_word_embeddings": False}),
+    "gemma2": (
+        Gemma2Config,
+        {
+            **_SIZES,
+            "num_hidden_layers": 4,
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 16,
+            "attn_logit_softcapping": 50.0,
+            "final_logit_softcapping": 30.0,
+        },
+    ),
+    "qwen3": (Qwen3Config, {**_SIZES, "head_dim": 16, "tie_word_embeddings": True}),
+    "mistral": (MistralConfig, {**_SIZES, "head_dim": 16, "sliding_window": 16}),
+    "phi3": (Phi3Config, {**_SIZES, "original_max_position_embeddings": CONTEXT}),
+    "gpt_neox": (GPTNeoXConfig, _ONE_KEY_VALUE_HEAD_EACH),
+}
+FAMILIES = tuple(_FAMILIES)
+"""Names that `tiny_model` knows."""
+
+
+def tiny_model(family: str, *, seed: int = 0) -> LanguageModel:
+    """A random model of the family, fresh at each call; the same seed gives the same weights.
+
+    Args:
+        family: one of `FAMILIES`. gemma2 has soft-capping and, like mistral, a sliding window of 16.
+        seed: seed of the weights; the global random state is left as it was.
+    """
+    tokenizer = tiny_tokenizer()
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    config_class, sizes = _FAMILIES[family]
+    config = config_class(
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=end,
+        pad_token_id=pad,
+        initializer_range=0.2,
+        **sizes,
+    )
+    attention = "eager" if family == "gemma2" else "sdpa"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    _sharpen(model)
+    model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=pad, do_sample=False)
+    return LanguageModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        name=f"tiny-{family}",
+        revision=None,
+        eos_ids=frozenset({end}),
+        context_length=CONTEXT,
+    )
+
+
+def _sharpen(model: Any) -> None:
+    """Scales the last norm: the logits' standard deviation is near 5 and the top probability varies."""
+    with torch.no_grad():
+        if model.config.model_type == "gemma2":
+            # Gemma multiplies its tied embeddings by sqrt(hidden_size): each token would predict itself.
+            model.get_input_embeddings().weight *= 0.25
+            model.base_model.norm.weight += 11.0  # the norm's factor is 1 + weight
+        elif model.config.model_type == "gpt_neox":
+            model.base_model.final_layer_norm.weight *= 3.0
+        else:
+            model.base_model.norm.weight *= 3.0
+
+
+def save_tiny(family: str, folder: Path, *, seed: int = 0) -> LanguageModel:
+    """Writes `tiny_model(family)` to the folder, safetensors, configs and tokenizer, and gives it back."""
+    tiny = tiny_model(family, seed=seed)
+    tiny.model.save_pretrained(folder)
+    tiny.tokenizer.save_pretrained(folder)
+    return tiny
+
+
+def tiny_tokenizer() -> Any:
+    """A fresh byte-level BPE tokenizer with ChatML's tokens and template: a real one, or else our own."""
+    if (SHARED_TOKENIZER / "tokenizer.json").exists():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(SHARED_TOKENIZER)
+        tokenizer.chat_template = CHATML
+        return tokenizer
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(_trained_bpe()),
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+    )
+
+
+@cache
+def _trained_bpe() -> str:
+    """A BPE of 2,000 tokens over all 256 bytes, trained on this module's own words."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=2000,
+        min_frequency=1,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(Path(__file__).read_text(encoding="utf-8").splitlines(), trainer)
+    text: str = tokenizer.to_str()
+    return text
