@@ -1,4 +1,4 @@
-"""Reads the declaration of `Settings` back: a `Setting` for each field, with its text -> value parser and its range.
+"""Reads the declaration of `Settings` back: a `Setting` for each field, with its range and parser of text.
 
 Nothing is declared here; options, error texts, `config show` and the tests of configs/default.yaml ask here.
 """
@@ -82,8 +82,8 @@ class Setting:
     def parse(self, text: str) -> Any:
         """The value that `text` means here.
 
-        Text stays as it is, "" included. A list is a JSON list of strings, or else one string; "" is the empty
-        list. "", null and none are null where a setting that is not text may be null.
+        Text stays as it is, "" included. A list is a JSON list of strings, or else one string; "" is the
+        empty list. "", null and none are null where a setting that is not text may be null.
 
         Raises:
             ValueError: the text is not of this kind.

@@ -95,4 +95,4 @@ def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[En
                 f"`{key}` stands twice in {name}, on lines {lines[key]} and {line}.", "Remove one of them."
             )
         lines[key] = line
-        yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")  # type: ignore[no-untyped-call]
+        yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")

@@ -1,7 +1,7 @@
 """Merges flag > environment > file > default into Settings, and remembers where each value came from.
 
-Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every problem
-becomes a ConfigurationError that names the setting, its range, the value and its place.
+Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every
+problem becomes a ConfigurationError that names the setting, its range, the value and its place.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`.
 
     Raises:
-        ConfigurationError: no such setting, or the text is no value of it; the message ends in `(from WHERE)`.
+        ConfigurationError: no such setting, or the text is no value of it; the message names `where`.
     """
     setting = _known(name, where)
     values = settings.model_dump() | {setting.name: _convert(setting, text, where)}

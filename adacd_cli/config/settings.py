@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from adacd_cli.engine.rules.names import METHOD_NAMES
+from adacd_cli.config.methods import METHOD_NAMES
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
@@ -148,7 +148,7 @@ class Settings(BaseModel):
             ge=0,
             le=1,
             allow_inf_nan=False,
-            description="Mask β: a token must have this share of the unprompted stream's highest probability.",
+            description="Mask β: a token must have this share of the unprompted stream's top probability.",
         ),
         Option("Method", ("--plausibility", "--beta")),
     ] = 0.01

@@ -1,0 +1,119 @@
+"""The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors.
+
+A command is a line in COMMANDS and a module that has a function `command` (see `cli.options` for its
+settings), or, for a group of commands, a `typer.Typer` named `app`. It raises the errors of `errors.py` and
+prints none. What commands share stands in `cli.options` (settings), `cli.inputs` (prompts) and `cli.running`
+(loading the model, Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+import typer.core
+import typer.main
+
+from adacd_cli import __version__
+from adacd_cli.cli.boundary import guarded
+from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
+from adacd_cli.errors import UsageError
+from adacd_cli.suggest import nearest
+
+
+class Entry(NamedTuple):
+    """Where a command's code is, and its line in `adacd --help`."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "generate": Entry("adacd_cli.cli.generate", "Answer a prompt."),
+    "compare": Entry("adacd_cli.cli.compare", "Show Default and AdaCD side by side."),
+    "explain": Entry("adacd_cli.cli.explain", "Show why each token was chosen."),
+    "chat": Entry("adacd_cli.cli.chat", "Talk with the model."),
+    "config": Entry("adacd_cli.cli.config", "Show the settings and where they come from."),
+}
+
+
+class CommandGroup(PlainGroup):
+    """Lists every command without importing it, imports the one that is called, and guards its run."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> typer.core.TyperCommand | None:
+        entry = COMMANDS.get(cmd_name)
+        return typer.core.TyperCommand(cmd_name, help=entry.help) if entry else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        name = args[0]
+        if name in COMMANDS:
+            return name, _load(name), args[1:]
+        if ctx.resilient_parsing:  # completing after an unknown word
+            return None, None, args[1:]
+        near = nearest(name, COMMANDS)
+        hint = f"Did you mean `adacd {near}`?" if near else f"Commands: {', '.join(COMMANDS)}."
+        if name.startswith("-"):
+            raise UsageError(f"There is no option {name}.", "`adacd --help` lists the options.")
+        raise UsageError(f"There is no command {name!r}.", hint)
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
+        """Runs the command line and exits the process with its code."""
+        words = list(sys.argv[1:] if args is None else args)
+        self._main_shell_completion(extra, "adacd", None)
+        sys.exit(guarded(lambda: self._run(words), debug=_wants_traceback(words)))
+
+    def _run(self, words: list[str]) -> int:
+        try:
+            with self.make_context("adacd", words) as ctx:
+                self.invoke(ctx)
+        except typer.Exit as finished:
+            return finished.exit_code
+        return 0
+
+
+def _load(name: str) -> Any:
+    module = import_module(COMMANDS[name].module)
+    app: typer.Typer | None = getattr(module, "app", None)
+    if app is None:
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name, cls=PlainCommand, context_settings=HELP_FLAGS)(module.command)
+    command = typer.main.get_command(app)
+    command.name = name
+    return command
+
+
+def _wants_traceback(words: Sequence[str]) -> bool:
+    before_literal_text = words[: words.index("--")] if "--" in words else words
+    return "--debug" in before_literal_text or os.environ.get("ADACD_DEBUG", "") not in ("", "0", "false")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"adacd {__version__}")
+        raise typer.Exit()
+
+
+app = typer.Typer(cls=CommandGroup, context_settings=HELP_FLAGS, rich_markup_mode=None)
+
+
+@app.callback()
+def adacd(
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", help="Print the version.", callback=_print_version, is_eager=True),
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Chat with models that stop refusing harmless questions, and see why, token by token."""
+
+
+def main() -> None:
+    """The console script."""
+    app()

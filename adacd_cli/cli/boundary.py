@@ -1,0 +1,113 @@
+"""The boundary around every command: whatever is raised becomes `Error: …`, `Hint: …` and an exit code.
+
+Nothing else in adacd prints an error. A traceback is shown only on request.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from io import TextIOWrapper
+
+import typer
+
+from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+
+
+def guarded(run: Callable[[], int], *, debug: bool) -> int:
+    """Calls `run` and gives the exit code, having shown the error if there was one.
+
+    Args:
+        run: the command; returns its exit code.
+        debug: show the traceback of an error before its line.
+    """
+    _prepare_streams()
+    try:
+        code = run()
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader has what it wanted, e.g. `| head -1`
+        _discard_stdout()
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        _show("Interrupted.")
+        return INTERRUPTED
+    except BaseException as error:
+        if isinstance(error, SystemExit):
+            raise
+        if debug:
+            traceback.print_exc()
+        named = _named(error)
+        _show(f"Error: {named.message}")
+        if named.hint:
+            _show(f"Hint: {named.hint}")
+        return named.exit_code
+
+
+def _prepare_streams() -> None:
+    """A closed stream becomes a silent one, and a character the terminal cannot show becomes `?`."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _discard_stdout() -> None:
+    """Points stdout at nothing, so that Python's own flush at exit has nothing to complain about."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):  # a test's stream has no descriptor
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+
+
+def _show(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _named(error: BaseException) -> AdacdError:
+    if isinstance(error, AdacdError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return _usage(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _no_memory_left(error):
+        return OutOfMemoryError(
+            "Out of memory.",
+            "Try a smaller --max-new-tokens or --batch-size, --dtype bfloat16 or --quantize.",
+        )
+    first_line = next(iter(str(error).splitlines()), "").rstrip(".")
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        _discard_stdout()
+        return OutputError(f"The output could not be written: {error.strerror}.")
+    return AdacdError(
+        f"Something unexpected went wrong: {type(error).__name__}: {first_line}.",
+        "Run it again with --debug to see where, and please report it.",
+    )
+
+
+def _no_memory_left(error: BaseException) -> bool:
+    """torch raises a plain RuntimeError when the CPU's memory runs out."""
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def _usage(error: typer.TyperException) -> UsageError:
+    """typer's own complaints about the command line, in our words."""
+    context = getattr(error, "ctx", None)
+    hint = f"`{context.command_path} --help` lists the options." if context else ""
+    option = getattr(error, "option_name", None)
+    message = error.format_message()
+    if hasattr(error, "possibilities"):
+        message = f"There is no option {option}."
+        if error.possibilities:
+            hint = f"Did you mean {' or '.join(sorted(error.possibilities))}?"
+    elif option is not None and "requires an argument" in message:
+        message = f"{option} takes a value."
+    elif "unexpected extra argument" in message:
+        hint = "Put quotes around a prompt of several words."
+    return UsageError(message if message.endswith((".", "?")) else f"{message}.", hint)

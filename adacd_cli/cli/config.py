@@ -1,0 +1,45 @@
+"""`adacd config show`: every setting, its value and where it came from."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
+from adacd_cli.cli.options import with_settings
+from adacd_cli.config import SETTINGS, Resolved, Source
+
+app = typer.Typer(cls=PlainGroup, add_completion=False, context_settings=HELP_FLAGS, rich_markup_mode=None)
+
+
+@app.callback()
+def config() -> None:
+    """Show every setting and where its value comes from."""
+
+
+@app.command("show", cls=PlainCommand, context_settings=HELP_FLAGS)
+@with_settings()
+def show(
+    resolved: Resolved,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show every setting, its value, and the flag, variable, file or default it came from."""
+    values = resolved.settings.model_dump(mode="json")
+    if as_json:
+        rows = {
+            name: {"value": values[name], "source": source.kind, "where": source.where}
+            for name, source in resolved.sources.items()
+        }
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    name_width = max(map(len, SETTINGS))
+    value_width = max(map(len, shown.values()))
+    for name, source in resolved.sources.items():
+        typer.echo(f"{name:<{name_width}}  {shown[name]:<{value_width}}  {_origin(source)}")
+
+
+def _origin(source: Source) -> str:
+    return source.where if source.where else source.kind

@@ -1,0 +1,131 @@
+"""The settings as command-line options, made from their declaration.
+
+    @with_settings(omit=("display", "stats"))
+    def command(resolved: Resolved, prompt: Annotated[str | None, typer.Argument()] = None) -> None:
+
+The decorated function shows every setting's flags besides its own parameters, and `--config`, `--set` and
+`--debug`; it is called with `resolved` filled in.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from adacd_cli.config import SETTINGS, Setting, resolve
+
+_METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT"}
+
+
+def with_settings(*, omit: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Adds the settings' options to a command that has a parameter `resolved: Resolved`.
+
+    Args:
+        omit: settings that mean nothing to this command; they still come from environment and file.
+    """
+    shown = [setting for setting in SETTINGS.values() if setting.name not in omit]
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def wrapper(*, config: str | None, assignments: list[str] | None, debug: bool, **values: Any) -> None:
+            flags = {setting.name: values.pop(setting.name) for setting in shown}
+            resolved = resolve(flags, config, assignments=assignments or ())
+            function(resolved=resolved, **values)
+
+        hints = get_type_hints(function, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in inspect.signature(function).parameters.items()
+            if name != "resolved"
+        ]
+        parameters = own + [_parameter(setting) for setting in shown] + _COMMON
+        wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        # typer also reads the annotations, which must be those of the signature
+        wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        del wrapper.__wrapped__
+        return wrapper
+
+    return decorate
+
+
+def help_text(setting: Setting) -> str:
+    """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
+    choices = setting.option.choices
+    facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
+    if setting.option.unit and setting.option.unit not in setting.sentence:
+        facts.insert(0, setting.option.unit)
+    known = "; ".join(fact for fact in facts if fact)
+    return f"{setting.sentence.rstrip('.')} ({known})." if known else setting.sentence
+
+
+def _default(setting: Setting) -> str:
+    if setting.kind == "switch":
+        return f"default {'on' if setting.default else 'off'}"
+    if setting.default is None or setting.default == ():
+        return ""
+    return (
+        f"default {setting.default:g}" if isinstance(setting.default, float) else f"default {setting.default}"
+    )
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    """Values stay text: `resolve` parses and checks them, so that every level's errors read alike."""
+    annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
+    choices = [choice for choice in setting.option.choices if choice != "cuda:N"]
+    option = typer.Option(
+        *setting.option.names,
+        help=help_text(setting),
+        metavar=None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind],
+        rich_help_panel=setting.option.panel,
+        show_default=False,
+        autocompletion=(lambda: choices) if choices else None,
+    )
+    return _keyword(setting.name, Annotated[annotation | None, option], None)
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_COMMON = [
+    _keyword(
+        "config",
+        Annotated[
+            str | None,
+            typer.Option(
+                "--config",
+                "-C",
+                metavar="FILE|PRESET",
+                help="Read settings from a YAML file or a preset.",
+                rich_help_panel="Settings",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    _keyword(
+        "assignments",
+        Annotated[
+            list[str] | None,
+            typer.Option(
+                "--set",
+                metavar="NAME=VALUE",
+                help="Set any setting by name; repeatable.",
+                rich_help_panel="Settings",
+                show_default=False,
+            ),
+        ],
+        None,
+    ),
+    _keyword(
+        "debug",
+        Annotated[
+            bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Settings")
+        ],
+        False,
+    ),
+]
