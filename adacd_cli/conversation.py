@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from adacd_cli.errors import OutputError, UsageError
 
@@ -86,7 +86,9 @@ class Conversation:
                 "Name a file that /save wrote.",
             ) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path} is not a saved conversation: {error}.", "Name a file that /save wrote.") from error
+            raise UsageError(
+                f"{path} is not a saved conversation: {error}.", "Name a file that /save wrote."
+            ) from error
         return cls._from_data(data, path)
 
     @classmethod
@@ -103,7 +105,7 @@ class Conversation:
                 raise UsageError(f"{path} is not a saved conversation: message {position} has no text.")
             if role == "system" and position == 0:
                 system = content
-            elif role in get_args(Role):
+            elif role == "user" or role == "assistant":
                 turns.append(Message(role, content))
             else:
                 raise UsageError(f"{path} is not a saved conversation: message {position} has role {role!r}.")

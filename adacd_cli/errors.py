@@ -1,4 +1,4 @@
-"""The exceptions of adacd: every failure that has a name, what to do about it, and the exit code it ends with.
+"""The exceptions of adacd: every failure that has a name, what to do about it, and its exit code.
 
     AdacdError                      1   anything that went wrong and has a name
     ├── LogitsError                 1   a model gave logits that are NaN or infinite

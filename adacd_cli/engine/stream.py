@@ -25,8 +25,8 @@ def new_cache(model: Any) -> Any:
     """
     config = getattr(model, "config", None)
     text = config.get_text_config(decoder=True) if config is not None else None
-    kinds = set(getattr(text, "layer_types", None) or ())
-    if kinds - _ATTENTION_KINDS or getattr(text, "num_kv_shared_layers", 0):
+    kinds: list[str] = getattr(text, "layer_types", None) or []
+    if not _ATTENTION_KINDS.issuperset(kinds) or getattr(text, "num_kv_shared_layers", 0):
         return DynamicCache(config=config)
     return DynamicCache()
 
