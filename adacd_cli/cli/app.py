@@ -63,10 +63,10 @@ class CommandGroup(PlainGroup):
             raise UsageError(f"There is no option {name}.", "`adacd --help` lists the options.")
         raise UsageError(f"There is no command {name!r}.", hint)
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> Any:
-        """Runs the command line and exits the process with its code."""
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
+        """Runs the command line and exits the process with its code; typer's own main shows no error here."""
         words = list(sys.argv[1:] if args is None else args)
-        self._main_shell_completion(extra, "adacd", None)
+        self._main_shell_completion({}, "adacd")
         sys.exit(guarded(lambda: self._run(words), debug=_wants_traceback(words)))
 
     def _run(self, words: list[str]) -> int:

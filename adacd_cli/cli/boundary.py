@@ -10,8 +10,10 @@ import sys
 import traceback
 from collections.abc import Callable
 from io import TextIOWrapper
+from typing import Any
 
 import typer
+import typer.core
 
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 
@@ -110,4 +112,14 @@ def _usage(error: typer.TyperException) -> UsageError:
         message = f"{option} takes a value."
     elif "unexpected extra argument" in message:
         hint = "Put quotes around a prompt of several words."
+    elif (takes := _takes(getattr(error, "param", None))) is not None:
+        message = takes
     return UsageError(message if message.endswith((".", "?")) else f"{message}.", hint)
+
+
+def _takes(parameter: Any) -> str | None:
+    """What a command's own number option takes: `--batch-size takes a whole number, at least 1.`"""
+    if not isinstance(parameter, typer.core.TyperOption) or parameter.type_descriptor.annotation is not int:
+        return None
+    bound = f", at least {parameter.min}" if parameter.min is not None else ""
+    return f"{max(parameter.opts, key=len)} takes a whole number{bound}."

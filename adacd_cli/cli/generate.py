@@ -1,0 +1,159 @@
+"""`adacd generate`: answers one prompt, or every line of a file, as text or as events."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+from adacd_cli.cli.inputs import read_prompt, read_prompts
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import open_output
+from adacd_cli.cli.running import interruptible, load_model, show_prompts, warn
+from adacd_cli.config import Resolved, Settings
+from adacd_cli.errors import PromptError, UsageError
+from adacd_cli.events import Event, Finished
+
+if TYPE_CHECKING:
+    from adacd_cli.cli.running import Interruption
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts.pair import PromptPair
+
+
+@with_settings()
+def command(
+    resolved: Resolved,
+    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", "-f", metavar="FILE", help="Answer every line of a file; - is stdin."),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            "--batch-size", metavar="N", min=1, help="Lines of --file to answer at once (default 1)."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the events as JSON Lines.")] = False,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to a file.")
+    ] = None,
+    prompts_shown: Annotated[
+        bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
+    ] = False,
+) -> None:
+    """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
+    settings = resolved.settings
+    questions = _questions(prompt, file, batch_size)
+    with open_output(output) as out:
+        model = load_model(settings)
+        pairs = [_pair(model, question, settings) for question in questions]
+        warn(dict.fromkeys(warning for pair in pairs for warning in pair.warnings), settings)
+        if prompts_shown:
+            for pair in pairs:
+                show_prompts(pair)
+        with interruptible() as interruption:
+            events = _decode_all(model, pairs, settings, batch_size or 1, interruption)
+            if as_json:
+                _write_json(events, out)
+            elif file is None:
+                _write_answer(events, out, settings)
+            else:
+                _write_answers(events, questions, out, settings)
+
+
+def _questions(prompt: str | None, file: str | None, batch_size: int | None) -> list[str]:
+    if file is None:
+        if batch_size is not None:
+            raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
+        return [read_prompt(prompt, command="generate")]
+    if prompt is not None:
+        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
+    return read_prompts(file)
+
+
+def _pair(model: LanguageModel, question: str, settings: Settings) -> PromptPair:
+    from adacd_cli.conversation import Conversation
+    from adacd_cli.prompts import build_pair
+
+    conversation = Conversation.ask(question, settings.system)
+    return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
+
+
+def _decode_all(
+    model: LanguageModel,
+    pairs: Sequence[PromptPair],
+    settings: Settings,
+    batch_size: int,
+    interruption: Interruption,
+) -> Iterator[Event]:
+    """The events of every prompt, in the prompts' order, `request` counted through all batches."""
+    from adacd_cli.engine import Request, decode
+
+    for start in range(0, len(pairs), batch_size):
+        if interruption.requested:
+            return
+        requests = [
+            # each line draws differently, and its Started tells the seed that repeats it alone
+            Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)
+            for number, pair in enumerate(pairs[start : start + batch_size], start)
+        ]
+        events = decode(model, requests, settings, cancelled=interruption.cancelled)
+        try:
+            for event in _in_order(interruption.watch(events)):
+                yield replace(event, request=event.request + start)
+        except PromptError as error:
+            if len(pairs) == 1:
+                raise
+            raise PromptError(f"Prompt {start + 1}: {error.message}", error.hint) from error
+
+
+def _in_order(events: Iterable[Event]) -> Iterator[Event]:
+    """One request's events after the other's; the first unfinished one's come as they are decoded."""
+    waiting: dict[int, list[Event]] = {}
+    current = 0
+    for event in events:
+        waiting.setdefault(event.request, []).append(event)
+        while current in waiting:
+            yield from (ready := waiting.pop(current))
+            if not isinstance(ready[-1], Finished):
+                break
+            current += 1
+
+
+def _write_json(events: Iterable[Event], out: TextIO) -> None:
+    from adacd_cli.render.jsonl import write_events
+
+    write_events(events, out)
+
+
+def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings) -> None:
+    from adacd_cli.render.text import stream_answer
+
+    stream_answer(
+        events,
+        out=out,
+        err=sys.stderr,
+        display=settings.display,
+        stats=settings.stats,
+        quiet=settings.quiet,
+    )
+
+
+def _write_answers(
+    events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
+) -> None:
+    """Answers separated by a blank line; the question goes to stderr before each."""
+    from adacd_cli.render.screen import DIM, Screen
+
+    notes = Screen(sys.stderr, settings.display)
+    for number, answer in groupby(events, key=lambda event: event.request):
+        if number > 0:
+            out.write("\n")
+        if not settings.quiet:
+            notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
+        _write_answer(answer, out, settings)

@@ -1,0 +1,105 @@
+"""Where a prompt comes from: the argument, stdin, or a file with one prompt a line.
+
+Stdin is read to its end when it is asked for (`-`, `-f -`), when there is no argument and it is no terminal,
+and besides an argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
+shell loop's file is read empty, as with `cat`; `< /dev/null` beside the argument says that there is no input.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+from adacd_cli.errors import UsageError
+
+_EXAMPLE = 'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
+
+
+def read_prompt(argument: str | None, *, command: str) -> str:
+    """The prompt of a command: its argument, stdin, or stdin, a blank line and the argument.
+
+    Args:
+        argument: the positional argument; None or `-` where stdin is the prompt.
+        command: the command's name, for the example in the hint.
+
+    Raises:
+        UsageError: there is no prompt, it is empty, or stdin is not UTF-8.
+    """
+    parts = []
+    if argument == "-" or (_stdin_is_given() if argument is None else _stdin_is_pipe_or_file()):
+        parts.append(read_stdin())
+    if argument is not None and argument != "-":
+        parts.append(argument)
+    prompt = "\n\n".join(part for part in (part.strip("\r\n") for part in parts) if part.strip())
+    if not prompt:
+        message = "The prompt is empty." if argument is not None else "There is no prompt."
+        raise UsageError(message, _EXAMPLE.format(command=command))
+    return prompt
+
+
+def read_prompts(file: str) -> list[str]:
+    """The prompts of a file, or of stdin for `-`: one a line, blank lines skipped.
+
+    Raises:
+        UsageError: it cannot be read, is not UTF-8, or has no prompt in it.
+    """
+    text = read_stdin() if file == "-" else _read_file(file)
+    prompts = [line for line in text.split("\n") if line.strip()]
+    if not prompts:
+        raise UsageError(f"{_named(file)} has no prompt in it.", "Write one prompt a line.")
+    return prompts
+
+
+def read_stdin() -> str:
+    """All of stdin as text, line ends as `\\n`, without a byte order mark.
+
+    Raises:
+        UsageError: stdin is closed or not UTF-8.
+    """
+    if sys.stdin is None:
+        raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
+    return _decode(sys.stdin.buffer.read(), "-")
+
+
+def _stdin_is_given() -> bool:
+    """Whether there is a stdin (Python has none when started with a closed one) and it is no terminal."""
+    return sys.stdin is not None and not sys.stdin.isatty()
+
+
+def _stdin_is_pipe_or_file() -> bool:
+    """Whether stdin was redirected on purpose: a service's or a CI job's `/dev/null` or socket was not."""
+    if not _stdin_is_given():
+        return False
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError):  # a stream without a descriptor, put in the place of stdin
+        return True
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _read_file(file: str) -> str:
+    try:
+        data = Path(file).expanduser().read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"The prompt file {file!r} could not be read: {error.strerror or error}.",
+            "Name a text file with one prompt a line, or - for stdin.",
+        ) from error
+    return _decode(data, file)
+
+
+def _decode(data: bytes, file: str) -> str:
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{_named(file)} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}.",
+            "Convert it first, e.g. with `iconv -t utf-8`.",
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _named(file: str) -> str:
+    return "Standard input" if file == "-" else f"The prompt file {file!r}"

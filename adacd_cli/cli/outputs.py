@@ -1,0 +1,85 @@
+"""Where an answer goes: stdout, or the file of `--output`.
+
+A file is opened before anything slow happens. An existing one is replaced only when the run has ended; until
+then the text stands in `FILE.partial`, which a run that fails leaves behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import typer
+
+from adacd_cli.errors import OutputError
+
+
+@contextmanager
+def open_output(file: str | None) -> Iterator[TextIO]:
+    """The stream to write to.
+
+    Args:
+        file: what `--output` names; None and `-` are stdout.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    if file is None or file == "-":
+        yield sys.stdout
+        return
+    path = Path(file).expanduser()
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe is written as it is
+        with _open(path, file) as stream:
+            yield stream
+        return
+    if path.is_dir():
+        raise _unwritable(file, "it is a folder")
+    final = path.resolve()  # a link stays a link
+    partial = final.with_name(f"{final.name}.partial")
+    with _open(partial, file) as stream:
+        try:
+            yield stream
+        except typer.Exit:  # Ctrl-C while tokens came: the partial answer is the answer
+            stream.flush()
+            _put_in_place(partial, final)
+            raise
+        except BaseException:
+            _keep_or_remove(stream, partial)
+            raise
+    _put_in_place(partial, final)
+
+
+def _open(path: Path, file: str) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _unwritable(file, error.strerror or str(error)) from error
+
+
+def _unwritable(file: str, reason: str) -> OutputError:
+    return OutputError(
+        f"The output file {file!r} could not be written: {reason}.",
+        "Name a file in a folder that exists and that you may write to.",
+    )
+
+
+def _put_in_place(partial: Path, final: Path) -> None:
+    if final.exists():
+        shutil.copymode(final, partial)
+    partial.replace(final)
+
+
+def _keep_or_remove(stream: TextIO, partial: Path) -> None:
+    """After a failure: what was written is worth keeping, an empty file is not."""
+    try:
+        stream.flush()
+    except OSError:  # the disk is full, which is the failure
+        pass
+    if partial.stat().st_size:
+        print(f"What was written so far is in {partial}.", file=sys.stderr)
+    else:
+        partial.unlink()

@@ -1,0 +1,116 @@
+"""What the commands that decode share: loading the model, warnings, Ctrl-C, and both prompts on request.
+
+Everything here goes to stderr.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import typer
+
+from adacd_cli.cli.boundary import INTERRUPTED
+from adacd_cli.events import Event, Started, TokenStep
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts.pair import PromptPair
+
+
+def load_model(settings: Settings) -> LanguageModel:
+    """Loads the model that the settings name, with a moving line on a terminal, and shows its warnings.
+
+    Raises:
+        EnvironmentFault: the model, the device or a package is not there or cannot be used.
+    """
+    with _progress(settings) as progress:
+        from adacd_cli.loading import load  # takes a second: torch and transformers come with it
+
+        model = load(settings, progress=progress)
+    warn(model.warnings, settings)
+    return model
+
+
+@contextmanager
+def _progress(settings: Settings) -> Iterator[Callable[[str], None]]:
+    if settings.quiet or settings.display == "none" or not sys.stderr.isatty():
+        yield lambda step: None
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    with Console(stderr=True).status(Text("Starting")) as status:
+        yield lambda step: status.update(Text(step))
+
+
+def warn(warnings: Iterable[str], settings: Settings) -> None:
+    """Shows each warning on a line of its own, unless `quiet`."""
+    if not settings.quiet:
+        for warning in warnings:
+            print(f"Warning: {warning}", file=sys.stderr)
+
+
+def show_prompts(pair: PromptPair) -> None:
+    """Prints both rendered prompts, control tokens and all."""
+    for title, text, ids in (
+        ("Prompted stream", pair.prompted_text, pair.prompted_ids),
+        ("Unprompted stream", pair.unprompted_text, pair.unprompted_ids),
+    ):
+        print(f"--- {title}, {len(ids)} tokens ---\n{text}", file=sys.stderr)
+    print("--- Answer ---", file=sys.stderr, flush=True)
+
+
+class Interruption:
+    """Whether Ctrl-C was pressed while tokens were coming.
+
+    Attributes:
+        requested: True from the first Ctrl-C on.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._decoding = False
+
+    def cancelled(self, request: int) -> bool:
+        """For `decode(cancelled=…)`: every request ends."""
+        return self.requested
+
+    def watch(self, events: Iterable[Event]) -> Iterator[Event]:
+        """The same events; from the first token on, Ctrl-C asks the answer to end rather than killing it."""
+        for event in events:
+            if isinstance(event, Started):
+                self._decoding = False  # the next thing is a prefill, which can be long
+            elif isinstance(event, TokenStep):
+                self._decoding = True
+            yield event
+
+    def _interrupt(self, signum: int, frame: FrameType | None) -> None:
+        if self.requested or not self._decoding:
+            raise KeyboardInterrupt
+        self.requested = True
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Turns the first Ctrl-C after the first token into a cancelled answer, and then exit code 130.
+
+    Before the first token, and a second time, it is an ordinary KeyboardInterrupt.
+
+        with interruptible() as interruption:
+            events = decode(…, cancelled=interruption.cancelled)
+            render(interruption.watch(events))
+    """
+    interruption = Interruption()
+    before = signal.signal(signal.SIGINT, interruption._interrupt)
+    try:
+        yield interruption
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interruption.requested:
+        raise typer.Exit(INTERRUPTED)
