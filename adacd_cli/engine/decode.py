@@ -74,6 +74,7 @@ def decode(
     Raises:
         PromptError: a prompt leaves no room in the model's context.
         LogitsError: a step's logits are NaN or infinite.
+        KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
     method = METHODS[settings.effective_method]
     for index, request in enumerate(requests):
@@ -88,8 +89,16 @@ def decode(
         if row.finish is not None:
             yield row.finished()
     rows = [row for row in rows if row.finish is None]
-    if rows:
+    if not rows:
+        return
+    try:
         yield from _run(model, rows, settings, candidates, streams, cancelled)
+    except KeyboardInterrupt:
+        # a consumer sees every request end, also when a forward was interrupted
+        for row in rows:
+            if not row.closed:
+                yield row.finished()
+        raise
 
 
 def _run(

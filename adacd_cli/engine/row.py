@@ -70,6 +70,7 @@ class Row:
         self.window = settings.contrast_steps if method.contrasts else 0
         self.generator: torch.Generator | None = None if seed is None else make_generator(seed, model.device)
         self.finish: FinishReason | None = None
+        self.closed = False
         self._model, self._method, self._settings, self._seed = model, method, settings, seed
         self._begin = time.perf_counter()
         self._added = self._subtracted = 0
@@ -154,6 +155,7 @@ class Row:
 
     def finished(self) -> Finished:
         """The event that closes the request; a request that nothing ended was cancelled."""
+        self.closed = True
         elapsed = time.perf_counter() - self._begin
         return Finished(
             request=self.index,

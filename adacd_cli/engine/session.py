@@ -13,6 +13,7 @@ from adacd_cli.engine.decode import StreamPair, decode
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Request
 from adacd_cli.engine.stream import Stream
+from adacd_cli.errors import PromptError
 from adacd_cli.events import Event
 from adacd_cli.prompts.pair import PromptPair
 
@@ -41,11 +42,23 @@ class Session:
         Raises:
             PromptError, LogitsError: as `decode`.
         """
-        return decode(
-            self.model,
-            [Request(pair, seed)],
-            settings,
-            candidates=candidates,
-            streams=self.streams,
-            cancelled=lambda request: cancelled(),
-        )
+        try:
+            yield from decode(
+                self.model,
+                [Request(pair, seed)],
+                settings,
+                candidates=candidates,
+                streams=self.streams,
+                cancelled=lambda request: cancelled(),
+            )
+        except PromptError:
+            raise  # refused before anything was fed
+        except (Exception, KeyboardInterrupt):
+            # keys and values may be those of NaN logits, or of a step that was broken off half-way
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Lets both caches go; the next answer prefills everything."""
+        self.streams.unprompted.release()
+        self.streams.prompted.release()

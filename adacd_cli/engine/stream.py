@@ -26,7 +26,7 @@ def new_cache(model: Any) -> Any:
     config = getattr(model, "config", None)
     text = config.get_text_config(decoder=True) if config is not None else None
     kinds: list[str] = getattr(text, "layer_types", None) or []
-    if not _ATTENTION_KINDS.issuperset(kinds) or getattr(text, "num_kv_shared_layers", 0):
+    if not _ATTENTION_KINDS.issuperset(kinds) or bool(getattr(text, "num_kv_shared_layers", 0)):
         return DynamicCache(config=config)
     return DynamicCache()
 

@@ -168,8 +168,8 @@ def guided(model, prompt, negative, scale):
 
 SELFCD = (
     "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while "
-    "being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or "
-    "illegal content."
+    "being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, "
+    "or illegal content."
 )
 
 

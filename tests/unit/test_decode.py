@@ -346,8 +346,11 @@ def test_an_interrupted_forward_leaves_no_half_cache():
         raise KeyboardInterrupt
 
     broken.script = interrupt
+    events = []
     with pytest.raises(KeyboardInterrupt):
-        list(session.answer(pair(), Settings()))
+        for event in session.answer(pair(), Settings()):
+            events.append(event)
+    assert events[1:] == [Finished(0, "", FinishReason.CANCELLED, tokens=0, added=0, subtracted=0)]
     broken.script = whole
     assert session.streams.unprompted.rows == 0
     assert tokens(list(session.answer(pair(), Settings()))) == tokens(expected)
