@@ -194,4 +194,4 @@ def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
 def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
-    return repr(value)
+    return repr(list(value) if isinstance(value, tuple) else value)

@@ -1,0 +1,48 @@
+"""Tests run offline, on one thread a worker, and without the developer's own ADACD_* variables."""
+
+from __future__ import annotations
+
+import os
+
+# before anything imports transformers or torch, which read these once
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import pytest
+from typer.testing import CliRunner
+
+from adacd_cli.cli.app import app
+
+
+class Outcome(NamedTuple):
+    """What a run of the command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+RunCommand = Callable[..., Outcome]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [name for name in os.environ if name.startswith("ADACD_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+
+
+@pytest.fixture
+def adacd() -> RunCommand:
+    """Runs `adacd ARGUMENTS…` in this process, boundary included; stdin is empty unless given."""
+
+    def run(*arguments: str, stdin: str | bytes = "", env: Mapping[str, str] | None = None) -> Outcome:
+        result = CliRunner().invoke(app, list(arguments), input=stdin, env=env)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Outcome(result.exit_code, result.stdout, result.stderr)
+
+    return run
