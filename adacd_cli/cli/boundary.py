@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextvars import ContextVar
 from io import TextIOWrapper
 from typing import Any
 
@@ -20,6 +21,9 @@ from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageErr
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 
+_debug: ContextVar[bool] = ContextVar("debug", default=False)
+"""Whether the traceback of an error is shown before its line."""
+
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
     """Calls `run` and gives the exit code, having shown the error if there was one.
@@ -29,6 +33,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         debug: show the traceback of an error before its line.
     """
     _prepare_streams()
+    _debug.set(debug)
     try:
         code = run()
         sys.stdout.flush()
@@ -42,13 +47,18 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
     except BaseException as error:
         if isinstance(error, SystemExit):
             raise
-        if debug:
-            traceback.print_exc()
-        named = _named(error)
-        _show(f"Error: {named.message}")
-        if named.hint:
-            _show(f"Hint: {named.hint}")
-        return named.exit_code
+        return show_error(error)
+
+
+def show_error(error: BaseException) -> int:
+    """Shows an error on stderr and gives its exit code; for a command that goes on after one, too."""
+    if _debug.get():
+        traceback.print_exception(error)
+    named = _named(error)
+    _show(f"Error: {named.message}")
+    if named.hint:
+        _show(f"Hint: {named.hint}")
+    return named.exit_code
 
 
 def _prepare_streams() -> None:

@@ -1,7 +1,7 @@
 """The settings: declared in `settings`, read back by `declaration`, merged from all levels by `resolve`."""
 
 from adacd_cli.config.declaration import SETTINGS, Setting
-from adacd_cli.config.resolve import Resolved, Source, change, resolve
+from adacd_cli.config.resolve import Resolved, Source, change, find_setting, resolve
 from adacd_cli.config.settings import Option, Settings
 
-__all__ = ["SETTINGS", "Option", "Resolved", "Setting", "Settings", "Source", "change", "resolve"]
+__all__ = ["SETTINGS", "Option", "Resolved", "Setting", "Settings", "Source", "change", "find_setting", "resolve"]

@@ -79,7 +79,7 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     Raises:
         ConfigurationError: no such setting, or the text is no value of it; the message names `where`.
     """
-    setting = _known(name, where)
+    setting = find_setting(name, where)
     values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
     return _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
 
@@ -89,7 +89,7 @@ _Layer = Iterable[tuple[str, Any, Source]]
 
 def _file_values(config: str) -> _Layer:
     for entry in files.read(files.find(config)):
-        yield _known(entry.name, entry.where).name, entry.value, Source("file", entry.where)
+        yield find_setting(entry.name, entry.where).name, entry.value, Source("file", entry.where)
 
 
 def _environment_values(environment: Mapping[str, str]) -> _Layer:
@@ -121,7 +121,7 @@ def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Layer
             raise ConfigurationError(
                 f"--set takes name=value; got {assignment!r}.", "Write e.g. --set alpha=3."
             )
-        setting = _known(name.strip(), "--set")
+        setting = find_setting(name.strip(), "--set")
         if setting.name in given:
             raise ConfigurationError(
                 f"`{setting.name}` is given twice, by {setting.flag} and by --set.", "Leave one of them out."
@@ -129,7 +129,12 @@ def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Layer
         yield setting.name, text, Source("flag", "--set")
 
 
-def _known(name: str, where: str) -> Setting:
+def find_setting(name: str, where: str) -> Setting:
+    """The setting of that name.
+
+    Raises:
+        ConfigurationError: there is none; the message says WHERE it was named.
+    """
     setting = SETTINGS.get(name)
     if setting is not None:
         return setting
