@@ -1,0 +1,154 @@
+"""Default and another method side by side: both answers, the first token where they part, and why.
+
+Two columns on a terminal of 80 columns or more, one below the other elsewhere.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import TextIO
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
+
+from adacd_cli.events import Event, Started, TokenStep
+from adacd_cli.render.reasons import Trace, collect, reason
+from adacd_cli.render.safe import label, printable, spoken
+from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen
+from adacd_cli.render.text import put_legend, statistics
+from adacd_cli.render.trace import StepTable, put_heading, put_prose
+from adacd_cli.render.view import View
+
+_SIDE_BY_SIDE = 80
+_RULE = " │ "
+
+Piece = tuple[str, Style]
+
+
+def write_comparison(
+    default: Iterable[Event], method: Iterable[Event], out: TextIO, err: TextIO, view: View
+) -> tuple[Trace, Trace]:
+    """Decodes both, one after the other, then writes the comparison.
+
+    Args:
+        default: the events of Default.
+        method: the events of the other method on the same prompt.
+        out: gets the comparison.
+        err: gets a moving count of tokens, on a terminal.
+        view: how to show it; `every` means nothing here.
+
+    Returns:
+        both traces.
+    """
+    progress = Screen(err, view.display)
+    quiet = view.quiet or view.display == "none"
+    first, second = (collect(list(run if quiet else _counted(run, progress))) for run in (default, method))
+    screen = Screen(out, view.display, view.width)
+    put_heading(screen, second.started, View(view.prompt, quiet=True))
+    parting = find_parting(first, second)
+    left, right = pieces(first, parting), pieces(second, parting)
+    if screen.is_terminal and screen.width >= _SIDE_BY_SIDE:
+        _put_columns(screen, (first.started.method, left), (second.started.method, right))
+    else:
+        for name, answer in ((first.started.method, left), (second.started.method, right)):
+            screen.put_line((name, BOLD))
+            _put_pieces(screen, answer)
+            screen.put_line()
+    _put_parting(screen, first, second, parting)
+    screen.put_line()
+    if screen.styled and second.finished.added + second.finished.subtracted:
+        put_legend(screen)
+    names = [trace.started.method for trace in (first, second)]
+    for name, trace in zip(names, (first, second), strict=True):
+        screen.put_line((f"{name:<{max(map(len, names))}}  {statistics(trace.finished)}", DIM))
+    return first, second
+
+
+def find_parting(first: Trace, second: Trace) -> int | None:
+    """The index of the first step where the two took different tokens; None when neither did."""
+    pairs = zip_longest(first.steps, second.steps)
+    for index, (one, other) in enumerate(pairs):
+        if one is None or other is None or one.token_id != other.token_id:
+            return index
+    return None
+
+
+def pieces(trace: Trace, parting: int | None) -> list[Piece]:
+    """An answer in pieces of text and style, the token at `parting` in ⟦brackets⟧."""
+    found: list[Piece] = []
+    for step in trace.steps:
+        style = DECISION_STYLES[step.decision]
+        if step.index == parting:
+            found += _bracketed(step, style)
+        elif step.text and not step.thinking:
+            found.append((step.text, style))
+    return found
+
+
+def _bracketed(step: TokenStep, style: Style) -> list[Piece]:
+    text = step.text or label(step.token)
+    word = text.lstrip(" \n")
+    # the space before a word stays outside, and a token of white space alone is named
+    before = text[: len(text) - len(word)] if word else ""
+    shown = word.rstrip("\n") or label(text)
+    after = word[len(word.rstrip("\n")) :]
+    return [(before, PLAIN), (f"⟦{shown}⟧", style + BOLD), (after, PLAIN)]
+
+
+def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
+    method = ""
+    for event in events:
+        if isinstance(event, Started):
+            method = event.method
+        elif isinstance(event, TokenStep):
+            progress.redraw(f"{method}: token {event.index + 1}")
+        else:
+            progress.erase()
+        yield event
+
+
+def _put_pieces(screen: Screen, answer: Sequence[Piece]) -> None:
+    last = len(answer) - 1
+    for place, (text, style) in enumerate(answer):
+        screen.put(text.rstrip("\n") if place == last else text, style)
+    screen.put_line()
+
+
+def _put_columns(screen: Screen, left: tuple[str, list[Piece]], right: tuple[str, list[Piece]]) -> None:
+    width = (screen.width - len(_RULE)) // 2
+    columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in (left, right)]
+    for one, other in zip_longest(*columns, fillvalue=[]):
+        padding = " " * (width - sum(cell_len(text) for text, _ in one))
+        screen.put_line(*one, padding, (_RULE, DIM), *other)
+    screen.put_line()
+
+
+def _wrapped(answer: Sequence[Piece], width: int) -> list[list[Piece]]:
+    """The answer in lines of at most `width` cells, broken between words where they fit."""
+    text = Text()
+    for piece, style in answer:
+        text.append(printable(piece), style)
+    text.rstrip()
+    console = Console(file=io.StringIO(), width=width)
+    lines = text.wrap(console, width, tab_size=4)
+    rendered = [line.render(console) for line in lines]
+    return [[(part.text, part.style or PLAIN) for part in line if part.text] for line in rendered]
+
+
+def _put_parting(screen: Screen, first: Trace, second: Trace, parting: int | None) -> None:
+    names = first.started.method, second.started.method
+    if parting is None:
+        put_prose(screen, "Both answers are the same, token for token.")
+        return
+    if parting >= len(first.steps) or parting >= len(second.steps):
+        put_prose(screen, f"The answers are the same up to step {parting}, where one of them ended.")
+        return
+    one, other = first.steps[parting], second.steps[parting]
+    taken = f"{names[0]} takes {spoken(one.token)}, {names[1]} {spoken(other.token)}"
+    put_prose(screen, f"They part at step {parting}: {taken}. {reason(other, second.threshold)}")
+    screen.put_line()
+    StepTable(screen, second.threshold, every=True).put(other)

@@ -1,0 +1,45 @@
+"""Events as JSON Lines: one object a line, flushed as it comes; the keys are those of `events.to_json`."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable
+from typing import TextIO
+
+from adacd_cli.events import Event, Finished, to_json
+
+_UNSAFE = re.compile("[\ud800-\udfff\x7f-\x9f]")
+
+
+def write_events(events: Iterable[Event], out: TextIO) -> Finished | None:
+    """Writes each event as it comes.
+
+    Returns:
+        the last Finished; None when there was none.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON cannot say.
+    """
+    finished = None
+    ascii_only = not _is_unicode(out)
+    for event in events:
+        line = json.dumps(to_json(event), ensure_ascii=ascii_only, allow_nan=False)
+        out.write(escaped(line) + "\n")
+        out.flush()
+        if isinstance(event, Finished):
+            finished = event
+    return finished
+
+
+def escaped(json_text: str) -> str:
+    """The same JSON; lone surrogates, which UTF-8 cannot carry, and terminal controls become \\uXXXX."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
+
+
+def _is_unicode(out: TextIO) -> bool:
+    try:
+        return codecs.lookup(getattr(out, "encoding", None) or "utf-8").name.startswith("utf")
+    except LookupError:
+        return False

@@ -1,0 +1,213 @@
+"""A trace in words: the confidence test, why a step decided as it did, and a summary for a newcomer.
+
+Every renderer takes its sentences from here, so that table, Markdown, HTML and compare say the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
+from adacd_cli.render.safe import spoken
+
+
+_MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Everything one request said.
+
+    Attributes:
+        started: its Started.
+        steps: its TokenSteps, thinking included.
+        finished: its Finished.
+    """
+
+    started: Started
+    steps: tuple[TokenStep, ...]
+    finished: Finished
+
+    @property
+    def threshold(self) -> float:
+        """λ, in [0, 1]."""
+        return threshold_of(self.started)
+
+    @property
+    def turn(self) -> TokenStep | None:
+        """The first step that took another token than Default would have; None when there is none."""
+        return next((step for step in self.steps if step.token_id != step.plain_token_id), None)
+
+
+def threshold_of(started: Started) -> float:
+    """λ of a run, in [0, 1]."""
+    return float(started.settings["agreement_threshold"])
+
+
+def confidence_test(step: TokenStep, threshold: float) -> str:
+    """`0.66 < 0.9×0.99`: the plain stream's confidence against λ times the prompted one's; "" without them.
+
+    A third digit is shown where two would contradict the sign.
+    """
+    confidence, prompted = step.measures.confidence, step.measures.prompted_confidence
+    if prompted is None:
+        return ""
+    passed = _is_confident(step, threshold)
+    for digits in (2, 3):
+        left, right = f"{confidence:.{digits}f}", f"{prompted:.{digits}f}"
+        if (float(left) >= threshold * float(right)) == passed:
+            break
+    sign = "≥" if passed else "<"
+    return f"{left} {sign} {threshold:.3g}×{right}"
+
+
+def reason(step: TokenStep, threshold: float) -> str:
+    """One or two sentences on why the step added, subtracted or did neither."""
+    measures = step.measures
+    if measures.agreement is None or measures.prompted_top_rank is None:
+        return "Plain decoding: the prompted stream was not asked."
+    top = spoken(step.prompted_top or "")
+    rank = measures.prompted_top_rank
+    limit = f"λ = {threshold:.3g}"
+    agreement = f"agr {measures.agreement:.2f}" if rank < 100 else f"agr 1/{rank}"
+    both = f"Both streams have the same top token, {top}"
+    if step.decision is Decision.PLAIN:
+        return (
+            f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)}: "
+            "no refusal is near, and plain decoding took over."
+        )
+    if measures.agreement < threshold:
+        return (
+            f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)} "
+            f"({agreement} < {limit}). The two do not agree on refusing, so the refusal direction was "
+            "subtracted."
+        )
+    if rank > 1:
+        both = f"The plain stream ranks the prompted stream's {top} {_ordinal(rank)} ({agreement} ≥ {limit})"
+    test = confidence_test(step, threshold)
+    if step.decision is Decision.ADD:
+        return f"{both}, and the plain one is sure enough of it ({test}), so the refusal direction was added."
+    return (
+        f"{both}, but the plain one is less sure of its own ({test}). Agreement that weak does not count, "
+        "so the refusal direction was subtracted."
+    )
+
+
+def summary(trace: Trace) -> list[str]:
+    """What happened, in paragraphs: what was contrasted, where the answer turned and why, how it ended."""
+    paragraphs = [_contrasted(trace), _turned(trace), _left_track(trace), _ended(trace)]
+    if trace.finished.added + trace.finished.subtracted and 0.5 < trace.threshold <= 1:
+        paragraphs.append(_MEANING_OF_THRESHOLD)
+    return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def _contrasted(trace: Trace) -> str:
+    added, subtracted = trace.finished.added, trace.finished.subtracted
+    contrasted, tokens = added + subtracted, trace.finished.tokens
+    if not tokens:
+        return ""
+    if not contrasted:
+        return f"Nothing was contrasted: {_why_nothing(trace)}."
+    rest = tokens - contrasted
+    others = f" The other {_count(rest)} {_are(rest)} plain decoding." if rest else ""
+    if not subtracted:
+        return (
+            f"{_count(added)} contrasted, all of them added (+): both streams agreed with confidence, so the "
+            f"answer was pushed towards the refusal.{others}"
+        )
+    if not added:
+        what = "all of them subtracted (−): the answer was pushed away from the refusal."
+        return f"{_count(subtracted)} contrasted, {what}{others}"
+    return (
+        f"{_count(contrasted)} contrasted: {added} added (+, towards the refusal) and "
+        f"{subtracted} subtracted (−, away from it).{others}"
+    )
+
+
+def _why_nothing(trace: Trace) -> str:
+    if trace.started.method == "default":
+        return "method default is plain decoding"
+    if trace.started.settings.get("contrast_steps") == 0:
+        return "the contrast window is 0 tokens long"
+    if all(step.thinking for step in trace.steps):
+        return "the answer had not begun when the thinking was cut off"
+    if trace.started.method == "adacd-gated":
+        return "the two streams began with different top tokens, so no refusal was near"
+    return "every step was left to plain decoding"
+
+
+def _turned(trace: Trace) -> str:
+    if not trace.finished.added + trace.finished.subtracted:
+        return ""
+    turn = trace.turn
+    if turn is None:
+        return "No token was changed: at every step Default would have taken the same one."
+    later = sum(step.token_id != step.plain_token_id for step in trace.steps) - 1
+    more = f" {_count(later)} after it {_are(later)} not what Default would have taken there either."
+    return (
+        f"The answer turned at step {turn.index}: Default would have taken {spoken(turn.plain_token)}, and "
+        f"{spoken(turn.token)} was taken. {reason(turn, trace.threshold)}{more if later else ''}"
+    )
+
+
+def _left_track(trace: Trace) -> str:
+    if trace.started.method != "adacd-gated" or not trace.finished.added + trace.finished.subtracted:
+        return ""
+    for step in trace.steps:
+        top = step.measures.prompted_top_id
+        if top is not None and step.token_id != top:
+            top_token = spoken(step.prompted_top or "")
+            return (
+                f"At step {step.index} the answer left the refusal's track: {spoken(step.token)} is not the "
+                f"prompted stream's {top_token}. From there on it is plain decoding."
+            )
+    return "The answer stayed on the refusal's track through the whole window."
+
+
+def _ended(trace: Trace) -> str:
+    finished = trace.finished
+    if finished.finish_reason is FinishReason.CANCELLED:
+        when = f"after {_count(finished.tokens)}" if finished.tokens else "before the first token"
+        return f"Cancelled {when}."
+    if finished.context_full:
+        return f"The answer stopped at the context's end, after {_count(finished.tokens)}."
+    if finished.finish_reason is FinishReason.LENGTH:
+        if not finished.tokens:
+            return "No token was decoded: max_new_tokens is 0."
+        return f"The answer was cut off at max_new_tokens, after {_count(finished.tokens)}."
+    return f"The answer ended by itself after {_count(finished.tokens)}."
+
+
+def _is_confident(step: TokenStep, threshold: float) -> bool:
+    """c ≥ λ·c*, by the decision itself where it depended on it: the engine compared in float32."""
+    measures = step.measures
+    if step.decision is not Decision.PLAIN and (measures.agreement or 0.0) >= threshold:
+        return step.decision is Decision.ADD
+    return measures.confidence >= threshold * (measures.prompted_confidence or 0.0)
+
+
+def _count(tokens: int) -> str:
+    return "1 token" if tokens == 1 else f"{tokens} tokens"
+
+
+def _are(tokens: int) -> str:
+    return "is" if tokens == 1 else "are"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def collect(events: Sequence[Started | TokenStep | Finished]) -> Trace:
+    """The trace of one request's events.
+
+    Raises:
+        ValueError: Started or Finished is missing.
+    """
+    started = next((event for event in events if isinstance(event, Started)), None)
+    finished = next((event for event in events if isinstance(event, Finished)), None)
+    if started is None or finished is None:
+        raise ValueError("a request's events begin with Started and end with Finished")
+    return Trace(started, tuple(event for event in events if isinstance(event, TokenStep)), finished)

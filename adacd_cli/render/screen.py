@@ -1,0 +1,109 @@
+"""A text stream as something to draw on: whether it is a terminal, how wide, and which styles it can show.
+
+Every renderer writes through `Screen.put`, which flushes, and which makes control characters visible on a
+terminal and leaves a pipe's bytes as they are.
+"""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.console import COLOR_SYSTEMS, Console
+from rich.style import Style
+
+from adacd_cli.events import Decision, TokenStep
+from adacd_cli.render.safe import fit, printable
+
+PIPE_WIDTH = 80
+"""Columns of a table in a pipe or a file, whatever terminal the command was started from."""
+
+PLAIN = Style()
+DIM = Style(dim=True)
+BOLD = Style(bold=True)
+
+# Orange and blue of middling brightness read on a light and on a dark background (contrast 3.8 to 5.5), and
+# colour-blind eyes tell them apart, with an underline for the rarer one.
+DECISION_STYLES = {
+    Decision.ADD: Style(color="#d75f00", underline=True),
+    Decision.SUBTRACT: Style(color="#0087af"),
+    Decision.PLAIN: PLAIN,
+}
+
+DECISION_WORDS = {
+    Decision.ADD: "added",
+    Decision.SUBTRACT: "subtracted",
+    Decision.PLAIN: "plain",
+}
+
+
+class Screen:
+    """A stream to draw on.
+
+    Args:
+        stream: where the text goes.
+        display: auto (styles on a terminal, none under NO_COLOR), color (styles everywhere), plain or none.
+        width: columns; None asks the terminal, and is 80 in a pipe.
+    """
+
+    def __init__(self, stream: TextIO, display: str = "auto", width: int | None = None) -> None:
+        forced = display == "color"
+        attached = stream.isatty()
+        console = Console(
+            file=stream,
+            # explicit, because FORCE_COLOR in the environment would write escapes into pipes
+            force_terminal=forced or attached,
+            force_jupyter=False,
+            color_system="256" if forced and not attached else "auto",
+            no_color=False if forced else None,
+        )
+        self._stream = stream
+        self.is_terminal = forced or attached
+        self.can_redraw = attached
+        self.width = width or (console.width if attached else PIPE_WIDTH)
+        # bold and underline alone would be read as emphasis, so NO_COLOR takes every style away
+        styled = display in ("auto", "color") and not console.no_color and not console.legacy_windows
+        self._colors = COLOR_SYSTEMS.get(console.color_system or "") if styled else None
+
+    @property
+    def styled(self) -> bool:
+        """Whether styles show here."""
+        return self._colors is not None
+
+    def put(self, text: str, style: Style = PLAIN) -> None:
+        """Writes and flushes text, with no newline of its own."""
+        shown = printable(text) if self.is_terminal else text
+        self._write(self._dressed(shown, style))
+
+    def put_line(self, *parts: str | tuple[str, Style]) -> None:
+        """Writes parts, each text or (text, style), and a newline; the spaces that pad a part stay bare."""
+        line = ""
+        for part in parts:
+            text, style = part if isinstance(part, tuple) else (part, PLAIN)
+            shown = printable(text) if self.is_terminal else text
+            body = shown.rstrip(" ")
+            line += self._dressed(body, style) + shown[len(body) :]
+        self._write(line.rstrip(" ") + "\n")
+
+    def redraw(self, text: str) -> None:
+        """Writes a line over the line the cursor is on, where that can be done; nothing elsewhere."""
+        if self.can_redraw:
+            # one column stays free, because a full line would wrap and could not be written over
+            self._write("\r" + self._dressed(fit(printable(text), self.width - 1), DIM))
+
+    def erase(self) -> None:
+        """Takes a redrawn line away again."""
+        self.redraw("")
+        if self.can_redraw:
+            self._write("\r")
+
+    def _dressed(self, text: str, style: Style) -> str:
+        return style.render(text, color_system=self._colors) if text else ""
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def decision_cell(step: TokenStep) -> tuple[str, Style]:
+    """A step's decision with its mark, e.g. `− subtract`."""
+    return f"{step.decision.mark} {step.decision.value}", DECISION_STYLES[step.decision]

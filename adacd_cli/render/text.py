@@ -1,0 +1,132 @@
+"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics.
+
+On a terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TextIO
+
+from adacd_cli.events import Decision, Event, Finished, FinishReason, TokenStep
+from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen
+
+
+def stream_answer(
+    events: Iterable[Event], *, out: TextIO, err: TextIO, display: str, stats: bool, quiet: bool
+) -> Finished:
+    """Writes one request's answer as it is decoded; it ends with exactly one newline.
+
+    Args:
+        events: Started, TokenStep*, Finished of one request.
+        out: gets the answer.
+        err: gets thinking, legend and statistics.
+        display: auto, color, plain (no styles) or none (no styles, no legend, no statistics).
+        stats: whether to write the line of statistics.
+        quiet: write nothing to `err`.
+
+    Returns:
+        the Finished event.
+    """
+    answer, notes = Screen(out, display), Screen(err, display)
+    writer = _AnswerWriter(answer)
+    thinking = _Thinking(notes, shown=not quiet)
+    finished: Finished | None = None
+    try:
+        for event in events:
+            if isinstance(event, TokenStep):
+                if event.thinking:
+                    thinking.put(event.text)
+                else:
+                    thinking.close()
+                    writer.put(event)
+            elif isinstance(event, Finished):
+                finished = event
+    except (Exception, KeyboardInterrupt) as error:
+        # an error's message begins on a line of its own; a stream that failed takes no more text
+        if not isinstance(error, OSError):
+            thinking.close()
+            if answer.is_terminal:
+                writer.break_off()
+        raise
+    assert finished is not None, "every request ends with Finished"
+    thinking.close()
+    writer.close()
+    if not quiet and display != "none":
+        if answer.styled and finished.added + finished.subtracted:
+            put_legend(notes)
+        if stats:
+            notes.put_line((statistics(finished), DIM))
+        elif finished.context_full:
+            notes.put_line((f"The answer {_ending(finished)}.", DIM))
+    return finished
+
+
+def put_legend(screen: Screen) -> None:
+    """What the colours and marks mean, on one line."""
+    screen.put_line(
+        ("+ added", DECISION_STYLES[Decision.ADD]),
+        (" (towards the refusal)  ", DIM),
+        ("− subtracted", DECISION_STYLES[Decision.SUBTRACT]),
+        (" (away from it)  · plain", DIM),
+    )
+
+
+def statistics(finished: Finished) -> str:
+    """One line: tokens, decisions, speed, and why the answer ended."""
+    tokens = f"{finished.tokens} token{'' if finished.tokens == 1 else 's'}"
+    decisions = f"+ {finished.added} added · − {finished.subtracted} subtracted"
+    reason = finished.finish_reason.value
+    ending = "" if finished.finish_reason is FinishReason.CANCELLED else f": {_ending(finished)}"
+    return f"{tokens} · {decisions} · {finished.tokens_per_s:.1f} tokens/s · {reason}{ending}"
+
+
+def _ending(finished: Finished) -> str:
+    if finished.finish_reason is FinishReason.STOP:
+        return "ended by itself"
+    return "stopped at the context's end" if finished.context_full else "stopped at max_new_tokens"
+
+
+class _AnswerWriter:
+    """Writes tokens and holds back the newlines that may turn out to be the answer's last."""
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._newlines = ""
+        self._begun = False
+
+    def put(self, step: TokenStep) -> None:
+        text = self._newlines + step.text
+        body = text.rstrip("\n")
+        self._newlines = text[len(body) :]
+        if body:
+            self._screen.put(body, DECISION_STYLES[step.decision])
+            self._begun = True
+
+    def close(self) -> None:
+        self._screen.put("\n")
+
+    def break_off(self) -> None:
+        if self._begun:
+            self._screen.put("\n")
+
+
+class _Thinking:
+    """Writes thinking dimmed, and ends it with a newline before the answer begins."""
+
+    def __init__(self, screen: Screen, shown: bool) -> None:
+        self._screen = screen
+        self._shown = shown
+        self._open = False
+        self._at_line_start = True
+
+    def put(self, text: str) -> None:
+        if self._shown and text:
+            self._screen.put(text, DIM)
+            self._open = True
+            self._at_line_start = text.endswith("\n")
+
+    def close(self) -> None:
+        if self._open and not self._at_line_start:
+            self._screen.put("\n")
+        self._open = False

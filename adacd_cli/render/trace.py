@@ -1,0 +1,205 @@
+"""The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary.
+
+Column widths are fixed before the first row, so nothing is drawn twice; only the one line that counts a run
+of plain tokens is written over, and only on a terminal.
+"""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable
+from typing import TextIO
+
+from rich.style import Style
+
+from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
+from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
+from adacd_cli.render.safe import fit, label
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, decision_cell
+from adacd_cli.render.text import statistics
+from adacd_cli.render.view import View, is_condensed
+
+_WIDEST_TOKEN = 20
+_WIDEST_PROSE = 100
+_NUMBERS = 54
+"""Columns of a row that are not tokens: fields of 4, 4, 4, 4, 4, 15 and 10, and nine spaces between ten."""
+
+
+def write_table(events: Iterable[Event], out: TextIO, view: View) -> Finished:
+    """Writes one request's trace as it is decoded.
+
+    Args:
+        events: Started, TokenStep*, Finished of one request.
+        out: a terminal, a pipe or a file.
+        view: how to show it.
+
+    Returns:
+        the Finished event.
+    """
+    screen = Screen(out, view.display, view.width)
+    started: Started | None = None
+    table: StepTable | None = None
+    steps: list[TokenStep] = []
+    for event in events:
+        if isinstance(event, Started):
+            started = event
+            put_heading(screen, started, view)
+            table = StepTable(screen, threshold_of(started), view.every)
+        elif isinstance(event, TokenStep):
+            assert table is not None, "Started comes first"
+            steps.append(event)
+            table.put(event)
+        else:
+            assert started is not None and table is not None, "Started comes first"
+            table.close()
+            _put_ending(screen, Trace(started, tuple(steps), event))
+            return event
+    raise AssertionError("every request ends with Finished")
+
+
+def describe_run(started: Started) -> str:
+    """Model, method and the settings that decide, on one line."""
+    settings = started.settings
+    model = started.model if started.revision is None else f"{started.model}@{started.revision}"
+    parts = [model, started.method]
+    if started.method != "default":
+        names = ("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k")
+        parts += [f"{symbol} {settings[name]:g}" for name, symbol in names if name in settings]
+    temperature = settings.get("temperature", 0)
+    parts.append(f"temperature {temperature:g}, seed {started.seed}" if temperature else "greedy")
+    return " · ".join(parts)
+
+
+def put_heading(screen: Screen, started: Started, view: View) -> None:
+    """What was asked and how it was run; unless quiet, also what the columns mean."""
+    screen.put_line(("Prompt  ", DIM), view.prompt)
+    screen.put_line(("Run     ", DIM), describe_run(started))
+    if started.method != "default" and not view.quiet:
+        contrast = started.settings.get("contrast_prompt", "")
+        help_text = (
+            "The plain stream reads your prompt; the prompted stream also reads "
+            f"“{contrast}” Each is asked for its top token. rank: the place the plain stream gives the "
+            "prompted stream's; agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. "
+            "+ add goes towards the refusal, − subtract away from it, · plain leaves the plain stream alone."
+        )
+        screen.put_line()
+        put_prose(screen, help_text, DIM)
+    screen.put_line()
+
+
+def _put_ending(screen: Screen, trace: Trace) -> None:
+    screen.put_line()
+    if trace.finished.thinking:
+        screen.put_line(("Thinking", BOLD))
+        screen.put_line((trace.finished.thinking.strip("\n"), DIM))
+        screen.put_line()
+    screen.put_line(("Answer", BOLD))
+    screen.put_line(trace.finished.text.rstrip("\n"))
+    screen.put_line()
+    screen.put_line(("What happened", BOLD))
+    for paragraph in summary(trace):
+        put_prose(screen, paragraph)
+    screen.put_line((statistics(trace.finished), DIM))
+
+
+def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN) -> None:
+    """A paragraph wrapped to the screen, and to a width that reads well."""
+    width = min(screen.width, _WIDEST_PROSE)
+    for line in textwrap.wrap(paragraph, width, break_on_hyphens=False):
+        screen.put_line((line, style))
+
+
+class StepTable:
+    """Rows of fixed column widths; runs of plain tokens become one line unless `every`.
+
+    Args:
+        screen: where the rows go.
+        threshold: λ, in [0, 1].
+        every: a row for plain tokens too.
+    """
+
+    def __init__(self, screen: Screen, threshold: float, every: bool) -> None:
+        self._screen = screen
+        self._threshold = threshold
+        self._every = every
+        self._run: list[TokenStep] = []
+        self._has_header = False
+        room = max(screen.width - _NUMBERS, 3 * 5)
+        self._widths = [min((room + spare) // 3, _WIDEST_TOKEN) for spare in (2, 1, 0)]
+
+    def put(self, step: TokenStep) -> None:
+        """A row, after the header where it is the first, or one more in a run of plain tokens."""
+        if is_condensed(step) and not self._every:
+            if self._run and self._run[0].thinking is not step.thinking:
+                self.close()
+            self._run.append(step)
+            self._screen.redraw(self._run_line())
+            return
+        self.close()
+        if not self._has_header:
+            self._has_header = True
+            names = "step", "token", "Default", "prompted", "rank", "agr", "c", "c*", "c ≥ λ×c*", "decision"
+            self._screen.put_line(*((cell, BOLD) for cell in self._row(*names)))
+        self._put_step(step)
+        for candidate in step.candidates:
+            self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
+
+    def close(self) -> None:
+        """Ends a run of plain tokens."""
+        if self._run:
+            line = self._run_line()
+            self._screen.redraw(line)
+            self._screen.put_line() if self._screen.can_redraw else self._screen.put_line((line, DIM))
+            self._run = []
+
+    def _run_line(self) -> str:
+        kind = "thinking" if self._run[0].thinking else "plain"
+        text = "".join(step.text for step in self._run[: self._screen.width])
+        count = len(self._run)
+        line = f"   … {count} {kind} token{'' if count == 1 else 's'}: {label(text).replace('␣', ' ')}"
+        return fit(line, self._screen.width - 1).rstrip()
+
+    def _put_step(self, step: TokenStep) -> None:
+        measures = step.measures
+        rank = measures.prompted_top_rank
+        decision, style = decision_cell(step)
+        cells = self._row(
+            str(step.index),
+            label(step.token),
+            label(step.plain_token),
+            "" if step.prompted_top is None else label(step.prompted_top),
+            "" if rank is None else str(rank) if rank < 10_000 else f"{rank // 1000}k",
+            "" if measures.agreement is None else f"{measures.agreement:.2f}",
+            f"{measures.confidence:.2f}",
+            "" if measures.prompted_confidence is None else f"{measures.prompted_confidence:.2f}",
+            confidence_test(step, self._threshold),
+            decision,
+        )
+        changed = step.token_id != step.plain_token_id
+        styles = [DIM, style + BOLD if changed else style, PLAIN if changed else DIM] + [PLAIN] * 6 + [style]
+        self._screen.put_line(*zip(cells, styles, strict=True))
+
+    def _row(self, *texts: str) -> list[str]:
+        step, *tokens, rank, agreement, confidence, prompted, test, decision = texts
+        if len(test) > 15:
+            test = test.replace(" ", "")
+        columns = [fit(step, 4, right=True), *map(fit, tokens, self._widths)]
+        columns += [fit(number, 4, right=True) for number in (rank, agreement, confidence, prompted)]
+        columns += [fit(test, 15), decision]
+        return [column + " " for column in columns[:-1]] + columns[-1:]
+
+    def _put_candidate(self, candidate: Candidate, *, chosen: bool) -> None:
+        score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"
+        pointer, name = ">" if chosen else " ", fit(label(candidate.text), _WIDEST_TOKEN)
+        plain, prompted = probability(candidate.unprompted_logprob), probability(candidate.prompted_logprob)
+        line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
+        self._screen.put_line((line, PLAIN if chosen else DIM))
+
+
+def probability(logprob: float | None) -> str:
+    """A log-probability in nats as a probability: `0.662`, `2e-07` where it is tiny, `–` without one."""
+    if logprob is None:
+        return "–"
+    value = math.exp(logprob)
+    return f"{value:.3f}" if value >= 0.0005 else f"{value:.0e}"
