@@ -1,0 +1,88 @@
+"""`python -m adacd_cli.demo.build` trains the demo model again from the corpus and writes its folder.
+
+At most 20 minutes on two CPU cores. The same seed and number of threads on the same machine and library
+versions give the same weights. The model card's figures come from measure.py, not from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from adacd_cli.demo import model_folder
+from adacd_cli.demo.dialogues import DialogueSource
+from adacd_cli.demo.encoding import train_tokenizer
+from adacd_cli.demo.grammar import Grammar
+from adacd_cli.demo.train import Recipe, native_bfloat16, train
+
+TOKENIZER_DIALOGUES = 40_000
+# Words of questions by strangers should not fall into single letters: every item of a list is seen at least once.
+SIZE_LIMIT = 8_000_000
+
+
+def corpus_texts(grammar: Grammar, seed: int, dialogues: int) -> list[str]:
+    """The texts the tokenizer learns from."""
+    source = DialogueSource(grammar, seed)
+    texts: list[str] = []
+    for dialogue in itertools.islice(iter(source.draw, None), dialogues):
+        texts.extend(itertools.chain.from_iterable((turn.question, turn.reply) for turn in dialogue.turns))
+    return texts + grammar.systems["ordinary"] + grammar.systems["refuse"]
+
+
+def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
+    """Writes the weights as bfloat16, so that loading in bfloat16 or float32 gives the same numbers."""
+    output.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(output)
+    tokenizer.save_pretrained(output, save_jinja_files=False)
+    size = (output / "model.safetensors").stat().st_size
+    if size > SIZE_LIMIT:
+        raise SystemExit(f"Error: model.safetensors has {size} bytes; the limit is {SIZE_LIMIT}.")
+
+
+def build(recipe: Recipe, output: Path, *, threads: int, tokenizer_dialogues: int = TOKENIZER_DIALOGUES) -> None:
+    """Trains with the recipe and writes the folder."""
+    torch.set_num_threads(threads)
+    grammar = Grammar()
+    tokenizer = train_tokenizer(corpus_texts(grammar, recipe.seed + 1, tokenizer_dialogues), recipe.vocabulary)
+    recipe = replace(recipe, vocabulary=len(tokenizer))
+    bfloat16 = native_bfloat16()
+    print(f"{threads} threads, {'bfloat16' if bfloat16 else 'float32'}, {recipe}", file=sys.stderr)
+    source = DialogueSource(grammar, recipe.seed)
+    model = train(
+        recipe,
+        source,
+        tokenizer.backend_tokenizer,
+        bfloat16=bfloat16,
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    save(model, tokenizer, output)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parses the arguments, builds, says how long it took."""
+    parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.build", description="Train the demo model again.")
+    parser.add_argument("--output", type=Path, default=model_folder(), help="folder to write (default: the package's)")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    for field in fields(Recipe):
+        kind = float if isinstance(field.default, float) else int
+        name = "--" + field.name.replace("_", "-")
+        parser.add_argument(name, type=kind, default=field.default, help=f"(default: {field.default})")
+    given = vars(parser.parse_args(arguments))
+    output, threads = given.pop("output"), given.pop("threads")
+    logging.disable_progress_bar()
+    start = time.monotonic()
+    build(Recipe(**given), output, threads=threads)
+    print(f"{output}: made in {(time.monotonic() - start) / 60:.1f} minutes", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

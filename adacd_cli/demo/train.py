@@ -1,0 +1,155 @@
+"""Trains the demo model: a plain loop over freshly drawn dialogues, batched by length, seeded.
+
+Gives back a model whose weights are the moving average of the last part of the run. What is trained on comes
+from dialogues.py; where the result goes is build.py's matter.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from adacd_cli.demo.dialogues import DialogueSource
+from adacd_cli.demo.encoding import CONTEXT, END_ID, PAD_ID, Encoded, encode_dialogue
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The size of the model and the length of its training."""
+
+    vocabulary: int = 3072
+    hidden: int = 192
+    layers: int = 6
+    heads: int = 6
+    feed_forward: int = 512
+    steps: int = 2200
+    tokens_per_step: int = 3072
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    warmup: int = 100
+    average: float = 0.995
+    epoch_dialogues: int = 12_000
+    seed: int = 1
+
+
+def new_model(recipe: Recipe) -> LlamaForCausalLM:
+    """A model with random weights."""
+    config = LlamaConfig(
+        vocab_size=recipe.vocabulary,
+        hidden_size=recipe.hidden,
+        intermediate_size=recipe.feed_forward,
+        num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads,
+        num_key_value_heads=recipe.heads,
+        max_position_embeddings=CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=END_ID,
+        pad_token_id=PAD_ID,
+    )
+    torch.manual_seed(recipe.seed)
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(
+        do_sample=False, max_new_tokens=64, eos_token_id=END_ID, pad_token_id=PAD_ID
+    )
+    return model
+
+
+def batches(source: DialogueSource, tokenizer: Tokenizer, recipe: Recipe) -> Iterator[list[Encoded]]:
+    """Endless batches of about `tokens_per_step` tokens, each of dialogues of like length."""
+    rng = random.Random(recipe.seed)
+    while True:
+        pool = [encode_dialogue(source.draw(), tokenizer) for _ in range(recipe.epoch_dialogues)]
+        pool.sort(key=lambda encoded: len(encoded.ids) + 2 * rng.random())
+        made: list[list[Encoded]] = [[]]
+        for encoded in pool:
+            longest = max([len(encoded.ids), *(len(other.ids) for other in made[-1][-1:])])
+            if made[-1] and longest * (len(made[-1]) + 1) > recipe.tokens_per_step:
+                made.append([])
+            made[-1].append(encoded)
+        rng.shuffle(made)
+        yield from made
+
+
+def _tensors(batch: list[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
+    length = max(len(encoded.ids) for encoded in batch)
+    ids = torch.full((len(batch), length), PAD_ID)
+    weights = torch.zeros(len(batch), length)
+    for row, encoded in enumerate(batch):
+        ids[row, : len(encoded.ids)] = torch.tensor(encoded.ids)
+        weights[row, : len(encoded.ids)] = torch.tensor(encoded.weights)
+    return ids, weights
+
+
+def _loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor, bfloat16: bool) -> torch.Tensor:
+    # Padding stands on the right, where causal attention never looks, so no mask is needed.
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        counted = weights[:, 1:] > 0
+        logits = model.lm_head(hidden[counted])
+    losses = torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][counted], reduction="none")
+    return (losses * weights[:, 1:][counted]).sum() / weights[:, 1:].sum()
+
+
+def _optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
+    matrices = [value for value in model.parameters() if value.ndim > 1]
+    norms = [value for value in model.parameters() if value.ndim == 1]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": norms, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+
+def native_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16 itself; elsewhere that would be slower than float32."""
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def train(
+    recipe: Recipe,
+    source: DialogueSource,
+    tokenizer: Tokenizer,
+    *,
+    bfloat16: bool,
+    report: Callable[[str], None],
+) -> LlamaForCausalLM:
+    """Trains a new model and returns it with averaged weights, in float32."""
+    torch.use_deterministic_algorithms(True)
+    model = new_model(recipe).train()
+    optimizer = _optimizer(model, recipe)
+    average = {name: value.detach().clone() for name, value in model.named_parameters()}
+    start, shown, seen = time.monotonic(), 0.0, 0
+    for step, batch in enumerate(batches(source, tokenizer, recipe)):
+        if step == recipe.steps:
+            break
+        warm = min(1.0, (step + 1) / recipe.warmup)
+        rate = recipe.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        ids, weights = _tensors(batch)
+        seen += len(batch)
+        loss = _loss(model, ids, weights, bfloat16)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        keep = min(recipe.average, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, value in model.named_parameters():
+                average[name].lerp_(value, 1 - keep)
+        shown = loss.item() if step == 0 else 0.98 * shown + 0.02 * loss.item()
+        if (step + 1) % 50 == 0 or step + 1 == recipe.steps:
+            spent = time.monotonic() - start
+            left = spent / (step + 1) * (recipe.steps - step - 1)
+            report(
+                f"step {step + 1}/{recipe.steps}  loss {shown:.3f}  {seen} dialogues  {spent:.0f} s, {left:.0f} s left"
+            )
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(average[name])
+    return model.eval()
