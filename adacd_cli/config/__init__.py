@@ -4,4 +4,14 @@ from adacd_cli.config.declaration import SETTINGS, Setting
 from adacd_cli.config.resolve import Resolved, Source, change, find_setting, resolve
 from adacd_cli.config.settings import Option, Settings
 
-__all__ = ["SETTINGS", "Option", "Resolved", "Setting", "Settings", "Source", "change", "find_setting", "resolve"]
+__all__ = [
+    "SETTINGS",
+    "Option",
+    "Resolved",
+    "Setting",
+    "Settings",
+    "Source",
+    "change",
+    "find_setting",
+    "resolve",
+]
