@@ -1,0 +1,118 @@
+"""Where a model runs and in which number format: device and dtype, and whether its weights fit there."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from adacd_cli.errors import DeviceError, OutOfMemoryError
+from adacd_cli.loading.folder import Checkpoint
+from adacd_cli.loading.machine import free_memory
+from adacd_cli.loading.quantization import require
+
+_HEADROOM = 1.25
+"""Free memory over weights that one GPU must have, for caches and activations, to be preferred to several."""
+
+_QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torchao-int4": 0.6}
+"""Bytes a weight takes, the scales and the layers that stay wide included."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a setting names; `auto` is the first of CUDA, MPS and CPU that is here.
+
+    Raises:
+        DeviceError: there is no such device on this machine.
+    """
+    here = _devices()
+    if name == "auto":
+        kind = next(kind for kind in ("cuda", "mps", "cpu") if any(d.startswith(kind) for d in here))
+        return torch.device(kind)
+    if name in here or (name == "cuda" and "cuda:0" in here):
+        return torch.device(name)
+    reason = ""
+    if name.startswith("cuda") and "cuda:0" not in here:
+        reason = ": no CUDA GPU was found" if torch.version.cuda else ": this PyTorch is built without CUDA"
+    raise DeviceError(f"There is no device '{name}' here{reason}.", f"Available: auto, {', '.join(here)}.")
+
+
+def _devices() -> list[str]:
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype | str:
+    """The number format to compute in.
+
+    Args:
+        name: the setting; `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 for a checkpoint
+            of 16 bits or fewer where the CPU computes in bfloat16 natively (elsewhere that is emulated, and
+            slower than float32), else float32.
+        stored: the format of the checkpoint as safetensors writes it, `GGUF` for a GGUF file.
+        device: where the model will run.
+
+    Returns:
+        The dtype, or "auto" for transformers to take the checkpoint's own.
+    """
+    if name != "auto":
+        chosen: torch.dtype = getattr(torch, name)
+        return chosen
+    if device.type == "cpu":
+        narrow = stored not in ("F32", "F64")
+        return torch.bfloat16 if narrow and _computes_bfloat16() else torch.float32
+    if stored == "GGUF":  # dequantised to float32 it would be larger than the model it was made of
+        native = device.type == "mps" or torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
+    return "auto"
+
+
+def _computes_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 instructions and PyTorch is not held back from using them."""
+    if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
+        return False
+    # PyTorch has no public way to ask.
+    checks = (getattr(torch.cpu, f"_is_{what}_supported", None) for what in ("avx512_bf16", "amx_tile"))
+    return any(check is not None and check() for check in checks)
+
+
+def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype | str, quantize: str | None) -> int:
+    """About how many bytes the weights take when they are loaded."""
+    if quantize is not None:
+        return int(checkpoint.elements * _QUANTIZED_BYTES[quantize])
+    if isinstance(dtype, str) or "quantization_config" in checkpoint.config:
+        return checkpoint.stored_bytes
+    return checkpoint.elements * dtype.itemsize
+
+
+def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
+    """How `from_pretrained` is told to place the weights.
+
+    Args:
+        device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
+        needed: bytes of the weights; None where they are not known before loading.
+        name: what the user called the model.
+
+    Returns:
+        `device_map` for one GPU or all of them; nothing where the model is built on the CPU and then moved.
+
+    Raises:
+        MissingExtraError: several GPUs are needed and accelerate is not installed.
+        OutOfMemoryError: the weights alone need more memory than is free.
+    """
+    if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
+        free = torch.cuda.mem_get_info(0)[0]
+        if needed is None or needed * _HEADROOM > free:
+            require(("accelerate",), "multi-gpu", "A model across several GPUs")
+            return {"device_map": "auto"}
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if needed is not None and free is not None and needed > free:
+        # Found out here, because on a CPU the system would end the process without a word.
+        raise OutOfMemoryError(
+            f"The weights of {name} need {needed / 1e9:.1f} GB, "
+            f"and {free / 1e9:.1f} GB are free on {device}.",
+            "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
+        )
+    if device.type != "cpu" and find_spec("accelerate") is not None:
+        return {"device_map": {"": device}}  # straight to the device, past the host's memory
+    return {}

@@ -1,0 +1,203 @@
+"""The model hub: a hub id becomes a folder on this machine, from the cache or by a download.
+
+All network traffic of adacd's loading happens here, and never waits long for a hub that is not there: what
+comes after reads a local folder. Weights are downloaded only when they are safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from adacd_cli.errors import ModelError
+from adacd_cli.loading.progress import bar_class
+
+CONNECT_SECONDS = 1.5
+"""How long to wait for a connection to the hub before it counts as out of reach."""
+
+REPLY_SECONDS = 10.0
+"""How long to wait for the answer of a hub that can be reached."""
+
+INDEX = "model.safetensors.index.json"
+_SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One commit of a model on this machine.
+
+    Attributes:
+        folder: where its files lie.
+        commit: the commit's hash.
+        warnings: what the user should know, one sentence each.
+    """
+
+    folder: Path
+    commit: str
+    warnings: tuple[str, ...] = ()
+
+
+def go_offline() -> None:
+    """Forbids the hub to this process; it must come before transformers or huggingface_hub is imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+
+def fetch(
+    name: str, *, revision: str | None, offline: bool, with_code: bool, progress: Callable[[str], None]
+) -> Snapshot:
+    """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached.
+
+    Args:
+        name: `owner/name`, or the bare name of an old model.
+        revision: branch, tag or commit; None for the main branch.
+        offline: use only what is on this machine.
+        with_code: whether the Python files are wanted too.
+        progress: told what is downloaded.
+
+    Raises:
+        ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ModelError(
+            f"'{name}' is neither a folder or file here nor the name of a model on the hub.",
+            "Name a hub id such as Qwen/Qwen3-8B, a folder, a GGUF file, or `demo`.",
+        ) from error
+    if offline or constants.HF_HUB_OFFLINE:
+        return _cached(
+            name, revision, "and adacd is offline", "Run once without --offline and HF_HUB_OFFLINE"
+        )
+    progress("Asking the hub")
+    if not _reachable(constants.ENDPOINT):
+        snapshot = _cached(name, revision, "and the hub cannot be reached", "Connect to the network")
+        note = f"The hub cannot be reached: the copy of '{name}' on this machine is used."
+        return Snapshot(snapshot.folder, snapshot.commit, (note,))
+    return _download(name, revision, with_code, progress)
+
+
+def _reachable(endpoint: str) -> bool:
+    """Whether something answers at the hub's address, or at the proxy's that stands before it."""
+    address = urlsplit(endpoint)
+    proxy = getproxies().get(address.scheme)
+    if proxy and not proxy_bypass(address.hostname or ""):
+        address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
+    port = address.port or (80 if address.scheme == "http" else 443)
+    answered: list[bool] = []
+
+    def connect() -> None:
+        try:
+            with closing(socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS)):
+                answered.append(True)
+        except OSError:
+            pass
+
+    # In a thread, because looking a name up knows no timeout.
+    thread = Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS)
+    return bool(answered)
+
+
+def _cached(name: str, revision: str | None, why: str, remedy: str) -> Snapshot:
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(name, "config.json", revision=revision)
+    if not isinstance(config, str):
+        model = f"Model '{name}'" if revision is None else f"Revision '{revision}' of model '{name}'"
+        raise ModelError(
+            f"{model} is not on this machine, {why}.",
+            f"{remedy}, name a folder or GGUF file, or use `--model demo`, the model in the box.",
+        )
+    folder = Path(config).parent
+    return Snapshot(folder, folder.name)
+
+
+def _download(name: str, revision: str | None, with_code: bool, progress: Callable[[str], None]) -> Snapshot:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def get(patterns: Iterable[str], commit: str) -> Path:
+        bar = bar_class(progress)
+        return Path(snapshot_download(name, revision=commit, allow_patterns=list(patterns), tqdm_class=bar))
+
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=REPLY_SECONDS)
+        commit = str(info.sha)
+        files = {file.rfilename for file in info.siblings or ()}
+        folder = get((*_SMALL_FILES, *(("*.py",) if with_code else ())), commit)
+        get(_weights(name, folder, files), commit)
+    except HfHubHTTPError as error:
+        raise _refused(name, revision, error) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(
+            f"The download of '{name}' broke off: {_first_line(error)}.",
+            "Run the same command again: what is already here is kept.",
+        ) from error
+    return Snapshot(folder, commit)
+
+
+def _weights(name: str, folder: Path, files: set[str]) -> set[str]:
+    """The safetensors files to download; a model without any is refused before gigabytes are fetched."""
+    if INDEX in files:
+        shards = json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map", {})
+        return set(shards.values())
+    if "model.safetensors" in files:
+        return {"model.safetensors"}
+    if "adapter_config.json" in files:
+        return set()  # the folder's check says what an adapter is
+    others = sorted(file for file in files if file.endswith((".gguf", ".bin", ".pth", ".pt")))
+    found = f"; it has {others[0]}" if others else ""
+    gguf = "Download one of its GGUF files and name that file."
+    raise ModelError(
+        f"Model '{name}' has no safetensors weights{found}.",
+        gguf if found.endswith(".gguf") else "Choose a model with safetensors: pickled weights can run code.",
+    )
+
+
+def _refused(name: str, revision: str | None, error: Any) -> ModelError:
+    """What the hub's refusal means for the user."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    if isinstance(error, GatedRepoError):
+        return ModelError(
+            f"Model '{name}' is gated, and this machine has no access to it.",
+            f"Accept its terms at https://huggingface.co/{name}, then run `hf auth login` or set HF_TOKEN.",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return ModelError(
+            f"Model '{name}' has no revision '{revision}'.", "Name a branch, tag or commit of it."
+        )
+    if isinstance(error, RepositoryNotFoundError):
+        return ModelError(
+            f"There is no model '{name}' on the hub, or it is private.",
+            "Check the name; for a private model run `hf auth login` or set HF_TOKEN.",
+        )
+    status = getattr(error.response, "status_code", "an error")
+    if status in (401, 403):
+        return ModelError(
+            f"The hub does not let this machine read '{name}' (status {status}).",
+            "Run `hf auth login` or set HF_TOKEN to a token that may read it.",
+        )
+    return ModelError(
+        f"The hub could not give '{name}' (status {status}).",
+        "Try again later, or use --offline if the model is already on this machine.",
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

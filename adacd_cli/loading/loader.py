@@ -1,0 +1,126 @@
+"""load: settings -> LanguageModel, in stages that each say what they do and fail by name.
+
+What the files tell comes first (source, folder), then the hardware, tokenizer and weights, and last one
+token through the model. torch and transformers are imported only after the files are found good, so that the
+offline setting reaches them and a wrong name fails at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.folder import Checkpoint, inspect
+from adacd_cli.loading.hub import go_offline
+from adacd_cli.loading.machine import Load
+from adacd_cli.loading.source import Source, locate
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine.model import LanguageModel
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) -> LanguageModel:
+    """Loads the model that the settings name, checks it and tries it with one token.
+
+    Args:
+        settings: model, revision, device, dtype, quantize, threads, trust_remote_code and offline are read.
+        progress: told in short lines what is being done.
+
+    Raises:
+        ModelError: the model cannot be found, read or used, or is no causal language model.
+        DeviceError: there is no such device here.
+        MissingExtraError: an optional package is needed; the hint is the pip command.
+        OutOfMemoryError: the weights do not fit.
+        ConfigurationError: `quantize` is asked for a model that is quantised already.
+    """
+    if settings.offline:
+        go_offline()
+    others = Load()
+    source = locate(settings, progress)
+    checkpoint = None if source.gguf else inspect(source.folder, settings.model)
+    _refuse_double_quantization(settings, checkpoint)
+    progress("Starting PyTorch")
+    from adacd_cli.loading.progress import quiet
+
+    with quiet(progress) as logged:
+        model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
+    from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.tokenizer import context_length, end_ids
+
+    ends = end_ids(tokenizer, model)
+    if not ends:
+        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=settings.model,
+        revision=source.revision,
+        eos_ids=ends,
+        context_length=context_length(model.config),
+        warnings=(*source.warnings, *warnings, *logged),
+    )
+
+
+def _load(
+    settings: Settings,
+    source: Source,
+    checkpoint: Checkpoint | None,
+    others: Load,
+    progress: Callable[[str], None],
+) -> tuple[Any, Any, tuple[str, ...]]:
+    """The model, its tokenizer and warnings."""
+    import torch
+
+    from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
+    from adacd_cli.loading.kind import causal_config
+    from adacd_cli.loading.quantization import quantization_config, require
+    from adacd_cli.loading.tokenizer import check_vocabulary, load_tokenizer
+    from adacd_cli.loading.weights import load_weights, smoke_run
+
+    name, trust = settings.model, settings.trust_remote_code
+    device = choose_device(settings.device)
+    options: dict[str, Any] = {"trust_remote_code": trust}
+    if checkpoint is None:
+        require(("gguf", "accelerate"), "gguf", "A GGUF file")
+        options["dtype"] = choose_dtype(settings.dtype, "GGUF", device)
+    else:
+        config = causal_config(checkpoint, name, trust_remote_code=trust)
+        options |= {"config": config, "dtype": choose_dtype(settings.dtype, checkpoint.dtype, device)}
+        if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
+            options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
+    if settings.quantize is not None:
+        options["quantization_config"] = quantization_config(settings.quantize, options["dtype"])
+
+    progress("Loading tokenizer")
+    tokenizer = load_tokenizer(source, name, trust_remote_code=trust)
+
+    progress("Loading weights")
+    needed = weight_bytes(checkpoint, options["dtype"], settings.quantize) if checkpoint else None
+    options |= placement(device, needed, name)
+    model, warnings = load_weights(source, name, **options)
+    if "device_map" not in options:
+        model = model.to(device)
+    embeddings = model.get_input_embeddings()
+    warnings += check_vocabulary(tokenizer, embeddings.num_embeddings, name)
+
+    if device.type == "cpu" or settings.threads is not None:
+        torch.set_num_threads(settings.threads or others.free_cores())
+    progress("Trying one token")
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
+    smoke_run(model, first, name)
+    return model, tokenizer, warnings
+
+
+def _refuse_double_quantization(settings: Settings, checkpoint: Checkpoint | None) -> None:
+    done = checkpoint is None or "quantization_config" in checkpoint.config
+    if settings.quantize is not None and done:
+        raise ConfigurationError(
+            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
+            "Leave --quantize out.",
+        )

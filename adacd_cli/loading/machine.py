@@ -1,0 +1,97 @@
+"""What this machine has free: processor cores and memory, as far as other programs and cgroups leave them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+_SHORTEST_LOOK = 0.1  # seconds; the kernel counts in hundredths
+
+
+class Load:
+    """How busy other programs keep the processor, from when this object was made until it is asked."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._before = _busy_seconds()
+
+    def free_cores(self) -> int:
+        """Cores this process may use and nobody else does, at least 1.
+
+        The process may use the cores of its affinity, as far as a cgroup's quota allows. Others are busy on
+        as many cores as they used on average since this object was made (Linux), or as the load average of
+        the last minute says (elsewhere). OMP_NUM_THREADS, where set, is taken as the user's own limit.
+        """
+        total = os.cpu_count() or 1
+        allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else total
+        allowed = min(allowed, _quota() or allowed)
+        limit = os.environ.get("OMP_NUM_THREADS", "")
+        if limit.isdecimal() and int(limit) > 0:
+            allowed = min(allowed, int(limit))
+        return max(1, min(allowed, total - round(self._others())))
+
+    def _others(self) -> float:
+        if self._before is None:
+            return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        time.sleep(max(0.0, self._start + _SHORTEST_LOOK - time.monotonic()))
+        after = _busy_seconds() or self._before
+        everyone, own = (late - early for late, early in zip(after, self._before, strict=True))
+        return max(0.0, everyone - own) / (time.monotonic() - self._start)
+
+
+def _busy_seconds() -> tuple[float, float] | None:
+    """CPU seconds that the machine has spent working and that this process has; None if unknown."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0].split()
+        user, nice, system, _idle, _wait, interrupts, soft, stolen = map(int, line[1:9])
+    except (OSError, ValueError):
+        return None
+    ticks = user + nice + system + interrupts + soft + stolen
+    return ticks / os.sysconf("SC_CLK_TCK"), sum(os.times()[:2])
+
+
+def _quota() -> int | None:
+    """Whole cores that the cgroup's CPU quota allows; None where there is none."""
+    for folder in _cgroups("cpu"):
+        for name, split in (("cpu.max", True), ("cpu.cfs_quota_us", False)):
+            quota = _read(folder / name).split()
+            period = quota[1:] if split else _read(folder / "cpu.cfs_period_us").split()
+            if quota and period and quota[0].isdecimal() and int(period[0]) > 0:
+                return max(1, int(quota[0]) // int(period[0]))
+    return None
+
+
+def _cgroups(controller: str) -> list[Path]:
+    """This process's cgroup folders, version 2, then version 1; a container sees its own as the root."""
+    root = Path("/sys/fs/cgroup")
+    own = [line.split(":", 2)[2].lstrip("/") for line in _read(Path("/proc/self/cgroup")).splitlines()]
+    places = [root, *(root / path for path in own)]
+    return [*places, *(root / controller / path.relative_to(root) for path in places)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
+def free_memory() -> int | None:
+    """Bytes of memory a program could still use, a cgroup's limit respected; None where nothing tells."""
+    free = None
+    for line in _read(Path("/proc/meminfo")).splitlines():
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    for folder in _cgroups("memory"):
+        limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
+        if free is not None and limit.isdecimal() and used.isdecimal():
+            free = min(free, int(limit) - int(used) + _reclaimable(folder))
+    return free
+
+
+def _reclaimable(cgroup: Path) -> int:
+    """Bytes of file cache in the cgroup, which the kernel gives up when memory is needed."""
+    counts = dict(line.split() for line in _read(cgroup / "memory.stat").splitlines() if line.count(" ") == 1)
+    return int(counts.get("inactive_file", 0)) + int(counts.get("active_file", 0))

@@ -1,0 +1,81 @@
+"""How loading tells where it is: short lines to a function, never bars or log lines on the terminal.
+
+`quiet` silences the libraries below for as long as it lasts and keeps their warnings; `bar_class` is a tqdm
+whose display is a line to the progress function.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_LOGGERS = ("transformers", "huggingface_hub", "accelerate", "torchao")
+_SECONDS_BETWEEN_LINES = 0.5
+
+
+def bar_class(progress: Callable[[str], None], title: str = "Downloading") -> Any:
+    """A tqdm class for libraries that draw bars: it reports `title 37 %`, or bytes, and draws nothing."""
+    from tqdm import tqdm
+
+    class Bar(tqdm):  # type: ignore[misc]  # tqdm has no types
+        monitor_interval = 0  # no watching thread
+
+        def __init__(self, *args: Any, **keywords: Any) -> None:
+            keywords.pop("name", None)
+            drawing = {"file": io.StringIO(), "mininterval": _SECONDS_BETWEEN_LINES, "disable": False}
+            super().__init__(*args, **{**keywords, **drawing})
+
+        def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+            # The hub counts the bytes it receives and those it writes in two bars: one is enough.
+            if self.n and self.total and self.desc != "Downloading bytes":
+                if self.unit == "B":
+                    progress(f"{title} {self.n / 1e9:.2f} of {self.total / 1e9:.2f} GB")
+                elif not (self.desc or "").startswith("Fetching"):
+                    progress(f"{title} {100 * self.n // self.total:.0f} %")
+            return True
+
+    Bar.set_lock(threading.RLock())  # the default is a lock between processes
+    return Bar
+
+
+class _Kept(logging.Handler):
+    """Keeps the first line of each warning, once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = record.getMessage().strip().partition("\n")[0]
+        if line and line not in self.lines:
+            self.lines.append(line)
+
+
+@contextmanager
+def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
+    """Silences the libraries' bars, logs and Python warnings; gives the list their logged warnings go to."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging as transformers_logging
+
+    bar = bar_class(progress, "Loading weights")
+    kept = _Kept()
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    hook = transformers_logging.set_tqdm_hook(lambda factory, args, keywords: bar(*args, **keywords))
+    gguf_bar, gguf.tqdm = gguf.tqdm, bar  # this module takes tqdm directly, past the hook
+    for logger in loggers:
+        logger.handlers, logger.propagate = [kept], False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield kept.lines
+    finally:
+        transformers_logging.set_tqdm_hook(hook)
+        gguf.tqdm = gguf_bar
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate

@@ -1,0 +1,55 @@
+"""`--quantize`: transformers' configuration that stores weights in fewer bits, and the packages it needs."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from adacd_cli.errors import MissingExtraError
+
+
+def require(packages: tuple[str, ...], extra: str, purpose: str) -> None:
+    """Checks that optional packages are installed, without importing them.
+
+    Args:
+        packages: their import names.
+        extra: the extra of adacd that brings them.
+        purpose: what needs them, the start of the message.
+
+    Raises:
+        MissingExtraError: one of them is not installed; the hint is the pip command.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(
+            f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.",
+            f'pip install "adacd[{extra}]", or: pip install {" ".join(missing)}',
+        )
+
+
+def quantization_config(name: str, dtype: torch.dtype) -> Any:
+    """The transformers quantization configuration of a `quantize` setting.
+
+    Args:
+        name: bnb-4bit, bnb-8bit, torchao-int8 or torchao-int4.
+        dtype: the number format to compute in.
+
+    Raises:
+        MissingExtraError: its package is not installed.
+    """
+    library = "bitsandbytes" if name.startswith("bnb") else "torchao"
+    require((library, "accelerate"), library, f"--quantize {name}")
+    if library == "bitsandbytes":
+        from transformers import BitsAndBytesConfig
+
+        if name == "bnb-8bit":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    weights = Int8WeightOnlyConfig() if name == "torchao-int8" else Int4WeightOnlyConfig(group_size=32)
+    return TorchAoConfig(weights)

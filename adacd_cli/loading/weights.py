@@ -1,0 +1,124 @@
+"""The weights through transformers: loaded whole or refused, then tried with one token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError
+from adacd_cli.loading.source import Source
+
+_COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
+"""Ends of names that old checkpoints may lack or hold: buffers a model computes for itself."""
+
+_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory")
+
+
+def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[str, ...]]:
+    """The causal language model, in eval mode, with every weight from the checkpoint.
+
+    Args:
+        source: the model's files.
+        name: what the user called it.
+        options: passed to `from_pretrained`: config, dtype, device_map, …
+
+    Returns:
+        The model, and warnings about tensors of the checkpoint that it does not use.
+
+    Raises:
+        ModelError: a tensor is missing or has another shape, or transformers cannot build the model.
+        MissingExtraError: the checkpoint is quantised by a package that is not installed.
+        OutOfMemoryError: the weights do not fit.
+    """
+    from transformers import AutoModelForCausalLM
+
+    files = {"use_safetensors": True} if source.gguf is None else {"gguf_file": source.gguf}
+    try:
+        # Mismatched shapes are asked for here only to be refused below with their names.
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **files, **options
+        )
+    except Exception as error:  # transformers has no exception class of its own
+        raise _translated(error, name) from error
+    mismatched = sorted(info["mismatched_keys"])
+    if mismatched:
+        tensor, stored, wanted = mismatched[0]
+        raise ModelError(
+            f"The weights of {name} do not fit its config.json: "
+            f"{tensor} is {_shape(stored)} and should be {_shape(wanted)}{_more(mismatched)}.",
+            "Download or save the model again; with such weights it would run on random numbers.",
+        )
+    missing = _weights_among(info["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The weights of {name} are not complete: {missing[0]} is missing{_more(missing)}.",
+            "Download or save the model again; without its weights it would run on random numbers.",
+        )
+    unused = _weights_among(info["unexpected_keys"])
+    if not unused:
+        return model.eval(), ()
+    note = f"The checkpoint holds tensors that this model does not use: {unused[0]}{_more(unused)}."
+    return model.eval(), (note,)
+
+
+def smoke_run(model: Any, token_id: int, name: str) -> None:
+    """One forward of one token: a dtype or device that does not work is found before the first answer.
+
+    Raises:
+        ModelError: the forward fails, or gives logits that are not finite.
+        OutOfMemoryError: there is no memory for it.
+    """
+    place = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
+    hint = "Try --dtype float32." if model.dtype != torch.float32 else "Try another --device."
+    try:
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([[token_id]], device=model.device)).logits
+        finite = bool(torch.isfinite(logits).all())
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise _translated(error, name) from error
+        raise ModelError(f"{name} does not run in {place}: {_reason(error)}.", hint) from error
+    if not finite:
+        raise ModelError(f"{name} gives NaN or infinite logits in {place}.", hint)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that there was no memory, whichever library raised it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return any(words in text for words in _NO_MEMORY)
+
+
+def _translated(error: Exception, name: str) -> AdacdError:
+    if is_out_of_memory(error):
+        return OutOfMemoryError(
+            f"There is not enough memory to load {name}.",
+            "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
+        )
+    if isinstance(error, ImportError):
+        return MissingExtraError(
+            f"{name} needs a package that is not installed: {_reason(error)}.",
+            "Install that package with pip.",
+        )
+    return ModelError(
+        f"{name} could not be loaded: {_reason(error)}.", "Download the model again, or try another."
+    )
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+
+
+def _weights_among(keys: Iterable[str]) -> list[str]:
+    return sorted(key for key in keys if not key.endswith(_COMPUTED))
+
+
+def _shape(shape: Iterable[int]) -> str:
+    return "×".join(str(size) for size in shape)
+
+
+def _more(names: list[Any]) -> str:
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
