@@ -13,7 +13,7 @@ import typer
 from adacd_cli.cli.inputs import read_prompt, read_prompts
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import interruptible, load_model, show_prompts, warn
+from adacd_cli.cli.running import interruptible, load_model, make_pair, show_prompts, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import PromptError, UsageError
 from adacd_cli.events import Event, Finished
@@ -51,7 +51,7 @@ def command(
     questions = _questions(prompt, file, batch_size)
     with open_output(output) as out:
         model = load_model(settings)
-        pairs = [_pair(model, question, settings) for question in questions]
+        pairs = [make_pair(model, question, settings) for question in questions]
         warn(dict.fromkeys(warning for pair in pairs for warning in pair.warnings), settings)
         if prompts_shown:
             for pair in pairs:
@@ -74,14 +74,6 @@ def _questions(prompt: str | None, file: str | None, batch_size: int | None) -> 
     if prompt is not None:
         raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
     return read_prompts(file)
-
-
-def _pair(model: LanguageModel, question: str, settings: Settings) -> PromptPair:
-    from adacd_cli.conversation import Conversation
-    from adacd_cli.prompts import build_pair
-
-    conversation = Conversation.ask(question, settings.system)
-    return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
 
 
 def _decode_all(

@@ -56,6 +56,19 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
             print(f"Warning: {warning}", file=sys.stderr)
 
 
+def make_pair(model: LanguageModel, question: str, settings: Settings) -> PromptPair:
+    """The prompt pair of one question.
+
+    Raises:
+        PromptError: no pair can be made of it.
+    """
+    from adacd_cli.conversation import Conversation
+    from adacd_cli.prompts import build_pair
+
+    conversation = Conversation.ask(question, settings.system)
+    return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
+
+
 def show_prompts(pair: PromptPair) -> None:
     """Prints both rendered prompts, control tokens and all."""
     for title, text, ids in (

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.safe import spoken
 
-
 _MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
 
 

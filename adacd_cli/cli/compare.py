@@ -1,0 +1,89 @@
+"""`adacd compare`: Default and the chosen method on one prompt, and the token where they part."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import open_output
+from adacd_cli.cli.question import (
+    FileOption,
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    prepare,
+    read_question,
+)
+from adacd_cli.cli.running import Interruption, interruptible
+from adacd_cli.config import Resolved, Settings
+from adacd_cli.errors import UsageError
+from adacd_cli.events import Event, Started
+from adacd_cli.render.comparison import write_comparison
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.view import View
+
+if TYPE_CHECKING:
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts.pair import PromptPair
+
+
+@with_settings(omit=("stats",))
+def command(
+    resolved: Resolved,
+    prompt: PromptArgument = None,
+    file: FileOption = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Write both runs as JSON Lines: request 0 is Default, 1 the method."),
+    ] = False,
+    output: OutputOption = None,
+    prompts_shown: ShowPromptsOption = False,
+) -> None:
+    """Show Default and the chosen method side by side, and the token where they part."""
+    settings = resolved.settings
+    if settings.method == "default":
+        raise UsageError(
+            "There is nothing to compare: the method is default itself.",
+            "Choose --method adacd, or leave it out.",
+        )
+    question = read_question(prompt, file, command="compare")
+    with open_output(output) as out:
+        model, pair = prepare(question, settings, prompts_shown=prompts_shown)
+        with interruptible() as interruption:
+            default, method = _decode_both(model, pair, settings, interruption)
+            if as_json:
+                write_events(chain(default, method), out)
+            else:
+                view = View(question, display=settings.display, quiet=settings.quiet)
+                write_comparison(default, method, out, sys.stderr, view)
+
+
+def _decode_both(
+    model: LanguageModel, pair: PromptPair, settings: Settings, interruption: Interruption
+) -> tuple[Iterator[Event], Iterator[Event]]:
+    """The events of Default, then those of the method, which samples with the same seed."""
+    from adacd_cli.engine import Request, decode
+
+    seeds: list[int | None] = []
+
+    def default() -> Iterator[Event]:
+        plain = settings.model_copy(update={"method": "default"})
+        events = decode(model, [Request(pair)], plain, cancelled=interruption.cancelled)
+        for event in interruption.watch(events):
+            if isinstance(event, Started):
+                seeds.append(event.seed)
+            yield event
+
+    def method() -> Iterator[Event]:
+        request = Request(pair, seed=seeds[0])
+        events = decode(model, [request], settings, cancelled=interruption.cancelled)
+        for event in interruption.watch(events):
+            yield replace(event, request=1)
+
+    return default(), method()

@@ -1,0 +1,57 @@
+"""What `explain` and `compare` share: one question, asked of a loaded model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adacd_cli.cli.inputs import read_prompt, read_prompts
+from adacd_cli.cli.running import load_model, make_pair, show_prompts, warn
+from adacd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts.pair import PromptPair
+
+PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
+FileOption = Annotated[
+    str | None,
+    typer.Option("--file", "-f", metavar="FILE", help="Read the question from a file of one line."),
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
+]
+ShowPromptsOption = Annotated[
+    bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
+]
+
+
+def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
+    """The one question of a command.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    if file is None:
+        return read_prompt(prompt, command=command)
+    if prompt is not None:
+        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
+    questions = read_prompts(file)
+    if len(questions) > 1:
+        raise UsageError(
+            f"`adacd {command}` takes one prompt; the file has {len(questions)}, one a line.",
+            "`adacd generate --file FILE --json` decodes them all.",
+        )
+    return questions[0]
+
+
+def prepare(question: str, settings: Settings, *, prompts_shown: bool) -> tuple[LanguageModel, PromptPair]:
+    """Loads the model and makes the prompt pair; warnings, and both prompts on request, go to stderr."""
+    model = load_model(settings)
+    pair = make_pair(model, question, settings)
+    warn(pair.warnings, settings)
+    if prompts_shown:
+        show_prompts(pair)
+    return model, pair
