@@ -1,0 +1,6 @@
+"""The two prompts: a conversation becomes the token ids of the prompted and of the unprompted stream."""
+
+from adacd_cli.prompts.build import build_pair
+from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
+
+__all__ = ["PromptPair", "ThinkingMarks", "build_pair"]

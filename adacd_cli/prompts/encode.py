@@ -1,0 +1,161 @@
+"""Rendered text to token ids, where control tokens count only if the template wrote them.
+
+Where nothing of the user's reads as a control token, the ids are the tokenizer's own for the text. Elsewhere
+the text is encoded by a copy of the tokenizer that knows control tokens by other names, which the text does
+not hold; so what the user wrote is plain text to it, in the very segments the tokenizer would make of it.
+"""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from adacd_cli.prompts.control import ControlTokens, Escape, unused_characters
+
+_ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
+
+
+class Encoder:
+    """Encodes for one tokenizer.
+
+    Attributes:
+        control: the tokenizer's control tokens.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.control = ControlTokens(tokenizer)
+        self.size = len(tokenizer)
+        self._renamed: _RenamedTokenizer | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Encoder:
+        """The encoder of a tokenizer, made anew when tokens were added to it."""
+        encoder = _ENCODERS.get(tokenizer)
+        if encoder is None or encoder.size != len(tokenizer):
+            encoder = _ENCODERS[tokenizer] = cls(tokenizer)
+        return encoder
+
+    def encode(self, tokenizer: Any, hidden: str, escape: Escape) -> tuple[int, ...]:
+        """The ids of a rendered text, without any special token that is not written in it.
+
+        Args:
+            tokenizer: the tokenizer this encoder was made for.
+            hidden: the rendered text, with the stand-ins of `escape`.
+            escape: what hid the user's texts.
+        """
+        shown = escape.show(hidden)
+        spans = [] if shown == hidden and not escape.loose else self.control.spans(hidden)
+        forged = shown != hidden and spans != self.control.spans(shown)
+        if not forged and not escape.loose:
+            return tuple(_plain_ids(tokenizer, shown))
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            return tuple(_encode_by_sections(tokenizer, self.control, shown, spans))
+        if self._renamed is None or self._renamed.names.intersection(shown):
+            self._renamed = _RenamedTokenizer(tokenizer, self.control, shown)
+        return tuple(self._renamed.encode(shown, spans))
+
+
+class _RenamedTokenizer:
+    """A copy of a fast tokenizer whose control tokens have one private-use character each as their names.
+
+    The model inside it forgets the old names too: some would find them in plain text (Unigram, or BPE that
+    takes whole words from its vocabulary).
+
+    Args:
+        tokenizer: a fast tokenizer.
+        control: its control tokens.
+        text: what must not hold any of the new names.
+
+    Raises:
+        PromptError: the text leaves too few private-use characters.
+    """
+
+    def __init__(self, tokenizer: Any, control: ControlTokens, text: str) -> None:
+        from tokenizers import AddedToken, Tokenizer
+
+        names = unused_characters(set(text), len(control.tokens))
+        self._name_of = dict(zip(control.tokens, names, strict=True))
+        self.names = frozenset(self._name_of.values())
+        state = json.loads(tokenizer.backend_tokenizer.to_str())
+        state |= {"added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
+        _rename(state["model"], self._name_of)
+        self._copy = Tokenizer.from_str(json.dumps(state))
+        self._original: dict[int, int] = {}
+        for index, token in tokenizer.added_tokens_decoder.items():
+            name = self._name_of.get(str(token), str(token))
+            flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "normalized": token.normalized}
+            self._copy.add_tokens([AddedToken(name, single_word=False, special=False, **flags)])
+            renamed = self._copy.token_to_id(name)
+            assert renamed is not None
+            self._original[renamed] = index
+
+    def encode(self, text: str, spans: list[tuple[int, int]]) -> list[int]:
+        """The ids of the text, where control tokens stand at the spans and nowhere else."""
+        pieces, end = [], 0
+        for start, stop in spans:
+            pieces += [text[end:start], self._name_of[text[start:stop]]]
+            end = stop
+        ids = self._copy.encode("".join([*pieces, text[end:]]), add_special_tokens=False).ids
+        return [self._original.get(index, index) for index in ids]
+
+
+def _rename(model: dict[str, Any], names: dict[str, str]) -> None:
+    """Renames entries of a tokenizer model's vocabulary, in place, and drops the merges that made them."""
+    vocabulary = model["vocab"]
+    if isinstance(vocabulary, list):
+        model["vocab"] = [[names.get(piece, piece), score] for piece, score in vocabulary]
+    else:
+        model["vocab"] = {names.get(piece, piece): index for piece, index in vocabulary.items()}
+    if model.get("unk_token") in names:
+        model["unk_token"] = names[model["unk_token"]]
+    if "merges" in model:
+        pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+        model["merges"] = [pair for pair in pairs if names.keys().isdisjoint((*pair, "".join(pair)))]
+
+
+def _plain_ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    return ids
+
+
+def _encode_by_sections(
+    tokenizer: Any, control: ControlTokens, text: str, spans: list[tuple[int, int]]
+) -> list[int]:
+    """The ids for a tokenizer without a backend to copy: section by section between control tokens."""
+    ids: list[int] = []
+    end, trim = 0, False
+    for start, stop in [*spans, (len(text), len(text))]:
+        token = control.tokens.get(text[start:stop])
+        section = text[end:start].lstrip() if trim else text[end:start]
+        if token is not None and token.lstrip:
+            section = section.rstrip()
+        ids += _section_ids(tokenizer, control, section)
+        if token is not None:
+            ids.append(control.ids[text[start:stop]])
+        end, trim = stop, token is not None and token.rstrip
+    return ids
+
+
+def _section_ids(tokenizer: Any, control: ControlTokens, section: str) -> list[int]:
+    """The ids of a text in which nothing is a control token."""
+    ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(section, split_special_tokens=True))
+    if control.pattern.search(section) is None or set(control.ids.values()).isdisjoint(ids):
+        return ids
+    # The tokenizer finds control tokens in plain text all the same: cut them in two, and encode the cuts.
+    cuts = [match.start() + 1 for match in control.pattern.finditer(section)]
+    pieces = [section[start:stop] for start, stop in pairwise([0, *cuts, len(section)])]
+    ids = _plain_ids(tokenizer, pieces[0])
+    for piece in pieces[1:]:
+        ids += _inner_ids(tokenizer, piece)
+    return ids
+
+
+def _inner_ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a text that goes on from another: without the space that SentencePiece puts in front."""
+    for lead in (".", "0", "\n"):
+        before, ids = _plain_ids(tokenizer, lead), _plain_ids(tokenizer, lead + text)
+        if before and ids[: len(before)] == before:
+            return ids[len(before) :]
+    return _plain_ids(tokenizer, text)
