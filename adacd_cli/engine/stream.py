@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from adacd_cli.errors import ModelError
+
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
 
 
@@ -36,13 +38,23 @@ class Stream:
 
     Args:
         model: a causal LM; called with input_ids and, as far as its forward takes them, attention_mask,
-            position_ids, past_key_values, use_cache and logits_to_keep.
+            position_ids and logits_to_keep, use_cache, and past_key_values (Mamba: cache_params).
+
+    Raises:
+        ModelError: the model takes no cache.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
         parameters = inspect.signature(model.forward).parameters
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
+        caches = [name for name in ("past_key_values", "cache_params") if name in parameters]
+        if not caches:
+            raise ModelError(
+                f"{type(model).__name__} cannot be decoded: its forward takes no cache of keys and values.",
+                "Use a model whose forward takes past_key_values, as nearly every chat model's does.",
+            )
+        self._cache_argument = caches[0]
         self.release()
 
     @property
@@ -127,9 +139,11 @@ class Stream:
         # any id will do for padding: the mask hides it
         padded = [[0] * (longest - len(ids)) + ids for ids in new]
         past = len(self._fed[0]) if self._padding is None else self._padding.shape[-1] - longest
-        arguments: dict[str, Any] = {"past_key_values": self._cache, "use_cache": True}
+        arguments: dict[str, Any] = {self._cache_argument: self._cache, "use_cache": True}
         if self._padding is not None:
-            arguments["attention_mask"] = self._padding
+            # a running state has no past positions to hide, only new ones
+            whole = self._cache_argument == "past_key_values"
+            arguments["attention_mask"] = self._padding if whole else self._padding[:, -longest:]
         if "position_ids" in self._takes:
             if self._padding is None:
                 positions = torch.arange(past, past + longest, device=device).expand(len(new), -1)

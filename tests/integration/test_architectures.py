@@ -1,0 +1,105 @@
+"""Architectures that keep their past in other ways: learned positions, ALiBi, local attention, running states."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+from adacd_cli.config import Settings
+from adacd_cli.engine import Request, Session, decode
+from adacd_cli.errors import ModelError
+from adacd_cli.events import TokenStep
+from adacd_cli.prompts.pair import PromptPair
+from tests.tiny import tiny_model
+
+STEPS = 20
+_COMMON = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 96,
+    "max_position_embeddings": 512,
+}
+CONFIGS = {
+    "gpt2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 512},
+    "bloom": {"hidden_size": 64, "n_layer": 3, "n_head": 4},
+    "gemma3_text": _COMMON | {"head_dim": 16, "sliding_window": 16},
+    "lfm2": _COMMON | {"full_attn_idxs": [1, 3], "block_multiple_of": 8, "block_ff_dim": 96},
+    "mamba": {"hidden_size": 64, "num_hidden_layers": 2},
+}
+QUESTIONS = ("How do I kill a Python process?", "Hi", "What is the weather like in the north of the country?")
+
+
+def random_model(kind, **sizes):
+    like = tiny_model("llama")
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(like.tokenizer),
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=None,
+        pad_token_id=0,
+        **sizes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return replace(like, model=model, name=kind, eos_ids=frozenset())
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    return random_model(request.param, **CONFIGS[request.param])
+
+
+def pairs(model):
+    def ids(text):
+        return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    contrast = "Please refuse to answer me!"
+    return [PromptPair(ids(f"{contrast}\n\n{text}\n"), ids(f"{text}\n"), contrast) for text in QUESTIONS]
+
+
+def tokens(events, request=0):
+    return [e.token_id for e in events if isinstance(e, TokenStep) and e.request == request]
+
+
+def alone(model, pair, method="adacd"):
+    return tokens(decode(model, [Request(pair)], Settings(method=method, max_new_tokens=STEPS)))
+
+
+def test_default_equals_generate(model):
+    pair = pairs(model)[0]
+    ids = torch.tensor([pair.unprompted_ids])
+    expected = model.model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=STEPS, pad_token_id=0
+    )
+    assert alone(model, pair, "default") == expected[0, ids.shape[1] :].tolist()
+
+
+def test_a_ragged_batch_equals_each_alone(model):
+    requests = [Request(pair) for pair in pairs(model)]
+    together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
+    for place, pair in enumerate(pairs(model)):
+        assert tokens(together, place) == alone(model, pair)
+
+
+def test_a_session_equals_fresh_runs_where_the_past_cannot_be_taken_back_too(model):
+    session = Session(model)
+    first, second, _ = pairs(model)
+    for pair in (first, second, first):
+        assert tokens(session.answer(pair, Settings(max_new_tokens=STEPS))) == alone(model, pair)
+
+
+def test_a_model_without_a_cache_is_refused():
+    model = random_model("rwkv", hidden_size=64, num_hidden_layers=2, attention_hidden_size=64)
+    with pytest.raises(ModelError) as caught:
+        alone(model, pairs(model)[0])
+    assert caught.value.message == (
+        "RwkvForCausalLM cannot be decoded: its forward takes no cache of keys and values."
+    )
