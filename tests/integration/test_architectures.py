@@ -1,4 +1,4 @@
-"""Architectures that keep their past in other ways: learned positions, ALiBi, local attention, running states."""
+"""Architectures that keep their past in other ways: learned positions, ALiBi, local attention, states."""
 
 from __future__ import annotations
 
