@@ -1,0 +1,213 @@
+"""What the slash commands of a chat do: a function (Chat, argument) -> None each; `commands` holds the table.
+
+What a command was asked to show goes to `chat.show`, what it did to `chat.note`; it raises the errors of
+`errors.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adacd_cli.config import SETTINGS, Settings, change, find_setting
+from adacd_cli.config.methods import METHOD_NAMES
+from adacd_cli.conversation import Conversation
+from adacd_cli.errors import ConfigurationError, OutputError, UsageError
+from adacd_cli.events import Finished
+from adacd_cli.render.comparison import write_comparison
+from adacd_cli.render.trace import write_table
+from adacd_cli.render.view import View
+
+if TYPE_CHECKING:
+    from adacd_cli.cli.chat.repl import Chat
+
+CHANGEABLE = tuple(
+    name for name, setting in SETTINGS.items() if setting.option.panel != "Model" and name != "system"
+)
+"""Settings that /set changes: the model is loaded, and the system message belongs to the conversation."""
+
+_EMPTY = '""'
+
+
+def leave(chat: Chat, argument: str) -> None:
+    chat.leaving = True
+
+
+def reset(chat: Chat, argument: str) -> None:
+    system = chat.talk.conversation.system
+    chat.talk.conversation = Conversation(system=system)
+    chat.note(f"The conversation begins anew{'; the system message stays' if system else ''}.")
+
+
+def undo(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    before = talk.conversation.without_last_turn()
+    if before == talk.conversation:
+        raise UsageError("There is nothing to take back.")
+    talk.conversation = before
+    chat.note("The last exchange is taken back.", *_ending(before))
+
+
+def retry(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    before = talk.conversation
+    chat.answer(talk.asked_again(), seed=talk.another_seed())
+    if talk.conversation == before and talk.settings.temperature == 0:
+        chat.note("The same answer again: temperature is 0. /set temperature 0.8 draws others.")
+
+
+def system(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    if not argument:
+        chat.show(talk.conversation.system or "There is no system message.")
+        return
+    cleared = argument in (_EMPTY, "none")
+    talk.conversation = talk.conversation.with_system(None if cleared else argument)
+    what = "The system message is gone" if cleared else "The system message is set"
+    chat.note(f"{what}; the conversation is kept.")
+
+
+def set_value(chat: Chat, argument: str) -> None:
+    name, text = ([*argument.split(maxsplit=1), "", ""])[:2]
+    if not name:
+        chat.show(*_values(chat.talk.settings, CHANGEABLE))
+        return
+    setting = find_setting(name, "/set")
+    if text and name not in CHANGEABLE:
+        raise _fixed(name)
+    if not text:
+        facts = [setting.sentence, f"It is {setting.range}." if setting.range else ""]
+        chat.show(*_values(chat.talk.settings, [name]), " ".join(facts).rstrip())
+        return
+    chat.talk.settings = change(chat.talk.settings, name, "" if text == _EMPTY else text, "/set")
+    chat.note(*_values(chat.talk.settings, [name]))
+
+
+def _fixed(name: str) -> ConfigurationError:
+    if name == "system":
+        return ConfigurationError(
+            "The system message belongs to the conversation.", "/system TEXT replaces it."
+        )
+    return ConfigurationError(
+        f"`{name}` was used when the model was loaded and cannot change in a chat.",
+        f"/save FILE, leave, start `adacd chat {SETTINGS[name].flag} …` and /load FILE.",
+    )
+
+
+def show(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    rows = [("model", talk.settings.model), ("method", talk.settings.effective_method)]
+    chat.show(
+        *aligned([*rows, ("conversation", _length(chat)), ("system", talk.conversation.system or "none")])
+    )
+    chat.show("", *_values(talk.settings, [name for name in CHANGEABLE if name not in ("method", "gate")]))
+
+
+def _length(chat: Chat) -> str:
+    """How long the conversation is, and how much of the context it took when it was last answered."""
+    talk = chat.talk
+    questions = sum(message.role == "user" for message in talk.conversation.messages)
+    if not questions:
+        return "empty"
+    view = talk.view(talk.asked_again())
+    answer = next((event.tokens for event in talk.trace if isinstance(event, Finished)), None)
+    parts = ["1 exchange" if questions == 1 else f"{questions} exchanges"]
+    if view.left_out:
+        parts.append(f"the oldest {view.left_out} not seen by the model")
+    plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
+    parts.append(f"last prompt {plain} tokens ({prompted} with the contrast prompt)")
+    if answer is not None:
+        parts.append(f"its answer {answer}")
+    if talk.context_length is not None:
+        parts.append(f"context {talk.context_length}")
+    return ", ".join(parts)
+
+
+def choose_method(chat: Chat, argument: str) -> None:
+    if argument:
+        # the method that is named is the one that decodes, also where --gate was given
+        settings = change(chat.talk.settings, "method", argument, "/method")
+        chat.talk.settings = settings.model_copy(update={"gate": False})
+        chat.note(f"The method is {argument}.")
+    else:
+        chat.show(f"{chat.talk.settings.effective_method} (of {', '.join(METHOD_NAMES)})")
+
+
+def explain(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    question = talk.asked_again().messages[-1].content
+    if not talk.trace:
+        raise UsageError(
+            "There is no trace of the last answer: it was loaded, or stopped twice.",
+            "/retry decodes it again.",
+        )
+    settings = talk.settings
+    write_table(talk.trace, chat.out, View(question, display=settings.display, quiet=settings.quiet))
+
+
+def compare(chat: Chat, argument: str) -> None:
+    talk, settings = chat.talk, chat.talk.settings
+    if settings.method == "default":
+        raise UsageError(
+            "There is nothing to compare: the method is default itself.", "/method adacd chooses another."
+        )
+    asked = talk.asked_again()
+    plain = settings.model_copy(update={"method": "default"})
+    # both draw with the same seed
+    seed = secrets.randbits(31) if settings.temperature and settings.seed is None else None
+    view = chat.view(asked)
+    with chat.interruptible() as interruption:
+        default, method = (
+            interruption.watch(talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested))
+            for run in (plain, settings)
+        )
+        shown = View(asked.messages[-1].content, display=settings.display, quiet=settings.quiet)
+        write_comparison(default, method, chat.out, chat.err, shown)
+
+
+def save(chat: Chat, argument: str) -> None:
+    if os.path.exists(_file(argument, "save")):
+        raise OutputError(f"{argument} is there already.", f"/save! {argument} replaces it.")
+    save_over(chat, argument)
+
+
+def save_over(chat: Chat, argument: str) -> None:
+    chat.talk.conversation.save(_file(argument, "save"))
+    chat.note(f"Saved to {argument}.")
+
+
+def load(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    talk.conversation = Conversation.load(_file(argument, "load"))
+    chat.note(f"Loaded from {argument}; it ends:", *_ending(talk.conversation))
+    messages = talk.conversation.messages
+    if messages and messages[-1].role == "user":
+        chat.note("The last question has no answer yet; /retry answers it.")
+
+
+def _file(argument: str, name: str) -> Path:
+    if not argument:
+        raise UsageError(f"/{name} takes a file name.", f"Write e.g. /{name} talk.json.")
+    return Path(argument).expanduser()
+
+
+def _ending(conversation: Conversation) -> list[str]:
+    """The last exchange, to see where a conversation stands."""
+    last = conversation.messages[-2:]
+    return [("> " if message.role == "user" else "") + message.content for message in last] or [
+        "It is empty."
+    ]
+
+
+def _values(settings: Settings, names: Iterable[str]) -> list[str]:
+    values = settings.model_dump(mode="json")
+    return aligned([(name, json.dumps(values[name], ensure_ascii=False)) for name in names])
+
+
+def aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {text}" for name, text in rows]

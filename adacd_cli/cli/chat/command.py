@@ -1,0 +1,36 @@
+"""`adacd chat`: loads the model and talks, at the terminal or through a pipe."""
+
+from __future__ import annotations
+
+import sys
+
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.running import load_model
+from adacd_cli.config import Resolved, Settings
+from adacd_cli.conversation import Conversation
+from adacd_cli.errors import UsageError
+
+
+@with_settings()
+def command(resolved: Resolved) -> None:
+    """Talk with the model; /help lists what can be typed. A pipe is read a message or a command a line."""
+    # these take a second together: prompt_toolkit, rich
+    from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
+    from adacd_cli.cli.chat.repl import Chat, Reader
+    from adacd_cli.cli.chat.talk import Talk
+
+    if sys.stdin is None:
+        raise UsageError(
+            "There is no standard input to read.", "Start the chat at a terminal, or pipe messages in."
+        )
+    settings = resolved.settings
+    model = load_model(settings)
+    from adacd_cli.prompts import PromptPair, build_pair
+
+    def build(conversation: Conversation, settings: Settings) -> PromptPair:
+        return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
+
+    interactive = sys.stdin.isatty()
+    reader: Reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)
+    talk = Talk(model, settings, build, Conversation(system=settings.system))
+    Chat(talk, out=sys.stdout, err=sys.stderr, interactive=interactive).run(reader)

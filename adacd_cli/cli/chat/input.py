@@ -1,0 +1,172 @@
+"""Where messages and commands come from: a prompt_toolkit prompt at a terminal, lines of a pipe elsewhere.
+
+Neither knows what a command does; the prompt completes from the table.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.history import FileHistory, History, InMemoryHistory
+from prompt_toolkit.input import Input
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import Output, create_output
+
+from adacd_cli.cli.chat.commands import COMMANDS
+from adacd_cli.cli.chat.syntax import is_open
+from adacd_cli.errors import UsageError
+
+_PROMPT = "> "
+
+
+class PipeReader:
+    """Reads messages and commands from a pipe or a file, one a line.
+
+    Args:
+        stream: UTF-8 bytes.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._line = 0
+
+    def read(self, draft: str) -> str:
+        """The next line, or all lines between two `\"\"\"`.
+
+        Raises:
+            EOFError: there is none.
+            UsageError: it is not UTF-8, or `\"\"\"` is never closed.
+        """
+        lines: list[str] = []
+        while data := self._stream.readline():
+            self._line += 1
+            lines.append(self._decode(data).rstrip("\r\n"))
+            if not is_open("\n".join(lines)):
+                return "\n".join(lines)
+        if lines:
+            raise UsageError('The input ends inside a message that """ began.', 'End the message with """.')
+        raise EOFError
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8-sig" if self._line == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UsageError(
+                f"Standard input is not UTF-8: byte {error.start + 1} of line {self._line} is "
+                f"0x{data[error.start]:02x}.",
+                "Convert it first, e.g. with `iconv -t utf-8`.",
+            ) from error
+
+
+class TerminalReader:
+    """Asks at the terminal, with history, completion and messages of several lines.
+
+    Args:
+        history: what was typed before.
+        source: keys; None is the terminal.
+        screen: where the prompt is drawn; None is the terminal, whichever of stdout and stderr it is.
+    """
+
+    def __init__(self, history: History, source: Input | None = None, screen: Output | None = None) -> None:
+        self._session: PromptSession[str] = PromptSession(
+            [("", "\n"), ("bold", _PROMPT)],
+            multiline=True,
+            prompt_continuation=" " * len(_PROMPT),
+            history=history,
+            completer=CommandCompleter(),
+            key_bindings=_key_bindings(),
+            input=source,
+            # the answers alone go to stdout when it is a pipe
+            output=screen or create_output(always_prefer_tty=True),
+            enable_suspend=True,
+        )
+
+    def read(self, draft: str) -> str:
+        """What was typed, `draft` being there to begin with.
+
+        Raises:
+            EOFError: Ctrl-D on an empty line.
+        """
+        return self._session.prompt(default=draft)
+
+
+def _key_bindings() -> KeyBindings:
+    keys = KeyBindings()
+
+    @keys.add("enter")
+    def _(event: KeyPressEvent) -> None:
+        buffer = event.current_buffer
+        if buffer.complete_state and buffer.complete_state.current_completion:
+            buffer.complete_state = None  # takes the completion, not yet the line
+        elif is_open(buffer.text):
+            buffer.insert_text("\n")
+        else:
+            buffer.validate_and_handle()
+
+    @keys.add("escape", "enter")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.insert_text("\n")
+
+    @keys.add("c-c")
+    def _(event: KeyPressEvent) -> None:
+        event.current_buffer.reset()
+
+    return keys
+
+
+class CommandCompleter(Completer):
+    """Completes slash commands, and what the table says can follow them."""
+
+    def __init__(self) -> None:
+        self._files = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        """The completions of the word before the cursor."""
+        text = document.text_before_cursor
+        if not text.startswith("/") or text.startswith("//") or "\n" in text:
+            return
+        *before, word = text[1:].split(" ")
+        if not before:
+            for name, row in COMMANDS.items():
+                if name.startswith(word):
+                    yield Completion(name, -len(word), display=f"/{name}", display_meta=row.help)
+            return
+        command = COMMANDS.get(before[0])
+        if command is None:
+            return
+        if command.takes_file:
+            file = text.partition(" ")[2]
+            yield from self._files.get_completions(Document(file), complete_event)
+        for candidate in command.words(before[1:]):
+            if candidate.startswith(word):
+                yield Completion(candidate, -len(word))
+
+
+def open_history() -> History:
+    """The history of earlier chats, in the user's state folder; in memory where that cannot be written."""
+    try:
+        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "adacd"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = folder / "chat_history"
+        # what one asks a model is nobody else's business
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600))
+        file.chmod(0o600)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return InMemoryHistory()
+    return _LenientHistory(str(file))
+
+
+class _LenientHistory(FileHistory):
+    """A history that a full disk, or half a character pasted into the prompt, does not end the chat."""
+
+    def store_string(self, string: str) -> None:
+        try:
+            super().store_string(string)
+        except (OSError, UnicodeError):
+            pass

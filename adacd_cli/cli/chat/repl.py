@@ -1,0 +1,161 @@
+"""The chat at its terminal: takes one message or command after another and shows what comes of it.
+
+Answers and what a command was asked to show go to `out`, everything about them to `err`. An error ends a
+message or a command, never the chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
+from typing import Protocol, TextIO
+
+import typer
+
+from adacd_cli.cli.boundary import show_error
+from adacd_cli.cli.chat.commands import run_command
+from adacd_cli.cli.chat.syntax import Call, parse
+from adacd_cli.cli.chat.talk import Talk, View
+from adacd_cli.cli.running import Interruption, interruptible, warn
+from adacd_cli.conversation import Conversation
+from adacd_cli.events import FinishReason
+from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.render.text import stream_answer
+
+
+class Reader(Protocol):
+    """Where messages and commands come from."""
+
+    def read(self, draft: str) -> str:
+        """The next one; `draft` is a message that was not answered, to be offered again.
+
+        Raises:
+            EOFError: there is none.
+        """
+        ...
+
+
+class Chat:
+    """What is said between a user and a model.
+
+    Args:
+        talk: the conversation and the model.
+        out: gets the answers.
+        err: gets everything about them.
+        interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
+
+    Attributes:
+        leaving: whether the chat is over.
+        draft: the last message, where it was not answered.
+    """
+
+    def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
+        self.talk = talk
+        self.out = out
+        self.err = err
+        self.leaving = False
+        self.draft = ""
+        self._interactive = interactive
+        self._left_out = 0
+        self._warned: set[str] = set()
+
+    def run(self, reader: Reader) -> None:
+        """Reads and answers until there is nothing more, or /exit."""
+        if self._interactive:
+            settings = self.talk.settings
+            self.note(f"{settings.model} · {settings.effective_method} · /help for commands, Ctrl-D to leave")
+        while not self.leaving:
+            try:
+                text = reader.read(self.draft)
+            except EOFError:
+                return
+            self.take(text)
+
+    def take(self, text: str) -> None:
+        """Answers a message or runs a command; an error is shown, and nothing of the conversation is lost."""
+        self.draft = ""
+        try:
+            said = parse(text)
+            if isinstance(said, Call):
+                run_command(self, said.name, said.argument)
+            elif said:
+                self._ask(said)
+        except KeyboardInterrupt:
+            if not self._interactive:
+                raise
+            self.note("Interrupted.")
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise  # the output is gone
+            show_error(error)
+        if self.draft:
+            where = "It is back at the prompt" if self._interactive else f"Not answered: {self.draft}"
+            self.note(where)
+
+    def answer(self, asked: Conversation, *, seed: int | None = None) -> None:
+        """Streams the answer to a conversation that ends in a question."""
+        view = self.view(asked)
+        settings = self.talk.settings
+        with (
+            self.interruptible() as interruption,
+            closing(self.talk.answer(view, seed=seed, cancelled=lambda: interruption.requested)) as events,
+        ):
+            finished = stream_answer(
+                interruption.watch(events),
+                out=self.out,
+                err=self.err,
+                display=settings.display,
+                stats=settings.stats,
+                quiet=settings.quiet,
+            )
+            if finished.text and finished.finish_reason is FinishReason.CANCELLED:
+                self.note("Stopped; what was said stays in the conversation.")
+
+    def view(self, asked: Conversation) -> View:
+        """What the model sees of a conversation, having said what it does not see of it."""
+        view = self.talk.view(asked)
+        self._warn(view.pair.warnings)
+        if view.left_out and view.left_out != self._left_out:
+            exchanges = (
+                "The oldest exchange is"
+                if view.left_out == 1
+                else f"The {view.left_out} oldest exchanges are"
+            )
+            self.note(
+                f"{exchanges} left out of what the model sees, so that an answer fits into its context of "
+                f"{self.talk.context_length} tokens; the conversation keeps everything."
+            )
+        self._left_out = view.left_out
+        return view
+
+    @contextmanager
+    def interruptible(self) -> Iterator[Interruption]:
+        """Lets Ctrl-C end what is being decoded; somebody who sits there goes on talking."""
+        with suppress(typer.Exit) if self._interactive else nullcontext(), interruptible() as interruption:
+            yield interruption
+
+    def show(self, *lines: str) -> None:
+        """Writes what a command was asked for."""
+        screen = Screen(self.out, self.talk.settings.display)
+        for line in lines:
+            screen.put_line(line)
+
+    def note(self, *lines: str) -> None:
+        """Says something about the chat, unless `quiet`."""
+        if not self.talk.settings.quiet:
+            screen = Screen(self.err, self.talk.settings.display)
+            for line in lines:
+                screen.put_line((line, DIM))
+
+    def _ask(self, question: str) -> None:
+        before = self.talk.conversation
+        try:
+            self.answer(self.talk.asked(question))
+        finally:
+            if self.talk.conversation is before:
+                self.draft = question
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        """Once each: every turn would say the same."""
+        warn((warning for warning in warnings if warning not in self._warned), self.talk.settings)
+        self._warned.update(warnings)

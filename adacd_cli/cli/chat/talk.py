@@ -1,0 +1,186 @@
+"""A chat without its terminal: the conversation, the session that answers it, and what the model sees of it.
+
+An answer becomes part of the conversation when it ends or is stopped, never when it fails. Messages and
+commands are for `commands`, the terminal for `repl`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from adacd_cli.conversation import Conversation, Message
+from adacd_cli.errors import UsageError
+from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts.pair import PromptPair
+
+_REMEMBERED_TRACES = 32
+_LARGEST_SEED = 2**63 - 1
+
+PairBuilder = Callable[[Conversation, "Settings"], "PromptPair"]
+"""Makes the prompts of both streams; `prompts.build_pair` with the tokenizer and the settings filled in."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What the model sees of a conversation.
+
+    Attributes:
+        conversation: all of it.
+        pair: the prompts made of what is seen.
+        left_out: how many of the oldest exchanges are not seen.
+    """
+
+    conversation: Conversation
+    pair: PromptPair
+    left_out: int
+
+    @property
+    def tokens(self) -> int:
+        """Length of the longer prompt, in tokens."""
+        return max(len(self.pair.prompted_ids), len(self.pair.unprompted_ids))
+
+
+class Talk:
+    """A conversation that can be asked, stopped, taken back and answered again.
+
+    Args:
+        model: the model that answers.
+        settings: the decoding settings; may be replaced between two answers.
+        build: makes the prompt pair of a conversation.
+        conversation: where to begin; may be replaced between two answers.
+    """
+
+    def __init__(
+        self, model: LanguageModel, settings: Settings, build: PairBuilder, conversation: Conversation
+    ) -> None:
+        from adacd_cli.engine import Session  # torch comes with it
+
+        self.settings = settings
+        self.conversation = conversation
+        self.session = Session(model)
+        self._build = build
+        self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
+
+    @property
+    def context_length(self) -> int | None:
+        """Positions of the model's context; None where the model names none."""
+        return self.session.model.context_length
+
+    @property
+    def trace(self) -> tuple[Event, ...]:
+        """The events of the answer that the conversation ends with; () where it was not decoded here."""
+        return self._traces.get(self.conversation.messages, ())
+
+    def asked(self, question: str) -> Conversation:
+        """The conversation with one more question.
+
+        Raises:
+            UsageError: the last question has no answer yet, as a loaded conversation may end.
+        """
+        if self.conversation.messages and self.conversation.messages[-1].role == "user":
+            raise UsageError("The last question has no answer yet.", "/retry answers it, /undo drops it.")
+        return self.conversation.with_user(question)
+
+    def asked_again(self) -> Conversation:
+        """The conversation up to its last question, without the answer.
+
+        Raises:
+            UsageError: nothing was asked yet.
+        """
+        before = self.conversation.without_last_turn()
+        if before == self.conversation:
+            raise UsageError("Nothing was asked yet.", "Type a question first.")
+        return before.with_user(self.conversation.messages[len(before.messages)].content)
+
+    def another_seed(self) -> int | None:
+        """A seed that the last answer did not have; None, for a fresh one, where the settings fix none."""
+        if self.settings.seed is None:
+            return None
+        used = [event.seed for event in self.trace if isinstance(event, Started) and event.seed is not None]
+        return ((used or [self.settings.seed])[0] + 1) % _LARGEST_SEED
+
+    def view(self, conversation: Conversation) -> View:
+        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit.
+
+        Both prompts must leave room for an answer: `max_new_tokens`, but at most a quarter of the context.
+        The last exchange always stays; one that is too long by itself is refused when it is to be answered.
+
+        Raises:
+            PromptError: no prompts can be made of it.
+        """
+        whole = self._seen(conversation, 0)
+        if self._fits(whole):
+            return whole
+        low, high = 0, max(len(_questions(conversation)) - 1, 0)
+        while low < high:  # the fewest left out that fit; each more makes the prompts shorter
+            middle = (low + high) // 2
+            if self._fits(self._seen(conversation, middle)):
+                high = middle
+            else:
+                low = middle + 1
+        return self._seen(conversation, low) if low else whole
+
+    def answer(
+        self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
+    ) -> Generator[Event, None, None]:
+        """Answers the question that the view ends with; the conversation then holds the answer.
+
+        An answer that is cancelled, interrupted or closed is kept as far as it was said. When nothing was
+        said, or when decoding fails, the conversation stays as it was.
+
+        Raises:
+            PromptError, LogitsError: as `decode`.
+        """
+        events: list[Event] = []
+        try:
+            for event in self.session.answer(view.pair, self.settings, seed=seed, cancelled=cancelled):
+                events.append(event)
+                if isinstance(event, Finished) and (
+                    event.text or event.finish_reason is not FinishReason.CANCELLED
+                ):
+                    self._keep(view.conversation.with_assistant(event.text), events)
+                yield event
+        except (KeyboardInterrupt, GeneratorExit):
+            said = "".join(
+                event.text for event in events if isinstance(event, TokenStep) and not event.thinking
+            )
+            if said and not isinstance(events[-1], Finished):
+                self._keep(view.conversation.with_assistant(said), [])
+            raise
+
+    def rehearse(
+        self, view: View, settings: Settings, *, seed: int | None = None, cancelled: Callable[[], bool]
+    ) -> Iterator[Event]:
+        """Answers the question with other settings; the conversation stays as it is.
+
+        Raises:
+            PromptError, LogitsError: as `decode`.
+        """
+        return self.session.answer(view.pair, settings, seed=seed, cancelled=cancelled)
+
+    def _keep(self, answered: Conversation, events: list[Event]) -> None:
+        self.conversation = answered
+        self._traces[answered.messages] = tuple(events)
+        if len(self._traces) > _REMEMBERED_TRACES:
+            del self._traces[next(iter(self._traces))]
+
+    def _seen(self, conversation: Conversation, left_out: int) -> View:
+        messages = conversation.messages
+        if left_out:
+            messages = messages[_questions(conversation)[left_out] :]
+        pair = self._build(replace(conversation, messages=messages), self.settings)
+        return View(conversation, pair, left_out)
+
+    def _fits(self, view: View) -> bool:
+        limit = self.context_length
+        return limit is None or view.tokens + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
+
+
+def _questions(conversation: Conversation) -> list[int]:
+    return [place for place, message in enumerate(conversation.messages) if message.role == "user"]
