@@ -95,7 +95,7 @@ def _load(
         if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
             options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
     if settings.quantize is not None:
-        options["quantization_config"] = quantization_config(settings.quantize, options["dtype"])
+        options["quantization_config"] = quantization_config(settings.quantize, options["dtype"], device)
 
     progress("Loading tokenizer")
     tokenizer = load_tokenizer(source, name, trust_remote_code=trust)

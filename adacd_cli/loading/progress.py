@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_LOGGERS = ("transformers", "huggingface_hub", "accelerate", "torchao")
+_KEPT = "transformers"
+_SILENCED = ("huggingface_hub", "accelerate", "torchao", "bitsandbytes", "torch")
+_NOISE = (
+    "LOAD REPORT",  # `load_weights` says it in a sentence
+    "with its weights packed",  # said of every GGUF that is not float32, packed or not
+)
 _SECONDS_BETWEEN_LINES = 0.5
 
 
@@ -52,24 +57,25 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage().strip().partition("\n")[0]
-        if line and line not in self.lines:
+        if line and line not in self.lines and not any(noise in line for noise in _NOISE):
             self.lines.append(line)
 
 
 @contextmanager
 def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
-    """Silences the libraries' bars, logs and Python warnings; gives the list their logged warnings go to."""
+    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to."""
     from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as transformers_logging
 
     bar = bar_class(progress, "Loading weights")
     kept = _Kept()
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    loggers = [logging.getLogger(name) for name in (_KEPT, *_SILENCED)]
     before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     hook = transformers_logging.set_tqdm_hook(lambda factory, args, keywords: bar(*args, **keywords))
     gguf_bar, gguf.tqdm = gguf.tqdm, bar  # this module takes tqdm directly, past the hook
     for logger in loggers:
-        logger.handlers, logger.propagate = [kept], False
+        logger.handlers = [kept if logger.name == _KEPT else logging.NullHandler()]
+        logger.propagate = False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

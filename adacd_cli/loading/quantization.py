@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from adacd_cli.errors import MissingExtraError
+from adacd_cli.errors import DeviceError, MissingExtraError
 
 
 def require(packages: tuple[str, ...], extra: str, purpose: str) -> None:
@@ -30,26 +31,40 @@ def require(packages: tuple[str, ...], extra: str, purpose: str) -> None:
         )
 
 
-def quantization_config(name: str, dtype: torch.dtype) -> Any:
+def quantization_config(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
     """The transformers quantization configuration of a `quantize` setting.
 
     Args:
         name: bnb-4bit, bnb-8bit, torchao-int8 or torchao-int4.
-        dtype: the number format to compute in.
+        dtype: the number format to compute in; "auto" is bfloat16.
+        device: where the model will run.
 
     Raises:
         MissingExtraError: its package is not installed.
+        DeviceError: it does not run on this kind of device.
     """
+    if name == "torchao-int4" and device.type != "cuda":
+        raise DeviceError(
+            f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}.",
+            "Use --quantize torchao-int8 or bnb-4bit.",
+        )
     library = "bitsandbytes" if name.startswith("bnb") else "torchao"
     require((library, "accelerate"), library, f"--quantize {name}")
     if library == "bitsandbytes":
         from transformers import BitsAndBytesConfig
 
+        # It warns at each matrix product that it casts its input.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         if name == "bnb-8bit":
             return BitsAndBytesConfig(load_in_8bit=True)
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+        compute = torch.bfloat16 if isinstance(dtype, str) else dtype
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+        )
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
-    weights = Int8WeightOnlyConfig() if name == "torchao-int8" else Int4WeightOnlyConfig(group_size=32)
-    return TorchAoConfig(weights)
+    if name == "torchao-int8":
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    # This packing runs on the kernel that PyTorch itself has; the default one needs a further package.
+    return TorchAoConfig(Int4WeightOnlyConfig(group_size=32, int4_packing_format="tile_packed_to_4d"))

@@ -13,6 +13,8 @@ from adacd_cli.loading.source import Source
 _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
 """Ends of names that old checkpoints may lack or hold: buffers a model computes for itself."""
 
+_AGAIN = "Download or save the model again."
+
 _NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
 
@@ -41,7 +43,8 @@ def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[
             source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **files, **options
         )
     except Exception as error:  # transformers has no exception class of its own
-        raise _translated(error, name) from error
+        hint = "Leave --quantize out, or choose another kind of it."
+        raise _translated(error, name, hint if "quantization_config" in options else _AGAIN) from error
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
         tensor, stored, wanted = mismatched[0]
@@ -78,7 +81,7 @@ def smoke_run(model: Any, token_id: int, name: str) -> None:
         finite = bool(torch.isfinite(logits).all())
     except Exception as error:
         if is_out_of_memory(error):
-            raise _translated(error, name) from error
+            raise _translated(error, name, hint) from error
         raise ModelError(f"{name} does not run in {place}: {_reason(error)}.", hint) from error
     if not finite:
         raise ModelError(f"{name} gives NaN or infinite logits in {place}.", hint)
@@ -92,7 +95,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in text for words in _NO_MEMORY)
 
 
-def _translated(error: Exception, name: str) -> AdacdError:
+def _translated(error: Exception, name: str, hint: str) -> AdacdError:
     if is_out_of_memory(error):
         return OutOfMemoryError(
             f"There is not enough memory to load {name}.",
@@ -103,9 +106,7 @@ def _translated(error: Exception, name: str) -> AdacdError:
             f"{name} needs a package that is not installed: {_reason(error)}.",
             "Install that package with pip.",
         )
-    return ModelError(
-        f"{name} could not be loaded: {_reason(error)}.", "Download the model again, or try another."
-    )
+    return ModelError(f"{name} could not be loaded: {_reason(error)}.", hint)
 
 
 def _reason(error: BaseException) -> str:
