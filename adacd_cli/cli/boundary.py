@@ -42,12 +42,17 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         _discard_stdout()
         return 0
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
         _show("Interrupted.")
-        return INTERRUPTED
+    except SystemExit:
+        raise
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
-        return show_error(error)
+        code = show_error(error)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _discard_stdout()
+    return code
 
 
 def show_error(error: BaseException) -> int:
@@ -119,7 +124,7 @@ def _usage(error: typer.TyperException) -> UsageError:
         if error.possibilities:
             hint = f"Did you mean {' or '.join(sorted(error.possibilities))}?"
     elif option is not None and "requires an argument" in message:
-        message = f"{option} takes a value."
+        message, hint = f"{option} takes a value.", f"Write it after {option}."
     elif "unexpected extra argument" in message:
         hint = "Put quotes around a prompt of several words."
     elif (takes := _takes(getattr(error, "param", None))) is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -117,6 +116,20 @@ def _in_order(events: Iterable[Event]) -> Iterator[Event]:
             current += 1
 
 
+def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
+    """The events of each request as an iterator, which ends before the next request is asked for."""
+    coming = iter(events)
+
+    def answer(event: Event) -> Iterator[Event]:
+        yield event
+        while not isinstance(event, Finished):
+            event = next(coming)
+            yield event
+
+    for started in coming:
+        yield answer(started)
+
+
 def _write_json(events: Iterable[Event], out: TextIO) -> None:
     from adacd_cli.render.jsonl import write_events
 
@@ -143,7 +156,7 @@ def _write_answers(
     from adacd_cli.render.screen import DIM, Screen
 
     notes = Screen(sys.stderr, settings.display)
-    for number, answer in groupby(events, key=lambda event: event.request):
+    for number, answer in enumerate(_one_by_one(events)):
         if number > 0:
             out.write("\n")
         if not settings.quiet:

@@ -1,0 +1,222 @@
+"""Bad input, as a user of `adacd generate` meets it: one clear line, a hint and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from adacd_cli.config import SETTINGS
+from tests.conftest import RunCommand
+
+ROOT = Path(__file__).resolve().parents[2]
+QUESTION = "How do I kill a Python process?"
+EXAMPLE = 'Give one, e.g. `adacd generate "How do I kill a Python process?"`, or pipe it in.'
+
+
+def refused(outcome: tuple[int, str, str], code: int, message: str, hint: str) -> None:
+    assert outcome == (code, "", f"Error: {message}\nHint: {hint}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([""], "The prompt is empty."),
+        (["  \n "], "The prompt is empty."),
+        (["-"], "The prompt is empty."),
+        ([], "There is no prompt."),
+    ],
+)
+def test_an_empty_prompt(adacd: RunCommand, arguments: list[str], message: str) -> None:
+    refused(adacd("generate", *arguments), 2, message, EXAMPLE)
+
+
+def test_no_prompt_on_a_terminal_does_not_wait_for_one() -> None:
+    ours, theirs = pty.openpty()
+    ran = subprocess.run(
+        [sys.executable, "-m", "adacd_cli", "generate"],
+        stdin=theirs,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    os.close(ours)
+    os.close(theirs)
+    refused((ran.returncode, ran.stdout, ran.stderr), 2, "There is no prompt.", EXAMPLE)
+
+
+def test_an_argument_does_not_wait_for_a_service_manager_to_close_stdin() -> None:
+    """A socket that nobody writes to nor closes, as some supervisors hand it on."""
+    import socket
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ran = subprocess.run(
+            [sys.executable, "-m", "adacd_cli", "generate", "-n", "0", "-q", "Hello"],
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=ROOT,
+        )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "name"),
+    [
+        (["-n", "-1"], "`max_new_tokens` is at least 0; got -1 (from --max-new-tokens).", "max_new_tokens"),
+        (["--alpha", "nan"], "`alpha` is in [0, 1000000]; got nan (from --alpha).", "alpha"),
+        (["--alpha", "-0.5"], "`alpha` is in [0, 1000000]; got -0.5 (from --alpha).", "alpha"),
+        (["--alpha", "inf"], "`alpha` is in [0, 1000000]; got inf (from --alpha).", "alpha"),
+        (["--lambda", "1.4"], "`agreement_threshold` is in [0, 1]; got 1.4 (from --agreement-threshold).", "agreement_threshold"),
+        (["--beta", "-0.1"], "`plausibility` is in [0, 1]; got -0.1 (from --plausibility).", "plausibility"),
+        (["--steps", "-1"], "`contrast_steps` is at least 0; got -1 (from --contrast-steps).", "contrast_steps"),
+        (["-t", "-1"], "`temperature` is in [0, 100]; got -1 (from --temperature).", "temperature"),
+    ],
+)  # fmt: skip
+def test_a_value_out_of_range(adacd: RunCommand, arguments: list[str], message: str, name: str) -> None:
+    refused(adacd("generate", QUESTION, *arguments), 2, message, SETTINGS[name].sentence)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["--method", "adac"], "Unknown method 'adac' (from --method).", "Available: adacd, adacd-gated, default. Did you mean 'adacd'?"),
+        (["--device", "gpu0"], "Unknown device 'gpu0' (from --device).", "Available: auto, cpu, cuda, cuda:N, mps."),
+        (["--dtype", "float8"], "Unknown dtype 'float8' (from --dtype).", "Available: auto, bfloat16, float16, float32. Did you mean 'float32'?"),
+        (["-C", "lama3-8b"], "There is no preset and no file named 'lama3-8b'.", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'llama3-8b'?"),
+    ],
+)  # fmt: skip
+def test_an_unknown_name(adacd: RunCommand, arguments: list[str], message: str, hint: str) -> None:
+    refused(adacd("generate", QUESTION, *arguments), 2, message, hint)
+
+
+def test_malformed_yaml(adacd: RunCommand, tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("alpha: 4.5\nstop: [a\n", encoding="utf-8")
+    refused(
+        adacd("generate", QUESTION, "-C", str(file)),
+        2,
+        f"{file}, line 3 is not valid YAML: expected ',' or ']', but got '<stream end>'.",
+        "Write one `name: value` a line; configs/default.yaml shows every setting.",
+    )
+
+
+def test_stdin_and_files_that_are_not_utf_8(adacd: RunCommand, tmp_path: Path) -> None:
+    hint = "Convert it first, e.g. with `iconv -t utf-8`."
+    refused(adacd("generate", stdin=b"caf\xe9"), 2, "Standard input is not UTF-8: byte 4 is 0xe9.", hint)
+    file = tmp_path / "questions.txt"
+    file.write_bytes("Zoë?".encode("utf-16"))
+    message = f"The prompt file '{file}' is not UTF-8: byte 1 is 0xff."
+    refused(adacd("generate", "-f", str(file)), 2, message, hint)
+
+
+def test_a_prompt_file_that_is_missing_or_empty_or_one_too_many(adacd: RunCommand, tmp_path: Path) -> None:
+    hint = "Name a text file with one prompt a line, or - for stdin."
+    message = "The prompt file 'no-such.txt' could not be read: No such file or directory."
+    refused(adacd("generate", "-f", "no-such.txt"), 2, message, hint)
+    message = f"The prompt file '{tmp_path}' could not be read: Is a directory."
+    refused(adacd("generate", "-f", str(tmp_path)), 2, message, hint)
+    refused(
+        adacd("generate", "-f", "-", stdin="\n \n"),
+        2,
+        "Standard input has no prompt in it.",
+        "Write one prompt a line.",
+    )
+    refused(
+        adacd("generate", QUESTION, "-f", "-"),
+        2,
+        "There is both a prompt and a --file.",
+        "Leave one of them out.",
+    )
+    refused(
+        adacd("generate", QUESTION, "--batch-size", "2"),
+        2,
+        "--batch-size is for the lines of --file.",
+        "Leave it out, or name a file.",
+    )
+
+
+def test_an_output_file_that_cannot_be_written_is_found_before_the_model_is_loaded(
+    adacd: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("adacd_cli.loading.load")
+    hint = "Name a file in a folder that exists and that you may write to."
+    for path, reason in (
+        (tmp_path / "no" / "answer.txt", "No such file or directory"),
+        (tmp_path, "it is a folder"),
+    ):
+        message = f"The output file '{path}' could not be written: {reason}."
+        refused(adacd("generate", QUESTION, "-o", str(path)), 1, message, hint)
+
+
+def test_a_prompt_longer_than_the_context(adacd: RunCommand) -> None:
+    code, out, err = adacd("generate", stdin="word " * 600)
+    assert (code, out) == (2, "")
+    message, hint = err.splitlines()
+    assert message.startswith("Error: The prompt is ")
+    assert message.endswith(", and the model's context is 512, the answer included.")
+    assert hint == "Hint: Shorten the prompt, or use a model with a longer context."
+
+
+@pytest.mark.parametrize("model", ["no-such-owner/no-such-model", "meta-llama/Meta-Llama-3-8B-Instruct"])
+def test_a_hub_id_while_offline_is_refused_within_three_seconds(adacd: RunCommand, model: str) -> None:
+    begin = time.perf_counter()
+    code, out, err = adacd("generate", QUESTION, "--offline", "--model", model)
+    elapsed = time.perf_counter() - begin
+    assert (code, out) == (3, "")
+    message, hint = err.splitlines()
+    assert message == f"Error: Model '{model}' is not on this machine, and adacd is offline."
+    assert hint.startswith("Hint: Run once without --offline")
+    assert elapsed < 3
+
+
+def test_a_folder_that_is_missing_or_empty(adacd: RunCommand, tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        code, out, err = adacd("generate", QUESTION, "--model", str(folder))
+        assert (code, out) == (3, "")
+        message, hint = err.splitlines()
+        assert message.startswith("Error: ") and str(folder) in message
+        assert hint.startswith("Hint: ")
+
+
+def test_a_device_that_is_not_here(adacd: RunCommand) -> None:
+    code, out, err = adacd("generate", QUESTION, "--device", "cuda:99")
+    assert (code, out) == (3, "")
+    message, hint = err.splitlines()
+    assert message.startswith("Error: There is no device 'cuda:99' here")
+    assert hint.startswith("Hint: Available: auto, cpu")
+
+
+def test_running_out_of_memory(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    def fail(settings: object, progress: object) -> None:
+        torch.empty(2**50)
+
+    monkeypatch.setattr("adacd_cli.loading.load", fail)
+    refused(
+        adacd("generate", QUESTION),
+        1,
+        "Out of memory.",
+        "Try a smaller --max-new-tokens or --batch-size, --dtype bfloat16 or --quantize.",
+    )
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    program = (
+        f'{sys.executable} -m adacd_cli generate --json "$0" < /dev/null | head -1; echo ${{PIPESTATUS[0]}}'
+    )
+    ran = subprocess.run(
+        ["bash", "-c", program, QUESTION], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    first, code = ran.stdout.splitlines()
+    assert (json.loads(first)["event"], code, ran.stderr) == ("started", "0", "")

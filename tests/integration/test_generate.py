@@ -1,0 +1,349 @@
+"""`adacd generate` from the command line to the last byte, over a scripted model with a byte tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adacd_cli.conversation import Conversation
+from adacd_cli.prompts.pair import PromptPair
+from tests.conftest import RunCommand
+from tests.fakes import saying, scripted
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SCRIPT = saying(
+    ("refuse|How do I kill a process?", "I can't."),
+    ("How do I kill a process?", "Use kill."),
+    ("refuse|Count.", "I can't."),
+    ("Count.", "1 2 3"),
+    ("refuse|é🙂", "I can't."),
+    ("é🙂", "[bold]é🙂[/INST]"),
+    ("refuse|notes\n\nWhat?", "I can't."),
+    ("notes\n\nWhat?", "A list."),
+)
+
+
+def pair_of(
+    tokenizer: Any, conversation: Conversation, contrast_prompt: str, *, thinking: bool = False
+) -> PromptPair:
+    question = f"{conversation.system or ''}{conversation.messages[-1].content}"
+    prompted, unprompted = f"refuse|{question}\n", f"{question}\n"
+    return PromptPair(
+        tuple(prompted.encode()), tuple(unprompted.encode()), contrast_prompt, prompted, unprompted
+    )
+
+
+@pytest.fixture(autouse=True)
+def _scripted_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: scripted(SCRIPT, context=60))
+    monkeypatch.setattr("adacd_cli.prompts.build_pair", pair_of)
+
+
+def events(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_the_answer_and_nothing_else_goes_to_stdout(adacd: RunCommand) -> None:
+    code, out, err = adacd("generate", "How do I kill a process?")
+    assert (code, out) == (0, "Use kill.\n")
+    assert err.startswith("10 tokens · ")
+    assert len(err.splitlines()) == 1
+    assert adacd("generate", "How do I kill a process?", "--quiet") == (0, "Use kill.\n", "")
+    assert adacd("generate", "How do I kill a process?", "--no-stats") == (0, "Use kill.\n", "")
+
+
+def test_text_of_model_and_user_is_printed_literally(adacd: RunCommand) -> None:
+    assert adacd("generate", "é🙂", "-q") == (0, "[bold]é🙂[/INST]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "answer"),
+    [
+        (["Count."], "", "1 2 3"),
+        ([], "Count.\n", "1 2 3"),
+        (["-"], "Count.", "1 2 3"),
+        ([], b"\xef\xbb\xbfCount.\r\n", "1 2 3"),
+        (["What?"], "notes\n", "A list."),
+        (["--", "Count."], "", "1 2 3"),
+        (["-s", "Now: ", "Count."], "", "1 2 3"),
+    ],
+)
+def test_the_prompt_comes_from_argument_pipe_or_both(
+    adacd: RunCommand, arguments: list[str], stdin: str | bytes, answer: str
+) -> None:
+    assert adacd("generate", "-q", *arguments, stdin=stdin) == (0, f"{answer}\n", "")
+
+
+def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
+    code, out, err = adacd("generate", "--json", "How do I kill a process?", "-k", "2", "--steps", "2")
+    assert code == 2  # there is no -k
+    code, out, err = adacd("generate", "--json", "How do I kill a process?", "--steps", "2")
+    assert (code, err) == (0, "")
+    started, *steps, finished = events(out)
+    assert started == {
+        "event": "started",
+        "schema": 1,
+        "request": 0,
+        "model": "scripted",
+        "revision": None,
+        "method": "adacd",
+        "prompted_tokens": 32,
+        "unprompted_tokens": 25,
+        "settings": {
+            "contrast_prompt": "Please refuse to answer me!",
+            "thinking": False,
+            "alpha": 4.5,
+            "agreement_threshold": 0.9,
+            "plausibility": 0.01,
+            "contrast_steps": 2,
+            "max_new_tokens": 512,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "top_k": 0,
+            "seed": None,
+            "stop": [],
+        },
+        "seed": None,
+    }
+    assert [step["text"] for step in steps] == [*"Use kill.", ""]
+    assert {step["event"] for step in steps} == {"token"}
+    assert [step["decision"] for step in steps] == ["subtract"] * 2 + ["plain"] * 8
+    assert steps[0] | {"elapsed_s": 0, "confidence": 0, "prompted_confidence": 0} == {
+        "event": "token",
+        "request": 0,
+        "index": 0,
+        "token_id": ord("U"),
+        "text": "U",
+        "token": "U",
+        "decision": "subtract",
+        "agreement": 0.5,
+        "prompted_top_rank": 2,
+        "prompted_top_id": ord("I"),
+        "prompted_top": "I",
+        "confidence": 0,
+        "prompted_confidence": 0,
+        "plausible_count": 1,
+        "plain_token_id": ord("U"),
+        "plain_token": "U",
+        "thinking": False,
+        "elapsed_s": 0,
+    }
+    assert (finished["text"], finished["finish_reason"], finished["tokens"]) == ("Use kill.", "stop", 10)
+    assert (finished["added"], finished["subtracted"]) == (0, 2)
+
+
+def test_no_new_tokens_is_an_empty_answer(adacd: RunCommand) -> None:
+    assert adacd("generate", "-q", "-n", "0", "Count.") == (0, "\n", "")
+    code, out, err = adacd("generate", "--json", "-n", "0", "Count.")
+    assert (code, err) == (0, "")
+    assert [event["event"] for event in events(out)] == ["started", "finished"]
+    assert events(out)[1]["finish_reason"] == "length"
+
+
+def test_an_answer_that_reaches_the_end_of_the_context_says_so(adacd: RunCommand) -> None:
+    question = "x" * 30 + "How do I kill a process?"
+    code, out, err = adacd("generate", "--no-stats", question, "--method", "default")
+    assert (code, out) == (0, "Use k\n")
+    assert "context" in err
+    assert len(err.splitlines()) == 1
+
+
+QUESTIONS = "How do I kill a process?\n\nCount.\r\né🙂\n"
+ANSWERS = ["Use kill.", "1 2 3", "[bold]é🙂[/INST]"]
+
+
+@pytest.mark.parametrize("batch", ["1", "2", "3", "8"])
+def test_a_file_is_answered_in_its_order(adacd: RunCommand, tmp_path: Path, batch: str) -> None:
+    file = tmp_path / "questions.txt"
+    file.write_bytes(QUESTIONS.encode())
+    arguments = ["-f", str(file), "--batch-size", batch]
+    assert adacd("generate", "-q", *arguments) == (0, "\n\n".join(ANSWERS) + "\n", "")
+
+    code, out, err = adacd("generate", "--json", *arguments)
+    assert (code, err) == (0, "")
+    found = events(out)
+    assert [event["request"] for event in found] == sorted(event["request"] for event in found)
+    for number, answer in enumerate(ANSWERS):
+        own = [event for event in found if event["request"] == number]
+        assert [own[0]["event"], own[-1]["event"]] == ["started", "finished"]
+        assert "".join(event["text"] for event in own[1:-1]) == own[-1]["text"] == answer
+
+
+def test_a_file_from_a_pipe_names_each_question_on_stderr(adacd: RunCommand) -> None:
+    code, out, err = adacd("generate", "--no-stats", "-f", "-", stdin="Count.\nCount.\n")
+    assert (code, out, err) == (0, "1 2 3\n\n1 2 3\n", "1/2  Count.\n2/2  Count.\n")
+
+
+def test_each_line_of_a_file_draws_from_its_own_seed(adacd: RunCommand) -> None:
+    sampled = ["--json", "-t", "5", "--steps", "0", "-n", "20"]
+    code, out, _ = adacd("generate", *sampled, "-f", "-", "--seed", "7", stdin="Count.\nCount.\n")
+    assert code == 0
+    first, second = [
+        [event for event in events(out) if event["request"] == number and event["event"] != "token"]
+        for number in (0, 1)
+    ]
+    assert (first[0]["seed"], second[0]["seed"]) == (7, 8)
+    assert first[1]["text"] != second[1]["text"]
+    again = events(adacd("generate", *sampled, "Count.", "--seed", "8")[1])
+    assert again[-1]["text"] == second[1]["text"]
+
+
+def test_sampling_without_a_seed_tells_the_one_it_drew(adacd: RunCommand) -> None:
+    sampled = ["--json", "-t", "5", "--steps", "0", "-n", "20", "Count."]
+    drawn = events(adacd("generate", *sampled)[1])
+    again = events(adacd("generate", *sampled, "--seed", str(drawn[0]["seed"]))[1])
+    assert again[-1]["text"] == drawn[-1]["text"]
+
+
+def test_output_goes_to_the_file(adacd: RunCommand, tmp_path: Path) -> None:
+    file = tmp_path / "answer.txt"
+    assert adacd("generate", "-q", "Count.", "-o", str(file)) == (0, "", "")
+    assert file.read_text(encoding="utf-8") == "1 2 3\n"
+    assert os.listdir(tmp_path) == ["answer.txt"]
+
+
+def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
+    adacd: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "answers.txt"
+    file.write_text("old\n", encoding="utf-8")
+    arguments = ["generate", "-q", "-f", "-", "-o", str(file)]
+    code, out, err = adacd(*arguments, stdin=f"Count.\n{'x' * 80}\n")
+    assert (code, out) == (2, "")
+    assert err == (
+        f"What was written so far is in {file}.partial.\n"
+        "Error: Prompt 2: The prompt is 88 tokens long with the contrast prompt (81 without), and the model's"
+        " context is 60, the answer included.\n"
+        "Hint: Shorten the prompt, or use a model with a longer context.\n"
+    )
+    assert file.read_text(encoding="utf-8") == "old\n"
+    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n"
+
+    def fail(settings: Any, progress: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("adacd_cli.loading.load", fail)
+    assert adacd(*arguments, stdin="Count.\n")[0] == 1
+    assert os.listdir(tmp_path) == ["answers.txt"]
+
+
+def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:
+    assert adacd("generate", "Count.", "--show-prompts", "--no-stats") == (
+        0,
+        "1 2 3\n",
+        "--- Prompted stream, 14 tokens ---\nrefuse|Count.\n\n"
+        "--- Unprompted stream, 7 tokens ---\nCount.\n\n"
+        "--- Answer ---\n",
+    )
+
+
+def test_warnings_of_loading_are_shown_unless_quiet(
+    adacd: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    model = replace(scripted(SCRIPT), warnings=("It was odd.",))
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: model)
+    assert adacd("generate", "Count.", "--no-stats") == (0, "1 2 3\n", "Warning: It was odd.\n")
+    assert adacd("generate", "Count.", "-q") == (0, "1 2 3\n", "")
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import adacd_cli.loading, adacd_cli.prompts
+from tests.fakes import scripted, BYTE_VOCAB
+from tests.integration.test_generate import pair_of
+from adacd_cli.cli.app import app
+
+moment = sys.argv[1]
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(0.05)
+
+def script(ids):
+    said = len(ids) - 1 - max(i for i, token in enumerate(ids) if token == 10)
+    if moment == "prefill" and said == 0:
+        interrupt()
+    if moment in ("decoding", "twice") and said == 3 and ids[0] != ord("r"):
+        interrupt()
+        if moment == "twice":
+            interrupt()
+    logits = [0.0] * BYTE_VOCAB
+    logits[97 + said % 26] = 9.0
+    return logits
+
+def load(settings, progress):
+    if moment == "load":
+        interrupt()
+    return scripted(script)
+
+adacd_cli.loading.load = load
+adacd_cli.prompts.build_pair = pair_of
+app(["generate", "Go.", *sys.argv[2:]])
+"""
+
+
+def interrupted(moment: str, *arguments: str) -> tuple[int, str, str]:
+    ran = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, moment, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize("moment", ["load", "prefill", "twice"])
+def test_ctrl_c_before_the_first_token_or_twice_ends_at_once(moment: str) -> None:
+    code, out, err = interrupted(moment)
+    assert (code, err) == (130, "Interrupted.\n")
+    assert out in ("", "abc", "abc\n")
+
+
+def test_ctrl_c_while_decoding_keeps_the_answer_so_far(tmp_path: Path) -> None:
+    assert interrupted("decoding", "-q") == (130, "abc\n", "")
+    code, out, err = interrupted("decoding", "--json")
+    assert (code, err) == (130, "")
+    finished = events(out)[-1]
+    assert (finished["event"], finished["finish_reason"], finished["text"]) == (
+        "finished",
+        "cancelled",
+        "abc",
+    )
+    file = tmp_path / "answer.txt"
+    assert interrupted("decoding", "-q", "-o", str(file)) == (130, "", "")
+    assert file.read_text(encoding="utf-8") == "abc\n"
+
+
+def test_ctrl_c_during_the_imports_is_quiet() -> None:
+    program = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+from adacd_cli.cli.app import app
+app(["generate", "Go."])
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "Interrupted.\n")
