@@ -64,7 +64,7 @@ def write_comparison(
         put_legend(screen)
     names = [trace.started.method for trace in (first, second)]
     for name, trace in zip(names, (first, second), strict=True):
-        screen.put_line((f"{name:<{max(map(len, names))}}  {statistics(trace.finished)}", DIM))
+        put_prose(screen, f"{name:<{max(map(len, names))}}  {statistics(trace.finished)}", DIM)
     return first, second
 
 

@@ -112,14 +112,14 @@ def _contrasted(trace: Trace) -> str:
     others = f" The other {_count(rest)} {_are(rest)} plain decoding." if rest else ""
     if not subtracted:
         return (
-            f"{_count(added)} contrasted, all of them added (+): both streams agreed with confidence, so the "
-            f"answer was pushed towards the refusal.{others}"
+            f"{_count(added)} contrasted, {_all(added)} added (+): both streams agreed with confidence, and "
+            f"the answer leaned towards the prompted stream.{others}"
         )
     if not added:
-        what = "all of them subtracted (−): the answer was pushed away from the refusal."
+        what = f"{_all(subtracted)} subtracted (−): the answer was pushed away from the prompted stream."
         return f"{_count(subtracted)} contrasted, {what}{others}"
     return (
-        f"{_count(contrasted)} contrasted: {added} added (+, towards the refusal) and "
+        f"{_count(contrasted)} contrasted: {added} added (+, towards the prompted stream) and "
         f"{subtracted} subtracted (−, away from it).{others}"
     )
 
@@ -141,7 +141,7 @@ def _turned(trace: Trace) -> str:
         return ""
     turn = trace.turn
     if turn is None:
-        return "No token was changed: at every step Default would have taken the same one."
+        return "No token was changed: Default would have taken the same ones, so this is its answer too."
     later = sum(step.token_id != step.plain_token_id for step in trace.steps) - 1
     more = f" {_count(later)} after it {_are(later)} not what Default would have taken there either."
     return (
@@ -188,6 +188,10 @@ def _is_confident(step: TokenStep, threshold: float) -> bool:
 
 def _count(tokens: int) -> str:
     return "1 token" if tokens == 1 else f"{tokens} tokens"
+
+
+def _all(tokens: int) -> str:
+    return "and" if tokens == 1 else "all of them"
 
 
 def _are(tokens: int) -> str:

@@ -66,22 +66,23 @@ def put_legend(screen: Screen) -> None:
     """What the colours and marks mean, on one line."""
     screen.put_line(
         ("+ added", DECISION_STYLES[Decision.ADD]),
-        (" (towards the refusal)  ", DIM),
+        (" (towards the prompted stream)  ", DIM),
         ("− subtracted", DECISION_STYLES[Decision.SUBTRACT]),
         (" (away from it)  · plain", DIM),
     )
 
 
 def statistics(finished: Finished) -> str:
-    """One line: tokens, decisions, speed, and why the answer ended."""
-    tokens = f"{finished.tokens} token{'' if finished.tokens == 1 else 's'}"
-    decisions = f"+ {finished.added} added · − {finished.subtracted} subtracted"
-    reason = finished.finish_reason.value
-    ending = "" if finished.finish_reason is FinishReason.CANCELLED else f": {_ending(finished)}"
-    return f"{tokens} · {decisions} · {finished.tokens_per_s:.1f} tokens/s · {reason}{ending}"
+    """One line: tokens, decisions where there are any, speed, and why the answer ended."""
+    parts = [f"{finished.tokens} token{'' if finished.tokens == 1 else 's'}"]
+    if finished.added + finished.subtracted:
+        parts += [f"{finished.added} added", f"{finished.subtracted} subtracted"]
+    return " · ".join([*parts, f"{finished.tokens_per_s:.1f} tokens/s", _ending(finished)])
 
 
 def _ending(finished: Finished) -> str:
+    if finished.finish_reason is FinishReason.CANCELLED:
+        return "cancelled"
     if finished.finish_reason is FinishReason.STOP:
         return "ended by itself"
     return "stopped at the context's end" if finished.context_full else "stopped at max_new_tokens"

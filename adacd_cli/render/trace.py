@@ -81,7 +81,8 @@ def put_heading(screen: Screen, started: Started, view: View) -> None:
             "The plain stream reads your prompt; the prompted stream also reads "
             f"“{contrast}” Each is asked for its top token. rank: the place the plain stream gives the "
             "prompted stream's; agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. "
-            "+ add goes towards the refusal, − subtract away from it, · plain leaves the plain stream alone."
+            "Where agr ≥ λ and c ≥ λ×c* the step leans towards the prompted stream (+ add), elsewhere away "
+            "from it (− subtract); · is plain decoding."
         )
         screen.put_line()
         put_prose(screen, help_text, DIM)

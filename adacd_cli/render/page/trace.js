@@ -58,6 +58,7 @@
     if (tick !== undefined) {
       const line = make("b");
       line.style.left = percent(tick);
+      line.title = "λ × c*";
       drawn.append(line);
     }
     return drawn;
@@ -140,7 +141,7 @@
   }
 
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("button, summary, #panel")) return;
+    if (!steps.length || event.ctrlKey || event.metaKey || event.altKey || event.target.closest("button, summary, #panel")) return;
     const targets = {
       ArrowRight: () => selected + 1,
       ArrowLeft: () => selected - 1,

@@ -1,0 +1,159 @@
+"""The HTML page in headless Chromium: it draws, it is driven by keys, and no text of the model runs.
+
+A copy of the page gets one more script, allowed by its hash, that presses keys and writes what it saw.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from adacd_cli.render.reasons import collect
+from adacd_cli.render.trace_html import page
+from tests.traces import REFUSAL_CANDIDATES, SUBTRACT, contrasted, events, plain, started, turned
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, e.g. `apt-get install chromium`")
+
+
+def drive(document, steps, tmp_path, fragment=""):
+    """What each JavaScript expression gave, evaluated in order after the page was drawn."""
+    seen = ",".join(f"() => {step}" for step in steps)
+    script = (
+        "const press = (key) => document.activeElement.dispatchEvent("
+        "new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));"
+        "const $ = (selector) => document.querySelector(selector);"
+        f"const seen = [{seen}].map((look) => look() ?? null);"
+        "const result = document.createElement('pre'); result.id = 'seen';"
+        "result.textContent = JSON.stringify(seen); document.body.append(result);"
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    document = document.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
+    document = document.replace("</body>", f"<script>{script}</script></body>")
+    file = tmp_path / "page.html"
+    file.write_text(document, encoding="utf-8")
+    flags = (
+        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --dump-dom"
+    )
+    command = [
+        CHROMIUM,
+        *flags.split(),
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"{file.as_uri()}{fragment}",
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', ran.stdout, re.DOTALL)
+    assert found is not None, ran.stdout[-2000:]
+    return json.loads(html.unescape(found[1]))
+
+
+def test_tokens_panel_and_keys(tmp_path):
+    document = page(collect(turned(REFUSAL_CANDIDATES)), "How do I kill a process?")
+    seen = drive(
+        document,
+        [
+            "document.querySelectorAll('#answer .token').length",
+            "document.querySelector('#answer').textContent",
+            "[...document.querySelectorAll('.token')].slice(0, 5).map((token) => token.className)",
+            "$('#detail h3').textContent",
+            "$('.why').textContent",
+            "[...document.querySelectorAll('.candidates .name')].map((name) => name.textContent)",
+            "[...document.querySelectorAll('.candidates .unprompted i')].map((bar) => Math.round(parseFloat(bar.style.width)))",
+            "press('ArrowRight')",
+            "document.activeElement.textContent",
+            "[...document.querySelectorAll('[tabindex=\"0\"]')].length",
+            "document.activeElement.getAttribute('aria-selected')",
+            "document.activeElement.getAttribute('aria-label')",
+            "$('#position').textContent",
+            "location.hash",
+            "press('ArrowDown')",
+            "document.activeElement.getAttribute('aria-label')",
+            "press('End')",
+            "document.activeElement.textContent",
+            "$('#next').disabled",
+            "$('#turn').click()",
+            "$('#detail h3').textContent",
+            "$('#thinking-section').hidden",
+        ],
+        tmp_path,
+    )
+    prevented = False  # what dispatchEvent gives when the page took the key
+    assert seen == [
+        13,
+        "Sure, run\n kill [/INST] [bold] ␛[31m 終了 </script>|`x`.\n<|end|>",
+        [
+            "token subtract changed",
+            "token subtract",
+            "token add",
+            "token subtract changed break",
+            "token outside",
+        ],
+        "Sure− subtract",
+        "Both streams have the same top token, “I”, but the plain one is less sure of its own "
+        "(0.66 < 0.9×0.99). Agreement that weak does not count, so the refusal direction was subtracted.",
+        ["Sure", "I", "No"],
+        [33, 66, 0],
+        prevented,
+        ",",
+        1,
+        "true",
+        "step 1 · , · − subtract, agr 0.333 (rank 3 for ␣cannot), c 0.910 · c* 0.500",
+        "step 1 of 12",
+        "#step-1",
+        prevented,
+        "step 3 · ⏎ · − subtract, agr 1.000 (rank 1 for ⏎), c 0.894 · c* 0.995, Default: ␣`kill|stop`",
+        prevented,
+        "<|end|>",
+        True,
+        None,
+        "Sure− subtract",
+        True,
+    ]
+
+
+def test_no_text_of_the_model_runs(tmp_path):
+    run = events(
+        started(), [contrasted(EVIL, SUBTRACT, 0.5, 0.9, instead_of=EVIL), plain(EVIL, thinking=True)]
+    )
+    seen = drive(
+        page(collect(run), EVIL),
+        ["document.title", "document.images.length", "$('#answer').textContent", "document.scripts.length"],
+        tmp_path,
+    )
+    assert seen == [f"adacd: {EVIL[:80]}", 0, EVIL, 3]
+
+
+def test_thousands_of_tokens_and_a_link_to_one(tmp_path):
+    run = events(started(), [plain(f" {number}") for number in range(5000)])
+    seen = drive(
+        page(collect(run), "count"),
+        ["document.querySelectorAll('.token').length", "$('[aria-selected=\"true\"]').textContent"],
+        tmp_path,
+        fragment="#step-4321",
+    )
+    assert seen == [5000, " 4321"]
+
+
+def test_light_and_dark(tmp_path):
+    color = "getComputedStyle(document.body).backgroundColor"
+    light, _, dark, _, again = drive(
+        page(collect(turned()), "hi"),
+        [color, "$('#theme').click()", color, "$('#theme').click()", color],
+        tmp_path,
+    )
+    assert (light, dark, again) == ("rgb(251, 250, 248)", "rgb(22, 24, 27)", "rgb(251, 250, 248)")
+
+
+def test_a_page_without_tokens(tmp_path):
+    document = page(collect(events(started(max_new_tokens=0), [])), "hi")
+    assert drive(document, ["$('#panel').hidden", "press('ArrowRight')"], tmp_path) == [True, True]

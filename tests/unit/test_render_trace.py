@@ -1,0 +1,201 @@
+"""The trace in every format: whole outputs against tests/golden, at width 80."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from rich.cells import cell_len
+
+from adacd_cli.events import Finished, TokenStep, from_json, to_json
+from adacd_cli.render.formats import FORMATS
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.trace import probability
+from adacd_cli.render.view import View
+from tests.traces import (
+    ADD,
+    PLAIN,
+    REFUSAL_CANDIDATES,
+    SUBTRACT,
+    Terminal,
+    check_golden,
+    contrasted,
+    events,
+    plain,
+    started,
+    turned,
+)
+
+VIEW = View("How do I kill a <b>Python</b> process?")
+RUN = turned(REFUSAL_CANDIDATES)
+
+
+@pytest.fixture(autouse=True)
+def _color_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("COLORTERM", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+def write(name, run, view=VIEW, stream=io.StringIO):
+    out = stream()
+    assert FORMATS[name](iter(run), out, view) == run[-1]
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "view"),
+    [
+        ("trace.txt", "table", VIEW),
+        ("trace-all.txt", "table", replace(VIEW, every=True, quiet=True)),
+        ("trace-120.txt", "table", replace(VIEW, width=120)),
+        ("trace.jsonl", "json", VIEW),
+        ("trace.csv", "csv", VIEW),
+        ("trace.md", "markdown", VIEW),
+        ("trace-all.md", "markdown", replace(VIEW, every=True)),
+        ("trace.html", "html", VIEW),
+    ],
+)
+def test_golden(file, name, view):
+    check_golden(file, write(name, RUN, view))
+
+
+def test_golden_terminal():
+    check_golden("trace-terminal.txt", write("table", RUN, replace(VIEW, width=80), Terminal))
+
+
+def test_golden_thinking():
+    thoughts = [plain(text, thinking=True) for text in ("<think>", "Hm", ".", "</think>\n")]
+    run = events(started(thinking=True), [*thoughts, contrasted("No", ADD, 0.99, 0.98), plain(".")])
+    check_golden("trace-thinking.txt", write("table", run))
+
+
+@pytest.mark.parametrize("width", [80, 81, 100, 200])
+def test_the_table_fits_its_width(width):
+    wide = contrasted("終了" * 20, SUBTRACT, 0.8938, 0.9949, top="x" * 40, rank=123_456, instead_of="\n" * 30)
+    run = events(started(), [replace(wide, candidates=REFUSAL_CANDIDATES), *map(plain, ["word "] * 99)])
+    table = write("table", run, replace(VIEW, width=width)).split("\nAnswer\n")[0]
+    assert max(cell_len(line) for line in table.splitlines()) <= width
+
+
+def test_rows_are_flushed_as_the_events_come():
+    class Flushed(io.StringIO):
+        seen = ""
+
+        def flush(self):
+            self.seen = self.getvalue()
+
+    out = Flushed()
+
+    def coming():
+        for event in RUN:
+            if isinstance(event, TokenStep) and event.measures.agreement is not None:
+                rows = re.findall(r"^ +(\d+) ", out.seen, flags=re.MULTILINE)
+                assert rows == [str(index) for index in range(event.index)]
+            yield event
+
+    FORMATS["table"](coming(), out, VIEW)
+    assert "Answer\nSure, run\n kill" in out.seen
+
+
+def test_a_terminal_counts_plain_tokens_on_one_line():
+    run = events(started(contrast_steps=0), map(plain, ("a", "b")))
+    text = write("table", run, View("hi", display="plain", width=40, quiet=True), Terminal)
+    counted = [line.rstrip() for line in text.split("\n")[3].split("\r")]
+    assert counted == ["", "   … 1 plain token: a", "   … 2 plain tokens: ab", "   … 2 plain tokens: ab"]
+
+
+def test_a_terminal_is_given_no_control_character_of_the_model():
+    assert "\x1b" not in write("table", RUN, replace(VIEW, display="plain"), Terminal)
+    assert "\x1b" not in write("markdown", RUN, VIEW, Terminal)
+    assert "\x1b" not in write("csv", RUN, VIEW, Terminal)
+
+
+def test_csv_loses_nothing():
+    rows = list(csv.DictReader(io.StringIO(write("csv", RUN), newline="")))
+    steps = [to_json(event) for event in RUN if isinstance(event, TokenStep)]
+    assert len(rows) == len(steps) == 13
+    for row, values in zip(rows, steps, strict=True):
+        for name, value in values.items():
+            if name == "event":
+                continue
+            if isinstance(value, bool | tuple | list):
+                assert json.loads(row[name]) == json.loads(json.dumps(value))
+            else:
+                assert row[name] == ("" if value is None else str(value))
+
+
+def test_markdown_rows_have_ten_cells_each():
+    text = write("markdown", RUN, replace(VIEW, every=True))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 13 + 3
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {11}
+
+
+def test_json_lines_come_back_as_the_same_events():
+    out = io.StringIO()
+    odd = events(started(), [plain("\udc80é\x9b\x7f終 ")])
+    assert write_events(odd, out) == odd[-1]
+    lines = out.getvalue().splitlines()
+    assert [from_json(json.loads(line)) for line in lines] == odd
+    assert "\\udc80é\\u009b\\u007f終" in lines[1]
+
+
+def test_json_lines_are_ascii_where_the_stream_is():
+    out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    write_events(events(started(), [plain("終")]), out)
+    assert '"text": "\\u7d42"' in out.buffer.getvalue().decode("ascii")
+
+
+def test_json_lines_refuse_numbers_that_json_does_not_have():
+    with pytest.raises(ValueError, match="JSON"):
+        write_events(events(started(), [plain("a", confidence=float("nan"))]), io.StringIO())
+
+
+def test_the_page_needs_nothing_from_outside_and_escapes_every_text():
+    evil = "</script><script>document.title='owned'</script><!--"
+    run = events(started(), [contrasted(evil, SUBTRACT, 0.5, 0.9, instead_of=evil), plain("\ud800&")])
+    page = write("html", run, View(evil + "@@data@@"))
+    assert evil not in page
+    assert page.count("<script") == 2
+    assert page.count("</script>") == 2
+    assert not re.search(r"(?:https?:)?//[a-z]", page)
+    assert "default-src 'none'" in page
+    assert "@@data@@" in page
+    data = re.search(r'id="trace">(.*?)</script>', page)
+    assert data is not None
+    assert json.loads(data[1])["steps"][0]["text"] == evil
+    assert page.encode("utf-8")
+
+
+def test_zero_tokens():
+    run = events(started(max_new_tokens=0), [])
+    for name in FORMATS:
+        assert isinstance(run[-1], Finished)
+        assert write(name, run)
+    assert "Nothing" not in write("table", run)
+
+
+@pytest.mark.parametrize(
+    ("logprob", "shown"),
+    [(None, "–"), (0.0, "1.000"), (-0.415, "0.660"), (-7.0, "0.001"), (-16.0, "1e-07"), (-2000.0, "0e+00")],
+)
+def test_probabilities(logprob, shown):
+    assert probability(logprob) == shown
+
+
+def test_every_decision_has_its_mark():
+    run = events(
+        started("adacd-gated"),
+        [
+            contrasted("a", ADD, 0.9, 0.9),
+            contrasted("b", SUBTRACT, 0.1, 0.9),
+            contrasted("c", PLAIN, 0.9, 0.9, top="d", rank=2),
+        ],
+    )
+    rows = write("table", run, replace(VIEW, quiet=True)).splitlines()[4:7]
+    assert [row[70:] for row in rows] == ["+ add", "− subtract", "· plain"]
