@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 
-_LOOSE = re.compile(r"\s+|/no_?think\b|/think\b")
+_LOOSE = re.compile(r"\s+|/no_?think|/think")
 """What templates take out of a message or change in it: white space, and the flags that switch thinking."""
 
 
