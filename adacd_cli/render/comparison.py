@@ -101,14 +101,15 @@ def _bracketed(step: TokenStep, style: Style) -> list[Piece]:
 
 def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
     method = ""
-    for event in events:
-        if isinstance(event, Started):
-            method = event.method
-        elif isinstance(event, TokenStep):
-            progress.redraw(f"{method}: token {event.index + 1}")
-        else:
-            progress.erase()
-        yield event
+    try:
+        for event in events:
+            if isinstance(event, Started):
+                method = event.method
+            elif isinstance(event, TokenStep):
+                progress.redraw(f"{method}: token {event.index + 1}")
+            yield event
+    finally:
+        progress.erase()
 
 
 def _put_pieces(screen: Screen, answer: Sequence[Piece]) -> None:

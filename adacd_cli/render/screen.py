@@ -21,18 +21,12 @@ PLAIN = Style()
 DIM = Style(dim=True)
 BOLD = Style(bold=True)
 
-# Orange and blue of middling brightness read on a light and on a dark background (contrast 3.8 to 5.5), and
-# colour-blind eyes tell them apart, with an underline for the rarer one.
+# Crimson and blue of middling brightness read on a light and on a dark background (contrast 4 to 5), also as
+# the magenta and cyan of a sixteen-colour terminal; an underline tells them apart without colour vision.
 DECISION_STYLES = {
-    Decision.ADD: Style(color="#d75f00", underline=True),
+    Decision.ADD: Style(color="#d7005f", underline=True),
     Decision.SUBTRACT: Style(color="#0087af"),
     Decision.PLAIN: PLAIN,
-}
-
-DECISION_WORDS = {
-    Decision.ADD: "added",
-    Decision.SUBTRACT: "subtracted",
-    Decision.PLAIN: "plain",
 }
 
 
@@ -105,5 +99,6 @@ class Screen:
 
 
 def decision_cell(step: TokenStep) -> tuple[str, Style]:
-    """A step's decision with its mark, e.g. `− subtract`."""
-    return f"{step.decision.mark} {step.decision.value}", DECISION_STYLES[step.decision]
+    """A step's decision with its mark, e.g. `− subtract`, which needs no underline beside it."""
+    style = DECISION_STYLES[step.decision] + Style(underline=False)
+    return f"{step.decision.mark} {step.decision.value}", style

@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TextIO
 
-from adacd_cli.events import Decision, Event, Finished, FinishReason, TokenStep
+from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen
 
 
 def stream_answer(
-    events: Iterable[Event], *, out: TextIO, err: TextIO, display: str, stats: bool, quiet: bool
+    events: Iterable[Event],
+    *,
+    out: TextIO,
+    err: TextIO,
+    display: str,
+    stats: bool,
+    quiet: bool,
+    legend: bool = True,
 ) -> Finished:
     """Writes one request's answer as it is decoded; it ends with exactly one newline.
 
@@ -24,6 +31,7 @@ def stream_answer(
         display: auto, color, plain (no styles) or none (no styles, no legend, no statistics).
         stats: whether to write the line of statistics.
         quiet: write nothing to `err`.
+        legend: whether to explain the colours where there are any; once is enough for many answers.
 
     Returns:
         the Finished event.
@@ -32,9 +40,12 @@ def stream_answer(
     writer = _AnswerWriter(answer)
     thinking = _Thinking(notes, shown=not quiet)
     finished: Finished | None = None
+    seed: int | None = None
     try:
         for event in events:
-            if isinstance(event, TokenStep):
+            if isinstance(event, Started):
+                seed = event.seed
+            elif isinstance(event, TokenStep):
                 if event.thinking:
                     thinking.put(event.text)
                 else:
@@ -53,10 +64,11 @@ def stream_answer(
     thinking.close()
     writer.close()
     if not quiet and display != "none":
-        if answer.styled and finished.added + finished.subtracted:
+        if legend and answer.styled and finished.added + finished.subtracted:
             put_legend(notes)
         if stats:
-            notes.put_line((statistics(finished), DIM))
+            repeat = "" if seed is None else f" · seed {seed}"
+            notes.put_line((statistics(finished) + repeat, DIM))
         elif finished.context_full:
             notes.put_line((f"The answer {_ending(finished)}.", DIM))
     return finished

@@ -38,23 +38,26 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> Finished:
         the Finished event.
     """
     screen = Screen(out, view.display, view.width)
-    started: Started | None = None
-    table: StepTable | None = None
+    run = iter(events)
+    started = next(run)
+    assert isinstance(started, Started), "Started comes first"
+    put_heading(screen, started, view)
+    table = StepTable(screen, threshold_of(started), view.every)
     steps: list[TokenStep] = []
-    for event in events:
-        if isinstance(event, Started):
-            started = event
-            put_heading(screen, started, view)
-            table = StepTable(screen, threshold_of(started), view.every)
-        elif isinstance(event, TokenStep):
-            assert table is not None, "Started comes first"
-            steps.append(event)
-            table.put(event)
-        else:
-            assert started is not None and table is not None, "Started comes first"
+    try:
+        for event in run:
+            if isinstance(event, TokenStep):
+                steps.append(event)
+                table.put(event)
+            elif isinstance(event, Finished):
+                table.close()
+                _put_ending(screen, Trace(started, tuple(steps), event))
+                return event
+    except (Exception, KeyboardInterrupt) as error:
+        # an error's message begins on a line of its own; a stream that failed takes no more text
+        if not isinstance(error, OSError):
             table.close()
-            _put_ending(screen, Trace(started, tuple(steps), event))
-            return event
+        raise
     raise AssertionError("every request ends with Finished")
 
 
@@ -100,14 +103,17 @@ def _put_ending(screen: Screen, trace: Trace) -> None:
     screen.put_line()
     screen.put_line(("What happened", BOLD))
     for paragraph in summary(trace):
-        put_prose(screen, paragraph)
+        put_prose(screen, paragraph, bullet="• ")
     screen.put_line((statistics(trace.finished), DIM))
 
 
-def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN) -> None:
+def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str = "") -> None:
     """A paragraph wrapped to the screen, and to a width that reads well."""
     width = min(screen.width, _WIDEST_PROSE)
-    for line in textwrap.wrap(paragraph, width, break_on_hyphens=False):
+    indent = " " * len(bullet)
+    for line in textwrap.wrap(
+        paragraph, width, break_on_hyphens=False, initial_indent=bullet, subsequent_indent=indent
+    ):
         screen.put_line((line, style))
 
 

@@ -34,7 +34,7 @@ def test_the_table_in_a_pipe(adacd):
         *range(10)
     ]
     answer = adacd("generate", PROMPT, "-n", "16").out
-    assert f"\nAnswer\n{answer}\nWhat happened\n10 tokens contrasted" in out
+    assert f"\nAnswer\n{answer}\nWhat happened\n• 10 tokens contrasted" in out
 
 
 def test_every_format_tells_the_same_run(adacd):

@@ -68,7 +68,8 @@ def test_tokens_panel_and_keys(tmp_path):
             "$('#detail h3').textContent",
             "$('.why').textContent",
             "[...document.querySelectorAll('.candidates .name')].map((name) => name.textContent)",
-            "[...document.querySelectorAll('.candidates .unprompted i')].map((bar) => Math.round(parseFloat(bar.style.width)))",
+            "[...document.querySelectorAll('.candidates .unprompted i')]"
+            ".map((bar) => Math.round(parseFloat(bar.style.width)))",
             "press('ArrowRight')",
             "document.activeElement.textContent",
             "[...document.querySelectorAll('[tabindex=\"0\"]')].length",

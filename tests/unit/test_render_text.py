@@ -35,9 +35,9 @@ def test_a_pipe_gets_the_bare_text_and_stderr_the_statistics():
 
 def test_a_terminal_gets_colours_and_a_legend():
     out, err = show(Terminal, events(started(), SHORT))
-    assert out == "\x1b[4;38;5;166mNo\x1b[0m\x1b[38;5;31m way\x1b[0m!\n"
+    assert out == "\x1b[4;38;5;161mNo\x1b[0m\x1b[38;5;31m way\x1b[0m!\n"
     assert err == (
-        "\x1b[4;38;5;166m+ added\x1b[0m\x1b[2m (towards the prompted stream)\x1b[0m  "
+        "\x1b[4;38;5;161m+ added\x1b[0m\x1b[2m (towards the prompted stream)\x1b[0m  "
         "\x1b[38;5;31m− subtracted\x1b[0m\x1b[2m (away from it)  · plain\x1b[0m\n"
         "\x1b[2m3 tokens · 1 added · 1 subtracted · 41.2 tokens/s · ended by itself\x1b[0m\n"
     )

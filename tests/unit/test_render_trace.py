@@ -199,3 +199,15 @@ def test_every_decision_has_its_mark():
     )
     rows = write("table", run, replace(VIEW, quiet=True)).splitlines()[4:7]
     assert [row[70:] for row in rows] == ["+ add", "− subtract", "· plain"]
+
+
+def test_an_error_while_decoding_begins_on_a_line_of_its_own():
+    def failing():
+        yield from events(started(contrast_steps=0), [plain("half")])[:-1]
+        raise ValueError("broken")
+
+    out = Terminal()
+    with pytest.raises(ValueError, match="broken"):
+        FORMATS["table"](failing(), out, replace(VIEW, display="plain", width=80))
+    last_line = out.getvalue().split("\r")[-1]
+    assert last_line == "   … 1 plain token: half".ljust(79) + "\n"
