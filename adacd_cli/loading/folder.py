@@ -58,10 +58,15 @@ def inspect(folder: Path, name: str) -> Checkpoint:
     Raises:
         ModelError: a file is missing, malformed or cut short.
     """
-    if not any(folder.iterdir()):
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise _unreadable("The folder", name, error) from error
+    if not names:
         raise ModelError(f"The folder {name} is empty.", "Name a folder with config.json and safetensors.")
-    if not (folder / "config.json").exists():
-        raise _no_config(folder, name)
+    # With peft installed transformers would fetch an adapter's base model, whatever else the folder holds.
+    if "adapter_config.json" in names or "config.json" not in names:
+        raise _no_model(folder, name)
     config = _read_json(folder / "config.json", name)
     counts: Counter[str] = Counter()
     stored = 0
@@ -83,7 +88,7 @@ def _matches(folder: Path, patterns: Iterable[str]) -> list[str]:
     return sorted(file.name for pattern in patterns for file in folder.glob(pattern))
 
 
-def _no_config(folder: Path, name: str) -> ModelError:
+def _no_model(folder: Path, name: str) -> ModelError:
     adapter = folder / "adapter_config.json"
     if adapter.exists():
         base = _read_json(adapter, name).get("base_model_name_or_path") or "its base model"
@@ -102,14 +107,15 @@ def _no_config(folder: Path, name: str) -> ModelError:
     )
 
 
+def _unreadable(what: str, name: str, error: OSError) -> ModelError:
+    return ModelError(f"{what} {name} cannot be read: {error.strerror or error}.", "Check its permissions.")
+
+
 def _read_json(path: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ModelError(
-            f"{path.name} of {name} cannot be read: {error.strerror or error}.",
-            "Check the file's permissions.",
-        ) from error
+        raise _unreadable(f"{path.name} of", name, error) from error
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind
         raise ModelError(
             f"{path.name} of {name} is not valid JSON: {error}.", "Download or save the model again."
@@ -165,10 +171,7 @@ def _read_header(path: Path, name: str) -> dict[str, Any]:
             header.pop("__metadata__", None)
             end = 8 + header_size + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     except OSError as error:
-        raise ModelError(
-            f"{path.name} of {name} cannot be read: {error.strerror or error}.",
-            "Check the file's permissions.",
-        ) from error
+        raise _unreadable(f"{path.name} of", name, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path.name} of {name} is not a safetensors file.", again) from error
     if size < end:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from adacd_cli.errors import ModelError
-from adacd_cli.loading.progress import bar_class
+from adacd_cli.loading.progress import bar_class, muted
 
 CONNECT_SECONDS = 1.5
 """How long to wait for a connection to the hub before it counts as out of reach."""
@@ -87,7 +87,8 @@ def fetch(
         snapshot = _cached(name, revision, "and the hub cannot be reached", "Connect to the network")
         note = f"The hub cannot be reached: the copy of '{name}' on this machine is used."
         return Snapshot(snapshot.folder, snapshot.commit, (note,))
-    return _download(name, revision, with_code, progress)
+    with muted("huggingface_hub"):
+        return _download(name, revision, with_code, progress)
 
 
 def _reachable(endpoint: str) -> bool:
@@ -131,24 +132,28 @@ def _download(name: str, revision: str | None, with_code: bool, progress: Callab
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    def get(patterns: Iterable[str], commit: str) -> Path:
+    def get(patterns: Iterable[str]) -> Path:
+        # By the branch's name, not the commit's: the cache then knows the branch when it is offline.
+        chosen = list(patterns)
         bar = bar_class(progress)
-        return Path(snapshot_download(name, revision=commit, allow_patterns=list(patterns), tqdm_class=bar))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=chosen, tqdm_class=bar))
 
     try:
         info = HfApi().model_info(name, revision=revision, timeout=REPLY_SECONDS)
-        commit = str(info.sha)
         files = {file.rfilename for file in info.siblings or ()}
-        folder = get((*_SMALL_FILES, *(("*.py",) if with_code else ())), commit)
-        get(_weights(name, folder, files), commit)
+        folder = get((*_SMALL_FILES, *(("*.py",) if with_code else ())))
+        weights = _weights(name, folder, files)
+        folder = get(weights) if weights else folder
     except HfHubHTTPError as error:
         raise _refused(name, revision, error) from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a broken connection or a full disk: each library below raises its own
         raise ModelError(
             f"The download of '{name}' broke off: {_first_line(error)}.",
             "Run the same command again: what is already here is kept.",
         ) from error
-    return Snapshot(folder, commit)
+    return Snapshot(folder, folder.name)
 
 
 def _weights(name: str, folder: Path, files: set[str]) -> set[str]:

@@ -58,7 +58,8 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool)
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # each model type validates its own way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip().rstrip(".")
+        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        reason = last.strip().removeprefix("ValueError: ").rstrip(".")
         raise ModelError(
             f"config.json of {name} cannot be used: {reason}.", "Download or save the model again."
         ) from error

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_KEPT = "transformers"
 _SILENCED = ("huggingface_hub", "accelerate", "torchao", "bitsandbytes", "torch")
 _NOISE = (
     "LOAD REPORT",  # `load_weights` says it in a sentence
@@ -62,6 +61,20 @@ class _Kept(logging.Handler):
 
 
 @contextmanager
+def muted(*names: str, handler: logging.Handler | None = None) -> Iterator[None]:
+    """Sends what these loggers say to the handler, or nowhere."""
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler or logging.NullHandler()], False
+    try:
+        yield
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+@contextmanager
 def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
     """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to."""
     from transformers import modeling_gguf_pytorch_utils as gguf
@@ -69,19 +82,12 @@ def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
 
     bar = bar_class(progress, "Loading weights")
     kept = _Kept()
-    loggers = [logging.getLogger(name) for name in (_KEPT, *_SILENCED)]
-    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
     hook = transformers_logging.set_tqdm_hook(lambda factory, args, keywords: bar(*args, **keywords))
     gguf_bar, gguf.tqdm = gguf.tqdm, bar  # this module takes tqdm directly, past the hook
-    for logger in loggers:
-        logger.handlers = [kept if logger.name == _KEPT else logging.NullHandler()]
-        logger.propagate = False
     try:
-        with warnings.catch_warnings():
+        with muted("transformers", handler=kept), muted(*_SILENCED), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield kept.lines
     finally:
         transformers_logging.set_tqdm_hook(hook)
         gguf.tqdm = gguf_bar
-        for logger, handlers, propagate in before:
-            logger.handlers, logger.propagate = handlers, propagate
