@@ -96,7 +96,8 @@ class Row:
         marks = self.pair.thinking
         assert marks is not None
         text = decode_ids(self._model.tokenizer, [next_plain_id], control=True).strip()
-        if text and marks.open.startswith(text):
+        # a tag may be several tokens, but a lone "<" begins an answer in HTML as well
+        if len(text) > 1 and marks.open.startswith(text):
             self.phase = Phase.THINKING
         else:
             self._begin_answer()

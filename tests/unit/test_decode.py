@@ -279,6 +279,11 @@ def test_a_model_that_does_not_think_after_all_is_contrasted_from_its_first_toke
     assert not any(step.thinking for step in of(events, TokenStep))
 
 
+def test_an_answer_that_begins_like_a_tag_is_an_answer():
+    events = run(scripted(polite(("hi", "<b>Yo</b>"))), pair(thinking=MARKS))
+    assert (finished(events).text, finished(events).thinking) == ("<b>Yo</b>", "")
+
+
 def test_thinking_that_never_ends_is_no_answer():
     end = finished(run(thinking_model(), pair(thinking=MARKS), max_new_tokens=4))
     assert (end.text, end.thinking, end.finish_reason) == ("", "<think>hmm", FinishReason.LENGTH)
