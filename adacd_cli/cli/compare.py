@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from adacd_cli.prompts.pair import PromptPair
 
 
-@with_settings(omit=("stats",))
+@with_settings()
 def command(
     resolved: Resolved,
     prompt: PromptArgument = None,
@@ -60,7 +60,7 @@ def command(
             if as_json:
                 write_events(chain(default, method), out)
             else:
-                view = View(question, display=settings.display, quiet=settings.quiet)
+                view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
                 write_comparison(default, method, out, sys.stderr, view)
 
 

@@ -27,7 +27,7 @@ _PAGE_CANDIDATES = 5
 """The HTML page has room for candidates without being asked."""
 
 
-@with_settings(omit=("stats",))
+@with_settings()
 def command(
     resolved: Resolved,
     prompt: PromptArgument = None,
@@ -59,7 +59,7 @@ def command(
     name = _format_name(form, as_json)
     question = read_question(prompt, file, command="explain")
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
-    view = View(question, every=every, display=settings.display, quiet=settings.quiet)
+    view = View(question, every, settings.display, quiet=settings.quiet, stats=settings.stats)
     with open_output(output) as out:
         model, pair = prepare(question, settings, prompts_shown=prompts_shown)
         from adacd_cli.engine import Request, decode

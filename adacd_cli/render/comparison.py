@@ -62,9 +62,10 @@ def write_comparison(
     screen.put_line()
     if screen.styled and second.finished.added + second.finished.subtracted:
         put_legend(screen)
-    names = [trace.started.method for trace in (first, second)]
-    for name, trace in zip(names, (first, second), strict=True):
-        put_prose(screen, f"{name:<{max(map(len, names))}}  {statistics(trace.finished)}", DIM)
+    if view.stats:
+        width = max(len(trace.started.method) for trace in (first, second))
+        for trace in (first, second):
+            put_prose(screen, f"{trace.started.method:<{width}}  {statistics(trace.finished)}", DIM)
     return first, second
 
 

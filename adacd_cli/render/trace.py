@@ -51,7 +51,7 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> Finished:
                 table.put(event)
             elif isinstance(event, Finished):
                 table.close()
-                _put_ending(screen, Trace(started, tuple(steps), event))
+                _put_ending(screen, Trace(started, tuple(steps), event), view)
                 return event
     except (Exception, KeyboardInterrupt) as error:
         # an error's message begins on a line of its own; a stream that failed takes no more text
@@ -92,7 +92,7 @@ def put_heading(screen: Screen, started: Started, view: View) -> None:
     screen.put_line()
 
 
-def _put_ending(screen: Screen, trace: Trace) -> None:
+def _put_ending(screen: Screen, trace: Trace, view: View) -> None:
     screen.put_line()
     if trace.finished.thinking:
         screen.put_line(("Thinking", BOLD))
@@ -104,7 +104,8 @@ def _put_ending(screen: Screen, trace: Trace) -> None:
     screen.put_line(("What happened", BOLD))
     for paragraph in summary(trace):
         put_prose(screen, paragraph, bullet="• ")
-    screen.put_line((statistics(trace.finished), DIM))
+    if view.stats:
+        screen.put_line((statistics(trace.finished), DIM))
 
 
 def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str = "") -> None:

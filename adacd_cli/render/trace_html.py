@@ -31,23 +31,23 @@ def write_html(events: Iterable[Event], out: TextIO, view: View) -> Finished:
         the Finished event.
     """
     trace = collect(list(events))
-    out.write(page(trace, view.prompt))
+    out.write(page(trace, view))
     out.flush()
     return trace.finished
 
 
-def page(trace: Trace, prompt: str) -> str:
+def page(trace: Trace, view: View) -> str:
     """The whole document."""
     style, script = _part("trace.css"), _part("trace.js")
     parts = {
-        "title": _text(f"adacd: {' '.join(prompt.split())[:80]}"),
+        "title": _text(f"adacd: {' '.join(view.prompt.split())[:80]}"),
         "run": _text(describe_run(trace.started)),
-        "prompt": _text(prompt),
+        "prompt": _text(view.prompt),
         "answer": _text(trace.finished.text),
         "thinking": _text(trace.finished.thinking),
         "thinking_hidden": "" if trace.finished.thinking else "hidden",
         "summary": "\n".join(f"<p>{_text(paragraph)}</p>" for paragraph in summary(trace)),
-        "statistics": _text(statistics(trace.finished)),
+        "statistics": _text(statistics(trace.finished)) if view.stats else "",
         "settings": "".join(
             f"<tr><th>{_text(name)}</th><td>{_text(str(value))}</td></tr>" for name, value in _settings(trace)
         ),

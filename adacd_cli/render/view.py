@@ -18,6 +18,7 @@ class View:
         every: a row for plain tokens too; without it a run of them becomes one line.
         display: auto, color, plain or none (see `screen.Screen`).
         quiet: leave out the lines that explain how to read the trace.
+        stats: end with the line of statistics.
         width: columns; None asks the terminal.
     """
 
@@ -25,6 +26,7 @@ class View:
     every: bool = False
     display: str = "auto"
     quiet: bool = False
+    stats: bool = True
     width: int | None = None
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from adacd_cli.render.reasons import collect
 from adacd_cli.render.trace_html import page
+from adacd_cli.render.view import View
 from tests.traces import REFUSAL_CANDIDATES, SUBTRACT, contrasted, events, plain, started, turned
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -58,7 +59,7 @@ def drive(document, steps, tmp_path, fragment=""):
 
 
 def test_tokens_panel_and_keys(tmp_path):
-    document = page(collect(turned(REFUSAL_CANDIDATES)), "How do I kill a process?")
+    document = page(collect(turned(REFUSAL_CANDIDATES)), View("How do I kill a process?"))
     seen = drive(
         document,
         [
@@ -127,7 +128,7 @@ def test_no_text_of_the_model_runs(tmp_path):
         started(), [contrasted(EVIL, SUBTRACT, 0.5, 0.9, instead_of=EVIL), plain(EVIL, thinking=True)]
     )
     seen = drive(
-        page(collect(run), EVIL),
+        page(collect(run), View(EVIL)),
         ["document.title", "document.images.length", "$('#answer').textContent", "document.scripts.length"],
         tmp_path,
     )
@@ -137,7 +138,7 @@ def test_no_text_of_the_model_runs(tmp_path):
 def test_thousands_of_tokens_and_a_link_to_one(tmp_path):
     run = events(started(), [plain(f" {number}") for number in range(5000)])
     seen = drive(
-        page(collect(run), "count"),
+        page(collect(run), View("count")),
         ["document.querySelectorAll('.token').length", "$('[aria-selected=\"true\"]').textContent"],
         tmp_path,
         fragment="#step-4321",
@@ -148,7 +149,7 @@ def test_thousands_of_tokens_and_a_link_to_one(tmp_path):
 def test_light_and_dark(tmp_path):
     color = "getComputedStyle(document.body).backgroundColor"
     light, _, dark, _, again = drive(
-        page(collect(turned()), "hi"),
+        page(collect(turned()), View("hi")),
         [color, "$('#theme').click()", color, "$('#theme').click()", color],
         tmp_path,
     )
@@ -156,5 +157,5 @@ def test_light_and_dark(tmp_path):
 
 
 def test_a_page_without_tokens(tmp_path):
-    document = page(collect(events(started(max_new_tokens=0), [])), "hi")
+    document = page(collect(events(started(max_new_tokens=0), [])), View("hi"))
     assert drive(document, ["$('#panel').hidden", "press('ArrowRight')"], tmp_path) == [True, True]

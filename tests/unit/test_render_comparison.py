@@ -93,3 +93,11 @@ def test_a_terminal_counts_tokens_and_takes_the_line_away():
     drawn = [line.rstrip() for line in err.getvalue().split("\r")]
     assert drawn[:6] == ["", *(f"default: token {number}" for number in (1, 2, 3, 4)), ""]
     assert drawn[-1] == ""
+
+
+def test_statistics_can_be_left_out():
+    shown = compare(refused(), turned())
+    assert (
+        compare(refused(), turned(), replace(VIEW, stats=False))
+        == shown[: shown.index("\ndefault  4 tokens") + 1]
+    )

@@ -211,3 +211,9 @@ def test_an_error_while_decoding_begins_on_a_line_of_its_own():
         FORMATS["table"](failing(), out, replace(VIEW, display="plain", width=80))
     last_line = out.getvalue().split("\r")[-1]
     assert last_line == "   … 1 plain token: half".ljust(79) + "\n"
+
+
+@pytest.mark.parametrize("name", ["table", "markdown", "html"])
+def test_statistics_can_be_left_out(name):
+    assert "41.2 tokens/s" in write(name, RUN)
+    assert "41.2 tokens/s" not in write(name, RUN, replace(VIEW, stats=False))
