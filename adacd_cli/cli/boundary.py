@@ -21,6 +21,8 @@ from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageErr
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 + SIGINT."""
 
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
+
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 """Whether the traceback of an error is shown before its line."""
 
@@ -85,7 +87,8 @@ def _discard_stdout() -> None:
 
 
 def _show(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    """One line, whatever a file's or a model's name may hold."""
+    print(line.translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
 def _named(error: BaseException) -> AdacdError:

@@ -14,7 +14,7 @@ from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import interruptible, load_model, make_pair, show_prompts, warn
 from adacd_cli.config import Resolved, Settings
-from adacd_cli.errors import PromptError, UsageError
+from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Finished
 
 if TYPE_CHECKING:
@@ -83,8 +83,9 @@ def _decode_all(
     interruption: Interruption,
 ) -> Iterator[Event]:
     """The events of every prompt, in the prompts' order, `request` counted through all batches."""
-    from adacd_cli.engine import Request, decode
+    from adacd_cli.engine import Request, check_room, decode
 
+    check_room(model, pairs, settings)  # all of them, before the first takes its time
     for start in range(0, len(pairs), batch_size):
         if interruption.requested:
             return
@@ -94,13 +95,8 @@ def _decode_all(
             for number, pair in enumerate(pairs[start : start + batch_size], start)
         ]
         events = decode(model, requests, settings, cancelled=interruption.cancelled)
-        try:
-            for event in _in_order(interruption.watch(events)):
-                yield replace(event, request=event.request + start)
-        except PromptError as error:
-            if len(pairs) == 1:
-                raise
-            raise PromptError(f"Prompt {start + 1}: {error.message}", error.hint) from error
+        for event in _in_order(interruption.watch(events)):
+            yield replace(event, request=event.request + start)
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:
@@ -136,7 +132,7 @@ def _write_json(events: Iterable[Event], out: TextIO) -> None:
     write_events(events, out)
 
 
-def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings) -> None:
+def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings, *, legend: bool = True) -> None:
     from adacd_cli.render.text import stream_answer
 
     stream_answer(
@@ -146,6 +142,7 @@ def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings) -> N
         display=settings.display,
         stats=settings.stats,
         quiet=settings.quiet,
+        legend=legend,
     )
 
 
@@ -161,4 +158,4 @@ def _write_answers(
             out.write("\n")
         if not settings.quiet:
             notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
-        _write_answer(answer, out, settings)
+        _write_answer(answer, out, settings, legend=number == 0)

@@ -31,7 +31,7 @@ def read_prompt(argument: str | None, *, command: str) -> str:
     if argument == "-" or (_stdin_is_given() if argument is None else _stdin_is_pipe_or_file()):
         parts.append(read_stdin())
     if argument is not None and argument != "-":
-        parts.append(argument)
+        parts.append(_decode(os.fsencode(argument), "The prompt"))
     prompt = "\n\n".join(part for part in (part.strip("\r\n") for part in parts) if part.strip())
     if not prompt:
         message = "The prompt is empty." if argument is not None else "There is no prompt."
@@ -60,7 +60,7 @@ def read_stdin() -> str:
     """
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
-    return _decode(sys.stdin.buffer.read(), "-")
+    return _decode(sys.stdin.buffer.read(), _named("-"))
 
 
 def _stdin_is_given() -> bool:
@@ -87,15 +87,15 @@ def _read_file(file: str) -> str:
             f"The prompt file {file!r} could not be read: {error.strerror or error}.",
             "Name a text file with one prompt a line, or - for stdin.",
         ) from error
-    return _decode(data, file)
+    return _decode(data, _named(file))
 
 
-def _decode(data: bytes, file: str) -> str:
+def _decode(data: bytes, name: str) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{_named(file)} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}.",
+            f"{name} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}.",
             "Convert it first, e.g. with `iconv -t utf-8`.",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.render.screen import Screen
 
 
 def load_model(settings: Settings) -> LanguageModel:
@@ -53,7 +54,7 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
     """Shows each warning on a line of its own, unless `quiet`."""
     if not settings.quiet:
         for warning in warnings:
-            print(f"Warning: {warning}", file=sys.stderr)
+            _stderr().put_line(f"Warning: {warning}")
 
 
 def make_pair(model: LanguageModel, question: str, settings: Settings) -> PromptPair:
@@ -75,8 +76,15 @@ def show_prompts(pair: PromptPair) -> None:
         ("Prompted stream", pair.prompted_text, pair.prompted_ids),
         ("Unprompted stream", pair.unprompted_text, pair.unprompted_ids),
     ):
-        print(f"--- {title}, {len(ids)} tokens ---\n{text}", file=sys.stderr)
-    print("--- Answer ---", file=sys.stderr, flush=True)
+        _stderr().put_line(f"--- {title}, {len(ids)} tokens ---\n{text}")
+    _stderr().put_line("--- Answer ---")
+
+
+def _stderr() -> Screen:
+    """stderr with control characters made visible on a terminal: the text is a user's or a model's."""
+    from adacd_cli.render.screen import Screen
+
+    return Screen(sys.stderr, "plain")
 
 
 class Interruption:

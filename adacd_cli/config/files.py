@@ -35,8 +35,8 @@ def presets() -> dict[str, Path]:
     return {}
 
 
-def find(config: str) -> Path:
-    """The file that `--config` means: a preset's name, or else a path.
+def find(config: str, where: str) -> Path:
+    """The file that `config`, which came from `where`, means: a preset's name, or else a path.
 
     Raises:
         ConfigurationError: there is neither.
@@ -47,9 +47,9 @@ def find(config: str) -> Path:
     path = Path(config).expanduser()
     if path.is_file():
         return path
-    message = f"There is no preset and no file named {config!r}."
-    if path.is_dir():
-        message = f"The configuration {config!r} is a folder."
+    message = f"There is no preset and no file named {config!r} (from {where})."
+    if config and path.is_dir():
+        message = f"The configuration {config!r} is a folder (from {where})."
     raise ConfigurationError(message, f"Name a YAML file or a preset. {known_names_hint(config, known)}")
 
 

@@ -58,12 +58,11 @@ def resolve(
         ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable.
     """
     environment = os.environ if environment is None else environment
-    config = config if config is not None else environment.get("ADACD_CONFIG") or None
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
     sources: dict[str, Source] = {name: Source("default") for name in SETTINGS}
     for name, value, source in (
-        *(_file_values(config) if config is not None else ()),
+        *_file_values(config, environment),
         *_environment_values(environment),
         *_flag_values(flags, assignments),
     ):
@@ -87,8 +86,13 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
 _Layer = Iterable[tuple[str, Any, Source]]
 
 
-def _file_values(config: str) -> _Layer:
-    for entry in files.read(files.find(config)):
+def _file_values(config: str | None, environment: Mapping[str, str]) -> _Layer:
+    where = "--config"
+    if config is None:
+        config, where = environment.get("ADACD_CONFIG"), "ADACD_CONFIG"
+        if not config:
+            return
+    for entry in files.read(files.find(config, where)):
         yield find_setting(entry.name, entry.where).name, entry.value, Source("file", entry.where)
 
 
@@ -153,6 +157,11 @@ def _nearest_setting(name: str) -> str | None:
 
 def _convert(setting: Setting, value: Any, where: str) -> Any:
     """Text becomes a value of the setting's kind; one string stands for a list of one."""
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(text, str) and not _is_unicode(text):
+            raise ConfigurationError(
+                f"`{setting.name}` holds bytes that are not UTF-8 (from {where}).", "Write it in UTF-8."
+            )
     if isinstance(value, str):
         try:
             return setting.parse(value)
@@ -200,3 +209,8 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return repr(list(value) if isinstance(value, tuple) else value)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it has no surrogates, which is how Python hands on an argument's bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -1,8 +1,8 @@
 """The decoding engine: two KV caches, one loop, one event per token."""
 
-from adacd_cli.engine.decode import StreamPair, decode
+from adacd_cli.engine.decode import StreamPair, check_room, decode
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Request
 from adacd_cli.engine.session import Session
 
-__all__ = ["LanguageModel", "Request", "Session", "StreamPair", "decode"]
+__all__ = ["LanguageModel", "Request", "Session", "StreamPair", "check_room", "decode"]

@@ -23,6 +23,7 @@ from adacd_cli.engine.step import RowOutcome, take_step
 from adacd_cli.engine.stream import Stream
 from adacd_cli.errors import LogitsError, PromptError
 from adacd_cli.events import Event
+from adacd_cli.prompts.pair import PromptPair
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -76,9 +77,8 @@ def decode(
         LogitsError: a step's logits are NaN or infinite.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
+    check_room(model, [request.pair for request in requests], settings)
     method = METHODS[settings.effective_method]
-    for index, request in enumerate(requests):
-        _check_room(model, request, index, len(requests), method.contrasts and settings.contrast_steps > 0)
     rows = [
         Row(index, request, model, method, settings, _seed_of(request, settings))
         for index, request in enumerate(requests)
@@ -221,20 +221,27 @@ def _seed_of(request: Request, settings: Settings) -> int | None:
     return secrets.randbits(31)
 
 
-def _check_room(model: LanguageModel, request: Request, index: int, count: int, contrasts: bool) -> None:
+def check_room(model: LanguageModel, pairs: Sequence[PromptPair], settings: Settings) -> None:
+    """Refuses prompts that leave no room for an answer; `decode` does so for its batch.
+
+    Raises:
+        PromptError: a prompt is empty or as long as the model's context; the message numbers it from 1.
+    """
+    contrasts = METHODS[settings.effective_method].contrasts and settings.contrast_steps > 0
     limit = model.context_length
-    unprompted, prompted = len(request.pair.unprompted_ids), len(request.pair.prompted_ids)
-    longest = max(unprompted, prompted) if contrasts else unprompted
-    which = "The prompt" if count == 1 else f"Prompt {index + 1}"
-    if unprompted == 0:
-        raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")
-    if limit is None or longest < limit:
-        return
-    extra = f" with the contrast prompt ({unprompted} without)" if longest > unprompted else ""
-    raise PromptError(
-        f"{which} is {longest} tokens long{extra}, and the model's context is {limit}, the answer included.",
-        "Shorten the prompt, or use a model with a longer context.",
-    )
+    for number, pair in enumerate(pairs, 1):
+        unprompted, prompted = len(pair.unprompted_ids), len(pair.prompted_ids)
+        longest = max(unprompted, prompted) if contrasts else unprompted
+        which = "The prompt" if len(pairs) == 1 else f"Prompt {number}"
+        if unprompted == 0:
+            raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")
+        if limit is not None and longest >= limit:
+            extra = f" with the contrast prompt ({unprompted} without)" if longest > unprompted else ""
+            raise PromptError(
+                f"{which} is {longest} tokens long{extra}, and the model's context is {limit}, the answer "
+                "included.",
+                "Shorten the prompt, or use a model with a longer context.",
+            )
 
 
 def _not_finite(row: Row, model: LanguageModel) -> LogitsError:

@@ -92,7 +92,7 @@ def test_a_value_out_of_range(adacd: RunCommand, arguments: list[str], message: 
         (["--method", "adac"], "Unknown method 'adac' (from --method).", "Available: adacd, adacd-gated, default. Did you mean 'adacd'?"),
         (["--device", "gpu0"], "Unknown device 'gpu0' (from --device).", "Available: auto, cpu, cuda, cuda:N, mps."),
         (["--dtype", "float8"], "Unknown dtype 'float8' (from --dtype).", "Available: auto, bfloat16, float16, float32. Did you mean 'float32'?"),
-        (["-C", "lama3-8b"], "There is no preset and no file named 'lama3-8b'.", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'llama3-8b'?"),
+        (["-C", "lama3-8b"], "There is no preset and no file named 'lama3-8b' (from --config).", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'llama3-8b'?"),
     ],
 )  # fmt: skip
 def test_an_unknown_name(adacd: RunCommand, arguments: list[str], message: str, hint: str) -> None:
@@ -110,9 +110,10 @@ def test_malformed_yaml(adacd: RunCommand, tmp_path: Path) -> None:
     )
 
 
-def test_stdin_and_files_that_are_not_utf_8(adacd: RunCommand, tmp_path: Path) -> None:
+def test_text_that_is_not_utf_8(adacd: RunCommand, tmp_path: Path) -> None:
     hint = "Convert it first, e.g. with `iconv -t utf-8`."
     refused(adacd("generate", stdin=b"caf\xe9"), 2, "Standard input is not UTF-8: byte 4 is 0xe9.", hint)
+    refused(adacd("generate", "caf\udce9"), 2, "The prompt is not UTF-8: byte 4 is 0xe9.", hint)
     file = tmp_path / "questions.txt"
     file.write_bytes("Zoë?".encode("utf-16"))
     message = f"The prompt file '{file}' is not UTF-8: byte 1 is 0xff."

@@ -200,6 +200,14 @@ def test_sampling_without_a_seed_tells_the_one_it_drew(adacd: RunCommand) -> Non
     drawn = events(adacd("generate", *sampled)[1])
     again = events(adacd("generate", *sampled, "--seed", str(drawn[0]["seed"]))[1])
     assert again[-1]["text"] == drawn[-1]["text"]
+    code, out, err = adacd("generate", *sampled[1:])
+    assert code == 0
+    seed = err.rstrip().rpartition(" · seed ")[2]
+    assert adacd("generate", "-q", *sampled[1:], "--seed", seed)[1] == out
+
+
+def test_a_stop_string_ends_the_answer_and_is_left_out(adacd: RunCommand) -> None:
+    assert adacd("generate", "-q", "Count.", "--stop", "3", "--stop", " 2") == (0, "1\n", "")
 
 
 def test_output_goes_to_the_file(adacd: RunCommand, tmp_path: Path) -> None:
@@ -215,16 +223,11 @@ def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
     file = tmp_path / "answers.txt"
     file.write_text("old\n", encoding="utf-8")
     arguments = ["generate", "-q", "-f", "-", "-o", str(file)]
-    code, out, err = adacd(*arguments, stdin=f"Count.\n{'x' * 80}\n")
-    assert (code, out) == (2, "")
-    assert err == (
-        f"What was written so far is in {file}.partial.\n"
-        "Error: Prompt 2: The prompt is 88 tokens long with the contrast prompt (81 without), and the model's"
-        " context is 60, the answer included.\n"
-        "Hint: Shorten the prompt, or use a model with a longer context.\n"
-    )
+    code, out, err = adacd(*arguments, stdin="Count.\nThe script has no answer to this.\n")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"What was written so far is in {file}.partial.\nError: ")
     assert file.read_text(encoding="utf-8") == "old\n"
-    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n"
+    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n\n"
 
     def fail(settings: Any, progress: Any) -> None:
         raise MemoryError
@@ -232,6 +235,16 @@ def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
     monkeypatch.setattr("adacd_cli.loading.load", fail)
     assert adacd(*arguments, stdin="Count.\n")[0] == 1
     assert os.listdir(tmp_path) == ["answers.txt"]
+
+
+def test_a_file_with_a_prompt_too_long_is_refused_before_any_answer(adacd: RunCommand) -> None:
+    assert adacd("generate", "-f", "-", "--batch-size", "2", stdin=f"Count.\nCount.\n{'x' * 80}\n") == (
+        2,
+        "",
+        "Error: Prompt 3 is 88 tokens long with the contrast prompt (81 without), and the model's context is "
+        "60, the answer included.\n"
+        "Hint: Shorten the prompt, or use a model with a longer context.\n",
+    )
 
 
 def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:

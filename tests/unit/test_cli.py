@@ -69,7 +69,7 @@ def test_version(adacd: RunCommand, flag: str) -> None:
         (["config", "show", "--alpha", "x"], "`alpha` takes a number; got 'x' (from --alpha).", SETTINGS["alpha"].sentence),
         (["config", "show", "--lambda", "2"], "`agreement_threshold` is in [0, 1]; got 2 (from --agreement-threshold).", SETTINGS["agreement_threshold"].sentence),
         (["config", "show", "--set", "alfa=1"], "There is no setting `alfa` (from --set).", "Did you mean `alpha`?"),
-        (["config", "show", "-C", "qwen3"], "There is no preset and no file named 'qwen3'.", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'qwen3-8b'?"),
+        (["config", "show", "-C", "qwen3"], "There is no preset and no file named 'qwen3' (from --config).", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'qwen3-8b'?"),
         (["generate", "--batch-size", "0", "-f", "x"], "--batch-size takes a whole number, at least 1.", "`adacd generate --help` lists the options."),
     ],
 )  # fmt: skip
@@ -202,6 +202,7 @@ REPORT = "Hint: Run it again with --debug to see where, and please report it.\n"
     ("error", "code", "err"),
     [
         (ModelError("No such model.", "Look again."), 3, "Error: No such model.\nHint: Look again.\n"),
+        (AdacdError("It\nfailed \x1b[31m."), 1, "Error: It\\nfailed \\x1b[31m.\n"),
         (AdacdError("It failed."), 1, "Error: It failed.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
         (typer.Abort(), 130, "Interrupted.\n"),

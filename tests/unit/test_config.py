@@ -146,6 +146,7 @@ DEVICES = "Available: auto, cpu, cuda, cuda:N, mps."
         ({"dtype": "fp16"}, "Unknown dtype 'fp16' (from --dtype).", "Available: auto, bfloat16, float16, float32."),
         ({"contrast_prompt": ""}, "`contrast_prompt` is empty (from --contrast-prompt).", SETTINGS["contrast_prompt"].sentence),
         ({"model": ""}, "`model` is empty (from --model).", SETTINGS["model"].sentence),
+        ({"stop": ["a", "\udce9"]}, "`stop` holds bytes that are not UTF-8 (from --stop).", "Write it in UTF-8."),
         ({"stop": ["a", ""]}, "`stop` holds an empty text (from --stop).", SETTINGS["stop"].sentence),
     ],
 )  # fmt: skip
@@ -160,6 +161,8 @@ def test_a_refused_value_is_named_with_range_value_and_place(
     [
         ("ADACD_ALPHA", "-2", "`alpha` is in [0, 1000000]; got -2 (from ADACD_ALPHA).", ALPHA),
         ("ADACD_CONTRAST_STEPS", "ten", "`contrast_steps` takes a whole number; got 'ten' (from ADACD_CONTRAST_STEPS).", STEPS),
+        ("ADACD_CONFIG", "no.yaml", "There is no preset and no file named 'no.yaml' (from ADACD_CONFIG).", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b."),
+        ("ADACD_SYSTEM", "caf\udce9", "`system` holds bytes that are not UTF-8 (from ADACD_SYSTEM).", "Write it in UTF-8."),
         ("ADACD_GATE", "maybe", "`gate` takes true or false; got 'maybe' (from ADACD_GATE).", SETTINGS["gate"].sentence),
         ("ADACD_ALFA", "2", "The environment variable ADACD_ALFA names no setting.", "Did you mean ADACD_ALPHA? Unset it otherwise."),
         ("ADACD_LAMBDA", "1", "The environment variable ADACD_LAMBDA names no setting.", "Did you mean ADACD_AGREEMENT_THRESHOLD? Unset it otherwise."),
@@ -225,9 +228,14 @@ PRESETS = "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8
 @pytest.mark.parametrize(
     ("config", "message", "hint"),
     [
-        ("qwen3", "There is no preset and no file named 'qwen3'.", f"{PRESETS} Did you mean 'qwen3-8b'?"),
-        ("no/such.yaml", "There is no preset and no file named 'no/such.yaml'.", PRESETS),
-        ("/", "The configuration '/' is a folder.", PRESETS),
+        (
+            "qwen3",
+            "There is no preset and no file named 'qwen3' (from --config).",
+            f"{PRESETS} Did you mean 'qwen3-8b'?",
+        ),
+        ("no/such.yaml", "There is no preset and no file named 'no/such.yaml' (from --config).", PRESETS),
+        ("", "There is no preset and no file named '' (from --config).", PRESETS),
+        ("/", "The configuration '/' is a folder (from --config).", PRESETS),
     ],
 )
 def test_a_missing_configuration_lists_the_presets(config: str, message: str, hint: str) -> None:
