@@ -6,6 +6,7 @@ from typing import Any
 
 from adacd_cli.errors import ModelError
 from adacd_cli.loading.folder import Checkpoint
+from adacd_cli.loading.source import Source
 
 _HINT = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the model in the box."
 
@@ -58,13 +59,33 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool)
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # each model type validates its own way
-        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        reason = last.strip().removeprefix("ValueError: ").rstrip(".")
         raise ModelError(
-            f"config.json of {name} cannot be used: {reason}.", "Download or save the model again."
+            f"config.json of {name} cannot be used: {_reason(error)}.", "Download or save the model again."
         ) from error
     _refuse_other_kinds(config, checkpoint, name)
     return config
+
+
+def gguf_config(source: Source, name: str) -> Any:
+    """The configuration in a GGUF file.
+
+    Raises:
+        ModelError: the file is broken, or transformers does not know its architecture.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, trust_remote_code=False)
+    except Exception as error:  # the gguf package and transformers raise what they like
+        raise ModelError(
+            f"The GGUF file {name} cannot be used: {_reason(error)}.",
+            "Download it again, or use the model's safetensors.",
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+    return last.strip().removeprefix("ValueError: ").rstrip(".")
 
 
 def _refuse_other_kinds(config: Any, checkpoint: Checkpoint, name: str) -> None:

@@ -8,10 +8,12 @@ offline setting reaches them and a wrong name fails at once.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.folder import Checkpoint, inspect
+from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
 from adacd_cli.loading.machine import Load
 from adacd_cli.loading.source import Source, locate
@@ -47,8 +49,11 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
     _refuse_double_quantization(settings, checkpoint)
     progress("Starting PyTorch")
     from adacd_cli.loading.progress import quiet
+    from adacd_cli.loading.quantization import require
 
-    with quiet(progress) as logged:
+    if source.gguf:
+        require(("gguf", "accelerate"), "gguf", "A GGUF file")
+    with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
         model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.tokenizer import context_length, end_ids
@@ -78,36 +83,34 @@ def _load(
     import torch
 
     from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
-    from adacd_cli.loading.kind import causal_config
-    from adacd_cli.loading.quantization import quantization_config, require
+    from adacd_cli.loading.kind import causal_config, gguf_config
+    from adacd_cli.loading.quantization import quantization_config
     from adacd_cli.loading.tokenizer import check_vocabulary, load_tokenizer
     from adacd_cli.loading.weights import load_weights, smoke_run
 
     name, trust = settings.model, settings.trust_remote_code
     device = choose_device(settings.device)
-    options: dict[str, Any] = {"trust_remote_code": trust}
     if checkpoint is None:
-        require(("gguf", "accelerate"), "gguf", "A GGUF file")
-        options["dtype"] = choose_dtype(settings.dtype, "GGUF", device)
+        config = gguf_config(source, name)
     else:
         config = causal_config(checkpoint, name, trust_remote_code=trust)
-        options |= {"config": config, "dtype": choose_dtype(settings.dtype, checkpoint.dtype, device)}
-        if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
-            options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
+    dtype = choose_dtype(settings.dtype, checkpoint.dtype if checkpoint else "GGUF", device)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": trust}
+    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
+        options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
     if settings.quantize is not None:
-        options["quantization_config"] = quantization_config(settings.quantize, options["dtype"], device)
+        options["quantization_config"] = quantization_config(settings.quantize, dtype, device)
 
     progress("Loading tokenizer")
     tokenizer = load_tokenizer(source, name, trust_remote_code=trust)
 
     progress("Loading weights")
-    needed = weight_bytes(checkpoint, options["dtype"], settings.quantize) if checkpoint else None
+    needed = weight_bytes(checkpoint, dtype, settings.quantize) if checkpoint else None
     options |= placement(device, needed, name)
     model, warnings = load_weights(source, name, **options)
     if "device_map" not in options:
         model = model.to(device)
-    embeddings = model.get_input_embeddings()
-    warnings += check_vocabulary(tokenizer, embeddings.num_embeddings, name)
+    warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
 
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import (
     BartConfig,
@@ -88,6 +91,34 @@ def test_a_loaded_model_is_the_one_that_was_saved(
     assert (loaded.eos_ids, loaded.context_length) == (tiny.eos_ids, CONTEXT)
     assert loaded.tokenizer.get_vocab() == tiny.tokenizer.get_vocab()
     assert loaded.model.config._attn_implementation == ("eager" if family == "gemma2" else "sdpa")
+
+
+def test_a_local_model_asks_nothing_of_the_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *address, **_: asked.append(address) or [])
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    load(Settings(model="m"))
+    assert asked == []
+
+
+def test_offline_reaches_libraries_that_are_not_imported_yet() -> None:
+    """In a process of its own: the hub answers nobody here, and without the setting would be asked for."""
+    code = """
+import os, time
+from adacd_cli.config import Settings
+from adacd_cli.errors import ModelError
+from adacd_cli.loading import load
+start = time.monotonic()
+try:
+    load(Settings(model="own/elsewhere", offline=True))
+except ModelError as error:
+    print(error.message, time.monotonic() - start < 3, os.environ["HF_HUB_OFFLINE"])
+"""
+    environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert run.stdout == "Model 'own/elsewhere' is not on this machine, and adacd is offline. True 1\n"
+    assert run.stderr == ""
 
 
 def test_ends_of_answers_are_gathered_from_all_three_places(folder: Path) -> None:
@@ -344,8 +375,9 @@ def test_a_broken_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("gguf")
     monkeypatch.chdir(tmp_path)
     Path("m.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    message, _ = _refusal(Settings(model="m.gguf"))
-    assert message.startswith("The tokenizer of m.gguf cannot be loaded: ")
+    message, hint = _refusal(Settings(model="m.gguf"))
+    assert message.startswith("The GGUF file m.gguf cannot be used: ")
+    assert hint == "Download it again, or use the model's safetensors."
 
 
 GGUF = os.environ.get("ADACD_TEST_GGUF", "")
