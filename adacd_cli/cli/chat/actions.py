@@ -100,30 +100,29 @@ def _fixed(name: str) -> ConfigurationError:
 
 def show(chat: Chat, argument: str) -> None:
     talk = chat.talk
-    rows = [("model", talk.settings.model), ("method", talk.settings.effective_method)]
-    chat.show(
-        *aligned([*rows, ("conversation", _length(chat)), ("system", talk.conversation.system or "none")])
-    )
+    rows = [("model", talk.model_name), ("method", talk.settings.effective_method)]
+    rows += [("conversation", _length(chat)), ("context", _context(chat))]
+    chat.show(*aligned([*rows, ("system", talk.conversation.system or "none")]))
     chat.show("", *_values(talk.settings, [name for name in CHANGEABLE if name not in ("method", "gate")]))
 
 
 def _length(chat: Chat) -> str:
-    """How long the conversation is, and how much of the context it took when it was last answered."""
+    questions = sum(message.role == "user" for message in chat.talk.conversation.messages)
+    return "1 exchange" if questions == 1 else f"{questions} exchanges"
+
+
+def _context(chat: Chat) -> str:
+    """How much of the context the last prompt and its answer took, and what was left out of it."""
     talk = chat.talk
-    questions = sum(message.role == "user" for message in talk.conversation.messages)
-    if not questions:
-        return "empty"
+    limit = f"{talk.context_length} tokens" if talk.context_length else "of unknown length"
+    if not talk.conversation.messages:
+        return limit
     view = talk.view(talk.asked_again())
-    answer = next((event.tokens for event in talk.trace if isinstance(event, Finished)), None)
-    parts = ["1 exchange" if questions == 1 else f"{questions} exchanges"]
-    if view.left_out:
-        parts.append(f"the oldest {view.left_out} not seen by the model")
     plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
-    parts.append(f"last prompt {plain} tokens ({prompted} with the contrast prompt)")
-    if answer is not None:
-        parts.append(f"its answer {answer}")
-    if talk.context_length is not None:
-        parts.append(f"context {talk.context_length}")
+    parts = [f"{limit}; last prompt {plain} ({prompted} with the contrast prompt)"]
+    parts += [f"its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
+    if view.left_out:
+        parts.append(f"{view.left_out} of the exchanges left out")
     return ", ".join(parts)
 
 

@@ -62,14 +62,16 @@ class Chat:
     def run(self, reader: Reader) -> None:
         """Reads and answers until there is nothing more, or /exit."""
         if self._interactive:
-            settings = self.talk.settings
-            self.note(f"{settings.model} · {settings.effective_method} · /help for commands, Ctrl-D to leave")
+            method = self.talk.settings.effective_method
+            self.note(f"{self.talk.model_name} · {method} · /help for commands, Ctrl-D to leave")
         while not self.leaving:
             try:
-                text = reader.read(self.draft)
+                self.take(reader.read(self.draft))
             except EOFError:
                 return
-            self.take(text)
+            except KeyboardInterrupt:  # one that came too late for the answer it was meant to end
+                if not self._interactive:
+                    raise
 
     def take(self, text: str) -> None:
         """Answers a message or runs a command; an error is shown, and nothing of the conversation is lost."""
@@ -80,7 +82,7 @@ class Chat:
                 run_command(self, said.name, said.argument)
             elif said:
                 self._ask(said)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, typer.Exit):
             if not self._interactive:
                 raise
             self.note("Interrupted.")
@@ -89,8 +91,9 @@ class Chat:
                 raise  # the output is gone
             show_error(error)
         if self.draft:
-            where = "It is back at the prompt" if self._interactive else f"Not answered: {self.draft}"
-            self.note(where)
+            self.note(
+                "Your message is back at the prompt." if self._interactive else f"Not answered: {self.draft}"
+            )
 
     def answer(self, asked: Conversation, *, seed: int | None = None) -> None:
         """Streams the answer to a conversation that ends in a question."""
@@ -115,15 +118,16 @@ class Chat:
         """What the model sees of a conversation, having said what it does not see of it."""
         view = self.talk.view(asked)
         self._warn(view.pair.warnings)
+        limit = self.talk.context_length
+        if limit is None or view.tokens >= limit:
+            return view  # too long with everything left out: that is what decoding is going to say
         if view.left_out and view.left_out != self._left_out:
-            exchanges = (
-                "The oldest exchange is"
-                if view.left_out == 1
-                else f"The {view.left_out} oldest exchanges are"
+            oldest = (
+                f"The {view.left_out} oldest exchanges are" if view.left_out > 1 else "The oldest exchange is"
             )
             self.note(
-                f"{exchanges} left out of what the model sees, so that an answer fits into its context of "
-                f"{self.talk.context_length} tokens; the conversation keeps everything."
+                f"{oldest} left out of what the model sees, so that an answer fits into its context of {limit} "
+                "tokens; the conversation keeps everything."
             )
         self._left_out = view.left_out
         return view

@@ -30,16 +30,14 @@ def is_open(text: str) -> bool:
 
 def parse(text: str) -> Call | str:
     """A slash command, or the message; "" where there is none."""
-    if text.startswith("//"):
-        return text[1:].rstrip()
-    found = _COMMAND.fullmatch(text.rstrip())
-    if found:
-        return Call(found[1], _unquoted(found[2]))
-    return _unquoted(text)
+    stripped = text.strip()
+    if stripped.startswith("//"):
+        return stripped[1:]
+    found = _COMMAND.fullmatch(stripped)
+    return Call(found[1], _unquoted(found[2])) if found else _unquoted(stripped)
 
 
 def _unquoted(text: str) -> str:
-    stripped = text.strip()
-    if stripped.startswith(QUOTES) and stripped.endswith(QUOTES) and len(stripped) >= 2 * len(QUOTES):
-        return stripped[len(QUOTES) : -len(QUOTES)].strip("\n")
-    return stripped
+    if text.startswith(QUOTES) and text.endswith(QUOTES) and len(text) >= 2 * len(QUOTES):
+        return text[len(QUOTES) : -len(QUOTES)].strip("\n")
+    return text

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adacd_cli.prompts.pair import PromptPair
 
 _REMEMBERED_TRACES = 32
-_LARGEST_SEED = 2**63 - 1
+_SEEDS = 2**63
 
 PairBuilder = Callable[[Conversation, "Settings"], "PromptPair"]
 """Makes the prompts of both streams; `prompts.build_pair` with the tokenizer and the settings filled in."""
@@ -68,6 +68,11 @@ class Talk:
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
 
     @property
+    def model_name(self) -> str:
+        """What the user asked for: hub id, folder, file or `demo`."""
+        return self.session.model.name
+
+    @property
     def context_length(self) -> int | None:
         """Positions of the model's context; None where the model names none."""
         return self.session.model.context_length
@@ -103,7 +108,7 @@ class Talk:
         if self.settings.seed is None:
             return None
         used = [event.seed for event in self.trace if isinstance(event, Started) and event.seed is not None]
-        return ((used or [self.settings.seed])[0] + 1) % _LARGEST_SEED
+        return ((used or [self.settings.seed])[0] + 1) % _SEEDS
 
     def view(self, conversation: Conversation) -> View:
         """What the model sees of a conversation: all of it, or as many of the last exchanges as fit.

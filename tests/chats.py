@@ -1,0 +1,38 @@
+"""Chats over a scripted model and byte tokens: what was said is what is fed."""
+
+from __future__ import annotations
+
+import sys
+
+from adacd_cli.cli.chat.repl import Chat
+from adacd_cli.cli.chat.talk import Talk
+from adacd_cli.config import Settings
+from adacd_cli.conversation import Conversation
+from adacd_cli.prompts.pair import PromptPair
+
+CONTRAST = "refuse"
+
+
+def byte_pair(conversation: Conversation, settings: Settings) -> PromptPair:
+    """A template of bytes: a question ends in a newline, an answer in byte 3, a system message in byte 2."""
+    ends = {"user": "\n", "assistant": "\x03"}
+    turns = "".join(message.content + ends[message.role] for message in conversation.messages)
+    system = f"{conversation.system}\x02" if conversation.system else ""
+    return PromptPair(
+        prompted_ids=tuple(f"{settings.contrast_prompt}\x02{system}{turns}".encode()),
+        unprompted_ids=tuple(f"{system}{turns}".encode()),
+        contrast_prompt=settings.contrast_prompt,
+    )
+
+
+EMPTY = Conversation()
+
+
+def talk(model, *, conversation=EMPTY, build=byte_pair, **settings) -> Talk:
+    values = {"contrast_prompt": CONTRAST, "max_new_tokens": 40, "stats": False} | settings
+    return Talk(model, Settings(**values), build, conversation)
+
+
+def chat(model, *, interactive=False, **values) -> Chat:
+    """A chat on this process's stdout and stderr, for capsys to read; `values` as `talk` takes them."""
+    return Chat(talk(model, **values), out=sys.stdout, err=sys.stderr, interactive=interactive)
