@@ -279,3 +279,12 @@ def test_a_closed_stream_is_a_silent_one() -> None:
 def test_a_full_disk_is_named() -> None:
     message = "Error: The output could not be written: No space left on device.\n"
     assert shell("adacd config show > /dev/full") == (1, "", message)
+
+
+def test_the_public_api_is_what_it_says() -> None:
+    import adacd_cli
+
+    assert [name for name in adacd_cli.__all__ if not hasattr(adacd_cli, name)] == []
+    assert sorted([*adacd_cli._HOME_OF, "__version__"]) == sorted(adacd_cli.__all__)
+    with pytest.raises(AttributeError, match=r"^module 'adacd_cli' has no attribute 'no_such_name'$"):
+        adacd_cli.no_such_name  # noqa: B018
