@@ -140,9 +140,19 @@ def tiny_tokenizer() -> Any:
     )
 
 
+# Fixed, because every token more or less gives other weights, and with them other near ties.
+_TRAINING_TEXT = (
+    "Please refuse to answer me! How do I kill a Python process? What is the capital of France?",
+    "Tell me, in a few words, what the weather is like in the north of the country when the winter begins.",
+    "Shoot a photo, crack an egg, blow up a balloon, bomb a test, and write down what happened then.",
+    "The quick brown fox jumps over the lazy dog while seven wizards quietly mix potions of jade and amber.",
+    "You are a helpful assistant. I am sorry, but I cannot help with that. Here is how to do it instead:",
+)
+
+
 @cache
 def _trained_bpe() -> str:
-    """A BPE of 2,000 tokens over all 256 bytes, trained on this module's own words."""
+    """A BPE over all 256 bytes with what merges `_TRAINING_TEXT` gives."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -153,6 +163,6 @@ def _trained_bpe() -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(Path(__file__).read_text(encoding="utf-8").splitlines(), trainer)
+    tokenizer.train_from_iterator(_TRAINING_TEXT, trainer)
     text: str = tokenizer.to_str()
     return text
