@@ -8,11 +8,14 @@ shell loop's file is read empty, as with `cat`; `< /dev/null` beside the argumen
 from __future__ import annotations
 
 import os
+import select
 import stat
 import sys
 from pathlib import Path
 
 from adacd_cli.errors import UsageError
+
+_PATIENCE_S = 2.0
 
 _EXAMPLE = 'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
 
@@ -29,6 +32,7 @@ def read_prompt(argument: str | None, *, command: str) -> str:
     """
     parts = []
     if argument == "-" or (_stdin_is_given() if argument is None else _stdin_is_pipe_or_file()):
+        _say_when_waiting()
         parts.append(read_stdin())
     if argument is not None and argument != "-":
         parts.append(_decode(os.fsencode(argument), "The prompt"))
@@ -61,6 +65,16 @@ def read_stdin() -> str:
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
     return _decode(sys.stdin.buffer.read(), _named("-"))
+
+
+def _say_when_waiting() -> None:
+    """A pipe that stays silent is waited for; whoever did not mean to give one should know."""
+    try:
+        ready = select.select([sys.stdin], [], [], _PATIENCE_S)[0]
+    except (OSError, ValueError):  # no descriptor, or a system that cannot ask a pipe
+        return
+    if not ready:
+        print("Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr)
 
 
 def _stdin_is_given() -> bool:

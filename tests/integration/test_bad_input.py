@@ -52,6 +52,21 @@ def test_no_prompt_on_a_terminal_does_not_wait_for_one() -> None:
     refused((ran.returncode, ran.stdout, ran.stderr), 2, "There is no prompt.", EXAMPLE)
 
 
+def test_a_silent_pipe_beside_an_argument_is_waited_for_and_said() -> None:
+    ran = subprocess.Popen(
+        [sys.executable, "-m", "adacd_cli", "generate", "--model", "./nowhere", "Hello"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ran.stderr is not None
+    note = ran.stderr.readline()  # comes while the pipe is still open
+    _, rest = ran.communicate("", timeout=60)
+    assert note == "Reading the prompt from standard input; `< /dev/null` says there is none.\n"
+    assert (ran.returncode, rest.splitlines()[0]) == (3, "Error: The model folder ./nowhere does not exist.")
+
+
 def test_an_argument_does_not_wait_for_a_service_manager_to_close_stdin() -> None:
     """A socket that nobody writes to nor closes, as some supervisors hand it on."""
     import socket
