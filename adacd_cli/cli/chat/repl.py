@@ -126,8 +126,8 @@ class Chat:
                 f"The {view.left_out} oldest exchanges are" if view.left_out > 1 else "The oldest exchange is"
             )
             self.note(
-                f"{oldest} left out of what the model sees, so that an answer fits into its context of {limit} "
-                "tokens; the conversation keeps everything."
+                f"{oldest} left out of what the model sees, so that an answer fits into its context of "
+                f"{limit} tokens; the conversation keeps everything."
             )
         self._left_out = view.left_out
         return view
