@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 
 from adacd_cli.cli.chat.repl import Chat
@@ -9,8 +10,19 @@ from adacd_cli.cli.chat.talk import Talk
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts.pair import PromptPair
+from tests.fakes import BYTE_EOS, BYTE_VOCAB
 
 CONTRAST = "refuse"
+
+
+def hashed(ids):
+    """Logits that any change of what was fed changes: letters, and sometimes the end of the turn."""
+    seed = hashlib.sha256(bytes(token % 256 for token in ids)).digest()
+    logits = [-20.0] * BYTE_VOCAB
+    for letter in range(26):
+        logits[97 + letter] = seed[letter] / 32
+    logits[BYTE_EOS] = seed[26] / 40
+    return logits
 
 
 def byte_pair(conversation: Conversation, settings: Settings) -> PromptPair:

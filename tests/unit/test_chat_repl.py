@@ -85,6 +85,12 @@ def test_the_statistics_follow_each_answer(capsys):
     assert changed == "stats  false"
 
 
+def test_the_colours_are_explained_once(capsys):
+    it = chat(scripted(saying(*ANSWERS)), display="color")
+    it.run(Lines("/method default", "hi", "/method adacd", "hi", "why"))
+    assert capsys.readouterr().err.count("towards the prompted stream") == 1
+
+
 def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(capsys):
     script = pressing(saying(*ANSWERS), after=6)
     it = chat(scripted(script), interactive=True)
@@ -209,15 +215,9 @@ def test_outgrowing_the_context_is_said_when_it_changes(capsys):
     out, err = capsys.readouterr()
     assert out == "Hello!\n" * 8
 
-    def left_out(exchanges):
-        return (
-            f"{exchanges} left out of what the model sees, so that an answer fits into its context of 64 "
-            "tokens; the conversation keeps everything.\n"
-        )
-
     assert err == (
-        left_out("The oldest exchange is")
-        + "The same answer again: temperature is 0. /set temperature 0.8 draws others.\n"
+        "The context is full: the model no longer sees the oldest exchange (/save keeps all).\n"
+        "The same answer again: temperature is 0. /set temperature 0.8 draws others.\n"
         "The last exchange is taken back.\n> hi\nHello!\nThe conversation begins anew.\n"
     )
 

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.engine import Request, decode
 from adacd_cli.errors import LogitsError, PromptError, UsageError
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep
-from tests.chats import CONTRAST, byte_pair, talk
-from tests.fakes import BYTE_EOS, BYTE_VOCAB, saying, scripted
+from tests.chats import CONTRAST, byte_pair, hashed, talk
+from tests.fakes import saying, scripted
 
 ANSWERS = ("hi", "Hello!"), ("why", "Because."), ("tell", "A tale.")
 PREFIX = len(CONTRAST) + 1
 """Tokens that the prompted stream has more."""
-
-
-def hashed(ids):
-    """Logits that any change of what was fed changes: letters, and sometimes the end of the turn."""
-    seed = hashlib.sha256(bytes(token % 256 for token in ids)).digest()
-    logits = [-20.0] * BYTE_VOCAB
-    for letter in range(26):
-        logits[97 + letter] = seed[letter] / 32
-    logits[BYTE_EOS] = seed[26] / 40
-    return logits
 
 
 def answer(it, conversation, **values):

@@ -100,30 +100,26 @@ def _fixed(name: str) -> ConfigurationError:
 
 def show(chat: Chat, argument: str) -> None:
     talk = chat.talk
-    rows = [("model", talk.model_name), ("method", talk.settings.effective_method)]
-    rows += [("conversation", _length(chat)), ("context", _context(chat))]
+    rows = [("model", talk.model_name), ("method", talk.settings.effective_method), *_extent(chat)]
     chat.show(*aligned([*rows, ("system", talk.conversation.system or "none")]))
     chat.show("", *_values(talk.settings, [name for name in CHANGEABLE if name not in ("method", "gate")]))
 
 
-def _length(chat: Chat) -> str:
-    questions = sum(message.role == "user" for message in chat.talk.conversation.messages)
-    return "1 exchange" if questions == 1 else f"{questions} exchanges"
-
-
-def _context(chat: Chat) -> str:
-    """How much of the context the last prompt and its answer took, and what was left out of it."""
+def _extent(chat: Chat) -> list[tuple[str, str]]:
+    """How long the conversation is, and what of the context its last prompt and answer took."""
     talk = chat.talk
     limit = f"{talk.context_length} tokens" if talk.context_length else "of unknown length"
     if not talk.conversation.messages:
-        return limit
+        return [("conversation", "empty"), ("context", limit)]
+    count = sum(message.role == "user" for message in talk.conversation.messages)
     view = talk.view(talk.asked_again())
-    plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
-    parts = [f"{limit}; last prompt {plain} ({prompted} with the contrast prompt)"]
-    parts += [f"its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
+    exchanges = "1 exchange" if count == 1 else f"{count} exchanges"
     if view.left_out:
-        parts.append(f"{view.left_out} of the exchanges left out")
-    return ", ".join(parts)
+        exchanges += f", the model sees the last {count - view.left_out}"
+    plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
+    taken = f"{limit}; last prompt {plain} ({prompted} with the contrast prompt)"
+    answers = [f", its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
+    return [("conversation", exchanges), ("context", "".join([taken, *answers]))]
 
 
 def choose_method(chat: Chat, argument: str) -> None:

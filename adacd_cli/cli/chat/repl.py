@@ -56,6 +56,7 @@ class Chat:
         self.leaving = False
         self.draft = ""
         self._interactive = interactive
+        self._explained = False
         self._left_out = 0
         self._warned: set[str] = set()
 
@@ -110,7 +111,9 @@ class Chat:
                 display=settings.display,
                 stats=settings.stats,
                 quiet=settings.quiet,
+                legend=not self._explained,
             )
+            self._explained = self._explained or finished.added + finished.subtracted > 0
             if finished.text and finished.finish_reason is FinishReason.CANCELLED:
                 self.note("Stopped; what was said stays in the conversation.")
 
@@ -122,13 +125,8 @@ class Chat:
         if limit is None or view.tokens >= limit:
             return view  # too long with everything left out: that is what decoding is going to say
         if view.left_out and view.left_out != self._left_out:
-            oldest = (
-                f"The {view.left_out} oldest exchanges are" if view.left_out > 1 else "The oldest exchange is"
-            )
-            self.note(
-                f"{oldest} left out of what the model sees, so that an answer fits into its context of "
-                f"{limit} tokens; the conversation keeps everything."
-            )
+            oldest = f"{view.left_out} oldest exchanges" if view.left_out > 1 else "oldest exchange"
+            self.note(f"The context is full: the model no longer sees the {oldest} (/save keeps all).")
         self._left_out = view.left_out
         return view
 
