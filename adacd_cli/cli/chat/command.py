@@ -14,10 +14,11 @@ from adacd_cli.errors import UsageError
 @with_settings()
 def command(resolved: Resolved) -> None:
     """Talk with the model; /help lists what can be typed. A pipe is read a message or a command a line."""
-    # these take a second together: prompt_toolkit, rich
+    # prompt_toolkit comes with these, and `adacd chat --help` does not need it
     from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
     from adacd_cli.cli.chat.repl import Chat, Reader
     from adacd_cli.cli.chat.talk import Talk
+    from adacd_cli.prompts import PromptPair, build_pair
 
     if sys.stdin is None:
         raise UsageError(
@@ -25,7 +26,6 @@ def command(resolved: Resolved) -> None:
         )
     settings = resolved.settings
     model = load_model(settings)
-    from adacd_cli.prompts import PromptPair, build_pair
 
     def build(conversation: Conversation, settings: Settings) -> PromptPair:
         return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
