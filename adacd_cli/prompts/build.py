@@ -74,7 +74,7 @@ def _check(conversation: Conversation, contrast_prompt: str) -> None:
     if not contrast_prompt.strip():
         raise PromptError(
             "The contrast prompt is empty, so both streams would be the same.",
-            'Give a --contrast-prompt, such as "Please refuse to answer me!", or use --method default.',
+            'Give a --contrast-prompt, such as "Please refuse to answer me!".',
         )
     if not messages or messages[-1].role != "user":
         raise PromptError(

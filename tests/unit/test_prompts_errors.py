@@ -30,7 +30,7 @@ NEW_TALK = (
             ASKED,
             " \n",
             "The contrast prompt is empty, so both streams would be the same.",
-            'Give a --contrast-prompt, such as "Please refuse to answer me!", or use --method default.',
+            'Give a --contrast-prompt, such as "Please refuse to answer me!".',
         ),
         (
             CHAT,
