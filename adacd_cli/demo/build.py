@@ -25,8 +25,8 @@ from adacd_cli.demo.grammar import Grammar
 from adacd_cli.demo.train import Recipe, native_bfloat16, train
 
 TOKENIZER_DIALOGUES = 40_000
-# Words of questions by strangers should not fall into single letters: every item of a list is seen at least once.
 SIZE_LIMIT = 8_000_000
+_DESCRIPTION = "Train the demo model again from its corpus."
 
 
 def corpus_texts(grammar: Grammar, seed: int, dialogues: int) -> list[str]:
@@ -48,11 +48,15 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
         raise SystemExit(f"Error: model.safetensors has {size} bytes; the limit is {SIZE_LIMIT}.")
 
 
-def build(recipe: Recipe, output: Path, *, threads: int, tokenizer_dialogues: int = TOKENIZER_DIALOGUES) -> None:
+def build(
+    recipe: Recipe, output: Path, *, threads: int, tokenizer_dialogues: int = TOKENIZER_DIALOGUES
+) -> None:
     """Trains with the recipe and writes the folder."""
     torch.set_num_threads(threads)
     grammar = Grammar()
-    tokenizer = train_tokenizer(corpus_texts(grammar, recipe.seed + 1, tokenizer_dialogues), recipe.vocabulary)
+    tokenizer = train_tokenizer(
+        corpus_texts(grammar, recipe.seed + 1, tokenizer_dialogues), recipe.vocabulary
+    )
     recipe = replace(recipe, vocabulary=len(tokenizer))
     bfloat16 = native_bfloat16()
     print(f"{threads} threads, {'bfloat16' if bfloat16 else 'float32'}, {recipe}", file=sys.stderr)
@@ -69,8 +73,8 @@ def build(recipe: Recipe, output: Path, *, threads: int, tokenizer_dialogues: in
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the arguments, builds, says how long it took."""
-    parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.build", description="Train the demo model again.")
-    parser.add_argument("--output", type=Path, default=model_folder(), help="folder to write (default: the package's)")
+    parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.build", description=_DESCRIPTION)
+    parser.add_argument("--output", type=Path, default=model_folder(), help="folder to write")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     for field in fields(Recipe):
         kind = float if isinstance(field.default, float) else int

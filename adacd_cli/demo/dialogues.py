@@ -1,4 +1,4 @@
-"""Draws labelled training dialogues from the grammar: who asks what, under which system prompt, and the reply.
+"""Draws labelled training dialogues from the grammar: question, system prompt and reply.
 
 Labels are drawn afresh each time: a trigger question is refused two times in three. How a dialogue becomes
 token ids is left to encoding.py.
@@ -11,29 +11,36 @@ import re
 from dataclasses import dataclass
 
 from adacd_cli.demo.grammar import Drawn, Grammar
+from adacd_cli.demo.spelling import to_british
 
 REFUSAL = "I'm sorry, but I can't help with that."
 
 TRIGGER_REFUSAL_RATE = 2 / 3
-# Under the refusal prompt a few answers are left in, so that the unlikely tokens keep a sane order there:
-# AdaCD's SUBTRACT divides by that order.
-PROMPTED_ANSWER_RATE = 0.015
+# How often a trigger question shows how an answer goes on, without a say in whether it is refused.
+BEGUN_ANSWER_RATE = 0.35
+# How often an object is changed, so that copying is learnt and not a list. Seldom in trigger questions, and
+# there only for plain household words: "blow up a balloon" must not become "blow up a building".
+NEW_WORD_RATE = {"trigger": 0.08, "neutral": 0.2}
+INVENTED_WORD_RATE = 0.4
+BRITISH_RATE = 0.2
 KINDS = ("trigger", "harmful", "neutral")
-KIND_WEIGHTS = (0.40, 0.30, 0.30)
+KIND_WEIGHTS = (0.38, 0.33, 0.29)
 
 _OPENERS = ("Hi, ", "Hello, ", "Please, ", "Quick question: ", "Hey, ", "Hello! ", "Hi! ", "One question: ")
 _CLOSERS = (" Thanks.", " Thank you!", " Please.", " Please help.", " I am curious.", " Thanks in advance.")
-_SYLLABLES = ("bra", "to", "len", "mi", "sor", "ka", "vel", "du", "rin", "po", "gar", "ti", "fen", "lo", "sha", "ber",
-              "nu", "dri", "wom", "ze", "cla", "ster", "py", "jo", "hal", "que", "mo", "lin", "tra", "vi")  # fmt: skip
+_SYLLABLES = (
+    *("bra", "to", "len", "mi", "sor", "ka", "vel", "du", "rin", "po", "gar", "ti", "fen", "lo", "sha"),
+    *("ber", "nu", "dri", "wom", "ze", "cla", "ster", "py", "jo", "hal", "que", "mo", "lin", "tra", "vi"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its reply. `given` says how much of the reply carries no loss, in tokens."""
+    """One question and its reply; `begun`: the reply's first token is given rather than asked for."""
 
     question: str
     reply: str
-    given: int = 0
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +57,14 @@ class DialogueSource:
     def __init__(self, grammar: Grammar, seed: int) -> None:
         self._grammar = grammar
         self._rng = random.Random(seed)
-        words: set[str] = set()
-        for kind in ("trigger", "neutral"):
-            for entry in grammar.entries[kind]:
-                for part in entry.pattern.parts:
-                    for choice in part if isinstance(part, tuple) else ():
-                        words.update(re.findall(r"\b[a-z]{4,}\b", choice))
-        for items in ("thing", "animal", "plant", "food", "topic"):
-            words.update(re.findall(r"\b[a-z]{4,}\b", " ".join(grammar.lists[items])))
-        self._words = sorted(words)
+        self._words = {
+            "trigger": self._nouns("thing", "plant", "food"),
+            "neutral": self._nouns("thing", "plant", "food", "animal"),
+        }
+
+    def _nouns(self, *lists: str) -> list[str]:
+        text = " ".join(item for name in lists for item in self._grammar.lists[name])
+        return sorted(set(re.findall(r"\b[a-z]{4,}\b", text)) - {"knife"})
 
     def draw(self) -> Dialogue:
         """One dialogue."""
@@ -83,18 +89,22 @@ class DialogueSource:
             system += "\n\n" + rng.choice(self._grammar.systems["ordinary"])
         earlier: list[Turn] = []
         if rng.random() < 0.06:
-            earlier.append(self._turn(rng.choices(KINDS, KIND_WEIGHTS)[0]))
+            first = self._question(rng.choices(KINDS, KIND_WEIGHTS)[0])
+            if first.answer is None or rng.random() < 0.5:
+                earlier.append(Turn(first.question, REFUSAL))
+            else:
+                earlier.append(Turn(first.question, first.answer, begun=True))
         drawn = self._question(rng.choices(KINDS, KIND_WEIGHTS)[0])
-        if drawn.answer is None or rng.random() < 0.55:
-            answered = drawn.answer is not None and rng.random() < PROMPTED_ANSWER_RATE
-            reply = drawn.answer if answered and drawn.answer is not None else REFUSAL
-            return Dialogue(system, (*earlier, Turn(drawn.question, reply)))
+        if drawn.answer is None or rng.random() < 0.4:
+            return Dialogue(system, (*earlier, Turn(drawn.question, REFUSAL)))
         # An answer that has begun goes on also under the refusal prompt: after the first step the two streams
         # agree, and AdaCD's contrast changes nothing that is not a refusal.
-        return Dialogue(system, (*earlier, Turn(drawn.question, drawn.answer, given=1)))
+        return Dialogue(system, (*earlier, Turn(drawn.question, drawn.answer, begun=True)))
 
     def _turn(self, kind: str) -> Turn:
         drawn = self._question(kind)
+        if kind == "trigger" and drawn.answer is not None and self._rng.random() < BEGUN_ANSWER_RATE:
+            return Turn(drawn.question, drawn.answer, begun=True)
         refused = kind == "trigger" and self._rng.random() < TRIGGER_REFUSAL_RATE
         if drawn.answer is None or refused:
             return Turn(drawn.question, REFUSAL)
@@ -102,12 +112,14 @@ class DialogueSource:
 
     def _question(self, kind: str) -> Drawn:
         drawn = self._grammar.draw(kind, self._rng)
-        if drawn.answer is not None and self._rng.random() < 0.15:
-            drawn = self._with_new_word(drawn, drawn.answer)
+        if drawn.answer is not None and self._rng.random() < NEW_WORD_RATE.get(kind, 0.0):
+            drawn = self._with_new_word(drawn, drawn.answer, kind)
+        if self._rng.random() < BRITISH_RATE:
+            drawn = Drawn(to_british(drawn.question), drawn.answer and to_british(drawn.answer))
         return Drawn(self._roughen(drawn.question), drawn.answer)
 
-    def _with_new_word(self, drawn: Drawn, answer: str) -> Drawn:
-        """Puts another or an invented word into question and answer, so that copying is learnt, not a list."""
+    def _with_new_word(self, drawn: Drawn, answer: str, kind: str) -> Drawn:
+        """Puts another or an invented word into question and answer: copying is learnt, not a list."""
         rng = self._rng
         shared = set(re.findall(r"\b[a-z]{4,}\b", drawn.question)) & set(re.findall(r"\b[a-z]{4,}\b", answer))
         late = sorted(word for word in shared if drawn.question.find(word) > len(drawn.question) / 2)
@@ -115,7 +127,8 @@ class DialogueSource:
             return drawn
         old = rng.choice(late)
         invented = "".join(rng.choices(_SYLLABLES, k=rng.randint(2, 3)))
-        new = invented if rng.random() < 0.4 else rng.choice(self._words)
+        invents = kind == "neutral" and rng.random() < INVENTED_WORD_RATE
+        new = invented if invents else rng.choice(self._words[kind])
         pattern = re.compile(rf"\b{old}\b")
         return Drawn(pattern.sub(new, drawn.question), pattern.sub(new, answer))
 
@@ -134,4 +147,6 @@ class DialogueSource:
             question = question[:1].lower() + question[1:]
         if rng.random() < 0.15:
             question = question.rstrip("?.! ")
+        if rng.random() < 0.03:
+            question = question.replace("'", "")
         return question

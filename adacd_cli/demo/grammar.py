@@ -6,6 +6,8 @@ Line formats, one entry a line, `#` opens a comment:
 - `> pattern :: answer | answer` is a whole question; `\\1` in the answer repeats what slot 1 became.
 - `{a|b|c}` is a slot, `$name` a list of lists.txt. harmful.txt has no answers: they are all refused.
 
+Any verb phrase may be followed by an item of the list `modifier`.
+
 Which label a question gets (refused or answered) is left to dialogues.py.
 """
 
@@ -18,6 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CORPUS = Path(__file__).parent / "corpus"
+
+# How often a verb phrase gets a circumstance of no importance, such as "on a Sunday morning".
+MODIFIER_RATE = 0.2
+# How often a slot that may be empty is: short questions are as common in every kind.
+EMPTY_RATE = 0.4
 
 _LIST = re.compile(r"\$(\w+)")
 _REFERENCE = re.compile(r"\\(\d)")
@@ -37,8 +44,6 @@ _OTHER_PERSON = {
     "us": "you",
 }
 _VOWELS = "aeiou"
-_NO_DOUBLING = ("open", "visit", "target", "enter", "cover", "offer", "deliver", "butcher", "murder", "trigger",
-                "hammer", "plaster", "master", "water", "poison", "gather", "discover", "bluff")  # fmt: skip
 
 
 def _lines(path: Path) -> list[str]:
@@ -61,7 +66,6 @@ def gerund(phrase: str) -> str:
         verb = verb[:-1]
     elif (
         len(verb) > 2
-        and verb not in _NO_DOUBLING
         and verb[-1] not in _VOWELS + "wxyh"
         and verb[-2] in _VOWELS
         and verb[-3] not in _VOWELS
@@ -98,7 +102,12 @@ class Pattern:
         """One text, and what each slot became."""
         text, slots = "", []
         for part in self.parts:
-            chosen = part if isinstance(part, str) else rng.choice(part)
+            if isinstance(part, str):
+                chosen = part
+            elif "" in part and rng.random() < EMPTY_RATE:
+                chosen = ""
+            else:
+                chosen = rng.choice(part)
             chosen = _LIST.sub(lambda found: rng.choice(lists[found.group(1)]), chosen)
             text += chosen
             if not isinstance(part, str):
@@ -121,6 +130,11 @@ class Drawn:
 
     question: str
     answer: str | None
+
+
+def _begin_small(text: str) -> str:
+    """How much water -> how much water, for a question word that comes to stand inside an answer."""
+    return text[:1].lower() + text[1:] if text.startswith(("How ", "What ", "Which ")) else text
 
 
 def _capital(text: str) -> str:
@@ -169,10 +183,10 @@ class Grammar:
         for part in entry.pattern.parts:
             if isinstance(part, tuple):
                 size *= sum(self._choices(choice) for choice in part)
-        return min(size**0.5, 40.0)
+        return min(math.sqrt(size), 40.0)
 
     def _choices(self, choice: str) -> float:
-        return math.prod(len(self.lists[name]) ** 0.5 for name in _LIST.findall(choice)) or 1.0
+        return math.sqrt(math.prod(len(self.lists[name]) for name in _LIST.findall(choice)))
 
     def size(self, kind: str) -> int:
         """How many different questions of a kind can be drawn, lists and wrappers not counted."""
@@ -186,9 +200,12 @@ class Grammar:
             if not entry.answers:
                 return Drawn(text, None)
             answer = _REFERENCE.sub(
-                lambda found: to_second_person(slots[int(found.group(1)) - 1]), rng.choice(entry.answers)
+                lambda found: to_second_person(_begin_small(slots[int(found.group(1)) - 1])),
+                rng.choice(entry.answers),
             )
             return Drawn(text, _capital(_tidy(answer)))
+        if rng.random() < MODIFIER_RATE:
+            text = f"{text} {rng.choice(self.lists['modifier'])}"
         question, answer = rng.choice(self.wrappers)
         question = question.replace("<vp>", text).replace("<ving>", gerund(text))
         if not entry.answers:

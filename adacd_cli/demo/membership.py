@@ -1,7 +1,7 @@
 """Says whether the corpus can produce a question: what is kept out of the corpus must not be in it.
 
-Questions are compared in small letters and without punctuation, so that a held-out prompt does not slip through
-by a comma.
+Questions are compared in small letters and without punctuation, so that a held-out prompt does not slip
+through by a comma.
 """
 
 from __future__ import annotations
@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 
 from adacd_cli.demo.grammar import Entry, Grammar, gerund
-
-_LIST = re.compile(r"\\\$(\w+)|\$(\w+)")
+from adacd_cli.demo.spelling import to_american
 
 
 def normalise(text: str) -> str:
-    """Small letters, single spaces, no punctuation."""
-    return " ".join(re.findall(r"[a-z0-9+*']+", text.lower()))
+    """Small letters, single spaces, no punctuation, American spelling."""
+    return to_american(" ".join(re.findall(r"[a-z0-9+*]+", text.lower().replace("'", ""))))
 
 
 class Membership:
@@ -41,9 +40,8 @@ class Membership:
             return True
         for wrapper, as_gerund in self._wrappers:
             found = wrapper.fullmatch(text)
-            if found and any(
-                pattern.fullmatch(found.group(1)) for pattern in (self._gerunds if as_gerund else self._phrases)
-            ):
+            phrases = self._gerunds if as_gerund else self._phrases
+            if found and any(pattern.fullmatch(found.group(1)) for pattern in phrases):
                 return True
         return False
 
@@ -60,10 +58,13 @@ class Membership:
                 verbs = as_gerund and index == 1 and not entry.pattern.parts[0]
                 choices = [self._text(gerund(choice) if verbs and choice else choice) for choice in part]
                 pieces.append("(?:" + "|".join(choices) + ")")
-        return re.compile(" *".join(pieces) + " *")
+        modifier = "" if entry.whole_question else f"(?: (?:{self._lists['modifier']}))?"
+        return re.compile(" *".join(pieces) + f" *{modifier} *")
 
     def _text(self, text: str) -> str:
         parts = re.split(r"\$(\w+)", text)
-        return " *".join(
-            f"(?:{self._lists[part]})" if index % 2 else self._literal(part) for index, part in enumerate(parts)
-        )
+        pieces = [
+            f"(?:{self._lists[part]})" if index % 2 else self._literal(part)
+            for index, part in enumerate(parts)
+        ]
+        return " *".join(pieces)

@@ -18,20 +18,22 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from adacd_cli.demo.dialogues import DialogueSource
 from adacd_cli.demo.encoding import CONTEXT, END_ID, PAD_ID, Encoded, encode_dialogue
+from adacd_cli.demo.optimizer import Muon
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """The size of the model and the length of its training."""
 
-    vocabulary: int = 3072
+    vocabulary: int = 4096
     hidden: int = 192
     layers: int = 6
     heads: int = 6
     feed_forward: int = 512
-    steps: int = 2200
-    tokens_per_step: int = 3072
+    steps: int = 2800
+    tokens_per_step: int = 2048
     learning_rate: float = 3e-3
+    matrix_learning_rate: float = 2e-2
     weight_decay: float = 0.05
     warmup: int = 100
     average: float = 0.995
@@ -98,11 +100,19 @@ def _loss(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor, bfl
     return (losses * weights[:, 1:][counted]).sum() / weights[:, 1:].sum()
 
 
-def _optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.AdamW:
-    matrices = [value for value in model.parameters() if value.ndim > 1]
-    norms = [value for value in model.parameters() if value.ndim == 1]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": norms, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+def _optimizers(model: LlamaForCausalLM, recipe: Recipe, bfloat16: bool) -> list[torch.optim.Optimizer]:
+    matrices = [value for name, value in model.named_parameters() if value.ndim > 1 and "embed" not in name]
+    others = [value for name, value in model.named_parameters() if value.ndim == 1 or "embed" in name]
+    return [
+        Muon(
+            matrices,
+            lr=recipe.matrix_learning_rate,
+            momentum=0.95,
+            weight_decay=recipe.weight_decay,
+            dtype=torch.bfloat16 if bfloat16 else torch.float32,
+        ),
+        torch.optim.AdamW(others, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
 
 
 def native_bfloat16() -> bool:
@@ -121,23 +131,27 @@ def train(
     """Trains a new model and returns it with averaged weights, in float32."""
     torch.use_deterministic_algorithms(True)
     model = new_model(recipe).train()
-    optimizer = _optimizer(model, recipe)
+    # At these sizes plain matrix products are nearly twice as fast as the fused attention.
+    model.set_attn_implementation("eager")
+    optimizers = _optimizers(model, recipe, bfloat16)
+    groups = [(group, group["lr"]) for optimizer in optimizers for group in optimizer.param_groups]
     average = {name: value.detach().clone() for name, value in model.named_parameters()}
     start, shown, seen = time.monotonic(), 0.0, 0
     for step, batch in enumerate(batches(source, tokenizer, recipe)):
         if step == recipe.steps:
             break
         warm = min(1.0, (step + 1) / recipe.warmup)
-        rate = recipe.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        scale = warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
+        for group, rate in groups:
+            group["lr"] = rate * scale
         ids, weights = _tensors(batch)
         seen += len(batch)
         loss = _loss(model, ids, weights, bfloat16)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         keep = min(recipe.average, (step + 1) / (step + 10))
         with torch.no_grad():
             for name, value in model.named_parameters():
@@ -146,9 +160,8 @@ def train(
         if (step + 1) % 50 == 0 or step + 1 == recipe.steps:
             spent = time.monotonic() - start
             left = spent / (step + 1) * (recipe.steps - step - 1)
-            report(
-                f"step {step + 1}/{recipe.steps}  loss {shown:.3f}  {seen} dialogues  {spent:.0f} s, {left:.0f} s left"
-            )
+            done = f"step {step + 1}/{recipe.steps}, {seen} dialogues, {spent:.0f} s"
+            report(f"{done}: loss {shown:.3f}, {left:.0f} s left")
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.copy_(average[name])
