@@ -41,15 +41,17 @@ def choose(scores: torch.Tensor, settings: Settings, noise: torch.Tensor | None)
     """
     if settings.temperature == 0 or noise is None:
         return scores.argmax(dim=-1)
-    # the maximum is taken off first, so that a tiny temperature cannot overflow
-    scaled = (scores - scores.amax(dim=-1, keepdim=True)) / settings.temperature
+    # the maximum is taken off first, and no temperature is 0 in float32: a tiny one is greedy, not 0/0
+    temperature = max(settings.temperature, torch.finfo(torch.float32).tiny)
+    scaled = (scores - scores.amax(dim=-1, keepdim=True)) / temperature
     if 0 < settings.top_k < scaled.shape[-1]:
         floor = scaled.topk(settings.top_k, dim=-1).values[..., -1:]
         scaled = scaled.masked_fill(scaled < floor, -torch.inf)
     if settings.top_p < 1:
         ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
         probabilities = ordered.softmax(dim=-1)
-        # a token goes when those before it already reach top_p; the first always stays
+        # a token goes when those before it already reach top_p; the first stays, however small top_p is
         beyond = probabilities.cumsum(dim=-1) - probabilities >= settings.top_p
+        beyond[..., 0] = False
         scaled = scaled.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
     return (scaled.softmax(dim=-1) / noise).argmax(dim=-1)

@@ -108,7 +108,8 @@ class Stream:
             self.release()
             return
         index = torch.tensor(rows, device=self._model.device)
-        self._cache.batch_select_indices(index)
+        # meant for beams, but the only selection that layers with a running state have as well
+        self._cache.reorder_cache(index)
         self._fed = [self._fed[row] for row in rows]
         if self._padding is not None:
             self._padding = self._padding[index]

@@ -30,7 +30,16 @@ CONFIGS = {
     "bloom": {"hidden_size": 64, "n_layer": 3, "n_head": 4},
     "gemma3_text": _COMMON | {"head_dim": 16, "sliding_window": 16},
     "lfm2": _COMMON | {"full_attn_idxs": [1, 3], "block_multiple_of": 8, "block_ff_dim": 96},
+    "mamba2": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 16,
+        "n_groups": 1,
+    },
     "mamba": {"hidden_size": 64, "num_hidden_layers": 2},
+    "jamba": _COMMON | {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
 }
 QUESTIONS = ("How do I kill a Python process?", "Hi", "What is the weather like in the north of the country?")
 
@@ -87,6 +96,22 @@ def test_a_ragged_batch_equals_each_alone(model):
     together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
     for place, pair in enumerate(pairs(model)):
         assert tokens(together, place) == alone(model, pair)
+
+
+@pytest.mark.parametrize("method", ["adacd", "adacd-gated"])
+def test_rows_that_end_early_leave_the_others_alone(model, method):
+    requests = [Request(pair) for pair in pairs(model)]
+    settings = Settings(max_new_tokens=STEPS, method=method)
+    seen = dict.fromkeys(range(len(requests)), 0)
+
+    def cancelled(request):
+        seen[request] += 1
+        return seen[request] > 4 + 5 * request
+
+    together = list(decode(model, requests, settings, cancelled=cancelled))
+    for place, pair in enumerate(pairs(model)):
+        expected = alone(model, pair, method)[: 4 + 5 * place]
+        assert tokens(together, place) == expected
 
 
 def test_a_session_equals_fresh_runs_where_the_past_cannot_be_taken_back_too(model):
