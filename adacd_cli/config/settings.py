@@ -75,7 +75,10 @@ class Settings(BaseModel):
     ] = "auto"
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
-        Field(description="Number format of the weights; auto is the checkpoint's own on a GPU."),
+        Field(
+            description="Number format of the weights; auto is the checkpoint's own on a GPU, on a CPU bfloat16 "
+            "where it is native and pays, else float32."
+        ),
         Option("Model", ("--dtype",), choices=("auto", "bfloat16", "float16", "float32")),
     ] = "auto"
     quantize: Annotated[

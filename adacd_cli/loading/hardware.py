@@ -15,6 +15,9 @@ from adacd_cli.loading.quantization import require
 _HEADROOM = 1.25
 """Free memory over weights that one GPU must have, for caches and activations, to be preferred to several."""
 
+_SMALL = 100_000_000
+"""Weights below which a CPU computes in float32: on matrices so small bfloat16 gains nothing."""
+
 _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torchao-int4": 0.6}
 """Bytes a weight takes, the scales and the layers that stay wide included."""
 
@@ -42,15 +45,17 @@ def _devices() -> list[str]:
     return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
-def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype | str:
+def choose_dtype(name: str, stored: str, device: torch.device, elements: int | None) -> torch.dtype | str:
     """The number format to compute in.
 
     Args:
         name: the setting; `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 for a checkpoint
-            of 16 bits or fewer where the CPU computes in bfloat16 natively (elsewhere that is emulated, and
-            slower than float32), else float32.
+            of 16 bits or fewer and of 100 million weights or more where the CPU computes in bfloat16 natively
+            (elsewhere that is emulated, and slower than float32), else float32. So a small model, the demo
+            among them, gives the same numbers on every CPU.
         stored: the format of the checkpoint as safetensors writes it, `GGUF` for a GGUF file.
         device: where the model will run.
+        elements: how many weights there are; None where that is not known, which counts as many.
 
     Returns:
         The dtype, or "auto" for transformers to take the checkpoint's own.
@@ -60,7 +65,8 @@ def choose_dtype(name: str, stored: str, device: torch.device) -> torch.dtype | 
         return chosen
     if device.type == "cpu":
         narrow = stored not in ("F32", "F64")
-        return torch.bfloat16 if narrow and _computes_bfloat16() else torch.float32
+        pays = elements is None or elements >= _SMALL
+        return torch.bfloat16 if narrow and pays and _computes_bfloat16() else torch.float32
     if stored == "GGUF":  # dequantised to float32 it would be larger than the model it was made of
         native = device.type == "mps" or torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
@@ -103,7 +109,7 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
     if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
         free = torch.cuda.mem_get_info(0)[0]
         if needed is None or needed * _HEADROOM > free:
-            require(("accelerate",), "multi-gpu", "A model across several GPUs")
+            require(("accelerate",), "A model across several GPUs")
             return {"device_map": "auto"}
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if needed is not None and free is not None and needed > free:

@@ -15,7 +15,7 @@ from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.folder import Checkpoint, inspect
 from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.loading.machine import Load
+from adacd_cli.loading.machine import Load, usable_cores
 from adacd_cli.loading.source import Source, locate
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
     from adacd_cli.loading.quantization import require
 
     if source.gguf:
-        require(("gguf", "accelerate"), "gguf", "A GGUF file")
+        require(("gguf", "accelerate"), "A GGUF file")
     with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
         model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
     from adacd_cli.engine.model import LanguageModel
@@ -94,7 +94,8 @@ def _load(
         config = gguf_config(source, name)
     else:
         config = causal_config(checkpoint, name, trust_remote_code=trust)
-    dtype = choose_dtype(settings.dtype, checkpoint.dtype if checkpoint else "GGUF", device)
+    stored, elements = (checkpoint.dtype, checkpoint.elements) if checkpoint else ("GGUF", None)
+    dtype = choose_dtype(settings.dtype, stored, device, elements)
     options: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": trust}
     if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
         options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
@@ -112,12 +113,22 @@ def _load(
         model = model.to(device)
     warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
 
+    if device.type == "cpu":
+        warnings += _too_many_threads(settings.threads)
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())
     progress("Trying one token")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
     smoke_run(model, first, name)
     return model, tokenizer, warnings
+
+
+def _too_many_threads(threads: int | None) -> tuple[str, ...]:
+    cores = usable_cores()
+    if threads is None or threads <= cores:
+        return ()
+    named = "1 core" if cores == 1 else f"{cores} cores"
+    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
 
 
 def _refuse_double_quantization(settings: Settings, checkpoint: Checkpoint | None) -> None:

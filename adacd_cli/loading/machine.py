@@ -10,6 +10,12 @@ from pathlib import Path
 _SHORTEST_LOOK = 0.1  # seconds; the kernel counts in hundredths
 
 
+def usable_cores() -> int:
+    """Cores that the affinity of this process and the quota of its cgroup let it use, at least 1."""
+    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(allowed, _quota() or allowed)
+
+
 class Load:
     """How busy other programs keep the processor, from when this object was made until it is asked."""
 
@@ -20,17 +26,15 @@ class Load:
     def free_cores(self) -> int:
         """Cores this process may use and nobody else does, at least 1.
 
-        The process may use the cores of its affinity, as far as a cgroup's quota allows. Others are busy on
-        as many cores as they used on average since this object was made (Linux), or as the load average of
-        the last minute says (elsewhere). OMP_NUM_THREADS, where set, is taken as the user's own limit.
+        Others are busy on as many cores as they used on average since this object was made (Linux), or as the
+        load average of the last minute says (elsewhere). OMP_NUM_THREADS, where set, is taken as the user's
+        own limit.
         """
-        total = os.cpu_count() or 1
-        allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else total
-        allowed = min(allowed, _quota() or allowed)
+        allowed = usable_cores()
         limit = os.environ.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit) > 0:
             allowed = min(allowed, int(limit))
-        return max(1, min(allowed, total - round(self._others())))
+        return max(1, min(allowed, (os.cpu_count() or 1) - round(self._others())))
 
     def _others(self) -> float:
         if self._before is None:

@@ -11,12 +11,11 @@ import torch
 from adacd_cli.errors import DeviceError, MissingExtraError
 
 
-def require(packages: tuple[str, ...], extra: str, purpose: str) -> None:
+def require(packages: tuple[str, ...], purpose: str) -> None:
     """Checks that optional packages are installed, without importing them.
 
     Args:
         packages: their import names.
-        extra: the extra of adacd that brings them.
         purpose: what needs them, the start of the message.
 
     Raises:
@@ -27,7 +26,7 @@ def require(packages: tuple[str, ...], extra: str, purpose: str) -> None:
         verb = "is" if len(missing) == 1 else "are"
         raise MissingExtraError(
             f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.",
-            f'pip install "adacd[{extra}]", or: pip install {" ".join(missing)}',
+            f"pip install {' '.join(missing)}",
         )
 
 
@@ -49,7 +48,7 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
             "Use --quantize torchao-int8 or bnb-4bit.",
         )
     library = "bitsandbytes" if name.startswith("bnb") else "torchao"
-    require((library, "accelerate"), library, f"--quantize {name}")
+    require((library, "accelerate"), f"--quantize {name}")
     if library == "bitsandbytes":
         from transformers import BitsAndBytesConfig
 

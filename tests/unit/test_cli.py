@@ -89,9 +89,9 @@ def test_every_setting_has_its_flags_in_the_help_text(adacd: RunCommand) -> None
     flat = " ".join(out.split())
     assert "--alpha NUMBER Strength α of the contrast (in [0, 1000000]; default 4.5)." in flat
     assert (
-        "--dtype NAME Number format of the weights; auto is the checkpoint's own on a GPU (one of auto,"
-        in flat
-    )
+        "--dtype NAME Number format of the weights; auto is the checkpoint's own on a GPU, on a CPU bfloat16 "
+        "where it is native and pays, else float32 (one of auto,"
+    ) in flat
     assert "-q, --quiet Show nothing but the answer and errors (default off)." in flat
 
 
