@@ -68,6 +68,8 @@ def inspect(folder: Path, name: str) -> Checkpoint:
     if "adapter_config.json" in names or "config.json" not in names:
         raise _no_model(folder, name)
     config = _read_json(folder / "config.json", name)
+    if "generation_config.json" in names:  # transformers would pass over a broken one, and over its end ids
+        _read_json(folder / "generation_config.json", name)
     counts: Counter[str] = Counter()
     stored = 0
     for file in _weight_files(folder, name):

@@ -62,7 +62,7 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool)
         raise ModelError(
             f"config.json of {name} cannot be used: {_reason(error)}.", "Download or save the model again."
         ) from error
-    _refuse_other_kinds(config, checkpoint, name)
+    _refuse_other_kinds(config, checkpoint, name, trust_remote_code=trust_remote_code)
     return config
 
 
@@ -88,14 +88,18 @@ def _reason(error: Exception) -> str:
     return last.strip().removeprefix("ValueError: ").rstrip(".")
 
 
-def _refuse_other_kinds(config: Any, checkpoint: Checkpoint, name: str) -> None:
+def _refuse_other_kinds(config: Any, checkpoint: Checkpoint, name: str, *, trust_remote_code: bool) -> None:
     architectures = getattr(config, "architectures", None) or []
     architecture = str(architectures[0]) if architectures else config.model_type
     folder = checkpoint.folder
+    # The code that comes with a model says itself which class generates, whatever `architectures` is called.
+    own_causal = trust_remote_code and "AutoModelForCausalLM" in (checkpoint.config.get("auto_map") or {})
     if getattr(config, "is_encoder_decoder", False):
         kind = "an encoder-decoder model"
     elif (folder / "modules.json").exists() and (folder / "config_sentence_transformers.json").exists():
         kind = "a sentence-embedding model"
+    elif own_causal:
+        return
     elif architectures and not _generates(architecture, config):
         kind = _kind_of(architecture, config)
     elif not architectures and not _has_causal_class(config):

@@ -1,7 +1,7 @@
 """How loading tells where it is: short lines to a function, never bars or log lines on the terminal.
 
-`quiet` silences the libraries below for as long as it lasts and keeps their warnings; `bar_class` is a tqdm
-whose display is a line to the progress function.
+`quiet` silences the libraries below for as long as it lasts and keeps their warnings; transformers stays silent
+after it. `bar_class` is a tqdm whose display is a line to the progress function.
 """
 
 from __future__ import annotations
@@ -76,12 +76,16 @@ def muted(*names: str, handler: logging.Handler | None = None) -> Iterator[None]
 
 @contextmanager
 def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
-    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to."""
+    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to.
+
+    What transformers logs later, while decoding, shows only if it is an error.
+    """
     from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as transformers_logging
 
     bar = bar_class(progress, "Loading weights")
     kept = _Kept()
+    transformers_logging.set_verbosity_warning()
     hook = transformers_logging.set_tqdm_hook(lambda factory, args, keywords: bar(*args, **keywords))
     gguf_bar, gguf.tqdm = gguf.tqdm, bar  # this module takes tqdm directly, past the hook
     try:
@@ -89,5 +93,6 @@ def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
             warnings.simplefilter("ignore")
             yield kept.lines
     finally:
+        transformers_logging.set_verbosity_error()
         transformers_logging.set_tqdm_hook(hook)
         gguf.tqdm = gguf_bar

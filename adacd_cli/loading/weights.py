@@ -84,7 +84,10 @@ def smoke_run(model: Any, token_id: int, name: str) -> None:
             raise _translated(error, name, hint) from error
         raise ModelError(f"{name} does not run in {place}: {_reason(error)}.", hint) from error
     if not finite:
-        raise ModelError(f"{name} gives NaN or infinite logits in {place}.", hint)
+        damaged = "The checkpoint is probably damaged: download or save the model again."
+        if model.dtype != torch.float32:
+            damaged = "Try --dtype float32; if it stays so, the checkpoint is damaged."
+        raise ModelError(f"{name} gives NaN or infinite logits in {place}.", damaged)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
