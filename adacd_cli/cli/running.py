@@ -62,6 +62,7 @@ def make_pair(model: LanguageModel, question: str, settings: Settings) -> Prompt
 
     Raises:
         PromptError: no pair can be made of it.
+        ModelError: the model's chat template is broken.
     """
     from adacd_cli.conversation import Conversation
     from adacd_cli.prompts import build_pair

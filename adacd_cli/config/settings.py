@@ -76,8 +76,8 @@ class Settings(BaseModel):
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
         Field(
-            description="Number format of the weights; auto is the checkpoint's own on a GPU, on a CPU bfloat16 "
-            "where it is native and pays, else float32."
+            description="Number format of the weights; auto is the checkpoint's own on a GPU, on a CPU "
+            "bfloat16 where it is native and pays, else float32."
         ),
         Option("Model", ("--dtype",), choices=("auto", "bfloat16", "float16", "float32")),
     ] = "auto"

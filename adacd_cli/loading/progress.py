@@ -1,7 +1,7 @@
 """How loading tells where it is: short lines to a function, never bars or log lines on the terminal.
 
-`quiet` silences the libraries below for as long as it lasts and keeps their warnings; transformers stays silent
-after it. `bar_class` is a tqdm whose display is a line to the progress function.
+`quiet` silences the libraries below for as long as it lasts and keeps their warnings; transformers stays
+silent after it. `bar_class` is a tqdm whose display is a line to the progress function.
 """
 
 from __future__ import annotations

@@ -36,6 +36,7 @@ def build_pair(
 
     Raises:
         PromptError: no such pair can be made; the message says what is in the way.
+        ModelError: the model's chat template is not valid Jinja.
     """
     _check(conversation, contrast_prompt)
     source = find_template(tokenizer)

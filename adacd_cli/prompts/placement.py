@@ -52,6 +52,7 @@ def render_streams(
 
     Raises:
         PromptError: the template cannot render the two streams.
+        ModelError: the template is not valid Jinja.
     """
     dialect = _find_dialect(tokenizer, source, texts, thinking)
     try:

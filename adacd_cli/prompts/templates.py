@@ -1,7 +1,7 @@
 """A tokenizer's chat template: which one it is, how it is asked, and what it answers.
 
-A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here. What
-the rendered text must hold is for `build`.
+A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here, and a source
+that is not Jinja is the model's fault, a ModelError. What the rendered text must hold is for `build`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from adacd_cli.errors import PromptError
+from jinja2 import TemplateSyntaxError
+
+from adacd_cli.errors import ModelError, PromptError
 
 NO_THINK_FLAG = "/no_think"
 """The flag that some templates read from the messages themselves to turn thinking off."""
@@ -119,6 +121,7 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
 
     Raises:
         TemplateRefusal: the template raised.
+        ModelError: its source is not valid Jinja.
     """
     messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.content} for turn in turns]
     if dialect.parts:
@@ -134,6 +137,11 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
     except Exception as error:  # foreign code: jinja2's errors, TypeError, KeyError and whatever else
         reason = " ".join(str(error).split()).rstrip(".")
         name = type(error).__name__
+        if isinstance(error, TemplateSyntaxError):
+            raise ModelError(
+                f"The model's chat template is broken: {name}: {reason}.",
+                "Mend the chat template in the model's folder, or use another model.",
+            ) from error
         told = name == "TemplateError" and reason  # what the template itself says, by raise_exception
         raise TemplateRefusal(reason if told else f"{name}: {reason}") from error
     return str(text)

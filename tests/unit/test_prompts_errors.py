@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from adacd_cli.conversation import Conversation, Message
-from adacd_cli.errors import PromptError
+from adacd_cli.errors import ModelError, PromptError
 from adacd_cli.prompts import build_pair
 from tests.byte_tokenizer import CHAT, make_tokenizer
 
@@ -83,15 +83,6 @@ NEW_TALK = (
             NEW_TALK,
         ),
         (
-            "{% for m in messages %}",
-            ASKED,
-            CONTRAST,
-            "The chat template refuses the conversation: TemplateSyntaxError: Unexpected end of template. "
-            "Jinja was looking for the following tags: 'endfor' or 'else'. The innermost block that needs to "
-            "be closed is 'for'.",
-            NEW_TALK,
-        ),
-        (
             "Hello!",
             ASKED,
             CONTRAST,
@@ -143,6 +134,27 @@ def test_named_errors(
     with pytest.raises(PromptError) as caught:
         build_pair(make_tokenizer(template), conversation, contrast)
     assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            "{% for m in messages %}",
+            "TemplateSyntaxError: Unexpected end of template. Jinja was looking for the following tags: "
+            "'endfor' or 'else'. The innermost block that needs to be closed is 'for'",
+        ),
+        ("{{ messages | shout }}", "TemplateAssertionError: No filter named 'shout'"),
+    ],
+)
+def test_a_broken_template_is_the_models_fault(template: str, reason: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        build_pair(make_tokenizer(template), ASKED, CONTRAST)
+    assert (caught.value.message, caught.value.hint, caught.value.exit_code) == (
+        f"The model's chat template is broken: {reason}.",
+        "Mend the chat template in the model's folder, or use another model.",
+        3,
+    )
 
 
 def test_a_tokenizer_that_cannot_tell_the_streams_apart() -> None:
