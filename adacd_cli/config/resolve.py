@@ -55,7 +55,8 @@ def resolve(
         environment: variables; None is the process's own.
 
     Raises:
-        ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable.
+        ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable,
+            or a flag for the gate contradicts the method.
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
@@ -69,7 +70,20 @@ def resolve(
         values[name] = _convert(SETTINGS[name], value, source.where)
         given[name] = value
         sources[name] = source
-    return Resolved(_settings(values, given, sources), sources)
+    settings = _settings(values, given, sources)
+    _refuse_idle_gate(settings, sources)
+    return Resolved(settings, sources)
+
+
+def _refuse_idle_gate(settings: Settings, sources: Mapping[str, Source]) -> None:
+    """A gate of the command line that the method leaves no say; one of a file is for its own methods."""
+    if sources["gate"].kind != "flag":
+        return
+    if settings.method == ("default" if settings.gate else "adacd-gated"):
+        raise ConfigurationError(
+            f"`gate` is for method adacd; the method is {settings.method} (from {sources['method'].where}).",
+            "Leave one of them out.",
+        )
 
 
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:

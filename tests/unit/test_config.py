@@ -110,6 +110,28 @@ def test_the_file_may_come_from_the_environment_and_a_flag_wins_over_it(tmp_path
     assert resolve({}, "llama3-8b", environment=environment).settings.alpha == 4.5
 
 
+def test_a_gate_flag_that_contradicts_the_method_is_refused(tmp_path: Path) -> None:
+    hint = "Leave one of them out."
+    message = "`gate` is for method adacd; the method is default (from --method)."
+    assert refusal({"gate": True, "method": "default"}) == (message, hint)
+    assert refusal({"method": "default"}, assignments=("gate=true",)) == (message, hint)
+    gated = "`gate` is for method adacd; the method is adacd-gated (from "
+    assert refusal({"gate": False, "method": "adacd-gated"}) == (f"{gated}--method).", hint)
+    config = write(tmp_path, "method: adacd-gated\n")
+    assert refusal({"gate": False}, config) == (f"{gated}{config}, line 1).", hint)
+
+
+def test_a_gate_that_contradicts_nothing_or_stands_in_a_file_is_let_be(tmp_path: Path) -> None:
+    config = write(tmp_path, "gate: true\n")
+    for flags, file, method in (
+        ({"method": "default"}, config, "default"),
+        ({"gate": True, "method": "adacd-gated"}, None, "adacd-gated"),
+        ({"gate": False, "method": "default"}, None, "default"),
+        ({"gate": False}, config, "adacd"),
+    ):
+        assert resolve(flags, file, environment={}).settings.effective_method == method
+
+
 def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
     assert resolve({}, write(tmp_path, "# nothing\n"), environment={}).settings == Settings()
 
