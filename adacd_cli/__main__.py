@@ -1,6 +1,6 @@
 """`python -m adacd_cli` is `adacd`."""
 
-from adacd_cli.cli.app import main
+from adacd_cli.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -19,6 +19,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C: 128 + SIGINT."""
+
 
 class AdacdError(Exception):
     """A failure with a name.

@@ -112,8 +112,3 @@ def adacd(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Chat with models that stop refusing harmless questions, and see why, token by token."""
-
-
-def main() -> None:
-    """The console script."""
-    app()

@@ -10,16 +10,13 @@ import sys
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
-from io import TextIOWrapper
 from typing import Any
 
 import typer
 import typer.core
 
-from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT."""
+from adacd_cli.cli.streams import prepare_streams
+from adacd_cli.errors import INTERRUPTED, AdacdError, OutOfMemoryError, OutputError, UsageError
 
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
 
@@ -34,7 +31,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
         run: the command; returns its exit code.
         debug: show the traceback of an error before its line.
     """
-    _prepare_streams()
+    prepare_streams()
     _debug.set(debug)
     try:
         code = run()
@@ -66,15 +63,6 @@ def show_error(error: BaseException) -> int:
     if named.hint:
         _show(f"Hint: {named.hint}")
     return named.exit_code
-
-
-def _prepare_streams() -> None:
-    """A closed stream becomes a silent one, and a character the terminal cannot show becomes `?`."""
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
 
 
 def _discard_stdout() -> None:

@@ -15,6 +15,7 @@ from typing import TextIO
 
 import typer
 
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import OutputError
 
 
@@ -26,11 +27,14 @@ def open_output(file: str | None) -> Iterator[TextIO]:
         file: what `--output` names; None and `-` are stdout.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or stdout is closed.
     """
     if file is None or file == "-":
+        check_stdout()
         yield sys.stdout
         return
+    if not file:
+        raise OutputError("The output file has no name.", "Name a file, or leave --output out.")
     path = Path(file).expanduser()
     if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe is written as it is
         with _open(path, file) as stream:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.cli.boundary import INTERRUPTED
+from adacd_cli.errors import INTERRUPTED
 from adacd_cli.events import Event, Started, TokenStep
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from adacd_cli import __version__
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts.pair import PromptPair
 from tests.conftest import RunCommand
@@ -338,21 +339,24 @@ def test_ctrl_c_while_decoding_keeps_the_answer_so_far(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8") == "abc\n"
 
 
-def test_ctrl_c_during_the_imports_is_quiet() -> None:
+@pytest.mark.parametrize("module", ["typer", "torch"])
+def test_ctrl_c_during_the_imports_is_quiet(module: str) -> None:
     program = """
 import os, signal, sys
+from adacd_cli.cli.start import main
+
+module = sys.argv.pop()
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
-        if name == "torch":
+        if name == module:
             os.kill(os.getpid(), signal.SIGINT)
 
 sys.meta_path.insert(0, Interrupting())
-from adacd_cli.cli.app import app
-app(["generate", "Go."])
+main()
 """
     ran = subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, "generate", "Go.", module],
         capture_output=True,
         text=True,
         timeout=60,
@@ -360,3 +364,16 @@ app(["generate", "Go."])
         stdin=subprocess.DEVNULL,
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "Interrupted.\n")
+
+
+def test_ctrl_c_after_the_end_changes_nothing() -> None:
+    program = """
+import atexit, os, signal
+from adacd_cli.cli.start import main
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+main()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "--version"], capture_output=True, text=True, timeout=60, cwd=ROOT
+    )
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, f"adacd {__version__}\n", "")

@@ -6,6 +6,7 @@ import sys
 
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import UsageError
@@ -24,6 +25,7 @@ def command(resolved: Resolved) -> None:
         raise UsageError(
             "There is no standard input to read.", "Start the chat at a terminal, or pipe messages in."
         )
+    check_stdout()
     settings = resolved.settings
     model = load_model(settings)
 

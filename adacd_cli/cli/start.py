@@ -1,0 +1,25 @@
+"""The console script, from the first instant to the last: Ctrl-C while the command's own code is still being
+imported is said in a word, and after the command has ended it is ignored.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from adacd_cli.errors import INTERRUPTED
+
+
+def main() -> None:
+    """Runs the command line and exits the process with its code."""
+    try:
+        from adacd_cli.cli.app import app  # the slow part of a start
+
+        app()
+    except KeyboardInterrupt:
+        if sys.stderr is not None:
+            print("Interrupted.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    finally:
+        # Python takes a while to take torch down, and the answer is complete.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
