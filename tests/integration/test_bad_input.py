@@ -172,6 +172,8 @@ def test_an_output_file_that_cannot_be_written_is_found_before_the_model_is_load
     ):
         message = f"The output file '{path}' could not be written: {reason}."
         refused(adacd("generate", QUESTION, "-o", str(path)), 1, message, hint)
+    message, hint = "The output file has no name.", "Name a file, or leave --output out."
+    refused(adacd("generate", QUESTION, "-o", ""), 1, message, hint)
 
 
 def test_a_prompt_longer_than_the_context(adacd: RunCommand) -> None:
@@ -225,6 +227,36 @@ def test_running_out_of_memory(adacd: RunCommand, monkeypatch: pytest.MonkeyPatc
         "Out of memory.",
         "Try a smaller --max-new-tokens or --batch-size, --dtype bfloat16 or --quantize.",
     )
+
+
+def shell(command: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a bash command in which `adacd` is this one."""
+    program = f'adacd() {{ {sys.executable} -m adacd_cli "$@"; }}; {command}'
+    ran = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["generate hi", "compare hi", "explain hi", "chat <<< hi", "generate hi -o -"]
+)
+def test_a_closed_stdout_is_named_before_the_model_is_loaded(command: str) -> None:
+    closed = "Error: Standard output is closed.\nHint: Redirect it to a file or a pipe.\n"
+    assert shell(f"adacd {command} -m no/such-model >&-") == (1, "", closed)
+
+
+def test_a_closed_stdout_is_not_needed_beside_a_file(tmp_path: Path) -> None:
+    answer = tmp_path / "answer.txt"
+    assert shell(f"adacd generate hi -q -n 0 -o {answer} >&-") == (0, "", "")
+    assert answer.read_text() == "\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_notes_that_cannot_be_written_change_nothing() -> None:
+    command = "adacd generate 'How do I kill a process?' -n 5"
+    quiet = shell(f"{command} -q")
+    assert quiet[0] == 0 and quiet[1]
+    assert shell(f"{command} --show-prompts 2>/dev/full") == quiet
+    assert shell(f"{command} --alpha -1 2>/dev/full") == (2, "", "")
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

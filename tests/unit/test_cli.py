@@ -269,8 +269,10 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert (code, out, err) == (0, "0\n", "")
 
 
-def test_a_closed_stream_is_a_silent_one() -> None:
-    assert shell("adacd config show >&-") == (0, "", "")
+def test_a_closed_stdout_is_an_error_and_a_closed_stderr_is_none() -> None:
+    closed = "Error: Standard output is closed.\nHint: Redirect it to a file or a pipe.\n"
+    assert shell("adacd config show >&-") == (1, "", closed)
+    assert shell("adacd --help >&-") == (1, "", closed)
     assert shell("adacd config show --alpha -1 2>&-") == (2, "", "")
     assert shell("adacd -V <&-") == (0, f"adacd {__version__}\n", "")
 
