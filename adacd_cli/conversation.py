@@ -85,28 +85,33 @@ class Conversation:
                 f"The conversation {path} could not be read: {error.strerror or error}.",
                 "Name a file that /save wrote.",
             ) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise UsageError(
-                f"{path} is not a saved conversation: {error}.", "Name a file that /save wrote."
-            ) from error
+        except UnicodeDecodeError as error:
+            raise _not_saved(path, "it is not UTF-8") from error
+        except json.JSONDecodeError as error:
+            place = f"line {error.lineno}, column {error.colno}"
+            raise _not_saved(path, f"it is not JSON ({place})") from error
         return cls._from_data(data, path)
 
     @classmethod
     def _from_data(cls, data: object, path: Path) -> Conversation:
         messages = data.get("messages") if isinstance(data, dict) else data
         if not isinstance(messages, list):
-            raise UsageError(f"{path} is not a saved conversation: it has no list of messages.")
+            raise _not_saved(path, "it has no list of messages")
         system: str | None = None
         turns: list[Message] = []
         for position, entry in enumerate(messages):
             role = entry.get("role") if isinstance(entry, dict) else None
             content = entry.get("content") if isinstance(entry, dict) else None
             if not isinstance(content, str):
-                raise UsageError(f"{path} is not a saved conversation: message {position} has no text.")
+                raise _not_saved(path, f"message {position} has no text")
             if role == "system" and position == 0:
                 system = content
             elif role == "user" or role == "assistant":
                 turns.append(Message(role, content))
             else:
-                raise UsageError(f"{path} is not a saved conversation: message {position} has role {role!r}.")
+                raise _not_saved(path, f"message {position} has role {role!r}")
         return cls(tuple(turns), system)
+
+
+def _not_saved(path: Path, reason: str) -> UsageError:
+    return UsageError(f"{path} is not a saved conversation: {reason}.", "Name a file that /save wrote.")

@@ -1,7 +1,7 @@
 """A tokenizer's chat template: which one it is, how it is asked, and what it answers.
 
-A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here, and a source
-that is not Jinja is the model's fault, a ModelError. What the rendered text must hold is for `build`.
+A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here, and a
+source that is not Jinja is the model's fault, a ModelError. What the rendered text must hold is for `build`.
 """
 
 from __future__ import annotations

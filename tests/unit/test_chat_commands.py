@@ -87,7 +87,7 @@ ROWS = [
         "Error: There is nothing to take back.\n",
     ),
     Row(("/undo",), err="Error: There is nothing to take back.\n"),
-    Row(("hi", "/undo"), "Hello!\n", "The last exchange is taken back.\nIt is empty.\n"),
+    Row(("hi", "/undo"), "Hello!\n", "The last exchange is taken back.\nThe conversation is empty now.\n"),
     Row(("hi", "why", "/undo"), "Hello!\nBecause.\n", "The last exchange is taken back.\n> hi\nHello!\n"),
     Row(("/retry",), err=NOT_ASKED),
     Row(("hi", "why", "/retry"), "Hello!\nBecause.\nBecause.\n", SAME),
@@ -221,6 +221,15 @@ ROWS = [
         "Not answered: hi\n",
     ),
     Row(
+        ("/load picture.png", "/load notes.txt", "/load list.json"),
+        err="Error: picture.png is not a saved conversation: it is not UTF-8.\n"
+        "Hint: Name a file that /save wrote.\n"
+        "Error: notes.txt is not a saved conversation: it is not JSON (line 2, column 1).\n"
+        "Hint: Name a file that /save wrote.\n"
+        "Error: list.json is not a saved conversation: message 0 has no text.\n"
+        "Hint: Name a file that /save wrote.\n",
+    ),
+    Row(
         ("/exot",),
         err="Error: There is no command /exot.\nHint: Did you mean /exit? //exot sends it as a message.\n",
     ),
@@ -237,6 +246,9 @@ ROWS = [
 def test_a_command_shows_and_says(row, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Conversation.ask("hi").save(tmp_path / "question.json")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n")
+    (tmp_path / "notes.txt").write_text("[\n")
+    (tmp_path / "list.json").write_text("[1]")
     it = open_chat()
     for line in row.typed:
         it.take(line)

@@ -194,7 +194,7 @@ def _ending(conversation: Conversation) -> list[str]:
     """The last exchange, to see where a conversation stands."""
     last = conversation.messages[-2:]
     return [("> " if message.role == "user" else "") + message.content for message in last] or [
-        "It is empty."
+        "The conversation is empty now."
     ]
 
 
