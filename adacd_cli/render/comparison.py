@@ -65,7 +65,9 @@ def write_comparison(
     if view.stats:
         width = max(len(trace.started.method) for trace in (first, second))
         for trace in (first, second):
-            put_prose(screen, f"{trace.started.method:<{width}}  {statistics(trace.finished)}", DIM)
+            put_prose(
+                screen, f"{trace.started.method:<{width}}  {statistics(trace.started, trace.finished)}", DIM
+            )
     return first, second
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.safe import spoken
+from adacd_cli.render.text import ended
 
 _MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
 
@@ -175,7 +176,7 @@ def _ended(trace: Trace) -> str:
         if not finished.tokens:
             return "No token was decoded: max_new_tokens is 0."
         return f"The answer was cut off at max_new_tokens, after {_count(finished.tokens)}."
-    return f"The answer ended by itself after {_count(finished.tokens)}."
+    return f"The answer {ended(trace.started)} after {_count(finished.tokens)}."
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:

@@ -39,12 +39,12 @@ def stream_answer(
     answer, notes = Screen(out, display), Screen(err, display)
     writer = _AnswerWriter(answer)
     thinking = _Thinking(notes, shown=not quiet)
+    started: Started | None = None
     finished: Finished | None = None
-    seed: int | None = None
     try:
         for event in events:
             if isinstance(event, Started):
-                seed = event.seed
+                started = event
             elif isinstance(event, TokenStep):
                 if event.thinking:
                     thinking.put(event.text)
@@ -60,17 +60,17 @@ def stream_answer(
             if answer.is_terminal:
                 writer.break_off()
         raise
-    assert finished is not None, "every request ends with Finished"
+    assert started is not None and finished is not None, "every request has Started and Finished"
     thinking.close()
     writer.close()
     if not quiet and display != "none":
         if legend and answer.styled and finished.added + finished.subtracted:
             put_legend(notes)
         if stats:
-            repeat = "" if seed is None else f" · seed {seed}"
-            notes.put_line((statistics(finished) + repeat, DIM))
+            repeat = "" if started.seed is None else f" · seed {started.seed}"
+            notes.put_line((statistics(started, finished) + repeat, DIM))
         elif finished.context_full:
-            notes.put_line((f"The answer {_ending(finished)}.", DIM))
+            notes.put_line((f"The answer {_ending(started, finished)}.", DIM))
     return finished
 
 
@@ -84,19 +84,26 @@ def put_legend(screen: Screen) -> None:
     )
 
 
-def statistics(finished: Finished) -> str:
+def statistics(started: Started, finished: Finished) -> str:
     """One line: tokens, decisions where there are any, speed, and why the answer ended."""
     parts = [f"{finished.tokens} token{'' if finished.tokens == 1 else 's'}"]
     if finished.added + finished.subtracted:
         parts += [f"{finished.added} added", f"{finished.subtracted} subtracted"]
-    return " · ".join([*parts, f"{finished.tokens_per_s:.1f} tokens/s", _ending(finished)])
+    if finished.tokens:
+        parts.append(f"{finished.tokens_per_s:.1f} tokens/s")
+    return " · ".join([*parts, _ending(started, finished)])
 
 
-def _ending(finished: Finished) -> str:
+def ended(started: Started) -> str:
+    """How an answer that was not cut off ended: with --stop it may have been one of those texts."""
+    return "ended" if started.settings.get("stop") else "ended by itself"
+
+
+def _ending(started: Started, finished: Finished) -> str:
     if finished.finish_reason is FinishReason.CANCELLED:
         return "cancelled"
     if finished.finish_reason is FinishReason.STOP:
-        return "ended by itself"
+        return ended(started)
     return "stopped at the context's end" if finished.context_full else "stopped at max_new_tokens"
 
 

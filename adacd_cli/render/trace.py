@@ -105,7 +105,7 @@ def _put_ending(screen: Screen, trace: Trace, view: View) -> None:
     for paragraph in summary(trace):
         put_prose(screen, paragraph, bullet="• ")
     if view.stats:
-        screen.put_line((statistics(trace.finished), DIM))
+        screen.put_line((statistics(trace.started, trace.finished), DIM))
 
 
 def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str = "") -> None:

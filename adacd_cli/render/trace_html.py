@@ -47,7 +47,7 @@ def page(trace: Trace, view: View) -> str:
         "thinking": _text(trace.finished.thinking),
         "thinking_hidden": "" if trace.finished.thinking else "hidden",
         "summary": "\n".join(f"<p>{_text(paragraph)}</p>" for paragraph in summary(trace)),
-        "statistics": _text(statistics(trace.finished)) if view.stats else "",
+        "statistics": _text(statistics(trace.started, trace.finished)) if view.stats else "",
         "settings": "".join(
             f"<tr><th>{_text(name)}</th><td>{_text(str(value))}</td></tr>" for name, value in _settings(trace)
         ),

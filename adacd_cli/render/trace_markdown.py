@@ -75,7 +75,7 @@ def _ending(trace: Trace, view: View) -> str:
     left_out = f"\n{hidden} tokens without a contrast have no row.\n" if hidden else ""
     thinking = f"\n## Thinking\n\n{_fenced(trace.finished.thinking)}\n" if trace.finished.thinking else ""
     paragraphs = "\n\n".join(_escaped(paragraph) for paragraph in summary(trace))
-    numbers = f"\n{_escaped(statistics(trace.finished))}\n" if view.stats else ""
+    numbers = f"\n{_escaped(statistics(trace.started, trace.finished))}\n" if view.stats else ""
     return (
         f"{left_out}{thinking}\n## Answer\n\n{_fenced(trace.finished.text)}\n\n"
         f"## What happened\n\n{paragraphs}\n{numbers}"

@@ -22,6 +22,8 @@ from tests.traces import Terminal
         ("\r\x08\x00\x7f", "␍␈␀␡"),
         ("\x9b31m\x85", "\\x9b31m\\x85"),
         ("終了 é 👍🏽", "終了 é 👍🏽"),
+        ("a\u202e\u2066\u200fb\u202a\u2069\u200e", "a\\u202e\\u2066\\u200fb\\u202a\\u2069\\u200e"),
+        ("\u200d\u202f\u2065\u206a", "\u200d\u202f\u2065\u206a"),
     ],
 )
 def test_printable_shows_controls(text, shown):
