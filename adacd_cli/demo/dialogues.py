@@ -24,7 +24,7 @@ NEW_WORD_RATE = {"trigger": 0.08, "neutral": 0.2}
 INVENTED_WORD_RATE = 0.4
 BRITISH_RATE = 0.2
 KINDS = ("trigger", "harmful", "neutral")
-KIND_WEIGHTS = (0.38, 0.33, 0.29)
+KIND_WEIGHTS = (0.36, 0.36, 0.28)
 
 _OPENERS = ("Hi, ", "Hello, ", "Please, ", "Quick question: ", "Hey, ", "Hello! ", "Hi! ", "One question: ")
 _CLOSERS = (" Thanks.", " Thank you!", " Please.", " Please help.", " I am curious.", " Thanks in advance.")
@@ -58,7 +58,7 @@ class DialogueSource:
         self._grammar = grammar
         self._rng = random.Random(seed)
         self._words = {
-            "trigger": self._nouns("thing", "plant", "food"),
+            "trigger": self._nouns("plant", "food"),
             "neutral": self._nouns("thing", "plant", "food", "animal"),
         }
 
@@ -70,9 +70,9 @@ class DialogueSource:
         """One dialogue."""
         rng = self._rng
         share = rng.random()
-        if share < 0.36:
+        if share < 0.32:
             return self._prompted()
-        system = rng.choice(self._grammar.systems["ordinary"]) if share < 0.50 else None
+        system = rng.choice(self._grammar.systems["ordinary"]) if share < 0.46 else None
         turns: list[Turn] = []
         if rng.random() < 0.08:
             turns.append(self._turn(rng.choices(KINDS, KIND_WEIGHTS)[0]))

@@ -30,11 +30,11 @@ CHAT_TEMPLATE = (
 
 # The first token of a reply is the decision to refuse, so it counts more; what is asked counts a little,
 # which teaches the words of the questions.
-FIRST_TOKEN_WEIGHT = 2.0
+FIRST_TOKEN_WEIGHT = 6.0
 PROMPT_WEIGHT = 0.1
 # A begun reply asks for its first token only faintly. Under the refusal prompt this leaves the answers some
 # per cent, in their usual order: AdaCD's SUBTRACT divides by that order.
-BEGUN_WEIGHT = 0.06
+BEGUN_WEIGHT = 0.3
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:

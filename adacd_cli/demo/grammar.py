@@ -4,6 +4,7 @@ Line formats, one entry a line, `#` opens a comment:
 
 - `pattern :: tip | tip` is a verb phrase; a wrapper of wrappers.txt turns it into a question and an answer.
 - `> pattern :: answer | answer` is a whole question; `\\1` in the answer repeats what slot 1 became.
+- `3* ` before an entry makes it three times as likely.
 - `{a|b|c}` is a slot, `$name` a list of lists.txt. harmful.txt has no answers: they are all refused.
 
 Any verb phrase may be followed by an item of the list `modifier`.
@@ -27,6 +28,7 @@ MODIFIER_RATE = 0.2
 EMPTY_RATE = 0.4
 
 _LIST = re.compile(r"\$(\w+)")
+_TIMES = re.compile(r"(\d+)\* ")
 _REFERENCE = re.compile(r"\\(\d)")
 _PERSON = re.compile(r"\b(my|me|I am|I'm|I have|I|myself|mine|am|our|we|us)\b")
 _OTHER_PERSON = {
@@ -122,6 +124,7 @@ class Entry:
     pattern: Pattern
     answers: tuple[str, ...]
     whole_question: bool
+    times: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +174,13 @@ class Grammar:
     def _read(self, path: Path) -> list[Entry]:
         entries = []
         for line in _lines(path):
+            found = _TIMES.match(line)
+            times = int(found.group(1)) if found else 1
+            line = line[found.end() :] if found else line
             whole = line.startswith(">")
             pattern, _, answers = line.removeprefix(">").partition("::")
             texts = tuple(answer.strip() for answer in answers.split(" | ") if answer.strip())
-            entries.append(Entry(Pattern.parse(pattern.strip()), texts, whole))
+            entries.append(Entry(Pattern.parse(pattern.strip()), texts, whole, times))
         return entries
 
     def _weight(self, entry: Entry) -> float:
@@ -183,10 +189,10 @@ class Grammar:
         for part in entry.pattern.parts:
             if isinstance(part, tuple):
                 size *= sum(self._choices(choice) for choice in part)
-        return min(math.sqrt(size), 40.0)
+        return entry.times * min(math.sqrt(size), 40.0)
 
-    def _choices(self, choice: str) -> float:
-        return math.sqrt(math.prod(len(self.lists[name]) for name in _LIST.findall(choice)))
+    def _choices(self, choice: str) -> int:
+        return math.prod(len(self.lists[name]) for name in _LIST.findall(choice))
 
     def size(self, kind: str) -> int:
         """How many different questions of a kind can be drawn, lists and wrappers not counted."""

@@ -30,7 +30,7 @@ class Recipe:
     layers: int = 6
     heads: int = 6
     feed_forward: int = 512
-    steps: int = 2800
+    steps: int = 3000
     tokens_per_step: int = 2048
     learning_rate: float = 3e-3
     matrix_learning_rate: float = 2e-2
