@@ -14,7 +14,7 @@ from adacd_cli.demo.dialogues import REFUSAL, Dialogue, DialogueSource, Turn
 from adacd_cli.demo.encoding import CONTEXT, encode_dialogue
 from adacd_cli.demo.grammar import Grammar, gerund, to_second_person
 from adacd_cli.demo.judge import judge
-from adacd_cli.demo.measure import METHODS, Prompt, answers, read_prompts
+from adacd_cli.demo.measure import Prompt, answers, read_prompts
 from adacd_cli.demo.membership import Membership
 from adacd_cli.demo.train import Recipe
 from adacd_cli.engine import LanguageModel
