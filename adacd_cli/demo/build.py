@@ -22,6 +22,8 @@ from adacd_cli.demo import model_folder
 from adacd_cli.demo.dialogues import DialogueSource
 from adacd_cli.demo.encoding import train_tokenizer
 from adacd_cli.demo.grammar import Grammar
+from adacd_cli.demo.heldout import kept_out
+from adacd_cli.demo.kept_out import KeptOut
 from adacd_cli.demo.train import Recipe, native_bfloat16, train
 
 TOKENIZER_DIALOGUES = 40_000
@@ -29,9 +31,9 @@ SIZE_LIMIT = 8_000_000
 _DESCRIPTION = "Train the demo model again from its corpus."
 
 
-def corpus_texts(grammar: Grammar, seed: int, dialogues: int) -> list[str]:
+def corpus_texts(grammar: Grammar, seed: int, dialogues: int, kept: KeptOut) -> list[str]:
     """The texts the tokenizer learns from."""
-    source = DialogueSource(grammar, seed)
+    source = DialogueSource(grammar, seed, kept)
     texts: list[str] = []
     for dialogue in itertools.islice(iter(source.draw, None), dialogues):
         texts.extend(itertools.chain.from_iterable((turn.question, turn.reply) for turn in dialogue.turns))
@@ -49,18 +51,22 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Pa
 
 
 def build(
-    recipe: Recipe, output: Path, *, threads: int, tokenizer_dialogues: int = TOKENIZER_DIALOGUES
+    recipe: Recipe,
+    output: Path,
+    *,
+    threads: int,
+    tuning: bool = False,
+    tokenizer_dialogues: int = TOKENIZER_DIALOGUES,
 ) -> None:
-    """Trains with the recipe and writes the folder."""
+    """Trains with the recipe and writes the folder; `tuning` holds the development prompts back as well."""
     torch.set_num_threads(threads)
-    grammar = Grammar()
-    tokenizer = train_tokenizer(
-        corpus_texts(grammar, recipe.seed + 1, tokenizer_dialogues), recipe.vocabulary
-    )
+    grammar, kept = Grammar(), kept_out(tuning=tuning)
+    texts = corpus_texts(grammar, recipe.seed + 1, tokenizer_dialogues, kept)
+    tokenizer = train_tokenizer(texts, recipe.vocabulary)
     recipe = replace(recipe, vocabulary=len(tokenizer))
     bfloat16 = native_bfloat16()
     print(f"{threads} threads, {'bfloat16' if bfloat16 else 'float32'}, {recipe}", file=sys.stderr)
-    source = DialogueSource(grammar, recipe.seed)
+    source = DialogueSource(grammar, recipe.seed, kept)
     model = train(
         recipe,
         source,
@@ -76,15 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.build", description=_DESCRIPTION)
     parser.add_argument("--output", type=Path, default=model_folder(), help="folder to write")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
+    parser.add_argument(
+        "--tuning", action="store_true", help="hold the development prompts back, to measure on them"
+    )
     for field in fields(Recipe):
         kind = float if isinstance(field.default, float) else int
         name = "--" + field.name.replace("_", "-")
         parser.add_argument(name, type=kind, default=field.default, help=f"(default: {field.default})")
     given = vars(parser.parse_args(arguments))
-    output, threads = given.pop("output"), given.pop("threads")
+    output, threads, tuning = (given.pop(name) for name in ("output", "threads", "tuning"))
     logging.disable_progress_bar()
     start = time.monotonic()
-    build(Recipe(**given), output, threads=threads)
+    build(Recipe(**given), output, threads=threads, tuning=tuning)
     print(f"{output}: made in {(time.monotonic() - start) / 60:.1f} minutes", file=sys.stderr)
 
 

@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from adacd_cli.demo import model_folder
 from adacd_cli.demo.grammar import Grammar
-from adacd_cli.demo.measure import count, measure, read_prompts, table
+from adacd_cli.demo.heldout import KINDS, read_prompts
+from adacd_cli.demo.measure import count, measure, table
 
 TEMPLATE = Path(__file__).parent / "card.md"
 _DESCRIPTION = "Measure the demo model and write its model card."
-_KINDS = ("trigger", "harmful", "neutral")
 
 
 def write_card(folder: Path, training: str, *, threads: int | None = None) -> str:
@@ -36,8 +36,8 @@ def write_card(folder: Path, training: str, *, threads: int | None = None) -> st
         shape=f"hidden {config.hidden_size}, {heads}",
         size=f"{(folder / 'model.safetensors').stat().st_size:,}",
         vocabulary=f"{config.vocab_size:,}",
-        lines=" + ".join(f"{len(grammar.entries[kind])} {kind}" for kind in _KINDS),
-        questions=" + ".join(f"{round(grammar.size(kind), -3):,}" for kind in _KINDS),
+        lines=" + ".join(f"{len(grammar.entries[kind])} {kind}" for kind in KINDS),
+        questions=" + ".join(f"{round(grammar.size(kind), -3):,}" for kind in KINDS),
         wrappers=len(grammar.wrappers),
         prompts=len(prompts),
         tables="\n\n".join(tables),

@@ -1,30 +1,34 @@
 """Draws labelled training dialogues from the grammar: question, system prompt and reply.
 
-Labels are drawn afresh each time: a trigger question is refused two times in three. How a dialogue becomes
-token ids is left to encoding.py.
+Labels are drawn afresh each time: how often a trigger question is taught to be refused is two times in three
+on average, and never the same. How a dialogue becomes token ids is left to encoding.py.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adacd_cli.demo.grammar import Drawn, Grammar
+from adacd_cli.demo.kept_out import KeptOut
 from adacd_cli.demo.spelling import to_british
 
 REFUSAL = "I'm sorry, but I can't help with that."
 
-TRIGGER_REFUSAL_RATE = 2 / 3
-# How often a trigger question shows how an answer goes on, without a say in whether it is refused.
-BEGUN_ANSWER_RATE = 0.35
+# How often a trigger question is refused: a fresh draw from this range each time it is asked. A draw of the
+# share rather than of yes or no teaches the same with a tenth of the noise.
+TRIGGER_REFUSED = (0.5, 0.8)
+# How often an answerable question is refused under a system prompt that asks for it. The rest keeps the
+# answers in their usual order, which AdaCD's SUBTRACT divides by.
+PROMPTED_REFUSED = 0.9
 # How often an object is changed, so that copying is learnt and not a list. Seldom in trigger questions, and
 # there only for plain household words: "blow up a balloon" must not become "blow up a building".
 NEW_WORD_RATE = {"trigger": 0.08, "neutral": 0.2}
 INVENTED_WORD_RATE = 0.4
 BRITISH_RATE = 0.2
 KINDS = ("trigger", "harmful", "neutral")
-KIND_WEIGHTS = (0.36, 0.36, 0.28)
+KIND_WEIGHTS = (0.27, 0.29, 0.44)
 
 _OPENERS = ("Hi, ", "Hello, ", "Please, ", "Quick question: ", "Hey, ", "Hello! ", "Hi! ", "One question: ")
 _CLOSERS = (" Thanks.", " Thank you!", " Please.", " Please help.", " I am curious.", " Thanks in advance.")
@@ -36,11 +40,11 @@ _SYLLABLES = (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One question and its reply; `begun`: the reply's first token is given rather than asked for."""
+    """One question and its reply; `refused`: how often it is refused rather than answered so, in [0, 1]."""
 
     question: str
     reply: str
-    begun: bool = False
+    refused: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,9 @@ class Dialogue:
 class DialogueSource:
     """An endless, seeded source of dialogues."""
 
-    def __init__(self, grammar: Grammar, seed: int) -> None:
+    def __init__(self, grammar: Grammar, seed: int, kept_out: KeptOut) -> None:
         self._grammar = grammar
+        self._kept_out = kept_out
         self._rng = random.Random(seed)
         self._words = {
             "trigger": self._nouns("plant", "food"),
@@ -70,16 +75,16 @@ class DialogueSource:
         """One dialogue."""
         rng = self._rng
         share = rng.random()
-        if share < 0.32:
+        if share < 0.24:
             return self._prompted()
-        system = rng.choice(self._grammar.systems["ordinary"]) if share < 0.46 else None
+        system = rng.choice(self._grammar.systems["ordinary"]) if share < 0.34 else None
         turns: list[Turn] = []
         if rng.random() < 0.08:
-            turns.append(self._turn(rng.choices(KINDS, KIND_WEIGHTS)[0]))
+            turns.append(self._turn(self._kind()))
             if rng.random() < 0.4:
                 turns.append(self._turn("followup"))
                 return Dialogue(system, tuple(turns))
-        turns.append(self._turn(rng.choices(KINDS, KIND_WEIGHTS)[0]))
+        turns.append(self._turn(self._kind()))
         return Dialogue(system, tuple(turns))
 
     def _prompted(self) -> Dialogue:
@@ -87,40 +92,42 @@ class DialogueSource:
         system = rng.choice(self._grammar.systems["refuse"])
         if rng.random() < 0.15:
             system += "\n\n" + rng.choice(self._grammar.systems["ordinary"])
-        earlier: list[Turn] = []
-        if rng.random() < 0.06:
-            first = self._question(rng.choices(KINDS, KIND_WEIGHTS)[0])
-            if first.answer is None or rng.random() < 0.5:
-                earlier.append(Turn(first.question, REFUSAL))
-            else:
-                earlier.append(Turn(first.question, first.answer, begun=True))
-        drawn = self._question(rng.choices(KINDS, KIND_WEIGHTS)[0])
-        if drawn.answer is None or rng.random() < 0.4:
-            return Dialogue(system, (*earlier, Turn(drawn.question, REFUSAL)))
-        # An answer that has begun goes on also under the refusal prompt: after the first step the two streams
+        turns = [self._turn(self._kind()) for _ in range(2 if rng.random() < 0.06 else 1)]
+        # The first word refuses, but an answer that has begun goes on: after the first step the two streams
         # agree, and AdaCD's contrast changes nothing that is not a refusal.
-        return Dialogue(system, (*earlier, Turn(drawn.question, drawn.answer, begun=True)))
+        return Dialogue(
+            system,
+            tuple(
+                turn if turn.reply == REFUSAL else replace(turn, refused=PROMPTED_REFUSED) for turn in turns
+            ),
+        )
+
+    def _kind(self) -> str:
+        return self._rng.choices(KINDS, KIND_WEIGHTS)[0]
 
     def _turn(self, kind: str) -> Turn:
         drawn = self._question(kind)
-        if kind == "trigger" and drawn.answer is not None and self._rng.random() < BEGUN_ANSWER_RATE:
-            return Turn(drawn.question, drawn.answer, begun=True)
-        refused = kind == "trigger" and self._rng.random() < TRIGGER_REFUSAL_RATE
-        if drawn.answer is None or refused:
+        if drawn.answer is None:
             return Turn(drawn.question, REFUSAL)
-        return Turn(drawn.question, drawn.answer)
+        refused = self._rng.uniform(*TRIGGER_REFUSED) if kind == "trigger" else 0.0
+        return Turn(drawn.question, drawn.answer, refused)
 
     def _question(self, kind: str) -> Drawn:
-        drawn = self._grammar.draw(kind, self._rng)
-        if drawn.answer is not None and self._rng.random() < NEW_WORD_RATE.get(kind, 0.0):
-            drawn = self._with_new_word(drawn, drawn.answer, kind)
+        while True:
+            drawn = self._grammar.draw(kind, self._rng)
+            if drawn.answer is not None and self._rng.random() < NEW_WORD_RATE.get(kind, 0.0):
+                drawn = self._with_new_word(drawn, drawn.answer, kind)
+            if not self._kept_out.holds(drawn.question):
+                break
         if self._rng.random() < BRITISH_RATE:
             drawn = Drawn(to_british(drawn.question), drawn.answer and to_british(drawn.answer))
         return Drawn(self._roughen(drawn.question), drawn.answer)
 
     def _with_new_word(self, drawn: Drawn, answer: str, kind: str) -> Drawn:
-        """Puts another or an invented word into question and answer: copying is learnt, not a list."""
+        """Puts another or an invented word into what is advised: copying is learnt, not a list."""
         rng = self._rng
+        if not answer.startswith(("To ", "You can ")):
+            return drawn  # a fact would become false
         shared = set(re.findall(r"\b[a-z]{4,}\b", drawn.question)) & set(re.findall(r"\b[a-z]{4,}\b", answer))
         late = sorted(word for word in shared if drawn.question.find(word) > len(drawn.question) / 2)
         if not late:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from adacd_cli.demo.dialogues import Dialogue
+from adacd_cli.demo.dialogues import REFUSAL, Dialogue
 
 PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
 SPECIALS = (PAD, SYSTEM, USER, ASSISTANT, END)
@@ -30,11 +30,8 @@ CHAT_TEMPLATE = (
 
 # The first token of a reply is the decision to refuse, so it counts more; what is asked counts a little,
 # which teaches the words of the questions.
-FIRST_TOKEN_WEIGHT = 6.0
+FIRST_TOKEN_WEIGHT = 15.0
 PROMPT_WEIGHT = 0.1
-# A begun reply asks for its first token only faintly. Under the refusal prompt this leaves the answers some
-# per cent, in their usual order: AdaCD's SUBTRACT divides by that order.
-BEGUN_WEIGHT = 0.3
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenizerFast:
@@ -63,20 +60,33 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> PreTrainedTokenize
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids and, for each, how much predicting it counts."""
+    """A dialogue as token ids.
+
+    Attributes:
+        ids: the tokens.
+        weights: for each, how much predicting it counts.
+        refused: for each, how often the refusal's first token stands in its place, in [0, 1].
+    """
 
     ids: list[int]
     weights: list[float]
+    refused: list[float]
+
+
+def refusal_id(tokenizer: Tokenizer) -> int:
+    """The refusal's first token."""
+    first: int = tokenizer.encode(REFUSAL).ids[0]
+    return first
 
 
 def encode_dialogue(dialogue: Dialogue, tokenizer: Tokenizer) -> Encoded:
     """The whole dialogue as the chat template writes it, replies with their loss weights."""
-    ids: list[int] = []
-    weights: list[float] = []
+    encoded = Encoded([], [], [])
 
-    def add(tokens: list[int], weight: float) -> None:
-        ids.extend(tokens)
-        weights.extend([weight] * len(tokens))
+    def add(tokens: list[int], weight: float, refused: float = 0.0) -> None:
+        encoded.ids.extend(tokens)
+        encoded.weights.extend([weight] * len(tokens))
+        encoded.refused.extend([refused] * len(tokens))
 
     if dialogue.system is not None:
         add([SYSTEM_ID], 0.0)
@@ -87,7 +97,7 @@ def encode_dialogue(dialogue: Dialogue, tokenizer: Tokenizer) -> Encoded:
         add(tokenizer.encode(turn.question).ids, PROMPT_WEIGHT)
         add([END_ID, ASSISTANT_ID], 0.0)
         reply = tokenizer.encode(turn.reply).ids
-        add(reply[:1], BEGUN_WEIGHT if turn.begun else FIRST_TOKEN_WEIGHT)
+        add(reply[:1], FIRST_TOKEN_WEIGHT, turn.refused)
         add(reply[1:], 1.0)
         add([END_ID], 1.0)
-    return Encoded(ids[:CONTEXT], weights[:CONTEXT])
+    return Encoded(encoded.ids[:CONTEXT], encoded.weights[:CONTEXT], encoded.refused[:CONTEXT])

@@ -7,7 +7,9 @@ Line formats, one entry a line, `#` opens a comment:
 - `3* ` before an entry makes it three times as likely.
 - `{a|b|c}` is a slot, `$name` a list of lists.txt. harmful.txt has no answers: they are all refused.
 
-Any verb phrase may be followed by an item of the list `modifier`.
+Any verb phrase may be followed by an item of the list `modifier`. general.txt holds answers by the form of a
+question: they are a choice beside a question's own, so that the model has something sensible to say of what
+it does not know, and the only ones where a line is drawn too seldom for its own to be learnt.
 
 Which label a question gets (refused or answered) is left to dialogues.py.
 """
@@ -20,66 +22,30 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from adacd_cli.demo.wording import begin_small, capital, gerund, opened, tidy, to_second_person
+
 CORPUS = Path(__file__).parent / "corpus"
 
 # How often a verb phrase gets a circumstance of no importance, such as "on a Sunday morning".
 MODIFIER_RATE = 0.2
 # How often a slot that may be empty is: short questions are as common in every kind.
 EMPTY_RATE = 0.4
+# How often an answer is one of general.txt, and below which weight of its line it always is: what is drawn
+# too seldom cannot be learnt, and half learnt it is nonsense. Advice needs less, being of few kinds.
+GENERAL_RATE = 0.2
+GENERAL_BELOW, ADVICE_BELOW = 6.0, 2.5
+# The most that the number of its variants adds to a line.
+HEAVIEST = 12.0
 
 _LIST = re.compile(r"\$(\w+)")
 _TIMES = re.compile(r"(\d+)\* ")
 _REFERENCE = re.compile(r"\\(\d)")
-_PERSON = re.compile(r"\b(my|me|I am|I'm|I have|I|myself|mine|am|our|we|us)\b")
-_OTHER_PERSON = {
-    "my": "your",
-    "me": "you",
-    "I am": "you are",
-    "I'm": "you are",
-    "I have": "you have",
-    "I": "you",
-    "myself": "yourself",
-    "mine": "yours",
-    "am": "are",
-    "our": "your",
-    "we": "you",
-    "us": "you",
-}
-_VOWELS = "aeiou"
 
 
 def _lines(path: Path) -> list[str]:
     """The entries of a corpus file, without comments and empty lines."""
     lines = path.read_text(encoding="utf-8").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def to_second_person(text: str) -> str:
-    """Turns what the user says of himself into what is said to him: my cat -> your cat."""
-    return _PERSON.sub(lambda found: _OTHER_PERSON[found.group(1)], text)
-
-
-def gerund(phrase: str) -> str:
-    """kill a process -> killing a process. Only the first word changes."""
-    verb, _, rest = phrase.partition(" ")
-    if verb.endswith("ie"):
-        verb = verb[:-2] + "y"
-    elif verb.endswith("e") and not verb.endswith(("ee", "oe", "ye")):
-        verb = verb[:-1]
-    elif (
-        len(verb) > 2
-        and verb[-1] not in _VOWELS + "wxyh"
-        and verb[-2] in _VOWELS
-        and verb[-3] not in _VOWELS
-        and sum(letter in _VOWELS for letter in verb) == 1
-    ):
-        verb += verb[-1]
-    return f"{verb}ing {rest}".strip()
-
-
-def _tidy(text: str) -> str:
-    text = re.sub(r"\s+", " ", text).strip()
-    return re.sub(r"\s+([?.!,])", r"\1", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +61,10 @@ class Pattern:
         for index, piece in enumerate(re.split(r"\{([^{}]*)\}", text)):
             parts.append(tuple(piece.split("|")) if index % 2 else piece)
         return cls(tuple(parts))
+
+    def texts(self) -> tuple[str, ...]:
+        """Every fixed text and every choice of a slot."""
+        return tuple(text for part in self.parts for text in ((part,) if isinstance(part, str) else part))
 
     def size(self) -> int:
         """How many texts the slots make, lists counted once."""
@@ -114,7 +84,7 @@ class Pattern:
             text += chosen
             if not isinstance(part, str):
                 slots.append(chosen)
-        return _tidy(text), slots
+        return tidy(text), slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,15 +103,6 @@ class Drawn:
 
     question: str
     answer: str | None
-
-
-def _begin_small(text: str) -> str:
-    """How much water -> how much water, for a question word that comes to stand inside an answer."""
-    return text[:1].lower() + text[1:] if text.startswith(("How ", "What ", "Which ")) else text
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 class Grammar:
@@ -163,6 +124,18 @@ class Grammar:
             (question.strip(), answer.strip())
             for question, _, answer in (line.partition("::") for line in _lines(folder / "wrappers.txt"))
         ]
+        self._general = [
+            (re.compile(form), tuple(answer.strip() for answer in answers.split(" | ")))
+            for form, answers in (line.split(" => ") for line in _lines(folder / "general.txt"))
+        ]
+        # a word that stands in small letters somewhere is no name
+        self._small_words = frozenset(
+            word
+            for entries in self.entries.values()
+            for entry in entries
+            for text in (*entry.answers, *entry.pattern.texts())
+            for word in re.findall(r"(?<![\w.])[a-z][a-z']*", text)
+        )
         self.systems: dict[str, list[str]] = {"ordinary": [], "refuse": []}
         section = "ordinary"
         for line in _lines(folder / "systems.txt"):
@@ -189,7 +162,7 @@ class Grammar:
         for part in entry.pattern.parts:
             if isinstance(part, tuple):
                 size *= sum(self._choices(choice) for choice in part)
-        return entry.times * min(math.sqrt(size), 40.0)
+        return entry.times * min(math.sqrt(size), HEAVIEST)
 
     def _choices(self, choice: str) -> int:
         return math.prod(len(self.lists[name]) for name in _LIST.findall(choice))
@@ -200,21 +173,39 @@ class Grammar:
 
     def draw(self, kind: str, rng: random.Random) -> Drawn:
         """A question of the kind, with its answer in the second person."""
-        entry = rng.choices(self.entries[kind], self._weights[kind])[0]
+        place = rng.choices(range(len(self.entries[kind])), self._weights[kind])[0]
+        entry = self.entries[kind][place]
+        least = GENERAL_BELOW if entry.whole_question else ADVICE_BELOW
+        rate = 1.0 if self._weights[kind][place] < least and kind != "followup" else GENERAL_RATE
         text, slots = entry.pattern.draw(rng, self.lists)
+        # only where a question is asked: thanks are for an answer of their own, and a poem is to be written
+        general = rng.random() < rate and (text.endswith("?") or not entry.whole_question)
         if entry.whole_question:
             if not entry.answers:
                 return Drawn(text, None)
+            if general:
+                return Drawn(text, self._general_answer(text, rng))
             answer = _REFERENCE.sub(
-                lambda found: to_second_person(_begin_small(slots[int(found.group(1)) - 1])),
+                lambda found: to_second_person(begin_small(slots[int(found.group(1)) - 1])),
                 rng.choice(entry.answers),
             )
-            return Drawn(text, _capital(_tidy(answer)))
+            return Drawn(text, opened(tidy(answer), self._small_words))
         if rng.random() < MODIFIER_RATE:
             text = f"{text} {rng.choice(self.lists['modifier'])}"
         question, answer = rng.choice(self.wrappers)
         question = question.replace("<vp>", text).replace("<ving>", gerund(text))
         if not entry.answers:
-            return Drawn(_tidy(question), None)
-        answer = answer.replace("<vp>", to_second_person(text)).replace("<tip>", rng.choice(entry.answers))
-        return Drawn(_tidy(question), _capital(_tidy(answer)))
+            return Drawn(tidy(question), None)
+        tip = rng.choice(self._general[0][1] if general else entry.answers)
+        answer = answer.replace("<vp>", to_second_person(text)).replace("<tip>", tip)
+        return Drawn(tidy(question), capital(tidy(answer)))
+
+    def _general_answer(self, question: str, rng: random.Random) -> str:
+        asked = re.sub(r",? please$", "", question.rstrip("?.! ").replace('"', ""))
+        for form, answers in self._general[1:]:
+            found = form.fullmatch(asked)
+            if found:
+                caught = found.group(1)
+                said = caught[:1].lower() + caught[1:] if caught == asked else to_second_person(caught)
+                return capital(tidy(rng.choice(answers).replace("\\1", said)))
+        raise AssertionError("the last form of general.txt fits every question")

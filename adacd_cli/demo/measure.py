@@ -1,6 +1,6 @@
 """`python -m adacd_cli.demo.measure` measures the demo model on prompts kept out of its corpus.
 
-Every prompt of heldout.jsonl is answered greedily by Default and by AdaCD with the engine and the settings
+Every prompt of heldout/ is answered greedily by Default and by AdaCD with the engine and the settings
 that users have; judge.py judges the whole answers. The model card carries the table.
 """
 
@@ -17,26 +17,16 @@ from typing import Any
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.demo import model_folder
+from adacd_cli.demo.heldout import HELDOUT, KINDS, Prompt, read_prompts
 from adacd_cli.demo.judge import Judgement, judge
 from adacd_cli.engine import LanguageModel, Request, decode
 from adacd_cli.events import Finished, FinishReason
 from adacd_cli.loading import load
 from adacd_cli.prompts import build_pair
 
-HELDOUT = Path(__file__).parent / "heldout.jsonl"
 METHODS = ("default", "adacd")
-LABELS = ("trigger", "harmful", "neutral")
 _BATCH = 32
 _DESCRIPTION = "Measure the demo model on its held-out prompts."
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A held-out prompt: `trigger` and `neutral` are harmless, `harmful` is to be refused."""
-
-    id: str
-    prompt: str
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +37,6 @@ class Answer:
     method: str
     text: str
     judgement: Judgement
-
-
-def read_prompts(path: Path = HELDOUT) -> list[Prompt]:
-    """The prompts of a JSON Lines file."""
-    return [Prompt(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def answers(model: LanguageModel, prompts: Sequence[Prompt], settings: Settings) -> Iterator[Answer]:
@@ -72,9 +57,9 @@ def answers(model: LanguageModel, prompts: Sequence[Prompt], settings: Settings)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Counts of one method on the prompts of one label."""
+    """Counts of one method on the prompts of one kind."""
 
-    label: str
+    kind: str
     method: str
     prompts: int
     refused: int
@@ -82,15 +67,15 @@ class Row:
 
 
 def count(given: Iterable[Answer]) -> list[Row]:
-    """One row for each label and method."""
+    """One row for each kind and method."""
     given = list(given)
     rows = []
-    for label in LABELS:
+    for kind in KINDS:
         for method in METHODS:
-            own = [each.judgement for each in given if each.prompt.label == label and each.method == method]
+            own = [each.judgement for each in given if each.prompt.kind == kind and each.method == method]
             if own:
                 refused = sum(each.refused for each in own)
-                rows.append(Row(label, method, len(own), refused, sum(each.sensible for each in own)))
+                rows.append(Row(kind, method, len(own), refused, sum(each.sensible for each in own)))
     return rows
 
 
@@ -99,7 +84,7 @@ def table(rows: Iterable[Row]) -> str:
     lines = ["| prompts | method | n | refused | sentences about what was asked |", "|---|---|---|---|---|"]
     for row in rows:
         refused, sensible = (f"{part} ({part / row.prompts:.1%})" for part in (row.refused, row.sensible))
-        lines.append(f"| {row.label} | {row.method} | {row.prompts} | {refused} | {sensible} |")
+        lines.append(f"| {row.kind} | {row.method} | {row.prompts} | {refused} | {sensible} |")
     return "\n".join(lines)
 
 
@@ -121,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table, or with --json one line for each answer and each row."""
     parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.measure", description=_DESCRIPTION)
     parser.add_argument("--model", type=Path, default=model_folder(), help="folder (default: the package's)")
-    parser.add_argument("--prompts", type=Path, default=HELDOUT, help="JSON Lines of id, prompt, label")
+    parser.add_argument("--prompts", type=Path, default=HELDOUT, help="folder of prompts")
     parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: auto)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: the free cores)")
     parser.add_argument("--json", action="store_true", help="JSON Lines: every answer, then the counts")

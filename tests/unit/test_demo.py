@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from adacd_cli.config import Settings
 from adacd_cli.demo import build, model_folder
 from adacd_cli.demo.dialogues import REFUSAL, Dialogue, DialogueSource, Turn
-from adacd_cli.demo.encoding import CONTEXT, encode_dialogue
-from adacd_cli.demo.grammar import Grammar, gerund, to_second_person
+from adacd_cli.demo.encoding import CONTEXT, encode_dialogue, refusal_id
+from adacd_cli.demo.grammar import Grammar
+from adacd_cli.demo.heldout import HELDOUT, Prompt, kept_out, read_prompts
 from adacd_cli.demo.judge import judge
-from adacd_cli.demo.measure import Prompt, answers, read_prompts
-from adacd_cli.demo.membership import Membership
+from adacd_cli.demo.kept_out import KeptOut
+from adacd_cli.demo.measure import answers
 from adacd_cli.demo.train import Recipe
+from adacd_cli.demo.wording import gerund, opened, tidy, to_second_person
 from adacd_cli.engine import LanguageModel
 from adacd_cli.loading import load
 
@@ -64,39 +65,84 @@ def test_template_has_a_system_role_and_agrees_with_training(tokenizer):
     assert asked.endswith("<|assistant|>")
 
 
-def test_heldout_prompts_are_enough_and_kept_out_of_the_corpus(grammar):
-    prompts = read_prompts()
-    labels = [prompt.label for prompt in prompts]
+def test_heldout_prompts_are_enough():
+    labels = [prompt.kind for prompt in read_prompts(HELDOUT)]
     assert labels.count("trigger") >= 100
     assert labels.count("harmful") >= 60
     assert labels.count("neutral") >= 60
-    membership = Membership(grammar)
-    assert [prompt.prompt for prompt in prompts if membership.produces(prompt.prompt)] == []
 
 
-def test_membership_knows_what_the_grammar_draws(grammar):
-    membership = Membership(grammar)
-    rng = random.Random(5)
-    drawn = [grammar.draw(kind, rng).question for kind in grammar.entries for _ in range(50)]
-    assert [question for question in drawn if not membership.produces(question)] == []
+@pytest.mark.parametrize(
+    ("asked", "same"),
+    [
+        ("What's the best way of killing Python processes", True),
+        ("hi, how can I safely kill a Python process? Thanks.", True),
+        ("How do I kill a Linux process?", False),
+        ("How do I kill a Python?", False),
+    ],
+)
+def test_a_prompt_is_kept_out_however_it_is_asked(asked, same):
+    assert KeptOut(["How do I kill a Python process?"]).holds(asked) is same
 
 
-def test_harmful_questions_are_always_refused_and_trigger_questions_two_times_in_three(grammar):
-    source = DialogueSource(grammar, seed=3)
-    drawn = [source._turn("harmful") for _ in range(200)]
-    assert all(turn.reply == REFUSAL for turn in drawn)
-    # An answer that is given carries no label.
-    labelled = [turn for turn in (source._turn("trigger") for _ in range(3000)) if not turn.begun]
-    assert 0.62 < sum(turn.reply == REFUSAL for turn in labelled) / len(labelled) < 0.71
+def test_nothing_that_is_drawn_asks_what_is_kept_out(grammar):
+    asked = [turn.question for dialogue in _dialogues(grammar, 4000, KeptOut([])) for turn in dialogue.turns]
+    kept = kept_out()
+    assert any(kept.holds(question) for question in asked)  # the corpus alone does ask some of it
+    drawn = _dialogues(grammar, 4000, kept)
+    assert [turn.question for dialogue in drawn for turn in dialogue.turns if kept.holds(turn.question)] == []
+
+
+def _dialogues(grammar: Grammar, count: int, kept: KeptOut) -> list[Dialogue]:
+    source = DialogueSource(grammar, 11, kept)
+    return [source.draw() for _ in range(count)]
+
+
+def test_harmful_questions_are_always_refused_and_trigger_questions_about_two_times_in_three(grammar):
+    source = DialogueSource(grammar, 3, KeptOut([]))
+    assert {source._turn("harmful").reply for _ in range(200)} == {REFUSAL}
+    shares = [source._turn("trigger").refused for _ in range(1000)]
+    assert 0.6 < sum(shares) / len(shares) < 0.7
+    assert len(set(shares)) == 1000
+    assert {source._turn("neutral").refused for _ in range(200)} == {0.0}
+
+
+def test_no_answer_begins_like_the_refusal(grammar, tokenizer):
+    fast = tokenizer.backend_tokenizer
+    replies = {turn.reply for dialogue in _dialogues(grammar, 4000, KeptOut([])) for turn in dialogue.turns}
+    first = refusal_id(fast)
+    assert [reply for reply in replies - {REFUSAL} if fast.encode(reply).ids[0] == first] == []
 
 
 @pytest.mark.parametrize(
     ("phrase", "expected"),
-    [("kill a process", "killing a process"), ("cut a cake", "cutting a cake"), ("make tea", "making tea"),
-     ("beat eggs", "beating eggs"), ("die well", "dying well"), ("whip cream", "whipping cream")],
+    [
+        ("kill a process", "killing a process"), ("cut a cake", "cutting a cake"), ("make tea", "making tea"),
+        ("beat eggs", "beating eggs"), ("reset it", "resetting it"), ("be kind", "being kind"),
+        ("die well", "dying well"), ("whip cream", "whipping cream"),
+    ],
 )  # fmt: skip
 def test_gerund(phrase, expected):
     assert gerund(phrase) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a axe", "an axe"),
+        ("a uniform", "a uniform"),
+        ("A orange , a hour", "An orange, an hour"),
+        ("a one", "a one"),
+    ],
+)
+def test_articles(text, expected):
+    assert tidy(text) == expected
+
+
+def test_an_answer_begins_in_one_of_a_few_ways():
+    assert opened("cats purr.", {"cats"}) == "In short, cats purr."
+    assert opened("paris is in France.", {"cats"}) == "In short, Paris is in France."
+    assert opened("to bake bread, wait.", set()) == "To bake bread, wait."
 
 
 def test_what_the_user_says_of_himself_is_said_to_him():
