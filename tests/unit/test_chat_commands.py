@@ -157,21 +157,21 @@ ROWS = [
         + SETTINGS.format(method="").replace("quiet                false", "quiet                true"),
         "The context is full: the model no longer sees the oldest exchange (/save keeps all).\n",
     ),
-    Row(("/method",), "adacd (of adacd, adacd-gated, default)\n"),
+    Row(("/method",), "adacd (of default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated)\n"),
     Row(
         ("/method default", "/method"),
-        "default (of adacd, adacd-gated, default)\n",
+        "default (of default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated)\n",
         "The method is default.\n",
     ),
     Row(
         ("/set gate true", "/method", "/method adacd", "/method"),
-        "adacd-gated (of adacd, adacd-gated, default)\nadacd (of adacd, adacd-gated, default)\n",
+        "adacd-gated (of default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated)\nadacd (of default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated)\n",
         "gate  true\nThe method is adacd.\n",
     ),
     Row(
         ("/method adacs",),
         err="Error: Unknown method 'adacs' (from /method).\n"
-        "Hint: Available: adacd, adacd-gated, default. Did you mean 'adacd'?\n",
+        "Hint: Available: default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated. Did you mean 'adacd'?\n",
     ),
     Row(("/explain",), err=NOT_ASKED),
     Row(("/compare",), err=NOT_ASKED),

@@ -23,7 +23,7 @@ _REMEMBERED_TRACES = 32
 _SEEDS = 2**63
 
 PairBuilder = Callable[[Conversation, "Settings"], "PromptPair"]
-"""Makes the prompts of both streams; `prompts.build_pair` with the tokenizer and the settings filled in."""
+"""Makes the prompts of both streams; `prompts.pair_for` with the tokenizer filled in."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Talk:
 
     Args:
         model: the model that answers.
-        settings: the decoding settings; may be replaced between two answers.
+        settings: the decoding settings; `use` replaces them between two answers.
         build: makes the prompt pair of a conversation.
         conversation: where to begin; may be replaced between two answers.
     """
@@ -66,6 +66,19 @@ class Talk:
         self.session = Session(model)
         self._build = build
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
+
+    def use(self, settings: Settings) -> tuple[str, ...]:
+        """Decodes with these settings from now on; gives the warnings of what was loaded for them.
+
+        Raises:
+            ModelError, MissingExtraError: what the method needs besides the model cannot be had.
+        """
+        from adacd_cli.loading.equip import equip
+
+        before = self.session.model
+        self.session.model = equip(before, settings)
+        self.settings = settings
+        return self.session.model.warnings[len(before.warnings) :]
 
     @property
     def model_name(self) -> str:
