@@ -65,12 +65,12 @@ def answer_all(
                 for sample in batch
                 if (before := store.answers.get((label, sample.dataset, sample.id))) is None or before.error
             ]
-            for record in _answer(model, missing, settings):
+            for record in answer_batch(model, missing, settings):
                 store.add_answer(record)
                 told(record)
 
 
-def _answer(model: LanguageModel, batch: Sequence[Sample], settings: Settings) -> Iterator[AnswerRecord]:
+def answer_batch(model: LanguageModel, batch: Sequence[Sample], settings: Settings) -> Iterator[AnswerRecord]:
     """The records of a batch; where it fails, of its halves."""
     if not batch:
         return
@@ -89,8 +89,8 @@ def _answer(model: LanguageModel, batch: Sequence[Sample], settings: Settings) -
             yield AnswerRecord.of(settings.method_label, left[0], error=reason)
             return
     middle = max(1, len(left) // 2)
-    yield from _answer(model, left[:middle], settings)
-    yield from _answer(model, left[middle:], settings)
+    yield from answer_batch(model, left[:middle], settings)
+    yield from answer_batch(model, left[middle:], settings)
 
 
 def _decode(model: LanguageModel, batch: Sequence[Sample], settings: Settings) -> Iterator[AnswerRecord]:
