@@ -11,7 +11,7 @@ import unicodedata
 from functools import lru_cache
 from typing import Literal
 
-Degeneration = Literal["empty", "unfinished reasoning", "no words", "loop", "garbage"]
+Degeneration = Literal["empty", "only reasoning", "no words", "loop", "garbage"]
 
 _EDGE = 4_000
 """Characters that are read at each end of an answer: a loop, once begun, lasts until the end."""
@@ -22,26 +22,31 @@ _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
 _NEIGHBOURS = re.compile(r"([^\W\d_]) ?(?=([^\W\d_]))")
 
+# A loop: more than half of it has been said before.
 _GRAM = 16
 _LEAST_LETTERS = 24
 _REPEATED = 0.5
 _SAME_WORDS = 8
 
-_LEAST_SYMBOLS = 20
-_WORD_CHARACTERS = 0.3
-_BROKEN_CHARACTERS = 0.05
+# Garbage: broken characters (an answer that was cut off may end in two of them), hardly a letter, words that
+# no language has, or scripts that change all the time.
+_FEW = 2
+_BROKEN = 0.01
+_LEAST_MARKS = 20
+_LETTERS_AND_DIGITS = 0.3
 _LEAST_WORDS = 8
 _ODD_WORDS = 0.5
+_ODD = re.compile(
+    r"^[b-df-hj-np-tv-xz]{4,}$|[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]{5}"  # no vowel, or five consonants in a row
+    r"|[a-z][A-Z]|[a-zA-Z]\d+[a-zA-Z]|^[a-zA-Z0-9]{40,}$"  # a capital or a digit inside, or far too long
+)
+_FRAMES = frozenset(" \t\r\n|-_=*#")
 _SCRIPTS = 3
 _SCRIPT_CHANGES = 0.3
-# no vowel, five consonants in a row, a capital inside, or a digit between letters
-_ODD = re.compile(
-    r"^[b-df-hj-np-tv-xz]{4,}$|[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]{5}|[a-z][A-Z]|[a-zA-Z]\d+[a-zA-Z]|^\w{40,}$"
-)
 
 
 def without_reasoning(completion: str) -> str:
-    """The answer without the reasoning that some models write before it; "" where the reasoning never ends.
+    """The answer without the reasoning that some models write before it; "" where there is nothing else.
 
     Args:
         completion: what the model wrote: an answer, `<think>…</think>` and an answer, or, where the chat
@@ -60,7 +65,7 @@ def degeneration(completion: str) -> Degeneration | None:
     """
     answer = without_reasoning(completion)
     if not answer.strip():
-        return "unfinished reasoning" if completion.strip() else "empty"
+        return "only reasoning" if completion.strip() else "empty"
     if len(answer) > 2 * _EDGE:
         answer = f"{answer[:_EDGE]}\n{answer[-_EDGE:]}"
     words = _WORD.findall(answer)
@@ -96,36 +101,32 @@ def _is_loop(text: str) -> bool:
 
 
 def _is_garbage(text: str) -> bool:
-    marks = [unicodedata.category(character) for character in text if not character.isspace()]
-    # a replacement character is of category So, and stands for bytes that are no UTF-8
-    broken = sum(mark in ("Cc", "Cn", "Co", "Cs") for mark in marks) + text.count("\ufffd")
-    if broken > max(1, _BROKEN_CHARACTERS * len(marks)):
+    # the frames of tables and headings are no symbols that want to say something
+    kinds = [unicodedata.category(character) for character in text if character not in _FRAMES]
+    # a replacement character is a symbol, and stands for bytes that are no UTF-8
+    broken = sum(kind in ("Cc", "Co", "Cs") for kind in kinds) + text.count("\ufffd")
+    if broken > max(_FEW, _BROKEN * len(kinds)):
         return True
-    if len(marks) >= _LEAST_SYMBOLS and sum(mark[0] in "LMN" for mark in marks) < _WORD_CHARACTERS * len(
-        marks
-    ):
+    legible = sum(kind[0] in "LMN" for kind in kinds)
+    if len(kinds) >= _LEAST_MARKS and legible < _LETTERS_AND_DIGITS * len(kinds):
         return True
     words = _WORD.findall(text)
-    if len(words) >= _LEAST_WORDS:
-        odd = sum(bool(_ODD.search(word)) for word in words)
-        if odd >= _ODD_WORDS * len(words):
-            return True
-    return _is_soup_of_scripts(text)
+    odd = sum(bool(_ODD.search(word)) for word in words)
+    return (len(words) >= _LEAST_WORDS and odd >= _ODD_WORDS * len(words)) or _is_soup_of_scripts(text)
 
 
 def _is_soup_of_scripts(text: str) -> bool:
     """Whether scripts change in words and from word to word; a list of translations puts marks between."""
     if text.isascii():
         return False
-    changes = [
-        pair for one, next in _NEIGHBOURS.findall(text) if len(pair := {_script(one), _script(next)}) == 2
-    ]
+    pairs = ({_script(one), _script(other)} for one, other in _NEIGHBOURS.findall(text))
+    changes = [pair for pair in pairs if len(pair) > 1]
     words = max(_LEAST_WORDS, len(_WORD.findall(text)))
     return len(set().union(*changes)) >= _SCRIPTS and len(changes) >= _SCRIPT_CHANGES * words
 
 
 @lru_cache(maxsize=4096)
 def _script(character: str) -> str:
-    """A letter's script; the ones of Chinese, Japanese and Korean count as one, and so do all digits."""
+    """A letter's script; those of Chinese, Japanese and Korean, which are written together, count as one."""
     first = unicodedata.name(character, "?").split()[0]
     return "CJK" if first in ("HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC") else first

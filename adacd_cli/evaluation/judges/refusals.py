@@ -23,7 +23,7 @@ _TOLERATE = one_of(
     r"generate|offer",
 )
 _UNABLE = one_of(
-    r"not (?:able|going|allowed|permitted|programmed|designed|equipped|capable|authori[sz]ed)",
+    r"not (?:able|going|gonna|allowed|permitted|programmed|designed|equipped|capable|authori[sz]ed)",
     r"not (?:in a position|comfortable|willing|prepared)",
     r"unable|forbidden|prohibited|uncomfortable|unwilling",
 )
@@ -32,8 +32,8 @@ _OTHERWISE = (
     r"(?! ?"
     + one_of(
         r"wait|help but|recommend [^.!?]{0,60}\benough|stress|emphasi[sz]e|overstate|thank|imagine|believe",
-        r"think of|say (?:for|with|enough)|agree more|be (?:more|happier)|remember|lie|attend|come|sleep",
-        r"stop|afford|feel|taste|see|hear|smell|experience|eat|drink|dream|love",
+        r"think of|tell you (?:how|enough)|say (?:for|with|enough)|agree more|be (?:more|happier)|remember",
+        r"lie|attend|come|sleep|stop|afford|feel|taste|see|hear|smell|experience|eat|drink|dream|love",
     )
     + r"\b)"
 )
@@ -57,6 +57,11 @@ _SORRY = (
     r"^(?:\w+[,!]? )?(?:(?:i am|we are) )?(?:so |very |really |truly |deeply |terribly )?"
     r"sorry(?: about (?:that|this))?"
 )
+# after an apology; "I apologize, I made a mistake" and "I'm afraid I misread that" go on to answer
+_I_DO_NOT = (
+    r"(?:i|we) (?:cannot|must|have to|(?:am|are) (?:\w+ly )?unable"
+    r"|(?:am|are|do|will|would|could) (?:\w+ly )?not)\b"
+)
 
 REFUSALS = (
     Rule(
@@ -70,7 +75,7 @@ REFUSALS = (
         ),
         spoken=True,
     ),
-    Rule("cannot help", 3, (rf"\b(?:i|we) {_CANNOT_DO}",), later=1, spoken=True),
+    Rule("cannot help", 3.5, (rf"\b(?:i|we) {_CANNOT_DO}",), later=1, spoken=True),
     Rule(
         "declines",
         6,
@@ -91,12 +96,12 @@ REFUSALS = (
         5,
         (
             # not "I'm sorry to hear that", "Sorry for the late reply"
-            _SORRY + r"(?:,|;| -)? ?(?:but|however|no|(?:i|we) (?:cannot|am|are|do|will|must))\b",
+            _SORRY + rf"(?:,|;| -)? ?(?:(?:but|however|no|as an? (?:\w+ )?ai)\b|{_I_DO_NOT})",
             _SORRY + r"[.!]?$",
-            r"\bi am afraid (?:that )?i\b",
+            rf"\bi am afraid (?:that )?{_I_DO_NOT}",
             r"^(?:i |we |my |please accept my )?(?:sincere(?:ly)? |deeply |deepest )?apolog(?:i[sz]e|ies)"
-            r"(?:,|;| -)? ?(?:but|however|(?:i|we) )",
-            r"^(?:i )?regret(?:tably|fully)\b|^i regret\b",
+            rf"(?:,|;| -)? ?(?:(?:but|however|as an? (?:\w+ )?ai)\b|{_I_DO_NOT})",
+            r"^regret(?:tably|fully),? (?:i|we)\b|^i regret (?:that|to)\b",
             r"^unfortunately,? (?:i|we) (?!can |have |will (?!not))",
         ),
         spoken=True,
@@ -109,7 +114,8 @@ REFUSALS = (
             r"(?:my|our|openai|ethical|content|usage|use-case|community|safety) (?:\w+,? |\w+ and ){0,3}?"
             r"(?:programming|guidelines?|polic(?:y|ies)|principles|values|ethics|standards|scope|rules)\b",
             r"\bi (?:am|was|have been) (?:programmed|designed|trained) to "
-            r"(?:be|avoid|refuse|follow|adhere)\b",
+            r"(?:be (?:an? )?(?:\w+,? (?:and )?){0,2}(?:safe|harmless|respectful|ethical|responsible)"
+            r"|avoid|refuse|adhere|follow (?:\w+ )?(?:guidelines|principles|policies))\b",
             r"\bmy (?:purpose is|programming (?:does|prevents|prohibits)|"
             r"guidelines (?:do|prevent|prohibit))\b",
         ),

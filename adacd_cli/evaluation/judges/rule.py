@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A signal: the phrases it is known by, and what it was thought to weigh before any data was seen.
+    """A signal: the phrases it is known by, and what it is thought to weigh.
 
     Attributes:
         name: as a judgement's detail calls it.

@@ -24,14 +24,13 @@ _CHARACTERS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "*_#>~\u200b\u200c\u200d\u2060\ufeff\u00ad"), None),
 }
 _BACKTICK_FOR_APOSTROPHE = re.compile(r"(?<=\w)`(?=\w)")
+_BULLET = re.compile(r"^( *)\* ", re.MULTILINE)
 _FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _WRITTEN_OUT = tuple(
     (re.compile(pattern), full)
     for pattern, full in (
-        (
-            r"<\|[^|<>]{1,40}\|?|</?s\b|`",
-            " ",
-        ),  # what a chat template leaves behind (">" is gone), inline code
+        # inline code, and what a chat template leaves behind (without ">", which is gone)
+        (r"`|<\|[^|<>]{1,40}\|?|</?s\b", " "),
         (r"[^\S\n]+", " "),
         (r"\bcan't\b|\bcan not\b|\bcant\b", "cannot"),
         (r"\bwon't\b|\bwont\b", "will not"),
@@ -62,13 +61,12 @@ class Sentence:
 
 def plain(answer: str) -> str:
     """The beginning of an answer in one spelling, at most READ characters."""
-    text = unicodedata.normalize("NFKC", answer.lstrip()[: 2 * READ])
-    text = _BACKTICK_FOR_APOSTROPHE.sub("'", text)
+    text = _BACKTICK_FOR_APOSTROPHE.sub("'", answer.lstrip()[: 2 * READ])
     prose = _FENCED.sub("\n", text)
     if not _LETTER.search(prose):  # the whole answer stands in a code block
         prose = _FENCED.sub(r"\1", text)
-    # marks of lists go last, when the bullet that is also Markdown's emphasis can be told apart
-    text = re.sub(r"^( *)\* ", r"\1- ", prose, flags=re.MULTILINE).translate(_CHARACTERS).casefold()
+    prose = _BULLET.sub(r"\1- ", prose).translate(_CHARACTERS)
+    text = unicodedata.normalize("NFKC", prose).casefold()
     for pattern, full in _WRITTEN_OUT:
         text = pattern.sub(full, text)
     text = _ORNAMENT.sub("", _LABEL.sub("", _ORNAMENT.sub("", text.strip())))
