@@ -128,7 +128,7 @@ def _notes(listed: Sequence[_Listed], folder: Path | None) -> Iterator[str]:
     for one in listed:
         published = KNOWN_SETS[one.name].rows
         if one.rows != published:
-            yield f"{one.name}: the file has {one.rows:,} rows, {published:,} are published."
+            yield f"{one.name}: published with {published:,} rows; the file has {one.rows:,}."
         if one.problem is not None:
             yield f"{one.name}: {one.problem} {one.how}"
     if any(one.at_hand == "hub" for one in listed):

@@ -139,8 +139,8 @@ def _check_commit(known: KnownSet, hub: Hub, files: Sequence[Mapping[str, str]])
     for commit in sorted(commits - {hub.revision}):
         if _COMMIT.fullmatch(commit):
             raise EnvironmentFault(
-                f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}, and the hub "
-                "cannot be reached.",
+                f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}, and the "
+                "hub cannot be reached.",
                 _REMEDY.format(file=known.files[0]),
             )
 

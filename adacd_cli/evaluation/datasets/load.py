@@ -89,14 +89,14 @@ def _parse_label(label: str | None) -> Label | None:
     if label is None:
         return None
     raise UsageError(
-        f"--label is safe or unsafe; got {label!r}.", "safe: to be answered, unsafe: to be refused."
+        f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
     )
 
 
 def _file(name: str) -> Path:
     """The path that a name means that is no known set's."""
     path = Path(name).expanduser()
-    if path.exists() or path.suffix or os.sep in name:
+    if name and (path.exists() or path.suffix or os.sep in name):
         return path
     raise UsageError(
         f"There is no data set and no file named {name!r}.",
