@@ -206,7 +206,7 @@ def test_a_bad_file_is_one_clear_line(
 def test_json_that_no_parser_takes_is_refused_too(tmp_path: Path, line: str) -> None:
     path = write(tmp_path / "x.jsonl", GOOD + line)
     error = refusal(path)
-    assert error.message.startswith(f"{path}, line 2 is not ")
+    assert error.message.startswith(f"{path}, line 2 ")
     assert error.hint == OBJECT
 
 
