@@ -29,9 +29,6 @@ def direction() -> None:
     """Make the directions that method surgical removes."""
 
 
-_DECODING = ("method", "gate", "display", "stats", "quiet", "seed")
-
-
 @app.command("build", cls=PlainCommand, context_settings=HELP_FLAGS)
 @with_settings(omit=("method", "gate", "stats", "seed", "stop", "temperature", "top_p", "top_k", "max_new_tokens"))
 def build(
@@ -65,7 +62,7 @@ def build(
     seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the split.")] = 0,
 ) -> None:
     """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
-    from adacd_cli.evaluation.datasets.files import read_prompts_of
+    from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.direction import Recipe, find_direction
     from adacd_cli.loading.direction import DirectionCard, write_direction
 
@@ -76,8 +73,12 @@ def build(
             raise UsageError(f"{flag} is missing.", f"Name a file with one prompt a line: {flag} FILE.")
     if output is None:
         raise UsageError("No folder for the direction is named.", "Name one with --output.")
-    prompts = {kind: read_prompts_of(Path(str(file)).expanduser()) for kind, file in files.items()}
     settings = resolved.settings.model_copy(update={"method": "default", "gate": False})
+    prompts = {}
+    for kind, file in files.items():
+        label = "unsafe" if kind == "harmful" else "safe"
+        loaded = load_samples([str(file)], data=None, label=label, limit=None, seed=seed, offline=True)[0]
+        prompts[kind] = [sample.prompt for sample in loaded.samples]
     model = load_model(settings)
     recipe = Recipe(train=train, validation=validation, kl=kl, mu=mu, seed=seed)
     with _Steps(settings) as steps:

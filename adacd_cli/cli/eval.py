@@ -154,6 +154,7 @@ def _evaluate(
     judging: dict[str, Any],
 ) -> tuple[dict[str, Any], Path]:
     """Does what is left to do in the folder, and writes its results and reports."""
+    from adacd_cli.evaluation.datasets.folder import data_folder
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.judges.registry import JudgeOptions, make_judge
     from adacd_cli.evaluation.provenance import make_plan
@@ -162,7 +163,7 @@ def _evaluate(
     base = runs[0]
     sets = load_samples(
         names,
-        data=None if data is None else Path(data).expanduser(),
+        data=data_folder(data),
         label=label,
         limit=limit,
         seed=base.seed or 0,

@@ -146,15 +146,15 @@ def points(study: Any) -> list[Point]:
     ]
 
 
-def _answers(task: Task, samples: Sequence[Sample], settings: Settings) -> dict[tuple[str, str], AnswerRecord]:
+def _answers(task: Task, samples: Sequence[Sample], settings: Settings) -> dict[tuple[str, str, str], AnswerRecord]:
     return {
-        (record.dataset, record.id): record
+        (record.label, record.dataset, record.id): record
         for batch in batches(samples, task.batch_size)
         for record in answer_batch(task.model, batch, settings)
     }
 
 
-def _refused(task: Task, answers: dict[tuple[str, str], AnswerRecord], label: str) -> float:
+def _refused(task: Task, answers: dict[tuple[str, str, str], AnswerRecord], label: str) -> float:
     own = [record for record in answers.values() if record.label == label and not record.error]
     judged = task.judge.judge([Exchange(record.prompt, record.text) for record in own])
     refused = [judgement.label in REFUSED for judgement in judged]
@@ -162,7 +162,7 @@ def _refused(task: Task, answers: dict[tuple[str, str], AnswerRecord], label: st
 
 
 def _changed(
-    before: dict[tuple[str, str], AnswerRecord], after: dict[tuple[str, str], AnswerRecord]
+    before: dict[tuple[str, str, str], AnswerRecord], after: dict[tuple[str, str, str], AnswerRecord]
 ) -> float | None:
     if not before:
         return None
