@@ -54,7 +54,7 @@ def test_what_is_shown_first(tmp_path):
             COUNTS,
             IDS,
             "$('#position').textContent",
-            "$('#below').hidden",
+            "$('#below').checkVisibility()",
             "[...$('.sample').querySelectorAll('.answer')].map((answer) => answer.innerText.split(/\\n+/))",
             "[...document.querySelectorAll('.sample')][4].querySelectorAll('.answer')[2].innerText.split(/\\n+/)",
             "location.hash",
@@ -69,7 +69,7 @@ def test_what_is_shown_first(tmp_path):
         ["All 6", "✓ Fixed 3", "✕ Broken 2", "≠ Judges differ 1", "Degenerate 1", "Failed 1"],
         ["s8", "s9", "s10", "u1", "u2", "u3"],
         "samples 1–6 of 6",
-        True,
+        False,
         [
             ["default", "keyword: refusal openai: refusal", "I'm sorry, but I can't."],
             [
@@ -235,7 +235,7 @@ def test_a_page_of_rows_at_a_time_and_keys(tmp_path):
         [
             "document.querySelectorAll('.sample').length",
             "$('#position').textContent",
-            "[$('#previous').disabled, $('#next').disabled, $('#below').hidden]",
+            "[$('#previous').disabled, $('#next').disabled, $('#below').checkVisibility()]",
             "$('#next-below').click()",
             "[$('#position').textContent, location.hash]",
             "$('.sample').focus()",
@@ -260,7 +260,7 @@ def test_a_page_of_rows_at_a_time_and_keys(tmp_path):
     assert seen == [
         20,
         "samples 1–20 of 3,000",
-        [True, False, False],
+        [True, False, True],
         None,
         ["samples 21–40 of 3,000", "#page=2"],
         None,
@@ -312,14 +312,14 @@ def test_long_texts_are_cut_until_they_are_asked_for(tmp_path):
         page(results, answers, judgements),
         [
             heights,
-            "[...document.querySelectorAll('.more')].map((button) => button.hidden)",
+            "[...document.querySelectorAll('.more')].map((button) => button.checkVisibility())",
             "$('.more').click()",
             heights,
             "$('.more').textContent",
         ],
         tmp_path,
     )
-    assert seen == [[True] * 6, [False, True], None, [True, False, True, True, True, True], "Show less"]
+    assert seen == [[True] * 6, [True, False], None, [True, False, True, True, True, True], "Show less"]
 
 
 def test_figures_follow_light_and_dark_and_fit_a_narrow_window(tmp_path):

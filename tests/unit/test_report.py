@@ -378,9 +378,10 @@ def test_without_aspects_or_sets_a_sentence_says_so():
         "Usability is not drawn: no judge rated the five aspects of answers to safe prompts. Judge openai "
         "does with --aspects."
     )
-    assert figures.times(*run(("adacd",))) == (
-        "Times are compared with Default's on the same prompts, and there are none to compare."
-    )
+    for alone in ("adacd", "default"):
+        assert figures.times(*run((alone,))) == (
+            "Times are compared with Default's on the same prompts, and there are none to compare."
+        )
     unsafe = {name: {"harm": cells["harm"]} for name, cells in results["results"].items()}
     assert figures.ratios({**results, "results": unsafe}, "safe") == (
         "No safe prompts were asked, so there are no refusals of them to draw."
@@ -446,6 +447,8 @@ def test_a_chart_takes_its_colours_from_the_page():
         "clipPath",
         "rect",
     }
+    assert {text.get("font-size") for text in root.iter("text")} == {"9.5px", "8px"}
+    assert not [text for text in root.iter("text") if text.get("font") or text.get("font-family")]
     texts = [element.text for element in root.iter("text")]
     for text in ("own-unsafe", "n = 1", "harm", "refused answers (%)", *METHODS):
         assert text in texts
@@ -583,10 +586,12 @@ def test_the_page_without_default_or_without_any_answer():
     assert "default – – –" in words
 
 
-def test_a_lone_surrogate_does_not_keep_the_page_from_being_written():
+def test_a_lone_surrogate_does_not_keep_the_reports_from_being_written():
     results, answers, judgements = run(
         failed=[{"method": "\udc80", "dataset": "a", "id": "\ud800", "error": ""}]
     )
     answers.append(AnswerRecord("adacd", "own", "\ud800", "\udfff", "safe", "", "\ud800"))
     results["provenance"] = {**PROVENANCE, "model": "\udcff"}
     page(results, answers, judgements).encode("utf-8")
+    assert "| ? | a | ? |  |" in markdown(results)
+    markdown(results).encode("utf-8")

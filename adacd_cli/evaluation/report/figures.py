@@ -99,7 +99,7 @@ def times(
             1.0 if method == DEFAULT else _spread([(own[key], before[key]) for key in own if key in before])
         )
         rows.append(Row(method, "", {method: Point(value, value / spread, value * spread)}))
-    if not rows:
+    if all(row.name == DEFAULT for row in rows):
         return "Times are compared with Default's on the same prompts, and there are none to compare."
     title = "Time per token against Default (ATGR), lower is better"
     axis = "time of a token ÷ Default's (×)"

@@ -28,8 +28,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text on one line, without control characters, that begins no HTML."""
-    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(" ".join(text.splitlines())))
+    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
+    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(line))
 
 
 def _cell(text: str) -> str:

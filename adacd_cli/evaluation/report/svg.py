@@ -46,6 +46,7 @@ _OPTIONS: dict[Any, Any] = {  # a release of matplotlib knows its options as lit
     "ytick.color": _LINE,
     "ytick.labelcolor": _INK,
     "ytick.major.size": 0,
+    "ytick.major.pad": 8,  # room for half a marker at the edge
     "grid.color": _LINE,
 }
 _WIDTH, _SLOT = 6.0, 0.155  # inches
@@ -97,7 +98,7 @@ def _draw(figure: Figure, chart: Chart) -> None:
             axes.annotate(
                 row.note,
                 (0, (number + 0.5) * height),
-                (-5, -10),
+                (-8, -10.5),
                 xycoords=axes.get_yaxis_transform(),
                 textcoords="offset points",
                 ha="right",

@@ -182,7 +182,7 @@
     byId(`show-${state.show}`).checked = true;
     search(state.q);
     refresh();
-    return asked.size > 0;
+    return location.hash.includes("=");
   }
 
   function change(name, value) {
