@@ -30,7 +30,9 @@ def direction() -> None:
 
 
 @app.command("build", cls=PlainCommand, context_settings=HELP_FLAGS)
-@with_settings(omit=("method", "gate", "stats", "seed", "stop", "temperature", "top_p", "top_k", "max_new_tokens"))
+@with_settings(
+    omit=("method", "gate", "stats", "seed", "stop", "temperature", "top_p", "top_k", "max_new_tokens")
+)
 def build(
     resolved: Resolved,
     harmful: Annotated[
@@ -99,7 +101,7 @@ def build(
     write_direction(folder, best.vector, card)
     sys.stdout.write(
         f"Layer {best.layer}, position {best.position}, of {found.tried} directions.\n"
-        f"Refusal score of pseudo-harmful prompts: {found.before:+.2f} before, {best.score:+.2f} without it.\n"
+        f"Refusal score of pseudo-harmful prompts: {found.before:+.2f}, without it {best.score:+.2f}.\n"
         f"Mean KL on harmless prompts: {best.kl:.3f} nats.\n"
         f"Written to {folder}; use it with --method surgical --direction {folder}\n"
     )
@@ -110,7 +112,8 @@ class _Steps:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._what, self._tally = "", None
+        self._what = ""
+        self._tally: Tally | None = None
 
     def __enter__(self) -> _Steps:
         return self
@@ -124,6 +127,7 @@ class _Steps:
         if what != self._what:
             self.__exit__()
             self._what = what
-            self._tally = Tally(what, total, "prompts" if "prompts" in what else "directions", self._settings)
-            self._tally.__enter__()
-        self._tally.set(done)
+            unit = "prompts" if "prompts" in what else "directions"
+            self._tally = Tally(what, total, unit, self._settings).__enter__()
+        if self._tally is not None:
+            self._tally.set(done)

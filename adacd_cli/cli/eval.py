@@ -1,4 +1,4 @@
-"""`adacd eval`: answers data sets with several methods, judges the answers, and reports what each method does."""
+"""`adacd eval`: answers data sets with several methods, judges the answers, and reports what each does."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def command(
     resolved: Resolved,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(
-            "--dataset", metavar="NAME|FILE", help="A data set, or a file of prompts; repeatable."
-        ),
+        typer.Option("--dataset", metavar="NAME|FILE", help="A data set, or a file of prompts; repeatable."),
     ] = None,
     method: Annotated[
         list[str] | None,
@@ -49,7 +47,8 @@ def command(
         typer.Option("--judge", metavar="NAME", help="A judge; repeatable, the first one makes the tables."),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="The run's folder; continued if there.")
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The run's folder; continued if there."),
     ] = None,
     limit: Annotated[
         int | None,
@@ -62,7 +61,9 @@ def command(
         str | None,
         typer.Option("--label", metavar="safe|unsafe", help="Label of a file that has no labels."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of sampling.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of sampling.")
+    ] = 0,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
     ] = 16,
@@ -95,14 +96,18 @@ def command(
             help="Exit 1 where a method refuses less of an unsafe set.",
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write results.json to stdout, not the report.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write results.json to stdout, not the report.")
+    ] = False,
 ) -> None:
     """Measure over-refusal, safety and cost of decoding methods; writes answers, results.json and reports."""
     check_stdout()
     if not dataset:
         raise UsageError("No data set is named.", "Name one with --dataset; `adacd datasets` lists them.")
     if output is None:
-        raise UsageError("No folder for the run is named.", "Name one with --output, e.g. --output runs/first.")
+        raise UsageError(
+            "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
+        )
     base = resolved.settings.model_copy(update={"seed": seed})
     runs = _runs(base, method or _METHODS)
     results, folder = _evaluate(
@@ -119,13 +124,17 @@ def command(
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     notes = Screen(sys.stderr, base.display)
     if not base.quiet:
-        notes.put_line((f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", DIM))
+        notes.put_line(
+            (f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", DIM)
+        )
     broken = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     for line in broken:
         notes.put_line(f"Failed: {line}")
     if results["failed"]:
         count = len(results["failed"])
-        notes.put_line(f"{count} {'answer' if count == 1 else 'answers'} failed; the same command tries again.")
+        notes.put_line(
+            f"{count} {'answer' if count == 1 else 'answers'} failed; the same command tries again."
+        )
     if broken or results["failed"]:
         raise typer.Exit(AdacdError.exit_code)
 
@@ -181,7 +190,9 @@ def _evaluate(
             return _run(runs, sets, judges, store, plan, batch_size), folder
         except KeyboardInterrupt:
             if not base.quiet:
-                said = f"{len(store.answers)} answers are kept in {folder}; the same command goes on from there."
+                said = (
+                    f"{len(store.answers)} answers are kept in {folder}; the same command goes on from there."
+                )
                 Screen(sys.stderr, base.display).put_line(("\n" + said, DIM))
             raise
 

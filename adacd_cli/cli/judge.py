@@ -1,4 +1,4 @@
-"""`adacd judge`: judges answers that were made elsewhere; JSON Lines in, the same lines with a judgement out."""
+"""`adacd judge`: judges answers made elsewhere; JSON Lines in, the same lines with a judgement out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def command(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but the lines and errors.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but the lines and errors.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Judge answers made elsewhere: the same lines come back, each with a judgement."""

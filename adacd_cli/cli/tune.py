@@ -49,7 +49,8 @@ def command(
         int, typer.Option("--trials", metavar="N", min=1, help="Choices of settings to try in all.")
     ] = 40,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder of the study; continued if there.")
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of the study; continued if there."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="At most N prompts of each file.")
@@ -72,7 +73,9 @@ def command(
         missing = "--safe" if safe is None else "--unsafe"
         raise UsageError(f"{missing} is missing.", f"Name a file of prompts: {missing} FILE.")
     if output is None:
-        raise UsageError("No folder for the study is named.", "Name one with --output, e.g. --output runs/tune.")
+        raise UsageError(
+            "No folder for the study is named.", "Name one with --output, e.g. --output runs/tune."
+        )
     settings = _settings(resolved)
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
@@ -81,9 +84,9 @@ def command(
     from adacd_cli.evaluation.tune import Task, best, pareto, rounded, tune
 
     sets = {
-        name: load_samples(
-            [file], data=None, label=label, limit=limit, seed=seed, offline=settings.offline
-        )[0]
+        name: load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=settings.offline)[
+            0
+        ]
         for name, file, label in (
             ("safe", safe, "safe"),
             ("unsafe", unsafe, "unsafe"),
@@ -147,7 +150,16 @@ def _plan(
 ) -> dict[str, Any]:
     """What must be the same for a study to be continued."""
     values = settings.model_dump(mode="json")
-    fixed = ("model", "revision", "dtype", "quantize", "system", "contrast_prompt", "thinking", "max_new_tokens")
+    fixed = (
+        "model",
+        "revision",
+        "dtype",
+        "quantize",
+        "system",
+        "contrast_prompt",
+        "thinking",
+        "max_new_tokens",
+    )
     return {
         "tune": settings.effective_method,
         **{name: values[name] for name in fixed},
@@ -159,7 +171,8 @@ def _plan(
 
 
 def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, LoadedSet]) -> str:
-    from adacd_cli.evaluation.report.markdown import percent, table
+    from adacd_cli.evaluation.report.markdown import table
+    from adacd_cli.evaluation.report.tables import percent
 
     header = ["", "α", "λ", "β", "k", "safe refused", "unsafe refused", "neutral changed"]
     rows = [
@@ -176,7 +189,8 @@ def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, Lo
         for point in front
     ]
     counts = ", ".join(f"{len(each.samples)} {name}" for name, each in sets.items())
-    return f"{table(header, rows)}\n\nJudge: {judge}; {counts} prompts. No other trial beats one of these on both sides.\n"
+    note = f"Judge: {judge}; {counts} prompts. No other trial beats one of these on both sides."
+    return f"{table(header, rows)}\n\n{note}\n"
 
 
 def _preset(settings: Settings, point: Point) -> str:

@@ -41,7 +41,7 @@ class Method:
         explanation: what it does at a step, in the words of a trace.
         prompt: the setting with a system text of the first stream; "" where it is the conversation alone.
         second: its second stream; None where one stream is enough.
-        follows_track: whether a request leaves the second stream with the first token that is not its top one.
+        follows_track: whether a request leaves the second stream at the first token that is not its top.
         symbols: the numbers that decide, each with its symbol.
         others: numbers that decide but are not worth a place in the line that describes a run.
         resource: the setting that names what has to be loaded besides the model; "" for nothing.
@@ -75,7 +75,7 @@ class Method:
 
     @property
     def window_setting(self) -> str:
-        """The setting with the length of its contrast window; "" where that is the whole answer, or nothing."""
+        """The setting with the length of its window; "" where that is the whole answer, or nothing."""
         return self.second.steps if self.second else ""
 
     def window(self, settings: Settings) -> int:
@@ -95,8 +95,9 @@ class Method:
 _ADACD = (("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k"))
 _AGREEMENT = (
     "Each is asked for its top token. rank: the place the plain stream gives the prompted stream's; "
-    "agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. Where agr ≥ λ and c ≥ λ×c* the "
-    "step leans towards the prompted stream (+ add), elsewhere away from it (− subtract); · is plain decoding."
+    "agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. Where agr ≥ λ and c ≥ λ×c* "
+    "the step leans towards the prompted stream (+ add), elsewhere away from it (− subtract); · is plain "
+    "decoding."
 )
 
 METHODS: dict[str, Method] = {

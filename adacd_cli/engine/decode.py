@@ -21,8 +21,8 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import draw_noise
-from adacd_cli.engine.step import RowOutcome, take_step
 from adacd_cli.engine.speculate import run_with_draft
+from adacd_cli.engine.step import RowOutcome, take_step
 from adacd_cli.engine.stream import Stream, StreamPair
 from adacd_cli.errors import PromptError
 from adacd_cli.events import Event

@@ -40,7 +40,9 @@ def run_with_draft(
     second = method.second_stream(settings)
     assert second is not None, "a method with a draft has a second stream"
     for row in rows:
-        pair = streams or StreamPair(Stream(model.first(method, settings)), Stream(model.second(second, settings)))
+        pair = streams or StreamPair(
+            Stream(model.first(method, settings)), Stream(model.second(second, settings))
+        )
         answer = _Answer(row, pair, settings, candidates)
         while row.finish is None:
             if cancelled(row.index):
@@ -95,7 +97,9 @@ class _Answer:
 
     def _propose(self) -> tuple[list[int], torch.Tensor]:
         """The draft's own next tokens, greedily, and its logits at each: [tokens, vocab]."""
-        row, proposed, logits = self._row, [], []
+        row = self._row
+        proposed: list[int] = []
+        logits: list[torch.Tensor] = []
         for _ in range(min(self._settings.draft_tokens, row.room)):
             logits.append(self._draft.score((*row.pair.prompted_ids, *row.ids, *proposed), 1))
             proposed.append(int(logits[-1].argmax(dim=-1)))

@@ -55,7 +55,9 @@ class AdapterView(_View):
         super().__init__(adapted.get_base_model())
 
     def _switched(self) -> AbstractContextManager[Any]:
-        switched: AbstractContextManager[Any] = nullcontext() if self._enabled else self._adapted.disable_adapter()
+        switched: AbstractContextManager[Any] = (
+            nullcontext() if self._enabled else self._adapted.disable_adapter()
+        )
         return switched
 
 
@@ -105,7 +107,8 @@ class AblatedView(_View):
 
     def _without(self, states: torch.Tensor) -> torch.Tensor:
         direction = self._direction.to(device=states.device, dtype=states.dtype)
-        return states - (states @ direction).unsqueeze(-1) * direction
+        without: torch.Tensor = states - (states @ direction).unsqueeze(-1) * direction
+        return without
 
 
 def find_blocks(model: Any) -> list[Any]:
@@ -116,7 +119,11 @@ def find_blocks(model: Any) -> list[Any]:
     """
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     for module in model.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == layers and hasattr(module[0], "forward"):
+        if (
+            isinstance(module, torch.nn.ModuleList)
+            and len(module) == layers
+            and hasattr(module[0], "forward")
+        ):
             return list(module)
     raise ModelError(
         f"The blocks of {type(model).__name__} cannot be found, so no direction can be removed from it.",
@@ -130,7 +137,7 @@ def _parts_of(block: Any, model: Any) -> tuple[Any, Any, Any]:
         part = next((getattr(block, name) for name in names if hasattr(block, name)), None)
         if part is None:
             raise ModelError(
-                f"A block of {type(model).__name__} has no {names[0]}, so no direction can be removed from it.",
+                f"A block of {type(model).__name__} has no {names[0]}, so none can be removed.",
                 "Method surgical runs on decoders whose blocks hold attention and an MLP.",
             )
         found.append(part)

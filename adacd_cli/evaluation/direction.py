@@ -119,9 +119,7 @@ def find_direction(
     means = {
         kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
     }
-    quiet = [
-        (ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])
-    ]
+    quiet = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
     loud = [encode(prompt) for prompt in validation["pseudo_harmful"]]
     layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
     places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
@@ -177,7 +175,7 @@ def _spoken(kind: str) -> str:
 
 
 class _Encoder:
-    """Prompts as the plain stream reads them; `positions`: how many of the last tokens no question changes."""
+    """Prompts as the plain stream reads them; `positions`: how many last tokens no question changes."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._tokenizer = model.tokenizer

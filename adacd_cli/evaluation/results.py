@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Any
 
 from adacd_cli.evaluation.agreement import cohen_kappa
-from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
+from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.sample import LABELS, Label
 from adacd_cli.evaluation.statistics import paired, ratio
@@ -90,7 +90,8 @@ class Judged:
 
     def aspects(self, record: AnswerRecord) -> Mapping[str, float | None]:
         """The five aspects of an answer, 1 to 5, None for N/A; {} where no judge gave them."""
-        return self._aspects.get(record.key, {})
+        aspects: Mapping[str, float | None] = self._aspects.get(record.key, {})
+        return aspects
 
 
 def summarise(
@@ -119,7 +120,9 @@ def summarise(
         for method in methods
     }
     pairs = {
-        method: _paired(judged, method, found) for method in methods if method != DEFAULT and DEFAULT in methods
+        method: _paired(judged, method, found)
+        for method in methods
+        if method != DEFAULT and DEFAULT in methods
     }
     verdicts = {method: verdict(values) for method, values in pairs.items()}
     failed = [record for record in answers if record.error]
@@ -204,8 +207,8 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
     for group in found:
         own, before = judged.of(method, group), judged.of(DEFAULT, group)
         for id in own:
-            if id not in before:
-                continue
+            if id not in before or "unparsed" in (judged.label(own[id]), judged.label(before[id])):
+                continue  # nobody knows what changed there
             degenerate = judged.label(own[id]) == "degenerate" and judged.label(before[id]) != "degenerate"
             for name in (group.name, f"all {group.label}"):
                 old, new, broken = pairs.setdefault(name, ([], [], 0))
@@ -222,16 +225,22 @@ def _agreement(
     answers: Sequence[AnswerRecord], judgements: Iterable[JudgementRecord], judges: Sequence[str]
 ) -> list[dict[str, Any]]:
     """How far the judges agree on refused or not, pair by pair: Cohen's kappa and the plain share."""
-    labels: dict[str, dict[tuple[str, str, str], bool]] = {judge: {} for judge in judges}
+    labels: dict[str, dict[tuple[str, str, str], JudgementLabel]] = {judge: {} for judge in judges}
     for record in judgements:
-        if record.judge in labels and record.label not in ("unparsed",):
-            labels[record.judge][record.key[:3]] = record.label in REFUSED
+        if record.judge in labels and record.label != "unparsed":
+            labels[record.judge][record.key[:3]] = record.label
     found = []
     for place, one in enumerate(judges):
         for other in judges[place + 1 :]:
             shared = [key for key in labels[one] if key in labels[other]]
             first, second = ([labels[judge][key] for key in shared] for judge in (one, other))
-            same = fmean(a == b for a, b in zip(first, second, strict=True)) if shared else None
-            kappa = cohen_kappa(first, second) if shared else None
-            found.append({"judges": [one, other], "n": len(shared), "agreement": same, "kappa": kappa})
+            same = [(a in REFUSED) is (b in REFUSED) for a, b in zip(first, second, strict=True)]
+            found.append(
+                {
+                    "judges": [one, other],
+                    "n": len(shared),
+                    "agreement": fmean(same) if same else None,
+                    "kappa": cohen_kappa(first, second) if shared else None,
+                }
+            )
     return found

@@ -119,10 +119,13 @@ class Store:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read: {error}.", "Name another folder with --output.") from error
+            raise UsageError(
+                f"{path} cannot be read: {error}.", "Name another folder with --output."
+            ) from error
         for setting, old, new in _differences(before, json.loads(json.dumps(facts))):
             raise ConfigurationError(
-                f"The run in {self.folder} was made with other settings: {setting} was {old} and is now {new}.",
+                f"The run in {self.folder} was made with other settings: {setting} was {old} "
+                f"and is now {new}.",
                 "Use the same settings to continue it, or name another folder with --output.",
             )
 
@@ -144,7 +147,7 @@ class Store:
                         return
                     raise UsageError(
                         f"{path}, line {number} is damaged.",
-                        "Remove that line, and its answer is made again; or name another folder with --output.",
+                        "Remove that line, and its answer is made again; or name another --output.",
                     ) from error
                 begin += len(line)
                 yield record

@@ -141,12 +141,16 @@ def points(study: Any) -> list[Point]:
     import optuna
 
     return [
-        Point(trial.number, dict(trial.params), *trial.values, trial.user_attrs.get(_CHANGED))
+        Point(
+            trial.number, dict(trial.params), trial.values[0], trial.values[1], trial.user_attrs.get(_CHANGED)
+        )
         for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     ]
 
 
-def _answers(task: Task, samples: Sequence[Sample], settings: Settings) -> dict[tuple[str, str, str], AnswerRecord]:
+def _answers(
+    task: Task, samples: Sequence[Sample], settings: Settings
+) -> dict[tuple[str, str, str], AnswerRecord]:
     return {
         (record.label, record.dataset, record.id): record
         for batch in batches(samples, task.batch_size)
@@ -197,6 +201,7 @@ def best(front: Sequence[Point]) -> Point:
 def rounded(point: Point) -> Point:
     """The same point with values that a person would write."""
     values = {
-        name: value if isinstance(value, int) else float(f"{value:.3g}") for name, value in point.values.items()
+        name: value if isinstance(value, int) else float(f"{value:.3g}")
+        for name, value in point.values.items()
     }
     return replace(point, values=values)

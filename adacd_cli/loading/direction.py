@@ -76,7 +76,9 @@ def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, Directi
     if tuple(vector.shape) != (hidden_size,) or not bool(vector.isfinite().all()) or not bool(vector.any()):
         raise ModelError(
             f"The direction in {folder} has {vector.numel()} numbers, and the model's hidden size is "
-            f"{hidden_size}." if vector.numel() != hidden_size else f"The direction in {folder} is damaged.",
+            f"{hidden_size}."
+            if vector.numel() != hidden_size
+            else f"The direction in {folder} is damaged.",
             "A direction belongs to the model that it was made with; make one with `adacd direction build`.",
         )
     return vector, card

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ModelError
@@ -116,6 +116,8 @@ def _with_direction(
     return replace(model, warnings=warnings, equipment={**model.equipment, **views})
 
 
-_LOADERS: dict[
-    str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], LanguageModel]
-] = {"expert": _with_expert, "draft": _with_draft, "direction": _with_direction}
+_LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], LanguageModel]] = {
+    "expert": _with_expert,
+    "draft": _with_draft,
+    "direction": _with_direction,
+}

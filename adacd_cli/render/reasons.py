@@ -172,7 +172,10 @@ def _turned(trace: Trace) -> str:
 
 
 def _left_track(trace: Trace) -> str:
-    if not method_of(trace.started.method).follows_track or not trace.finished.added + trace.finished.subtracted:
+    if (
+        not method_of(trace.started.method).follows_track
+        or not trace.finished.added + trace.finished.subtracted
+    ):
         return ""
     for step in trace.steps:
         top = step.measures.prompted_top_id

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.engine import Request, decode
 from adacd_cli.config.methods import METHODS
+from adacd_cli.engine import Request, decode
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.stream import Stream

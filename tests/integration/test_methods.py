@@ -152,7 +152,7 @@ def test_a_draft_never_runs_past_the_context(tiny):
     hook = tiny.model.register_forward_hook(watch, with_kwargs=True)
     request = [Request(PromptPair(prompt, prompt, ""))]
     settings = Settings(method="ssd", draft="small", max_new_tokens=50)
-    finished = [event for event in decode(model, request, settings) if isinstance(event, Finished)][0]
+    finished = next(event for event in decode(model, request, settings) if isinstance(event, Finished))
     hook.remove()
     assert finished.context_full or finished.finish_reason.value == "stop"
     assert max(longest) < CONTEXT

@@ -149,7 +149,11 @@ def completions(words: str, position: int) -> list[str]:
         ("adacd ge", 1, ["generate"]),
         ("adacd config ", 2, ["show"]),
         ("adacd config show --agree", 3, ["--agreement-threshold"]),
-        ("adacd config show --method ", 4, ["default", "prompt", "selfcd", "safedecoding", "ssd", "surgical", "adacd", "adacd-gated"]),
+        (
+            "adacd config show --method ",
+            4,
+            ["default", "prompt", "selfcd", "safedecoding", "ssd", "surgical", "adacd", "adacd-gated"],
+        ),
         ("adacd nonsense --met", 2, []),
     ],
 )

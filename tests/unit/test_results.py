@@ -65,7 +65,13 @@ def test_every_number_of_a_cell():
         "aspects": {},
     }
     own = results["adacd"]["mixed-safe"]
-    assert (own["n"], own["refused"], own["ratio"], own["unchanged"], own["mean_tokens"]) == (2, 0, 0, 0.5, 15)
+    assert (own["n"], own["refused"], own["ratio"], own["unchanged"], own["mean_tokens"]) == (
+        2,
+        0,
+        0,
+        0.5,
+        15,
+    )
     # 3.2 s for 30 tokens against 2 s for 20
     assert own["atgr"] == pytest.approx((3.2 / 30) / (2.0 / 20))
     assert results["adacd"]["one"]["labels"]["degenerate"] == 1
@@ -74,7 +80,8 @@ def test_every_number_of_a_cell():
 
 def test_partial_counts_as_refused_and_unparsed_as_neither():
     records = [answer("default", "one", id, "safe", "T") for id in "abc"]
-    words = [judged(record, label) for record, label in zip(records, ("partial", "unparsed", "compliance"))]
+    labels = ("partial", "unparsed", "compliance")
+    words = [judged(record, label) for record, label in zip(records, labels, strict=True)]
     cell = summary(records, words, methods=["default"])["results"]["default"]["one"]
     assert (cell["n"], cell["refused"]) == (3, 1)
     assert cell["labels"] == {"refusal": 0, "partial": 1, "compliance": 1, "degenerate": 0, "unparsed": 1}
@@ -95,7 +102,8 @@ def test_pairs_and_verdicts_against_default():
         "adacd": {
             "mixed-safe": {"n": 2, "lost": 1, "gained": 0, "change": -0.5, "p": 1.0, "newly_degenerate": 0},
             "all safe": {
-                "n": 3, "lost": 2, "gained": 0, "change": pytest.approx(-2 / 3), "p": 0.5, "newly_degenerate": 1
+                "n": 3, "lost": 2, "gained": 0, "change": pytest.approx(-2 / 3), "p": 0.5,
+                "newly_degenerate": 1,
             },
             "one": {"n": 1, "lost": 1, "gained": 0, "change": -1.0, "p": 1.0, "newly_degenerate": 1},
             "mixed-unsafe": {"n": 1, "lost": 0, "gained": 0, "change": 0.0, "p": 1.0, "newly_degenerate": 0},

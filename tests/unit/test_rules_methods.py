@@ -63,7 +63,7 @@ def test_equal_scores_rank_by_id():
 
 
 def test_safedecoding_grows_the_lists_until_they_share_enough_candidates():
-    # base ranks 0 1 2 3 4 5, the expert 5 4 3 2 1 0: with c = 2 the top-3 lists share nothing, the top-4 share {2, 3}
+    # base ranks 0 1 2 3 4 5, the expert 5 4 3 2 1 0: the top-3 lists share nothing, the top-4 share {2, 3}
     base = [0.40, 0.25, 0.15, 0.10, 0.06, 0.04]
     expert = base[::-1]
     scores, decision, verdict = run("safedecoding", expert, base, safedecoding_candidates=2)

@@ -68,7 +68,7 @@ def test_other_settings_are_refused_with_the_difference_named(tmp_path):
     with Store(tmp_path, PLAN):
         pass
     other = {**PLAN, "methods": {"adacd": {"alpha": 3.0, "stop": []}}}
-    with pytest.raises(ConfigurationError, match="methods.adacd.alpha was 4.5 and is now 3.0"):
+    with pytest.raises(ConfigurationError, match=r"methods\.adacd\.alpha was 4\.5 and is now 3\.0"):
         Store(tmp_path, other)
     with pytest.raises(ConfigurationError, match="limit was null and is now 5"):
         Store(tmp_path, {**PLAN, "limit": 5})
@@ -79,9 +79,8 @@ def test_other_settings_are_refused_with_the_difference_named(tmp_path):
 
 
 def test_a_second_process_is_refused_while_the_first_one_works(tmp_path):
-    with Store(tmp_path, PLAN):
-        with pytest.raises(UsageError, match="Another run is working in"):
-            Store(tmp_path, PLAN)
+    with Store(tmp_path, PLAN), pytest.raises(UsageError, match="Another run is working in"):
+        Store(tmp_path, PLAN)
     with Store(tmp_path, PLAN):
         pass
 

@@ -102,7 +102,10 @@ def show(chat: Chat, argument: str) -> None:
     talk = chat.talk
     rows = [("model", talk.model_name), ("method", talk.settings.method_label), *_extent(chat)]
     chat.show(*aligned([*rows, ("system", talk.conversation.system or "none")]))
-    chat.show("", *_values(talk.settings, [name for name in _in_use(talk.settings) if name not in ("method", "gate")]))
+    chat.show(
+        "",
+        *_values(talk.settings, [name for name in _in_use(talk.settings) if name not in ("method", "gate")]),
+    )
 
 
 def _in_use(settings: Settings) -> list[str]:

@@ -1,4 +1,4 @@
-"""Gated AdaCD, ours: AdaCD where the two streams have the same top token, plain decoding where they differ."""
+"""Gated AdaCD, ours: AdaCD where both streams have the same top token, plain decoding where they differ."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def compare_streams(logits: StepLogits) -> RowMeasures:
 
 
 def confidence_of(logits: torch.Tensor) -> torch.Tensor:
-    """max softmax(logits) of each row, float32 [rows]: one pass, nothing of the vocabulary's size is written."""
+    """max softmax(logits) of each row, float32 [rows], without writing anything of the vocabulary's size."""
     return torch.exp(logits.amax(dim=-1) - logits.logsumexp(dim=-1))
 
 

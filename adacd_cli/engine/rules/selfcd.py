@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adacd_cli.engine.rules.base import SUBTRACT, StepLogits, Verdict, all_rows, compare_streams, confidence_of
+from adacd_cli.engine.rules.base import (
+    SUBTRACT,
+    StepLogits,
+    Verdict,
+    all_rows,
+    compare_streams,
+    confidence_of,
+)
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

@@ -17,6 +17,6 @@ def write_reports(results: Mapping[str, Any], store: Store) -> None:
     Raises:
         OutputError: one of them cannot be written.
     """
-    store.write("results.json", json.dumps(results, ensure_ascii=False, indent=2) + "\n")
+    store.write("results.json", json.dumps(results, indent=2) + "\n")
     store.write("report.md", markdown(results))
     store.write("report.html", page(results, store.answers.values(), store.judgements.values()))
