@@ -57,9 +57,11 @@ class ReplyCache:
             self._database = sqlite3.connect(
                 self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # `judging` is in the name so that another program's file is never taken for ours
+            # A reply survives the end of the program without waiting for the disk; a power cut may cost the
+            # file, which holds nothing that cannot be asked again.
+            self._database.execute("PRAGMA synchronous = OFF")
             self._database.execute(
-                "CREATE TABLE IF NOT EXISTS judging_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
+                "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
                 "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
             )
             # found out now, not after the first answer that was paid for: the file can be written
@@ -74,7 +76,7 @@ class ReplyCache:
         if self._database is None:
             return None
         try:
-            row = self._database.execute("SELECT reply FROM judging_replies WHERE key = ?", (key,)).fetchone()
+            row = self._database.execute("SELECT reply FROM judge_replies WHERE key = ?", (key,)).fetchone()
         except sqlite3.Error as error:
             raise self._failed("read", error) from error
         return None if row is None else str(row[0])
@@ -86,7 +88,7 @@ class ReplyCache:
         readable = reply.encode("utf-8", "replace").decode("utf-8")
         try:
             self._database.execute(
-                "INSERT OR REPLACE INTO judging_replies (key, reply, model, template) VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)",
                 (key, readable, model, template),
             )
         except sqlite3.Error as error:

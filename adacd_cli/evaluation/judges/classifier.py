@@ -6,13 +6,12 @@ would classify by random numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError
-from adacd_cli.evaluation.judges.options import JudgeOptions
 
 _AGAIN = "Download or save the model again."
 
@@ -61,12 +60,12 @@ class Classifier:
         return found
 
 
-def load_classifier(source_name: str, options: JudgeOptions) -> Classifier:
+def load_classifier(settings: Settings, progress: Callable[[str], None]) -> Classifier:
     """Loads a classifier and tries it with one text.
 
     Args:
-        source_name: hub id or folder.
-        options: device, dtype, threads, offline and progress are read.
+        settings: model (hub id or folder), revision, device, dtype, threads and offline are read.
+        progress: told in short lines what is being done.
 
     Raises:
         ModelError: it cannot be found, read or used, or is no sequence classifier.
@@ -78,32 +77,35 @@ def load_classifier(source_name: str, options: JudgeOptions) -> Classifier:
     from adacd_cli.loading.machine import Load
     from adacd_cli.loading.source import locate
 
-    if options.offline:
+    name = settings.model
+    if settings.offline:
         go_offline()
     others = Load()
-    source = locate(Settings(model=source_name, offline=options.offline), options.progress)
+    source = locate(settings, progress)
     if source.gguf:
-        raise ModelError(f"{source_name} is a GGUF file, not a classifier.", "Name a folder of safetensors.")
-    checkpoint = inspect(source.folder, source_name)
-    architectures = checkpoint.config.get("architectures") or ["a model without a class"]
+        raise ModelError(f"{name} is a GGUF file, not a classifier.", "Name a folder of safetensors.")
+    checkpoint = inspect(source.folder, name)
+    architectures = checkpoint.config.get("architectures") or ["a model of no class"]
     if not str(architectures[0]).endswith("ForSequenceClassification"):
-        raise ModelError(f"{source_name} is no sequence classifier: it is {architectures[0]}.")
-    options.progress("Starting PyTorch")
+        raise ModelError(
+            f"{name} is no sequence classifier but {architectures[0]}.", "Name a model that classifies texts."
+        )
+    progress("Starting PyTorch")
     import torch
 
     from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
     from adacd_cli.loading.progress import quiet
     from adacd_cli.loading.tokenizer import context_length, load_tokenizer
 
-    device = choose_device(options.device)
-    dtype = choose_dtype(options.dtype, checkpoint.dtype, device, checkpoint.elements)
-    placed = placement(device, weight_bytes(checkpoint, dtype, None), source_name)
-    with quiet(options.progress) as logged:
-        tokenizer = load_tokenizer(source, source_name, trust_remote_code=False)
-        model = _weights(source.folder, source_name, dtype=dtype, **placed)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
+    placed = placement(device, weight_bytes(checkpoint, dtype, None), name)
+    with quiet(progress) as logged:
+        tokenizer = load_tokenizer(source, name, trust_remote_code=False)
+        model = _weights(source.folder, name, dtype=dtype, **placed)
         model = model.eval() if placed else model.eval().to(device)
-    if device.type == "cpu" or options.threads is not None:
-        torch.set_num_threads(options.threads or others.free_cores())
+    if device.type == "cpu" or settings.threads is not None:
+        torch.set_num_threads(settings.threads or others.free_cores())
     names = model.config.id2label
     before, after = _frame(tokenizer)
     classifier = Classifier(
@@ -115,7 +117,7 @@ def load_classifier(source_name: str, options: JudgeOptions) -> Classifier:
         context_length=context_length(model.config),
         warnings=(*source.warnings, *logged),
     )
-    _try(classifier, source_name)
+    _try(classifier, name)
     return classifier
 
 

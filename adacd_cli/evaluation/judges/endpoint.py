@@ -1,19 +1,19 @@
 """One OpenAI-compatible endpoint: a message in, the text of its reply out, with patience and within bounds.
 
 What may pass (429, 5xx, a broken connection, silence) is tried again with growing pauses, and a Retry-After
-holds every request back; only so many are under way at once. What is asked and what a reply means is for others.
+holds every request back; only so many are under way at once. What is asked, and what a reply means, others
+know.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import anyio
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
-from tenacity.wait import wait_exponential_jitter
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
 from adacd_cli.errors import EnvironmentFault
 from adacd_cli.evaluation.judges.wire import (
@@ -33,7 +33,7 @@ ATTEMPTS = 7
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
-"""Seconds between two attempts: doubled from the first on, and up to one second more at random."""
+"""Seconds between two attempts: doubled from the first on, and up to the first one more at random."""
 
 PATIENCE = 600.0
 """Seconds for which a request lets itself be put off by 429, and the longest Retry-After that is waited."""
@@ -51,11 +51,7 @@ class _Passing(RequestFailed):
 
 
 class _Limited(_Passing):
-    """Too many requests for now; after so many seconds, where the endpoint says it, fewer."""
-
-    def __init__(self, reason: str, wait: float) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    """Too many requests for now."""
 
 
 class Endpoint:
@@ -68,7 +64,6 @@ class Endpoint:
         concurrency: requests under way at once.
         timeout: seconds one request may take, from connecting to the last byte.
         attempts: how often a request that may succeed later is made, those put off by 429 not counted.
-        first_pause: seconds before the second attempt.
 
     Attributes:
         shown_url: the address without a password in it, for messages.
@@ -85,8 +80,7 @@ class Endpoint:
         *,
         concurrency: int,
         timeout: float,
-        attempts: int = ATTEMPTS,
-        first_pause: float = FIRST_PAUSE,
+        attempts: int,
     ) -> None:
         self.model = model
         self._url = parse_url(url or OPENAI_URL)
@@ -99,8 +93,7 @@ class Endpoint:
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
         self._retrying = AsyncRetrying(
             retry=retry_if_exception_type(_Passing),
-            wait=wait_exponential_jitter(first_pause, LONGEST_PAUSE, jitter=min(1.0, first_pause)),
-            before_sleep=self._hold_all,
+            wait=wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE),
             reraise=True,
         )
         self._client = httpx.AsyncClient(headers=headers_for(key), timeout=None)  # timed as a whole below
@@ -125,13 +118,16 @@ class Endpoint:
                 endpoint puts this one off for longer than PATIENCE.
         """
         values = {"temperature": 0, "max_tokens": longest_reply}
-        while True:
-            body: dict[str, Any] = {"model": self.model, "messages": [{"role": "user", "content": message}]}
+        body: dict[str, Any] = {}
+
+        def content() -> bytes:  # when its turn has come: by then it may be known what the model refuses
+            nonlocal body
+            body = {"model": self.model, "messages": [{"role": "user", "content": message}]}
             body |= {sent: values[name] for name, sent in self._optional.items()}
-            # in ASCII, because half a surrogate pair has no UTF-8
-            status, answer = await self._request(
-                "POST", "/chat/completions", json.dumps(body).encode("ascii")
-            )
+            return json.dumps(body).encode("ascii")  # in which half a surrogate pair can be written
+
+        while True:
+            status, answer = await self._request("POST", "/chat/completions", content)
             if status == 200:
                 return reply_of(answer)
             if not (status == 400 and self._do_without(answer, body)):
@@ -143,7 +139,7 @@ class Endpoint:
         Raises:
             RequestFailed, EnvironmentFault: as `ask` does.
         """
-        status, answer = await self._request("GET", "/models", None)
+        status, answer = await self._request("GET", "/models")
         if status in (401, 403):
             self._give_up(status, answer)
         entries = answer.get("data")
@@ -151,7 +147,9 @@ class Endpoint:
         names = (entry.get("id") for entry in found if isinstance(entry, dict))
         return status, frozenset(name for name in names if isinstance(name, str))
 
-    async def _request(self, method: str, path: str, content: bytes | None) -> tuple[int, dict[str, Any]]:
+    async def _request(
+        self, method: str, path: str, content: Callable[[], bytes] = bytes
+    ) -> tuple[int, dict[str, Any]]:
         """Status and JSON object of the response, once there is one that no further attempt would change."""
         failed = 0
 
@@ -174,28 +172,27 @@ class Endpoint:
             ) from failure
         raise AssertionError("tenacity returns or raises")
 
-    def _hold_all(self, state: RetryCallState) -> None:
-        """Before a pause: what the endpoint asks one request to wait, all of them wait."""
-        failure = state.outcome.exception() if state.outcome is not None else None
-        if isinstance(failure, _Limited):
-            self._held_until = max(self._held_until, anyio.current_time() + failure.wait)
+    async def _exchange(
+        self, method: str, path: str, content: Callable[[], bytes]
+    ) -> tuple[int, dict[str, Any]]:
+        """One attempt, when its turn comes and nobody is held back."""
+        while True:
+            await anyio.sleep(max(0.0, self._held_until - anyio.current_time()))
+            async with self._places:
+                if anyio.current_time() >= self._held_until:  # it may have changed while waiting for a place
+                    return await self._attempt(method, path, content())
 
-    async def _exchange(self, method: str, path: str, content: bytes | None) -> tuple[int, dict[str, Any]]:
-        """One attempt."""
-        while (pause := self._held_until - anyio.current_time()) > 0:
-            await anyio.sleep(pause)
-        async with self._places:
-            try:
-                with anyio.fail_after(self._timeout):
-                    status, headers, body = await self._transfer(method, path, content)
-            except TimeoutError:
-                raise _Passing(f"it did not answer within {self._timeout:g} s") from None
-            except (httpx.ConnectError, httpx.ProxyError) as error:
-                reason = self._clean(str(error)) or "there is no connection"
-                raise _Passing(reason, unreachable=True) from None
-            except httpx.RequestError as error:  # bytes that are no HTTP, or no gzip, among others
-                what = self._clean(str(error)) or type(error).__name__
-                raise _Passing(f"the connection broke: {what}") from None
+    async def _attempt(self, method: str, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
+        try:
+            with anyio.fail_after(self._timeout):
+                status, headers, body = await self._transfer(method, path, content)
+        except TimeoutError:
+            raise _Passing(f"it did not answer within {self._timeout:g} s") from None
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            raise _Passing(self._clean(str(error)) or "there is no connection", unreachable=True) from None
+        except httpx.RequestError as error:  # bytes that are no HTTP, or no gzip, among others
+            what = self._clean(str(error)) or type(error).__name__
+            raise _Passing(f"the connection broke: {what}") from None
         answer = json_object(body)
         if status in _PASSING or status >= 500:
             self._raise_passing(status, retry_seconds(headers.get("retry-after", "")), answer)
@@ -208,11 +205,9 @@ class Endpoint:
             raise _Passing(self._said(status, answer))
         return status, answer or {}
 
-    async def _transfer(
-        self, method: str, path: str, content: bytes | None
-    ) -> tuple[int, Mapping[str, str], bytes]:
+    async def _transfer(self, method: str, path: str, content: bytes) -> tuple[int, Mapping[str, str], bytes]:
         url = self._url.copy_with(path=self._url.path.rstrip("/") + path)
-        async with self._client.stream(method, url, content=content) as response:
+        async with self._client.stream(method, url, content=content or None) as response:
             body = bytearray()
             async for chunk in response.aiter_bytes():
                 body += chunk
@@ -237,7 +232,8 @@ class Endpoint:
                 _LATER,
             )
         if status == 429 or wait > 0:
-            raise _Limited(said, wait)
+            self._held_until = max(self._held_until, anyio.current_time() + wait)
+            raise _Limited(said)
         raise _Passing(said)
 
     def _do_without(self, answer: Mapping[str, Any], body: Mapping[str, Any]) -> bool:

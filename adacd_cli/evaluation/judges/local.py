@@ -11,7 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adacd_cli.errors import ModelError, OutOfMemoryError
+from pydantic import ValidationError
+
+from adacd_cli.config import Settings
+from adacd_cli.errors import ModelError, OutOfMemoryError, UsageError
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
 from adacd_cli.evaluation.judges.options import JudgeOptions
 
@@ -75,10 +78,14 @@ class LocalJudge(ABC):
 
     Attributes:
         warnings: what loading found that the user should know, one sentence each.
+
+    Raises:
+        UsageError: there is no device or dtype of that name.
     """
 
     def __init__(self, options: JudgeOptions, source: str, name: str) -> None:
         self._options, self._source, self._name = options, source, name
+        self._settings = _settings_for(options, source)
         self._reader: Reader | None = None
         self.warnings: tuple[str, ...] = ()
 
@@ -170,6 +177,16 @@ class LocalJudge(ABC):
                     "Run it on another device, or judge the answers in a run of their own.",
                 ) from error
             return None
+
+
+def _settings_for(options: JudgeOptions, source: str) -> Settings:
+    """The settings that load the judge and, where it writes, let it write greedily."""
+    values = {name: getattr(options, name) for name in ("device", "dtype", "threads", "offline")}
+    try:
+        return Settings.model_validate({"model": source, "method": "default", "temperature": 0.0, **values})
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise UsageError(f"`{wrong['loc'][0]}` of a judge cannot be {wrong['input']!r}.") from error
 
 
 def fit(

@@ -1,8 +1,8 @@
 """`minos`: Nous Research's Minos (NousResearch/Minos-v1), a ModernBERT that classifies refusals, as judge.
 
 The text is the one of its model card (https://huggingface.co/NousResearch/Minos-v1): the roles on lines of
-their own, at most 8,192 tokens, classes Non-refusal (0) and Refusal (1). The weights (Apache-2.0, 1.6 GB) were
-not run here: format, batching and labels are tested on a tiny random ModernBERT.
+their own, at most 8,192 tokens, classes Non-refusal (0) and Refusal (1). The weights (Apache-2.0, 1.6 GB)
+were not run here: format, batching and labels are tested on a tiny random ModernBERT.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class MinosJudge(LocalJudge):
     def _load(self) -> tuple[Reader, tuple[str, ...]]:
         from adacd_cli.evaluation.judges.classifier import load_classifier
 
-        classifier = load_classifier(self._source, self._options)
+        classifier = load_classifier(self._settings, self._options.progress)
         self._refusal = place_of_refusal(classifier.labels, self._source)
         self._classifier = classifier
         longest = min(classifier.context_length or LONGEST_INPUT, LONGEST_INPUT)

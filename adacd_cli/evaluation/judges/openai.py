@@ -219,7 +219,7 @@ class OpenAIJudge:
     def _unusable(self, endpoint: Endpoint, failure: RequestFailed) -> AdacdError:
         what = "cannot be reached" if failure.unreachable else "gives no judgement"
         kept = f"what it has said so far is kept in {self._options.cache}" if self._options.cache else ""
-        hint = "Start it, or check --judge-url; " + (
+        hint = "Start it, or check its address; " + (
             f"{kept}." if kept else "then run the same command again."
         )
         return EnvironmentFault(f"The judge at {endpoint.shown_url} {what}: {failure.reason}.", hint)

@@ -12,7 +12,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adacd_cli.config import Settings
 from adacd_cli.evaluation.judges.base import JudgementLabel
 from adacd_cli.evaluation.judges.local import LONGEST_INPUT, LocalJudge, Reader, Verdict
 from adacd_cli.evaluation.judges.options import JudgeOptions
@@ -80,19 +79,8 @@ class WildGuardJudge(LocalJudge):
 
     def __init__(self, options: JudgeOptions, source: str = MODEL, name: str = "wildguard") -> None:
         super().__init__(options, source, name)
+        self._settings = self._settings.model_copy(update={"max_new_tokens": NEW_TOKENS})
         self._language_model: LanguageModel | None = None
-        self._settings = Settings.model_validate(
-            {
-                "model": source,
-                "method": "default",
-                "device": options.device,
-                "dtype": options.dtype,
-                "threads": options.threads,
-                "offline": options.offline,
-                "temperature": 0.0,
-                "max_new_tokens": NEW_TOKENS,
-            }
-        )
 
     def _load(self) -> tuple[Reader, tuple[str, ...]]:
         from adacd_cli.loading import load
