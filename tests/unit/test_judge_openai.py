@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.errors import AdacdError, EnvironmentFault, OutputError, UsageError
+from adacd_cli.errors import EnvironmentFault, OutputError, UsageError
 from adacd_cli.evaluation.judges import endpoint as endpoint_module
 from adacd_cli.evaluation.judges.base import Exchange, Judgement
 from adacd_cli.evaluation.judges.cache import FILE_NAME
@@ -424,16 +424,30 @@ def test_ctrl_c_stops_promptly_and_what_is_cached_stays(server: JudgeServer, tmp
     assert [asked.exchange["question"] for asked in server.asked].count("question 0") == 1
 
 
-def test_check_is_content_with_a_list_that_has_the_model(server: JudgeServer) -> None:
-    server.listing = Says({"object": "list", "data": [{"id": "m"}, {"id": "n"}, {}, 3]})
-    judge_at(server).check()
-    assert server.asked == []
+@pytest.mark.parametrize(
+    "listing",
+    [
+        Says({"object": "list", "data": [{"id": "m"}, {"id": "n"}, {}, 3]}),
+        Says({"data": None}),
+        error(404, "Not Found"),
+        Says(b"", 405),
+    ],
+)
+def test_check_asks_for_one_judgement_once_and_for_all(
+    server: JudgeServer, listing: Says, tmp_path: Path
+) -> None:
+    server.listing = listing
+    for _ in range(2):
+        judge = judge_at(server, cache=tmp_path)
+        judge.check()
+        assert judge.warnings == ()
+    assert [asked.exchange["question"] for asked in server.asked] == ["What is two plus two?"]
 
 
 @pytest.mark.parametrize(
     "listing", [Says({"data": [{"id": "n"}]}), Says(b"what?"), Says(b"", 500), error(429, "slow down")]
 )
-def test_check_asks_for_one_judgement_where_the_list_does_not_say(
+def test_check_asks_again_where_the_list_is_a_bad_sign(
     server: JudgeServer, listing: Says, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoint_module, "PATIENCE", 0.0)
@@ -447,14 +461,6 @@ def test_check_asks_for_one_judgement_where_the_list_does_not_say(
         judge.check()
         assert judge.warnings == ()
     assert [asked.exchange["question"] for asked in server.asked] == ["What is two plus two?"] * 2
-
-
-def test_check_of_an_endpoint_without_a_list_asks_once_and_for_all(
-    server: JudgeServer, tmp_path: Path
-) -> None:
-    for _ in range(2):
-        judge_at(server, cache=tmp_path).check()
-    assert len(server.asked) == 1
 
 
 def test_check_warns_of_a_model_that_names_no_class(server: JudgeServer) -> None:
@@ -572,8 +578,9 @@ def test_a_cache_that_cannot_be_used_is_found_at_the_start(
     assert server.asked == []
 
 
-def test_errors_are_named_ones(server: JudgeServer) -> None:
-    """Nothing of httpx, tenacity or anyio comes through."""
-    server.answer = in_turn(error(401, "no"))
-    with pytest.raises(AdacdError):
-        list(judge_at(server).judge(EXCHANGES))
+def test_what_is_known_does_not_hide_that_the_endpoint_is_down(server: JudgeServer, tmp_path: Path) -> None:
+    """Every second answer was judged in an earlier run."""
+    list(judge_at(server, cache=tmp_path).judge(EXCHANGES[::2]))
+    server.answer = in_turn(error(500, "oops"))
+    with pytest.raises(EnvironmentFault, match="gives no judgement: status 500, oops"):
+        list(judge_at(server, cache=tmp_path, concurrency=1).judge(EXCHANGES))

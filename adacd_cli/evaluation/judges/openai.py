@@ -93,7 +93,10 @@ class OpenAIJudge:
         return self._model
 
     def check(self) -> None:
-        """Asks the endpoint whether it knows the model and, where it does not say, for one judgement.
+        """Asks the endpoint for its models and for one judgement, which is kept like any other.
+
+        So a later check of an endpoint that is up, and does not say that the model is gone, asks for nothing
+        that costs anything.
 
         Raises:
             EnvironmentFault: it cannot be reached, or refuses the key or the model.
@@ -161,13 +164,11 @@ class OpenAIJudge:
                 if failure.unreachable:
                     raise self._unusable(endpoint, failure) from failure
                 status, names = 0, frozenset()
-            if self._model in names:
-                return
-            # An endpoint that lists no models is alive all the same: what it once said to the trial will do.
-            alive = status in (200, 404, 405) and not names
-            desk = _Desk(endpoint, cache if alive else ReplyCache(None))
+            # Many endpoints list no models, and are up all the same.
+            up = status in (200, 404, 405) and (not names or self._model in names)
+            desk = _Desk(endpoint, cache if up else ReplyCache(None))
             try:
-                reply = await desk.ask(self._model, REFUSAL, TRIAL)
+                reply = desk.known(REFUSAL, TRIAL) or await desk.ask(REFUSAL, TRIAL)
             except RequestFailed as failure:
                 raise self._unusable(endpoint, failure) from failure
             if read_class(reply) is None:
@@ -203,8 +204,11 @@ class OpenAIJudge:
         """The reply, or None and why there is none."""
         from adacd_cli.evaluation.judges.wire import RequestFailed
 
+        known = desk.known(template, exchange)
+        if known is not None:
+            return known, ""
         try:
-            reply = await desk.ask(self._model, template, exchange)
+            reply = await desk.ask(template, exchange)
         except RequestFailed as failure:
             if failure.rejected:  # it is up, and reads requests, but not this one
                 self._failed_in_a_row = 0
@@ -232,12 +236,15 @@ class _Desk:
     endpoint: Endpoint
     cache: ReplyCache
 
-    async def ask(self, model: str, template: Template, exchange: Exchange) -> str:
-        key = reply_key(model, template.version, exchange.prompt, exchange.completion)
-        known = self.cache.get(key)
-        if known is not None:
-            return known
+    def known(self, template: Template, exchange: Exchange) -> str | None:
+        return self.cache.get(self._key(template, exchange))
+
+    async def ask(self, template: Template, exchange: Exchange) -> str:
         reply = await self.endpoint.ask(template.fill(exchange), template.longest_reply)
         if reply.strip():  # nothing said is nothing to keep
-            self.cache.put(key, reply, model=model, template=template.version)
+            key = self._key(template, exchange)
+            self.cache.put(key, reply, model=self.endpoint.model, template=template.version)
         return reply
+
+    def _key(self, template: Template, exchange: Exchange) -> str:
+        return reply_key(self.endpoint.model, template.version, exchange.prompt, exchange.completion)
