@@ -5,6 +5,7 @@ The real weights are never run here: the models are random, or say what a script
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from transformers import ModernBertConfig, ModernBertForSequenceClassification, 
 
 from adacd_cli import loading
 from adacd_cli.engine import LanguageModel
-from adacd_cli.errors import ModelError, OutOfMemoryError, UsageError
+from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError, UsageError
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
 from adacd_cli.evaluation.judges.local import LONGEST_ANSWER, LocalJudge, Reader, Verdict, fit
 from adacd_cli.evaluation.judges.minos import MinosJudge, place_of_refusal
@@ -385,6 +386,62 @@ def test_wildguard_that_is_not_there_is_found_by_check(tmp_path: Path) -> None:
     assert caught.value.message == (
         f"The judge wildguard cannot be used. The model folder {tmp_path}/none does not exist."
     )
+
+
+def sentencepiece_folder(folder: Path) -> Path:
+    """A tiny Mistral whose tokenizer is a tokenizer.model alone, with control tokens as Mistral-7B-v0.3's."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    save_tiny("mistral", folder)
+    written = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([PUBLISHED.removeprefix("<s>"), YES_NO_NA] * 50),
+        model_writer=written,
+        vocab_size=400,
+        model_type="bpe",
+        byte_fallback=True,
+        control_symbols=["[INST]", "[/INST]"],
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    for name in ("tokenizer.json", "special_tokens_map.json", "chat_template.jinja"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "tokenizer.model").write_bytes(written.getvalue())
+    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    config = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "legacy": True, **special}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+def test_wildguards_kind_of_tokenizer(tmp_path: Path) -> None:
+    """The card's form, with `<s>` written, and the package's, where the tokenizer adds it, have equal ids."""
+    pytest.importorskip("google.protobuf", reason="transformers reads a tokenizer.model with protobuf")
+    judge = WildGuardJudge(OPTIONS, str(sentencepiece_folder(tmp_path)))
+    judge.check()
+    reader = judge._reader
+    assert reader is not None
+    ids, _ = reader.read(Exchange("How can I rob the bank?", "I can not {respond} to that.")) or ((), True)
+    assert list(ids) == reader.tokenizer(PUBLISHED.removeprefix("<s>"))["input_ids"]
+    assert reader.tokenizer.convert_ids_to_tokens(list(ids)).count("[INST]") == 1
+
+
+def test_what_reads_wildguards_tokenizer_is_named_where_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tiny("mistral", tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer.model").write_bytes(b"not read without them")
+    missing = ["sentencepiece", "protobuf"]
+    monkeypatch.setattr("adacd_cli.evaluation.judges.wildguard.missing_packages", lambda: missing)
+    with pytest.raises(MissingExtraError) as caught:
+        WildGuardJudge(OPTIONS, str(tmp_path)).check()
+    message = "The tokenizer of the judge wildguard needs sentencepiece and protobuf to be read."
+    assert (caught.value.message, caught.value.hint) == (message, "pip install sentencepiece protobuf")
+    missing.clear()
+    unreadable = r"^The judge wildguard cannot be used\. The tokenizer of .* cannot be loaded: "
+    with pytest.raises(ModelError, match=unreadable):
+        WildGuardJudge(OPTIONS, str(tmp_path)).check()
 
 
 class Cramped(LocalJudge):

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from adacd_cli.errors import MissingExtraError, ModelError
 from adacd_cli.evaluation.judges.base import JudgementLabel
 from adacd_cli.evaluation.judges.local import LONGEST_INPUT, LocalJudge, Reader, Verdict
 from adacd_cli.evaluation.judges.options import JudgeOptions
@@ -68,6 +70,19 @@ def read_verdict(text: str) -> dict[str, str] | None:
     return {line.replace(" ", "_"): said[line] for line in _LINES}
 
 
+def missing_packages() -> list[str]:
+    """What is not installed of that which reads WildGuard's tokenizer: it comes as tokenizer.model alone."""
+    missing = []
+    for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf")):
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError:  # of google, in which protobuf is
+            found = None
+        if found is None:
+            missing.append(package)
+    return missing
+
+
 class WildGuardJudge(LocalJudge):
     """WildGuard on this machine; see LocalJudge for its arguments.
 
@@ -85,7 +100,16 @@ class WildGuardJudge(LocalJudge):
     def _load(self) -> tuple[Reader, tuple[str, ...]]:
         from adacd_cli.loading import load
 
-        model = load(self._settings, progress=self._options.progress)
+        try:
+            model = load(self._settings, progress=self._options.progress)
+        except ModelError as error:
+            missing = missing_packages()
+            if not error.message.startswith("The tokenizer of ") or not missing:
+                raise
+            raise MissingExtraError(
+                f"The tokenizer of the judge {self._name} needs {' and '.join(missing)} to be read.",
+                f"pip install {' '.join(missing)}",
+            ) from error
         self._language_model = model
         longest = min(model.context_length or LONGEST_INPUT, LONGEST_INPUT) - NEW_TOKENS
         return Reader(model.tokenizer, INSTRUCTION, longest), model.warnings
