@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 import time
@@ -10,6 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges.openai import OpenAIJudge
+from adacd_cli.evaluation.judges.options import JudgeOptions
+
+KEY = "sk-test-1234567890"
+EXCHANGES = [Exchange(f"question {number}", f"answer {number}") for number in range(12)]
 
 
 @dataclass
@@ -126,3 +134,22 @@ class JudgeServer:
             do_GET = do_POST = _do
 
         return Handler
+
+
+def judge_at(server: JudgeServer, **options: Any) -> OpenAIJudge:
+    """A judge that asks the server and keeps nothing, unless the options say otherwise."""
+    return OpenAIJudge(
+        JudgeOptions(**{"url": server.url, "model": "m", "key": KEY, "cache": None, **options})
+    )
+
+
+def one(judge: OpenAIJudge, exchange: Exchange = EXCHANGES[0]) -> Judgement:
+    """Its judgement of one answer."""
+    (judgement,) = judge.judge([exchange])
+    return judgement
+
+
+def in_turn(*answers: Says) -> Callable[[Asked], Says]:
+    """Each answer once, the last one from then on."""
+    rest = itertools.chain(answers, itertools.repeat(answers[-1]))
+    return lambda asked: next(rest)
