@@ -13,7 +13,7 @@ import typer
 
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
-from adacd_cli.cli.running import load_model
+from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.errors import AdacdError, UsageError
@@ -165,7 +165,8 @@ def _evaluate(
     """Does what is left to do in the folder, and writes its results and reports."""
     from adacd_cli.evaluation.datasets.folder import data_folder
     from adacd_cli.evaluation.datasets.load import load_samples
-    from adacd_cli.evaluation.judges.registry import JudgeOptions, make_judge
+    from adacd_cli.evaluation.judges.options import JudgeOptions
+    from adacd_cli.evaluation.judges.registry import make_judge
     from adacd_cli.evaluation.provenance import make_plan
     from adacd_cli.evaluation.store import Store
 
@@ -180,10 +181,11 @@ def _evaluate(
     )
     if len(set(judge_names)) < len(judge_names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
-    options = JudgeOptions(**judging, device=base.device)
+    options = JudgeOptions(**judging, device=base.device, threads=base.threads, offline=base.offline)
     judges = [make_judge(name, options) for name in judge_names]
     for judge in judges:
         judge.check()  # a judge that is down is found here, not after hours of decoding
+        warn(getattr(judge, "warnings", ()), base)
     plan = make_plan(runs, sets, [judge.name for judge in judges], limit=limit)
     with Store(folder, plan) as store:
         try:

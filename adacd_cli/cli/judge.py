@@ -51,7 +51,8 @@ def command(
 ) -> None:
     """Judge answers made elsewhere: the same lines come back, each with a judgement."""
     from adacd_cli.evaluation.judges.base import Exchange
-    from adacd_cli.evaluation.judges.registry import JudgeOptions, make_judge
+    from adacd_cli.evaluation.judges.options import JudgeOptions
+    from adacd_cli.evaluation.judges.registry import make_judge
 
     lines = list(_read(file))
     chosen = make_judge(judge, JudgeOptions(url=judge_url, model=judge_model, aspects=aspects, device=device))

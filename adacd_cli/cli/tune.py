@@ -79,7 +79,8 @@ def command(
     settings = _settings(resolved)
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
-    from adacd_cli.evaluation.judges.registry import JudgeOptions, make_judge
+    from adacd_cli.evaluation.judges.options import JudgeOptions
+    from adacd_cli.evaluation.judges.registry import make_judge
     from adacd_cli.evaluation.store import Store
     from adacd_cli.evaluation.tune import Task, best, pareto, rounded, tune
 

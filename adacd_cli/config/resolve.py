@@ -20,7 +20,7 @@ from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-RESERVED_VARIABLES = ("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_DATA")
+RESERVED_VARIABLES = ("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA")
 """Variables of ours that are no settings; ADACD_TEST_* belong to the tests."""
 
 
