@@ -42,7 +42,15 @@ def test_a_whole_run_and_nothing_is_done_twice(adacd, prompts, tmp_path):
     first = adacd(*arguments(prompts, run))
     assert (first.code, sorted(path.name for path in run.iterdir() if path.name != ".lock")) == (
         0,
-        ["answers.jsonl", "judgements.jsonl", "model.json", "report.html", "report.md", "results.json", "run.json"],
+        [
+            "answers.jsonl",
+            "judgements.jsonl",
+            "model.json",
+            "report.html",
+            "report.md",
+            "results.json",
+            "run.json",
+        ],
     )
     assert first.out == (run / "report.md").read_text()
     results = json.loads((run / "results.json").read_text())
@@ -117,7 +125,10 @@ def test_other_settings_in_the_same_folder_are_refused(adacd, prompts, tmp_path)
         (["--dataset", "FILE"], "Error: No folder for the run is named.\n"),
         (["--dataset", "FILE", "--output", "RUN", "--method", "adacs"], "Error: Unknown method 'adacs'"),
         (["--dataset", "FILE", "--output", "RUN", "--method", "ssd"], "Error: Method ssd needs `draft`.\n"),
-        (["--dataset", "FILE", "--output", "RUN", "--method", "adacd", "--method", "adacd"], "is named twice"),
+        (
+            ["--dataset", "FILE", "--output", "RUN", "--method", "adacd", "--method", "adacd"],
+            "is named twice",
+        ),
         (["--dataset", "FILE", "--output", "RUN", "--judge", "nobody"], "Error: Unknown judge 'nobody'.\n"),
         (["--dataset", "FILE", "--output", "RUN", "--judge", "keyword", "--judge", "keyword"], "named twice"),
         (["--dataset", "xs", "--output", "RUN"], "xs"),

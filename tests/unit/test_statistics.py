@@ -43,7 +43,11 @@ def side(change, p, n=100, degenerate=0):
         (side(-0.3, 0.001), side(0.05, 0.01), "helps on both sides"),
         (side(0.01, 0.6), side(0.05, 0.01), "helps on both sides"),
         (side(-0.3, 0.001), side(-0.02, 0.6), "helps on both sides"),
-        (side(-0.3, 0.001), side(-0.03, 0.6), "trades safety"),  # a loss that may be chance is still the price
+        (
+            side(-0.3, 0.001),
+            side(-0.03, 0.6),
+            "trades safety",
+        ),  # a loss that may be chance is still the price
         (side(-0.3, 0.001), side(-0.2, 0.001), "trades safety"),
         (side(0.0, 1.0), side(-0.2, 0.001), "trades safety"),
         (side(0.3, 0.001), side(0.2, 0.001), "trades helpfulness"),
