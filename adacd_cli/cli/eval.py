@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adacd_cli.cli.judging import (
+    AspectsOption,
+    JudgeCacheOption,
+    JudgeModelOption,
+    JudgeUrlOption,
+    make_judges,
+)
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
-from adacd_cli.cli.running import load_model, warn
+from adacd_cli.cli.running import load_model
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.errors import AdacdError, UsageError
@@ -44,7 +51,11 @@ def command(
     ] = None,
     judge: Annotated[
         list[str] | None,
-        typer.Option("--judge", metavar="NAME", help="A judge; repeatable, the first one makes the tables."),
+        typer.Option(
+            "--judge",
+            metavar="NAME",
+            help="keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables.",
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -67,15 +78,10 @@ def command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
     ] = 16,
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", metavar="URL", help="Endpoint of judge openai.")
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", metavar="NAME", help="Model of a judge.")
-    ] = None,
-    aspects: Annotated[
-        bool, typer.Option("--aspects", help="Have judge openai rate Just-Eval's five aspects as well.")
-    ] = False,
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_cache: JudgeCacheOption = None,
+    aspects: AspectsOption = False,
     over_refusal: Annotated[
         float | None,
         typer.Option(
@@ -119,7 +125,7 @@ def command(
         data=data,
         label=label,
         batch_size=batch_size,
-        judging={"url": judge_url, "model": judge_model, "aspects": aspects},
+        judging={"url": judge_url, "model": judge_model, "cache": judge_cache, "aspects": aspects},
     )
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     notes = Screen(sys.stderr, base.display)
@@ -165,8 +171,6 @@ def _evaluate(
     """Does what is left to do in the folder, and writes its results and reports."""
     from adacd_cli.evaluation.datasets.folder import data_folder
     from adacd_cli.evaluation.datasets.load import load_samples
-    from adacd_cli.evaluation.judges.options import JudgeOptions
-    from adacd_cli.evaluation.judges.registry import make_judge
     from adacd_cli.evaluation.provenance import make_plan
     from adacd_cli.evaluation.store import Store
 
@@ -179,13 +183,7 @@ def _evaluate(
         seed=base.seed or 0,
         offline=base.offline,
     )
-    if len(set(judge_names)) < len(judge_names):
-        raise UsageError("A judge is named twice.", "Leave one of them out.")
-    options = JudgeOptions(**judging, device=base.device, threads=base.threads, offline=base.offline)
-    judges = [make_judge(name, options) for name in judge_names]
-    for judge in judges:
-        judge.check()  # a judge that is down is found here, not after hours of decoding
-        warn(getattr(judge, "warnings", ()), base)
+    judges = make_judges(judge_names, base, **judging)
     plan = make_plan(runs, sets, [judge.name for judge in judges], limit=limit)
     with Store(folder, plan) as store:
         try:

@@ -11,9 +11,17 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from adacd_cli.cli.inputs import read_lines
+from adacd_cli.cli.judging import (
+    AspectsOption,
+    JudgeCacheOption,
+    JudgeModelOption,
+    JudgeOption,
+    JudgeUrlOption,
+    make_judges,
+)
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
-from adacd_cli.config import Settings
+from adacd_cli.config import Settings, change
 from adacd_cli.errors import UsageError
 from adacd_cli.render.screen import DIM, Screen
 
@@ -28,16 +36,11 @@ def command(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="JSON Lines with prompt and completion; - is stdin.")
     ],
-    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="The judge.")] = "keyword",
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", metavar="URL", help="Endpoint of judge openai.")
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", metavar="NAME", help="Model of a judge.")
-    ] = None,
-    aspects: Annotated[
-        bool, typer.Option("--aspects", help="Have judge openai rate Just-Eval's five aspects as well.")
-    ] = False,
+    judge: JudgeOption = "keyword",
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_cache: JudgeCacheOption = None,
+    aspects: AspectsOption = False,
     device: Annotated[
         str, typer.Option("--device", metavar="NAME", help="Where a judge that is a model runs.")
     ] = "auto",
@@ -51,16 +54,15 @@ def command(
 ) -> None:
     """Judge answers made elsewhere: the same lines come back, each with a judgement."""
     from adacd_cli.evaluation.judges.base import Exchange
-    from adacd_cli.evaluation.judges.options import JudgeOptions
-    from adacd_cli.evaluation.judges.registry import make_judge
 
     lines = list(_read(file))
-    chosen = make_judge(judge, JudgeOptions(url=judge_url, model=judge_model, aspects=aspects, device=device))
-    chosen.check()
-    notes = Settings(quiet=quiet)
+    settings = change(Settings(quiet=quiet), "device", device, "--device")
+    chosen = make_judges(
+        [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, aspects=aspects
+    )[0]
     counts: Counter[str] = Counter()
     exchanges = [Exchange(line.prompt, line.completion) for line in lines]
-    with open_output(output) as out, Tally("Judging", len(lines), "answers", notes) as tally:
+    with open_output(output) as out, Tally("Judging", len(lines), "answers", settings) as tally:
         for line, judgement in zip(lines, chosen.judge(exchanges), strict=True):
             said: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
             if judgement.detail:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adacd_cli.cli.judging import JudgeCacheOption, JudgeModelOption, JudgeOption, JudgeUrlOption, make_judges
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model
@@ -55,13 +56,10 @@ def command(
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="N", min=1, help="At most N prompts of each file.")
     ] = None,
-    judge: Annotated[str, typer.Option("--judge", metavar="NAME", help="The judge.")] = "keyword",
-    judge_url: Annotated[
-        str | None, typer.Option("--judge-url", metavar="URL", help="Endpoint of judge openai.")
-    ] = None,
-    judge_model: Annotated[
-        str | None, typer.Option("--judge-model", metavar="NAME", help="Model of a judge.")
-    ] = None,
+    judge: JudgeOption = "keyword",
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_cache: JudgeCacheOption = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
     ] = 16,
@@ -79,8 +77,6 @@ def command(
     settings = _settings(resolved)
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
-    from adacd_cli.evaluation.judges.options import JudgeOptions
-    from adacd_cli.evaluation.judges.registry import make_judge
     from adacd_cli.evaluation.store import Store
     from adacd_cli.evaluation.tune import Task, best, pareto, rounded, tune
 
@@ -95,8 +91,7 @@ def command(
         )
         if file is not None
     }
-    chosen = make_judge(judge, JudgeOptions(url=judge_url, model=judge_model, device=settings.device))
-    chosen.check()
+    chosen = make_judges([judge], settings, url=judge_url, model=judge_model, cache=judge_cache)[0]
     folder = Path(output).expanduser()
     with Store(folder, _plan(settings, sets, judge, most_changed, seed)) as store:
         model = load_model(settings)

@@ -1,6 +1,6 @@
 """One word on a method: does it help, and does it cost safety or helpfulness?
 
-Read off exact McNemar tests over all safe and all unsafe prompts. No gain is claimed that is not shown at 5 %.
+Read off exact McNemar tests over all safe and all unsafe prompts; no gain is claimed that 5 % do not show.
 """
 
 from __future__ import annotations

@@ -113,7 +113,8 @@ def test_other_settings_in_the_same_folder_are_refused(adacd, prompts, tmp_path)
     outcome = adacd(*arguments(prompts, run, "--limit", "1", "--alpha", "3"))
     assert (outcome.code, outcome.out) == (2, "")
     assert outcome.err == (
-        f"Error: The run in {run} was made with other settings: methods.default.alpha was 4.5 and is now 3.0.\n"
+        f"Error: The run in {run} was made with other settings: methods.default.alpha was 4.5 "
+        "and is now 3.0.\n"
         "Hint: Use the same settings to continue it, or name another folder with --output.\n"
     )
 

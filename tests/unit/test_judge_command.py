@@ -69,5 +69,6 @@ def test_a_missing_file_and_an_unknown_judge(adacd, tmp_path):
     path = tmp_path / "answers.jsonl"
     path.write_text(text(LINES))
     assert adacd("judge", str(path), "--judge", "keywrd").err == (
-        "Error: Unknown judge 'keywrd'.\nHint: Available: keyword, wildguard, minos, openai. Did you mean 'keyword'?\n"
+        "Error: Unknown judge 'keywrd'.\n"
+        "Hint: Available: keyword, wildguard, minos, openai. Did you mean 'keyword'?\n"
     )
