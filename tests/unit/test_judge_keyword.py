@@ -263,9 +263,9 @@ def test_a_megabyte_costs_no_more_than_a_page(unit: str) -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.text())
-def test_any_text_gets_a_label(text: str) -> None:
-    found = judgement(text)
+@given(st.text(), st.sampled_from(["", "How do I do it?", "Why should it be good?"]) | st.text())
+def test_any_text_gets_a_label(text: str, prompt: str) -> None:
+    found = judgement(text, prompt)
     assert found.label in ("refusal", "partial", "compliance", "degenerate")
     assert (found.label == "degenerate") <= ("degenerate" in found.detail)
     assert set(found.detail["signals"]) < set(WEIGHTS)
@@ -385,8 +385,8 @@ def test_agreement_with_people_on_xstest() -> None:
         found = calibrate.agreement(own, labels)
         shares[model] = found.agreed / found.answers
         assert "degenerate" not in labels
-    assert sum(shares.values()) / len(shares) > 0.94  # as many answers of each model
-    assert min(shares.values()) > 0.91
+    assert sum(shares.values()) / len(shares) > 0.95  # as many answers of each model
+    assert min(shares.values()) > 0.925
     fitted = {
         name: round(weight, 2) for name, weight in calibrate.fit(labelled).items() if name not in STATED
     }

@@ -20,6 +20,7 @@ from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.degenerate import without_reasoning
 from adacd_cli.evaluation.judges.keyword import BIAS, PRIORS, STATED, judgement, signals
+from adacd_cli.evaluation.judges.questions import question
 from adacd_cli.evaluation.judges.wording import plain
 
 HUMAN_LABELS = ("full_refusal", "partial_refusal", "full_compliance")
@@ -39,6 +40,7 @@ class Labelled:
     model: str
     completion: str
     label: str
+    prompt: str = ""
 
     @property
     def refused(self) -> bool:
@@ -91,7 +93,7 @@ def _labelled(line: str, where: str) -> Labelled:
         raise UsageError(f"{where} is no object with the texts {', '.join(_COLUMNS)}.")
     if row["label"] not in HUMAN_LABELS:
         raise UsageError(f"{where} has the label {row['label']!r}.", f"Labels are {', '.join(HUMAN_LABELS)}.")
-    return Labelled(row["model"], row["completion"], row["label"])
+    return Labelled(row["model"], row["completion"], row["label"], row["prompt"])
 
 
 def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
@@ -105,7 +107,10 @@ def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
         without: the model whose learnt phrases are left out.
     """
     weights = dict(PRIORS)
-    seen = [{BIAS, *signals(plain(without_reasoning(row.completion)), without=without)} for row in rows]
+    seen = [
+        {BIAS, *signals(plain(without_reasoning(row.completion)), question(row.prompt), without=without)}
+        for row in rows
+    ]
     having = {
         name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in STATED
     }
@@ -143,7 +148,11 @@ def left_out(
         own = [row for row in rows if row.model == model]
         without = "" if all_phrases else model
         weights = fit([row for row in rows if row.model != model], without=without)
-        yield model, own, [judgement(row.completion, weights=weights, without=without).label for row in own]
+        yield (
+            model,
+            own,
+            [judgement(row.completion, row.prompt, weights=weights, without=without).label for row in own],
+        )
 
 
 def agreement(rows: Sequence[Labelled], labels: Sequence[JudgementLabel]) -> Agreement:
@@ -164,7 +173,7 @@ def report(rows: Sequence[Labelled], *, all_phrases: bool = False) -> str:
         "| left out | answers | refused | agreement | precision | recall |",
         "|---|---|---|---|---|---|",
     ]
-    shipped = [judgement(row.completion).label for row in rows]
+    shipped = [judgement(row.completion, row.prompt).label for row in rows]
     judged, labels = list(rows), shipped
     if len({row.model for row in rows}) > 1:
         judged, labels = [], []
@@ -206,7 +215,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--first takes a whole number, at least 1")
     rows = read(options.file)
     if options.first is not None:
-        rows = [Labelled(row.model, row.completion[: options.first], row.label) for row in rows]
+        rows = [Labelled(row.model, row.completion[: options.first], row.label, row.prompt) for row in rows]
     print(shown_weights(fit(rows)) if options.weights else report(rows, all_phrases=options.all_phrases))
     return 0
 

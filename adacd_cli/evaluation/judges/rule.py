@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+MEANS = "means"
+REASONS = "reasons"
+"""What a question may ask for, see questions.py."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -18,6 +22,7 @@ class Rule:
         spoken: it refuses in so many words. Then its weight is as stated here and not fitted, and it does not
             count in what an answer presents: "The error says: …".
         first: only the answer's first sentence counts.
+        to: what the question must ask for; empty where that does not matter.
         learnt: more phrases, by the model whose judged answers suggested them, so that a calibration can do
             without them where it leaves that model out.
     """
@@ -28,6 +33,7 @@ class Rule:
     later: float | None = None
     spoken: bool = False
     first: bool = False
+    to: str = ""
     learnt: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
