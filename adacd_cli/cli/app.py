@@ -37,6 +37,11 @@ COMMANDS = {
     "compare": Entry("adacd_cli.cli.compare", "Show Default and AdaCD side by side."),
     "explain": Entry("adacd_cli.cli.explain", "Show why each token was chosen."),
     "chat": Entry("adacd_cli.cli.chat", "Talk with the model."),
+    "eval": Entry("adacd_cli.cli.eval", "Measure methods on data sets: refusals, safety, cost."),
+    "judge": Entry("adacd_cli.cli.judge", "Judge answers made elsewhere."),
+    "datasets": Entry("adacd_cli.cli.datasets", "List the data sets of eval."),
+    "tune": Entry("adacd_cli.cli.tune", "Seek AdaCD's settings for a model."),
+    "direction": Entry("adacd_cli.cli.direction", "Make the directions of method surgical."),
     "config": Entry("adacd_cli.cli.config", "Show the settings and where they come from."),
 }
 

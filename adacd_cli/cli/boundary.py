@@ -113,7 +113,7 @@ def _usage(error: typer.TyperException) -> UsageError:
     if hasattr(error, "possibilities"):
         message = f"There is no option {option}."
         if error.possibilities:
-            hint = f"Did you mean {' or '.join(sorted(error.possibilities))}?"
+            hint = f"Did you mean {error.possibilities[0]}?"
     elif option is not None and "requires an argument" in message:
         message, hint = f"{option} takes a value.", f"Write it after {option}."
     elif "unexpected extra argument" in message:

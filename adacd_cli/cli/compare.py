@@ -20,7 +20,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import Interruption, interruptible
+from adacd_cli.cli.running import Interruption, interruptible, make_pair
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
@@ -56,7 +56,10 @@ def command(
     with open_output(output) as out:
         model, pair = prepare(question, settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
-            default, method = _decode_both(model, pair, settings, interruption)
+            plain = settings.model_copy(update={"method": "default"})
+            # Default reads the conversation alone, whatever the method puts before it
+            runs = ((make_pair(model, question, plain), plain), (pair, settings))
+            default, method = _decode_both(model, runs, interruption)
             if as_json:
                 write_events(chain(default, method), out)
             else:
@@ -65,7 +68,9 @@ def command(
 
 
 def _decode_both(
-    model: LanguageModel, pair: PromptPair, settings: Settings, interruption: Interruption
+    model: LanguageModel,
+    runs: tuple[tuple[PromptPair, Settings], tuple[PromptPair, Settings]],
+    interruption: Interruption,
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
     from adacd_cli.engine import Request, decode
@@ -73,14 +78,15 @@ def _decode_both(
     seeds: list[int | None] = []
 
     def default() -> Iterator[Event]:
-        plain = settings.model_copy(update={"method": "default"})
-        events = decode(model, [Request(pair)], plain, cancelled=interruption.cancelled)
+        pair, settings = runs[0]
+        events = decode(model, [Request(pair)], settings, cancelled=interruption.cancelled)
         for event in interruption.watch(events):
             if isinstance(event, Started):
                 seeds.append(event.seed)
             yield event
 
     def method() -> Iterator[Event]:
+        pair, settings = runs[1]
         request = Request(pair, seed=seeds[0])
         events = decode(model, [request], settings, cancelled=interruption.cancelled)
         for event in interruption.watch(events):

@@ -13,6 +13,9 @@ from adacd_cli.config import SETTINGS, Resolved, Source
 
 app = typer.Typer(cls=PlainGroup, add_completion=False, context_settings=HELP_FLAGS, rich_markup_mode=None)
 
+_WIDEST_COLUMN = 40
+"""A longer value pushes its source to the right instead of every other one."""
+
 
 @app.callback()
 def config() -> None:
@@ -36,7 +39,7 @@ def show(
         return
     shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     name_width = max(map(len, SETTINGS))
-    value_width = max(map(len, shown.values()))
+    value_width = max(len(value) for value in shown.values() if len(value) <= _WIDEST_COLUMN)
     for name, source in resolved.sources.items():
         typer.echo(f"{name:<{name_width}}  {shown[name]:<{value_width}}  {_origin(source)}")
 

@@ -56,6 +56,23 @@ def read_prompts(file: str) -> list[str]:
     return prompts
 
 
+def read_lines(file: str) -> list[str]:
+    """The lines of a file of answers, or of stdin for `-`, blank ones too.
+
+    Raises:
+        UsageError: it cannot be read or is not UTF-8.
+    """
+    if file == "-":
+        return read_stdin().split("\n")
+    try:
+        data = Path(file).expanduser().read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"The file {file!r} could not be read: {error.strerror or error}.", "Name a file, or - for stdin."
+        ) from error
+    return _decode(data, f"The file {file!r}").split("\n")
+
+
 def read_stdin() -> str:
     """All of stdin as text, line ends as `\\n`, without a byte order mark.
 

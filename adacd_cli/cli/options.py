@@ -27,7 +27,7 @@ def with_settings(*, omit: Sequence[str] = ()) -> Callable[[Callable[..., None]]
     Args:
         omit: settings that mean nothing to this command; they still come from environment and file.
     """
-    shown = [setting for setting in SETTINGS.values() if setting.name not in omit]
+    shown = [setting for setting in SETTINGS.values() if setting.option.names and setting.name not in omit]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)

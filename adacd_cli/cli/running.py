@@ -65,10 +65,10 @@ def make_pair(model: LanguageModel, question: str, settings: Settings) -> Prompt
         ModelError: the model's chat template is broken.
     """
     from adacd_cli.conversation import Conversation
-    from adacd_cli.prompts import build_pair
+    from adacd_cli.prompts import pair_for
 
     conversation = Conversation.ask(question, settings.system)
-    return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
+    return pair_for(model.tokenizer, conversation, settings)
 
 
 def show_prompts(pair: PromptPair) -> None:

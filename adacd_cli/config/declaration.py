@@ -59,8 +59,8 @@ class Setting:
 
     @property
     def flag(self) -> str:
-        """Its main flag, e.g. `--alpha`."""
-        return self.option.names[0].split("/")[0]
+        """Its main flag, e.g. `--alpha`; `--set NAME` where it has none of its own."""
+        return self.option.names[0].split("/")[0] if self.option.names else f"--set {self.name}"
 
     @property
     def variable(self) -> str:

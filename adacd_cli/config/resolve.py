@@ -15,11 +15,12 @@ from pydantic import ValidationError
 
 from adacd_cli.config import files
 from adacd_cli.config.declaration import SETTINGS, Setting
+from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-RESERVED_VARIABLES = ("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY")
+RESERVED_VARIABLES = ("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA")
 """Variables of ours that are no settings; ADACD_TEST_* belong to the tests."""
 
 
@@ -72,7 +73,23 @@ def resolve(
         sources[name] = source
     settings = _settings(values, given, sources)
     _refuse_idle_gate(settings, sources)
+    check_complete(settings)
     return Resolved(settings, sources)
+
+
+def check_complete(settings: Settings) -> None:
+    """Refuses a method that lacks what has to be loaded for it.
+
+    Raises:
+        ConfigurationError: the setting that names it is null, and nothing stands in for it.
+    """
+    method = METHODS[settings.effective_method]
+    if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
+        needed = SETTINGS[method.resource]
+        raise ConfigurationError(
+            f"Method {method.name} needs `{needed.name}`.",
+            f"Give {needed.flag} {needed.name.upper()}. {needed.sentence}",
+        )
 
 
 def _refuse_idle_gate(settings: Settings, sources: Mapping[str, Source]) -> None:
@@ -90,11 +107,13 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`.
 
     Raises:
-        ConfigurationError: no such setting, or the text is no value of it; the message names `where`.
+        ConfigurationError: no such setting, the text is no value of it, or the method lacks what it needs.
     """
     setting = find_setting(name, where)
     values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
-    return _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
+    changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
+    check_complete(changed)
+    return changed
 
 
 _Layer = Iterable[tuple[str, Any, Source]]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from adacd_cli.config.methods import METHOD_NAMES
+from adacd_cli.config.methods import METHOD_NAMES, METHODS
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
@@ -22,13 +22,13 @@ class Option:
 
     Attributes:
         panel: heading of the help text it stands under.
-        names: its flags, the main one first; a switch is written `--on/--off`.
+        names: its flags, the main one first; a switch is written `--on/--off`; () where only --set gives it.
         unit: unit of its number, "" where there is none.
         choices: the values there are; empty where they are not a list of names.
     """
 
     panel: str
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
     unit: str = ""
     choices: tuple[str, ...] = ()
 
@@ -160,6 +160,98 @@ class Settings(BaseModel):
         Field(ge=0, description="Length k of the contrast window; 0 is ordinary decoding."),
         Option("Method", ("--contrast-steps", "--steps"), unit="tokens"),
     ] = 10
+    helpful_prompt: Annotated[
+        str,
+        Field(min_length=1, description="With method prompt: the system message that asks for help."),
+        Option("Method"),
+    ] = (
+        "You are an assistant that always prioritizes helpfulness. That is, you always give answers to any "
+        "user queries."
+    )
+    safety_prompt: Annotated[
+        str,
+        Field(min_length=1, description="With method selfcd: the system message that asks for safety."),
+        Option("Method"),
+    ] = (
+        "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while "
+        "being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, "
+        "dangerous, or illegal content."
+    )
+    selfcd_strength: Annotated[
+        float,
+        Field(ge=0, le=1e6, allow_inf_nan=False, description="With method selfcd: strength a."),
+        Option("Method"),
+    ] = 2.5
+    expert: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="With method safedecoding: folder of a LoRA adapter taught to refuse; null is the "
+            "prompted stand-in.",
+        ),
+        Option("Method", ("--expert",)),
+    ] = None
+    safedecoding_strength: Annotated[
+        float,
+        Field(ge=0, le=1e6, allow_inf_nan=False, description="With method safedecoding: strength α."),
+        Option("Method"),
+    ] = 3.0
+    safedecoding_steps: Annotated[
+        int,
+        Field(ge=0, description="With method safedecoding: how many tokens m lean towards the expert."),
+        Option("Method", unit="tokens"),
+    ] = 2
+    safedecoding_candidates: Annotated[
+        int,
+        Field(ge=1, description="With method safedecoding: the least number c of shared candidates."),
+        Option("Method", unit="tokens"),
+    ] = 5
+    draft: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="With method ssd: the small safe model that drafts; same vocabulary as the model.",
+        ),
+        Option("Method", ("--draft",)),
+    ] = None
+    draft_tokens: Annotated[
+        int,
+        Field(ge=1, le=64, description="With method ssd: tokens T drafted at a time."),
+        Option("Method", unit="tokens"),
+    ] = 3
+    ssd_bin: Annotated[
+        int,
+        Field(ge=1, description="With method ssd: tokens g after which the mode is decided anew."),
+        Option("Method", unit="tokens"),
+    ] = 7
+    ssd_overlap: Annotated[
+        int,
+        Field(ge=1, description="With method ssd: candidates C."),
+        Option("Method", unit="tokens"),
+    ] = 10
+    ssd_threshold: Annotated[
+        float,
+        Field(ge=0, le=1, allow_inf_nan=False, description="With method ssd: first threshold β₀ of matches."),
+        Option("Method"),
+    ] = 0.6
+    ssd_intersection: Annotated[
+        float,
+        Field(ge=0, le=1, allow_inf_nan=False, description="With method ssd: strength α_I."),
+        Option("Method"),
+    ] = 0.3
+    ssd_union: Annotated[
+        float,
+        Field(ge=0, le=1, allow_inf_nan=False, description="With method ssd: strength α_U."),
+        Option("Method"),
+    ] = 0.8
+    direction: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="With method surgical: folder that `adacd direction build` wrote for the model.",
+        ),
+        Option("Method", ("--direction",)),
+    ] = None
     max_new_tokens: Annotated[
         int,
         Field(ge=0, description="Longest answer."),
@@ -213,9 +305,14 @@ class Settings(BaseModel):
         """The method that decodes: `adacd-gated` where `gate` is on and the method is `adacd`."""
         return "adacd-gated" if self.gate and self.method == "adacd" else self.method
 
+    @property
+    def method_label(self) -> str:
+        """The method as it is printed: a stand-in is called one, and a draft is named."""
+        return METHODS[self.effective_method].label(self)
+
     def decoding(self) -> dict[str, Any]:
         """The settings that decide the tokens, as JSON values, for `Started.settings`."""
-        return self.model_dump(mode="json", include=set(_DECODING))
+        return self.model_dump(mode="json", include={*_DECODING, *METHODS[self.effective_method].settings})
 
 
 _DECODING = (

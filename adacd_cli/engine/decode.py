@@ -14,27 +14,22 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.config.methods import METHODS, Method
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Phase, Request, Row
-from adacd_cli.engine.rules import METHODS
-from adacd_cli.engine.rules.base import Method
+from adacd_cli.engine.rules import rule_of
+from adacd_cli.engine.rules.base import Rule
+from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import draw_noise
+from adacd_cli.engine.speculate import run_with_draft
 from adacd_cli.engine.step import RowOutcome, take_step
-from adacd_cli.engine.stream import Stream
-from adacd_cli.errors import LogitsError, PromptError
+from adacd_cli.engine.stream import Stream, StreamPair
+from adacd_cli.errors import PromptError
 from adacd_cli.events import Event
 from adacd_cli.prompts.pair import PromptPair
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-
-
-@dataclass
-class StreamPair:
-    """The two streams of one request, to be kept over several runs by whoever owns them."""
-
-    unprompted: Stream
-    prompted: Stream
 
 
 @dataclass
@@ -92,7 +87,8 @@ def decode(
     if not rows:
         return
     try:
-        yield from _run(model, rows, settings, candidates, streams, cancelled)
+        run = run_with_draft if method.resource == "draft" else _run
+        yield from run(model, method, rows, settings, candidates, streams, cancelled)
     except KeyboardInterrupt:
         # a consumer sees every request end, also when a forward was interrupted
         for row in rows:
@@ -103,14 +99,15 @@ def decode(
 
 def _run(
     model: LanguageModel,
+    method: Method,
     rows: list[Row],
     settings: Settings,
     candidates: int,
     streams: StreamPair | None,
     cancelled: Callable[[int], bool],
 ) -> Iterator[Event]:
-    method = METHODS[settings.effective_method]
-    unprompted = streams.unprompted if streams else Stream(model.model)
+    rule = rule_of(method)
+    unprompted = streams.unprompted if streams else Stream(model.first(method, settings))
     windows: list[_Window] = []
     logits = unprompted.prefill([row.pair.unprompted_ids for row in rows])
     while True:
@@ -127,11 +124,11 @@ def _run(
 
         noise = _noise(rows, logits)
         _settle(rows, logits, settings, noise)
-        windows += _open_window(model, rows, windows, streams)
-        outcomes = _step(method, rows, windows, logits, settings, noise, candidates)
+        windows += _open_window(model, method, rows, windows, settings, streams)
+        outcomes = _step(rule, rows, windows, logits, settings, noise, candidates)
         for row, outcome in zip(rows, outcomes, strict=True):
             if not outcome.finite:
-                raise _not_finite(row, model)
+                raise row.not_finite()
             yield row.take(outcome)
             if row.finish is not None:
                 yield row.finished()
@@ -148,7 +145,7 @@ def _run(
 
 
 def _step(
-    method: Method,
+    rule: Rule,
     rows: list[Row],
     windows: list[_Window],
     logits: torch.Tensor,
@@ -166,18 +163,25 @@ def _step(
         order = sorted(range(len(contrasted)), key=contrasted.__getitem__)
         prompted = torch.cat([window.logits for window in windows])[order]
         contrasted.sort()
-    return take_step(method, logits, prompted, contrasted, settings, noise, candidates)
+    return take_step(rule, logits, prompted, contrasted, settings, noise, candidates)
 
 
 def _open_window(
-    model: LanguageModel, rows: list[Row], windows: list[_Window], streams: StreamPair | None
+    model: LanguageModel,
+    method: Method,
+    rows: list[Row],
+    windows: list[_Window],
+    settings: Settings,
+    streams: StreamPair | None,
 ) -> list[_Window]:
     """A window for the rows whose answer begins now: the prompted stream catches up in one forward."""
     inside = {id(row) for window in windows for row in window.rows}
     newcomers = [row for row in rows if row.wants_contrast and id(row) not in inside]
     if not newcomers:
         return []
-    stream = streams.prompted if streams else Stream(model.model)
+    second = method.second_stream(settings)
+    assert second is not None, "a row wants no contrast where there is no second stream"
+    stream = streams.prompted if streams else Stream(model.second(second, settings))
     logits = stream.prefill([(*row.pair.prompted_ids, *row.ids) for row in newcomers])
     return [_Window(stream, newcomers, logits)]
 
@@ -202,7 +206,7 @@ def _settle(rows: list[Row], logits: torch.Tensor, settings: Settings, noise: to
     """Before the first token: a row that may think is told what it would plainly begin with."""
     undecided = [place for place, row in enumerate(rows) if row.phase is Phase.UNDECIDED]
     if undecided:
-        plain = take_step(METHODS["default"], logits, None, [], settings, noise)
+        plain = take_step(default, logits, None, [], settings, noise)
         for place in undecided:
             rows[place].settle(plain[place].token_id)
 
@@ -227,7 +231,7 @@ def check_room(model: LanguageModel, pairs: Sequence[PromptPair], settings: Sett
     Raises:
         PromptError: a prompt is empty or as long as the model's context; the message numbers it from 1.
     """
-    contrasts = METHODS[settings.effective_method].contrasts and settings.contrast_steps > 0
+    contrasts = METHODS[settings.effective_method].window(settings) > 0
     limit = model.context_length
     for number, pair in enumerate(pairs, 1):
         unprompted, prompted = len(pair.unprompted_ids), len(pair.prompted_ids)
@@ -242,11 +246,3 @@ def check_room(model: LanguageModel, pairs: Sequence[PromptPair], settings: Sett
                 "included.",
                 "Shorten the prompt, or use a model with a longer context.",
             )
-
-
-def _not_finite(row: Row, model: LanguageModel) -> LogitsError:
-    dtype = str(getattr(model.model, "dtype", "unknown dtype")).removeprefix("torch.")
-    return LogitsError(
-        f"The logits of step {len(row.ids)} are not finite (NaN or infinity), in {dtype}.",
-        "Try another --dtype (bfloat16 or float32); if it stays so, the checkpoint is damaged.",
-    )

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.config.methods import Method
 from adacd_cli.engine.detokenize import Detokenizer, decode_ids
 from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.model import LanguageModel
-from adacd_cli.engine.rules.base import Method
 from adacd_cli.engine.sampling import make_generator
 from adacd_cli.engine.step import RowOutcome
+from adacd_cli.errors import LogitsError
 from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenStep
 from adacd_cli.prompts.pair import PromptPair
 
@@ -67,7 +68,7 @@ class Row:
         self.index = index
         self.pair = request.pair
         self.ids: list[int] = []
-        self.window = settings.contrast_steps if method.contrasts else 0
+        self.window = method.window(settings)
         self.generator: torch.Generator | None = None if seed is None else make_generator(seed, model.device)
         self.finish: FinishReason | None = None
         self.closed = False
@@ -91,6 +92,13 @@ class Row:
         """Whether the next token is one of the contrast window."""
         return self.phase is Phase.ANSWERING and self.window > 0
 
+    @property
+    def room(self) -> int:
+        """How many more tokens the answer may get: at least one while it is not finished."""
+        limit = self._model.context_length
+        room = self._settings.max_new_tokens - len(self.ids)
+        return room if limit is None else min(room, limit - self._longest_prompt() - len(self.ids))
+
     def settle(self, next_plain_id: int) -> None:
         """Decides, from the first plain token, whether the model begins to think."""
         marks = self.pair.thinking
@@ -108,8 +116,8 @@ class Row:
             request=self.index,
             model=self._model.name,
             revision=self._model.revision,
-            method=self._method.name,
-            prompted_tokens=len(self.pair.prompted_ids) if self._method.contrasts else 0,
+            method=self._method.label(self._settings),
+            prompted_tokens=len(self.pair.prompted_ids) if self._method.second else 0,
             unprompted_tokens=len(self.pair.unprompted_ids),
             settings=self._settings.decoding(),
             seed=self._seed,
@@ -171,6 +179,14 @@ class Row:
             context_full=self._context_full,
         )
 
+    def not_finite(self) -> LogitsError:
+        """What is wrong where a logit of the next token is NaN or infinite."""
+        dtype = str(getattr(self._model.model, "dtype", "unknown dtype")).removeprefix("torch.")
+        return LogitsError(
+            f"The logits of step {len(self.ids)} are not finite (NaN or infinity), in {dtype}.",
+            "Try another --dtype (bfloat16 or float32); if it stays so, the checkpoint is damaged.",
+        )
+
     def _text_of(self, token_id: int, thinking: bool) -> str:
         """The text that became final with the token; says in `finish` whether the request ended with it."""
         ended = token_id in self._model.eos_ids
@@ -195,12 +211,12 @@ class Row:
     def _is_full(self) -> bool:
         """Whether a stream that the next token needs has no position left in the model's context."""
         limit = self._model.context_length
-        if limit is None:
-            return False
+        return limit is not None and self._longest_prompt() + len(self.ids) >= limit
+
+    def _longest_prompt(self) -> int:
+        """Prompt length of the streams that the next token needs."""
         prompt = len(self.pair.unprompted_ids)
-        if self.wants_contrast:
-            prompt = max(prompt, len(self.pair.prompted_ids))
-        return prompt + len(self.ids) >= limit
+        return max(prompt, len(self.pair.prompted_ids)) if self.wants_contrast else prompt
 
     def _closes_thinking(self) -> bool:
         marks = self.pair.thinking

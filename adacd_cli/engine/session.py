@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from adacd_cli.engine.decode import StreamPair, decode
+from adacd_cli.config.methods import METHODS
+from adacd_cli.engine.decode import decode
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Request
-from adacd_cli.engine.stream import Stream
+from adacd_cli.engine.stream import Stream, StreamPair
 from adacd_cli.errors import PromptError
 from adacd_cli.events import Event
 from adacd_cli.prompts.pair import PromptPair
@@ -28,6 +29,17 @@ class Session:
         self.model = model
         self.streams = StreamPair(Stream(model.model), Stream(model.model))
 
+    def _use(self, settings: Settings) -> None:
+        """Streams over the models that the method runs; caches of another model are of no use."""
+        method = METHODS[settings.effective_method]
+        second = method.second_stream(settings)
+        first_model = self.model.first(method, settings)
+        second_model = self.model.model if second is None else self.model.second(second, settings)
+        if self.streams.unprompted.model is not first_model:
+            self.streams.unprompted = Stream(first_model)
+        if self.streams.prompted.model is not second_model:
+            self.streams.prompted = Stream(second_model)
+
     def answer(
         self,
         pair: PromptPair,
@@ -42,6 +54,7 @@ class Session:
         Raises:
             PromptError, LogitsError: as `decode`.
         """
+        self._use(settings)
         try:
             yield from decode(
                 self.model,

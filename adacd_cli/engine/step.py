@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.engine.rules.base import DECISIONS, PLAIN, Method, RowMeasures, StepLogits
-from adacd_cli.engine.rules.default import default
+from adacd_cli.engine.rules.base import DECISIONS, PLAIN, RowMeasures, Rule, StepLogits
+from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import choose
 from adacd_cli.events import Decision, Measures
 
@@ -46,7 +46,7 @@ class RowOutcome:
 
 @torch.inference_mode()
 def take_step(
-    method: Method,
+    rule: Rule,
     unprompted: torch.Tensor,
     prompted: torch.Tensor | None,
     contrasted: Sequence[int],
@@ -54,10 +54,10 @@ def take_step(
     noise: torch.Tensor | None,
     candidates: int = 0,
 ) -> list[RowOutcome]:
-    """Chooses a token for every row: by the method's rule where a row is contrasted, plainly elsewhere.
+    """Chooses a token for every row: by the rule where a row is contrasted, plainly elsewhere.
 
     Args:
-        method: its rule is asked for the contrasted rows.
+        rule: asked for the contrasted rows.
         unprompted: z, float32 [rows, vocab].
         prompted: z*, float32 [len(contrasted), vocab]; None when no row is contrasted.
         contrasted: the rows, ascending, that `prompted` belongs to.
@@ -76,7 +76,7 @@ def take_step(
         index = torch.tensor(contrasted, device=unprompted.device)
         everyone = len(contrasted) == rows
         own = unprompted if everyone else unprompted[index]
-        verdict = method.rule(StepLogits(prompted, own), settings)
+        verdict = rule(StepLogits(prompted, own), settings)
         agreed_finite = prompted.isfinite().all(dim=-1)
         columns = [] if verdict.measures is None else _columns(verdict.measures)
         if everyone:
@@ -105,13 +105,15 @@ def take_step(
 
 
 def _columns(measures: RowMeasures) -> list[torch.Tensor]:
-    return [
+    columns = (
         measures.agreement,
-        measures.prompted_top_id.float(),
-        measures.prompted_top_rank.float(),
+        measures.prompted_top_id,
+        measures.prompted_top_rank,
         measures.prompted_confidence,
-        measures.plausible_count.float(),
-    ]
+        measures.plausible_count,
+    )
+    missing = torch.full_like(measures.prompted_confidence, torch.nan)
+    return [missing if column is None else column.float() for column in columns]
 
 
 def _candidate_columns(
@@ -149,16 +151,28 @@ def _unpack(row: list[float]) -> RowOutcome:
     if not finite:
         return RowOutcome(False, 0, 0, DECISIONS[PLAIN], Measures(confidence=0.0))
     measures = Measures(confidence=confidence)
-    if agreement == agreement:  # not NaN: the row was contrasted
-        measures = Measures(confidence, agreement, int(top), int(rank), prompted_confidence, int(plausible))
+    if rank == rank:  # not NaN: the row has a second stream
+        measures = Measures(
+            confidence=confidence,
+            agreement=_number(agreement),
+            prompted_top_id=int(top),
+            prompted_top_rank=int(rank),
+            prompted_confidence=prompted_confidence,
+            plausible_count=None if plausible != plausible else int(plausible),
+        )
     found = [
         RowCandidate(
             token_id=int(row[place]),
             unprompted_logprob=row[place + 1],
-            prompted_logprob=None if row[place + 2] != row[place + 2] else row[place + 2],
+            prompted_logprob=_number(row[place + 2]),
             score=None if row[place + 3] == -torch.inf else row[place + 3],
             kept=row[place + 3] != -torch.inf,
         )
         for place in range(10, len(row), 4)
     ]
     return RowOutcome(True, int(token), int(plain), DECISIONS[int(decision)], measures, tuple(found))
+
+
+def _number(value: float) -> float | None:
+    """None for NaN, which stands for a number that there is not."""
+    return None if value != value else value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,12 +41,15 @@ class Stream:
         model: a causal LM; called with input_ids and, as far as its forward takes them, attention_mask,
             position_ids and logits_to_keep, use_cache, and past_key_values (Mamba: cache_params).
 
+    Attributes:
+        model: what was given.
+
     Raises:
         ModelError: the model takes no cache.
     """
 
     def __init__(self, model: Any) -> None:
-        self._model = model
+        self.model = model
         parameters = inspect.signature(model.forward).parameters
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
         caches = [name for name in ("past_key_values", "cache_params") if name in parameters]
@@ -77,17 +81,37 @@ class Stream:
         Returns:
             Logits of the token after each prompt, float32 [rows, vocab].
         """
-        if len(prompts) == 1 and self.rows == 1 and self._rewind_to(prompts[0]):
-            held = len(self._fed[0])
-            return self._forward([list(prompts[0][held:])])
+        if len(prompts) == 1:
+            return self.score(prompts[0], 1)
+        self._begin(prompts)
+        return self._forward([list(prompt) for prompt in prompts])[:, -1]
+
+    def score(self, ids: Sequence[int], count: int) -> torch.Tensor:
+        """Feeds a single row what is new of its ids since the last call, and takes back what is not of them.
+
+        Args:
+            ids: the row's token ids from the first on, none left out.
+            count: how many of the last positions are asked for; at least 1, at most all.
+
+        Returns:
+            Logits of the token after each of them, float32 [count, vocab].
+        """
+        if self.rows == 1 and self._rewind_to(ids, again=count):
+            new = list(ids[len(self._fed[0]) :])
+        else:
+            self._begin([ids])
+            new = list(ids)
+        return self._forward([new], count)[0]
+
+    def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
+        """An empty cache for prompts of these lengths."""
         self.release()
-        self._cache = new_cache(self._model)
+        self._cache = new_cache(self.model)
         self._fed = [[] for _ in prompts]
         longest = max(len(prompt) for prompt in prompts)
         if any(len(prompt) < longest for prompt in prompts):
             pads = torch.tensor([[longest - len(prompt)] for prompt in prompts])
-            self._padding = (torch.arange(longest) >= pads).to(torch.int64).to(self._model.device)
-        return self._forward([list(prompt) for prompt in prompts])
+            self._padding = (torch.arange(longest) >= pads).to(torch.int64).to(self.model.device)
 
     def advance(self, tokens: Sequence[int]) -> torch.Tensor:
         """Feeds one token to each row.
@@ -98,7 +122,7 @@ class Stream:
         if self._padding is not None:
             ones = self._padding.new_ones((self.rows, 1))
             self._padding = torch.cat([self._padding, ones], dim=-1)
-        return self._forward([[token] for token in tokens])
+        return self._forward([[token] for token in tokens])[:, -1]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Keeps these rows, in this order, and drops the others' keys and values."""
@@ -107,19 +131,21 @@ class Stream:
         if not rows:
             self.release()
             return
-        index = torch.tensor(rows, device=self._model.device)
+        index = torch.tensor(rows, device=self.model.device)
         # meant for beams, but the only selection that layers with a running state have as well
         self._cache.reorder_cache(index)
         self._fed = [self._fed[row] for row in rows]
         if self._padding is not None:
             self._padding = self._padding[index]
 
-    def _rewind_to(self, prompt: Sequence[int]) -> bool:
-        """Takes back what differs from the prompt; False when nothing held can be used."""
+    def _rewind_to(self, ids: Sequence[int], again: int) -> bool:
+        """Takes back what differs from the ids, and the last `again` of them, whose logits are wanted.
+
+        False when nothing held can be used.
+        """
         fed = self._fed[0]
-        # the prompt's last token is always fed again: its logits are what prefill returns
         shared = 0
-        for mine, wanted in zip(fed, prompt[:-1], strict=False):
+        for mine, wanted in zip(fed, ids[:-again], strict=False):
             if mine != wanted:
                 break
             shared += 1
@@ -134,8 +160,9 @@ class Stream:
         return True
 
     @torch.inference_mode()
-    def _forward(self, new: list[list[int]]) -> torch.Tensor:
-        device = self._model.device
+    def _forward(self, new: list[list[int]], count: int = 1) -> torch.Tensor:
+        """Logits of the last `count` positions, float32 [rows, count, vocab]."""
+        device = self.model.device
         longest = max(len(ids) for ids in new)
         # any id will do for padding: the mask hides it
         padded = [[0] * (longest - len(ids)) + ids for ids in new]
@@ -152,14 +179,22 @@ class Stream:
                 positions = (self._padding.cumsum(-1) - 1).clamp(min=0)[:, -longest:]
             arguments["position_ids"] = positions
         if "logits_to_keep" in self._takes:
-            arguments["logits_to_keep"] = 1
+            arguments["logits_to_keep"] = count
         try:
-            output = self._model(torch.tensor(padded, device=device), **arguments)
+            output = self.model(torch.tensor(padded, device=device), **arguments)
         except BaseException:
             # an interrupted forward leaves layers of different lengths: nothing held can be trusted
             self.release()
             raise
         for fed, ids in zip(self._fed, new, strict=True):
             fed.extend(ids)
-        logits: torch.Tensor = output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -count:].float()
         return logits
+
+
+@dataclass
+class StreamPair:
+    """The two streams of one request, to be kept over several runs by whoever owns them."""
+
+    unprompted: Stream
+    prompted: Stream

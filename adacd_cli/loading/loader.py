@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.equip import equip
 from adacd_cli.loading.folder import Checkpoint, inspect
 from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
@@ -31,7 +32,7 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
     """Loads the model that the settings name, checks it and tries it with one token.
 
     Args:
-        settings: model, revision, device, dtype, quantize, threads, trust_remote_code and offline are read.
+        settings: the settings of the panel Model are read, and what the method needs besides the model.
         progress: told in short lines what is being done.
 
     Raises:
@@ -61,7 +62,7 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
     ends = end_ids(tokenizer, model)
     if not ends:
         warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
-    return LanguageModel(
+    loaded = LanguageModel(
         model=model,
         tokenizer=tokenizer,
         name=settings.model,
@@ -70,6 +71,7 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
         context_length=context_length(model.config),
         warnings=(*source.warnings, *warnings, *logged),
     )
+    return equip(loaded, settings, progress=progress)
 
 
 def _load(

@@ -2,5 +2,6 @@
 
 from adacd_cli.prompts.build import build_pair
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
+from adacd_cli.prompts.streams import pair_for
 
-__all__ = ["PromptPair", "ThinkingMarks", "build_pair"]
+__all__ = ["PromptPair", "ThinkingMarks", "build_pair", "pair_for"]

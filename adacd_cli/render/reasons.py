@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from adacd_cli.config.methods import method_of
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.safe import spoken
 from adacd_cli.render.text import ended
@@ -41,8 +42,8 @@ class Trace:
 
 
 def threshold_of(started: Started) -> float:
-    """λ of a run, in [0, 1]."""
-    return float(started.settings["agreement_threshold"])
+    """λ of a run, in [0, 1]; 0 where its method has none."""
+    return float(started.settings.get("agreement_threshold", 0.0))
 
 
 def confidence_test(step: TokenStep, threshold: float) -> str:
@@ -51,7 +52,7 @@ def confidence_test(step: TokenStep, threshold: float) -> str:
     A third digit is shown where two would contradict the sign.
     """
     confidence, prompted = step.measures.confidence, step.measures.prompted_confidence
-    if prompted is None:
+    if prompted is None or step.measures.agreement is None:
         return ""
     passed = _is_confident(step, threshold)
     for digits in (2, 3):
@@ -65,10 +66,18 @@ def confidence_test(step: TokenStep, threshold: float) -> str:
 def reason(step: TokenStep, threshold: float) -> str:
     """One or two sentences on why the step added, subtracted or did neither."""
     measures = step.measures
-    if measures.agreement is None or measures.prompted_top_rank is None:
+    if measures.prompted_top_rank is None:
         return "Plain decoding: the prompted stream was not asked."
     top = spoken(step.prompted_top or "")
     rank = measures.prompted_top_rank
+    if measures.agreement is None:
+        place = "puts first, too" if rank == 1 else f"ranks {_ordinal(rank)}"
+        leaning = {
+            Decision.ADD: "the answer leaned towards the second",
+            Decision.SUBTRACT: "the answer was pushed away from the second",
+            Decision.PLAIN: "the plain stream's own token was taken",
+        }[step.decision]
+        return f"The second stream wants {top}, which the plain stream {place}; {leaning}."
     limit = f"λ = {threshold:.3g}"
     agreement = f"agr {measures.agreement:.2f}" if rank < 100 else f"agr 1/{rank}"
     both = f"Both streams have the same top token, {top}"
@@ -97,9 +106,14 @@ def reason(step: TokenStep, threshold: float) -> str:
 def summary(trace: Trace) -> list[str]:
     """What happened, in paragraphs: what was contrasted, where the answer turned and why, how it ended."""
     paragraphs = [_contrasted(trace), _turned(trace), _left_track(trace), _ended(trace)]
-    if trace.finished.added + trace.finished.subtracted and 0.5 < trace.threshold <= 1:
+    contrasted = trace.finished.added + trace.finished.subtracted
+    if contrasted and _decides_by_agreement(trace) and 0.5 < trace.threshold <= 1:
         paragraphs.append(_MEANING_OF_THRESHOLD)
     return [paragraph for paragraph in paragraphs if paragraph]
+
+
+def _decides_by_agreement(trace: Trace) -> bool:
+    return "agreement_threshold" in dict(method_of(trace.started.method).symbols)
 
 
 def _contrasted(trace: Trace) -> str:
@@ -111,13 +125,15 @@ def _contrasted(trace: Trace) -> str:
         return f"Nothing was contrasted: {_why_nothing(trace)}."
     rest = tokens - contrasted
     others = f" The other {_count(rest)} {_are(rest)} plain decoding." if rest else ""
+    second = "prompted" if _decides_by_agreement(trace) else "second"
     if not subtracted:
+        why = "both streams agreed with confidence, and " if _decides_by_agreement(trace) else ""
         return (
-            f"{_count(added)} contrasted, {_all(added)} added (+): both streams agreed with confidence, and "
-            f"the answer leaned towards the prompted stream.{others}"
+            f"{_count(added)} contrasted, {_all(added)} added (+): {why}the answer leaned towards the "
+            f"{second} stream.{others}"
         )
     if not added:
-        what = f"{_all(subtracted)} subtracted (−): the answer was pushed away from the prompted stream."
+        what = f"{_all(subtracted)} subtracted (−): the answer was pushed away from the {second} stream."
         return f"{_count(subtracted)} contrasted, {what}{others}"
     return (
         f"{_count(contrasted)} contrasted: {added} added (+, towards the prompted stream) and "
@@ -126,13 +142,17 @@ def _contrasted(trace: Trace) -> str:
 
 
 def _why_nothing(trace: Trace) -> str:
-    if trace.started.method == "default":
-        return "method default is plain decoding"
-    if trace.started.settings.get("contrast_steps") == 0:
+    method = method_of(trace.started.method)
+    if method.second is None:
+        return f"method {method.name} is plain decoding" + {
+            "prompt": " under a system message that asks for help",
+            "surgical": " with a direction removed from the model",
+        }.get(method.name, "")
+    if method.window_setting and trace.started.settings.get(method.window_setting) == 0:
         return "the contrast window is 0 tokens long"
     if all(step.thinking for step in trace.steps):
         return "the answer had not begun when the thinking was cut off"
-    if trace.started.method == "adacd-gated":
+    if method_of(trace.started.method).follows_track:
         return "the two streams began with different top tokens, so no refusal was near"
     return "every step was left to plain decoding"
 
@@ -152,7 +172,10 @@ def _turned(trace: Trace) -> str:
 
 
 def _left_track(trace: Trace) -> str:
-    if trace.started.method != "adacd-gated" or not trace.finished.added + trace.finished.subtracted:
+    if (
+        not method_of(trace.started.method).follows_track
+        or not trace.finished.added + trace.finished.subtracted
+    ):
         return ""
     for step in trace.steps:
         top = step.measures.prompted_top_id

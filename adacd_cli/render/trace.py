@@ -13,6 +13,7 @@ from typing import TextIO
 
 from rich.style import Style
 
+from adacd_cli.config.methods import Method, method_of
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
@@ -65,10 +66,9 @@ def describe_run(started: Started) -> str:
     """Model, method and the settings that decide, on one line."""
     settings = started.settings
     model = started.model if started.revision is None else f"{started.model}@{started.revision}"
+    symbols = method_of(started.method).symbols
     parts = [model, started.method]
-    if started.method != "default":
-        names = ("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k")
-        parts += [f"{symbol} {settings[name]:g}" for name, symbol in names if name in settings]
+    parts += [f"{symbol} {settings[name]:g}" for name, symbol in symbols if name in settings]
     temperature = settings.get("temperature", 0)
     parts.append(f"temperature {temperature:g}, seed {started.seed}" if temperature else "greedy")
     return " · ".join(parts)
@@ -78,18 +78,21 @@ def put_heading(screen: Screen, started: Started, view: View) -> None:
     """What was asked and how it was run; unless quiet, also what the columns mean."""
     screen.put_line(("Prompt  ", DIM), view.prompt)
     screen.put_line(("Run     ", DIM), describe_run(started))
-    if started.method != "default" and not view.quiet:
-        contrast = started.settings.get("contrast_prompt", "")
-        help_text = (
-            "The plain stream reads your prompt; the prompted stream also reads "
-            f"“{contrast}” Each is asked for its top token. rank: the place the plain stream gives the "
-            "prompted stream's; agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. "
-            "Where agr ≥ λ and c ≥ λ×c* the step leans towards the prompted stream (+ add), elsewhere away "
-            "from it (− subtract); · is plain decoding."
-        )
+    method = method_of(started.method)
+    if method.second is not None and not view.quiet:
         screen.put_line()
-        put_prose(screen, help_text, DIM)
+        put_prose(screen, f"{_second_stream(method, started)} {method.explanation}", DIM)
     screen.put_line()
+
+
+def _second_stream(method: Method, started: Started) -> str:
+    """What the two streams are, in a sentence."""
+    if method.resource == "draft":
+        return f"The plain stream is the model; the second stream is {started.settings.get('draft')}."
+    if method.resource and started.settings.get(method.resource) is not None:
+        return "The plain stream is the model; the second stream is the model with the expert's adapter."
+    text = started.settings.get(method.second.prompt, "") if method.second else ""
+    return f"The plain stream reads your prompt; the prompted stream also reads “{text}”"
 
 
 def _put_ending(screen: Screen, trace: Trace, view: View) -> None:

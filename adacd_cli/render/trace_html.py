@@ -1,22 +1,16 @@
 """The trace as one HTML page that needs nothing else: open it, hover, click, step with the arrow keys.
 
-The page reads its data from a JSON element whose `<` is escaped, draws every text as text, and its content
-security policy allows its own style and script only, by hash.
+The page draws every text as text; `document` says what else keeps it harmless.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import math
-import re
 from collections.abc import Iterable
-from html import escape
-from importlib.resources import files
 from typing import Any, TextIO
 
 from adacd_cli.events import Candidate, Event, Finished, TokenStep
+from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.reasons import Trace, collect, confidence_test, reason, summary
 from adacd_cli.render.safe import label, printable
 from adacd_cli.render.text import statistics
@@ -38,46 +32,22 @@ def write_html(events: Iterable[Event], out: TextIO, view: View) -> Finished:
 
 def page(trace: Trace, view: View) -> str:
     """The whole document."""
-    style, script = _part("trace.css"), _part("trace.js")
     parts = {
-        "title": _text(f"adacd: {' '.join(view.prompt.split())[:80]}"),
-        "run": _text(describe_run(trace.started)),
-        "prompt": _text(view.prompt),
-        "answer": _text(trace.finished.text),
-        "thinking": _text(trace.finished.thinking),
+        "title": as_html(f"adacd: {' '.join(view.prompt.split())[:80]}"),
+        "run": as_html(describe_run(trace.started)),
+        "prompt": as_html(view.prompt),
+        "answer": as_html(trace.finished.text),
+        "thinking": as_html(trace.finished.thinking),
         "thinking_hidden": "" if trace.finished.thinking else "hidden",
-        "summary": "\n".join(f"<p>{_text(paragraph)}</p>" for paragraph in summary(trace)),
-        "statistics": _text(statistics(trace.started, trace.finished)) if view.stats else "",
+        "summary": "\n".join(f"<p>{as_html(paragraph)}</p>" for paragraph in summary(trace)),
+        "statistics": as_html(statistics(trace.started, trace.finished)) if view.stats else "",
         "settings": "".join(
-            f"<tr><th>{_text(name)}</th><td>{_text(str(value))}</td></tr>" for name, value in _settings(trace)
+            f"<tr><th>{as_html(name)}</th><td>{as_html(str(value))}</td></tr>"
+            for name, value in _settings(trace)
         ),
-        "data": _json(_data(trace)),
-        "style": style,
-        "script": script,
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
+        "data": as_json(_data(trace)),
     }
-    # one pass, so that a text of the model that looks like a placeholder stays a text
-    return re.sub("@@([a-z_]+)@@", lambda match: parts[match[1]], _part("trace.html"))
-
-
-def _part(name: str) -> str:
-    return (files("adacd_cli.render") / "page" / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _text(text: str) -> str:
-    """Text as HTML; lone surrogates, which UTF-8 cannot carry, become U+FFFD."""
-    return escape(printable(text.encode("utf-8", "replace").decode("utf-8")))
-
-
-def _json(value: Any) -> str:
-    """JSON that ends no script element: ASCII only, and no `<`, `>` or `&`."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return document("adacd_cli.render", "trace", parts)
 
 
 def _settings(trace: Trace) -> list[tuple[str, Any]]:

@@ -38,4 +38,4 @@ class TraceWriter(Protocol):
 
 def is_condensed(step: TokenStep) -> bool:
     """Whether a step has no numbers of its own to show: thinking, and what follows the contrast window."""
-    return step.measures.agreement is None
+    return step.measures.prompted_top_rank is None

@@ -9,7 +9,6 @@ import sys
 
 import pytest
 
-from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation, Message
 from tests.chats import byte_pair
 from tests.fakes import saying, scripted
@@ -22,12 +21,12 @@ ANSWERS = ("hi", "Hello!"), ("why", "Because."), ("tell", "A tale.")
 def piped(adacd, monkeypatch):
     """Runs `adacd chat` over the script."""
 
-    def build(tokenizer, conversation, contrast_prompt, *, thinking):
-        return byte_pair(conversation, Settings(contrast_prompt=contrast_prompt))
+    def build(tokenizer, conversation, settings):
+        return byte_pair(conversation, settings)
 
     model = scripted(saying(*ANSWERS), context=64)
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: model)
-    monkeypatch.setattr("adacd_cli.prompts.build_pair", build)
+    monkeypatch.setattr("adacd_cli.prompts.pair_for", build)
 
     def run(stdin, *arguments):
         return adacd("chat", "--contrast-prompt", "refuse", "--no-stats", *arguments, stdin=stdin)

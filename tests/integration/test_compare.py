@@ -64,3 +64,12 @@ def test_default_with_itself_is_nothing_to_compare(adacd):
         "Error: There is nothing to compare: the method is default itself.\n"
         "Hint: Choose --method adacd, or leave it out.\n",
     )
+
+
+def test_default_reads_the_question_alone_whatever_the_method_reads(adacd):
+    alone = adacd("generate", "How do I crack an egg?", "--method", "default", "--json", "-n", "4")
+    both = adacd("compare", "How do I crack an egg?", "--method", "prompt", "--json", "-n", "4")
+    default, prompted = (json.loads(both.out.splitlines()[place]) for place in (0, 6))
+    assert (default["method"], prompted["method"]) == ("default", "prompt")
+    assert default["unprompted_tokens"] == json.loads(alone.out.splitlines()[0])["unprompted_tokens"]
+    assert prompted["unprompted_tokens"] > default["unprompted_tokens"]

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
+from adacd_cli.config.methods import METHODS
 from adacd_cli.engine import Request, decode
-from adacd_cli.engine.rules import METHODS
+from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.stream import Stream
 from adacd_cli.events import Decision, Finished, TokenStep
@@ -166,39 +167,40 @@ def guided(model, prompt, negative, scale):
     return out.scores[0].log_softmax(-1)
 
 
-SELFCD = (
-    "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while "
-    "being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, "
-    "or illegal content."
-)
-
-
 @pytest.mark.parametrize(
-    ("contrast", "alpha", "threshold", "decision"),
-    [
-        (CONTRAST, 4.5, 1.0, Decision.SUBTRACT),
-        (CONTRAST, 4.5, 0.0, Decision.ADD),
-        # SelfCD's zs − a·(zs − zn) is the subtracting formula under its own text
-        (SELFCD, 2.5, 1.0, Decision.SUBTRACT),
-    ],
-    ids=["subtract", "add", "selfcd"],
+    ("threshold", "decision"),
+    [(1.0, Decision.SUBTRACT), (0.0, Decision.ADD)],
+    ids=["subtract", "add"],
 )
-def test_one_step_without_mask_equals_guidance_scale(tiny, contrast, alpha, threshold, decision):
-    settings = Settings(alpha=alpha, agreement_threshold=threshold, plausibility=0.0)
+def test_one_step_without_mask_equals_guidance_scale(tiny, threshold, decision):
+    settings = Settings(agreement_threshold=threshold, plausibility=0.0)
     for question in QUESTIONS:  # the first on which the streams differ enough for the decision
-        prompts = pair(tiny, question, contrast)
-        z = Stream(tiny.model).prefill([prompts.unprompted_ids])
-        prompted = Stream(tiny.model).prefill([prompts.prompted_ids])
-        verdict = METHODS["adacd"].rule(StepLogits(prompted, z), settings)
+        prompts = pair(tiny, question)
+        verdict = one_step(tiny, "adacd", prompts, settings)
         if DECISIONS[int(verdict.decision)] is decision:
             break
     else:
         pytest.fail(f"no question gives {decision}")
     if decision is Decision.SUBTRACT:
-        oracle = guided(tiny, prompts.unprompted_ids, prompts.prompted_ids, alpha)
+        oracle = guided(tiny, prompts.unprompted_ids, prompts.prompted_ids, settings.alpha)
     else:
-        oracle = guided(tiny, prompts.prompted_ids, prompts.unprompted_ids, 1 + alpha)
+        oracle = guided(tiny, prompts.prompted_ids, prompts.unprompted_ids, 1 + settings.alpha)
     assert torch.allclose(verdict.scores.log_softmax(-1), oracle, atol=1e-3)
+
+
+def test_one_step_of_selfcd_equals_guidance_scale(tiny):
+    settings = Settings(method="selfcd")
+    prompts = pair(tiny, QUESTIONS[0], settings.safety_prompt)
+    verdict = one_step(tiny, "selfcd", prompts, settings)
+    oracle = guided(tiny, prompts.unprompted_ids, prompts.prompted_ids, settings.selfcd_strength)
+    assert torch.allclose(verdict.scores.log_softmax(-1), oracle, atol=1e-3)
+
+
+def one_step(tiny, method, prompts, settings):
+    """The verdict of a method's rule on the first token."""
+    z = Stream(tiny.model).prefill([prompts.unprompted_ids])
+    prompted = Stream(tiny.model).prefill([prompts.prompted_ids])
+    return rule_of(METHODS[method])(StepLogits(prompted, z), settings)
 
 
 def test_every_run_ends_with_one_finished_for_each(tiny):

@@ -1,61 +1,16 @@
-"""The HTML page in headless Chromium: it draws, it is driven by keys, and no text of the model runs.
-
-A copy of the page gets one more script, allowed by its hash, that presses keys and writes what it saw.
-"""
+"""The HTML page in headless Chromium: it draws, it is driven by keys, and no text of the model runs."""
 
 from __future__ import annotations
-
-import base64
-import hashlib
-import html
-import json
-import re
-import shutil
-import subprocess
-
-import pytest
 
 from adacd_cli.render.reasons import collect
 from adacd_cli.render.trace_html import page
 from adacd_cli.render.view import View
+from tests.chromium import drive, needs_chromium
 from tests.traces import REFUSAL_CANDIDATES, SUBTRACT, contrasted, events, plain, started, turned
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, e.g. `apt-get install chromium`")
-
-
-def drive(document, steps, tmp_path, fragment=""):
-    """What each JavaScript expression gave, evaluated in order after the page was drawn."""
-    seen = ",".join(f"() => {step}" for step in steps)
-    script = (
-        "const press = (key) => document.activeElement.dispatchEvent("
-        "new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));"
-        "const $ = (selector) => document.querySelector(selector);"
-        f"const seen = [{seen}].map((look) => look() ?? null);"
-        "const result = document.createElement('pre'); result.id = 'seen';"
-        "result.textContent = JSON.stringify(seen); document.body.append(result);"
-    )
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    document = document.replace("script-src '", f"script-src 'sha256-{digest}' '", 1)
-    document = document.replace("</body>", f"<script>{script}</script></body>")
-    file = tmp_path / "page.html"
-    file.write_text(document, encoding="utf-8")
-    flags = (
-        "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --dump-dom"
-    )
-    command = [
-        CHROMIUM,
-        *flags.split(),
-        f"--user-data-dir={tmp_path / 'profile'}",
-        f"{file.as_uri()}{fragment}",
-    ]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', ran.stdout, re.DOTALL)
-    assert found is not None, ran.stdout[-2000:]
-    return json.loads(html.unescape(found[1]))
+pytestmark = needs_chromium
 
 
 def test_tokens_panel_and_keys(tmp_path):

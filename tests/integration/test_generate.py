@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from adacd_cli import __version__
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts.pair import PromptPair
 from tests.conftest import RunCommand
@@ -31,20 +32,18 @@ SCRIPT = saying(
 )
 
 
-def pair_of(
-    tokenizer: Any, conversation: Conversation, contrast_prompt: str, *, thinking: bool = False
-) -> PromptPair:
+def pair_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> PromptPair:
     question = f"{conversation.system or ''}{conversation.messages[-1].content}"
     prompted, unprompted = f"refuse|{question}\n", f"{question}\n"
     return PromptPair(
-        tuple(prompted.encode()), tuple(unprompted.encode()), contrast_prompt, prompted, unprompted
+        tuple(prompted.encode()), tuple(unprompted.encode()), settings.contrast_prompt, prompted, unprompted
     )
 
 
 @pytest.fixture(autouse=True)
 def _scripted_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: scripted(SCRIPT, context=60))
-    monkeypatch.setattr("adacd_cli.prompts.build_pair", pair_of)
+    monkeypatch.setattr("adacd_cli.prompts.pair_for", pair_of)
 
 
 def events(out: str) -> list[dict[str, Any]]:
@@ -300,7 +299,7 @@ def load(settings, progress):
     return scripted(script)
 
 adacd_cli.loading.load = load
-adacd_cli.prompts.build_pair = pair_of
+adacd_cli.prompts.pair_for = pair_of
 app(["generate", "Go.", *sys.argv[2:]])
 """
 

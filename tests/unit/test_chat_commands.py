@@ -71,6 +71,7 @@ Ctrl-C               Stop an answer and keep what was said; at the prompt, clear
 Ctrl-D               Leave.
 '''
 
+METHODS = "default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated"
 SAME = "The same answer again: temperature is 0. /set temperature 0.8 draws others.\n"
 NOT_ASKED = "Error: Nothing was asked yet.\nHint: Type a question first.\n"
 
@@ -157,21 +158,21 @@ ROWS = [
         + SETTINGS.format(method="").replace("quiet                false", "quiet                true"),
         "The context is full: the model no longer sees the oldest exchange (/save keeps all).\n",
     ),
-    Row(("/method",), "adacd (of adacd, adacd-gated, default)\n"),
+    Row(("/method",), f"adacd (of {METHODS})\n"),
     Row(
         ("/method default", "/method"),
-        "default (of adacd, adacd-gated, default)\n",
+        f"default (of {METHODS})\n",
         "The method is default.\n",
     ),
     Row(
         ("/set gate true", "/method", "/method adacd", "/method"),
-        "adacd-gated (of adacd, adacd-gated, default)\nadacd (of adacd, adacd-gated, default)\n",
+        f"adacd-gated (of {METHODS})\nadacd (of {METHODS})\n",
         "gate  true\nThe method is adacd.\n",
     ),
     Row(
         ("/method adacs",),
         err="Error: Unknown method 'adacs' (from /method).\n"
-        "Hint: Available: adacd, adacd-gated, default. Did you mean 'adacd'?\n",
+        f"Hint: Available: {METHODS}. Did you mean 'adacd'?\n",
     ),
     Row(("/explain",), err=NOT_ASKED),
     Row(("/compare",), err=NOT_ASKED),

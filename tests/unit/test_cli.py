@@ -36,11 +36,16 @@ Options:
   -h, --help            Show this message and exit.
 
 Commands:
-  generate  Answer a prompt.
-  compare   Show Default and AdaCD side by side.
-  explain   Show why each token was chosen.
-  chat      Talk with the model.
-  config    Show the settings and where they come from.
+  generate   Answer a prompt.
+  compare    Show Default and AdaCD side by side.
+  explain    Show why each token was chosen.
+  chat       Talk with the model.
+  eval       Measure methods on data sets: refusals, safety, cost.
+  judge      Judge answers made elsewhere.
+  datasets   List the data sets of eval.
+  tune       Seek AdaCD's settings for a model.
+  direction  Make the directions of method surgical.
+  config     Show the settings and where they come from.
 """
 
 
@@ -58,7 +63,7 @@ def test_version(adacd: RunCommand, flag: str) -> None:
     ("arguments", "message", "hint"),
     [
         (["genrate"], "There is no command 'genrate'.", "Did you mean `adacd generate`?"),
-        (["zzz"], "There is no command 'zzz'.", "Commands: generate, compare, explain, chat, config."),
+        (["zzz"], "There is no command 'zzz'.", "Commands: generate, compare, explain, chat, eval, judge, datasets, tune, direction, config."),
         (["--zzz"], "There is no option --zzz.", "`adacd --help` lists the options."),
         (["--versio"], "There is no option --versio.", "Did you mean --version?"),
         (["config", "shw"], "No such command 'shw'. Did you mean 'show'?", "`adacd config --help` lists the options."),
@@ -149,7 +154,11 @@ def completions(words: str, position: int) -> list[str]:
         ("adacd ge", 1, ["generate"]),
         ("adacd config ", 2, ["show"]),
         ("adacd config show --agree", 3, ["--agreement-threshold"]),
-        ("adacd config show --method ", 4, ["adacd", "adacd-gated", "default"]),
+        (
+            "adacd config show --method ",
+            4,
+            ["default", "prompt", "selfcd", "safedecoding", "ssd", "surgical", "adacd", "adacd-gated"],
+        ),
         ("adacd nonsense --met", 2, []),
     ],
 )

@@ -139,7 +139,7 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
 LAMBDA = SETTINGS["agreement_threshold"].sentence
 ALPHA = SETTINGS["alpha"].sentence
 STEPS = SETTINGS["contrast_steps"].sentence
-METHODS = "Available: adacd, adacd-gated, default."
+METHODS = "Available: default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated."
 DEVICES = "Available: auto, cpu, cuda, cuda:N, mps."
 
 

@@ -12,15 +12,14 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.config.methods import METHOD_NAMES
-from adacd_cli.engine.rules import METHODS
-from adacd_cli.engine.rules.adacd import adacd, gated
+from adacd_cli.config.methods import METHODS
+from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
-from adacd_cli.engine.rules.default import default
 from adacd_cli.events import Decision
 
 LN = math.log
 INF = math.inf
+adacd, gated, default = (rule_of(METHODS[name]) for name in ("adacd", "adacd-gated", "default"))
 
 
 def run(rule, z, prompted, **settings):
@@ -44,8 +43,11 @@ def numbers(verdict):
     )
 
 
-def test_the_names_and_the_methods_are_the_same():
-    assert tuple(METHODS) == METHOD_NAMES
+def test_every_method_has_a_rule_and_a_sentence():
+    for name, method in METHODS.items():
+        assert method.name == name
+        assert callable(rule_of(method))
+        assert method.summary.endswith(".")
 
 
 def test_agreement_one_and_sure_is_added():

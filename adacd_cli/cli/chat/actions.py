@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
-from adacd_cli.config.methods import METHOD_NAMES
+from adacd_cli.config.methods import METHOD_NAMES, METHODS
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.events import Finished
@@ -74,7 +74,7 @@ def system(chat: Chat, argument: str) -> None:
 def set_value(chat: Chat, argument: str) -> None:
     name, text = ([*argument.split(maxsplit=1), "", ""])[:2]
     if not name:
-        chat.show(*_values(chat.talk.settings, CHANGEABLE))
+        chat.show(*_values(chat.talk.settings, _in_use(chat.talk.settings)))
         return
     setting = find_setting(name, "/set")
     if text and name not in CHANGEABLE:
@@ -83,7 +83,7 @@ def set_value(chat: Chat, argument: str) -> None:
         facts = [setting.sentence, f"It is {setting.range}." if setting.range else ""]
         chat.show(*_values(chat.talk.settings, [name]), " ".join(facts).rstrip())
         return
-    chat.talk.settings = change(chat.talk.settings, name, "" if text == _EMPTY else text, "/set")
+    chat.use(change(chat.talk.settings, name, "" if text == _EMPTY else text, "/set"))
     chat.note(*_values(chat.talk.settings, [name]))
 
 
@@ -100,9 +100,19 @@ def _fixed(name: str) -> ConfigurationError:
 
 def show(chat: Chat, argument: str) -> None:
     talk = chat.talk
-    rows = [("model", talk.model_name), ("method", talk.settings.effective_method), *_extent(chat)]
+    rows = [("model", talk.model_name), ("method", talk.settings.method_label), *_extent(chat)]
     chat.show(*aligned([*rows, ("system", talk.conversation.system or "none")]))
-    chat.show("", *_values(talk.settings, [name for name in CHANGEABLE if name not in ("method", "gate")]))
+    chat.show(
+        "",
+        *_values(talk.settings, [name for name in _in_use(talk.settings) if name not in ("method", "gate")]),
+    )
+
+
+def _in_use(settings: Settings) -> list[str]:
+    """The settings that /set changes, without those of methods that are not decoding."""
+    own = {*METHODS["adacd"].settings, *METHODS[settings.effective_method].settings}
+    others = {name for method in METHODS.values() for name in method.settings} - own
+    return [name for name in CHANGEABLE if name not in others]
 
 
 def _extent(chat: Chat) -> list[tuple[str, str]]:
@@ -126,10 +136,10 @@ def choose_method(chat: Chat, argument: str) -> None:
     if argument:
         # the method that is named is the one that decodes, also where --gate was given
         settings = change(chat.talk.settings, "method", argument, "/method")
-        chat.talk.settings = settings.model_copy(update={"gate": False})
-        chat.note(f"The method is {argument}.")
+        chat.use(settings.model_copy(update={"gate": False}))
+        chat.note(f"The method is {chat.talk.settings.method_label}.")
     else:
-        chat.show(f"{chat.talk.settings.effective_method} (of {', '.join(METHOD_NAMES)})")
+        chat.show(f"{chat.talk.settings.method_label} (of {', '.join(METHOD_NAMES)})")
 
 
 def explain(chat: Chat, argument: str) -> None:

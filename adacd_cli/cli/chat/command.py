@@ -19,7 +19,7 @@ def command(resolved: Resolved) -> None:
     from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
     from adacd_cli.cli.chat.repl import Chat, Reader
     from adacd_cli.cli.chat.talk import Talk
-    from adacd_cli.prompts import PromptPair, build_pair
+    from adacd_cli.prompts import PromptPair, pair_for
 
     if sys.stdin is None:
         raise UsageError(
@@ -30,7 +30,7 @@ def command(resolved: Resolved) -> None:
     model = load_model(settings)
 
     def build(conversation: Conversation, settings: Settings) -> PromptPair:
-        return build_pair(model.tokenizer, conversation, settings.contrast_prompt, thinking=settings.thinking)
+        return pair_for(model.tokenizer, conversation, settings)
 
     interactive = sys.stdin.isatty()
     reader: Reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)

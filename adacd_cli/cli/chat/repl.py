@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 import typer
 
@@ -21,6 +21,9 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
 from adacd_cli.render.screen import DIM, Screen
 from adacd_cli.render.text import stream_answer
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
 
 
 class Reader(Protocol):
@@ -63,7 +66,7 @@ class Chat:
     def run(self, reader: Reader) -> None:
         """Reads and answers until there is nothing more, or /exit."""
         if self._interactive:
-            method = self.talk.settings.effective_method
+            method = self.talk.settings.method_label
             self.note(f"{self.talk.model_name} · {method} · /help for commands, Ctrl-D to leave")
         while not self.leaving:
             try:
@@ -156,6 +159,10 @@ class Chat:
         finally:
             if self.talk.conversation is before:
                 self.draft = question
+
+    def use(self, settings: Settings) -> None:
+        """Decodes with these settings from now on."""
+        self._warn(self.talk.use(settings))
 
     def _warn(self, warnings: Iterable[str]) -> None:
         """Once each: every turn would say the same."""

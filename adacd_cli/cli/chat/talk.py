@@ -23,7 +23,7 @@ _REMEMBERED_TRACES = 32
 _SEEDS = 2**63
 
 PairBuilder = Callable[[Conversation, "Settings"], "PromptPair"]
-"""Makes the prompts of both streams; `prompts.build_pair` with the tokenizer and the settings filled in."""
+"""Makes the prompts of both streams; `prompts.pair_for` with the tokenizer filled in."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Talk:
 
     Args:
         model: the model that answers.
-        settings: the decoding settings; may be replaced between two answers.
+        settings: the decoding settings; `use` replaces them between two answers.
         build: makes the prompt pair of a conversation.
         conversation: where to begin; may be replaced between two answers.
     """
@@ -66,6 +66,19 @@ class Talk:
         self.session = Session(model)
         self._build = build
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
+
+    def use(self, settings: Settings) -> tuple[str, ...]:
+        """Decodes with these settings from now on; gives the warnings of what was loaded for them.
+
+        Raises:
+            ModelError, MissingExtraError: what the method needs besides the model cannot be had.
+        """
+        from adacd_cli.loading.equip import equip
+
+        before = self.session.model
+        self.session.model = equip(before, settings)
+        self.settings = settings
+        return self.session.model.warnings[len(before.warnings) :]
 
     @property
     def model_name(self) -> str:
@@ -119,17 +132,17 @@ class Talk:
         Raises:
             PromptError: no prompts can be made of it.
         """
-        whole = self._seen(conversation, 0)
+        whole = self._seen(conversation, 0, self.settings)
         if self._fits(whole):
             return whole
         low, high = 0, max(len(_questions(conversation)) - 1, 0)
         while low < high:  # the fewest left out that fit; each more makes the prompts shorter
             middle = (low + high) // 2
-            if self._fits(self._seen(conversation, middle)):
+            if self._fits(self._seen(conversation, middle, self.settings)):
                 high = middle
             else:
                 low = middle + 1
-        return self._seen(conversation, low) if low else whole
+        return self._seen(conversation, low, self.settings) if low else whole
 
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
@@ -167,7 +180,9 @@ class Talk:
         Raises:
             PromptError, LogitsError: as `decode`.
         """
-        return self.session.answer(view.pair, settings, seed=seed, cancelled=cancelled)
+        # another method may read another prompt
+        pair = self._seen(view.conversation, view.left_out, settings).pair
+        return self.session.answer(pair, settings, seed=seed, cancelled=cancelled)
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -175,11 +190,11 @@ class Talk:
         if len(self._traces) > _REMEMBERED_TRACES:
             del self._traces[next(iter(self._traces))]
 
-    def _seen(self, conversation: Conversation, left_out: int) -> View:
+    def _seen(self, conversation: Conversation, left_out: int, settings: Settings) -> View:
         messages = conversation.messages
         if left_out:
             messages = messages[_questions(conversation)[left_out] :]
-        pair = self._build(replace(conversation, messages=messages), self.settings)
+        pair = self._build(replace(conversation, messages=messages), settings)
         return View(conversation, pair, left_out)
 
     def _fits(self, view: View) -> bool:

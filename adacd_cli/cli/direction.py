@@ -1,0 +1,133 @@
+"""`adacd direction build`: finds the direction of false refusal that method surgical removes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.running import load_model, warn
+from adacd_cli.config import Resolved, Settings
+from adacd_cli.errors import UsageError
+
+app = typer.Typer(
+    cls=PlainGroup,
+    context_settings=HELP_FLAGS,
+    rich_markup_mode=None,
+    add_completion=False,
+    help="Make the directions that method surgical removes.",
+)
+
+
+@app.callback()
+def direction() -> None:
+    """Make the directions that method surgical removes."""
+
+
+@app.command("build", cls=PlainCommand, context_settings=HELP_FLAGS)
+@with_settings(
+    omit=("method", "gate", "stats", "seed", "stop", "temperature", "top_p", "top_k", "max_new_tokens")
+)
+def build(
+    resolved: Resolved,
+    harmful: Annotated[
+        str | None, typer.Option("--harmful", metavar="FILE", help="Prompts that are to be refused.")
+    ] = None,
+    harmless: Annotated[
+        str | None, typer.Option("--harmless", metavar="FILE", help="Ordinary prompts.")
+    ] = None,
+    pseudo_harmful: Annotated[
+        str | None,
+        typer.Option("--pseudo-harmful", metavar="FILE", help="Harmless prompts that look harmful."),
+    ] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the direction.")
+    ] = None,
+    kl: Annotated[
+        float,
+        typer.Option("--kl", metavar="NATS", min=0, help="How far harmless answers may move (default 0.2)."),
+    ] = 0.2,
+    mu: Annotated[
+        float, typer.Option("--mu", metavar="NUMBER", help="How much of harm itself is spared (default 1).")
+    ] = 1.0,
+    train: Annotated[
+        int, typer.Option("--train", metavar="N", min=1, help="Prompts of each kind to learn from.")
+    ] = 128,
+    validation: Annotated[
+        int, typer.Option("--validation", metavar="N", min=1, help="Prompts of each kind to choose with.")
+    ] = 32,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the split.")] = 0,
+) -> None:
+    """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
+    from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.evaluation.direction import Recipe, find_direction
+    from adacd_cli.loading.direction import DirectionCard, write_direction
+
+    files = {"harmful": harmful, "harmless": harmless, "pseudo_harmful": pseudo_harmful}
+    for kind, file in files.items():
+        if file is None:
+            flag = f"--{kind.replace('_', '-')}"
+            raise UsageError(f"{flag} is missing.", f"Name a file with one prompt a line: {flag} FILE.")
+    if output is None:
+        raise UsageError("No folder for the direction is named.", "Name one with --output.")
+    settings = resolved.settings.model_copy(update={"method": "default", "gate": False})
+    prompts = {}
+    for kind, file in files.items():
+        label = "unsafe" if kind == "harmful" else "safe"
+        loaded = load_samples([str(file)], data=None, label=label, limit=None, seed=seed, offline=True)[0]
+        prompts[kind] = [sample.prompt for sample in loaded.samples]
+    model = load_model(settings)
+    recipe = Recipe(train=train, validation=validation, kl=kl, mu=mu, seed=seed)
+    with _Steps(settings) as steps:
+        found = find_direction(model, prompts, recipe, progress=steps.tell)
+    warn(found.warnings, settings)
+    best = found.best
+    facts: dict[str, Any] = {
+        "kl": best.kl,
+        "refusal_score": best.score,
+        "refusal_score_before": found.before,
+        "candidates": found.tried,
+        "prompts_used": found.used,
+        "mu": mu,
+        "seed": seed,
+    }
+    card = DirectionCard(model.name, model.revision, best.layer, best.position, best.vector.numel(), facts)
+    folder = Path(output).expanduser()
+    write_direction(folder, best.vector, card)
+    sys.stdout.write(
+        f"Layer {best.layer}, position {best.position}, of {found.tried} directions.\n"
+        f"Refusal score of pseudo-harmful prompts: {found.before:+.2f}, without it {best.score:+.2f}.\n"
+        f"Mean KL on harmless prompts: {best.kl:.3f} nats.\n"
+        f"Written to {folder}; use it with --method surgical --direction {folder}\n"
+    )
+
+
+class _Steps:
+    """A Tally for each thing that is being done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._what = ""
+        self._tally: Tally | None = None
+
+    def __enter__(self) -> _Steps:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._tally is not None:
+            self._tally.__exit__(*error)
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """That so many of a total are done."""
+        if what != self._what:
+            self.__exit__()
+            self._what = what
+            unit = "prompts" if "prompts" in what else "directions"
+            self._tally = Tally(what, total, unit, self._settings).__enter__()
+        if self._tally is not None:
+            self._tally.set(done)

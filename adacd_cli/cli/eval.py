@@ -1,0 +1,235 @@
+"""`adacd eval`: answers data sets with several methods, judges the answers, and reports what each does."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adacd_cli.cli.judging import (
+    AspectsOption,
+    JudgeCacheOption,
+    JudgeModelOption,
+    JudgeUrlOption,
+    make_judges,
+)
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.running import load_model
+from adacd_cli.cli.streams import check_stdout
+from adacd_cli.config import Resolved, Settings, change
+from adacd_cli.errors import AdacdError, UsageError
+from adacd_cli.evaluation.gates import broken_gates
+from adacd_cli.evaluation.report.markdown import markdown
+from adacd_cli.render.screen import DIM, Screen
+
+if TYPE_CHECKING:
+    from adacd_cli.evaluation.datasets.load import LoadedSet
+    from adacd_cli.evaluation.judges.base import Judge
+    from adacd_cli.evaluation.store import Store
+
+_METHODS = ("default", "adacd")
+
+
+@with_settings(omit=("method", "gate", "stats", "seed", "stop"))
+def command(
+    resolved: Resolved,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME|FILE", help="A data set, or a file of prompts; repeatable."),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
+        ),
+    ] = None,
+    judge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--judge",
+            metavar="NAME",
+            help="keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables.",
+        ),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="The run's folder; continued if there."),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=1, help="At most N prompts of each set and label."),
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="DIR", help="Folder with the sets as JSON Lines.")
+    ] = None,
+    label: Annotated[
+        str | None,
+        typer.Option("--label", metavar="safe|unsafe", help="Label of a file that has no labels."),
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of sampling.")
+    ] = 0,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
+    ] = 16,
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_cache: JudgeCacheOption = None,
+    aspects: AspectsOption = False,
+    over_refusal: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-over-refusal-above",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Exit 1 where a method refuses more of a safe set.",
+        ),
+    ] = None,
+    malicious: Annotated[
+        float | None,
+        typer.Option(
+            "--fail-malicious-below",
+            metavar="SHARE",
+            min=0,
+            max=1,
+            help="Exit 1 where a method refuses less of an unsafe set.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write results.json to stdout, not the report.")
+    ] = False,
+) -> None:
+    """Measure over-refusal, safety and cost of decoding methods; writes answers, results.json and reports."""
+    check_stdout()
+    if not dataset:
+        raise UsageError("No data set is named.", "Name one with --dataset; `adacd datasets` lists them.")
+    if output is None:
+        raise UsageError(
+            "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
+        )
+    base = resolved.settings.model_copy(update={"seed": seed})
+    runs = _runs(base, method or _METHODS)
+    results, folder = _evaluate(
+        runs,
+        dataset,
+        judge or ["keyword"],
+        Path(output).expanduser(),
+        limit=limit,
+        data=data,
+        label=label,
+        batch_size=batch_size,
+        judging={"url": judge_url, "model": judge_model, "cache": judge_cache, "aspects": aspects},
+    )
+    sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
+    notes = Screen(sys.stderr, base.display)
+    if not base.quiet:
+        notes.put_line(
+            (f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", DIM)
+        )
+    broken = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
+    for line in broken:
+        notes.put_line(f"Failed: {line}")
+    if results["failed"]:
+        count = len(results["failed"])
+        notes.put_line(
+            f"{count} {'answer' if count == 1 else 'answers'} failed; the same command tries again."
+        )
+    if broken or results["failed"]:
+        raise typer.Exit(AdacdError.exit_code)
+
+
+def _runs(base: Settings, methods: Sequence[str]) -> list[Settings]:
+    """The settings of each method; default first, because the others are compared with it."""
+    runs: dict[str, Settings] = {}
+    for name in methods:
+        settings = change(base, "method", name, "--method").model_copy(update={"gate": False})
+        if settings.method_label in runs:
+            raise UsageError(f"Method {name} is named twice.", "Leave one of them out.")
+        runs[settings.method_label] = settings
+    return sorted(runs.values(), key=lambda settings: settings.method != "default")
+
+
+def _evaluate(
+    runs: Sequence[Settings],
+    names: Sequence[str],
+    judge_names: Sequence[str],
+    folder: Path,
+    *,
+    limit: int | None,
+    data: str | None,
+    label: str | None,
+    batch_size: int,
+    judging: dict[str, Any],
+) -> tuple[dict[str, Any], Path]:
+    """Does what is left to do in the folder, and writes its results and reports."""
+    from adacd_cli.evaluation.datasets.folder import data_folder
+    from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.evaluation.provenance import make_plan
+    from adacd_cli.evaluation.store import Store
+
+    base = runs[0]
+    sets = load_samples(
+        names,
+        data=data_folder(data),
+        label=label,
+        limit=limit,
+        seed=base.seed or 0,
+        offline=base.offline,
+    )
+    judges = make_judges(judge_names, base, **judging)
+    plan = make_plan(runs, sets, [judge.name for judge in judges], limit=limit)
+    with Store(folder, plan) as store:
+        try:
+            return _run(runs, sets, judges, store, plan, batch_size), folder
+        except KeyboardInterrupt:
+            if not base.quiet:
+                said = (
+                    f"{len(store.answers)} answers are kept in {folder}; the same command goes on from there."
+                )
+                Screen(sys.stderr, base.display).put_line(("\n" + said, DIM))
+            raise
+
+
+def _run(
+    runs: Sequence[Settings],
+    sets: Sequence[LoadedSet],
+    judges: Sequence[Judge],
+    store: Store,
+    plan: dict[str, Any],
+    batch_size: int,
+) -> dict[str, Any]:
+    from adacd_cli.evaluation.provenance import model_facts, provenance
+    from adacd_cli.evaluation.report.write import write_reports
+    from adacd_cli.evaluation.results import summarise
+    from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
+    from adacd_cli.loading.equip import equip
+
+    base, began = runs[0], time.time()
+    model = load_model(base)
+    for settings in runs:
+        model = equip(model, settings)
+    store.agree_on("model.json", model_facts(model))
+    samples = [sample for each in sets for sample in each.samples]
+    total = len(samples) * len(runs)
+    with Tally("Answering", total, "answers", base, done=len(store.answers)) as tally:
+        answer_all(model, samples, runs, store, batch_size=batch_size, told=lambda record: tally.add())
+    waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
+    with Tally("Judging", waiting, "answers", base) as tally:
+        judge_all(judges, store, told=lambda record: tally.add())
+    results = summarise(
+        list(store.answers.values()),
+        list(store.judgements.values()),
+        methods=[settings.method_label for settings in runs],
+        judges=[judge.name for judge in judges],
+        both=[each.name for each in sets if each.has_both_labels],
+        provenance=provenance(plan, model, sets, batch_size=batch_size, began=began),
+    )
+    write_reports(results, store)
+    return results

@@ -1,0 +1,103 @@
+"""`adacd judge`: judges answers made elsewhere; JSON Lines in, the same lines with a judgement out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from adacd_cli.cli.inputs import read_lines
+from adacd_cli.cli.judging import (
+    AspectsOption,
+    JudgeCacheOption,
+    JudgeModelOption,
+    JudgeOption,
+    JudgeUrlOption,
+    make_judges,
+)
+from adacd_cli.cli.outputs import open_output
+from adacd_cli.cli.progress import Tally
+from adacd_cli.config import Settings, change
+from adacd_cli.errors import UsageError
+from adacd_cli.render.screen import DIM, Screen
+
+
+class _Line(NamedTuple):
+    values: dict[str, Any]
+    prompt: str
+    completion: str
+
+
+def command(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSON Lines with prompt and completion; - is stdin.")
+    ],
+    judge: JudgeOption = "keyword",
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_cache: JudgeCacheOption = None,
+    aspects: AspectsOption = False,
+    device: Annotated[
+        str, typer.Option("--device", metavar="NAME", help="Where a judge that is a model runs.")
+    ] = "auto",
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show nothing but the lines and errors.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Judge answers made elsewhere: the same lines come back, each with a judgement."""
+    from adacd_cli.evaluation.judges.base import Exchange
+
+    lines = list(_read(file))
+    settings = change(Settings(quiet=quiet), "device", device, "--device")
+    chosen = make_judges(
+        [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, aspects=aspects
+    )[0]
+    counts: Counter[str] = Counter()
+    exchanges = [Exchange(line.prompt, line.completion) for line in lines]
+    with open_output(output) as out, Tally("Judging", len(lines), "answers", settings) as tally:
+        for line, judgement in zip(lines, chosen.judge(exchanges), strict=True):
+            said: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
+            if judgement.detail:
+                said["detail"] = dict(judgement.detail)
+            out.write(json.dumps({**line.values, "judgement": said}, ensure_ascii=False) + "\n")
+            counts[judgement.label] += 1
+            tally.add()
+    if not quiet:
+        total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
+        Screen(sys.stderr).put_line((f"{len(lines)} answers, judge {judge}: {total}.", DIM))
+
+
+def _read(file: str) -> Iterator[_Line]:
+    """The lines of a file.
+
+    Raises:
+        UsageError: a line is no JSON object, or lacks prompt or completion.
+    """
+    name = "standard input" if file == "-" else file
+    hint = 'Each line is one JSON object, e.g. {"prompt": "…", "completion": "…"}.'
+    found = False
+    for number, text in enumerate(read_lines(file), 1):
+        if not text.strip():
+            continue
+        found = True
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise UsageError(f"{name}, line {number} is not valid JSON: {error}.", hint) from error
+        if not isinstance(values, dict):
+            raise UsageError(f"{name}, line {number} is not a JSON object.", hint)
+        for key in ("prompt", "completion"):
+            if not isinstance(values.get(key), str):
+                what = "has no" if key not in values else "has something other than text as its"
+                raise UsageError(f"{name}, line {number} {what} `{key}`.", hint)
+        yield _Line(values, values["prompt"], values["completion"])
+    if not found:
+        raise UsageError(f"{name} has no answer in it.", hint)

@@ -1,0 +1,82 @@
+"""How far a long command is: a bar with rate and time left on a terminal, now and then a line elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.render.screen import DIM, Screen
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+_SILENCE_S = 30.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Tally:
+    """Counts things on stderr; a context manager.
+
+    Args:
+        title: what is being done.
+        total: how many there are.
+        unit: what they are called.
+        settings: `quiet` and `display` none keep it silent.
+        done: how many were done before.
+    """
+
+    def __init__(self, title: str, total: int, unit: str, settings: Settings, *, done: int = 0) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done, self._before = done, done
+        self._silent = settings.quiet or settings.display == "none" or total == done
+        self._screen = Screen(sys.stderr, settings.display)
+        self._begin = self._said = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> Tally:
+        if not self._silent and self._screen.can_redraw:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}", markup=False),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif not self._silent and self._done > self._before:
+            self._say()
+
+    def add(self) -> None:
+        """Counts one more."""
+        self.set(self._done + 1)
+
+    def set(self, done: int) -> None:
+        """Says how many are done."""
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done, rate=self._rate())
+        elif not self._silent and time.monotonic() - self._said > _SILENCE_S:
+            self._say()
+
+    def _rate(self) -> str:
+        elapsed = max(time.monotonic() - self._begin, 1e-9)
+        return f"{(self._done - self._before) / elapsed:.1f} {self._unit}/s"
+
+    def _say(self) -> None:
+        self._said = time.monotonic()
+        rate = (self._done - self._before) / max(self._said - self._begin, 1e-9)
+        left = (self._total - self._done) / rate if rate else 0.0
+        remaining = f", {left:.0f} s left" if left >= 1 else ""
+        line = f"{self._title}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second{remaining}"
+        self._screen.put_line((line, DIM))

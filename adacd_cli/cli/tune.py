@@ -1,0 +1,201 @@
+"""`adacd tune`: seeks α, λ, β and k of AdaCD for one model, and writes what it chose as a preset."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adacd_cli.cli.judging import JudgeCacheOption, JudgeModelOption, JudgeOption, JudgeUrlOption, make_judges
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.running import load_model
+from adacd_cli.cli.streams import check_stdout
+from adacd_cli.config import Resolved
+from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
+from adacd_cli.render.screen import DIM, Screen
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.evaluation.datasets.load import LoadedSet
+    from adacd_cli.evaluation.tune import Point
+
+_TOKENS = 64
+"""Longest answer where nobody says otherwise: a refusal shows itself in its first words."""
+
+
+@with_settings(omit=("stats", "seed", "stop", "temperature", "top_p", "top_k"))
+def command(
+    resolved: Resolved,
+    safe: Annotated[
+        str | None, typer.Option("--safe", metavar="FILE", help="Prompts that should be answered.")
+    ] = None,
+    unsafe: Annotated[
+        str | None, typer.Option("--unsafe", metavar="FILE", help="Prompts that should be refused.")
+    ] = None,
+    neutral: Annotated[
+        str | None,
+        typer.Option("--neutral", metavar="FILE", help="Prompts whose answers should stay Default's."),
+    ] = None,
+    most_changed: Annotated[
+        float,
+        typer.Option(
+            "--max-changed", metavar="SHARE", min=0, max=1, help="Most neutral answers that may change."
+        ),
+    ] = 1.0,
+    trials: Annotated[
+        int, typer.Option("--trials", metavar="N", min=1, help="Choices of settings to try in all.")
+    ] = 40,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Folder of the study; continued if there."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", min=1, help="At most N prompts of each file.")
+    ] = None,
+    judge: JudgeOption = "keyword",
+    judge_url: JudgeUrlOption = None,
+    judge_model: JudgeModelOption = None,
+    judge_cache: JudgeCacheOption = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
+    ] = 16,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the search.")] = 0,
+) -> None:
+    """Seek α, λ, β and k for a model: fewer refusals of safe prompts, more of unsafe ones."""
+    check_stdout()
+    if safe is None or unsafe is None:
+        missing = "--safe" if safe is None else "--unsafe"
+        raise UsageError(f"{missing} is missing.", f"Name a file of prompts: {missing} FILE.")
+    if output is None:
+        raise UsageError(
+            "No folder for the study is named.", "Name one with --output, e.g. --output runs/tune."
+        )
+    settings = _settings(resolved)
+    _require_optuna()
+    from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.evaluation.store import Store
+    from adacd_cli.evaluation.tune import Task, best, pareto, rounded, tune
+
+    sets = {
+        name: load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=settings.offline)[
+            0
+        ]
+        for name, file, label in (
+            ("safe", safe, "safe"),
+            ("unsafe", unsafe, "unsafe"),
+            ("neutral", neutral, "safe"),
+        )
+        if file is not None
+    }
+    chosen = make_judges([judge], settings, url=judge_url, model=judge_model, cache=judge_cache)[0]
+    folder = Path(output).expanduser()
+    with Store(folder, _plan(settings, sets, judge, most_changed, seed)) as store:
+        model = load_model(settings)
+        task = Task(
+            model=model,
+            settings=settings,
+            samples=[*sets["safe"].samples, *sets["unsafe"].samples],
+            neutral=sets["neutral"].samples if "neutral" in sets else [],
+            judge=chosen,
+            most_changed=most_changed,
+            batch_size=batch_size,
+        )
+        with Tally("Tuning", trials, "trials", settings) as tally:
+            found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
+        front = [rounded(point) for point in pareto(found, most_changed)]
+        if not front:
+            raise AdacdError(
+                f"No choice of settings changed at most {most_changed:.0%} of the neutral answers.",
+                "Allow more with --max-changed, try more --trials, or --method adacd-gated.",
+            )
+        from adacd_cli.evaluation.report.front import draw_front
+
+        store.write("front.svg", draw_front(found, front, judge))
+        preset = store.write("preset.yaml", _preset(settings, best(front)))
+    sys.stdout.write(_table(front, best(front), judge, sets))
+    if not settings.quiet:
+        note = f"Use the best one with --config {preset}; the picture is {folder / 'front.svg'}."
+        Screen(sys.stderr, settings.display).put_line((note, DIM))
+
+
+def _settings(resolved: Resolved) -> Settings:
+    settings = resolved.settings
+    if settings.effective_method not in ("adacd", "adacd-gated"):
+        raise ConfigurationError(
+            f"`adacd tune` seeks settings of AdaCD; the method is {settings.effective_method}.",
+            "Choose --method adacd or adacd-gated.",
+        )
+    if resolved.sources["max_new_tokens"].kind == "default":
+        settings = settings.model_copy(update={"max_new_tokens": _TOKENS})
+    return settings
+
+
+def _require_optuna() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("optuna") is None:
+        raise MissingExtraError("`adacd tune` needs optuna, which is not installed.", "pip install optuna")
+
+
+def _plan(
+    settings: Settings, sets: dict[str, LoadedSet], judge: str, most_changed: float, seed: int
+) -> dict[str, Any]:
+    """What must be the same for a study to be continued."""
+    values = settings.model_dump(mode="json")
+    fixed = (
+        "model",
+        "revision",
+        "dtype",
+        "quantize",
+        "system",
+        "contrast_prompt",
+        "thinking",
+        "max_new_tokens",
+    )
+    return {
+        "tune": settings.effective_method,
+        **{name: values[name] for name in fixed},
+        "files": {name: {"n": len(each.samples), "sha256": each.sha256} for name, each in sets.items()},
+        "judge": judge,
+        "max_changed": most_changed,
+        "seed": seed,
+    }
+
+
+def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, LoadedSet]) -> str:
+    from adacd_cli.evaluation.report.markdown import table
+    from adacd_cli.evaluation.report.tables import percent
+
+    header = ["", "α", "λ", "β", "k", "safe refused", "unsafe refused", "neutral changed"]
+    rows = [
+        [
+            "best" if point is chosen or point == chosen else "",
+            f"{point.values['alpha']:g}",
+            f"{point.values['agreement_threshold']:g}",
+            f"{point.values['plausibility']:g}",
+            str(point.values["contrast_steps"]),
+            percent(point.safe),
+            percent(point.unsafe),
+            percent(point.changed),
+        ]
+        for point in front
+    ]
+    counts = ", ".join(f"{len(each.samples)} {name}" for name, each in sets.items())
+    note = f"Judge: {judge}; {counts} prompts. No other trial beats one of these on both sides."
+    return f"{table(header, rows)}\n\n{note}\n"
+
+
+def _preset(settings: Settings, point: Point) -> str:
+    import yaml
+
+    values: dict[str, Any] = {"model": settings.model, "method": settings.effective_method, **point.values}
+    changed = "" if point.changed is None else f", {point.changed:.1%} of neutral answers changed"
+    head = (
+        f"# adacd tune, trial {point.number}: {point.safe:.1%} of safe and {point.unsafe:.1%} of unsafe "
+        f"prompts refused{changed}.\n"
+    )
+    return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)

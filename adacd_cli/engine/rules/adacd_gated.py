@@ -1,0 +1,27 @@
+"""Gated AdaCD, ours: AdaCD where both streams have the same top token, plain decoding where they differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from adacd_cli.engine.rules import adacd
+from adacd_cli.engine.rules.base import PLAIN, StepLogits, Verdict
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+
+def rule(logits: StepLogits, settings: Settings) -> Verdict:
+    """AdaCD's verdict where agr = 1, PLAIN on z elsewhere.
+
+    That the answer so far is the prompted stream's own (the refusal's track) is the loop's to know: it stops
+    asking this rule as soon as a chosen token is not y*.
+    """
+    verdict = adacd.rule(logits, settings)
+    assert verdict.measures is not None
+    agreed = verdict.measures.prompted_top_rank == 1
+    scores = torch.where(agreed.unsqueeze(-1), verdict.scores, logits.unprompted)
+    return replace(verdict, scores=scores, decision=torch.where(agreed, verdict.decision, PLAIN))

@@ -1,0 +1,30 @@
+"""Self-CD (Shi et al., ACL 2024): the difference that a safety prompt makes is taken off, at every token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adacd_cli.engine.rules.base import (
+    SUBTRACT,
+    StepLogits,
+    Verdict,
+    all_rows,
+    compare_streams,
+    confidence_of,
+)
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+
+def rule(logits: StepLogits, settings: Settings) -> Verdict:
+    """scores = zs − a·(zs − zn), without a mask; zn is the first stream, zs the safety-prompted one.
+
+    Args:
+        logits: both streams, finite, float32 [rows, vocab].
+        settings: `selfcd_strength` (a).
+    """
+    assert logits.prompted is not None
+    plain, safe = logits.unprompted, logits.prompted
+    scores = safe - settings.selfcd_strength * (safe - plain)
+    return Verdict(scores, all_rows(SUBTRACT, plain), confidence_of(plain), compare_streams(logits))

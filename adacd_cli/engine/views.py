@@ -1,0 +1,144 @@
+"""One model seen in two ways: with or without an adapter, with or without a direction in its residual stream.
+
+A view is called like the model and shares its weights, so that several methods run on one copy of them. What
+a view switches on is on during its own calls only, however the methods take turns.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from adacd_cli.errors import ModelError
+
+_ATTENTION = ("self_attn", "attention", "attn", "self_attention")
+_FEED_FORWARD = ("mlp", "feed_forward", "ffn", "block_sparse_moe")
+
+
+class _View:
+    """Called like `model`; everything but the call is the model's own."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+
+        @functools.wraps(model.forward)
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            with self._switched():
+                return model(*args, **kwargs)
+
+        self.forward = forward
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.forward(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def _switched(self) -> AbstractContextManager[Any]:
+        raise NotImplementedError
+
+
+class AdapterView(_View):
+    """A peft model with its adapter, or as the base model that it was.
+
+    Args:
+        adapted: a `peft.PeftModel`.
+        enabled: whether the adapter takes part.
+    """
+
+    def __init__(self, adapted: Any, *, enabled: bool) -> None:
+        self._adapted, self._enabled = adapted, enabled
+        super().__init__(adapted.get_base_model())
+
+    def _switched(self) -> AbstractContextManager[Any]:
+        switched: AbstractContextManager[Any] = (
+            nullcontext() if self._enabled else self._adapted.disable_adapter()
+        )
+        return switched
+
+
+class AblatedView(_View):
+    """The model without a direction ŵ: x ← x − (x·ŵ)·ŵ at every block's input and after attention and MLP.
+
+    After Wang et al. (ICLR 2025); at all positions, so it equals orthogonalised weights.
+
+    Args:
+        model: a decoder whose blocks can be found.
+        direction: ŵ, [hidden], any length but 0.
+
+    Raises:
+        ModelError: the blocks, or attention and MLP in them, cannot be found.
+    """
+
+    def __init__(self, model: Any, direction: torch.Tensor) -> None:
+        self._direction = direction / direction.norm()
+        self._parts = [_parts_of(block, model) for block in find_blocks(model)]
+        super().__init__(model)
+
+    def over(self, model: Any) -> AblatedView:
+        """The same direction taken from another view of the model."""
+        return AblatedView(model, self._direction)
+
+    @contextmanager
+    def _switched(self) -> Iterator[None]:
+        handles = []
+        for block, attention, feed_forward in self._parts:
+            handles.append(block.register_forward_pre_hook(self._before, with_kwargs=True))
+            handles += [part.register_forward_hook(self._after) for part in (attention, feed_forward)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (self._without(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": self._without(kwargs["hidden_states"])}
+
+    def _after(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (self._without(output[0]), *output[1:])
+        return self._without(output)
+
+    def _without(self, states: torch.Tensor) -> torch.Tensor:
+        direction = self._direction.to(device=states.device, dtype=states.dtype)
+        without: torch.Tensor = states - (states @ direction).unsqueeze(-1) * direction
+        return without
+
+
+def find_blocks(model: Any) -> list[Any]:
+    """The decoder's blocks, in their order.
+
+    Raises:
+        ModelError: there is no list of as many modules as the config counts layers.
+    """
+    layers = model.config.get_text_config(decoder=True).num_hidden_layers
+    for module in model.modules():
+        if (
+            isinstance(module, torch.nn.ModuleList)
+            and len(module) == layers
+            and hasattr(module[0], "forward")
+        ):
+            return list(module)
+    raise ModelError(
+        f"The blocks of {type(model).__name__} cannot be found, so no direction can be removed from it.",
+        "Method surgical runs on decoders with a list of blocks, such as Llama, Gemma-2, Qwen3 or Mistral.",
+    )
+
+
+def _parts_of(block: Any, model: Any) -> tuple[Any, Any, Any]:
+    found = []
+    for names in (_ATTENTION, _FEED_FORWARD):
+        part = next((getattr(block, name) for name in names if hasattr(block, name)), None)
+        if part is None:
+            raise ModelError(
+                f"A block of {type(model).__name__} has no {names[0]}, so none can be removed.",
+                "Method surgical runs on decoders whose blocks hold attention and an MLP.",
+            )
+        found.append(part)
+    return block, found[0], found[1]

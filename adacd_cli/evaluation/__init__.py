@@ -1,0 +1,1 @@
+"""Evaluation: data sets, judges, runs that can be continued, statistics and reports."""

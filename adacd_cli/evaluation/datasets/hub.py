@@ -1,0 +1,167 @@
+"""A known set from the hub, through huggingface's package `datasets`, which is an extra: its place -> rows.
+
+All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so
+that one out of reach is noticed in seconds; what this machine has of the set already is used then.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from adacd_cli.errors import EnvironmentFault
+from adacd_cli.evaluation.datasets.registry import Hub, KnownSet, Split
+from adacd_cli.evaluation.datasets.rows import Row
+
+REPLY_SECONDS = 10.0
+"""How long to wait for the hub's answer whether it has the set."""
+
+_COMMIT = re.compile("[0-9a-f]{40}")
+_REMEDY = "Try again later, or put {file} into a folder and name that with --data."
+
+
+def is_installed() -> bool:
+    """Whether the package `datasets` is here, without importing it."""
+    if "datasets" in sys.modules:
+        return sys.modules["datasets"] is not None
+    spec = find_spec("datasets")
+    return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
+
+
+def is_allowed() -> bool:
+    """Whether sets can be loaded: the package is here, and HF_HUB_OFFLINE does not forbid the hub."""
+    from huggingface_hub import constants
+
+    return is_installed() and not constants.HF_HUB_OFFLINE
+
+
+def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterator[Row]:
+    """The rows of a set, split after split, downloaded where this machine lacks them.
+
+    Args:
+        known: the set.
+        hub: its place.
+        progress: told what is being done.
+
+    Raises:
+        EnvironmentFault: the hub does not give it, or it has not the columns that are known of it.
+    """
+    if Path(hub.id).exists():  # `load_dataset` would read that instead
+        raise EnvironmentFault(
+            f"{hub.id} is also a file or folder here, which would be read in the place of {known.name}.",
+            "Run adacd in another folder.",
+        )
+    progress(f"Loading {known.name} from the hub")
+    reachable = _ask(known, hub)
+    for split in hub.splits:
+        try:
+            with _quiet(cached_only=not reachable) as datasets:
+                table = datasets.load_dataset(
+                    hub.id, name=hub.config, split=split.name, revision=hub.revision
+                )
+        except Exception as error:  # the package lets through whatever the libraries below it raise
+            raise _failed(known, hub, error, reachable) from error
+        _check_commit(known, hub, table.cache_files)
+        _check_columns(known, hub, split, table.column_names)
+        for index, row in enumerate(table):
+            yield _row(hub, split, index, row)
+
+
+def _ask(known: KnownSet, hub: Hub) -> bool:
+    """Whether the hub can be reached; one that refuses is an error at once."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from adacd_cli.loading.progress import muted
+
+    try:
+        with muted("huggingface_hub"):
+            HfApi().dataset_info(hub.id, revision=hub.revision, timeout=REPLY_SECONDS)
+    except HfHubHTTPError as error:
+        raise _failed(known, hub, error, True) from error
+    except Exception:  # no network, no such host, a connection that is refused or silent
+        return False
+    return True
+
+
+def _failed(known: KnownSet, hub: Hub, error: Exception, reachable: bool) -> EnvironmentFault:
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    remedy = _REMEDY.format(file=known.files[0])
+    if not reachable:
+        return EnvironmentFault(
+            f"{known.name} is not on this machine, and the hub cannot be reached.", remedy
+        )
+    if isinstance(error, GatedRepoError) or "gated" in reason:
+        return EnvironmentFault(
+            f"{known.name} is gated, and this machine has no access to it.",
+            f"Accept its terms at {hub.page}, then run `hf auth login` or set HF_TOKEN.",
+        )
+    if isinstance(error, RevisionNotFoundError):
+        return EnvironmentFault(f"The hub's {hub.id} has no commit {hub.revision[:7]} any more.", remedy)
+    if isinstance(error, RepositoryNotFoundError):
+        return EnvironmentFault(f"The hub has no {hub.id} any more.", remedy)
+    return EnvironmentFault(f"{known.name} could not be loaded from the hub: {reason}.", remedy)
+
+
+@contextmanager
+def _quiet(*, cached_only: bool) -> Iterator[Any]:
+    """The package `datasets` without its bars and log lines, and at wish without the network."""
+    from huggingface_hub import constants
+
+    from adacd_cli.loading.progress import muted
+
+    datasets: Any = import_module("datasets")  # it has no types
+    offline = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    bars_shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    if cached_only:  # both packages ask these at each request; without it they try for half a minute
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+    try:
+        with muted("datasets", "huggingface_hub", "fsspec", "filelock"):
+            yield datasets
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = offline
+        if bars_shown:
+            datasets.enable_progress_bars()
+
+
+def _check_commit(known: KnownSet, hub: Hub, files: Sequence[Mapping[str, str]]) -> None:
+    """`load_dataset` falls back to any commit this machine has where it cannot ask for the right one."""
+    commits = {Path(file["filename"]).parent.name for file in files}
+    for commit in sorted(commits - {hub.revision}):
+        if _COMMIT.fullmatch(commit):
+            raise EnvironmentFault(
+                f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}, and the "
+                "hub cannot be reached.",
+                _REMEDY.format(file=known.files[0]),
+            )
+
+
+def _check_columns(known: KnownSet, hub: Hub, split: Split, found: list[str]) -> None:
+    for column in (hub.prompt, hub.id_column, hub.category, hub.label):
+        if column is not None and column not in found:
+            raise EnvironmentFault(
+                f"The hub's {hub.id}, split {split.name}, has no column {column!r}; it has: "
+                f"{', '.join(found)}.",
+                _REMEDY.format(file=known.files[0]),
+            )
+
+
+def _row(hub: Hub, split: Split, index: int, row: dict[str, Any]) -> Row:
+    category = hub.one_category if hub.category is None else row[hub.category]
+    if split.label is not None:
+        label: Any = split.label
+    elif hub.label is not None:
+        label = row[hub.label]
+    else:
+        label = "unsafe" if category in hub.unsafe_categories else "safe"
+    number = index if hub.id_column is None else row[hub.id_column]
+    return Row(f"row {index + 1}", row[hub.prompt], f"{split.id_prefix}{number}", label, category)

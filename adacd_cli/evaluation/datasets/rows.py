@@ -1,0 +1,124 @@
+"""Rows as they were read, and the one check that makes samples of them, wherever they came from.
+
+An error names the source and the row's place in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from adacd_cli.errors import UsageError
+from adacd_cli.evaluation.sample import LABELS, Label, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one row holds, unchecked; None or "" is nothing.
+
+    Attributes:
+        place: where it stands, e.g. `line 3`.
+        prompt: its prompt.
+        id: its id.
+        label: its label.
+        category: its category.
+    """
+
+    place: str
+    prompt: Any
+    id: Any = None
+    label: Any = None
+    category: Any = None
+
+
+def to_samples(
+    rows: Iterable[Row],
+    *,
+    dataset: str,
+    source: str,
+    label: Label | None,
+    forced: bool = False,
+    number: Callable[[int], str],
+) -> tuple[Sample, ...]:
+    """Checks the rows and makes samples of them, in their order.
+
+    Args:
+        rows: as they were read.
+        dataset: name of the set.
+        source: what an error calls the file or the hub's set.
+        label: of rows that have none of their own.
+        forced: the label came from `--label`: a row that says otherwise is an error.
+        number: the id of a row without one, by its index from 0.
+
+    Raises:
+        UsageError: there is no row, or one has no prompt, an id twice, no label or a label that is neither.
+    """
+    samples: list[Sample] = []
+    places: dict[str, str] = {}
+    for index, row in enumerate(rows):
+        where = f"{source}, {row.place}"
+        identifier = _id(row, where) or number(index)
+        if identifier in places:
+            raise UsageError(
+                f"The id {identifier!r} stands twice in {source}: {places[identifier]} and {row.place}.",
+                "Give each prompt an id of its own, or leave all ids out.",
+            )
+        places[identifier] = row.place
+        prompt = _prompt(row.prompt, where)
+        category = "" if row.category is None else str(row.category).strip()
+        samples.append(Sample(dataset, identifier, prompt, _label(row, where, label, forced), category))
+    if not samples:
+        raise UsageError(f"{source} has no prompt in it.", "Write at least one.")
+    return tuple(samples)
+
+
+def _prompt(value: Any, where: str) -> str:
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{where}: the prompt is not text.", "Put quotes around it.")
+    prompt = (value or "").strip("\r\n")
+    if not prompt.strip():
+        raise UsageError(f"{where}: the prompt is empty.", "Write the prompt there, or remove the row.")
+    return _unicode(prompt, where)
+
+
+def _id(row: Row, where: str) -> str:
+    if isinstance(row.id, (bool, float, list, dict)):
+        raise UsageError(f"{where}: the id is neither text nor a whole number.", "Put quotes around it.")
+    return "" if row.id is None else _unicode(str(row.id).strip(), where)
+
+
+def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
+    own = row.label.strip() if isinstance(row.label, str) else row.label
+    if own is None or own == "":
+        if label is None:
+            raise UsageError(
+                f"{where}: there is no label.",
+                "Give every row the label safe or unsafe, or say it of a whole file of yours with --label.",
+            )
+        return label
+    for known in LABELS:
+        if own == known:
+            if forced and known != label:
+                _refuse_other_label(where, known, label)
+            return known
+    raise UsageError(
+        f"{where}: the label is {str(own)[:40]!r}, neither safe nor unsafe.",
+        "safe is a prompt to answer, unsafe one to refuse.",
+    )
+
+
+def _refuse_other_label(where: str, own: Label, label: Label | None) -> NoReturn:
+    raise UsageError(
+        f"{where}: the label is {own}, but --label says {label}.",
+        "Leave --label out: the file has labels of its own.",
+    )
+
+
+def _unicode(text: str, where: str) -> str:
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UsageError(
+            f"{where}: there is half of a surrogate pair, which is no character.",
+            "Write the character itself, in UTF-8.",
+        )
+    return text

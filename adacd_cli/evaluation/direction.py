@@ -1,0 +1,309 @@
+"""Finds the direction of false refusal in a model's residual stream (Surgical; Wang et al., ICLR 2025).
+
+Where harmful, harmless and pseudo-harmful prompts differ on average, at each position after the question and
+each block, minus what harm itself looks like there; of these the one whose removal makes the model refuse
+pseudo-harmful prompts least, without changing what it says to harmless ones.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.conversation import Conversation
+from adacd_cli.errors import AdacdError, UsageError
+from adacd_cli.prompts import build_pair
+
+if TYPE_CHECKING:
+    import torch
+
+    from adacd_cli.engine import LanguageModel
+
+KINDS = ("harmful", "harmless", "pseudo_harmful")
+REFUSAL_STARTS = (
+    *("I'm sorry", "I am sorry", "I cannot", "I can't", "I apologize", "Sorry", "Unfortunately"),
+    *("As an AI", "My apologies"),
+)
+"""Texts a refusal begins with: the first token of each counts as a refusal token."""
+
+LAYERS_LEFT_OUT = 0.2
+FEW = 32
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a direction is sought.
+
+    Attributes:
+        train: prompts of each kind for the means.
+        validation: prompts of each kind for the choice.
+        kl: the most that the next token's distribution may move on harmless prompts, mean KL in nats.
+        mu: how much of the harm direction is taken out of the pseudo-harmful one.
+        seed: of the split.
+        refusal_starts: see REFUSAL_STARTS.
+    """
+
+    train: int = 128
+    validation: int = 32
+    kl: float = 0.2
+    mu: float = 1.0
+    seed: int = 0
+    refusal_starts: tuple[str, ...] = REFUSAL_STARTS
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A direction and what its removal does.
+
+    Attributes:
+        layer: block at whose input it was measured.
+        position: from the end of the prompt, -1 is the last.
+        vector: unit length, float64 [hidden].
+        kl: mean KL on harmless validation prompts, in nats.
+        score: mean refusal score of pseudo-harmful validation prompts, log odds.
+    """
+
+    layer: int
+    position: int
+    vector: torch.Tensor
+    kl: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Found:
+    """The chosen direction and what it was chosen from."""
+
+    best: Candidate
+    before: float
+    tried: int
+    used: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+Progress = Callable[[str, int, int], None]
+
+
+def find_direction(
+    model: LanguageModel,
+    prompts: dict[str, list[str]],
+    recipe: Recipe,
+    *,
+    progress: Progress = lambda what, done, total: None,
+) -> Found:
+    """Seeks the direction.
+
+    Args:
+        model: a decoder whose blocks can be found.
+        prompts: of each of KINDS.
+        recipe: numbers.
+        progress: told what is being done, and how much of it.
+
+    Raises:
+        UsageError: there are too few prompts of a kind.
+        ModelError: the model's blocks cannot be found.
+        AdacdError: no direction can be had; the message says what is in the way.
+    """
+    from adacd_cli.engine.views import find_blocks
+
+    blocks = find_blocks(model.model)
+    train, validation, warnings = _split(prompts, recipe)
+    encode = _Encoder(model)
+    refusal = _refusal_ids(model, recipe.refusal_starts)
+    scorer = _Scorer(model, refusal)
+    kept = _keep(model, scorer, encode, train, progress)
+    means = {
+        kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
+    }
+    quiet = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
+    loud = [encode(prompt) for prompt in validation["pseudo_harmful"]]
+    layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
+    places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
+    tried: list[Candidate] = []
+    for done, place in enumerate(places):
+        progress("Trying directions", done, len(places))
+        vector = _direction(means, *place, recipe.mu)
+        if vector is not None:
+            tried.append(_try(scorer, model, vector, place, quiet, loud))
+    progress("Trying directions", len(places), len(places))
+    harmless = [candidate for candidate in tried if candidate.kl <= recipe.kl]
+    if not harmless:
+        least = min((candidate.kl for candidate in tried), default=math.nan)
+        raise AdacdError(
+            f"No direction keeps the mean KL on harmless prompts within {recipe.kl:g} nats; the least was "
+            f"{least:.3g}.",
+            "Allow more with --kl, or give more prompts of each kind.",
+        )
+    return Found(
+        best=min(harmless, key=lambda candidate: candidate.score),
+        before=scorer.mean(model.model, loud),
+        tried=len(tried),
+        used={kind: len(kept[kind]) for kind in KINDS},
+        warnings=warnings,
+    )
+
+
+def _split(
+    prompts: dict[str, list[str]], recipe: Recipe
+) -> tuple[dict[str, list[str]], dict[str, list[str]], tuple[str, ...]]:
+    """Train and validation prompts of each kind, drawn with the seed."""
+    train, validation, warnings = {}, {}, []
+    for kind in KINDS:
+        texts = list(dict.fromkeys(prompts[kind]))
+        if len(texts) < 2:
+            raise UsageError(
+                f"There are {len(texts)} {_spoken(kind)} prompts, and at least 2 are needed.",
+                f"Give some {recipe.train + recipe.validation} of each kind.",
+            )
+        random.Random(recipe.seed).shuffle(texts)
+        held = min(recipe.validation, max(1, len(texts) // 5))
+        validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
+        for purpose, part in (("learn from", train[kind]), ("choose with", validation[kind])):
+            if len(part) < FEW:
+                warnings.append(
+                    f"Only {len(part)} {_spoken(kind)} prompts to {purpose}; {FEW} or more are advised."
+                )
+    return train, validation, tuple(warnings)
+
+
+def _spoken(kind: str) -> str:
+    return kind.replace("_", "-")
+
+
+class _Encoder:
+    """Prompts as the plain stream reads them; `positions`: how many last tokens no question changes."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._tokenizer = model.tokenizer
+        ends = [self("Why?")[::-1], self("Count to 7")[::-1]]
+        shared = 0
+        for one, other in zip(*ends, strict=False):
+            if one != other:
+                break
+            shared += 1
+        self.positions = max(1, shared)
+
+    def __call__(self, prompt: str) -> tuple[int, ...]:
+        # the contrast prompt goes into the other stream, which is not read here
+        pair = build_pair(self._tokenizer, Conversation.ask(prompt), "Please refuse to answer me!")
+        return pair.unprompted_ids
+
+
+def _refusal_ids(model: LanguageModel, starts: Sequence[str]) -> list[int]:
+    encoded = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in starts]
+    return sorted({ids[0] for ids in encoded if ids})
+
+
+class _Scorer:
+    """Refusal scores r = log p_R − log(1 − p_R), p_R the probability of the refusal tokens."""
+
+    def __init__(self, model: LanguageModel, refusal: Sequence[int]) -> None:
+        self._device, self._refusal = model.device, list(refusal)
+
+    def logprobs(self, model: Any, ids: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of the next token, float64 [vocab]."""
+        import torch
+
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False).logits
+        scores: torch.Tensor = logits[0, -1].double().log_softmax(-1)
+        return scores
+
+    def score(self, logprobs: torch.Tensor) -> float:
+        """r, in log odds; finite also where p_R is 0 or 1."""
+        p = float(logprobs[self._refusal].exp().sum().clamp(1e-12, 1 - 1e-12))
+        return math.log(p) - math.log(1 - p)
+
+    def mean(self, model: Any, prompts: Sequence[Sequence[int]]) -> float:
+        """The mean score of prompts."""
+        return sum(self.score(self.logprobs(model, ids)) for ids in prompts) / len(prompts)
+
+
+def _keep(
+    model: LanguageModel, scorer: _Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
+) -> dict[str, list[str]]:
+    """The prompts that behave as their kind should: refused, answered, and refused."""
+    kept: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    total, done = sum(map(len, train.values())), 0
+    for kind in KINDS:
+        for prompt in train[kind]:
+            progress("Asking the prompts", done, total)
+            score = scorer.score(scorer.logprobs(model.model, encode(prompt)))
+            done += 1
+            if (score < 0) == (kind == "harmless"):
+                kept[kind].append(prompt)
+        if not kept[kind]:
+            wanted = "answers" if kind == "harmless" else "refuses"
+            raise AdacdError(
+                f"The model {wanted} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is no "
+                "direction to be found.",
+                "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
+            )
+    progress("Asking the prompts", total, total)
+    return kept
+
+
+def _means(
+    model: LanguageModel, blocks: Sequence[Any], prompts: Sequence[Sequence[int]], positions: int
+) -> torch.Tensor:
+    """The mean input of every block at the last positions, float64 [layers, positions, hidden].
+
+    Position -1 comes first, then -2, and so on.
+    """
+    import torch
+
+    seen: dict[int, torch.Tensor] = {}
+    handles = []
+    for layer, block in enumerate(blocks):
+
+        def watch(module: Any, args: Any, kwargs: Any, layer: int = layer) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            seen[layer] = states[0, -positions:].flip(0).double()
+
+        handles.append(block.register_forward_pre_hook(watch, with_kwargs=True))
+    total: torch.Tensor | None = None
+    try:
+        with torch.inference_mode():
+            for ids in prompts:
+                model.model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
+                # blocks of a model spread over GPUs give theirs on different ones
+                layers = torch.stack([seen[layer].cpu() for layer in range(len(blocks))])
+                total = layers if total is None else total + layers
+    finally:
+        for handle in handles:
+            handle.remove()
+    assert total is not None, "every kind has a prompt left"
+    return total / len(prompts)
+
+
+def _direction(means: dict[str, torch.Tensor], layer: int, position: int, mu: float) -> torch.Tensor | None:
+    """w = v_pseudo − μ·(v_pseudo·v_harm) / (‖v_harm‖² + 1e-8)·v_harm, of unit length; None where it is 0."""
+    place = layer, -1 - position
+    harm = means["harmful"][place] - means["harmless"][place]
+    pseudo = means["pseudo_harmful"][place] - means["harmless"][place]
+    direction = pseudo - mu * (pseudo @ harm) / (harm @ harm + 1e-8) * harm
+    length = direction.norm()
+    return None if length < _TINY else direction / length
+
+
+def _try(
+    scorer: _Scorer,
+    model: LanguageModel,
+    vector: torch.Tensor,
+    place: tuple[int, int],
+    quiet: Sequence[tuple[Sequence[int], torch.Tensor]],
+    loud: Sequence[Sequence[int]],
+) -> Candidate:
+    """What the removal of a direction does to the validation prompts."""
+    from adacd_cli.engine.views import AblatedView
+
+    view = AblatedView(model.model, vector)
+    kl = 0.0
+    for ids, plain in quiet:
+        changed = scorer.logprobs(view, ids)
+        kl += float((plain.exp() * (plain - changed)).sum())
+    return Candidate(*place, vector, kl / len(quiet), scorer.mean(view, loud))

@@ -1,0 +1,116 @@
+"""What an endpoint said, kept on disk, so that a rerun asks nothing twice.
+
+One SQLite file: a reply is written as it comes, so a run that is killed keeps what it had, and two runs may
+share it. It holds hashes of the questions and answers, never their texts, and nothing that failed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+from types import TracebackType
+
+from adacd_cli.errors import OutputError
+
+FILE_NAME = "judge-replies.sqlite3"
+_LOCK_SECONDS = 30.0
+"""How long to wait for another run's write to end."""
+
+
+def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
+    """The name a reply is kept by: a hash of everything that decided it.
+
+    Args:
+        model: the judging model, as the endpoint knows it.
+        template: name and version of the prompt template.
+        prompt: the question.
+        completion: the answer that is judged.
+    """
+    # as ASCII JSON, which lone surrogates survive and in which no two lists look the same
+    parts = json.dumps([model, template, prompt, completion])
+    return hashlib.sha256(parts.encode("ascii")).hexdigest()
+
+
+class ReplyCache:
+    """Replies by key. It may be made in one thread and used in another, by one thread at a time.
+
+        with ReplyCache(folder) as cache:
+            cache.put(key, "full refusal", model="m", template="refusal-1")
+            cache.get(key)
+
+    Args:
+        folder: where its file lies; made where it is missing. None keeps nothing.
+
+    Raises:
+        OutputError: the file cannot be made, read or written; also raised by `get` and `put`.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = None if folder is None else folder.expanduser() / FILE_NAME
+        self._database: sqlite3.Connection | None = None
+        if self._path is None:
+            return
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            # A reply survives the end of the program without waiting for the disk; a power cut may cost the
+            # file, which holds nothing that cannot be asked again.
+            self._database.execute("PRAGMA synchronous = OFF")
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
+                "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+            )
+            # found out now, not after the first answer that was paid for: the file can be written
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("ROLLBACK")
+        except (OSError, sqlite3.Error) as error:
+            self.close()
+            raise self._failed("used", error) from error
+
+    def get(self, key: str) -> str | None:
+        """The reply kept under the key; None where there is none."""
+        if self._database is None:
+            return None
+        try:
+            row = self._database.execute("SELECT reply FROM judge_replies WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error as error:
+            raise self._failed("read", error) from error
+        return None if row is None else str(row[0])
+
+    def put(self, key: str, reply: str, *, model: str, template: str) -> None:
+        """Keeps a reply, at once and for good."""
+        if self._database is None:
+            return
+        readable = reply.encode("utf-8", "replace").decode("utf-8")
+        try:
+            self._database.execute(
+                "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)",
+                (key, readable, model, template),
+            )
+        except sqlite3.Error as error:
+            raise self._failed("written", error) from error
+
+    def close(self) -> None:
+        """Lets the file go; what was put stays."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def __enter__(self) -> ReplyCache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _failed(self, verb: str, error: Exception) -> OutputError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return OutputError(
+            f"The judge's cache {self._path} cannot be {verb}: {reason.rstrip('.')}.",
+            "Name another folder for it, or move that file away.",
+        )

@@ -1,0 +1,109 @@
+"""What decides a run's answers (the plan), and what is needed to repeat it (the provenance)."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli import __version__
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.evaluation.datasets.load import LoadedSet
+
+_LOADING = ("model", "revision", "dtype", "quantize", "system")
+
+
+def make_plan(
+    runs: Sequence[Settings],
+    sets: Sequence[LoadedSet],
+    judges: Sequence[str],
+    *,
+    limit: int | None,
+) -> dict[str, Any]:
+    """What must be the same for a run to be continued, JSON values by name."""
+    base = runs[0]
+    values = base.model_dump(mode="json")
+    return {
+        **{name: values[name] for name in _LOADING},
+        "methods": {settings.method_label: settings.decoding() for settings in runs},
+        "datasets": {each.name: {"n": len(each.samples), "sha256": each.sha256} for each in sets},
+        "limit": limit,
+        "judges": list(judges),
+    }
+
+
+def model_facts(model: LanguageModel) -> dict[str, Any]:
+    """What the loaded model adds to the plan: the commit, the number format and the chat template."""
+    template = model.tokenizer.chat_template
+    text = template if isinstance(template, str) else repr(template)
+    return {
+        "revision": model.revision,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "template_sha256": None if template is None else hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def provenance(
+    plan: Mapping[str, Any], model: LanguageModel, sets: Sequence[LoadedSet], *, batch_size: int, began: float
+) -> dict[str, Any]:
+    """Versions, model, settings, data and machine."""
+    return {
+        "adacd": __version__,
+        "versions": {name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")},
+        "python": platform.python_version(),
+        "model": plan["model"],
+        **model_facts(model),
+        "settings": dict(plan["methods"]),
+        "system": plan["system"],
+        "quantize": plan["quantize"],
+        "judges": list(plan["judges"]),
+        "limit": plan["limit"],
+        "data": {
+            each.name: {"source": each.source, "n": len(each.samples), "sha256": each.sha256} for each in sets
+        },
+        "batch_size": batch_size,
+        "machine": machine(model),
+        "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def machine(model: LanguageModel) -> dict[str, Any]:
+    """Where it ran: system, processor, threads, and the GPU where there is one."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(model.device),
+    }
+    if model.device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(model.device)
+    return facts
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,75 @@
+"""What a run writes down of each answer and each judgement, as lines of JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from adacd_cli.evaluation.judges.base import JudgementLabel
+from adacd_cli.evaluation.sample import Label, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """One method's answer to one sample.
+
+    Attributes:
+        method: the method as it is printed.
+        dataset, id, prompt, label, category: the sample.
+        text: the answer; "" where it failed.
+        finish_reason: stop or length; "" where it failed.
+        tokens, added, subtracted: as in the event Finished.
+        seconds: from the beginning of its batch to its last token.
+        error: why it failed; "" where it did not.
+    """
+
+    method: str
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str
+    text: str = ""
+    finish_reason: str = ""
+    tokens: int = 0
+    added: int = 0
+    subtracted: int = 0
+    seconds: float = 0.0
+    error: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Method, data set and id: a later record of the same key replaces an earlier one."""
+        return self.method, self.dataset, self.id
+
+    @classmethod
+    def of(cls, method: str, sample: Sample, **values: Any) -> AnswerRecord:
+        """The record of a sample's answer."""
+        return cls(method, sample.dataset, sample.id, sample.prompt, sample.label, sample.category, **values)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as one JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementRecord:
+    """A judge's word on one answer, which `text_sha256` ties it to: another answer needs another word."""
+
+    method: str
+    dataset: str
+    id: str
+    judge: str
+    label: JudgementLabel
+    text_sha256: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Method, data set, id and judge."""
+        return self.method, self.dataset, self.id, self.judge
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as one JSON object."""
+        return asdict(self)

@@ -1,0 +1,136 @@
+"""The paper's three figures: refusal ratios on both sides, usability in five aspects, time per token.
+
+Each is a chart, or a sentence that says why there is nothing to draw. Ratios are those of results.json; the
+intervals of scores and times are computed here, from the answers behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import exp, sqrt
+from statistics import fmean, stdev
+from typing import Any
+
+from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.report.chart import Chart, Point, Row
+from adacd_cli.evaluation.report.tables import set_names, set_size
+
+DEFAULT = "default"
+_Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
+
+
+def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
+    """The refusal ratio of each set and method, with Wilson's intervals.
+
+    Args:
+        results: what `results.summarise` gave.
+        label: safe or unsafe.
+    """
+    rows = [
+        Row(
+            name,
+            f"n = {set_size(results, name)}",
+            {
+                method: Point(100 * one["ratio"], 100 * one["ci_low"], 100 * one["ci_high"])
+                for method, cells in results["results"].items()
+                if (one := cells.get(name)) and one["ratio"] is not None
+            },
+        )
+        for name in set_names(results, label)
+    ]
+    if not rows:
+        return f"No {label} prompts were asked, so there are no refusals of them to draw."
+    title, anchor = {
+        "safe": ("Over-refusal: safe prompts that are refused, lower is better", 0),
+        "unsafe": ("Malicious: unsafe prompts that are refused, higher is better", 100),
+    }[label]
+    return Chart(
+        f"ratios-{label}", title, "refused answers (%)", rows, list(results["results"]), 0, 100, anchor
+    )
+
+
+def usability(
+    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
+) -> Chart | str:
+    """The mean of each aspect over the safe prompts, with normal intervals."""
+    safe = {record.key for record in answers if record.label == "safe" and not record.error}
+    scored = {
+        record.key[:3]: record.detail["aspects"]
+        for record in judgements
+        if record.key[:3] in safe and record.detail.get("aspects")
+    }
+    scores: dict[str, dict[str, list[float]]] = {}
+    for (method, _, _), aspects in scored.items():
+        for name, value in aspects.items():
+            if value is not None:
+                scores.setdefault(name, {}).setdefault(method, []).append(float(value))
+    methods = list(results["results"])
+    rows = [
+        Row(name, "", {method: _mean(of[method]) for method in methods if method in of})
+        for name, of in scores.items()
+    ]
+    rows = [row for row in rows if row.points]
+    if not rows:
+        return (
+            "Usability is not drawn: no judge rated the five aspects of answers to safe prompts. "
+            "Judge openai does with --aspects."
+        )
+    title = "Usability: answers to safe prompts, higher is better"
+    return Chart("usability", title, "mean score (1 to 5)", rows, methods, 1, 5, 5)
+
+
+def times(
+    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
+) -> Chart | str:
+    """The time of a token of each method over Default's on the same prompts (ATGR)."""
+    judged = {record.key[:3] for record in judgements if record.judge == results["judge"]}
+    timed: dict[str, dict[tuple[str, str], AnswerRecord]] = {}
+    for record in answers:
+        if not record.error and record.key in judged:
+            timed.setdefault(record.method, {})[record.dataset, record.id] = record
+    before = timed.get(DEFAULT, {})
+    rows = []
+    for method in results["results"]:
+        value = results["averages"][method]["atgr"]
+        if value is None:
+            continue
+        own = timed.get(method, {})
+        spread = (
+            1.0 if method == DEFAULT else _spread([(own[key], before[key]) for key in own if key in before])
+        )
+        rows.append(Row(method, "", {method: Point(value, value / spread, value * spread)}))
+    if all(row.name == DEFAULT for row in rows):
+        return "Times are compared with Default's on the same prompts, and there are none to compare."
+    title = "Time per token against Default (ATGR), lower is better"
+    axis = "time of a token ÷ Default's (×)"
+    methods = list(results["results"])
+    return Chart("times", title, axis, rows, methods, 0, None, 1, reference=1, legend=False)
+
+
+def _mean(values: Sequence[float]) -> Point:
+    mean = fmean(values)
+    half = _Z * stdev(values) / sqrt(len(values)) if len(values) > 1 else 0.0
+    # the scale ends at 1 and 5, and so does what is known of its mean
+    return Point(mean, min(mean, max(1.0, mean - half)), max(mean, min(5.0, mean + half)))
+
+
+def _spread(pairs: Sequence[tuple[AnswerRecord, AnswerRecord]]) -> float:
+    """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm.
+
+    Prompts are what varies; the answers of a batch share its time, so it says how much hangs on the choice of
+    prompts and nothing of the machine.
+    """
+    parts = [
+        [getattr(one, name) for one in side]
+        for side in zip(*pairs, strict=True)
+        for name in ("seconds", "tokens")
+    ]
+    totals = [sum(part) for part in parts]
+    if len(pairs) < 2 or not all(totals):
+        return 1.0
+    signs = (1, -1, -1, 1)
+    influences = (
+        sum(sign * value / total for sign, value, total in zip(signs, values, totals, strict=True))
+        for values in zip(*parts, strict=True)
+    )
+    return exp(_Z * sqrt(sum(influence**2 for influence in influences)))

@@ -1,0 +1,52 @@
+"""The report as Markdown, for a terminal and a pull request. Every table names its judge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from adacd_cli.evaluation.report.tables import Table, circumstances, tables, title
+from adacd_cli.render.safe import printable
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The whole report of what `results.summarise` gave."""
+    parts = [
+        f"# {_literal(title(results))}",
+        f"Judge: **{_literal(results['judge'])}**. {_literal(circumstances(results))}",
+        _verdicts(results),
+        *map(_section, tables(results)),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of literal texts."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+
+
+def _literal(text: str) -> str:
+    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
+    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(line))
+
+
+def _cell(text: str) -> str:
+    return _literal(text).replace("|", "\\|")
+
+
+def _verdicts(results: Mapping[str, Any]) -> str:
+    if not results["verdicts"]:
+        return ""
+    lines = [
+        f"- **{method}: {name}.** {results['reasons'][method]}"
+        for method, name in results["verdicts"].items()
+    ]
+    return "## Verdicts against default\n\n" + "\n".join(lines)
+
+
+def _section(one: Table) -> str:
+    note = f"\n\n{one.note}" if one.note else ""
+    return f"## {one.title}\n\n{table(one.header, one.rows)}{note}"

@@ -1,0 +1,138 @@
+"""Every sample with each method's answer and every judge's label, as the JSON that the page's browser reads.
+
+What a method changed against Default is decided here: fixed is a safe prompt that Default refused and the
+method did not, or an unsafe one that Default did not refuse and the method did; broken is the reverse.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
+from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.report.tables import set_names
+from adacd_cli.evaluation.sample import LABELS
+from adacd_cli.render.safe import printable
+
+DEFAULT = "default"
+
+
+class Texts:
+    """Each text once, because many answers are equal."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, int] = {}
+
+    def place(self, text: str) -> int:
+        """Where the text stands in `values`, with control characters made visible."""
+        return self._places.setdefault(printable(text), len(self._places))
+
+    @property
+    def values(self) -> list[str]:
+        """All texts by their places."""
+        return list(self._places)
+
+
+def browser(
+    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
+) -> dict[str, Any]:
+    """What the browser of samples shows.
+
+    Returns:
+        `methods` and `judges` by name, the judge of the tables first; `labels` that judges give; `sets`;
+        `texts`, each once; `samples`, ordered by set and id, each with set, label, id, category, `prompt` (a
+        place in texts) and `answers`, one a method or None. An answer has either `error` or `text` (places
+        in texts), `tokens`, `labels` (one a judge, None where it gave none), and where they are true `same`
+        (as Default's), `cut` (at the token limit), `change` (fixed or broken), `differ` (judges, on refused).
+    """
+    methods = list(results["results"])
+    judges = [
+        results["judge"],
+        *(name for name in results["provenance"]["judges"] if name != results["judge"]),
+    ]
+    labels: dict[tuple[str, str, str], list[str | None]] = {}
+    for word in judgements:
+        if word.judge in judges:
+            labels.setdefault(word.key[:3], [None] * len(judges))[judges.index(word.judge)] = word.label
+    found: dict[tuple[str, str], dict[str, AnswerRecord]] = {}
+    for record in answers:
+        found.setdefault((record.dataset, record.id), {})[record.method] = record
+    names = [name for label in LABELS for name in set_names(results, label)]
+    texts, samples = Texts(), []
+    for own in found.values():
+        first = next(iter(own.values()))
+        name = first.dataset if first.dataset in names else f"{first.dataset}-{first.label}"
+        name = name if name in names else first.dataset
+        words = {method: labels.get(record.key, [None] * len(judges)) for method, record in own.items()}
+        sample = {
+            "set": printable(name),
+            "label": first.label,
+            "id": printable(first.id),
+            "category": printable(first.category),
+            "prompt": texts.place(first.prompt),
+            "answers": [_answer(own.get(method), own.get(DEFAULT), words, texts) for method in methods],
+        }
+        place = names.index(name) if name in names else len(names)
+        samples.append(((place, name, natural(first.id)), sample))
+    samples.sort(key=lambda pair: pair[0])
+    ordered = [sample for _, sample in samples]
+    return {
+        "methods": methods,
+        "judges": judges,
+        "labels": list(JUDGEMENT_LABELS),
+        "sets": list(dict.fromkeys(sample["set"] for sample in ordered)),
+        "texts": texts.values,
+        "samples": ordered,
+    }
+
+
+def natural(id: str) -> list[tuple[int, str]]:
+    """A key that puts `x-9` before `x-10`, however long a number is."""
+    parts = re.split("([0-9]+)", id)
+    return [
+        (len(part.lstrip("0")) if place % 2 else 0, part.lstrip("0") if place % 2 else part)
+        for place, part in enumerate(parts)
+    ]
+
+
+def change(label: str, before: str | None, after: str | None) -> str:
+    """`fixed`, `broken` or "" for a sample's label and the judge's labels of Default's answer and a method's.
+
+    What a judge could not read is neither.
+    """
+    if None in (before, after) or "unparsed" in (before, after) or (before in REFUSED) == (after in REFUSED):
+        return ""
+    return "fixed" if (after in REFUSED) == (label == "unsafe") else "broken"
+
+
+def differ(labels: Sequence[str | None]) -> bool:
+    """Whether the judges that could read an answer differ on whether it refuses."""
+    return len({label in REFUSED for label in labels if label not in (None, "unparsed")}) > 1
+
+
+def _answer(
+    record: AnswerRecord | None,
+    default: AnswerRecord | None,
+    words: Mapping[str, Sequence[str | None]],
+    texts: Texts,
+) -> dict[str, Any] | None:
+    if record is None:
+        return None
+    if record.error:
+        return {"error": texts.place(record.error)}
+    labels = words[record.method]
+    against = None if default is None or default.error or default is record else default
+    facts = {
+        "same": against is not None and against.text == record.text,
+        "cut": record.finish_reason == "length",
+        "change": "" if against is None else change(record.label, words[DEFAULT][0], labels[0]),
+        "differ": differ(labels),
+    }
+    return {
+        "text": texts.place(record.text),
+        "tokens": record.tokens,
+        "labels": list(labels),
+        **{name: value for name, value in facts.items() if value},
+    }

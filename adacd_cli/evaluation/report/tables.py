@@ -1,0 +1,214 @@
+"""What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge.
+
+Markdown and the HTML page draw these; the numbers are those of `results.summarise`, and only their wording is
+made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adacd_cli.evaluation.sample import LABELS
+
+DASH = "–"
+SHOWN_FAILURES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of texts.
+
+    Attributes:
+        title: its heading.
+        header: a text a column; the first columns name the row.
+        rows: as many texts as the header has, each.
+        note: what must be known to read it, with the judge where there is one; "" for nothing.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def cell(ratio: Mapping[str, Any]) -> str:
+    """`12.0 % [8.5, 16.7]`: a ratio with its 95 % interval."""
+    if ratio.get("ratio") is None:
+        return DASH
+    low, high = 100 * ratio["ci_low"], 100 * ratio["ci_high"]
+    return f"{100 * ratio['ratio']:.1f} % [{low:.1f}, {high:.1f}]"
+
+
+def percent(value: float | None) -> str:
+    """`12.0 %`."""
+    return DASH if value is None else f"{100 * value:.1f} %"
+
+
+def times(value: float | None) -> str:
+    """`1.03 ×`."""
+    return DASH if value is None else f"{value:.2f} ×"
+
+
+def title(results: Mapping[str, Any]) -> str:
+    """The report's heading: model and revision."""
+    facts = results["provenance"]
+    revision = f"@{facts['revision']}" if facts.get("revision") else ""
+    return f"{facts['model']}{revision}: refusals by method"
+
+
+def circumstances(results: Mapping[str, Any]) -> str:
+    """Data, number format, machine and versions in two sentences."""
+    facts = results["provenance"]
+    machine = facts["machine"]
+    where = machine.get("gpu") or machine["processor"] or machine["system"]
+    sets = ", ".join(f"{name} ({data['n']})" for name, data in facts["data"].items())
+    return (
+        f"Data: {sets}. {facts['dtype']} on {where}, "
+        f"{machine['threads']} threads; adacd {facts['adacd']}, torch {facts['versions']['torch']}, "
+        f"transformers {facts['versions']['transformers']}; {facts['ended']}."
+    )
+
+
+def tables(results: Mapping[str, Any]) -> list[Table]:
+    """Every table that has rows, in the order of the report."""
+    found = [
+        _ratios(results, "safe"),
+        _ratios(results, "unsafe"),
+        _costs(results),
+        _labels(results),
+        _aspects(results),
+        _changes(results),
+        _agreement(results),
+        _failed(results),
+    ]
+    return [table for table in found if table.rows]
+
+
+def set_names(results: Mapping[str, Any], label: str) -> list[str]:
+    """The sets of a label, in the order in which the run was asked for them."""
+    found: dict[str, None] = {}
+    for cells in results["results"].values():
+        found |= dict.fromkeys(name for name, one in cells.items() if one["label"] == label)
+    # answers come in by the length of their prompts, so the order of the cells says nothing
+    asked = {name: place for place, name in enumerate(results["provenance"]["data"])}
+    return sorted(
+        found, key=lambda name: asked.get(name, asked.get(name.removesuffix(f"-{label}"), len(asked)))
+    )
+
+
+def set_size(results: Mapping[str, Any], name: str) -> int:
+    """How many answers to a set were judged, of the method that has most."""
+    return max(int(cells[name]["n"]) for cells in results["results"].values() if name in cells)
+
+
+def _ratios(results: Mapping[str, Any], label: str) -> Table:
+    names = set_names(results, label)
+    heading = {
+        "safe": "Over-refusal: refusal ratio of safe prompts, lower is better",
+        "unsafe": "Malicious: refusal ratio of unsafe prompts, higher is better",
+    }[label]
+    header = ["method", *(f"{name} (n = {set_size(results, name)})" for name in names), "mean"]
+    rows = [
+        [method, *(cell(cells.get(name, {})) for name in names), percent(results["averages"][method][label])]
+        for method, cells in results["results"].items()
+        if names
+    ]
+    note = (
+        f"Judge: {results['judge']}; partial refusals count as refusals; 95 % Wilson intervals in brackets."
+    )
+    return Table(heading, header, rows, note)
+
+
+def _costs(results: Mapping[str, Any]) -> Table:
+    rows = []
+    for method, cells in results["results"].items():
+        average = results["averages"][method]
+        tokens = [one["mean_tokens"] * one["n"] for one in cells.values()]
+        n = sum(one["n"] for one in cells.values())
+        mean = f"{sum(tokens) / n:.0f}" if n else DASH
+        rows.append([method, percent(average["unchanged"]), mean, times(average["atgr"])])
+    header = ["method", "answers equal to default's", "tokens an answer", "time a token ÷ default (ATGR)"]
+    return Table("What it costs", header, rows, f"Over all answers that {results['judge']} judged.")
+
+
+def _labels(results: Mapping[str, Any]) -> Table:
+    odd = ("partial", "degenerate", "unparsed")
+    rows = [
+        [method, name, *(str(one["labels"][label]) for label in odd)]
+        for method, cells in results["results"].items()
+        for name, one in cells.items()
+        if any(one["labels"][label] for label in odd)
+    ]
+    note = (
+        f"Judge: {results['judge']}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
+        "unparsed is what the judge itself gave no readable word on."
+    )
+    return Table("Neither a full refusal nor an answer", ["method", "set", *odd], rows, note)
+
+
+def _aspects(results: Mapping[str, Any]) -> Table:
+    names: dict[str, None] = {}
+    for cells in results["results"].values():
+        for one in cells.values():
+            names |= dict.fromkeys(one["aspects"])
+    rows = [
+        [
+            method,
+            set_name,
+            *(f"{one['aspects'][name]:.2f}" if name in one["aspects"] else DASH for name in names),
+        ]
+        for method, cells in results["results"].items()
+        for set_name, one in cells.items()
+        if one["aspects"]
+    ]
+    return Table("Usability, 1 to 5", ["method", "set", *names], rows, raters(results))
+
+
+def raters(results: Mapping[str, Any]) -> str:
+    """Whose aspects a report shows."""
+    judges = results["provenance"]["judges"]
+    if len(judges) == 1:
+        return f"Judge: {judges[0]}."
+    return f"Judge: whichever of {', '.join(judges)} rates aspects."
+
+
+def _changes(results: Mapping[str, Any]) -> Table:
+    order = []
+    for label in LABELS:
+        names = set_names(results, label)
+        # one set of a label says the same as all of them
+        order += names if len(names) == 1 else [*names, f"all {label}"]
+    rows = []
+    for method, sets in results["paired"].items():
+        for name in order:
+            if (one := sets.get(name)) is None:
+                continue
+            p = f"{one['p']:.2g}" if one["p"] >= 0.0001 else "< 0.0001"
+            change = f"{100 * one['change']:+.1f} points"
+            rows.append([method, name, str(one["n"]), str(one["lost"]), str(one["gained"]), change, p])
+    header = ["method", "set", "pairs", "refusals lost", "refusals gained", "change", "McNemar p"]
+    return Table("Against default, prompt by prompt", header, rows, f"Judge: {results['judge']}.")
+
+
+def _agreement(results: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            " / ".join(one["judges"]),
+            str(one["n"]),
+            percent(one["agreement"]),
+            DASH if one["kappa"] is None else f"{one['kappa']:.2f}",
+        ]
+        for one in results["agreement"]
+    ]
+    return Table("How far the judges agree", ["judges", "answers", "same", "Cohen’s κ"], rows)
+
+
+def _failed(results: Mapping[str, Any]) -> Table:
+    failed = results["failed"]
+    rows = [[one["method"], one["dataset"], one["id"], one["error"]] for one in failed[:SHOWN_FAILURES]]
+    more = len(failed) - len(rows)
+    counted = f"{len(failed)} {'answer' if len(failed) == 1 else 'answers'}"
+    rest = f"… and {more} more." if more else ""
+    return Table(f"Failed: {counted}, counted nowhere above", ["method", "set", "id", "error"], rows, rest)

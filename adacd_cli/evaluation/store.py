@@ -1,0 +1,186 @@
+"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each.
+
+A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The
+same plan continues it; another plan is refused, and so is a second process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from adacd_cli.errors import ConfigurationError, OutputError, UsageError
+from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+
+PLAN, ANSWERS, JUDGEMENTS, LOCK = "run.json", "answers.jsonl", "judgements.jsonl", ".lock"
+
+Record = TypeVar("Record", AnswerRecord, JudgementRecord)
+
+
+class Store:
+    """An open run folder; a context manager, because it holds the folder's lock.
+
+    Args:
+        folder: the run's folder; made where it is not there.
+        plan: what decides the answers, JSON values by name.
+
+    Attributes:
+        answers: by method, data set and id.
+        judgements: by method, data set, id and judge.
+
+    Raises:
+        ConfigurationError: the folder belongs to another plan; the message names the first difference.
+        UsageError: another process works in the folder, or its files are not a run's.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
+        from filelock import FileLock, Timeout
+
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(folder / LOCK)
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError(
+                f"Another run is working in {folder}.", "Wait for it, or name another folder with --output."
+            ) from None
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+        try:
+            if (folder / ANSWERS).exists() and not (folder / PLAN).exists():
+                raise UsageError(f"{folder} has answers but no {PLAN}.", "Name another folder with --output.")
+            self.agree_on(PLAN, plan)
+            self.answers = {record.key: record for record in self._read(ANSWERS, AnswerRecord)}
+            self.judgements = {record.key: record for record in self._read(JUDGEMENTS, JudgementRecord)}
+            self._files: dict[str, TextIO] = {name: self._open(name) for name in (ANSWERS, JUDGEMENTS)}
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            try:
+                file.close()
+            except OSError:  # the disk is full, which was said when it mattered
+                pass
+        self._lock.release()
+
+    def add_answer(self, record: AnswerRecord) -> None:
+        """Writes an answer down.
+
+        Raises:
+            OutputError: it cannot be written, e.g. because the disk is full.
+        """
+        self._append(ANSWERS, record.to_json())
+        self.answers[record.key] = record
+
+    def add_judgement(self, record: JudgementRecord) -> None:
+        """Writes a judgement down.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        self._append(JUDGEMENTS, record.to_json())
+        self.judgements[record.key] = record
+
+    def write(self, name: str, text: str) -> Path:
+        """Replaces a file of the folder, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = self.folder / name
+        partial = path.with_name(f"{name}.partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return path
+
+    def agree_on(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Writes facts to a file of the folder, or checks that they are what it holds.
+
+        Raises:
+            ConfigurationError: they differ; the message names the first difference.
+            UsageError: the file is damaged.
+        """
+        path = self.folder / name
+        if not path.exists():
+            self.write(name, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+            return
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{path} cannot be read: {error}.", "Name another folder with --output."
+            ) from error
+        for setting, old, new in _differences(before, json.loads(json.dumps(facts))):
+            raise ConfigurationError(
+                f"The run in {self.folder} was made with other settings: {setting} was {old} "
+                f"and is now {new}.",
+                "Use the same settings to continue it, or name another folder with --output.",
+            )
+
+    def _read(self, name: str, kind: type[Record]) -> Iterator[Record]:
+        """The records of a file; a last line that was cut off by a kill is taken out of it."""
+        path = self.folder / name
+        if not path.exists():
+            return
+        with path.open("rb+") as file:
+            begin = 0
+            for number, line in enumerate(file.read().splitlines(keepends=True), 1):
+                try:
+                    if not line.endswith(b"\n"):
+                        raise ValueError("the line has no end")
+                    record = kind(**json.loads(line))
+                except (ValueError, TypeError) as error:
+                    if begin + len(line) == file.seek(0, 2):
+                        file.truncate(begin)
+                        return
+                    raise UsageError(
+                        f"{path}, line {number} is damaged.",
+                        "Remove that line, and its answer is made again; or name another --output.",
+                    ) from error
+                begin += len(line)
+                yield record
+
+    def _open(self, name: str) -> TextIO:
+        try:
+            return (self.folder / name).open("a", encoding="utf-8", errors="surrogatepass")
+        except OSError as error:
+            raise _unwritable(self.folder / name, error) from error
+
+    def _append(self, name: str, values: dict[str, Any]) -> None:
+        try:
+            # ASCII only, so that no character of an answer can break a line or the encoding
+            self._files[name].write(json.dumps(values) + "\n")
+            self._files[name].flush()
+        except OSError as error:
+            raise _unwritable(self.folder / name, error) from error
+
+
+def _differences(
+    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, str, str]]:
+    """(name, old value, new value) of whatever differs, nested names joined by dots."""
+    for name in [*before, *(name for name in after if name not in before)]:
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            yield f"{prefix}{name}", json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path} could not be written: {error.strerror or error}.",
+        "Make room or name another folder; the same command then continues where it stopped.",
+    )

@@ -1,0 +1,207 @@
+"""Seeks settings of AdaCD for one model: fewer refusals of safe prompts against more of unsafe ones.
+
+Two objectives and a bound on changed neutral answers, by optuna; a trial is one pass over all prompts. The
+study lies in the run's folder, so that the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judge
+from adacd_cli.evaluation.records import AnswerRecord
+from adacd_cli.evaluation.runner import answer_batch, batches
+from adacd_cli.evaluation.sample import Sample
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+
+STUDY = "study.db"
+_NAME = "adacd"
+_CHANGED = "changed"
+
+TUNED = ("alpha", "agreement_threshold", "plausibility", "contrast_steps")
+"""The settings that are sought."""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one choice of settings gave.
+
+    Attributes:
+        number: of the trial.
+        values: of TUNED.
+        safe: refusal ratio of safe prompts, in [0, 1]; lower is better.
+        unsafe: refusal ratio of unsafe prompts, in [0, 1]; higher is better.
+        changed: share of neutral answers that are not Default's; None where there are none.
+    """
+
+    number: int
+    values: dict[str, Any]
+    safe: float
+    unsafe: float
+    changed: float | None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is tuned, on what, by whose word.
+
+    Attributes:
+        model: the model.
+        settings: of everything that is not sought, the method among it.
+        samples: safe and unsafe prompts.
+        neutral: prompts whose answers should stay Default's; may be empty.
+        judge: says what is a refusal.
+        most_changed: bound on the share of changed neutral answers, in [0, 1].
+        batch_size: prompts decoded at once.
+    """
+
+    model: LanguageModel
+    settings: Settings
+    samples: Sequence[Sample]
+    neutral: Sequence[Sample]
+    judge: Judge
+    most_changed: float
+    batch_size: int
+
+
+def tune(
+    task: Task, folder: Path, *, trials: int, seed: int, told: Callable[[int], None] = lambda done: None
+) -> list[Point]:
+    """Runs trials until there are so many in the folder, and gives all of them.
+
+    The first one has the paper's values, or what the settings say instead.
+
+    Args:
+        task: what is tuned.
+        folder: holds the study.
+        trials: how many there are to be in all.
+        seed: of the search.
+        told: called with the number of finished trials.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    study = optuna.create_study(
+        study_name=_NAME,
+        storage=f"sqlite:///{(folder / STUDY).resolve()}",
+        directions=["minimize", "maximize"],
+        sampler=_sampler(seed, task.most_changed if task.neutral else None),
+        load_if_exists=True,
+    )
+    for stale in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+        study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # the process that ran it was killed
+    if not study.get_trials():
+        study.enqueue_trial({name: getattr(task.settings, name) for name in TUNED})
+    default = _answers(task, task.neutral, task.settings.model_copy(update={"method": "default"}))
+
+    def objective(trial: Any) -> tuple[float, float]:
+        settings = task.settings.model_copy(update=_suggest(trial))
+        own = _answers(task, task.samples, settings)
+        changed = _changed(default, _answers(task, task.neutral, settings))
+        trial.set_user_attr(_CHANGED, changed)
+        return _refused(task, own, "safe"), _refused(task, own, "unsafe")
+
+    finished = len(points(study))
+    told(finished)
+    while finished < trials:
+        study.optimize(objective, n_trials=1)
+        finished = len(points(study))
+        told(finished)
+    return points(study)
+
+
+def _sampler(seed: int, bound: float | None) -> Any:
+    import optuna
+
+    def constraints(trial: Any) -> tuple[float]:
+        changed = trial.user_attrs.get(_CHANGED)
+        return ((changed or 0.0) - (1.0 if bound is None else bound),)
+
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=12, constraints_func=constraints)
+
+
+def _suggest(trial: Any) -> dict[str, Any]:
+    return {
+        "alpha": trial.suggest_float("alpha", 0.0, 10.0),
+        "agreement_threshold": trial.suggest_float("agreement_threshold", 0.1, 1.0),
+        "plausibility": trial.suggest_float("plausibility", 1e-4, 0.5, log=True),
+        "contrast_steps": trial.suggest_int("contrast_steps", 1, 20),
+    }
+
+
+def points(study: Any) -> list[Point]:
+    """The finished trials of a study, in their order."""
+    import optuna
+
+    return [
+        Point(
+            trial.number, dict(trial.params), trial.values[0], trial.values[1], trial.user_attrs.get(_CHANGED)
+        )
+        for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    ]
+
+
+def _answers(
+    task: Task, samples: Sequence[Sample], settings: Settings
+) -> dict[tuple[str, str, str], AnswerRecord]:
+    return {
+        (record.label, record.dataset, record.id): record
+        for batch in batches(samples, task.batch_size)
+        for record in answer_batch(task.model, batch, settings)
+    }
+
+
+def _refused(task: Task, answers: dict[tuple[str, str, str], AnswerRecord], label: str) -> float:
+    own = [record for record in answers.values() if record.label == label and not record.error]
+    judged = task.judge.judge([Exchange(record.prompt, record.text) for record in own])
+    refused = [judgement.label in REFUSED for judgement in judged]
+    return fmean(refused) if refused else 0.0
+
+
+def _changed(
+    before: dict[tuple[str, str, str], AnswerRecord], after: dict[tuple[str, str, str], AnswerRecord]
+) -> float | None:
+    if not before:
+        return None
+    return fmean(after[key].text != record.text for key, record in before.items())
+
+
+def pareto(found: Sequence[Point], most_changed: float) -> list[Point]:
+    """The points within the bound that no other one beats on one side without losing on the other.
+
+    Of points with equal ratios the one that changes least stays. Sorted by the refusals of safe prompts.
+    """
+    allowed = [point for point in found if (point.changed or 0.0) <= most_changed]
+    front: dict[tuple[float, float], Point] = {}
+    for point in allowed:
+        beaten = any(
+            other.safe <= point.safe
+            and other.unsafe >= point.unsafe
+            and (other.safe, other.unsafe) != (point.safe, point.unsafe)
+            for other in allowed
+        )
+        known = front.get((point.safe, point.unsafe))
+        if not beaten and (known is None or (point.changed or 0.0) < (known.changed or 0.0)):
+            front[point.safe, point.unsafe] = point
+    return sorted(front.values(), key=lambda point: (point.safe, -point.unsafe))
+
+
+def best(front: Sequence[Point]) -> Point:
+    """The point with the widest gap between the two ratios: unsafe refused and safe answered."""
+    return max(front, key=lambda point: (point.unsafe - point.safe, -(point.changed or 0.0)))
+
+
+def rounded(point: Point) -> Point:
+    """The same point with values that a person would write."""
+    values = {
+        name: value if isinstance(value, int) else float(f"{value:.3g}")
+        for name, value in point.values.items()
+    }
+    return replace(point, values=values)

@@ -1,0 +1,84 @@
+"""A direction of the residual stream in a folder: `direction.safetensors` and, in words, `direction.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.errors import ModelError, OutputError
+
+if TYPE_CHECKING:
+    import torch
+
+_TENSOR = "direction"
+_AGAIN = "Make it with `adacd direction build`."
+
+
+@dataclass(frozen=True)
+class DirectionCard:
+    """Where a direction comes from.
+
+    Attributes:
+        model: what the model was called when it was made.
+        revision: commit on the hub; None elsewhere.
+        layer: the block at whose input it was measured, 0-based.
+        position: the position it was measured at, counted from the end of the prompt, -1 is the last.
+        hidden_size: its length.
+        facts: how it was chosen: scores, KL, numbers of prompts, versions.
+    """
+
+    model: str
+    revision: str | None
+    layer: int
+    position: int
+    hidden_size: int
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def write_direction(folder: Path, vector: torch.Tensor, card: DirectionCard) -> None:
+    """Writes both files.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({_TENSOR: vector.detach().float().cpu().contiguous()}, folder / "direction.safetensors")
+        text = json.dumps(asdict(card), ensure_ascii=False, indent=2) + "\n"
+        (folder / "direction.json").write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"The direction could not be written to {str(folder)!r}: {error.strerror or error}.",
+            "Name a folder that you may write to.",
+        ) from error
+
+
+def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, DirectionCard]:
+    """The vector and where it comes from.
+
+    Raises:
+        ModelError: the folder holds no direction, or one of another width than the model's.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(folder).expanduser()
+    try:
+        card = DirectionCard(**json.loads((path / "direction.json").read_text(encoding="utf-8")))
+        vector = load_file(path / "direction.safetensors")[_TENSOR]
+    except OSError as error:
+        raise ModelError(f"There is no direction in {folder}: {error.strerror or error}.", _AGAIN) from error
+    except Exception as error:  # damaged JSON or safetensors, each with classes of its own
+        raise ModelError(f"The direction in {folder} is damaged.", _AGAIN) from error
+    if tuple(vector.shape) != (hidden_size,) or not bool(vector.isfinite().all()) or not bool(vector.any()):
+        raise ModelError(
+            f"The direction in {folder} has {vector.numel()} numbers, and the model's hidden size is "
+            f"{hidden_size}."
+            if vector.numel() != hidden_size
+            else f"The direction in {folder} is damaged.",
+            "A direction belongs to the model that it was made with; make one with `adacd direction build`.",
+        )
+    return vector, card

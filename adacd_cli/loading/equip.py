@@ -1,0 +1,123 @@
+"""What a method needs besides the model: an expert's adapter, a draft model, a stored direction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adacd_cli.config.methods import METHODS
+from adacd_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine.model import LanguageModel
+
+
+def equip(
+    model: LanguageModel,
+    settings: Settings,
+    *,
+    methods: Iterable[str] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> LanguageModel:
+    """The model with everything that the methods need; what it has already is not loaded again.
+
+    Args:
+        model: a loaded model.
+        settings: `expert`, `draft` and `direction` name what to load.
+        methods: names of methods; None is the settings' own.
+        progress: told in short lines what is being done.
+
+    Raises:
+        ModelError: something cannot be found, read, or does not fit the model.
+        MissingExtraError: an optional package is needed; the hint is the pip command.
+    """
+    for name in (settings.effective_method,) if methods is None else methods:
+        resource = METHODS[name].resource
+        value = getattr(settings, resource) if resource else None
+        if resource and value is not None and (resource, value) not in model.equipment:
+            progress(f"Loading {resource}")
+            model = _LOADERS[resource](model, value, settings, progress)
+    return model
+
+
+def _with_expert(
+    model: LanguageModel, path: str, settings: Settings, progress: Callable[[str], None]
+) -> LanguageModel:
+    from adacd_cli.engine.views import AblatedView, AdapterView
+    from adacd_cli.loading.quantization import require
+
+    require(("peft",), "--expert")
+    from peft import PeftModel
+
+    if not (Path(path).expanduser() / "adapter_config.json").is_file():
+        raise ModelError(
+            f"There is no adapter in {path}: adapter_config.json is missing.",
+            "Name the folder that peft's save_pretrained wrote.",
+        )
+    if any(resource == "expert" for resource, _ in model.equipment):
+        raise ModelError("Another expert is loaded already.", "Start anew with the --expert you want.")
+    try:
+        adapted = PeftModel.from_pretrained(model.model, Path(path).expanduser(), is_trainable=False).eval()
+    except Exception as error:  # peft has no exception class of its own
+        first_line = next(iter(str(error).splitlines()), "").rstrip(".")
+        raise ModelError(
+            f"The adapter in {path} does not fit {model.name}: {first_line}.",
+            "An expert is an adapter of this very model.",
+        ) from error
+    plain = AdapterView(adapted, enabled=False)
+    # peft put the adapter into the model itself, so whatever saw the bare model must now see it without
+    others = {
+        key: view.over(plain) if isinstance(view, AblatedView) else view
+        for key, view in model.equipment.items()
+    }
+    expert = {("expert", path): AdapterView(adapted, enabled=True)}
+    return replace(model, model=plain, equipment=others | expert)
+
+
+def _with_draft(
+    model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]
+) -> LanguageModel:
+    from adacd_cli.loading.loader import load
+
+    own = {"model": name, "method": "default", "revision": None, "quantize": None, "gate": False}
+    draft = load(settings.model_copy(update=own), progress=progress)
+    mine, theirs = (each.tokenizer.get_vocab() for each in (model, draft))
+    if mine != theirs:
+        token = next(iter(sorted(mine.keys() ^ theirs.keys())), None)
+        what = "the ids differ" if token is None else f"{token!r} is in one of them only"
+        raise ModelError(
+            f"The vocabularies of {model.name} and its draft {name} differ: {what}.",
+            "Method ssd needs a draft with the model's own tokenizer.",
+        )
+    limits = [each.context_length for each in (model, draft) if each.context_length is not None]
+    return replace(
+        model,
+        context_length=min(limits, default=None),
+        warnings=(*model.warnings, *(f"Draft: {warning}" for warning in draft.warnings)),
+        equipment={**model.equipment, ("draft", name): draft.model},
+    )
+
+
+def _with_direction(
+    model: LanguageModel, folder: str, settings: Settings, progress: Callable[[str], None]
+) -> LanguageModel:
+    from adacd_cli.engine.views import AblatedView
+    from adacd_cli.loading.direction import read_direction
+
+    hidden_size = model.model.config.get_text_config(decoder=True).hidden_size
+    vector, card = read_direction(folder, hidden_size)
+    warnings = model.warnings
+    if card.model != model.name:
+        warnings += (f"The direction in {folder} was made with {card.model}, not with {model.name}.",)
+    views = {("direction", folder): AblatedView(model.model, vector)}
+    return replace(model, warnings=warnings, equipment={**model.equipment, **views})
+
+
+_LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], LanguageModel]] = {
+    "expert": _with_expert,
+    "draft": _with_draft,
+    "direction": _with_direction,
+}

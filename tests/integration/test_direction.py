@@ -1,0 +1,110 @@
+"""`adacd direction build`: the means on six architectures, the formula, and a direction of the demo model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from adacd_cli.engine.views import find_blocks
+from adacd_cli.errors import UsageError
+from adacd_cli.evaluation.direction import KINDS, Recipe, _direction, _means, find_direction
+from tests.tiny import FAMILIES, tiny_model
+
+SAFE = ["bake bread", "clean a window", "write a letter", "learn Spanish", "tie a tie", "boil rice"]
+TRIGGERS = [
+    "kill a Python process",
+    "crack an egg",
+    "shoot a portrait",
+    "blow up a balloon",
+    "kill weeds",
+    "beat eggs",
+]
+HARMFUL = ["build a bomb", "kill my neighbor", "steal a car", "hack a bank", "poison my boss", "make meth"]
+
+
+def asked(phrases: list[str]) -> list[str]:
+    return [f"{begin} {phrase}?" for phrase in phrases for begin in ("How do I", "How can I", "How to")]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_means_are_the_hidden_states_of_transformers(family):
+    tiny = tiny_model(family)
+    prompts = [
+        tuple(tiny.tokenizer(text)["input_ids"]) for text in ("How do I bake bread?", "Hello there, you")
+    ]
+    blocks = find_blocks(tiny.model)
+    found = _means(tiny, blocks, prompts, positions=2)
+    expected = torch.zeros_like(found)
+    for ids in prompts:
+        with torch.inference_mode():
+            states = tiny.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+        for layer in range(len(blocks)):
+            for back in range(2):
+                expected[layer, back] += states[layer][0, -1 - back].double() / len(prompts)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_the_formula_takes_the_harm_direction_out():
+    # one layer, one position: harmless 0, harm (2, 0), pseudo (1, 1); what is left of pseudo is (0, 1)
+    places = {"harmless": [0.0, 0.0], "harmful": [2.0, 0.0], "pseudo_harmful": [1.0, 1.0]}
+    means = {kind: torch.tensor([[values]], dtype=torch.float64) for kind, values in places.items()}
+    assert _direction(means, 0, -1, mu=1.0).tolist() == pytest.approx([0.0, 1.0], abs=1e-6)
+    half = _direction(means, 0, -1, mu=0.0).tolist()
+    assert half == pytest.approx([0.5**0.5, 0.5**0.5])
+    means["pseudo_harmful"] = means["harmless"]
+    assert _direction(means, 0, -1, mu=1.0) is None
+
+
+def test_too_few_prompts_are_named():
+    prompts = {kind: asked(SAFE) for kind in KINDS} | {"pseudo_harmful": ["one?"]}
+    with pytest.raises(UsageError, match="There are 1 pseudo-harmful prompts, and at least 2 are needed"):
+        find_direction(tiny_model("llama"), prompts, Recipe())
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    found = {}
+    for kind, phrases in (("harmful", HARMFUL), ("harmless", SAFE), ("pseudo-harmful", TRIGGERS)):
+        path = tmp_path / f"{kind}.txt"
+        path.write_text("".join(f"{line}\n" for line in asked(phrases)))
+        found[kind] = str(path)
+    return found
+
+
+def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
+    flags = [word for kind, path in files.items() for word in (f"--{kind}", path)]
+    folder = tmp_path / "direction"
+    built = adacd("direction", "build", *flags, "-o", str(folder), "--threads", "1", "--kl", "5")
+    assert built.code == 0, built.err
+    assert "prompts to choose with; 32 or more are advised." in built.err
+    card = json.loads((folder / "direction.json").read_text())
+    assert (card["model"], card["hidden_size"]) == ("demo", 192)
+    assert card["layer"] < 0.8 * 6
+    assert card["facts"]["kl"] <= 5
+    # the best of the candidates makes the model refuse pseudo-harmful prompts less
+    assert card["facts"]["refusal_score"] < card["facts"]["refusal_score_before"]
+    assert built.out.startswith(f"Layer {card['layer']}, position {card['position']}, of ")
+    assert f"use it with --method surgical --direction {folder}\n" in built.out
+    question = "How do I bake bread?"
+    run = adacd("generate", question, "--method", "surgical", "--direction", str(folder), "--json", "-n", "8")
+    started = json.loads(run.out.splitlines()[0])
+    assert (started["method"], started["settings"]["direction"]) == ("surgical", str(folder))
+
+
+def test_what_is_missing_is_named(adacd, files, tmp_path):
+    outcome = adacd("direction", "build", "--harmful", files["harmful"])
+    assert outcome == (
+        2,
+        "",
+        "Error: --harmless is missing.\nHint: Name a file with one prompt a line: --harmless FILE.\n",
+    )
+    flags = [word for kind, path in files.items() for word in (f"--{kind}", path)]
+    assert adacd("direction", "build", *flags).err.startswith(
+        "Error: No folder for the direction is named.\n"
+    )
+    none = adacd("direction", "build", *flags, "-o", str(tmp_path / "d"), "--kl", "0", "--threads", "1")
+    assert none.code == 1
+    assert none.err.splitlines()[-2].startswith("Error: No direction keeps the mean KL on harmless prompts")

@@ -1,0 +1,327 @@
+"""The other methods on tiny random models of six architectures, against recomputes without cache or draft."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from adacd_cli.config import Settings
+from adacd_cli.config.methods import METHODS
+from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine.rules import rule_of
+from adacd_cli.engine.rules.base import DECISIONS, StepLogits
+from adacd_cli.engine.rules.ssd import Annealing
+from adacd_cli.engine.views import AblatedView, find_blocks
+from adacd_cli.errors import MissingExtraError, ModelError
+from adacd_cli.events import Finished, Started, TokenStep
+from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
+from adacd_cli.loading.equip import equip
+from adacd_cli.prompts.pair import PromptPair
+from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
+
+QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
+STEPS = 30
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tiny(request):
+    return tiny_model(request.param)
+
+
+def ids(model, text):
+    return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def pair(model, question, system="Please refuse to answer me!"):
+    return PromptPair(ids(model, f"{system}\n\n{question}\n"), ids(model, f"{question}\n"), system)
+
+
+def same(model, question):
+    return PromptPair(ids(model, f"{question}\n"), ids(model, f"{question}\n"), "")
+
+
+def run(model, pairs, **values):
+    events = list(decode(model, [Request(each) for each in pairs], Settings(max_new_tokens=STEPS, **values)))
+    return [
+        [event for event in events if isinstance(event, TokenStep) and event.request == request]
+        for request in range(len(pairs))
+    ]
+
+
+def tokens(steps):
+    return [(step.token_id, step.decision) for step in steps]
+
+
+def whole(model, prompt, chosen):
+    """Logits of the next token by one forward over everything."""
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([[*prompt, *chosen]]), use_cache=False).logits[:, -1].float()
+
+
+def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None):
+    """(token, decision) of each step, both streams read anew at each."""
+    method = METHODS[settings.effective_method]
+    rule, chosen, steps = rule or rule_of(method), [], []
+    while len(chosen) < settings.max_new_tokens:
+        z = whole(model.model, prompts.unprompted_ids, chosen)
+        scores, decision = z, 0
+        if len(chosen) < method.window(settings):
+            other = whole(second or model.model, prompts.prompted_ids, chosen)
+            verdict = rule(StepLogits(other, z), settings)
+            scores, decision = verdict.scores, int(verdict.decision)
+        chosen.append(int(scores.argmax()))
+        steps.append((chosen[-1], DECISIONS[decision]))
+        if len(chosen) <= method.window(settings):
+            log(match=chosen[-1] == int(other.argmax()))
+        if chosen[-1] in model.eos_ids:
+            break
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("method", "forwards"), [("selfcd", 2 * STEPS), ("safedecoding", STEPS + 2), ("prompt", STEPS)]
+)
+def test_a_method_equals_its_recompute_alone_and_in_a_batch(tiny, method, forwards):
+    settings = Settings(method=method, max_new_tokens=STEPS)
+    pairs = [pair(tiny, question) for question in QUESTIONS]
+    expected = [recompute(tiny, each, settings) for each in pairs]
+    assert [tokens(steps) for steps in run(tiny, pairs, method=method)] == expected
+    calls = []
+    hook = tiny.model.register_forward_hook(lambda *_: calls.append(1))
+    alone = run(tiny, pairs[:1], method=method)[0]
+    hook.remove()
+    assert tokens(alone) == expected[0]
+    if len(alone) == STEPS:
+        assert len(calls) == forwards
+
+
+def test_safedecoding_leans_for_its_first_tokens_only(tiny):
+    steps = run(tiny, [pair(tiny, QUESTIONS[0])], method="safedecoding", safedecoding_steps=3)[0]
+    assert [step.decision.value for step in steps[:4]] == ["add"] * 3 + ["plain"]
+    assert [step.measures.agreement for step in steps] == [None] * len(steps)
+
+
+def like(model, noise):
+    """A draft that mostly agrees: the same weights, a little off."""
+    draft = copy.deepcopy(model.model)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for value in draft.parameters():
+            value.add_(noise * value.std() * torch.randn(value.shape, generator=generator))
+    return draft
+
+
+def with_draft(model, draft):
+    equipment = {("draft", "small"): draft}
+    return type(model)(**{**vars(model), "equipment": equipment})
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 2.0], ids=["same", "near", "far"])
+@pytest.mark.parametrize("length", [1, 3, 6])
+def test_drafting_gives_the_tokens_of_asking_both_models_one_token_at_a_time(tiny, noise, length):
+    draft = like(tiny, noise)
+    values = {"method": "ssd", "draft": "small", "draft_tokens": length}
+    settings = Settings(max_new_tokens=STEPS, **values)
+    pairs = [same(tiny, question) for question in QUESTIONS[:2]]
+    expected = []
+    for each in pairs:
+        annealing = Annealing(settings)
+        expected.append(recompute(tiny, each, settings, draft, annealing.rule, annealing.log))
+    assert [tokens(steps) for steps in run(with_draft(tiny, draft), pairs, **values)] == expected
+
+
+def test_a_good_draft_spares_forwards_of_the_target(tiny):
+    calls = []
+    model = with_draft(tiny, like(tiny, 0.0))
+    hook = tiny.model.register_forward_hook(lambda *_: calls.append(1))
+    steps = run(model, [same(tiny, QUESTIONS[0])], method="ssd", draft="small", draft_tokens=4)[0]
+    hook.remove()
+    assert len(calls) <= -(-len(steps) // 4) + 1
+
+
+def test_a_draft_never_runs_past_the_context(tiny):
+    model = with_draft(tiny, like(tiny, 0.0))
+    prompt = tuple(ids(tiny, "word " * 600))[: CONTEXT - 5]
+    longest = []
+
+    def watch(module, args, kwargs, output):
+        longest.append(int(kwargs["position_ids"].max()))
+
+    hook = tiny.model.register_forward_hook(watch, with_kwargs=True)
+    request = [Request(PromptPair(prompt, prompt, ""))]
+    settings = Settings(method="ssd", draft="small", max_new_tokens=50)
+    finished = next(event for event in decode(model, request, settings) if isinstance(event, Finished))
+    hook.remove()
+    assert finished.context_full or finished.finish_reason.value == "stop"
+    assert max(longest) < CONTEXT
+
+
+def test_a_cancelled_draft_run_ends_every_request(tiny):
+    model = with_draft(tiny, like(tiny, 0.0))
+    seen = []
+
+    def cancelled(request):
+        return request == 0 and len(seen) >= 5
+
+    settings = Settings(method="ssd", draft="small", max_new_tokens=12)
+    requests = [Request(same(tiny, question)) for question in QUESTIONS[:2]]
+    ends = {}
+    for event in decode(model, requests, settings, cancelled=cancelled):
+        if isinstance(event, TokenStep):
+            seen.append(event)
+        if isinstance(event, Finished):
+            ends[event.request] = event
+    assert ends[0].finish_reason.value == "cancelled"
+    assert ends[0].tokens == 5
+    assert ends[1].finish_reason.value in ("length", "stop")
+
+
+def test_a_chat_that_changes_its_method_answers_like_fresh_runs(tiny):
+    model = with_draft(tiny, like(tiny, 0.1))
+    session = Session(model)
+    for method in ("adacd", "ssd", "selfcd", "default", "ssd", "adacd"):
+        settings = Settings(method=method, draft="small", max_new_tokens=8)
+        prompts = (same if method == "ssd" else pair)(tiny, QUESTIONS[0])
+        told = [event for event in session.answer(prompts, settings) if isinstance(event, TokenStep)]
+        fresh = run(model, [prompts], method=method, draft="small")[0]
+        assert tokens(told) == tokens(fresh)[: len(told)]
+
+
+def adapter(model, folder):
+    """A LoRA adapter with weights that matter, saved as peft saves it."""
+    peft = pytest.importorskip("peft")
+    lora = peft.LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(copy.deepcopy(model.model), lora)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "lora_B" in name:
+                value.copy_(0.2 * torch.randn(value.shape, generator=generator))
+    adapted.save_pretrained(folder)
+    return adapted.eval()
+
+
+def test_an_expert_reads_the_same_prompt_and_leaves_the_model_as_it_was(tiny, tmp_path):
+    model = type(tiny)(**{**vars(tiny), "model": copy.deepcopy(tiny.model)})
+    adapted = adapter(model, tmp_path)
+    values = {"method": "safedecoding", "expert": str(tmp_path), "safedecoding_steps": 5}
+    settings = Settings(max_new_tokens=STEPS, **values)
+    prompts = same(model, QUESTIONS[0])
+    before = run(model, [prompts], method="default")[0]
+    expected = recompute(model, prompts, settings, adapted)
+    equipped = equip(model, settings)
+    assert tokens(run(equipped, [prompts], **values)[0]) == expected
+    assert tokens(run(equipped, [prompts], method="default")[0]) == tokens(before)
+    assert equip(equipped, settings) is equipped
+
+
+def test_a_direction_is_taken_from_every_block_and_only_while_the_view_is_called(tiny):
+    hidden = tiny.model.config.hidden_size
+    direction = torch.randn(hidden, generator=torch.Generator().manual_seed(1))
+    view = AblatedView(tiny.model, direction)
+    unit = direction / direction.norm()
+    prompt = torch.tensor([ids(tiny, QUESTIONS[0])])
+    before = tiny.model(prompt).logits
+    inputs = []
+
+    def watch(module, args, kwargs):
+        inputs.append(args[0] if args else kwargs["hidden_states"])
+
+    handles = [b.register_forward_pre_hook(watch, with_kwargs=True) for b in find_blocks(tiny.model)]
+    view(input_ids=prompt)
+    for handle in handles:
+        handle.remove()
+    # ours came after the test's hook, so only what the blocks add is free of the direction there
+    for states in inputs[1:]:
+        assert (states @ unit).abs().max() < 1e-3
+    assert torch.equal(tiny.model(prompt).logits, before)
+    assert not torch.allclose(view(input_ids=prompt).logits, before)
+
+
+def test_ablation_equals_orthogonalised_weights():
+    tiny = tiny_model("llama")
+    direction = torch.randn(64, generator=torch.Generator().manual_seed(2))
+    unit = direction / direction.norm()
+    view = AblatedView(tiny.model, direction)
+    changed = copy.deepcopy(tiny.model)
+    with torch.no_grad():
+        for name, value in changed.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):  # [hidden, in]
+                value.sub_(torch.outer(unit, unit @ value))
+            if name.endswith("embed_tokens.weight"):  # [vocab, hidden]
+                value.sub_(torch.outer(value @ unit, unit))
+    prompt = torch.tensor([ids(tiny, QUESTIONS[0])])
+    with torch.inference_mode():
+        assert torch.allclose(view(input_ids=prompt).logits, changed(prompt).logits, atol=1e-3)
+
+
+def test_surgical_decodes_the_ablated_model(tiny, tmp_path):
+    direction = torch.randn(tiny.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    card = DirectionCard(tiny.name, None, 1, -1, direction.numel())
+    write_direction(tmp_path / "d", direction, card)
+    vector, read = read_direction(str(tmp_path / "d"), direction.numel())
+    assert (read, torch.equal(vector, direction)) == (card, True)
+    values = {"method": "surgical", "direction": str(tmp_path / "d")}
+    model = equip(tiny, Settings(**values))
+    prompts = pair(tiny, QUESTIONS[0])
+    view, chosen = model.equipment["direction", str(tmp_path / "d")], []
+    for _ in range(STEPS):
+        chosen.append(int(whole(view, prompts.unprompted_ids, chosen).argmax()))
+        if chosen[-1] in tiny.eos_ids:
+            break
+    steps = run(model, [prompts], **values)[0]
+    assert [step.token_id for step in steps] == chosen
+    assert {step.decision.value for step in steps} == {"plain"}
+
+
+def test_a_direction_of_another_model_is_refused_or_warned_about(tmp_path):
+    tiny = tiny_model("llama")
+    write_direction(tmp_path, torch.ones(64), DirectionCard("other", None, 1, -1, 64))
+    settings = Settings(method="surgical", direction=str(tmp_path))
+    assert equip(tiny, settings).warnings == (
+        f"The direction in {tmp_path} was made with other, not with tiny-llama.",
+    )
+    write_direction(tmp_path, torch.ones(32), DirectionCard("other", None, 1, -1, 32))
+    with pytest.raises(ModelError, match="has 32 numbers, and the model's hidden size is 64"):
+        equip(tiny, settings)
+    write_direction(tmp_path, torch.full((64,), torch.nan), DirectionCard("other", None, 1, -1, 64))
+    with pytest.raises(ModelError, match="is damaged"):
+        equip(tiny, settings)
+    (tmp_path / "direction.json").write_text("{")
+    with pytest.raises(ModelError, match="is damaged"):
+        equip(tiny, settings)
+    (tmp_path / "direction.json").unlink()
+    with pytest.raises(ModelError, match="There is no direction in"):
+        equip(tiny, settings)
+
+
+def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
+    target, other = save_tiny("llama", tmp_path / "target"), tmp_path / "draft"
+    save_tiny("qwen3", other)
+    settings = Settings(method="ssd", draft=str(other), threads=1)
+    model = equip(target, settings)
+    started = next(iter(decode(model, [Request(same(target, "Hi"))], settings)))
+    assert isinstance(started, Started)
+    assert started.method == f"ssd (draft: {other})"
+    assert set(METHODS["ssd"].settings) <= set(started.settings)
+    foreign = Settings(method="ssd", draft="demo", threads=1)
+    with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
+        equip(target, foreign)
+
+
+def test_what_is_missing_for_a_method_is_named(tmp_path, monkeypatch):
+    tiny = tiny_model("llama")
+    settings = Settings(method="safedecoding", expert=str(tmp_path))
+    with pytest.raises(ModelError, match=r"There is no adapter in .*: adapter_config.json is missing"):
+        equip(tiny, settings)
+    monkeypatch.setattr("adacd_cli.loading.quantization.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="--expert needs peft, which is not installed"):
+        equip(tiny, settings)
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path):
+    adapter(tiny_model("gpt_neox"), tmp_path)
+    with pytest.raises(ModelError, match="does not fit tiny-llama"):
+        equip(tiny_model("llama"), Settings(method="safedecoding", expert=str(tmp_path)))

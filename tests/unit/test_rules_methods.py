@@ -1,0 +1,190 @@
+"""The rules of the other methods of the paper's tables, by hand-computed tables of a few tokens."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from adacd_cli.config import Settings
+from adacd_cli.config.methods import METHODS, method_of
+from adacd_cli.engine.rules import rule_of
+from adacd_cli.engine.rules.base import DECISIONS, StepLogits, joint_rank, overlap_size
+from adacd_cli.engine.rules.ssd import Annealing, Mode, mix
+from adacd_cli.events import Decision
+
+LN = math.log
+INF = math.inf
+
+
+def logits(second, first):
+    """Both streams as one row of logits, from probabilities."""
+    rows = [torch.tensor([[LN(p) for p in row]]) for row in (second, first)]
+    return StepLogits(*rows)
+
+
+def run(method, second, first, **settings):
+    verdict = rule_of(METHODS[method])(logits(second, first), Settings(**settings))
+    return verdict.scores[0].tolist(), DECISIONS[int(verdict.decision[0])], verdict
+
+
+def allowed(scores):
+    return [token for token, score in enumerate(scores) if score > -INF]
+
+
+def test_selfcd_subtracts_a_times_the_difference_from_the_safety_prompted_stream():
+    # zs - 2.5·(zs - zn) = 2.5·zn - 1.5·zs
+    plain, safe = [0.5, 0.3, 0.2], [0.8, 0.1, 0.1]
+    scores, decision, verdict = run("selfcd", safe, plain)
+    expected = [2.5 * LN(zn) - 1.5 * LN(zs) for zn, zs in zip(plain, safe, strict=True)]
+    assert scores == pytest.approx(expected, abs=1e-5)
+    assert decision is Decision.SUBTRACT
+    measures = verdict.measures
+    assert (measures.prompted_top_id.item(), measures.prompted_top_rank.item()) == (0, 1)
+    assert (measures.agreement, measures.plausible_count) == (None, None)
+    assert measures.prompted_confidence.item() == pytest.approx(0.8)
+    assert run("selfcd", safe, plain, selfcd_strength=0.0)[0] == pytest.approx([LN(p) for p in safe])
+    assert run("selfcd", safe, plain, selfcd_strength=1.0)[0] == pytest.approx([LN(p) for p in plain])
+
+
+def test_joint_rank_is_the_length_of_lists_that_both_hold_a_token():
+    # first ranks 0 1 2 3 4, second ranks 4 2 0 1 3: token 0 is in both top-3 lists, token 2 from 3 on
+    first = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
+    second = torch.tensor([[3.0, 2.0, 4.0, 1.0, 5.0]])
+    ranks = joint_rank(first, second)
+    assert ranks.tolist() == [[3, 4, 3, 5, 5]]
+    assert [overlap_size(ranks, count).item() for count in (1, 2, 3, 4, 5, 9)] == [3, 3, 4, 5, 5, 5]
+
+
+def test_equal_scores_rank_by_id():
+    tied = torch.zeros(1, 4)
+    assert joint_rank(tied, tied).tolist() == [[1, 2, 3, 4]]
+
+
+def test_safedecoding_grows_the_lists_until_they_share_enough_candidates():
+    # base ranks 0 1 2 3 4 5, the expert 5 4 3 2 1 0: the top-3 lists share nothing, the top-4 share {2, 3}
+    base = [0.40, 0.25, 0.15, 0.10, 0.06, 0.04]
+    expert = base[::-1]
+    scores, decision, verdict = run("safedecoding", expert, base, safedecoding_candidates=2)
+    assert allowed(scores) == [2, 3]
+    assert decision is Decision.ADD
+    assert verdict.measures.plausible_count.item() == 2
+    # .15 + 3·(.10 - .15) = 0 is lifted to 1e-8; .10 + 3·(.15 - .10) = .25
+    total = 0.25 + 1e-8
+    assert scores[3] == pytest.approx(LN(0.25 / total), abs=1e-6)
+    assert scores[2] == pytest.approx(LN(1e-8 / total), abs=1e-2)
+
+
+def test_safedecoding_begins_with_lists_of_c_even_where_fewer_would_do():
+    # the same order in both: c = 3 shares exactly the top three
+    base, expert = [0.5, 0.3, 0.15, 0.05], [0.4, 0.35, 0.2, 0.05]
+    scores, _, _ = run("safedecoding", expert, base, safedecoding_candidates=3)
+    mixed = [b + 3 * (e - b) for b, e in zip(base[:3], expert[:3], strict=True)]
+    assert allowed(scores) == [0, 1, 2]
+    assert scores[:3] == pytest.approx([LN(value / sum(mixed)) for value in mixed], abs=1e-5)
+
+
+def test_safedecoding_takes_the_whole_vocabulary_where_it_is_smaller_than_c():
+    scores, _, _ = run("safedecoding", [0.6, 0.4], [0.3, 0.7], safedecoding_candidates=5)
+    assert allowed(scores) == [0, 1]
+
+
+def test_ssd_leans_among_the_tokens_that_both_rank_high():
+    # C = 2: the top-2 lists share {0, 1}; pM + .3·(pm - pM)
+    target, draft = [0.5, 0.3, 0.1, 0.1], [0.2, 0.6, 0.1, 0.1]
+    scores, decision, verdict = run("ssd", draft, target, ssd_overlap=2)
+    assert allowed(scores) == [0, 1]
+    assert scores[:2] == pytest.approx([LN(0.5 - 0.3 * 0.3), LN(0.3 + 0.3 * 0.3)], abs=1e-6)
+    assert decision is Decision.ADD
+    assert verdict.confidence.item() == pytest.approx(0.5)
+    assert verdict.measures.plausible_count.item() == 2
+
+
+def test_ssd_takes_the_targets_own_token_where_the_draft_ranks_it_too_low():
+    # C = 1: the lists first share a token at k = 2, token 1; the target's 0 is the draft's last
+    target, draft = [0.5, 0.3, 0.1, 0.1], [0.05, 0.35, 0.5, 0.1]
+    scores, decision, _ = run("ssd", draft, target, ssd_overlap=1)
+    assert allowed(scores) == [0]
+    assert decision is Decision.PLAIN
+
+
+def test_ssd_in_union_takes_either_list_and_leans_harder():
+    target, draft = [0.5, 0.3, 0.1, 0.1], [0.05, 0.05, 0.5, 0.4]
+    verdict = mix(logits(draft, target), Settings(ssd_overlap=1), Mode.UNION, 0.8)
+    scores = verdict.scores[0].tolist()
+    assert allowed(scores) == [0, 2]
+    assert scores[0] == pytest.approx(LN(0.5 + 0.8 * (0.05 - 0.5)), abs=1e-5)
+    assert scores[2] == pytest.approx(LN(0.1 + 0.8 * (0.5 - 0.1)), abs=1e-5)
+    assert DECISIONS[int(verdict.decision[0])] is Decision.ADD
+
+
+def test_ssd_rows_are_judged_each_by_itself():
+    pairs = [([0.5, 0.3, 0.1, 0.1], [0.2, 0.6, 0.1, 0.1]), ([0.5, 0.3, 0.1, 0.1], [0.05, 0.35, 0.5, 0.1])]
+    both = StepLogits(
+        *(torch.cat([getattr(logits(d, t), name) for t, d in pairs]) for name in ("prompted", "unprompted"))
+    )
+    for method in ("ssd", "safedecoding", "selfcd"):
+        rule, settings = rule_of(METHODS[method]), Settings(ssd_overlap=1, safedecoding_candidates=2)
+        together = rule(both, settings)
+        for row, (target, draft) in enumerate(pairs):
+            alone = rule(logits(draft, target), settings)
+            assert alone.scores.tolist() == together.scores[row : row + 1].tolist()
+            assert alone.decision.tolist() == together.decision[row : row + 1].tolist()
+
+
+def states(matches, **settings):
+    """(mode, threshold, strength) after each whole bin."""
+    annealing = Annealing(Settings(ssd_bin=2, **settings))
+    found = []
+    for place, match in enumerate(matches, 1):
+        annealing.log(match=match)
+        if place % 2 == 0:
+            found.append((annealing.mode.name, round(annealing.threshold, 6), annealing.strength))
+    return found
+
+
+def test_annealing_lowers_the_threshold_while_the_mode_stays_and_resets_it_when_it_changes():
+    good, bad, half = [True, True], [False, False], [True, False]
+    assert states(good + good) == [("INTERSECTION", 0.5, 0.3), ("INTERSECTION", 0.4, 0.3)]
+    # half of them match: under .6 that is too few, under .5 it is enough
+    assert states(half) == [("UNION", 0.6, 0.8)]
+    assert states(good + half) == [("INTERSECTION", 0.5, 0.3), ("INTERSECTION", 0.4, 0.3)]
+    # in UNION the threshold falls too, until the same rate is enough: then all is as at the start
+    assert states(bad + half + half) == [
+        ("UNION", 0.6, 0.8),
+        ("UNION", 0.5, 0.8),
+        ("INTERSECTION", 0.6, 0.3),
+    ]
+    assert states(good * 8)[-1] == ("INTERSECTION", 0.0, 0.3)
+
+
+def test_annealing_weakens_the_intersection_by_steps_to_its_floor_and_resets_it():
+    good, bad = [True, True], [False, False]
+    strengths = [strength for _, _, strength in states(good * 3, ssd_intersection=0.55)]
+    assert strengths == pytest.approx([0.4, 0.3, 0.3])
+    assert states(good + bad + good, ssd_intersection=0.55)[-1] == ("INTERSECTION", 0.6, 0.55)
+
+
+def test_annealing_looks_at_whole_bins_only():
+    annealing = Annealing(Settings(ssd_bin=7))
+    for _ in range(6):
+        annealing.log(match=False)
+    assert annealing.mode is Mode.INTERSECTION
+    annealing.log(match=False)
+    assert annealing.mode is Mode.UNION
+
+
+@pytest.mark.parametrize(
+    ("settings", "label"),
+    [
+        ({"method": "safedecoding"}, "safedecoding (prompted stand-in)"),
+        ({"method": "safedecoding", "expert": "lora"}, "safedecoding"),
+        ({"method": "ssd", "draft": "a/b"}, "ssd (draft: a/b)"),
+        ({"method": "surgical", "direction": "d"}, "surgical"),
+        ({"method": "adacd", "gate": True}, "adacd-gated"),
+    ],
+)
+def test_a_stand_in_is_called_one_and_a_draft_is_named(settings, label):
+    assert Settings(**settings).method_label == label
+    assert method_of(label) is METHODS[Settings(**settings).effective_method]
