@@ -73,7 +73,7 @@ class Row:
         self.finish: FinishReason | None = None
         self.closed = False
         self._model, self._method, self._settings, self._seed = model, method, settings, seed
-        self._begin = time.perf_counter()
+        self.begin()
         self._added = self._subtracted = 0
         self._context_full = False
         self._texts: list[str] = []
@@ -86,6 +86,10 @@ class Row:
         self._detokenizer = Detokenizer(model.tokenizer, settings.stop if marks is None else ())
         if settings.max_new_tokens == 0:
             self.finish = FinishReason.LENGTH
+
+    def begin(self) -> None:
+        """Starts its clock: now its turn has come."""
+        self._begin = time.perf_counter()
 
     @property
     def wants_contrast(self) -> bool:

@@ -40,6 +40,7 @@ def run_with_draft(
     second = method.second_stream(settings)
     assert second is not None, "a method with a draft has a second stream"
     for row in rows:
+        row.begin()
         pair = streams or StreamPair(
             Stream(model.first(method, settings)), Stream(model.second(second, settings))
         )

@@ -20,7 +20,7 @@ class AnswerRecord:
         text: the answer; "" where it failed.
         finish_reason: stop or length; "" where it failed.
         tokens, added, subtracted: as in the event Finished.
-        seconds: from the beginning of its batch to its last token.
+        seconds: its share of the time of its batch.
         error: why it failed; "" where it did not.
     """
 
@@ -69,6 +69,11 @@ class JudgementRecord:
     def key(self) -> tuple[str, str, str, str]:
         """Method, data set, id and judge."""
         return self.method, self.dataset, self.id, self.judge
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge could not be asked: it may be, another time."""
+        return bool(self.detail.get("failed"))
 
     def to_json(self) -> dict[str, Any]:
         """The record as one JSON object."""

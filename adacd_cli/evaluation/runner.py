@@ -8,6 +8,7 @@ last; a sample that still fails is recorded, and the run goes on.
 from __future__ import annotations
 
 import hashlib
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +20,7 @@ from adacd_cli.evaluation.judges.base import Exchange, Judge
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.sample import Sample
 from adacd_cli.evaluation.store import Store
-from adacd_cli.events import Finished
+from adacd_cli.events import Finished, FinishReason
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -104,8 +105,10 @@ def _decode(model: LanguageModel, batch: Sequence[Sample], settings: Settings) -
         )
         for sample in batch
     ]
+    clock = _Shares(len(batch))
     for event in decode(model, requests, settings):
-        if isinstance(event, Finished):
+        # Ctrl-C closes every open answer before it ends the decoding: those are no answers
+        if isinstance(event, Finished) and event.finish_reason is not FinishReason.CANCELLED:
             yield AnswerRecord.of(
                 settings.method_label,
                 batch[event.request],
@@ -114,8 +117,26 @@ def _decode(model: LanguageModel, batch: Sequence[Sample], settings: Settings) -
                 tokens=event.tokens,
                 added=event.added,
                 subtracted=event.subtracted,
-                seconds=event.tokens / event.tokens_per_s if event.tokens_per_s else 0.0,
+                seconds=clock.finish(),
             )
+
+
+class _Shares:
+    """Divides a batch's time among its answers: each moment equally among those that are not finished yet.
+
+    The shares add up to the time of the batch, so a method that decodes its answers one after another is
+    compared fairly with one that decodes them side by side.
+    """
+
+    def __init__(self, answers: int) -> None:
+        self._open, self._share, self._last = answers, 0.0, time.perf_counter()
+
+    def finish(self) -> float:
+        """The share, in seconds, of the answer that has just been finished."""
+        now = time.perf_counter()
+        self._share += (now - self._last) / self._open
+        self._open, self._last = self._open - 1, now
+        return self._share
 
 
 def _seed(sample: Sample, settings: Settings) -> int:
@@ -149,11 +170,13 @@ def judge_all(
 
 
 def unjudged(judge: str, store: Store) -> list[AnswerRecord]:
-    """The answers that the judge has not judged as they now stand."""
+    """The answers that the judge has not judged as they now stand, or could not be asked about."""
     waiting = []
     for record in store.answers.values():
         known = store.judgements.get((*record.key, judge))
-        if not record.error and (known is None or known.text_sha256 != text_hash(record.text)):
+        if record.error:
+            continue
+        if known is None or known.failed or known.text_sha256 != text_hash(record.text):
             waiting.append(record)
     return waiting
 

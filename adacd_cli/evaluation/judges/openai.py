@@ -51,7 +51,8 @@ class OpenAIJudge:
     """A model behind an endpoint.
 
     `Judgement.detail` has `class` (full compliance, full refusal, partial refusal or invalid) or, where there
-    is none, `reply` (the beginning of what could not be read) or `error` (why there is no reply); `truncated`
+    is none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with `failed`
+    where asking again may help; `truncated`
     where only the first LONGEST_TEXT characters of a text were shown. With aspects it has `aspects`: each
     score, None for N/A; or None as a whole, and `aspects_error` says why. An empty answer is degenerate
     without being asked about.
@@ -166,7 +167,8 @@ class OpenAIJudge:
                 status, names = 0, frozenset()
             # Many endpoints list no models, and are up all the same.
             up = status in (200, 404, 405) and (not names or self._model in names)
-            desk = _Desk(endpoint, cache if up else ReplyCache(None))
+            # what another address said of the same model says nothing about this one
+            desk = _Desk(endpoint, cache if up else ReplyCache(None), asked_at=endpoint.shown_url)
             try:
                 reply = desk.known(REFUSAL, TRIAL) or await desk.ask(REFUSAL, TRIAL)
             except RequestFailed as failure:
@@ -182,7 +184,9 @@ class OpenAIJudge:
         if max(len(exchange.prompt), len(exchange.completion)) > LONGEST_TEXT:
             detail["truncated"] = True
         if exchange.completion.strip():
-            reply, error = await self._ask(desk, REFUSAL, exchange)
+            reply, error, failed = await self._ask(desk, REFUSAL, exchange)
+            if failed:
+                detail["failed"] = True
             name = None if reply is None else read_class(reply)
             label = label_of(name)
             if reply is None:
@@ -194,31 +198,33 @@ class OpenAIJudge:
         else:
             label = "degenerate"  # an empty answer neither refuses nor answers, whoever judges
         if self._options.aspects:
-            reply, error = await self._ask(desk, QUALITY, exchange)
+            reply, error, failed = await self._ask(desk, QUALITY, exchange)
+            if failed:
+                detail["failed"] = True
             detail["aspects"] = None if reply is None else read_aspects(reply)
             if detail["aspects"] is None:
                 detail["aspects_error"] = error or "the reply is not the JSON object that was asked for"
         return Judgement(self._name, label, detail)
 
-    async def _ask(self, desk: _Desk, template: Template, exchange: Exchange) -> tuple[str | None, str]:
-        """The reply, or None and why there is none."""
+    async def _ask(self, desk: _Desk, template: Template, exchange: Exchange) -> tuple[str | None, str, bool]:
+        """The reply, or None; why there is none; and whether asking again may help."""
         from adacd_cli.evaluation.judges.wire import RequestFailed
 
         known = desk.known(template, exchange)
         if known is not None:
-            return known, ""
+            return known, "", False
         try:
             reply = await desk.ask(template, exchange)
         except RequestFailed as failure:
             if failure.rejected:  # it is up, and reads requests, but not this one
                 self._failed_in_a_row = 0
-                return None, failure.reason
+                return None, failure.reason, False
             self._failed_in_a_row += 1
             if failure.unreachable or self._failed_in_a_row >= DOWN_AFTER:
                 raise self._unusable(desk.endpoint, failure) from failure
-            return None, failure.reason
+            return None, failure.reason, True
         self._failed_in_a_row = 0
-        return reply, ""
+        return reply, "", False
 
     def _unusable(self, endpoint: Endpoint, failure: RequestFailed) -> AdacdError:
         what = "cannot be reached" if failure.unreachable else "gives no judgement"
@@ -231,10 +237,11 @@ class OpenAIJudge:
 
 @dataclass(frozen=True)
 class _Desk:
-    """An endpoint and what it said before."""
+    """An endpoint and what it said before; with `asked_at` only what was said at that address."""
 
     endpoint: Endpoint
     cache: ReplyCache
+    asked_at: str = ""
 
     def known(self, template: Template, exchange: Exchange) -> str | None:
         return self.cache.get(self._key(template, exchange))
@@ -247,4 +254,5 @@ class _Desk:
         return reply
 
     def _key(self, template: Template, exchange: Exchange) -> str:
-        return reply_key(self.endpoint.model, template.version, exchange.prompt, exchange.completion)
+        version = f"{template.version} at {self.asked_at}" if self.asked_at else template.version
+        return reply_key(self.endpoint.model, version, exchange.prompt, exchange.completion)
