@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
@@ -189,10 +191,12 @@ def test_a_chat_that_changes_its_method_answers_like_fresh_runs(tiny):
         assert tokens(told) == tokens(fresh)[: len(told)]
 
 
-def adapter(model, folder):
+def adapter(model, folder, **values):
     """A LoRA adapter with weights that matter, saved as peft saves it."""
     peft = pytest.importorskip("peft")
-    lora = peft.LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(
+        **{"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **values}
+    )
     adapted = peft.get_peft_model(copy.deepcopy(model.model), lora)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -321,7 +325,100 @@ def test_what_is_missing_for_a_method_is_named(tmp_path, monkeypatch):
         equip(tiny, settings)
 
 
+def expert(folder):
+    return Settings(method="safedecoding", expert=str(folder))
+
+
+def refused_expert(folder, change=None):
+    """Why the adapter is refused for a llama, whose logits stay what they were."""
+    if change is not None:
+        weights = load_file(folder / "adapter_model.safetensors")
+        change(weights)
+        save_file(weights, folder / "adapter_model.safetensors")
+    llama = tiny_model("llama")
+    prompt = torch.tensor([ids(llama, QUESTIONS[0])])
+    before, names = llama.model(prompt).logits, [name for name, _ in llama.model.named_modules()]
+    with pytest.raises(ModelError) as refusal:
+        equip(llama, expert(folder))
+    assert torch.equal(llama.model(prompt).logits, before)
+    assert [name for name, _ in llama.model.named_modules()] == names
+    return refusal.value.message.replace(str(folder), "FOLDER")
+
+
+LAST = "base_model.model.model.layers.2.self_attn.v_proj.lora_B.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda weights: weights.update({LAST: torch.ones(7, 4)}),
+            f"The adapter in FOLDER does not fit tiny-llama: size mismatch for "
+            f"{LAST.replace('weight', 'default.weight')}: copying a param with shape torch.Size([7, 4]) from "
+            "checkpoint, the shape in current model is torch.Size([32, 4]).",
+        ),
+        (
+            lambda weights: weights.pop(LAST),
+            f"The adapter in FOLDER does not fit tiny-llama: it lacks {LAST}.",
+        ),
+        (
+            lambda weights: weights.update({LAST.replace("2", "9"): torch.ones(32, 4)}),
+            f"The adapter in FOLDER does not fit tiny-llama: it also holds {LAST.replace('2', '9')}.",
+        ),
+        (
+            lambda weights: weights.update({"base_model.model.lm_head.weight": torch.ones(3, 3)}),
+            "The adapter in FOLDER holds a weight that is not LoRA's: base_model.model.lm_head.weight.",
+        ),
+    ],
+    ids=["one of another shape", "one missing", "one too many", "a weight of the model"],
+)
+def test_an_adapter_that_fits_in_part_is_refused_and_taken_back(tmp_path, change, message):
+    adapter(tiny_model("llama"), tmp_path)
+    assert refused_expert(tmp_path, change) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"bias": "all"}, "`bias` is 'all'."),
+        ({"modules_to_save": ["lm_head"]}, "`modules_to_save` is ['lm_head']."),
+        ({"init_lora_weights": "olora"}, "`init_lora_weights` is 'olora'."),
+    ],
+)
+def test_an_adapter_that_changes_more_than_lora_is_refused(tmp_path, values, message):
+    adapter(tiny_model("llama"), tmp_path, **values)
+    assert (
+        refused_expert(tmp_path) == f"The adapter in FOLDER changes more than LoRA's own weights: {message}"
+    )
+
+
+def test_what_is_no_lora_adapter_is_refused(tmp_path):
+    peft = pytest.importorskip("peft")
+    other = peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    peft.get_peft_model(tiny_model("llama").model, other).save_pretrained(tmp_path)
+    assert refused_expert(tmp_path) == "The adapter in FOLDER is IA3, not LORA."
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\0" * 20)
+    adapter(tiny_model("llama"), tmp_path / "lora")
+    (tmp_path / "lora" / "adapter_config.json").replace(tmp_path / "adapter_config.json")
+    assert refused_expert(tmp_path) == "The adapter_model.safetensors in FOLDER is damaged."
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    assert refused_expert(tmp_path) == "There is no adapter in FOLDER: adapter_model.safetensors is missing."
+    (tmp_path / "adapter_model.bin").rename(tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{")
+    assert refused_expert(tmp_path) == "The adapter_config.json in FOLDER cannot be read."
+
+
 def test_an_adapter_of_another_model_is_refused(tmp_path):
     adapter(tiny_model("gpt_neox"), tmp_path)
-    with pytest.raises(ModelError, match="does not fit tiny-llama"):
-        equip(tiny_model("llama"), Settings(method="safedecoding", expert=str(tmp_path)))
+    assert refused_expert(tmp_path).startswith("The adapter in FOLDER does not fit tiny-llama: ")
+
+
+def test_an_adapter_made_for_a_model_of_another_name_is_warned_about(tmp_path):
+    adapter(tiny_model("llama"), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": "some/llama"})
+    )
+    assert equip(tiny_model("llama"), expert(tmp_path)).warnings == (
+        f"The adapter in {tmp_path} was made for some/llama, not for tiny-llama.",
+    )
