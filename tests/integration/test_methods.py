@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,15 +13,17 @@ from safetensors.torch import load_file, save_file
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.rules.ssd import Annealing
+from adacd_cli.engine.sampling import choose, draw_noise, make_generator
 from adacd_cli.engine.views import AblatedView, find_blocks
 from adacd_cli.errors import MissingExtraError, ModelError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.equip import equip
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -62,20 +65,23 @@ def whole(model, prompt, chosen):
         return model(input_ids=torch.tensor([[*prompt, *chosen]]), use_cache=False).logits[:, -1].float()
 
 
-def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None):
-    """(token, decision) of each step, both streams read anew at each."""
+def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None, thought=0):
+    """(token, decision) of each step, both streams read anew at each; the first `thought` are plain."""
     method = METHODS[settings.effective_method]
     rule, chosen, steps = rule or rule_of(method), [], []
+    generator = make_generator(settings.seed or 0, model.device)
     while len(chosen) < settings.max_new_tokens:
         z = whole(model.model, prompts.unprompted_ids, chosen)
+        noise = draw_noise([generator], z.shape[-1], z.device) if settings.temperature else None
         scores, decision = z, 0
-        if len(chosen) < method.window(settings):
+        contrasted = thought <= len(chosen) < thought + method.window(settings)
+        if contrasted:
             other = whole(second or model.model, prompts.prompted_ids, chosen)
             verdict = rule(StepLogits(other, z), settings)
             scores, decision = verdict.scores, int(verdict.decision)
-        chosen.append(int(scores.argmax()))
+        chosen.append(int(choose(scores, settings, noise)))
         steps.append((chosen[-1], DECISIONS[decision]))
-        if len(chosen) <= method.window(settings):
+        if contrasted:
             log(match=chosen[-1] == int(other.argmax()))
         if chosen[-1] in model.eos_ids:
             break
@@ -132,6 +138,27 @@ def test_drafting_gives_the_tokens_of_asking_both_models_one_token_at_a_time(tin
         annealing = Annealing(settings)
         expected.append(recompute(tiny, each, settings, draft, annealing.rule, annealing.log))
     assert [tokens(steps) for steps in run(with_draft(tiny, draft), pairs, **values)] == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+def test_drafting_with_thinking_gives_the_same_tokens(tiny, temperature):
+    draft = like(tiny, 0.3)
+    # bins of one token: the mode turns with each, so none may be left out
+    values = {"method": "ssd", "draft": "small", "ssd_bin": 1, "temperature": temperature, "seed": 11}
+    settings = Settings(max_new_tokens=STEPS, **values)
+    asked = same(tiny, QUESTIONS[0])
+
+    def expected(thought):
+        annealing = Annealing(settings)
+        return recompute(tiny, asked, settings, draft, annealing.rule, annealing.log, thought)
+
+    # the model may think, and does not
+    undecided = replace(asked, thinking=ThinkingMarks("<think>", "</think>", opened=False))
+    assert tokens(run(with_draft(tiny, draft), [undecided], **values)[0]) == expected(0)
+    # it thinks until its fifth token: what it has said by then is the tag
+    closing = decode_ids(tiny.tokenizer, [token for token, _ in expected(STEPS)[:5]], control=True)
+    thinking = replace(asked, thinking=ThinkingMarks("<think>", closing, opened=True))
+    assert tokens(run(with_draft(tiny, draft), [thinking], **values)[0]) == expected(5)
 
 
 def test_a_good_draft_spares_forwards_of_the_target(tiny):

@@ -157,6 +157,9 @@ def test_annealing_lowers_the_threshold_while_the_mode_stays_and_resets_it_when_
         ("INTERSECTION", 0.6, 0.3),
     ]
     assert states(good * 8)[-1] == ("INTERSECTION", 0.0, 0.3)
+    # no rate is under 0, so after seven bins without a match the eighth begins anew
+    falling = [("UNION", threshold, 0.8) for threshold in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)]
+    assert states(bad * 8) == [*falling, ("INTERSECTION", 0.6, 0.3)]
 
 
 def test_annealing_weakens_the_intersection_by_steps_to_its_floor_and_resets_it():

@@ -118,8 +118,9 @@ class Annealing:
             self.mode, self.threshold = mode, self._settings.ssd_threshold
             self._intersection = self._settings.ssd_intersection
             return
-        self.threshold = max(self.threshold - _THRESHOLD_STEP, 0.0)
+        # rounded: a tenth taken off six times leaves a little more than 0
+        self.threshold = max(round(self.threshold - _THRESHOLD_STEP, 6), 0.0)
         if mode is Mode.INTERSECTION:
             # never raised: a strength that begins below the floor stays
-            lowered = max(self._intersection - _STRENGTH_STEP, _LEAST_STRENGTH)
+            lowered = max(round(self._intersection - _STRENGTH_STEP, 6), _LEAST_STRENGTH)
             self._intersection = min(self._intersection, lowered)
