@@ -72,12 +72,12 @@ def _with_draft(
             f"The vocabularies of {model.name} and its draft {name} differ: {what}.",
             "Method ssd needs a draft with the model's own tokenizer.",
         )
-    limits = [each.context_length for each in (model, draft) if each.context_length is not None]
+    limit = {} if draft.context_length is None else {("draft", name): draft.context_length}
     return replace(
         model,
-        context_length=min(limits, default=None),
         warnings=(*model.warnings, *(f"Draft: {warning}" for warning in draft.warnings)),
         equipment={**model.equipment, ("draft", name): draft.model},
+        context_lengths={**model.context_lengths, **limit},
     )
 
 

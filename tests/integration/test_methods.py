@@ -19,7 +19,7 @@ from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.rules.ssd import Annealing
 from adacd_cli.engine.sampling import choose, draw_noise, make_generator
 from adacd_cli.engine.views import AblatedView, find_blocks
-from adacd_cli.errors import MissingExtraError, ModelError
+from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.equip import equip
@@ -122,8 +122,7 @@ def like(model, noise):
 
 
 def with_draft(model, draft):
-    equipment = {("draft", "small"): draft}
-    return type(model)(**{**vars(model), "equipment": equipment})
+    return replace(model, equipment={("draft", "small"): draft})
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 2.0], ids=["same", "near", "far"])
@@ -337,6 +336,15 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
     assert set(METHODS["ssd"].settings) <= set(started.settings)
+    assert (model.context_length, model.context_lengths) == (CONTEXT, {("draft", str(other)): CONTEXT})
+    # the draft's context is a limit where it drafts, and nowhere else
+    short = replace(model, context_lengths={("draft", str(other)): 100})
+    prompt = tuple(range(3, 103))
+    request = [Request(PromptPair(prompt, prompt, ""))]
+    plain = next(iter(decode(short, request, settings.model_copy(update={"method": "default"}))))
+    assert isinstance(plain, Started)
+    with pytest.raises(PromptError, match="100 tokens long, and the model's context is 100"):
+        next(iter(decode(short, request, settings)))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
         equip(target, foreign)
@@ -433,6 +441,29 @@ def test_what_is_no_lora_adapter_is_refused(tmp_path):
     (tmp_path / "adapter_model.bin").rename(tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text("{")
     assert refused_expert(tmp_path) == "The adapter_config.json in FOLDER cannot be read."
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "ssd"},
+        {"method": "ssd", "draft": "small"},
+        {"method": "surgical"},
+        {"method": "surgical", "direction": "d"},
+        {"method": "safedecoding", "expert": "lora"},
+    ],
+)
+def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
+    tiny, settings = tiny_model("llama"), Settings(**values)
+    needed = METHODS[settings.method].resource
+    for begin in (
+        lambda: decode(tiny, [Request(same(tiny, "Hi"))], settings),
+        lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
+    ):
+        with pytest.raises(ModelError) as refused:
+            list(begin())
+        assert refused.value.message == (f"Method {settings.method} needs `{needed}`, which is not loaded.")
+        assert "adacd_cli.equip(model, settings)" in refused.value.hint
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
