@@ -77,7 +77,8 @@ class AblatedView(_View):
     """
 
     def __init__(self, model: Any, direction: torch.Tensor) -> None:
-        self._direction = direction / direction.norm()
+        self._unit = (direction / direction.norm()).float()  # not every device has float64
+        self._copies: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
         self._parts = [_parts_of(block, model) for block in find_blocks(model)]
         super().__init__(model)
 
@@ -104,7 +105,10 @@ class AblatedView(_View):
         return self._without(output)
 
     def _without(self, states: torch.Tensor) -> torch.Tensor:
-        direction = self._direction.to(device=states.device, dtype=states.dtype)
+        place = states.device, states.dtype
+        if place not in self._copies:
+            self._copies[place] = self._unit.to(*place)
+        direction = self._copies[place]
         without: torch.Tensor = states - (states @ direction).unsqueeze(-1) * direction
         return without
 

@@ -255,8 +255,8 @@ def _keep(
                 kept[kind].append(prompt)
         if not kept[kind]:
             raise AdacdError(
-                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is "
-                "no direction to be found.",
+                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so "
+                "there is no direction to be found.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
     progress("Asking the prompts", total, total)
