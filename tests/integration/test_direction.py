@@ -140,7 +140,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     flags = [word for kind, path in files.items() for word in (f"--{kind}", path)]
     folder = tmp_path / "direction"
-    more = ["--threads", "1", "--kl", "5", "--system", "Answer briefly."]
+    more = ["--threads", "1", "--kl", "5"]
     built = adacd("direction", "build", *flags, "-o", str(folder), *more)
     assert built.code == 0, built.err
     assert re.search(
@@ -151,7 +151,7 @@ def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     assert (card["model"], card["hidden_size"]) == ("demo", 192)
     assert card["layer"] < 0.8 * 6
     assert card["facts"]["kl"] <= 5
-    assert (card["facts"]["system"], card["facts"]["thinking"]) == ("Answer briefly.", False)
+    assert (card["facts"]["system"], card["facts"]["thinking"]) == (None, False)
     assert sorted(path.name for path in folder.iterdir()) == ["direction.json", "direction.safetensors"]
     # the best of the candidates makes the model refuse pseudo-harmful prompts less
     assert card["facts"]["refusal_score"] < card["facts"]["refusal_score_before"]
@@ -161,6 +161,14 @@ def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     run = adacd("generate", question, "--method", "surgical", "--direction", str(folder), "--json", "-n", "8")
     started = json.loads(run.out.splitlines()[0])
     assert (started["method"], started["settings"]["direction"]) == ("surgical", str(folder))
+    # the same prompts under a system message: another score before anything is removed
+    told = adacd(
+        "direction", "build", *flags, "-o", str(folder), *more, "--system", "Be brief.", "--thinking"
+    )
+    assert told.code == 0, told.err
+    facts = json.loads((folder / "direction.json").read_text())["facts"]
+    assert (facts["system"], facts["thinking"]) == ("Be brief.", True)
+    assert facts["refusal_score_before"] != card["facts"]["refusal_score_before"]
 
 
 def test_what_is_missing_is_named(adacd, files, tmp_path):
