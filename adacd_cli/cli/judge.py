@@ -23,6 +23,7 @@ from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
 from adacd_cli.config import Settings, change
 from adacd_cli.errors import UsageError
+from adacd_cli.render.jsonl import json_line
 from adacd_cli.render.screen import DIM, Screen
 
 
@@ -67,7 +68,7 @@ def command(
             said: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
             if judgement.detail:
                 said["detail"] = dict(judgement.detail)
-            out.write(json.dumps({**line.values, "judgement": said}, ensure_ascii=False) + "\n")
+            out.write(json_line({**line.values, "judgement": said}, out) + "\n")
             counts[judgement.label] += 1
             tally.add()
     if not quiet:
@@ -90,7 +91,7 @@ def _read(file: str) -> Iterator[_Line]:
         found = True
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}, line {number} is not valid JSON: {error}.", hint) from error
         if not isinstance(values, dict):
             raise UsageError(f"{name}, line {number} is not a JSON object.", hint)
