@@ -72,8 +72,9 @@ def command(
             counts[judgement.label] += 1
             tally.add()
     if not quiet:
+        counted = f"{len(lines)} {'answer' if len(lines) == 1 else 'answers'}"
         total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-        Screen(sys.stderr).put_line((f"{len(lines)} answers, judge {judge}: {total}.", DIM))
+        Screen(sys.stderr).put_line((f"{counted}, judge {judge}: {total}.", DIM))
 
 
 def _read(file: str) -> Iterator[_Line]:
