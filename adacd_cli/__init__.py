@@ -28,8 +28,8 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from adacd_cli.loading import load
-    from adacd_cli.prompts import PromptPair, build_pair
+    from adacd_cli.loading import equip, load
+    from adacd_cli.prompts import PromptPair, build_pair, pair_for
 
 _HOMES = {
     "adacd_cli.config": ("Resolved", "Settings", "resolve"),
@@ -48,8 +48,8 @@ _HOMES = {
         "from_json",
         "to_json",
     ),
-    "adacd_cli.loading": ("load",),
-    "adacd_cli.prompts": ("PromptPair", "build_pair"),
+    "adacd_cli.loading": ("equip", "load"),
+    "adacd_cli.prompts": ("PromptPair", "build_pair", "pair_for"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -74,8 +74,10 @@ __all__ = [
     "__version__",
     "build_pair",
     "decode",
+    "equip",
     "from_json",
     "load",
+    "pair_for",
     "resolve",
     "to_json",
 ]

@@ -12,7 +12,7 @@ from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model, warn
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.config import SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
 
 app = typer.Typer(
@@ -24,15 +24,20 @@ app = typer.Typer(
 )
 
 
+_WITHOUT_MEANING = (
+    *(name for name, setting in SETTINGS.items() if setting.option.panel in ("Method", "Decoding")),
+    *("contrast_prompt", "stats"),
+)
+"""Settings that say how an answer is decoded: a direction is sought in the prompts alone."""
+
+
 @app.callback()
 def direction() -> None:
     """Make the directions that method surgical removes."""
 
 
 @app.command("build", cls=PlainCommand, context_settings=HELP_FLAGS)
-@with_settings(
-    omit=("method", "gate", "stats", "seed", "stop", "temperature", "top_p", "top_k", "max_new_tokens")
-)
+@with_settings(omit=_WITHOUT_MEANING)
 def build(
     resolved: Resolved,
     harmful: Annotated[
@@ -66,7 +71,7 @@ def build(
     """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.direction import Recipe, find_direction
-    from adacd_cli.loading.direction import DirectionCard, write_direction
+    from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
 
     files = {"harmful": harmful, "harmless": harmless, "pseudo_harmful": pseudo_harmful}
     for kind, file in files.items():
@@ -81,8 +86,18 @@ def build(
         label = "unsafe" if kind == "harmful" else "safe"
         loaded = load_samples([str(file)], data=None, label=label, limit=None, seed=seed, offline=True)[0]
         prompts[kind] = [sample.prompt for sample in loaded.samples]
+    folder = Path(output).expanduser()
+    prepare_folder(folder)
     model = load_model(settings)
-    recipe = Recipe(train=train, validation=validation, kl=kl, mu=mu, seed=seed)
+    recipe = Recipe(
+        train=train,
+        validation=validation,
+        kl=kl,
+        mu=mu,
+        seed=seed,
+        system=settings.system,
+        thinking=settings.thinking,
+    )
     with _Steps(settings) as steps:
         found = find_direction(model, prompts, recipe, progress=steps.tell)
     warn(found.warnings, settings)
@@ -95,9 +110,10 @@ def build(
         "prompts_used": found.used,
         "mu": mu,
         "seed": seed,
+        "system": settings.system,
+        "thinking": settings.thinking,
     }
     card = DirectionCard(model.name, model.revision, best.layer, best.position, best.vector.numel(), facts)
-    folder = Path(output).expanduser()
     write_direction(folder, best.vector, card)
     sys.stdout.write(
         f"Layer {best.layer}, position {best.position}, of {found.tried} directions.\n"

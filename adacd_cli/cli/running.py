@@ -72,11 +72,11 @@ def make_pair(model: LanguageModel, question: str, settings: Settings) -> Prompt
 
 
 def show_prompts(pair: PromptPair) -> None:
-    """Prints both rendered prompts, control tokens and all."""
-    for title, text, ids in (
-        ("Prompted stream", pair.prompted_text, pair.prompted_ids),
-        ("Unprompted stream", pair.unprompted_text, pair.unprompted_ids),
-    ):
+    """Prints both rendered prompts, control tokens and all; one where they are the same."""
+    prompts = [("Unprompted stream", pair.unprompted_text, pair.unprompted_ids)]
+    if pair.prompted_ids != pair.unprompted_ids:
+        prompts.insert(0, ("Prompted stream", pair.prompted_text, pair.prompted_ids))
+    for title, text, ids in prompts:
         _stderr().put_line(f"--- {title}, {len(ids)} tokens ---\n{text}")
     _stderr().put_line("--- Answer ---")
 

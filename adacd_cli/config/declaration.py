@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import Option, Settings
 
 Kind = Literal["text", "number", "integer", "switch", "list"]
@@ -26,6 +27,7 @@ _SWITCH = {
     "0": False,
 }
 _NULL = ("", "null", "none")
+_RESOURCES = {method.resource for method in METHODS.values()}
 _TAKES = {
     "text": "takes text",
     "number": "takes a number",
@@ -83,16 +85,18 @@ class Setting:
         """The value that `text` means here.
 
         Text stays as it is, "" included. A list is a JSON list of strings, or else one string; "" is the
-        empty list. "", null and none are null where a setting that is not text may be null.
+        empty list. "", null and none are null where a setting may be null that is not free text: a number,
+        a choice, or what a method has to load.
 
         Raises:
             ValueError: the text is not of this kind.
         """
         plain = text.strip().lower()
-        if self.kind != "text" and self.nullable and plain in _NULL:
+        free = self.kind == "text" and not self.option.choices and self.name not in _RESOURCES
+        if self.nullable and not free and plain in _NULL:
             return None
         if self.kind == "text":
-            return None if self.option.choices and self.nullable and plain in _NULL else text
+            return text
         if self.kind == "list":
             return _parse_list(text)
         if self.kind == "switch":

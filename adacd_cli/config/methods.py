@@ -69,7 +69,8 @@ class Method:
     def second_stream(self, settings: Settings) -> SecondStream | None:
         """The second stream under these settings: an expert reads the first stream's own prompt."""
         second = self.second
-        if second is None or second.runs == "model" or getattr(settings, second.runs) is None:
+        stands_in = second and self.stand_in and getattr(settings, second.runs) is None
+        if second is None or second.runs == "model" or stands_in:
             return second and SecondStream(second.prompt, second.steps)
         return SecondStream("", second.steps, second.runs)
 
@@ -171,6 +172,11 @@ METHODS: dict[str, Method] = {
 }
 
 METHOD_NAMES = tuple(METHODS)
+
+
+def spoken(setting: str) -> str:
+    """A setting in a sentence: `contrast prompt` for contrast_prompt."""
+    return setting.replace("_", " ")
 
 
 def method_of(label: str) -> Method:

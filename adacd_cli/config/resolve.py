@@ -57,7 +57,7 @@ def resolve(
 
     Raises:
         ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable,
-            or a flag for the gate contradicts the method.
+            or a flag is given that the method has no use for.
     """
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
@@ -72,13 +72,18 @@ def resolve(
         given[name] = value
         sources[name] = source
     settings = _settings(values, given, sources)
-    _refuse_idle_gate(settings, sources)
-    check_complete(settings)
+    _refuse_idle_gate(settings, sources["gate"], sources["method"].where)
+    if "method" in flags:  # elsewhere the method is not chosen once for all
+        _refuse_idle_resources(settings, sources)
     return Resolved(settings, sources)
 
 
-def check_complete(settings: Settings) -> None:
-    """Refuses a method that lacks what has to be loaded for it.
+def check_complete(settings: Settings, where: str = "") -> None:
+    """Refuses a method that lacks what has to be loaded for it; for whatever is going to decode.
+
+    Args:
+        settings: of one run.
+        where: what chose the method, such as `/method`, to say how the rest is given.
 
     Raises:
         ConfigurationError: the setting that names it is null, and nothing stands in for it.
@@ -88,31 +93,50 @@ def check_complete(settings: Settings) -> None:
         needed = SETTINGS[method.resource]
         raise ConfigurationError(
             f"Method {method.name} needs `{needed.name}`.",
-            f"Give {needed.flag} {needed.name.upper()}. {needed.sentence}",
+            f"Give {f'/set {needed.name}' if where.startswith('/') else needed.flag} {needed.name.upper()}. "
+            f"{needed.sentence}",
         )
 
 
-def _refuse_idle_gate(settings: Settings, sources: Mapping[str, Source]) -> None:
+def _refuse_idle_gate(settings: Settings, source: Source, method_from: str) -> None:
     """A gate of the command line that the method leaves no say; one of a file is for its own methods."""
-    if sources["gate"].kind != "flag":
+    if source.kind != "flag":
         return
-    if settings.method == ("default" if settings.gate else "adacd-gated"):
-        raise ConfigurationError(
-            f"`gate` is for method adacd; the method is {settings.method} (from {sources['method'].where}).",
-            "Leave one of them out.",
-        )
+    gated = settings.method in ("adacd", "adacd-gated")
+    if not gated if settings.gate else settings.method == "adacd-gated":
+        raise _idle("gate", "adacd", settings, method_from)
+
+
+def _refuse_idle_resources(settings: Settings, sources: Mapping[str, Source]) -> None:
+    """What the command line gives for another method, to be loaded for nothing."""
+    for method in METHODS.values():
+        name = method.resource
+        given = bool(name) and sources[name].kind == "flag" and getattr(settings, name) is not None
+        if given and method.name != settings.effective_method:
+            raise _idle(name, method.name, settings, sources["method"].where)
+
+
+def _idle(name: str, method: str, settings: Settings, method_from: str) -> ConfigurationError:
+    where = f" (from {method_from})" if method_from else ""
+    return ConfigurationError(
+        f"`{name}` is for method {method}; the method is {settings.method}{where}.",
+        "Leave one of them out." if method_from else f"Choose --method {method}, or leave it out.",
+    )
 
 
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`.
 
     Raises:
-        ConfigurationError: no such setting, the text is no value of it, or the method lacks what it needs.
+        ConfigurationError: no such setting, the text is no value of it, the method lacks what it needs, or
+            the gate has no say in it.
     """
     setting = find_setting(name, where)
     values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
     changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
-    check_complete(changed)
+    if setting.name == "gate":
+        _refuse_idle_gate(changed, Source("flag", where), "")
+    check_complete(changed, where)
     return changed
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.config.methods import METHODS, Method
+from adacd_cli.config.methods import METHODS, Method, spoken
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Phase, Request, Row
 from adacd_cli.engine.rules import rule_of
@@ -68,12 +68,17 @@ def decode(
         Started of every request, their TokenSteps as they come, and Finished of each as it ends.
 
     Raises:
+        ModelError: what the method needs besides the model is not loaded; `loading.equip` does that.
         PromptError: a prompt leaves no room in the model's context.
         LogitsError: a step's logits are NaN or infinite.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
-    check_room(model, [request.pair for request in requests], settings)
     method = METHODS[settings.effective_method]
+    second = method.second_stream(settings)
+    model.first(method, settings)  # what is not loaded is said before anything is decoded
+    if second is not None:
+        model.second(second, settings)
+    check_room(model, [request.pair for request in requests], settings)
     rows = [
         Row(index, request, model, method, settings, _seed_of(request, settings))
         for index, request in enumerate(requests)
@@ -231,8 +236,9 @@ def check_room(model: LanguageModel, pairs: Sequence[PromptPair], settings: Sett
     Raises:
         PromptError: a prompt is empty or as long as the model's context; the message numbers it from 1.
     """
-    contrasts = METHODS[settings.effective_method].window(settings) > 0
-    limit = model.context_length
+    method = METHODS[settings.effective_method]
+    contrasts, second = method.window(settings) > 0, method.second_stream(settings)
+    limit = model.context_for(method, settings)
     for number, pair in enumerate(pairs, 1):
         unprompted, prompted = len(pair.unprompted_ids), len(pair.prompted_ids)
         longest = max(unprompted, prompted) if contrasts else unprompted
@@ -240,7 +246,9 @@ def check_room(model: LanguageModel, pairs: Sequence[PromptPair], settings: Sett
         if unprompted == 0:
             raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")
         if limit is not None and longest >= limit:
-            extra = f" with the contrast prompt ({unprompted} without)" if longest > unprompted else ""
+            extra = ""
+            if second is not None and longest > unprompted:
+                extra = f" with the {spoken(second.prompt)} ({unprompted} without)"
             raise PromptError(
                 f"{which} is {longest} tokens long{extra}, and the model's context is {limit}, the answer "
                 "included.",

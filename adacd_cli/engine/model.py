@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.errors import ModelError
+
 if TYPE_CHECKING:
     import torch
 
@@ -27,6 +29,7 @@ class LanguageModel:
         warnings: what the user should know about how it was loaded, one sentence each.
         equipment: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
             ("direction", folder) to a model that is called the same way; see `loading.equip`.
+        context_lengths: positions that a draft was built for, under its key in `equipment`.
     """
 
     model: Any
@@ -37,6 +40,7 @@ class LanguageModel:
     context_length: int | None
     warnings: tuple[str, ...] = ()
     equipment: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    context_lengths: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def device(self) -> torch.device:
@@ -44,14 +48,34 @@ class LanguageModel:
         device: torch.device = self.model.device
         return device
 
+    def context_for(self, method: Method, settings: Settings) -> int | None:
+        """Positions that every model which the method runs was built for; None where none names any."""
+        own = [] if self.context_length is None else [self.context_length]
+        if method.resource == "draft":
+            own += [n for key, n in self.context_lengths.items() if key == ("draft", settings.draft)]
+        return min(own, default=None)
+
     def first(self, method: Method, settings: Settings) -> Any:
-        """What reads the method's first stream."""
-        if method.resource == "direction":
-            return self.equipment["direction", settings.direction]  # type: ignore[index]
-        return self.model
+        """What reads the method's first stream.
+
+        Raises:
+            ModelError: it is not loaded.
+        """
+        return self._part("direction", settings) if method.resource == "direction" else self.model
 
     def second(self, stream: SecondStream, settings: Settings) -> Any:
-        """What reads a method's second stream."""
-        if stream.runs == "model":
-            return self.model
-        return self.equipment[stream.runs, getattr(settings, stream.runs)]
+        """What reads a method's second stream.
+
+        Raises:
+            ModelError: it is not loaded.
+        """
+        return self.model if stream.runs == "model" else self._part(stream.runs, settings)
+
+    def _part(self, resource: str, settings: Settings) -> Any:
+        value = getattr(settings, resource)
+        if (resource, value) not in self.equipment:
+            raise ModelError(
+                f"Method {settings.effective_method} needs `{resource}`, which is not loaded.",
+                "Name it in the settings and load it with adacd_cli.equip(model, settings).",
+            )
+        return self.equipment[resource, value]

@@ -69,6 +69,7 @@ class Row:
         self.pair = request.pair
         self.ids: list[int] = []
         self.window = method.window(settings)
+        self._limit = model.context_for(method, settings)
         self.generator: torch.Generator | None = None if seed is None else make_generator(seed, model.device)
         self.finish: FinishReason | None = None
         self.closed = False
@@ -99,7 +100,7 @@ class Row:
     @property
     def room(self) -> int:
         """How many more tokens the answer may get: at least one while it is not finished."""
-        limit = self._model.context_length
+        limit = self._limit
         room = self._settings.max_new_tokens - len(self.ids)
         return room if limit is None else min(room, limit - self._longest_prompt() - len(self.ids))
 
@@ -214,7 +215,7 @@ class Row:
 
     def _is_full(self) -> bool:
         """Whether a stream that the next token needs has no position left in the model's context."""
-        limit = self._model.context_length
+        limit = self._limit
         return limit is not None and self._longest_prompt() + len(self.ids) >= limit
 
     def _longest_prompt(self) -> int:

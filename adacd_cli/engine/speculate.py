@@ -71,30 +71,28 @@ class _Answer:
     def steps(self) -> Iterator[RowOutcome]:
         """The outcomes of one round; the caller takes each into the row before it asks for the next."""
         row = self._row
-        if not row.wants_contrast:
-            yield self._plain()
-            return
+        noise = None
+        if not row.wants_contrast:  # a step of thinking, or one that may begin it: the target alone
+            logits = self._target.score((*row.pair.unprompted_ids, *row.ids), 1)
+            noise = self._draw(logits)
+            plain = self._choose(default, logits, None, noise)
+            if row.phase is Phase.UNDECIDED:
+                row.settle(plain.token_id)
+            if not row.wants_contrast:
+                yield plain
+                return
         proposed, drafted = self._propose()
         wanted = self._target.score((*row.pair.unprompted_ids, *row.ids, *proposed[:-1]), len(proposed))
-        vocab = min(wanted.shape[-1], drafted.shape[-1])  # one may be padded further than the other
         for place, token in enumerate(proposed):
+            if place > 0 or noise is None:
+                noise = self._draw(wanted)
             outcome = self._choose(
-                self._annealing.rule, wanted[place : place + 1, :vocab], drafted[place : place + 1, :vocab]
+                self._annealing.rule, wanted[place : place + 1], drafted[place : place + 1], noise
             )
             yield outcome
             self._annealing.log(match=outcome.token_id == token)
             if outcome.token_id != token:
                 return
-
-    def _plain(self) -> RowOutcome:
-        """A step of thinking: the target alone."""
-        row = self._row
-        logits = self._target.score((*row.pair.unprompted_ids, *row.ids), 1)
-        if row.phase is Phase.UNDECIDED:
-            row.settle(self._choose(default, logits, None).token_id)
-            if row.wants_contrast:
-                return next(self.steps())
-        return self._choose(default, logits, None)
 
     def _propose(self) -> tuple[list[int], torch.Tensor]:
         """The draft's own next tokens, greedily, and its logits at each: [tokens, vocab]."""
@@ -106,10 +104,18 @@ class _Answer:
             proposed.append(int(logits[-1].argmax(dim=-1)))
         return proposed, torch.cat(logits)
 
-    def _choose(self, rule: Rule, wanted: torch.Tensor, drafted: torch.Tensor | None) -> RowOutcome:
-        row = self._row
-        contrasted = [] if drafted is None else [0]
-        noise = None
-        if row.generator is not None:
-            noise = draw_noise([row.generator], wanted.shape[-1], wanted.device)
+    def _draw(self, logits: torch.Tensor) -> torch.Tensor | None:
+        """One token's noise, float32 [1, vocab]; None when greedy."""
+        generator = self._row.generator
+        return None if generator is None else draw_noise([generator], logits.shape[-1], logits.device)
+
+    def _choose(
+        self, rule: Rule, wanted: torch.Tensor, drafted: torch.Tensor | None, noise: torch.Tensor | None
+    ) -> RowOutcome:
+        contrasted: list[int] = []
+        if drafted is not None:
+            contrasted = [0]
+            vocab = min(wanted.shape[-1], drafted.shape[-1])  # one may be padded further than the other
+            wanted, drafted = wanted[:, :vocab], drafted[:, :vocab]
+            noise = None if noise is None else noise[:, :vocab]
         return take_step(rule, wanted, drafted, contrasted, self._settings, noise, self._candidates)[0]

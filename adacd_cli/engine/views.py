@@ -1,4 +1,4 @@
-"""One model seen in two ways: with or without an adapter, with or without a direction in its residual stream.
+"""One model seen in another way: with an adapter, or without a direction in its residual stream.
 
 A view is called like the model and shares its weights, so that several methods run on one copy of them. What
 a view switches on is on during its own calls only, however the methods take turns.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -43,22 +43,24 @@ class _View:
 
 
 class AdapterView(_View):
-    """A peft model with its adapter, or as the base model that it was.
+    """A peft model with its adapter. Between the calls the adapter is off: the base model is what it was.
 
     Args:
         adapted: a `peft.PeftModel`.
-        enabled: whether the adapter takes part.
     """
 
-    def __init__(self, adapted: Any, *, enabled: bool) -> None:
-        self._adapted, self._enabled = adapted, enabled
+    def __init__(self, adapted: Any) -> None:
+        self._adapter = adapted.base_model
+        self._adapter.disable_adapter_layers()
         super().__init__(adapted.get_base_model())
 
-    def _switched(self) -> AbstractContextManager[Any]:
-        switched: AbstractContextManager[Any] = (
-            nullcontext() if self._enabled else self._adapted.disable_adapter()
-        )
-        return switched
+    @contextmanager
+    def _switched(self) -> Iterator[None]:
+        try:
+            self._adapter.enable_adapter_layers()
+            yield
+        finally:
+            self._adapter.disable_adapter_layers()
 
 
 class AblatedView(_View):
@@ -75,13 +77,10 @@ class AblatedView(_View):
     """
 
     def __init__(self, model: Any, direction: torch.Tensor) -> None:
-        self._direction = direction / direction.norm()
+        self._unit = (direction / direction.norm()).float()  # not every device has float64
+        self._copies: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
         self._parts = [_parts_of(block, model) for block in find_blocks(model)]
         super().__init__(model)
-
-    def over(self, model: Any) -> AblatedView:
-        """The same direction taken from another view of the model."""
-        return AblatedView(model, self._direction)
 
     @contextmanager
     def _switched(self) -> Iterator[None]:
@@ -106,7 +105,10 @@ class AblatedView(_View):
         return self._without(output)
 
     def _without(self, states: torch.Tensor) -> torch.Tensor:
-        direction = self._direction.to(device=states.device, dtype=states.dtype)
+        place = states.device, states.dtype
+        if place not in self._copies:
+            self._copies[place] = self._unit.to(*place)
+        direction = self._copies[place]
         without: torch.Tensor = states - (states @ direction).unsqueeze(-1) * direction
         return without
 

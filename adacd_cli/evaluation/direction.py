@@ -45,6 +45,8 @@ class Recipe:
         mu: how much of the harm direction is taken out of the pseudo-harmful one.
         seed: of the split.
         refusal_starts: see REFUSAL_STARTS.
+        system: system message that every prompt is asked with.
+        thinking: whether a thinking model may think before it answers.
     """
 
     train: int = 128
@@ -53,6 +55,8 @@ class Recipe:
     mu: float = 1.0
     seed: int = 0
     refusal_starts: tuple[str, ...] = REFUSAL_STARTS
+    system: str | None = None
+    thinking: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,11 @@ def find_direction(
 
     blocks = find_blocks(model.model)
     train, validation, warnings = _split(prompts, recipe)
-    encode = _Encoder(model)
+    encode = _Encoder(model, recipe)
     refusal = _refusal_ids(model, recipe.refusal_starts)
     scorer = _Scorer(model, refusal)
     kept = _keep(model, scorer, encode, train, progress)
+    warnings += _warn_of_few(kept, train)
     means = {
         kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
     }
@@ -162,12 +167,24 @@ def _split(
         random.Random(recipe.seed).shuffle(texts)
         held = min(recipe.validation, max(1, len(texts) // 5))
         validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
-        for purpose, part in (("learn from", train[kind]), ("choose with", validation[kind])):
-            if len(part) < FEW:
-                warnings.append(
-                    f"Only {len(part)} {_spoken(kind)} prompts to {purpose}; {FEW} or more are advised."
-                )
+        if held < FEW:
+            warnings.append(f"Only {held} {_spoken(kind)} prompts to choose with; {FEW} or more are advised.")
     return train, validation, tuple(warnings)
+
+
+def _warn_of_few(kept: dict[str, list[str]], train: dict[str, list[str]]) -> tuple[str, ...]:
+    """What is said of kinds with few prompts to learn from."""
+    return tuple(
+        f"Only {len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts to learn from, those that the "
+        f"model {_wanted(kind)}; {FEW} or more are advised."
+        for kind in KINDS
+        if len(kept[kind]) < FEW
+    )
+
+
+def _wanted(kind: str) -> str:
+    """What the model does to a prompt of the kind that can be learned from."""
+    return "answers" if kind == "harmless" else "refuses"
 
 
 def _spoken(kind: str) -> str:
@@ -177,8 +194,8 @@ def _spoken(kind: str) -> str:
 class _Encoder:
     """Prompts as the plain stream reads them; `positions`: how many last tokens no question changes."""
 
-    def __init__(self, model: LanguageModel) -> None:
-        self._tokenizer = model.tokenizer
+    def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
+        self._tokenizer, self._recipe = model.tokenizer, recipe
         ends = [self("Why?")[::-1], self("Count to 7")[::-1]]
         shared = 0
         for one, other in zip(*ends, strict=False):
@@ -188,9 +205,8 @@ class _Encoder:
         self.positions = max(1, shared)
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
-        # the contrast prompt goes into the other stream, which is not read here
-        pair = build_pair(self._tokenizer, Conversation.ask(prompt), "Please refuse to answer me!")
-        return pair.unprompted_ids
+        conversation = Conversation.ask(prompt, self._recipe.system)
+        return build_pair(self._tokenizer, conversation, None, thinking=self._recipe.thinking).unprompted_ids
 
 
 def _refusal_ids(model: LanguageModel, starts: Sequence[str]) -> list[int]:
@@ -210,7 +226,8 @@ class _Scorer:
 
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False).logits
-        scores: torch.Tensor = logits[0, -1].double().log_softmax(-1)
+        # not every device has float64
+        scores: torch.Tensor = logits[0, -1].float().cpu().double().log_softmax(-1)
         return scores
 
     def score(self, logprobs: torch.Tensor) -> float:
@@ -234,13 +251,12 @@ def _keep(
             progress("Asking the prompts", done, total)
             score = scorer.score(scorer.logprobs(model.model, encode(prompt)))
             done += 1
-            if (score < 0) == (kind == "harmless"):
+            if score < 0 if kind == "harmless" else score > 0:
                 kept[kind].append(prompt)
         if not kept[kind]:
-            wanted = "answers" if kind == "harmless" else "refuses"
             raise AdacdError(
-                f"The model {wanted} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is no "
-                "direction to be found.",
+                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so "
+                "there is no direction to be found.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
     progress("Asking the prompts", total, total)
@@ -262,7 +278,8 @@ def _means(
 
         def watch(module: Any, args: Any, kwargs: Any, layer: int = layer) -> None:
             states = args[0] if args else kwargs["hidden_states"]
-            seen[layer] = states[0, -positions:].flip(0).double()
+            # blocks of a model spread over GPUs give theirs on different ones
+            seen[layer] = states[0, -positions:].flip(0).float().cpu().double()
 
         handles.append(block.register_forward_pre_hook(watch, with_kwargs=True))
     total: torch.Tensor | None = None
@@ -270,8 +287,7 @@ def _means(
         with torch.inference_mode():
             for ids in prompts:
                 model.model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
-                # blocks of a model spread over GPUs give theirs on different ones
-                layers = torch.stack([seen[layer].cpu() for layer in range(len(blocks))])
+                layers = torch.stack([seen[layer] for layer in range(len(blocks))])
                 total = layers if total is None else total + layers
     finally:
         for handle in handles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.errors import ModelError, OutputError
@@ -37,24 +38,49 @@ class DirectionCard:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def prepare_folder(folder: Path) -> None:
+    """Makes the folder, and finds out that it can be written to.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
 def write_direction(folder: Path, vector: torch.Tensor, card: DirectionCard) -> None:
-    """Writes both files.
+    """Writes both files; where that fails, what was there before stays.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save  # in memory: a full disk is then an OSError like any other
 
+    tensors = save({_TENSOR: vector.detach().float().cpu().contiguous()})
+    text = json.dumps(asdict(card), ensure_ascii=False, indent=2) + "\n"
+    prepare_folder(folder)
+    contents = {"direction.safetensors": tensors, "direction.json": text.encode()}
+    partial = {folder / f"{name}.partial": folder / name for name in contents}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({_TENSOR: vector.detach().float().cpu().contiguous()}, folder / "direction.safetensors")
-        text = json.dumps(asdict(card), ensure_ascii=False, indent=2) + "\n"
-        (folder / "direction.json").write_text(text, encoding="utf-8")
+        for path, content in zip(partial, contents.values(), strict=True):
+            path.write_bytes(content)
+        for path, final in partial.items():
+            path.replace(final)
     except OSError as error:
-        raise OutputError(
-            f"The direction could not be written to {str(folder)!r}: {error.strerror or error}.",
-            "Name a folder that you may write to.",
-        ) from error
+        for path in partial:
+            path.unlink(missing_ok=True)
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"The direction could not be written to {str(folder)!r}: {error.strerror or error}.",
+        "Name a folder that you may write to.",
+    )
 
 
 def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, DirectionCard]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS
@@ -46,35 +45,16 @@ def equip(
 def _with_expert(
     model: LanguageModel, path: str, settings: Settings, progress: Callable[[str], None]
 ) -> LanguageModel:
-    from adacd_cli.engine.views import AblatedView, AdapterView
-    from adacd_cli.loading.quantization import require
+    from adacd_cli.loading.expert import load_expert
 
-    require(("peft",), "--expert")
-    from peft import PeftModel
-
-    if not (Path(path).expanduser() / "adapter_config.json").is_file():
-        raise ModelError(
-            f"There is no adapter in {path}: adapter_config.json is missing.",
-            "Name the folder that peft's save_pretrained wrote.",
-        )
     if any(resource == "expert" for resource, _ in model.equipment):
         raise ModelError("Another expert is loaded already.", "Start anew with the --expert you want.")
-    try:
-        adapted = PeftModel.from_pretrained(model.model, Path(path).expanduser(), is_trainable=False).eval()
-    except Exception as error:  # peft has no exception class of its own
-        first_line = next(iter(str(error).splitlines()), "").rstrip(".")
-        raise ModelError(
-            f"The adapter in {path} does not fit {model.name}: {first_line}.",
-            "An expert is an adapter of this very model.",
-        ) from error
-    plain = AdapterView(adapted, enabled=False)
-    # peft put the adapter into the model itself, so whatever saw the bare model must now see it without
-    others = {
-        key: view.over(plain) if isinstance(view, AblatedView) else view
-        for key, view in model.equipment.items()
-    }
-    expert = {("expert", path): AdapterView(adapted, enabled=True)}
-    return replace(model, model=plain, equipment=others | expert)
+    view, warnings = load_expert(model, path)
+    return replace(
+        model,
+        warnings=(*model.warnings, *warnings),
+        equipment={**model.equipment, ("expert", path): view},
+    )
 
 
 def _with_draft(
@@ -92,12 +72,12 @@ def _with_draft(
             f"The vocabularies of {model.name} and its draft {name} differ: {what}.",
             "Method ssd needs a draft with the model's own tokenizer.",
         )
-    limits = [each.context_length for each in (model, draft) if each.context_length is not None]
+    limit = {} if draft.context_length is None else {("draft", name): draft.context_length}
     return replace(
         model,
-        context_length=min(limits, default=None),
         warnings=(*model.warnings, *(f"Draft: {warning}" for warning in draft.warnings)),
         equipment={**model.equipment, ("draft", name): draft.model},
+        context_lengths={**model.context_lengths, **limit},
     )
 
 

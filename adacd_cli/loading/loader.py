@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.config.resolve import check_complete
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.equip import equip
 from adacd_cli.loading.folder import Checkpoint, inspect
@@ -40,8 +41,10 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
         DeviceError: there is no such device here.
         MissingExtraError: an optional package is needed; the hint is the pip command.
         OutOfMemoryError: the weights do not fit.
-        ConfigurationError: `quantize` is asked for a model that is quantised already.
+        ConfigurationError: `quantize` is asked for a model that is quantised already, or the method lacks
+            what has to be loaded for it.
     """
+    check_complete(settings)
     if settings.offline:
         go_offline()
     others = Load()

@@ -1,4 +1,4 @@
-"""`build_pair`: a conversation and a contrast prompt to the token ids of the two streams.
+"""`build_pair`: a conversation and a contrast prompt, if any, to the token ids of the two streams.
 
 It checks what was said, hides its control tokens, has `placement` render both streams, and encodes them. A
 model without a chat template gets plain text.
@@ -6,8 +6,11 @@ model without a chat template gets plain text.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from adacd_cli.config import SETTINGS
+from adacd_cli.config.methods import spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
 from adacd_cli.prompts.control import Escape
@@ -21,29 +24,37 @@ _NO_TEMPLATE = "This model has no chat template; it gets the conversation as pla
 
 
 def build_pair(
-    tokenizer: Any, conversation: Conversation, contrast_prompt: str, *, thinking: bool = False
+    tokenizer: Any,
+    conversation: Conversation,
+    contrast_prompt: str | None,
+    *,
+    thinking: bool = False,
+    setting: str = "contrast_prompt",
 ) -> PromptPair:
     """The prompts of both streams for one conversation.
 
     Args:
         tokenizer: any transformers tokenizer, with or without a chat template.
         conversation: what was said; it ends in a user message.
-        contrast_prompt: p*, which only the prompted stream gets.
+        contrast_prompt: p*, which only the prompted stream gets; None where no stream reads one.
         thinking: whether a thinking model may think before it answers.
+        setting: the setting that p* comes from, for what is said of it.
 
     Returns:
         A pair whose streams differ by p*, both with the user's own system text, and with the same end.
+        Without p* they are the same.
 
     Raises:
         PromptError: no such pair can be made; the message says what is in the way.
         ModelError: the model's chat template is not valid Jinja.
     """
-    _check(conversation, contrast_prompt)
+    _check(conversation, contrast_prompt, setting)
+    contrast = contrast_prompt or ""
     source = find_template(tokenizer)
     encoder = Encoder.of(tokenizer)
     said = [message.content for message in conversation.messages]
-    escape = Escape(encoder.control, [contrast_prompt, conversation.system or "", *said], source or "")
-    texts = _hide(conversation, contrast_prompt, escape, source, thinking)
+    escape = Escape(encoder.control, [contrast, conversation.system or "", *said], source or "")
+    texts = replace(_hide(conversation, contrast, escape, source, thinking), name=spoken(setting))
     marks: ThinkingMarks | None = None
     if source is None:
         unprompted, prompted = _plain_streams(texts)
@@ -56,26 +67,29 @@ def build_pair(
     pair = PromptPair(
         prompted_ids=begin + encoder.encode(tokenizer, prompted, escape),
         unprompted_ids=begin + encoder.encode(tokenizer, unprompted, escape),
-        contrast_prompt=contrast_prompt,
+        contrast_prompt=contrast,
         prompted_text=escape.show(prompted),
         unprompted_text=escape.show(unprompted),
         thinking=marks,
         warnings=warnings,
     )
-    if pair.prompted_ids == pair.unprompted_ids:
+    if contrast and pair.prompted_ids == pair.unprompted_ids:
         raise PromptError(
-            "The tokenizer gives the same ids with and without the contrast prompt.",
-            "Give another --contrast-prompt, one with words that the model's tokenizer knows.",
+            f"The tokenizer gives the same ids with and without the {texts.name}.",
+            f"Give another {SETTINGS[setting].flag}, one with words that the model's tokenizer knows.",
         )
     return pair
 
 
-def _check(conversation: Conversation, contrast_prompt: str) -> None:
+def _check(conversation: Conversation, contrast_prompt: str | None, setting: str) -> None:
     messages = conversation.messages
-    if not contrast_prompt.strip():
+    if contrast_prompt is not None and not contrast_prompt.strip():
+        known = SETTINGS[setting]
         raise PromptError(
-            "The contrast prompt is empty, so both streams would be the same.",
-            'Give a --contrast-prompt, such as "Please refuse to answer me!".',
+            f"The {spoken(setting)} is empty, so both streams would be the same.",
+            f'Give a {known.flag}, such as "{known.default}".'
+            if known.option.names
+            else f"Leave {setting} out for its default, or give a text: {known.flag}=TEXT.",
         )
     if not messages or messages[-1].role != "user":
         raise PromptError(
@@ -84,7 +98,7 @@ def _check(conversation: Conversation, contrast_prompt: str) -> None:
         )
     if not messages[-1].content.strip():
         raise PromptError("The prompt is empty.", "Give a prompt with some text in it.")
-    texts = {"contrast prompt": contrast_prompt, "system message": conversation.system or ""}
+    texts = {spoken(setting): contrast_prompt or "", "system message": conversation.system or ""}
     texts |= {f"{message.role} message {place}": message.content for place, message in enumerate(messages, 1)}
     for name, text in texts.items():
         try:

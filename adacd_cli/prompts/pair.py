@@ -27,7 +27,7 @@ class PromptPair:
     Attributes:
         prompted_ids: token ids with the contrast prompt p*.
         unprompted_ids: token ids without it.
-        contrast_prompt: p* itself.
+        contrast_prompt: p* itself; "" where no stream reads one.
         prompted_text: the rendered template behind prompted_ids.
         unprompted_text: the rendered template behind unprompted_ids.
         thinking: the thinking tags to watch for; None when the model is not going to think.

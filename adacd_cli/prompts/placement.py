@@ -37,12 +37,14 @@ class Texts:
     Attributes:
         turns: the messages of user and assistant, the last one the user's.
         system: the user's own system text, "" for none.
-        contrast: p*.
+        contrast: p*, "" for none.
+        name: what p* is called in an error.
     """
 
     turns: tuple[Turn, ...]
     system: str
     contrast: str
+    name: str = "contrast prompt"
 
 
 def render_streams(
@@ -105,9 +107,11 @@ def _refused(refusal: TemplateRefusal) -> PromptError:
 
 def _as_system(texts: Texts) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
     """The messages of both streams, with system messages."""
-    own = (Turn("system", texts.system),) if texts.system else ()
-    both = Turn("system", join_texts(texts.contrast, texts.system))
-    return (*own, *texts.turns), (both, *texts.turns)
+    own, both = (
+        (Turn("system", text),) if text else ()
+        for text in (texts.system, join_texts(texts.contrast, texts.system))
+    )
+    return (*own, *texts.turns), (*both, *texts.turns)
 
 
 def _folded(texts: Texts) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
@@ -136,10 +140,11 @@ def _render_both(
 def _find_fault(unprompted: Rendered, prompted: Rendered, texts: Texts) -> str | None:
     """What is wrong with two rendered streams, as a sentence; None when nothing is."""
     question = texts.turns[-1].content
-    if unprompted.text == prompted.text:
-        return "The chat template gives the same prompt with and without the contrast prompt."
-    if prompted.count(texts.contrast) <= unprompted.count(texts.contrast):
-        return "The chat template leaves the contrast prompt out of the prompt."
+    if texts.contrast:
+        if unprompted.text == prompted.text:
+            return f"The chat template gives the same prompt with and without the {texts.name}."
+        if prompted.count(texts.contrast) <= unprompted.count(texts.contrast):
+            return f"The chat template leaves the {texts.name} out of the prompt."
     if texts.system:
         in_turns = sum(Rendered(turn.content).count(texts.system) for turn in texts.turns)
         if min(unprompted.count(texts.system), prompted.count(texts.system)) <= in_turns:

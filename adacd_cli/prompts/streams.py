@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def pair_for(tokenizer: Any, conversation: Conversation, settings: Settings) -> PromptPair:
     """The prompts of both streams under the settings' method.
 
-    A method of one stream gets a pair all the same; its second prompt is then fed to nothing.
+    Where no stream reads a system text of the method's, both prompts are the conversation alone.
 
     Args:
         tokenizer: any transformers tokenizer.
@@ -29,10 +29,12 @@ def pair_for(tokenizer: Any, conversation: Conversation, settings: Settings) -> 
     """
     method = METHODS[settings.effective_method]
     second = method.second_stream(settings)
-    text = method.prompt or (second.prompt if second else "") or "contrast_prompt"
-    pair = build_pair(tokenizer, conversation, getattr(settings, text), thinking=settings.thinking)
+    text = method.prompt or (second.prompt if second else "")
+    if not text:
+        return build_pair(tokenizer, conversation, None, thinking=settings.thinking)
+    pair = build_pair(
+        tokenizer, conversation, getattr(settings, text), thinking=settings.thinking, setting=text
+    )
     if method.prompt:
         return replace(pair, unprompted_ids=pair.prompted_ids, unprompted_text=pair.prompted_text)
-    if second is not None and not second.prompt:
-        return replace(pair, prompted_ids=pair.unprompted_ids, prompted_text=pair.unprompted_text)
     return pair

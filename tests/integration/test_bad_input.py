@@ -244,6 +244,22 @@ def test_a_closed_stdout_is_named_before_the_model_is_loaded(command: str) -> No
     assert shell(f"adacd {command} -m no/such-model >&-") == (1, "", closed)
 
 
+@pytest.mark.parametrize("command", ["generate hi", "chat", "explain hi", "compare hi"])
+def test_what_a_method_lacks_is_named_before_the_model_is_looked_for(adacd: RunCommand, command: str) -> None:
+    outcome = adacd(*command.split(), "--method", "ssd", "-m", "no/such-model")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("Error: Method ssd needs `draft`.\nHint: Give --draft DRAFT. ")
+
+
+def test_what_does_not_decode_by_the_method_needs_nothing_for_it(adacd: RunCommand, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text("method: surgical\n")
+    assert adacd("config", "show", "-C", str(config)).code == 0
+    assert adacd("generate", "hi", "-n", "0", "-q", "-C", str(config), "--method", "default").code == 0
+    outcome = adacd("direction", "build", "-C", str(config))
+    assert outcome.err.startswith("Error: --harmful is missing.\n")
+
+
 def test_a_closed_stdout_is_not_needed_beside_a_file(tmp_path: Path) -> None:
     answer = tmp_path / "answer.txt"
     assert shell(f"adacd generate hi -q -n 0 -o {answer} >&-") == (0, "", "")

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from adacd_cli.engine.views import find_blocks
-from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.direction import KINDS, Recipe, _direction, _means, find_direction
-from tests.tiny import FAMILIES, tiny_model
+from adacd_cli.errors import AdacdError, OutputError, UsageError
+from adacd_cli.evaluation.direction import (
+    KINDS,
+    Recipe,
+    _direction,
+    _Encoder,
+    _keep,
+    _means,
+    _Scorer,
+    find_direction,
+)
+from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
+from tests.tiny import CHATML, FAMILIES, tiny_model
 
 SAFE = ["bake bread", "clean a window", "write a letter", "learn Spanish", "tie a tie", "boil rice"]
 TRIGGERS = [
@@ -64,6 +76,57 @@ def test_too_few_prompts_are_named():
         find_direction(tiny_model("llama"), prompts, Recipe())
 
 
+def test_prompts_are_read_with_the_system_message_and_thinking_of_the_recipe():
+    tiny = tiny_model("llama")
+    tiny.tokenizer.chat_template = CHATML + "{% if enable_thinking %}<think>{% endif %}"
+    encode = _Encoder(tiny, Recipe(system="Answer briefly.", thinking=True))
+    assert tiny.tokenizer.decode(encode("Why?")) == (
+        "<|im_start|>system\nAnswer briefly.<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>"
+    )
+
+
+def test_a_prompt_on_the_fence_is_of_no_kind(monkeypatch):
+    tiny = tiny_model("llama")
+    scorer = _Scorer(tiny, [0])
+    monkeypatch.setattr(scorer, "score", lambda logprobs: 0.0)
+    with pytest.raises(AdacdError, match="The model refuses none of the 1 harmful prompts"):
+        _keep(tiny, scorer, _Encoder(tiny, Recipe()), {kind: ["Why?"] for kind in KINDS}, lambda *told: None)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_model_is_looked_for(adacd, files, tmp_path):
+    flags = [word for kind, path in files.items() for word in (f"--{kind}", path)]
+    outcome = adacd("direction", "build", *flags, "-o", files["harmful"], "-m", "no/such-model")
+    assert outcome == (
+        1,
+        "",
+        f"Error: The direction could not be written to {files['harmful']!r}: File exists.\n"
+        "Hint: Name a folder that you may write to.\n",
+    )
+
+
+def test_a_direction_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    card = DirectionCard("other", None, 1, -1, 64)
+    write_direction(tmp_path, torch.ones(64), card)
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OutputError, match=r"No space left on device\.$"):
+        write_direction(tmp_path, torch.zeros(64), card)
+    monkeypatch.undo()
+    assert read_direction(str(tmp_path), 64)[0].tolist() == [1.0] * 64
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_only_what_a_direction_depends_on_is_offered(adacd):
+    shown = adacd("direction", "build", "--help").out.partition("Options:")[2]
+    assert "--system" in shown and "--thinking" in shown
+    for flag in ("--contrast-prompt", "--alpha", "--expert", "--draft", "--method", "--direction", "--top-p"):
+        assert f"{flag} " not in shown
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     found = {}
@@ -77,13 +140,19 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     flags = [word for kind, path in files.items() for word in (f"--{kind}", path)]
     folder = tmp_path / "direction"
-    built = adacd("direction", "build", *flags, "-o", str(folder), "--threads", "1", "--kl", "5")
+    more = ["--threads", "1", "--kl", "5", "--system", "Answer briefly."]
+    built = adacd("direction", "build", *flags, "-o", str(folder), *more)
     assert built.code == 0, built.err
+    assert re.search(
+        r"Only \d+ of 15 harmful prompts to learn from, those that the model refuses; 32", built.err
+    )
     assert "prompts to choose with; 32 or more are advised." in built.err
     card = json.loads((folder / "direction.json").read_text())
     assert (card["model"], card["hidden_size"]) == ("demo", 192)
     assert card["layer"] < 0.8 * 6
     assert card["facts"]["kl"] <= 5
+    assert (card["facts"]["system"], card["facts"]["thinking"]) == ("Answer briefly.", False)
+    assert sorted(path.name for path in folder.iterdir()) == ["direction.json", "direction.safetensors"]
     # the best of the candidates makes the model refuse pseudo-harmful prompts less
     assert card["facts"]["refusal_score"] < card["facts"]["refusal_score_before"]
     assert built.out.startswith(f"Layer {card['layer']}, position {card['position']}, of ")

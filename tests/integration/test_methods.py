@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+import json
+from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.rules.ssd import Annealing
+from adacd_cli.engine.sampling import choose, draw_noise, make_generator
 from adacd_cli.engine.views import AblatedView, find_blocks
-from adacd_cli.errors import MissingExtraError, ModelError
+from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.equip import equip
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -60,20 +65,23 @@ def whole(model, prompt, chosen):
         return model(input_ids=torch.tensor([[*prompt, *chosen]]), use_cache=False).logits[:, -1].float()
 
 
-def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None):
-    """(token, decision) of each step, both streams read anew at each."""
+def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None, thought=0):
+    """(token, decision) of each step, both streams read anew at each; the first `thought` are plain."""
     method = METHODS[settings.effective_method]
     rule, chosen, steps = rule or rule_of(method), [], []
+    generator = make_generator(settings.seed or 0, model.device)
     while len(chosen) < settings.max_new_tokens:
         z = whole(model.model, prompts.unprompted_ids, chosen)
+        noise = draw_noise([generator], z.shape[-1], z.device) if settings.temperature else None
         scores, decision = z, 0
-        if len(chosen) < method.window(settings):
+        contrasted = thought <= len(chosen) < thought + method.window(settings)
+        if contrasted:
             other = whole(second or model.model, prompts.prompted_ids, chosen)
             verdict = rule(StepLogits(other, z), settings)
             scores, decision = verdict.scores, int(verdict.decision)
-        chosen.append(int(scores.argmax()))
+        chosen.append(int(choose(scores, settings, noise)))
         steps.append((chosen[-1], DECISIONS[decision]))
-        if len(chosen) <= method.window(settings):
+        if contrasted:
             log(match=chosen[-1] == int(other.argmax()))
         if chosen[-1] in model.eos_ids:
             break
@@ -114,8 +122,7 @@ def like(model, noise):
 
 
 def with_draft(model, draft):
-    equipment = {("draft", "small"): draft}
-    return type(model)(**{**vars(model), "equipment": equipment})
+    return replace(model, equipment={("draft", "small"): draft})
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1, 2.0], ids=["same", "near", "far"])
@@ -130,6 +137,27 @@ def test_drafting_gives_the_tokens_of_asking_both_models_one_token_at_a_time(tin
         annealing = Annealing(settings)
         expected.append(recompute(tiny, each, settings, draft, annealing.rule, annealing.log))
     assert [tokens(steps) for steps in run(with_draft(tiny, draft), pairs, **values)] == expected
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
+def test_drafting_with_thinking_gives_the_same_tokens(tiny, temperature):
+    draft = like(tiny, 0.3)
+    # bins of one token: the mode turns with each, so none may be left out
+    values = {"method": "ssd", "draft": "small", "ssd_bin": 1, "temperature": temperature, "seed": 11}
+    settings = Settings(max_new_tokens=STEPS, **values)
+    asked = same(tiny, QUESTIONS[0])
+
+    def expected(thought):
+        annealing = Annealing(settings)
+        return recompute(tiny, asked, settings, draft, annealing.rule, annealing.log, thought)
+
+    # the model may think, and does not
+    undecided = replace(asked, thinking=ThinkingMarks("<think>", "</think>", opened=False))
+    assert tokens(run(with_draft(tiny, draft), [undecided], **values)[0]) == expected(0)
+    # it thinks until its fifth token: what it has said by then is the tag
+    closing = decode_ids(tiny.tokenizer, [token for token, _ in expected(STEPS)[:5]], control=True)
+    thinking = replace(asked, thinking=ThinkingMarks("<think>", closing, opened=True))
+    assert tokens(run(with_draft(tiny, draft), [thinking], **values)[0]) == expected(5)
 
 
 def test_a_good_draft_spares_forwards_of_the_target(tiny):
@@ -189,10 +217,12 @@ def test_a_chat_that_changes_its_method_answers_like_fresh_runs(tiny):
         assert tokens(told) == tokens(fresh)[: len(told)]
 
 
-def adapter(model, folder):
+def adapter(model, folder, **values):
     """A LoRA adapter with weights that matter, saved as peft saves it."""
     peft = pytest.importorskip("peft")
-    lora = peft.LoraConfig(r=4, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    lora = peft.LoraConfig(
+        **{"r": 4, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **values}
+    )
     adapted = peft.get_peft_model(copy.deepcopy(model.model), lora)
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -306,6 +336,15 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
     assert set(METHODS["ssd"].settings) <= set(started.settings)
+    assert (model.context_length, model.context_lengths) == (CONTEXT, {("draft", str(other)): CONTEXT})
+    # the draft's context is a limit where it drafts, and nowhere else
+    short = replace(model, context_lengths={("draft", str(other)): 100})
+    prompt = tuple(range(3, 103))
+    request = [Request(PromptPair(prompt, prompt, ""))]
+    plain = next(iter(decode(short, request, settings.model_copy(update={"method": "default"}))))
+    assert isinstance(plain, Started)
+    with pytest.raises(PromptError, match="100 tokens long, and the model's context is 100"):
+        next(iter(decode(short, request, settings)))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
         equip(target, foreign)
@@ -321,7 +360,123 @@ def test_what_is_missing_for_a_method_is_named(tmp_path, monkeypatch):
         equip(tiny, settings)
 
 
+def expert(folder):
+    return Settings(method="safedecoding", expert=str(folder))
+
+
+def refused_expert(folder, change=None):
+    """Why the adapter is refused for a llama, whose logits stay what they were."""
+    if change is not None:
+        weights = load_file(folder / "adapter_model.safetensors")
+        change(weights)
+        save_file(weights, folder / "adapter_model.safetensors")
+    llama = tiny_model("llama")
+    prompt = torch.tensor([ids(llama, QUESTIONS[0])])
+    before, names = llama.model(prompt).logits, [name for name, _ in llama.model.named_modules()]
+    with pytest.raises(ModelError) as refusal:
+        equip(llama, expert(folder))
+    assert torch.equal(llama.model(prompt).logits, before)
+    assert [name for name, _ in llama.model.named_modules()] == names
+    return refusal.value.message.replace(str(folder), "FOLDER")
+
+
+LAST = "base_model.model.model.layers.2.self_attn.v_proj.lora_B.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda weights: weights.update({LAST: torch.ones(7, 4)}),
+            f"The adapter in FOLDER does not fit tiny-llama: size mismatch for "
+            f"{LAST.replace('weight', 'default.weight')}: copying a param with shape torch.Size([7, 4]) from "
+            "checkpoint, the shape in current model is torch.Size([32, 4]).",
+        ),
+        (
+            lambda weights: weights.pop(LAST),
+            f"The adapter in FOLDER does not fit tiny-llama: it lacks {LAST}.",
+        ),
+        (
+            lambda weights: weights.update({LAST.replace("2", "9"): torch.ones(32, 4)}),
+            f"The adapter in FOLDER does not fit tiny-llama: it also holds {LAST.replace('2', '9')}.",
+        ),
+        (
+            lambda weights: weights.update({"base_model.model.lm_head.weight": torch.ones(3, 3)}),
+            "The adapter in FOLDER holds a weight that is not LoRA's: base_model.model.lm_head.weight.",
+        ),
+    ],
+    ids=["one of another shape", "one missing", "one too many", "a weight of the model"],
+)
+def test_an_adapter_that_fits_in_part_is_refused_and_taken_back(tmp_path, change, message):
+    adapter(tiny_model("llama"), tmp_path)
+    assert refused_expert(tmp_path, change) == message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"bias": "all"}, "`bias` is 'all'."),
+        ({"modules_to_save": ["lm_head"]}, "`modules_to_save` is ['lm_head']."),
+        ({"init_lora_weights": "olora"}, "`init_lora_weights` is 'olora'."),
+    ],
+)
+def test_an_adapter_that_changes_more_than_lora_is_refused(tmp_path, values, message):
+    adapter(tiny_model("llama"), tmp_path, **values)
+    assert (
+        refused_expert(tmp_path) == f"The adapter in FOLDER changes more than LoRA's own weights: {message}"
+    )
+
+
+def test_what_is_no_lora_adapter_is_refused(tmp_path):
+    peft = pytest.importorskip("peft")
+    other = peft.IA3Config(target_modules=["q_proj"], feedforward_modules=[], task_type="CAUSAL_LM")
+    peft.get_peft_model(tiny_model("llama").model, other).save_pretrained(tmp_path)
+    assert refused_expert(tmp_path) == "The adapter in FOLDER is IA3, not LORA."
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\0" * 20)
+    adapter(tiny_model("llama"), tmp_path / "lora")
+    (tmp_path / "lora" / "adapter_config.json").replace(tmp_path / "adapter_config.json")
+    assert refused_expert(tmp_path) == "The adapter_model.safetensors in FOLDER is damaged."
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    assert refused_expert(tmp_path) == "There is no adapter in FOLDER: adapter_model.safetensors is missing."
+    (tmp_path / "adapter_model.bin").rename(tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text("{")
+    assert refused_expert(tmp_path) == "The adapter_config.json in FOLDER cannot be read."
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "ssd"},
+        {"method": "ssd", "draft": "small"},
+        {"method": "surgical"},
+        {"method": "surgical", "direction": "d"},
+        {"method": "safedecoding", "expert": "lora"},
+    ],
+)
+def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
+    tiny, settings = tiny_model("llama"), Settings(**values)
+    needed = METHODS[settings.method].resource
+    for begin in (
+        lambda: decode(tiny, [Request(same(tiny, "Hi"))], settings),
+        lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
+    ):
+        with pytest.raises(ModelError) as refused:
+            list(begin())
+        assert refused.value.message == (f"Method {settings.method} needs `{needed}`, which is not loaded.")
+        assert "adacd_cli.equip(model, settings)" in refused.value.hint
+
+
 def test_an_adapter_of_another_model_is_refused(tmp_path):
     adapter(tiny_model("gpt_neox"), tmp_path)
-    with pytest.raises(ModelError, match="does not fit tiny-llama"):
-        equip(tiny_model("llama"), Settings(method="safedecoding", expert=str(tmp_path)))
+    assert refused_expert(tmp_path).startswith("The adapter in FOLDER does not fit tiny-llama: ")
+
+
+def test_an_adapter_made_for_a_model_of_another_name_is_warned_about(tmp_path):
+    adapter(tiny_model("llama"), tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({**config, "base_model_name_or_path": "some/llama"})
+    )
+    assert equip(tiny_model("llama"), expert(tmp_path)).warnings == (
+        f"The adapter in {tmp_path} was made for some/llama, not for tiny-llama.",
+    )

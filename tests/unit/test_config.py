@@ -282,6 +282,65 @@ def test_a_value_may_hold_an_equals_sign() -> None:
     assert (resolved.settings.system, resolved.sources["system"]) == ("a=b", Source("flag", "--set"))
 
 
+@pytest.mark.parametrize("name", ["expert", "draft", "direction"])
+@pytest.mark.parametrize("text", ["", "none", "Null"])
+def test_what_a_method_loads_can_be_taken_back(name: str, text: str) -> None:
+    environment = {f"ADACD_{name.upper()}": "some/folder"}
+    assert resolve({}, environment=environment).settings.model_dump()[name] == "some/folder"
+    for flags, assignments in (({name: text}, ()), ({}, [f"{name}={text}"])):
+        resolved = resolve(flags, assignments=assignments, environment=environment)
+        assert resolved.settings == Settings()
+    assert change(Settings(**{name: "some/folder"}), name, text, "/set") == Settings()
+    assert resolve({"system": "none"}, environment={}).settings.system == "none"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message", "hint"),
+    [
+        (
+            {"gate": True, "method": "selfcd"},
+            "`gate` is for method adacd; the method is selfcd (from --method).",
+            "Leave one of them out.",
+        ),
+        (
+            {"draft": "small", "method": None},
+            "`draft` is for method ssd; the method is adacd.",
+            "Choose --method ssd, or leave it out.",
+        ),
+        (
+            {"expert": "lora", "method": "surgical"},
+            "`expert` is for method safedecoding; the method is surgical (from --method).",
+            "Leave one of them out.",
+        ),
+    ],
+)
+def test_a_flag_that_the_method_has_no_use_for_is_refused(
+    flags: dict[str, Any], message: str, hint: str
+) -> None:
+    assert refusal(flags) == (message, hint)
+
+
+def test_a_file_may_name_what_other_methods_need(tmp_path: Path) -> None:
+    config = write(tmp_path, "method: surgical\ndraft: small\ngate: true\n")
+    settings = resolve({"method": "surgical"}, config, environment={}).settings
+    assert (settings.method, settings.draft, settings.direction) == ("surgical", "small", None)
+    # where the command has no --method, as eval, each run is checked by itself
+    assert resolve({"draft": "other"}, config, environment={}).settings.draft == "other"
+
+
+def test_a_change_that_leaves_the_method_without_what_it_needs_says_how_to_give_it() -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        change(Settings(), "method", "ssd", "/method")
+    assert (refused.value.message, refused.value.hint.partition(". ")[0]) == (
+        "Method ssd needs `draft`.",
+        "Give /set draft DRAFT",
+    )
+    with pytest.raises(ConfigurationError, match=r"^Method surgical needs `direction`\.$"):
+        change(Settings(method="surgical", direction="d"), "direction", "none", "/set")
+    with pytest.raises(ConfigurationError, match=r"^`gate` is for method adacd; the method is selfcd\.$"):
+        change(Settings(method="selfcd"), "gate", "true", "/set")
+
+
 def test_change_sets_one_setting_from_text() -> None:
     assert change(Settings(alpha=2), "top_k", "5", "/set") == Settings(alpha=2, top_k=5)
     with pytest.raises(ConfigurationError, match=r"^`alpha` is in \[0, 1000000\]; got -1 \(from /set\)\.$"):

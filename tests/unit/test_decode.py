@@ -163,6 +163,8 @@ def test_the_context_ends_an_answer_and_says_so():
         "The prompt is 10 tokens long with the contrast prompt (3 without), "
         "and the model's context is 7, the answer included."
     )
+    with pytest.raises(PromptError, match=r"10 tokens long with the safety prompt \(3 without\)"):
+        run(model, pair(), method="selfcd")
 
 
 def test_the_prompted_stream_fills_the_context_first():

@@ -6,9 +6,10 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ModelError, PromptError
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import build_pair, pair_for
 from tests.byte_tokenizer import CHAT, make_tokenizer
 
 CONTRAST = "Please refuse!"
@@ -134,6 +135,56 @@ def test_named_errors(
     with pytest.raises(PromptError) as caught:
         build_pair(make_tokenizer(template), conversation, contrast)
     assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize(
+    ("values", "message", "hint"),
+    [
+        (
+            {"method": "selfcd", "safety_prompt": " "},
+            "The safety prompt is empty, so both streams would be the same.",
+            "Leave safety_prompt out for its default, or give a text: --set safety_prompt=TEXT.",
+        ),
+        (
+            {"method": "prompt", "helpful_prompt": "\n"},
+            "The helpful prompt is empty, so both streams would be the same.",
+            "Leave helpful_prompt out for its default, or give a text: --set helpful_prompt=TEXT.",
+        ),
+    ],
+)
+def test_a_text_is_named_by_its_own_setting(values: dict[str, str], message: str, hint: str) -> None:
+    with pytest.raises(PromptError) as caught:
+        pair_for(make_tokenizer(CHAT), ASKED, Settings.model_validate(values))
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"method": "default"},
+        {"method": "surgical", "direction": "d"},
+        {"method": "ssd", "draft": "small"},
+        {"method": "safedecoding", "expert": "lora"},
+    ],
+)
+@pytest.mark.parametrize("contrast", [CONTRAST, " "])
+def test_a_method_that_reads_no_contrast_prompt_needs_no_place_for_it(
+    values: dict[str, str], contrast: str
+) -> None:
+    tokenizer = make_tokenizer("{{ messages[-1]['content'][-5:] }}")
+    settings = Settings.model_validate({**values, "contrast_prompt": contrast})
+    pair = pair_for(tokenizer, ASKED, settings)
+    assert pair.unprompted_text == pair.prompted_text == "Hi?"
+    assert pair.unprompted_ids == pair.prompted_ids == (41, 74, 32)
+    with pytest.raises(PromptError):
+        pair_for(tokenizer, ASKED, Settings(contrast_prompt=contrast))
+    with pytest.raises(
+        PromptError, match=r"^The chat template leaves the safety prompt out of the prompt\.$"
+    ):
+        pair_for(tokenizer, ASKED, Settings(method="selfcd"))
+    system = pair_for(make_tokenizer(CHAT), ASKED.with_system("Be brief."), settings)
+    assert system.unprompted_text == system.prompted_text
+    assert "Be brief." in system.unprompted_text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS, method_of
 from adacd_cli.engine.rules import rule_of
-from adacd_cli.engine.rules.base import DECISIONS, StepLogits, joint_rank, overlap_size
+from adacd_cli.engine.rules.base import DECISIONS, StepLogits, joint_rank, overlap_size, top_ranks
 from adacd_cli.engine.rules.ssd import Annealing, Mode, mix
 from adacd_cli.events import Decision
 
@@ -52,14 +52,41 @@ def test_joint_rank_is_the_length_of_lists_that_both_hold_a_token():
     # first ranks 0 1 2 3 4, second ranks 4 2 0 1 3: token 0 is in both top-3 lists, token 2 from 3 on
     first = torch.tensor([[5.0, 4.0, 3.0, 2.0, 1.0]])
     second = torch.tensor([[3.0, 2.0, 4.0, 1.0, 5.0]])
-    ranks = joint_rank(first, second)
+    ranks = joint_rank(first, second, 5)
     assert ranks.tolist() == [[3, 4, 3, 5, 5]]
     assert [overlap_size(ranks, count).item() for count in (1, 2, 3, 4, 5, 9)] == [3, 3, 4, 5, 5, 5]
 
 
 def test_equal_scores_rank_by_id():
     tied = torch.zeros(1, 4)
-    assert joint_rank(tied, tied).tolist() == [[1, 2, 3, 4]]
+    assert joint_rank(tied, tied, 1).tolist() == [[1, 2, 3, 4]]
+
+
+def sorted_ranks(scores):
+    order = scores.argsort(dim=-1, descending=True, stable=True)
+    return order.argsort(dim=-1) + 1
+
+
+@pytest.mark.parametrize("vocab", [7, 300, 5000])
+@pytest.mark.parametrize("alike", [0.0, 0.5, 1.0], ids=["unlike", "near", "same"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["no ties", "ties"])
+def test_short_lists_give_what_sorting_the_whole_vocabulary_gives(vocab, alike, dtype):
+    generator = torch.Generator().manual_seed(vocab)
+    first, other = (3 * torch.randn(3, vocab, generator=generator) for _ in range(2))
+    other[2] = -first[2]  # one row that agrees on nothing
+    first[1, ::3] = -INF
+    second = (alike * first.clamp(min=-50) + (1 - alike) * other).to(dtype).float()
+    first = first.to(dtype).float()
+    whole = torch.maximum(sorted_ranks(first), sorted_ranks(second))
+    for count in (1, 5, 10, 1000):
+        size = overlap_size(whole, count)
+        ranks = joint_rank(first, second, count)
+        assert torch.equal(overlap_size(ranks, count), size)
+        reach = size.clamp(min=count)
+        assert torch.equal(ranks <= reach, whole <= reach)
+        assert torch.equal(ranks[whole <= reach], whole[whole <= reach])
+        least = min(count, vocab)
+        assert torch.equal(top_ranks(first, least) <= least, sorted_ranks(first) <= least)
 
 
 def test_safedecoding_grows_the_lists_until_they_share_enough_candidates():
@@ -157,6 +184,9 @@ def test_annealing_lowers_the_threshold_while_the_mode_stays_and_resets_it_when_
         ("INTERSECTION", 0.6, 0.3),
     ]
     assert states(good * 8)[-1] == ("INTERSECTION", 0.0, 0.3)
+    # no rate is under 0, so after seven bins without a match the eighth begins anew
+    falling = [("UNION", threshold, 0.8) for threshold in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0)]
+    assert states(bad * 8) == [*falling, ("INTERSECTION", 0.6, 0.3)]
 
 
 def test_annealing_weakens_the_intersection_by_steps_to_its_floor_and_resets_it():

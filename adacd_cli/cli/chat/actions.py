@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
-from adacd_cli.config.methods import METHOD_NAMES, METHODS
+from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.events import Finished
@@ -127,7 +127,9 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
     if view.left_out:
         exchanges += f", the model sees the last {count - view.left_out}"
     plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
-    taken = f"{limit}; last prompt {plain} ({prompted} with the contrast prompt)"
+    second = METHODS[talk.settings.effective_method].second_stream(talk.settings)
+    longer = f" ({prompted} with the {spoken(second.prompt)})" if second and second.prompt else ""
+    taken = f"{limit}; last prompt {plain}{longer}"
     answers = [f", its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
     return [("conversation", exchanges), ("context", "".join([taken, *answers]))]
 

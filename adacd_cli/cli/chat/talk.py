@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
@@ -87,8 +88,9 @@ class Talk:
 
     @property
     def context_length(self) -> int | None:
-        """Positions of the model's context; None where the model names none."""
-        return self.session.model.context_length
+        """Positions of the context under the method that decodes; None where the model names none."""
+        method = METHODS[self.settings.effective_method]
+        return self.session.model.context_for(method, self.settings)
 
     @property
     def trace(self) -> tuple[Event, ...]:

@@ -22,6 +22,9 @@ DECISIONS = (Decision.PLAIN, Decision.ADD, Decision.SUBTRACT)
 
 PLAIN, ADD, SUBTRACT = range(3)
 
+_LISTED = 8
+"""How many times as long as the shared tokens asked for the first lists are, and each next one."""
+
 
 @dataclass(frozen=True)
 class StepLogits:
@@ -98,18 +101,44 @@ def all_rows(decision: int, logits: torch.Tensor) -> torch.Tensor:
     return torch.full((logits.shape[0],), decision, dtype=torch.int64, device=logits.device)
 
 
-def joint_rank(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.Tensor:
     """For each token the smallest k whose top-k lists both hold it, int64 [rows, vocab], 1-based.
 
     Among equal scores the lower id ranks first.
+
+    Args:
+        first, second: scores, float32 [rows, vocab].
+        count: how many tokens both lists shall hold; ranks above the k at which they do, and above `count`,
+            need not be exact, only no lower than that.
     """
-    return torch.maximum(_ranks(first), _ranks(second))
+    size = _LISTED * count
+    while size < first.shape[-1]:
+        ranks = torch.maximum(top_ranks(first, size), top_ranks(second, size))
+        if bool((overlap_size(ranks, count) <= size).all()):
+            return ranks
+        size *= _LISTED
+    return torch.maximum(top_ranks(first, first.shape[-1]), top_ranks(second, first.shape[-1]))
 
 
-def _ranks(scores: torch.Tensor) -> torch.Tensor:
-    order = scores.argsort(dim=-1, descending=True, stable=True)
-    places = torch.arange(1, scores.shape[-1] + 1, device=scores.device).expand_as(order)
-    return torch.empty_like(order).scatter_(-1, order, places)
+def top_ranks(scores: torch.Tensor, size: int) -> torch.Tensor:
+    """The ranks of a row's `size` best tokens, 1-based, and the vocabulary's size for most others.
+
+    Sorting all of a 150k vocabulary takes longer than a step of a small model.
+
+    Args:
+        scores: float32 [rows, vocab].
+        size: at most the vocabulary's.
+
+    Returns:
+        int64 [rows, vocab]; exact up to `size`, above it elsewhere.
+    """
+    least = scores.topk(size, dim=-1).values[:, -1:]
+    ranks = torch.full_like(scores, scores.shape[-1], dtype=torch.int64)
+    for row, kept in enumerate(scores >= least):
+        ids = kept.nonzero().squeeze(-1)  # ascending, and every token that ties with the last
+        order = scores[row, ids].argsort(descending=True, stable=True)
+        ranks[row, ids[order]] = torch.arange(1, len(ids) + 1, device=scores.device)
+    return ranks
 
 
 def overlap_size(ranks: torch.Tensor, count: int) -> torch.Tensor:

@@ -36,8 +36,8 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
     """
     assert logits.prompted is not None
     base, expert = logits.unprompted.softmax(dim=-1), logits.prompted.softmax(dim=-1)
-    ranks = joint_rank(logits.unprompted, logits.prompted)
     count = settings.safedecoding_candidates
+    ranks = joint_rank(logits.unprompted, logits.prompted, count)
     shared = ranks <= overlap_size(ranks, count).clamp(min=count)
     mixed = (base + settings.safedecoding_strength * (expert - base)).clamp(min=_FLOOR)
     mixed = torch.where(shared, mixed, 0.0)

@@ -22,6 +22,7 @@ from adacd_cli.engine.rules.base import (
     confidence_of,
     joint_rank,
     overlap_size,
+    top_ranks,
 )
 
 if TYPE_CHECKING:
@@ -63,16 +64,15 @@ def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> 
     count = min(settings.ssd_overlap, target.shape[-1])
     top = logits.unprompted.argmax(dim=-1, keepdim=True)
     if mode is Mode.INTERSECTION:
-        ranks = joint_rank(logits.unprompted, logits.prompted)
+        ranks = joint_rank(logits.unprompted, logits.prompted, count)
         offered = ranks <= overlap_size(ranks, count)
         # the target ranks its top token first, so it is outside where the draft ranks it too low
         forced = ~offered.gather(-1, top)
         offered = torch.where(forced, torch.zeros_like(offered).scatter(-1, top, True), offered)
     else:
-        offered = torch.zeros_like(target, dtype=torch.bool)
-        for scores in (logits.unprompted, logits.prompted):
-            order = scores.argsort(dim=-1, descending=True, stable=True)
-            offered = offered.scatter(-1, order[:, :count], True)
+        offered = (top_ranks(logits.unprompted, count) <= count) | (
+            top_ranks(logits.prompted, count) <= count
+        )
         forced = torch.zeros_like(top, dtype=torch.bool)
     mixed = (target + strength * (draft - target)).clamp(min=_FLOOR).log()
     measures = replace(compare_streams(logits), plausible_count=offered.sum(dim=-1))
@@ -118,8 +118,9 @@ class Annealing:
             self.mode, self.threshold = mode, self._settings.ssd_threshold
             self._intersection = self._settings.ssd_intersection
             return
-        self.threshold = max(self.threshold - _THRESHOLD_STEP, 0.0)
+        # rounded: a tenth taken off six times leaves a little more than 0
+        self.threshold = max(round(self.threshold - _THRESHOLD_STEP, 6), 0.0)
         if mode is Mode.INTERSECTION:
             # never raised: a strength that begins below the floor stays
-            lowered = max(self._intersection - _STRENGTH_STEP, _LEAST_STRENGTH)
+            lowered = max(round(self._intersection - _STRENGTH_STEP, 6), _LEAST_STRENGTH)
             self._intersection = min(self._intersection, lowered)
