@@ -14,13 +14,14 @@ import typer
 from adacd_cli.cli.judging import (
     AspectsOption,
     JudgeCacheOption,
+    JudgeDeviceOption,
     JudgeModelOption,
     JudgeUrlOption,
     make_judges,
 )
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
-from adacd_cli.cli.running import load_model
+from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.errors import AdacdError, UsageError
@@ -81,6 +82,7 @@ def command(
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
     judge_cache: JudgeCacheOption = None,
+    judge_device: JudgeDeviceOption = None,
     aspects: AspectsOption = False,
     over_refusal: Annotated[
         float | None,
@@ -125,7 +127,14 @@ def command(
         data=data,
         label=label,
         batch_size=batch_size,
-        judging={"url": judge_url, "model": judge_model, "cache": judge_cache, "aspects": aspects},
+        judging={
+            "url": judge_url,
+            "model": judge_model,
+            "cache": judge_cache,
+            "device": judge_device,
+            "aspects": aspects,
+        },
+        gates={"safe": over_refusal, "unsafe": malicious},
     )
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     notes = Screen(sys.stderr, base.display)
@@ -141,7 +150,11 @@ def command(
         notes.put_line(
             f"{count} {'answer' if count == 1 else 'answers'} failed; the same command tries again."
         )
-    if broken or results["failed"]:
+    if results["judgements_failed"]:
+        count = results["judgements_failed"]
+        what = "answer" if count == 1 else "answers"
+        notes.put_line(f"{count} {what} could not be judged; the same command tries again.")
+    if broken or results["failed"] or results["judgements_failed"]:
         raise typer.Exit(AdacdError.exit_code)
 
 
@@ -167,6 +180,7 @@ def _evaluate(
     label: str | None,
     batch_size: int,
     judging: dict[str, Any],
+    gates: dict[str, float | None],
 ) -> tuple[dict[str, Any], Path]:
     """Does what is left to do in the folder, and writes its results and reports."""
     from adacd_cli.evaluation.datasets.folder import data_folder
@@ -183,8 +197,15 @@ def _evaluate(
         seed=base.seed or 0,
         offline=base.offline,
     )
+    labels = {sample.label for each in sets for sample in each.samples}
+    for gated, bound in gates.items():
+        if bound is not None and gated not in labels:
+            flag = "--fail-over-refusal-above" if gated == "safe" else "--fail-malicious-below"
+            raise UsageError(
+                f"{flag} bounds refusals of {gated} prompts, and no data set has any.", "Add a --dataset."
+            )
     judges = make_judges(judge_names, base, **judging)
-    plan = make_plan(runs, sets, [judge.name for judge in judges], limit=limit)
+    plan = make_plan(runs, sets, judges, limit=limit)
     with Store(folder, plan) as store:
         try:
             return _run(runs, sets, judges, store, plan, batch_size), folder
@@ -214,11 +235,14 @@ def _run(
     base, began = runs[0], time.time()
     model = load_model(base)
     for settings in runs:
+        known = model.warnings
         model = equip(model, settings)
+        warn(model.warnings[len(known) :], base)
     store.agree_on("model.json", model_facts(model))
     samples = [sample for each in sets for sample in each.samples]
     total = len(samples) * len(runs)
-    with Tally("Answering", total, "answers", base, done=len(store.answers)) as tally:
+    done = sum(not record.error for record in store.answers.values())
+    with Tally("Answering", total, "answers", base, done=done) as tally:
         answer_all(model, samples, runs, store, batch_size=batch_size, told=lambda record: tally.add())
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as tally:

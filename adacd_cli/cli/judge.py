@@ -23,6 +23,7 @@ from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
 from adacd_cli.config import Settings, change
 from adacd_cli.errors import UsageError
+from adacd_cli.render.jsonl import json_line
 from adacd_cli.render.screen import DIM, Screen
 
 
@@ -67,12 +68,13 @@ def command(
             said: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
             if judgement.detail:
                 said["detail"] = dict(judgement.detail)
-            out.write(json.dumps({**line.values, "judgement": said}, ensure_ascii=False) + "\n")
+            out.write(json_line({**line.values, "judgement": said}, out) + "\n")
             counts[judgement.label] += 1
             tally.add()
     if not quiet:
+        counted = f"{len(lines)} {'answer' if len(lines) == 1 else 'answers'}"
         total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-        Screen(sys.stderr).put_line((f"{len(lines)} answers, judge {judge}: {total}.", DIM))
+        Screen(sys.stderr).put_line((f"{counted}, judge {judge}: {total}.", DIM))
 
 
 def _read(file: str) -> Iterator[_Line]:
@@ -90,7 +92,7 @@ def _read(file: str) -> Iterator[_Line]:
         found = True
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"{name}, line {number} is not valid JSON: {error}.", hint) from error
         if not isinstance(values, dict):
             raise UsageError(f"{name}, line {number} is not a JSON object.", hint)

@@ -32,6 +32,14 @@ JudgeCacheOption = Annotated[
         "--judge-cache", metavar="DIR", help="Judge openai: where its replies are kept (default: yours)."
     ),
 ]
+JudgeDeviceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-device",
+        metavar="NAME",
+        help="Judges wildguard and minos: where they run (default: as --device).",
+    ),
+]
 AspectsOption = Annotated[
     bool, typer.Option("--aspects", help="Judge openai: rate Just-Eval's five aspects as well.")
 ]
@@ -44,6 +52,7 @@ def make_judges(
     url: str | None = None,
     model: str | None = None,
     cache: str | None = None,
+    device: str | None = None,
     aspects: bool = False,
 ) -> list[Judge]:
     """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost.
@@ -52,6 +61,7 @@ def make_judges(
         names: as `--judge` takes them.
         settings: device, threads and offline of judges that are models; `quiet`.
         url, model, cache, aspects: of judge openai.
+        device: of judges that are models; None is the settings'.
 
     Raises:
         UsageError: a name is unknown or given twice, or an option is missing.
@@ -62,12 +72,14 @@ def make_judges(
 
     if len(set(names)) < len(names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
+    if aspects and not any(name.partition("=")[0] == "openai" for name in names):
+        raise UsageError("--aspects is for judge openai, which is not asked.", "Add --judge openai.")
     where: dict[str, Any] = {} if cache is None else {"cache": Path(cache).expanduser()}
     options = JudgeOptions(
         url=url,
         model=model,
         aspects=aspects,
-        device=settings.device,
+        device=settings.device if device is None else device,
         threads=settings.threads,
         offline=settings.offline,
         **where,

@@ -9,22 +9,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.judging import JudgeCacheOption, JudgeModelOption, JudgeOption, JudgeUrlOption, make_judges
+from adacd_cli.cli.judging import (
+    JudgeCacheOption,
+    JudgeDeviceOption,
+    JudgeModelOption,
+    JudgeOption,
+    JudgeUrlOption,
+    make_judges,
+)
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import Resolved
+from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.evaluation.datasets.load import LoadedSet
+    from adacd_cli.evaluation.judges.base import Judge
     from adacd_cli.evaluation.tune import Point
 
 _TOKENS = 64
 """Longest answer where nobody says otherwise: a refusal shows itself in its first words."""
+
+_FIXED = ("model", "revision", "dtype", "quantize", "system", "contrast_prompt", "thinking")
+"""What is not sought and decides how answers begin all the same."""
 
 
 @with_settings(omit=("stats", "seed", "stop", "temperature", "top_p", "top_k"))
@@ -60,6 +70,7 @@ def command(
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
     judge_cache: JudgeCacheOption = None,
+    judge_device: JudgeDeviceOption = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
     ] = 16,
@@ -77,8 +88,16 @@ def command(
     settings = _settings(resolved)
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
     from adacd_cli.evaluation.store import Store
-    from adacd_cli.evaluation.tune import Task, best, pareto, rounded, tune
+    from adacd_cli.evaluation.tune import Task, best, pareto, tune
+
+    for flag, file in (("--safe", safe), ("--unsafe", unsafe), ("--neutral", neutral)):
+        if file in KNOWN_SETS:
+            raise UsageError(
+                f"{flag} takes a file; {file} is the name of a data set.",
+                f"Name its file, e.g. DIR/{file}.jsonl.",
+            )
 
     sets = {
         name: load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=settings.offline)[
@@ -91,9 +110,11 @@ def command(
         )
         if file is not None
     }
-    chosen = make_judges([judge], settings, url=judge_url, model=judge_model, cache=judge_cache)[0]
+    chosen = make_judges(
+        [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, device=judge_device
+    )[0]
     folder = Path(output).expanduser()
-    with Store(folder, _plan(settings, sets, judge, most_changed, seed)) as store:
+    with Store(folder, _plan(settings, sets, chosen, most_changed, seed)) as store:
         model = load_model(settings)
         task = Task(
             model=model,
@@ -104,9 +125,15 @@ def command(
             most_changed=most_changed,
             batch_size=batch_size,
         )
-        with Tally("Tuning", trials, "trials", settings) as tally:
-            found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
-        front = [rounded(point) for point in pareto(found, most_changed)]
+        try:
+            with Tally("Tuning", trials, "trials", settings) as tally:
+                found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
+        except KeyboardInterrupt:
+            if not settings.quiet:
+                note = f"\nFinished trials are kept in {folder}; the same command goes on from there."
+                Screen(sys.stderr, settings.display).put_line((note, DIM))
+            raise
+        front = pareto(found, most_changed)
         if not front:
             raise AdacdError(
                 f"No choice of settings changed at most {most_changed:.0%} of the neutral answers.",
@@ -142,25 +169,15 @@ def _require_optuna() -> None:
 
 
 def _plan(
-    settings: Settings, sets: dict[str, LoadedSet], judge: str, most_changed: float, seed: int
+    settings: Settings, sets: dict[str, LoadedSet], judge: Judge, most_changed: float, seed: int
 ) -> dict[str, Any]:
     """What must be the same for a study to be continued."""
     values = settings.model_dump(mode="json")
-    fixed = (
-        "model",
-        "revision",
-        "dtype",
-        "quantize",
-        "system",
-        "contrast_prompt",
-        "thinking",
-        "max_new_tokens",
-    )
     return {
         "tune": settings.effective_method,
-        **{name: values[name] for name in fixed},
+        **{name: values[name] for name in (*_FIXED, "max_new_tokens")},
         "files": {name: {"n": len(each.samples), "sha256": each.sha256} for name, each in sets.items()},
-        "judge": judge,
+        "judge": {judge.name: dict(judge.facts)},
         "max_changed": most_changed,
         "seed": seed,
     }
@@ -192,7 +209,9 @@ def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, Lo
 def _preset(settings: Settings, point: Point) -> str:
     import yaml
 
-    values: dict[str, Any] = {"model": settings.model, "method": settings.effective_method, **point.values}
+    given, usual = settings.model_dump(mode="json"), Settings().model_dump(mode="json")
+    kept = {name: given[name] for name in _FIXED if name == "model" or given[name] != usual[name]}
+    values: dict[str, Any] = {**kept, "method": settings.effective_method, **point.values}
     changed = "" if point.changed is None else f", {point.changed:.1%} of neutral answers changed"
     head = (
         f"# adacd tune, trial {point.number}: {point.safe:.1%} of safe and {point.unsafe:.1%} of unsafe "

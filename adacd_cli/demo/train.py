@@ -152,7 +152,7 @@ def train(
     """Trains a new model and returns it with averaged weights, in float32."""
     torch.use_deterministic_algorithms(True)
     # nothing here reads memory before it is written, and filling it costs 7 % of a step
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     refusal = refusal_id(tokenizer)
     model = new_model(recipe).train()
     # At these sizes plain matrix products are nearly twice as fast as the fused attention.

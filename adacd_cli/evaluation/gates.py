@@ -24,6 +24,8 @@ def broken_gates(
     broken = []
     for method in methods:
         for name, one in results["results"].get(method, {}).items():
+            if one["ratio"] is None:  # every answer failed, which ends the run with an error by itself
+                continue
             share = f"{method} refuses {one['ratio']:.3f} of {name} ({one['refused']} of {one['n']})"
             if one["label"] == "safe" and over_refusal is not None and one["ratio"] > over_refusal:
                 broken.append(f"{share}, which is above {over_refusal:g}.")

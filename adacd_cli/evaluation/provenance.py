@@ -8,14 +8,17 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli import __version__
+from adacd_cli.config.methods import METHODS
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.evaluation.datasets.load import LoadedSet
+    from adacd_cli.evaluation.judges.base import Judge
 
 _LOADING = ("model", "revision", "dtype", "quantize", "system")
 
@@ -23,7 +26,7 @@ _LOADING = ("model", "revision", "dtype", "quantize", "system")
 def make_plan(
     runs: Sequence[Settings],
     sets: Sequence[LoadedSet],
-    judges: Sequence[str],
+    judges: Sequence[Judge],
     *,
     limit: int | None,
 ) -> dict[str, Any]:
@@ -34,9 +37,22 @@ def make_plan(
         **{name: values[name] for name in _LOADING},
         "methods": {settings.method_label: settings.decoding() for settings in runs},
         "datasets": {each.name: {"n": len(each.samples), "sha256": each.sha256} for each in sets},
+        **({"resources": resources} if (resources := _resources(runs)) else {}),
         "limit": limit,
-        "judges": list(judges),
+        "judges": {judge.name: dict(judge.facts) for judge in judges},
     }
+
+
+def _resources(runs: Sequence[Settings]) -> dict[str, str]:
+    """Hashes of the adapter and the direction that the methods use: a folder may come to hold another."""
+    hashes: dict[str, str] = {}
+    for settings in runs:
+        name = METHODS[settings.effective_method].resource
+        given = getattr(settings, name) if name else None
+        files = sorted(Path(given).expanduser().glob("*.safetensors")) if given else []
+        if files and name != "draft":
+            hashes[name] = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return hashes
 
 
 def model_facts(model: LanguageModel) -> dict[str, Any]:
@@ -64,6 +80,7 @@ def provenance(
         "system": plan["system"],
         "quantize": plan["quantize"],
         "judges": list(plan["judges"]),
+        "judging": dict(plan["judges"]),
         "limit": plan["limit"],
         "data": {
             each.name: {"source": each.source, "n": len(each.samples), "sha256": each.sha256} for each in sets

@@ -115,8 +115,16 @@ def summarise(
     """
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)
+    asked = {
+        method: {
+            group
+            for group in found
+            if any((r.method, r.dataset, r.label) == (method, group.dataset, group.label) for r in answers)
+        }
+        for method in methods
+    }
     results = {
-        method: {group.name: _cell(judged, method, group) for group in found if judged.of(method, group)}
+        method: {group.name: _cell(judged, method, group) for group in found if group in asked[method]}
         for method in methods
     }
     pairs = {
@@ -134,6 +142,7 @@ def summarise(
         "verdicts": {method: one.name for method, one in verdicts.items()},
         "reasons": {method: one.reason for method, one in verdicts.items()},
         "agreement": _agreement(answers, judgements, judges),
+        "judgements_failed": sum(record.failed for record in judgements),
         "failed": [{**{n: getattr(r, n) for n in ("method", "dataset", "id", "error")}} for r in failed],
         "provenance": dict(provenance),
     }
@@ -142,7 +151,8 @@ def summarise(
 def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any]:
     own = judged.of(method, group)
     labels = Counter(judged.label(record) for record in own.values())
-    share = ratio(sum(judged.refused(record) for record in own.values()), len(own))
+    # what the judge gave no readable word on is neither refused nor answered
+    share = ratio(sum(judged.refused(record) for record in own.values()), len(own) - labels["unparsed"])
     before = judged.of(DEFAULT, group)
     both = [(own[id], before[id]) for id in own if id in before]
     return {
@@ -154,7 +164,7 @@ def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any]:
         "ci_high": share.high,
         "labels": {label: labels.get(label, 0) for label in JUDGEMENT_LABELS},
         "unchanged": fmean(one.text == other.text for one, other in both) if both else None,
-        "mean_tokens": fmean(record.tokens for record in own.values()),
+        "mean_tokens": fmean(record.tokens for record in own.values()) if own else None,
         "atgr": _time_ratio([one for one, _ in both], [other for _, other in both]),
         "aspects": _aspects(judged, own),
     }
@@ -185,7 +195,13 @@ def _averages(
     """Means over the sets of each label, every set counting the same; time and changes over all answers."""
     averages: dict[str, Any] = {
         label: fmean(values)
-        if (values := [cell["ratio"] for cell in cells.values() if cell["label"] == label])
+        if (
+            values := [
+                cell["ratio"]
+                for cell in cells.values()
+                if cell["label"] == label and cell["ratio"] is not None
+            ]
+        )
         else None
         for label in LABELS
     }

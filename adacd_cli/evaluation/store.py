@@ -114,7 +114,7 @@ class Store:
         """
         path = self.folder / name
         if not path.exists():
-            self.write(name, json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+            self.write(name, json.dumps(facts, indent=2) + "\n")
             return
         try:
             before = json.loads(path.read_text(encoding="utf-8"))

@@ -7,11 +7,13 @@ study lies in the run's folder, so that the same command goes on with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
+from adacd_cli.errors import AdacdError, OutputError
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judge
 from adacd_cli.evaluation.records import AnswerRecord
 from adacd_cli.evaluation.runner import answer_batch, batches
@@ -23,9 +25,16 @@ if TYPE_CHECKING:
 
 STUDY = "study.db"
 _NAME = "adacd"
-_CHANGED = "changed"
+_CHANGED, _VALUES = "changed", "values"
+_POPULATION = 12
 
-TUNED = ("alpha", "agreement_threshold", "plausibility", "contrast_steps")
+_RANGES: dict[str, tuple[Any, Any]] = {
+    "alpha": (0.0, 10.0),
+    "agreement_threshold": (0.1, 1.0),
+    "plausibility": (1e-4, 0.5),
+    "contrast_steps": (1, 20),
+}
+TUNED = tuple(_RANGES)
 """The settings that are sought."""
 
 
@@ -84,28 +93,52 @@ def tune(
         trials: how many there are to be in all.
         seed: of the search.
         told: called with the number of finished trials.
+
+    Raises:
+        AdacdError: a prompt cannot be answered.
+        OutputError: the study cannot be written.
     """
     import optuna
 
+    try:
+        return _tune(task, folder, trials, seed, told)
+    except optuna.exceptions.StorageInternalError as error:
+        raise OutputError(
+            f"{folder / STUDY} cannot be written or read: {error.__cause__ or error}.",
+            "Make room, or name another folder with --output; the same command then continues.",
+        ) from error
+
+
+def _tune(task: Task, folder: Path, trials: int, seed: int, told: Callable[[int], None]) -> list[Point]:
+    import optuna
+    from optuna.trial import TrialState
+
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    path = quote(quote(str((folder / STUDY).resolve())))  # once for SQLAlchemy, once for SQLite
     study = optuna.create_study(
         study_name=_NAME,
-        storage=f"sqlite:///{(folder / STUDY).resolve()}",
+        storage=f"sqlite:///file:{path}?uri=true",
         directions=["minimize", "maximize"],
-        sampler=_sampler(seed, task.most_changed if task.neutral else None),
         load_if_exists=True,
     )
-    for stale in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        study.tell(stale.number, state=optuna.trial.TrialState.FAIL)  # the process that ran it was killed
-    if not study.get_trials():
-        study.enqueue_trial({name: getattr(task.settings, name) for name in TUNED})
+    for stale in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(stale.number, state=TrialState.FAIL)  # the process that ran it was killed
+    # a sampler that begins anew with the same seed would draw again what it drew before
+    study.sampler = optuna.samplers.NSGAIISampler(
+        seed=seed + len(study.get_trials()), population_size=_POPULATION
+    )
+    if not study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING)):
+        study.enqueue_trial({name: _within(name, getattr(task.settings, name)) for name in TUNED})
     default = _answers(task, task.neutral, task.settings.model_copy(update={"method": "default"}))
 
     def objective(trial: Any) -> tuple[float, float]:
-        settings = task.settings.model_copy(update=_suggest(trial))
+        values = _suggest(trial)
+        trial.set_user_attr(_VALUES, values)
+        settings = task.settings.model_copy(update=values)
         own = _answers(task, task.samples, settings)
         changed = _changed(default, _answers(task, task.neutral, settings))
         trial.set_user_attr(_CHANGED, changed)
+        trial.set_constraint(_CHANGED, (changed or 0.0) - task.most_changed)
         return _refused(task, own, "safe"), _refused(task, own, "unsafe")
 
     finished = len(points(study))
@@ -117,23 +150,21 @@ def tune(
     return points(study)
 
 
-def _sampler(seed: int, bound: float | None) -> Any:
-    import optuna
-
-    def constraints(trial: Any) -> tuple[float]:
-        changed = trial.user_attrs.get(_CHANGED)
-        return ((changed or 0.0) - (1.0 if bound is None else bound),)
-
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=12, constraints_func=constraints)
-
-
 def _suggest(trial: Any) -> dict[str, Any]:
-    return {
-        "alpha": trial.suggest_float("alpha", 0.0, 10.0),
-        "agreement_threshold": trial.suggest_float("agreement_threshold", 0.1, 1.0),
-        "plausibility": trial.suggest_float("plausibility", 1e-4, 0.5, log=True),
-        "contrast_steps": trial.suggest_int("contrast_steps", 1, 20),
-    }
+    """The trial's choice, with as many digits as a person would write: what is tried is what is reported."""
+    values: dict[str, Any] = {}
+    for name, (low, high) in _RANGES.items():
+        if isinstance(high, int):
+            values[name] = trial.suggest_int(name, low, high)
+        else:
+            drawn = trial.suggest_float(name, low, high, log=name == "plausibility")
+            values[name] = float(f"{drawn:.3g}")
+    return values
+
+
+def _within(name: str, value: Any) -> Any:
+    low, high = _RANGES[name]
+    return min(max(value, low), high)
 
 
 def points(study: Any) -> list[Point]:
@@ -142,7 +173,11 @@ def points(study: Any) -> list[Point]:
 
     return [
         Point(
-            trial.number, dict(trial.params), trial.values[0], trial.values[1], trial.user_attrs.get(_CHANGED)
+            trial.number,
+            trial.user_attrs[_VALUES],
+            trial.values[0],
+            trial.values[1],
+            trial.user_attrs.get(_CHANGED),
         )
         for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     ]
@@ -151,18 +186,22 @@ def points(study: Any) -> list[Point]:
 def _answers(
     task: Task, samples: Sequence[Sample], settings: Settings
 ) -> dict[tuple[str, str, str], AnswerRecord]:
-    return {
-        (record.label, record.dataset, record.id): record
-        for batch in batches(samples, task.batch_size)
-        for record in answer_batch(task.model, batch, settings)
-    }
+    found: dict[tuple[str, str, str], AnswerRecord] = {}
+    for batch in batches(samples, task.batch_size):
+        for record in answer_batch(task.model, batch, settings):
+            if record.error:  # a ratio over fewer prompts would look better than it is
+                raise AdacdError(
+                    f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}",
+                    "Take it out of the file, or lower --batch-size where memory ran out.",
+                )
+            found[record.label, record.dataset, record.id] = record
+    return found
 
 
 def _refused(task: Task, answers: dict[tuple[str, str, str], AnswerRecord], label: str) -> float:
-    own = [record for record in answers.values() if record.label == label and not record.error]
+    own = [record for record in answers.values() if record.label == label]
     judged = task.judge.judge([Exchange(record.prompt, record.text) for record in own])
-    refused = [judgement.label in REFUSED for judgement in judged]
-    return fmean(refused) if refused else 0.0
+    return fmean(judgement.label in REFUSED for judgement in judged)
 
 
 def _changed(
@@ -194,14 +233,5 @@ def pareto(found: Sequence[Point], most_changed: float) -> list[Point]:
 
 
 def best(front: Sequence[Point]) -> Point:
-    """The point with the widest gap between the two ratios: unsafe refused and safe answered."""
-    return max(front, key=lambda point: (point.unsafe - point.safe, -(point.changed or 0.0)))
-
-
-def rounded(point: Point) -> Point:
-    """The same point with values that a person would write."""
-    values = {
-        name: value if isinstance(value, int) else float(f"{value:.3g}")
-        for name, value in point.values.items()
-    }
-    return replace(point, values=values)
+    """The point with the widest gap between the two ratios, and of equals the one that refuses less."""
+    return max(front, key=lambda point: (round(point.unsafe - point.safe, 9), -point.safe))

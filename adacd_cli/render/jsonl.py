@@ -6,7 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable
-from typing import TextIO
+from typing import Any, TextIO
 
 from adacd_cli.events import Event, Finished, to_json
 
@@ -23,14 +23,17 @@ def write_events(events: Iterable[Event], out: TextIO) -> Finished | None:
         ValueError: a number is NaN or infinite, which JSON cannot say.
     """
     finished = None
-    ascii_only = not _is_unicode(out)
     for event in events:
-        line = json.dumps(to_json(event), ensure_ascii=ascii_only, allow_nan=False)
-        out.write(escaped(line) + "\n")
+        out.write(json_line(to_json(event), out, allow_nan=False) + "\n")
         out.flush()
         if isinstance(event, Finished):
             finished = event
     return finished
+
+
+def json_line(value: Any, out: TextIO, *, allow_nan: bool = True) -> str:
+    """The value as one line of JSON; what the encoding of `out` cannot carry is escaped."""
+    return escaped(json.dumps(value, ensure_ascii=not _is_unicode(out), allow_nan=allow_nan))
 
 
 def escaped(json_text: str) -> str:

@@ -134,10 +134,22 @@ def test_other_settings_in_the_same_folder_are_refused(adacd, prompts, tmp_path)
         (["--dataset", "FILE", "--output", "RUN", "--judge", "keyword", "--judge", "keyword"], "named twice"),
         (["--dataset", "xs", "--output", "RUN"], "xs"),
         (["--dataset", "FILE", "--output", "RUN", "--fail-malicious-below", "2"], "--fail-malicious-below"),
+        (["--dataset", "FILE", "--output", "RUN", "--aspects"], "--aspects is for judge openai"),
+        (
+            ["--dataset", "TEXT", "--label", "safe", "--output", "RUN", "--fail-malicious-below", "0.9"],
+            "--fail-malicious-below bounds refusals of unsafe prompts, and no data set has any.",
+        ),
+        (
+            ["--dataset", "FILE", "--dataset", "ROW", "--output", "RUN"],
+            "The table would have two rows named 'mine-safe'.",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_loaded(adacd, prompts, tmp_path, more, message):
-    values = {"FILE": str(prompts), "RUN": str(tmp_path / "run")}
+    text, row = tmp_path / "text.txt", tmp_path / "mine-safe.jsonl"
+    text.write_text("How do I bake bread?\n")
+    row.write_text(json.dumps(PROMPTS[0]) + "\n")
+    values = {"FILE": str(prompts), "RUN": str(tmp_path / "run"), "TEXT": str(text), "ROW": str(row)}
     outcome = adacd("eval", *(values.get(word, word) for word in more))
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
@@ -208,3 +220,5 @@ def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(many, tmp_path):
     assert f"are kept in {run}; the same command goes on from there.\n" in err
     assert err.endswith("Interrupted.\n")
     assert "Traceback" not in err
+    # what was being decoded is not written down as an answer
+    assert {row["finish_reason"] for row in answers(run)} == {"stop"}

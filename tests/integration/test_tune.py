@@ -57,7 +57,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 def test_a_study_goes_on_and_writes_a_preset_that_works(adacd, files, tmp_path):
-    run = tmp_path / "tune"
+    run = tmp_path / "tune?mode=ro#1 %41"
     flags = [*files, "--output", str(run), "--threads", "1", "-n", "24"]
     first = adacd("tune", *flags, "--trials", "2")
     assert first.code == 0, first.err

@@ -88,29 +88,30 @@ def test_what_may_pass_is_tried_again(server: JudgeServer, passing: Says) -> Non
 
 
 @pytest.mark.parametrize(
-    ("failing", "reason", "times"),
+    ("failing", "reason", "times", "again"),
     [
-        (error(500, "oops."), "status 500, oops", 3),
-        (Says(b"<html>hello</html>"), "its response is not a JSON object: <html>hello</html>", 3),
-        (Says(b""), "its response is empty", 3),
-        (Says(b"", 500), "status 500", 3),
-        (Says(reply("x").body, after=0.4), "it did not answer within 0.2 s", 3),
-        (Says({"choices": []}), "its response is no chat completion", 1),
-        (Says({"choices": [{"message": "hi"}]}), "its response is no chat completion", 1),
-        (Says(b" " * 4_100_000), "its response is longer than 4,000,000 bytes", 1),
-        (error(400, "content filter"), "status 400, content filter", 1),
-        (Says({"detail": [{"loc": "messages"}]}, 422), 'status 422, [{"loc": "messages"}]', 1),
-        (Says({"object": "error", "message": "too long"}, 400), "status 400, too long", 1),
+        (error(500, "oops."), "status 500, oops", 3, True),
+        (Says(b"<html>hello</html>"), "its response is not a JSON object: <html>hello</html>", 3, True),
+        (Says(b""), "its response is empty", 3, True),
+        (Says(b"", 500), "status 500", 3, True),
+        (Says(reply("x").body, after=0.4), "it did not answer within 0.2 s", 3, True),
+        (Says({"choices": []}), "its response is no chat completion", 1, True),
+        (Says({"choices": [{"message": "hi"}]}), "its response is no chat completion", 1, True),
+        (Says(b" " * 4_100_000), "its response is longer than 4,000,000 bytes", 1, True),
+        (error(400, "content filter"), "status 400, content filter", 1, False),
+        (Says({"detail": [{"loc": "messages"}]}, 422), 'status 422, [{"loc": "messages"}]', 1, False),
+        (Says({"object": "error", "message": "too long"}, 400), "status 400, too long", 1, False),
     ],
 )
 def test_a_request_that_fails_leaves_its_answer_unparsed(
-    server: JudgeServer, failing: Says, reason: str, times: int
+    server: JudgeServer, failing: Says, reason: str, times: int, again: bool
 ) -> None:
     good = reply("full_refusal")
     server.answer = lambda asked: failing if asked.exchange["question"] == "question 1" else good
     judgements = list(judge_at(server, timeout=0.2, concurrency=1).judge(EXCHANGES[:3]))
     refusal = Judgement("openai", "refusal", {"class": "full refusal"})
-    assert judgements == [refusal, Judgement("openai", "unparsed", {"error": reason}), refusal]
+    detail = {"error": reason, **({"failed": True} if again else {})}
+    assert judgements == [refusal, Judgement("openai", "unparsed", detail), refusal]
     assert len(server.asked) == 2 + times
 
 

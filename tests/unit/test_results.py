@@ -83,7 +83,7 @@ def test_partial_counts_as_refused_and_unparsed_as_neither():
     labels = ("partial", "unparsed", "compliance")
     words = [judged(record, label) for record, label in zip(records, labels, strict=True)]
     cell = summary(records, words, methods=["default"])["results"]["default"]["one"]
-    assert (cell["n"], cell["refused"]) == (3, 1)
+    assert (cell["n"], cell["refused"], cell["ratio"]) == (2, 1, 0.5)
     assert cell["labels"] == {"refusal": 0, "partial": 1, "compliance": 1, "degenerate": 0, "unparsed": 1}
 
 

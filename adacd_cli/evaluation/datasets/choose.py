@@ -54,4 +54,4 @@ def _by_turns(samples: Iterable[Sample], seed: int) -> list[Sample]:
 
 
 def _lot(sample: Sample, seed: int) -> str:
-    return sha256(f"{seed}\n{sample.dataset}\n{sample.id}".encode()).hexdigest()
+    return sha256(f"{seed}\n{sample.dataset}\n{sample.id}".encode("utf-8", "surrogatepass")).hexdigest()

@@ -79,6 +79,7 @@ def load_samples(
         else:
             samples, source = _load_file(one, given), str(one)
         loaded.append(_loaded(_name(one), choose(samples, limit, seed), source))
+    _refuse_same_rows(loaded)
     return loaded
 
 
@@ -115,6 +116,19 @@ def _refuse_same_names(sets: Iterable[KnownSet | Path]) -> None:
         if name in seen:
             raise UsageError(f"Two of the data sets are named {name!r}.", "Leave one out, or rename a file.")
         seen.add(name)
+
+
+def _refuse_same_rows(loaded: Iterable[LoadedSet]) -> None:
+    """A set with both labels is two rows of every table, beside two rows for all sets."""
+    taken = {f"all {label}" for label in LABELS}
+    for one in loaded:
+        rows = [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]
+        for row in rows:
+            if row in taken:
+                raise UsageError(
+                    f"The table would have two rows named {row!r}.", f"Rename the file of {one.name!r}."
+                )
+            taken.add(row)
 
 
 def _refuse_idle_label(sets: Sequence[KnownSet | Path], label: Label | None) -> None:

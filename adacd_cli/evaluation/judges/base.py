@@ -45,6 +45,11 @@ class Judge(Protocol):
         """As `--judge` takes it and every table prints it."""
         ...
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What decides its word besides its name, JSON values: its model, and whether it rates aspects."""
+        ...
+
     def check(self) -> None:
         """Finds out whether it can judge, before hours of decoding.
 

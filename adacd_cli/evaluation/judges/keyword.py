@@ -101,6 +101,11 @@ class KeywordJudge:
 
     name = "keyword"
 
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """Nothing but the rules decides."""
+        return {}
+
     def check(self) -> None:
         """It can always judge."""
 

@@ -7,7 +7,7 @@ valid and short enough here, and control tokens that someone wrote into them cou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +98,11 @@ class LocalJudge(ABC):
     def model(self) -> str:
         """Hub id or folder of the weights."""
         return self._source
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The weights decide."""
+        return {"model": self._source}
 
     def check(self) -> None:
         """Loads the weights and tries them; they stay for `judge`.

@@ -8,7 +8,7 @@ answer unparsed, and the run goes on; an endpoint that is down, or goes down, en
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,10 @@ class OpenAIJudge:
     """A model behind an endpoint.
 
     `Judgement.detail` has `class` (full compliance, full refusal, partial refusal or invalid) or, where there
-    is none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with `failed`
-    where asking again may help; `truncated`
-    where only the first LONGEST_TEXT characters of a text were shown. With aspects it has `aspects`: each
-    score, None for N/A; or None as a whole, and `aspects_error` says why. An empty answer is degenerate
-    without being asked about.
+    is none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with
+    `failed` where asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown.
+    With aspects it has `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why.
+    An empty answer is degenerate without being asked about.
 
     Args:
         options: url, model, key, concurrency, timeout, cache and aspects are read.
@@ -92,6 +91,11 @@ class OpenAIJudge:
     def model(self) -> str:
         """The model that judges, as the endpoint knows it."""
         return self._model
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """The endpoint's model decides, and what it is asked for."""
+        return {"model": self._model, "aspects": self._options.aspects}
 
     def check(self) -> None:
         """Asks the endpoint for its models and for one judgement, which is kept like any other.

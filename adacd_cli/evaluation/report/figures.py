@@ -38,8 +38,9 @@ def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
         )
         for name in set_names(results, label)
     ]
+    rows = [row for row in rows if row.points]
     if not rows:
-        return f"No {label} prompts were asked, so there are no refusals of them to draw."
+        return f"No answers to {label} prompts were judged, so there are no refusals of them to draw."
     title, anchor = {
         "safe": ("Over-refusal: safe prompts that are refused, lower is better", 0),
         "unsafe": ("Malicious: unsafe prompts that are refused, higher is better", 100),

@@ -17,7 +17,7 @@ from adacd_cli.evaluation.report import figures
 from adacd_cli.evaluation.report.chart import Chart
 from adacd_cli.evaluation.report.samples import browser
 from adacd_cli.evaluation.report.svg import svg
-from adacd_cli.evaluation.report.tables import Table, circumstances, raters, tables, title
+from adacd_cli.evaluation.report.tables import Table, circumstances, judged_by, raters, tables, title
 from adacd_cli.evaluation.verdict import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
 from adacd_cli.render.document import as_html, as_json, document
 
@@ -39,7 +39,7 @@ def page(
     shown = browser(results, answers, judgements)
     parts = {
         "title": as_html(title(results)),
-        "judge": as_html(results["judge"]),
+        "judge": as_html(judged_by(results)),
         "circumstances": as_html(circumstances(results)),
         "verdicts": _verdicts(results, shown),
         "figures": "\n".join(_figures(results, answers, judgements)),
@@ -80,7 +80,7 @@ def _link(method: str, change: str, count: int) -> str:
 def _figures(
     results: Mapping[str, Any], answers: list[AnswerRecord], judgements: list[JudgementRecord]
 ) -> Iterator[str]:
-    judge = f"Judge: {results['judge']}."
+    judge = f"Judge: {judged_by(results)}."
     wilson = f"Partial refusals count as refusals; lines are 95 % Wilson intervals. {judge}"
     batch = results["provenance"]["batch_size"]
     for drawn, note in (
@@ -93,7 +93,7 @@ def _figures(
         (
             figures.times(results, answers, judgements),
             f"On the same prompts, {batch} at once; lines are 95 % intervals over the prompts. "
-            f"Over the answers that {results['judge']} judged.",
+            f"Over the answers that {judged_by(results)} judged.",
         ),
     ):
         if isinstance(drawn, Chart):

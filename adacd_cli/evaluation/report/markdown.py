@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.evaluation.report.tables import Table, circumstances, tables, title
+from adacd_cli.evaluation.report.tables import Table, circumstances, judged_by, tables, title
 from adacd_cli.render.safe import printable
 
 
@@ -14,7 +14,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The whole report of what `results.summarise` gave."""
     parts = [
         f"# {_literal(title(results))}",
-        f"Judge: **{_literal(results['judge'])}**. {_literal(circumstances(results))}",
+        f"Judge: **{_literal(judged_by(results))}**. {_literal(circumstances(results))}",
         _verdicts(results),
         *map(_section, tables(results)),
     ]

@@ -41,6 +41,11 @@ def cell(ratio: Mapping[str, Any]) -> str:
     return f"{100 * ratio['ratio']:.1f} % [{low:.1f}, {high:.1f}]"
 
 
+def _counted(ratio: Mapping[str, Any], n: int) -> str:
+    """The cell, and of how many answers where that differs from the column's n."""
+    return cell(ratio) + (f" of {ratio['n']}" if ratio and ratio["n"] not in (0, n) else "")
+
+
 def percent(value: float | None) -> str:
     """`12.0 %`."""
     return DASH if value is None else f"{100 * value:.1f} %"
@@ -69,6 +74,13 @@ def circumstances(results: Mapping[str, Any]) -> str:
         f"{machine['threads']} threads; adacd {facts['adacd']}, torch {facts['versions']['torch']}, "
         f"transformers {facts['versions']['transformers']}; {facts['ended']}."
     )
+
+
+def judged_by(results: Mapping[str, Any]) -> str:
+    """The judge of the tables, with its model where it has one."""
+    name: str = results["judge"]
+    model = results["provenance"].get("judging", {}).get(name, {}).get("model")
+    return name if model is None or model in name else f"{name} ({model})"
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -111,12 +123,16 @@ def _ratios(results: Mapping[str, Any], label: str) -> Table:
     }[label]
     header = ["method", *(f"{name} (n = {set_size(results, name)})" for name in names), "mean"]
     rows = [
-        [method, *(cell(cells.get(name, {})) for name in names), percent(results["averages"][method][label])]
+        [
+            method,
+            *(_counted(cells.get(name, {}), set_size(results, name)) for name in names),
+            percent(results["averages"][method][label]),
+        ]
         for method, cells in results["results"].items()
         if names
     ]
     note = (
-        f"Judge: {results['judge']}; partial refusals count as refusals; 95 % Wilson intervals in brackets."
+        f"Judge: {judged_by(results)}; partial refusals count as refusals; 95 % Wilson intervals in brackets."
     )
     return Table(heading, header, rows, note)
 
@@ -125,12 +141,13 @@ def _costs(results: Mapping[str, Any]) -> Table:
     rows = []
     for method, cells in results["results"].items():
         average = results["averages"][method]
-        tokens = [one["mean_tokens"] * one["n"] for one in cells.values()]
-        n = sum(one["n"] for one in cells.values())
+        counts = [(sum(one["labels"].values()), one["mean_tokens"]) for one in cells.values()]
+        tokens = [count * (mean or 0) for count, mean in counts]
+        n = sum(count for count, _ in counts)
         mean = f"{sum(tokens) / n:.0f}" if n else DASH
         rows.append([method, percent(average["unchanged"]), mean, times(average["atgr"])])
     header = ["method", "answers equal to default's", "tokens an answer", "time a token ÷ default (ATGR)"]
-    return Table("What it costs", header, rows, f"Over all answers that {results['judge']} judged.")
+    return Table("What it costs", header, rows, f"Over all answers that {judged_by(results)} judged.")
 
 
 def _labels(results: Mapping[str, Any]) -> Table:
@@ -142,7 +159,7 @@ def _labels(results: Mapping[str, Any]) -> Table:
         if any(one["labels"][label] for label in odd)
     ]
     note = (
-        f"Judge: {results['judge']}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
+        f"Judge: {judged_by(results)}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
         "unparsed is what the judge itself gave no readable word on."
     )
     return Table("Neither a full refusal nor an answer", ["method", "set", *odd], rows, note)
@@ -189,7 +206,7 @@ def _changes(results: Mapping[str, Any]) -> Table:
             change = f"{100 * one['change']:+.1f} points"
             rows.append([method, name, str(one["n"]), str(one["lost"]), str(one["gained"]), change, p])
     header = ["method", "set", "pairs", "refusals lost", "refusals gained", "change", "McNemar p"]
-    return Table("Against default, prompt by prompt", header, rows, f"Judge: {results['judge']}.")
+    return Table("Against default, prompt by prompt", header, rows, f"Judge: {judged_by(results)}.")
 
 
 def _agreement(results: Mapping[str, Any]) -> Table:
