@@ -143,9 +143,12 @@ def find_direction(
             f"{least:.3g}.",
             "Allow more with --kl, or give more prompts of each kind.",
         )
+    best, before = min(harmless, key=lambda candidate: candidate.score), scorer.mean(model.model, loud)
+    if best.score >= before:
+        warnings += ("No direction makes the model refuse less; a lower --mu spares less of harm itself.",)
     return Found(
-        best=min(harmless, key=lambda candidate: candidate.score),
-        before=scorer.mean(model.model, loud),
+        best=best,
+        before=before,
         tried=len(tried),
         used={kind: len(kept[kind]) for kind in KINDS},
         warnings=warnings,

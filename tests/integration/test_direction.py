@@ -140,7 +140,8 @@ def files(tmp_path: Path) -> dict[str, str]:
 def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     flags = [word for kind, path in files.items() for word in (f"--{kind}", path)]
     folder = tmp_path / "direction"
-    more = ["--threads", "1", "--kl", "5"]
+    # the demo model refuses both by the same direction, so nothing of harm itself is spared
+    more = ["--threads", "1", "--kl", "5", "--mu", "0"]
     built = adacd("direction", "build", *flags, "-o", str(folder), *more)
     assert built.code == 0, built.err
     assert re.search(
@@ -162,13 +163,14 @@ def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     started = json.loads(run.out.splitlines()[0])
     assert (started["method"], started["settings"]["direction"]) == ("surgical", str(folder))
     # the same prompts under a system message: another score before anything is removed
-    told = adacd(
-        "direction", "build", *flags, "-o", str(folder), *more, "--system", "Be brief.", "--thinking"
-    )
+    more = ["--threads", "1", "--kl", "5", "--system", "Be brief.", "--thinking"]
+    told = adacd("direction", "build", *flags, "-o", str(folder), *more)
     assert told.code == 0, told.err
     facts = json.loads((folder / "direction.json").read_text())["facts"]
     assert (facts["system"], facts["thinking"]) == ("Be brief.", True)
     assert facts["refusal_score_before"] != card["facts"]["refusal_score_before"]
+    warned = "No direction makes the model refuse less; a lower --mu spares less of harm itself." in told.err
+    assert warned == (facts["refusal_score"] >= facts["refusal_score_before"])
 
 
 def test_what_is_missing_is_named(adacd, files, tmp_path):
