@@ -96,9 +96,15 @@ def saying(*answers: tuple[str, str], vocab: int = BYTE_VOCAB, sharp: float = 8.
     spoken = [(prompt.encode(), [*answer.encode(), BYTE_EOS]) for prompt, answer in answers]
 
     def script(ids: tuple[int, ...]) -> list[float]:
-        place = max(index for index, token_id in enumerate(ids) if token_id == 10)
-        prompt, said = bytes(ids[:place]), ids[place + 1 :]
-        answer = next(answer for end, answer in spoken if prompt.endswith(end))
+        # a drawn answer may have a "\n" of its own
+        ends = [index for index, token_id in enumerate(ids) if token_id == 10]
+        place, answer = next(
+            (place, answer)
+            for place in reversed(ends)
+            for end, answer in spoken
+            if bytes(i for i in ids[:place] if i < 256).endswith(end)
+        )
+        said = ids[place + 1 :]
         logits = [0.0] * vocab
         logits[answer[min(len(said), len(answer) - 1)]] = sharp
         return logits
