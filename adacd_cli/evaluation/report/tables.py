@@ -67,11 +67,12 @@ def circumstances(results: Mapping[str, Any]) -> str:
     """Data, number format, machine and versions in two sentences."""
     facts = results["provenance"]
     machine = facts["machine"]
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
     where = machine.get("gpu") or machine["processor"] or machine["system"]
     sets = ", ".join(f"{name} ({data['n']})" for name, data in facts["data"].items())
     return (
         f"Data: {sets}. {facts['dtype']} on {where}, "
-        f"{machine['threads']} threads; adacd {facts['adacd']}, torch {facts['versions']['torch']}, "
+        f"{threads}; adacd {facts['adacd']}, torch {facts['versions']['torch']}, "
         f"transformers {facts['versions']['transformers']}; {facts['ended']}."
     )
 
@@ -147,7 +148,11 @@ def _costs(results: Mapping[str, Any]) -> Table:
         mean = f"{sum(tokens) / n:.0f}" if n else DASH
         rows.append([method, percent(average["unchanged"]), mean, times(average["atgr"])])
     header = ["method", "answers equal to default's", "tokens an answer", "time a token ÷ default (ATGR)"]
-    return Table("What it costs", header, rows, f"Over all answers that {judged_by(results)} judged.")
+    note = f"Over all answers that {judged_by(results)} judged."
+    if any(method.startswith("ssd") for method in results["results"]):
+        batch = results["provenance"]["batch_size"]
+        note += f" ssd answers one prompt at a time, the others {batch}; --batch-size 1 compares them alone."
+    return Table("What it costs", header, rows, note)
 
 
 def _labels(results: Mapping[str, Any]) -> Table:
