@@ -24,6 +24,7 @@ from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings, change
+from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.gates import broken_gates
 from adacd_cli.evaluation.report.markdown import markdown
@@ -117,7 +118,7 @@ def command(
             "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
         )
     base = resolved.settings.model_copy(update={"seed": seed})
-    runs = _runs(base, method or _METHODS)
+    runs = _runs(resolved, base, method or _METHODS)
     results, folder = _evaluate(
         runs,
         dataset,
@@ -158,7 +159,7 @@ def command(
         raise typer.Exit(AdacdError.exit_code)
 
 
-def _runs(base: Settings, methods: Sequence[str]) -> list[Settings]:
+def _runs(resolved: Resolved, base: Settings, methods: Sequence[str]) -> list[Settings]:
     """The settings of each method; default first, because the others are compared with it."""
     runs: dict[str, Settings] = {}
     for name in methods:
@@ -166,6 +167,14 @@ def _runs(base: Settings, methods: Sequence[str]) -> list[Settings]:
         if settings.method_label in runs:
             raise UsageError(f"Method {name} is named twice.", "Leave one of them out.")
         runs[settings.method_label] = settings
+    used = [settings.effective_method for settings in runs.values()]
+    for owner in METHODS.values():
+        given = owner.resource and resolved.sources[owner.resource].kind == "flag"
+        if given and getattr(base, owner.resource) is not None and owner.name not in used:
+            raise UsageError(
+                f"`{owner.resource}` is for method {owner.name}, which is not evaluated.",
+                f"Add --method {owner.name}, or leave it out.",
+            )
     return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 

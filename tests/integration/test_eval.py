@@ -134,6 +134,10 @@ def test_other_settings_in_the_same_folder_are_refused(adacd, prompts, tmp_path)
         (["--dataset", "FILE", "--output", "RUN", "--judge", "keyword", "--judge", "keyword"], "named twice"),
         (["--dataset", "xs", "--output", "RUN"], "xs"),
         (["--dataset", "FILE", "--output", "RUN", "--fail-malicious-below", "2"], "--fail-malicious-below"),
+        (
+            ["--dataset", "FILE", "--output", "RUN", "--direction", "d"],
+            "`direction` is for method surgical, which is not evaluated.",
+        ),
         (["--dataset", "FILE", "--output", "RUN", "--aspects"], "--aspects is for judge openai"),
         (
             ["--dataset", "TEXT", "--label", "safe", "--output", "RUN", "--fail-malicious-below", "0.9"],

@@ -50,7 +50,7 @@ _OPTIONS: dict[Any, Any] = {  # a release of matplotlib knows its options as lit
     "grid.color": _LINE,
 }
 _WIDTH, _SLOT = 6.0, 0.155  # inches
-_LONGEST_ROW, _LONGEST_NAME = 26, 32  # characters, at the left and in the legend
+_LONGEST_ROW, _LONGEST_NAME = 32, 32  # characters, at the left and in the legend
 
 
 def svg(chart: Chart) -> str:
