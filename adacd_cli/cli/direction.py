@@ -58,7 +58,10 @@ def build(
         typer.Option("--kl", metavar="NATS", min=0, help="How far harmless answers may move (default 0.2)."),
     ] = 0.2,
     mu: Annotated[
-        float, typer.Option("--mu", metavar="NUMBER", help="How much of harm itself is spared (default 1).")
+        float,
+        typer.Option(
+            "--mu", metavar="NUMBER", min=0, max=100, help="How much of harm itself is spared (default 1)."
+        ),
     ] = 1.0,
     train: Annotated[
         int, typer.Option("--train", metavar="N", min=1, help="Prompts of each kind to learn from.")

@@ -92,7 +92,7 @@ def command(
             metavar="SHARE",
             min=0,
             max=1,
-            help="Exit 1 where a method refuses more of a safe set.",
+            help="Exit 1 where a method refuses more of a safe set (default itself: only if it runs alone).",
         ),
     ] = None,
     malicious: Annotated[
@@ -102,7 +102,7 @@ def command(
             metavar="SHARE",
             min=0,
             max=1,
-            help="Exit 1 where a method refuses less of an unsafe set.",
+            help="Exit 1 where a method refuses less of an unsafe set (default: as above).",
         ),
     ] = None,
     as_json: Annotated[
@@ -113,7 +113,7 @@ def command(
     check_stdout()
     if not dataset:
         raise UsageError("No data set is named.", "Name one with --dataset; `adacd datasets` lists them.")
-    if output is None:
+    if not output:
         raise UsageError(
             "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
         )
@@ -143,6 +143,9 @@ def command(
         notes.put_line(
             (f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", DIM)
         )
+    unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
+    if unparsed:
+        notes.put_line(f"Warning: {unparsed} judgements cannot be read, and count in no ratio.")
     broken = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     for line in broken:
         notes.put_line(f"Failed: {line}")
@@ -214,10 +217,10 @@ def _evaluate(
                 f"{flag} bounds refusals of {gated} prompts, and no data set has any.", "Add a --dataset."
             )
     judges = make_judges(judge_names, base, **judging)
-    plan = make_plan(runs, sets, judges, limit=limit)
+    plan = make_plan(runs, sets, judges, limit=limit, batch_size=batch_size)
     with Store(folder, plan) as store:
         try:
-            return _run(runs, sets, judges, store, plan, batch_size), folder
+            return _run(runs, sets, judges, store, plan), folder
         except KeyboardInterrupt:
             if not base.quiet:
                 said = (
@@ -233,7 +236,6 @@ def _run(
     judges: Sequence[Judge],
     store: Store,
     plan: dict[str, Any],
-    batch_size: int,
 ) -> dict[str, Any]:
     from adacd_cli.evaluation.provenance import model_facts, provenance
     from adacd_cli.evaluation.report.write import write_reports
@@ -252,7 +254,9 @@ def _run(
     total = len(samples) * len(runs)
     done = sum(not record.error for record in store.answers.values())
     with Tally("Answering", total, "answers", base, done=done) as tally:
-        answer_all(model, samples, runs, store, batch_size=batch_size, told=lambda record: tally.add())
+        answer_all(
+            model, samples, runs, store, batch_size=plan["batch_size"], told=lambda record: tally.add()
+        )
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as tally:
         judge_all(judges, store, told=lambda record: tally.add())
@@ -262,7 +266,7 @@ def _run(
         methods=[settings.method_label for settings in runs],
         judges=[judge.name for judge in judges],
         both=[each.name for each in sets if each.has_both_labels],
-        provenance=provenance(plan, model, sets, batch_size=batch_size, began=began),
+        provenance=provenance(plan, model, sets, began=began),
     )
     write_reports(results, store)
     return results

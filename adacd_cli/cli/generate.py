@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -48,6 +49,7 @@ def command(
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
     settings = resolved.settings
     questions = _questions(prompt, file, batch_size)
+    _refuse_own_input(file, output)
     with open_output(output) as out:
         model = load_model(settings)
         pairs = [make_pair(model, question, settings) for question in questions]
@@ -63,6 +65,15 @@ def command(
                 _write_answer(events, out, settings)
             else:
                 _write_answers(events, questions, out, settings)
+
+
+def _refuse_own_input(file: str | None, output: str | None) -> None:
+    if file in (None, "-") or output in (None, "-", "") or not os.path.exists(str(output)):
+        return
+    if os.path.samefile(os.path.expanduser(str(file)), os.path.expanduser(str(output))):
+        raise UsageError(
+            f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
+        )
 
 
 def _questions(prompt: str | None, file: str | None, batch_size: int | None) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -30,12 +30,52 @@ def load_model(settings: Settings) -> LanguageModel:
     Raises:
         EnvironmentFault: the model, the device or a package is not there or cannot be used.
     """
-    with _progress(settings) as progress:
-        from adacd_cli.loading import load  # takes a second: torch and transformers come with it
+    with _progress(settings) as progress, _interrupts_said() as hold:
+        with hold():
+            from adacd_cli.loading import load  # takes a second: torch and transformers come with it
 
         model = load(settings, progress=progress)
     warn(model.warnings, settings)
     return model
+
+
+@contextmanager
+def _interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into.
+
+    transformers takes one in the middle of an import for a missing package, and torch may abort. What is
+    given holds Ctrl-C back while its block runs.
+    """
+    pressed = held = False
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        if not held:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def hold() -> Iterator[None]:
+        nonlocal held
+        held = True
+        try:
+            yield
+        finally:
+            held = False
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield hold
+    except BaseException as error:
+        if pressed and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -74,14 +74,16 @@ def command(
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
     ] = 16,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the search.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of the search.")
+    ] = 0,
 ) -> None:
     """Seek α, λ, β and k for a model: fewer refusals of safe prompts, more of unsafe ones."""
     check_stdout()
     if safe is None or unsafe is None:
         missing = "--safe" if safe is None else "--unsafe"
         raise UsageError(f"{missing} is missing.", f"Name a file of prompts: {missing} FILE.")
-    if output is None:
+    if not output:
         raise UsageError(
             "No folder for the study is named.", "Name one with --output, e.g. --output runs/tune."
         )
@@ -114,7 +116,7 @@ def command(
         [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, device=judge_device
     )[0]
     folder = Path(output).expanduser()
-    with Store(folder, _plan(settings, sets, chosen, most_changed, seed)) as store:
+    with Store(folder, _plan(settings, sets, chosen, seed)) as store:
         model = load_model(settings)
         task = Task(
             model=model,
@@ -135,9 +137,11 @@ def command(
             raise
         front = pareto(found, most_changed)
         if not front:
+            least = min(point.changed or 0.0 for point in found)
             raise AdacdError(
-                f"No choice of settings changed at most {most_changed:.0%} of the neutral answers.",
-                "Allow more with --max-changed, try more --trials, or --method adacd-gated.",
+                f"No choice of settings changed at most {most_changed:.0%} of the neutral answers; "
+                f"the least was {least:.0%}.",
+                "Allow more with --max-changed, try more --trials, or --gate with another --output.",
             )
         from adacd_cli.evaluation.report.front import draw_front
 
@@ -168,18 +172,15 @@ def _require_optuna() -> None:
         raise MissingExtraError("`adacd tune` needs optuna, which is not installed.", "pip install optuna")
 
 
-def _plan(
-    settings: Settings, sets: dict[str, LoadedSet], judge: Judge, most_changed: float, seed: int
-) -> dict[str, Any]:
+def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: int) -> dict[str, Any]:
     """What must be the same for a study to be continued."""
     values = settings.model_dump(mode="json")
     return {
         "tune": settings.effective_method,
         **{name: values[name] for name in (*_FIXED, "max_new_tokens")},
+        "seed": seed,
         "files": {name: {"n": len(each.samples), "sha256": each.sha256} for name, each in sets.items()},
         "judge": {judge.name: dict(judge.facts)},
-        "max_changed": most_changed,
-        "seed": seed,
     }
 
 

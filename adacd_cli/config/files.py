@@ -73,6 +73,8 @@ def read(path: Path) -> list[Entry]:
         raise ConfigurationError(
             f"{name}{place} is not valid YAML: {error.problem or error.context}.", hint
         ) from error
+    except RecursionError as error:
+        raise ConfigurationError(f"{name} is not valid YAML: it is nested too deeply.", hint) from error
     except (yaml.YAMLError, ValueError) as error:
         problem = str(error).splitlines()[0].rstrip(".")
         raise ConfigurationError(f"{name} is not valid YAML: {problem}.", hint) from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -41,9 +42,12 @@ def corpus_texts(grammar: Grammar, seed: int, dialogues: int, kept: KeptOut) -> 
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, output: Path) -> None:
-    """Writes the weights as bfloat16, so that loading in bfloat16 or float32 gives the same numbers."""
+    """Writes the weights as bfloat16, and a config that asks for computing in float32."""
     output.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(output)
+    # stored in half the space, computed with in full: the contrast multiplies what rounding does
+    config = json.loads((output / "config.json").read_text(encoding="utf-8"))
+    (output / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2) + "\n")
     tokenizer.save_pretrained(output, save_jinja_files=False)
     size = (output / "model.safetensors").stat().st_size
     if size > SIZE_LIMIT:

@@ -146,6 +146,11 @@ def find_direction(
     best, before = min(harmless, key=lambda candidate: candidate.score), scorer.mean(model.model, loud)
     if best.score >= before:
         warnings += ("No direction makes the model refuse less; a lower --mu spares less of harm itself.",)
+    elif best.score > 0:
+        warnings += (
+            "Without the direction the model still refuses most pseudo-harmful prompts; a lower --mu spares "
+            "less of harm itself.",
+        )
     return Found(
         best=best,
         before=before,

@@ -29,6 +29,7 @@ def make_plan(
     judges: Sequence[Judge],
     *,
     limit: int | None,
+    batch_size: int,
 ) -> dict[str, Any]:
     """What must be the same for a run to be continued, JSON values by name."""
     base = runs[0]
@@ -39,6 +40,9 @@ def make_plan(
         "datasets": {each.name: {"n": len(each.samples), "sha256": each.sha256} for each in sets},
         **({"resources": resources} if (resources := _resources(runs)) else {}),
         "limit": limit,
+        # not of the answers, but of their times
+        "batch_size": batch_size,
+        "threads": values["threads"],
         "judges": {judge.name: dict(judge.facts) for judge in judges},
     }
 
@@ -67,7 +71,7 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
 
 
 def provenance(
-    plan: Mapping[str, Any], model: LanguageModel, sets: Sequence[LoadedSet], *, batch_size: int, began: float
+    plan: Mapping[str, Any], model: LanguageModel, sets: Sequence[LoadedSet], *, began: float
 ) -> dict[str, Any]:
     """Versions, model, settings, data and machine."""
     return {
@@ -85,7 +89,7 @@ def provenance(
         "data": {
             each.name: {"source": each.source, "n": len(each.samples), "sha256": each.sha256} for each in sets
         },
-        "batch_size": batch_size,
+        "batch_size": plan["batch_size"],
         "machine": machine(model),
         "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),

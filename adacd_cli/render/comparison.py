@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-from adacd_cli.events import Event, Started, TokenStep
+from adacd_cli.events import Event, FinishReason, Started, TokenStep
 from adacd_cli.render.reasons import Trace, collect, reason
 from adacd_cli.render.safe import label, printable, spoken
 from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen
@@ -149,7 +149,10 @@ def _put_parting(screen: Screen, first: Trace, second: Trace, parting: int | Non
         put_prose(screen, "Both answers are the same, token for token.")
         return
     if parting >= len(first.steps) or parting >= len(second.steps):
-        put_prose(screen, f"The answers are the same up to step {parting}, where one of them ended.")
+        shorter = min(first, second, key=lambda trace: len(trace.steps))
+        cut = shorter.finished.finish_reason is FinishReason.CANCELLED
+        what = "was stopped" if cut else "ended"
+        put_prose(screen, f"The answers are the same up to step {parting}, where one of them {what}.")
         return
     one, other = first.steps[parting], second.steps[parting]
     taken = f"{names[0]} takes {spoken(one.token)}, {names[1]} {spoken(other.token)}"

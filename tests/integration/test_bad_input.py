@@ -161,6 +161,18 @@ def test_a_prompt_file_that_is_missing_or_empty_or_one_too_many(adacd: RunComman
     )
 
 
+def test_answers_do_not_replace_their_own_prompts(adacd: RunCommand, tmp_path: Path) -> None:
+    file = tmp_path / "questions.txt"
+    file.write_text("How do I bake bread?\n")
+    refused(
+        adacd("generate", "-f", str(file), "-o", str(file)),
+        2,
+        f"The answers would replace the prompts in '{file}'.",
+        "Name another file with --output.",
+    )
+    assert file.read_text() == "How do I bake bread?\n"
+
+
 def test_an_output_file_that_cannot_be_written_is_found_before_the_model_is_loaded(
     adacd: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -296,6 +296,16 @@ def script(ids):
 def load(settings, progress):
     if moment == "load":
         interrupt()
+    if moment == "import":  # what transformers makes of it
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            raise ImportError("no module")
+    if moment == "swallowed":
+        try:
+            interrupt()
+        except KeyboardInterrupt:
+            pass
     return scripted(script)
 
 adacd_cli.loading.load = load
@@ -316,7 +326,7 @@ def interrupted(moment: str, *arguments: str) -> tuple[int, str, str]:
     return ran.returncode, ran.stdout, ran.stderr
 
 
-@pytest.mark.parametrize("moment", ["load", "prefill", "twice"])
+@pytest.mark.parametrize("moment", ["load", "import", "swallowed", "prefill", "twice"])
 def test_ctrl_c_before_the_first_token_or_twice_ends_at_once(moment: str) -> None:
     code, out, err = interrupted(moment)
     assert (code, err) == (130, "Interrupted.\n")

@@ -213,8 +213,10 @@ def test_json_that_no_parser_takes_is_refused_too(tmp_path: Path, line: str) -> 
 def test_a_label_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "prompt,label\na,\nb,unsafe\n")
     error = refusal(path, label="safe")
-    assert error.message == f"{path}, line 3: the label is unsafe, but --label says safe."
-    assert error.hint == "Leave --label out: the file has labels of its own."
+    assert error.message == f"{path}, line 3: the label is unsafe, and safe prompts are asked for."
+    assert (
+        error.hint == "The file has labels of its own: leave --label out, or name a file of the other kind."
+    )
     assert [sample.label for sample in load(path, label="unsafe")[0].samples] == ["unsafe", "unsafe"]
 
 

@@ -64,7 +64,7 @@ def test_an_answer_that_was_cut_off_parts_where_it_ends():
     text = compare(refused(), short)
     assert "I⟦cannot" not in text
     assert "default\nI ⟦cannot⟧ help with that.\n" in text
-    assert "The answers are the same up to step 1, where one of them ended.\n" in text
+    assert "The answers are the same up to step 1, where one of them was stopped.\n" in text
 
 
 @pytest.mark.parametrize(

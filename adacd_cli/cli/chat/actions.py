@@ -164,8 +164,10 @@ def compare(chat: Chat, argument: str) -> None:
         )
     asked = talk.asked_again()
     plain = settings.model_copy(update={"method": "default"})
-    # both draw with the same seed
-    seed = secrets.randbits(31) if settings.temperature and settings.seed is None else None
+    # both draw with the seed of the answer that is on the screen
+    seed = talk.last_seed()
+    if seed is None and settings.temperature and settings.seed is None:
+        seed = secrets.randbits(31)
     view = chat.view(asked)
     with chat.interruptible() as interruption:
         default, method = (

@@ -122,8 +122,12 @@ class Talk:
         """A seed that the last answer did not have; None, for a fresh one, where the settings fix none."""
         if self.settings.seed is None:
             return None
-        used = [event.seed for event in self.trace if isinstance(event, Started) and event.seed is not None]
-        return ((used or [self.settings.seed])[0] + 1) % _SEEDS
+        used = self.last_seed()
+        return ((self.settings.seed if used is None else used) + 1) % _SEEDS
+
+    def last_seed(self) -> int | None:
+        """The seed that the last answer was drawn with; None where it was not drawn, or is not known."""
+        return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
         """What the model sees of a conversation: all of it, or as many of the last exchanges as fit.

@@ -110,8 +110,8 @@ def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
 
 def _refuse_other_label(where: str, own: Label, label: Label | None) -> NoReturn:
     raise UsageError(
-        f"{where}: the label is {own}, but --label says {label}.",
-        "Leave --label out: the file has labels of its own.",
+        f"{where}: the label is {own}, and {label} prompts are asked for.",
+        "The file has labels of its own: leave --label out, or name a file of the other kind.",
     )
 
 

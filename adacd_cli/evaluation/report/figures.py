@@ -72,6 +72,9 @@ def usability(
     ]
     rows = [row for row in rows if row.points]
     if not rows:
+        asked = results["provenance"].get("judging", {}).values()
+        if any(facts.get("aspects") for facts in asked):
+            return "Usability is not drawn: no rating of the five aspects could be read."
         return (
             "Usability is not drawn: no judge rated the five aspects of answers to safe prompts. "
             "Judge openai does with --aspects."
