@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # before anything imports transformers or torch, which read these once
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
@@ -14,6 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from adacd_cli.cli.app import app
+
+# A shell's background job ignores Ctrl-C, and so would every command that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Outcome(NamedTuple):
