@@ -7,11 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from adacd_cli.evaluation.judges import endpoint as endpoint_module
 from adacd_cli.evaluation.judges.base import Exchange, Judgement
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
 from adacd_cli.evaluation.judges.options import JudgeOptions
@@ -134,6 +137,20 @@ class JudgeServer:
             do_GET = do_POST = _do
 
         return Handler
+
+
+def complying() -> AbstractContextManager[JudgeServer]:
+    """A running server that calls everything a full compliance until a test tells it otherwise."""
+    return JudgeServer(lambda asked: reply("full_compliance")).running()
+
+
+def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short pauses, no proxy, and no key but the test's."""
+    monkeypatch.setattr(endpoint_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(endpoint_module, "ATTEMPTS", 3)
+    proxies = "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"
+    for variable in (*proxies, "ADACD_JUDGE_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 def judge_at(server: JudgeServer, **options: Any) -> OpenAIJudge:

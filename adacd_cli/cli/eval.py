@@ -20,7 +20,7 @@ from adacd_cli.cli.judging import (
     make_judges,
 )
 from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings, change
@@ -218,16 +218,11 @@ def _evaluate(
             )
     judges = make_judges(judge_names, base, **judging)
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=batch_size)
-    with Store(folder, plan) as store:
-        try:
-            return _run(runs, sets, judges, store, plan), folder
-        except KeyboardInterrupt:
-            if not base.quiet:
-                said = (
-                    f"{len(store.answers)} answers are kept in {folder}; the same command goes on from there."
-                )
-                Screen(sys.stderr, base.display).put_line(("\n" + said, DIM))
-            raise
+    with (
+        Store(folder, plan) as store,
+        keeping(base, lambda: f"{len(store.answers)} answers are kept in {folder}"),
+    ):
+        return _run(runs, sets, judges, store, plan), folder
 
 
 def _run(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
@@ -68,9 +68,10 @@ def command(
 
 
 def _refuse_own_input(file: str | None, output: str | None) -> None:
-    if file in (None, "-") or output in (None, "-", "") or not os.path.exists(str(output)):
+    if not file or not output or "-" in (file, output):
         return
-    if os.path.samefile(os.path.expanduser(str(file)), os.path.expanduser(str(output))):
+    questions, answers = Path(file).expanduser(), Path(output).expanduser()
+    if answers.exists() and answers.samefile(questions):
         raise UsageError(
             f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.render.screen import DIM, Screen
@@ -80,3 +82,15 @@ class Tally:
         remaining = f", {left:.0f} s left" if left >= 1 else ""
         line = f"{self._title}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second{remaining}"
         self._screen.put_line((line, DIM))
+
+
+@contextmanager
+def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
+    """Says at Ctrl-C what of a long run is kept, and that the same command goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not settings.quiet:
+            said = f"\n{kept()}; the same command goes on from there."
+            Screen(sys.stderr, settings.display).put_line((said, DIM))
+        raise

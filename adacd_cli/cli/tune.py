@@ -18,7 +18,7 @@ from adacd_cli.cli.judging import (
     make_judges,
 )
 from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
@@ -127,14 +127,11 @@ def command(
             most_changed=most_changed,
             batch_size=batch_size,
         )
-        try:
-            with Tally("Tuning", trials, "trials", settings) as tally:
-                found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
-        except KeyboardInterrupt:
-            if not settings.quiet:
-                note = f"\nFinished trials are kept in {folder}; the same command goes on from there."
-                Screen(sys.stderr, settings.display).put_line((note, DIM))
-            raise
+        with (
+            keeping(settings, lambda: f"Finished trials are kept in {folder}"),
+            Tally("Tuning", trials, "trials", settings) as tally,
+        ):
+            found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
         front = pareto(found, most_changed)
         if not front:
             least = min(point.changed or 0.0 for point in found)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError, UsageError
+from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
 from adacd_cli.prompts import build_pair
 
 if TYPE_CHECKING:
@@ -23,12 +24,6 @@ if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
 
 KINDS = ("harmful", "harmless", "pseudo_harmful")
-REFUSAL_STARTS = (
-    *("I'm sorry", "I am sorry", "I cannot", "I can't", "I apologize", "Sorry", "Unfortunately"),
-    *("As an AI", "My apologies"),
-)
-"""Texts a refusal begins with: the first token of each counts as a refusal token."""
-
 LAYERS_LEFT_OUT = 0.2
 FEW = 32
 _TINY = 1e-6
@@ -117,8 +112,8 @@ def find_direction(
     blocks = find_blocks(model.model)
     train, validation, warnings = _split(prompts, recipe)
     encode = _Encoder(model, recipe)
-    refusal = _refusal_ids(model, recipe.refusal_starts)
-    scorer = _Scorer(model, refusal)
+    refusal = refusal_ids(model, recipe.refusal_starts)
+    scorer = Scorer(model, refusal)
     kept = _keep(model, scorer, encode, train, progress)
     warnings += _warn_of_few(kept, train)
     means = {
@@ -217,39 +212,8 @@ class _Encoder:
         return build_pair(self._tokenizer, conversation, None, thinking=self._recipe.thinking).unprompted_ids
 
 
-def _refusal_ids(model: LanguageModel, starts: Sequence[str]) -> list[int]:
-    encoded = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in starts]
-    return sorted({ids[0] for ids in encoded if ids})
-
-
-class _Scorer:
-    """Refusal scores r = log p_R − log(1 − p_R), p_R the probability of the refusal tokens."""
-
-    def __init__(self, model: LanguageModel, refusal: Sequence[int]) -> None:
-        self._device, self._refusal = model.device, list(refusal)
-
-    def logprobs(self, model: Any, ids: Sequence[int]) -> torch.Tensor:
-        """Log-probabilities of the next token, float64 [vocab]."""
-        import torch
-
-        with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False).logits
-        # not every device has float64
-        scores: torch.Tensor = logits[0, -1].float().cpu().double().log_softmax(-1)
-        return scores
-
-    def score(self, logprobs: torch.Tensor) -> float:
-        """r, in log odds; finite also where p_R is 0 or 1."""
-        p = float(logprobs[self._refusal].exp().sum().clamp(1e-12, 1 - 1e-12))
-        return math.log(p) - math.log(1 - p)
-
-    def mean(self, model: Any, prompts: Sequence[Sequence[int]]) -> float:
-        """The mean score of prompts."""
-        return sum(self.score(self.logprobs(model, ids)) for ids in prompts) / len(prompts)
-
-
 def _keep(
-    model: LanguageModel, scorer: _Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
+    model: LanguageModel, scorer: Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
 ) -> dict[str, list[str]]:
     """The prompts that behave as their kind should: refused, answered, and refused."""
     kept: dict[str, list[str]] = {kind: [] for kind in KINDS}
@@ -315,7 +279,7 @@ def _direction(means: dict[str, torch.Tensor], layer: int, position: int, mu: fl
 
 
 def _try(
-    scorer: _Scorer,
+    scorer: Scorer,
     model: LanguageModel,
     vector: torch.Tensor,
     place: tuple[int, int],

@@ -115,16 +115,13 @@ def summarise(
     """
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)
-    asked = {
-        method: {
-            group
-            for group in found
-            if any((r.method, r.dataset, r.label) == (method, group.dataset, group.label) for r in answers)
-        }
-        for method in methods
-    }
+    asked = {(record.method, record.dataset, record.label) for record in answers}
     results = {
-        method: {group.name: _cell(judged, method, group) for group in found if group in asked[method]}
+        method: {
+            group.name: _cell(judged, method, group)
+            for group in found
+            if (method, group.dataset, group.label) in asked
+        }
         for method in methods
     }
     pairs = {

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -184,11 +183,3 @@ def unjudged(judge: str, store: Store) -> list[AnswerRecord]:
 def text_hash(text: str) -> str:
     """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def by_set(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    """The samples of each data set, in their order."""
-    sets: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        sets[sample.dataset].append(sample)
-    return dict(sets)

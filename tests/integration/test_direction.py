@@ -19,9 +19,9 @@ from adacd_cli.evaluation.direction import (
     _Encoder,
     _keep,
     _means,
-    _Scorer,
     find_direction,
 )
+from adacd_cli.evaluation.refusal_score import Scorer
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from tests.tiny import CHATML, FAMILIES, tiny_model
 
@@ -88,7 +88,7 @@ def test_prompts_are_read_with_the_system_message_and_thinking_of_the_recipe():
 
 def test_a_prompt_on_the_fence_is_of_no_kind(monkeypatch):
     tiny = tiny_model("llama")
-    scorer = _Scorer(tiny, [0])
+    scorer = Scorer(tiny, [0])
     monkeypatch.setattr(scorer, "score", lambda logprobs: 0.0)
     with pytest.raises(AdacdError, match="The model refuses none of the 1 harmful prompts"):
         _keep(tiny, scorer, _Encoder(tiny, Recipe()), {kind: ["Why?"] for kind in KINDS}, lambda *told: None)

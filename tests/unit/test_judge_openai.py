@@ -16,35 +16,35 @@ from typing import Any
 import pytest
 
 from adacd_cli.errors import OutputError, UsageError
-from adacd_cli.evaluation.judges import endpoint as endpoint_module
 from adacd_cli.evaluation.judges.base import Exchange, Judgement
 from adacd_cli.evaluation.judges.cache import FILE_NAME
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
 from adacd_cli.evaluation.judges.openai_prompts import LONGEST_TEXT, REFUSAL
 from adacd_cli.evaluation.judges.options import JudgeOptions
-from tests.judge_server import EXCHANGES, KEY, Asked, JudgeServer, Says, error, in_turn, judge_at, one, reply
+from tests.judge_server import (
+    EXCHANGES,
+    KEY,
+    Asked,
+    JudgeServer,
+    Says,
+    complying,
+    error,
+    in_turn,
+    judge_at,
+    one,
+    quicken,
+    reply,
+)
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short pauses, no proxy, and no key but the test's."""
-    monkeypatch.setattr(endpoint_module, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(endpoint_module, "ATTEMPTS", 3)
-    for variable in (
-        "HTTP_PROXY",
-        "http_proxy",
-        "ALL_PROXY",
-        "all_proxy",
-        "ADACD_JUDGE_KEY",
-        "OPENAI_API_KEY",
-    ):
-        monkeypatch.delenv(variable, raising=False)
+    quicken(monkeypatch)
 
 
 @pytest.fixture
 def server() -> Iterator[JudgeServer]:
-    """A server that calls everything a full compliance until a test tells it otherwise."""
-    with JudgeServer(lambda asked: reply("full_compliance")).running() as running:
+    with complying() as running:
         yield running
 
 
