@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
@@ -16,7 +15,7 @@ from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import interruptible, load_model, make_pair, show_prompts, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
-from adacd_cli.events import Event, Finished
+from adacd_cli.events import Event, Finished, FinishReason, Started
 
 if TYPE_CHECKING:
     from adacd_cli.cli.running import Interruption
@@ -94,21 +93,31 @@ def _decode_all(
     batch_size: int,
     interruption: Interruption,
 ) -> Iterator[Event]:
-    """The events of every prompt, in the prompts' order, `request` counted through all batches."""
-    from adacd_cli.engine import Request, check_room, decode
+    """The events of every prompt, in the prompts' order; `request` is its number."""
+    from adacd_cli.engine import Request, decode
 
-    check_room(model, pairs, settings)  # all of them, before the first takes its time
-    for start in range(0, len(pairs), batch_size):
-        if interruption.requested:
-            return
-        requests = [
-            # each line draws differently, and its Started tells the seed that repeats it alone
-            Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)
-            for number, pair in enumerate(pairs[start : start + batch_size], start)
-        ]
-        events = decode(model, requests, settings, cancelled=interruption.cancelled)
-        for event in _in_order(interruption.watch(events)):
-            yield replace(event, request=event.request + start)
+    requests = [
+        # each line draws differently, and its Started tells the seed that repeats it alone
+        Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)
+        for number, pair in enumerate(pairs)
+    ]
+    events = decode(model, requests, settings, batch_size=batch_size, cancelled=interruption.cancelled)
+    yield from _in_order(_begun(interruption.watch(events)))
+
+
+def _begun(events: Iterable[Event]) -> Iterator[Event]:
+    """The same events without the requests that Ctrl-C ended before their turn came."""
+    waiting: dict[int, Event] = {}
+    for event in events:
+        if isinstance(event, Started):
+            waiting[event.request] = event
+            continue
+        started = waiting.pop(event.request, None)
+        if started is not None:
+            if isinstance(event, Finished) and event.finish_reason is FinishReason.CANCELLED:
+                continue
+            yield started
+        yield event
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""How much memory a run took at its peak."""
+"""How much memory a run took at its peak, and what an error says when there was not enough."""
 
 from __future__ import annotations
 
@@ -17,3 +17,13 @@ def peak_memory_bytes(device: torch.device) -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+_SHORTAGES = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was short: CUDA has a class for it, the CPU's allocator and MPS only a message."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in _SHORTAGES)

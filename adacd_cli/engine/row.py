@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -9,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.config.methods import Method
+from adacd_cli.config.methods import METHODS, SecondStream
 from adacd_cli.engine.detokenize import Detokenizer, decode_ids
 from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.model import LanguageModel
-from adacd_cli.engine.sampling import make_generator
+from adacd_cli.engine.sampling import draw_noise, make_generator
 from adacd_cli.engine.step import RowOutcome
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenStep
@@ -33,10 +34,12 @@ class Request:
     Attributes:
         pair: the prompts of the two streams.
         seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
+        settings: the request's own method and numbers; None takes those given with the batch.
     """
 
     pair: PromptPair
     seed: int | None = None
+    settings: Settings | None = None
 
 
 class Phase(Enum):
@@ -48,32 +51,30 @@ class Phase(Enum):
 
 
 class Row:
-    """The state of one request.
+    """The state of one request; it knows nothing of caches, so it can be taken up again in new ones.
 
     Args:
-        index: the request's place in its batch.
+        index: the request's number.
         request: what is asked.
-        seed: the seed of its generator; None when greedy.
+        model: what answers.
+        settings: used where the request has none of its own.
     """
 
-    def __init__(
-        self,
-        index: int,
-        request: Request,
-        model: LanguageModel,
-        method: Method,
-        settings: Settings,
-        seed: int | None,
-    ) -> None:
+    def __init__(self, index: int, request: Request, model: LanguageModel, settings: Settings) -> None:
         self.index = index
         self.pair = request.pair
+        self.settings = settings = request.settings or settings
+        self.method = method = METHODS[settings.effective_method]
+        self.second: SecondStream | None = method.second_stream(settings)
         self.ids: list[int] = []
         self.window = method.window(settings)
-        self._limit = model.context_for(method, settings)
-        self.generator: torch.Generator | None = None if seed is None else make_generator(seed, model.device)
         self.finish: FinishReason | None = None
         self.closed = False
-        self._model, self._method, self._settings, self._seed = model, method, settings, seed
+        self._model, self._seed = model, _seed_of(request, settings)
+        self._limit = model.context_for(method, settings)
+        self.generator: torch.Generator | None = None
+        if self._seed is not None:
+            self.generator = make_generator(self._seed, model.device)
         self.begin()
         self._added = self._subtracted = 0
         self._context_full = False
@@ -98,11 +99,28 @@ class Row:
         return self.phase is Phase.ANSWERING and self.window > 0
 
     @property
+    def drafts(self) -> bool:
+        """Whether its second stream is a draft model that proposes tokens."""
+        return self.method.resource == "draft"
+
+    @property
     def room(self) -> int:
         """How many more tokens the answer may get: at least one while it is not finished."""
         limit = self._limit
-        room = self._settings.max_new_tokens - len(self.ids)
+        room = self.settings.max_new_tokens - len(self.ids)
         return room if limit is None else min(room, limit - self._longest_prompt() - len(self.ids))
+
+    def prompt_ids(self, prompted: bool) -> tuple[int, ...]:
+        """What one of the streams has to be fed for the next token: its prompt and the answer so far."""
+        prompt = self.pair.prompted_ids if prompted else self.pair.unprompted_ids
+        return (*prompt, *self.ids)
+
+    def redraw(self, vocab: int) -> None:
+        """Sets the generator back to where it stood after the tokens so far."""
+        if self._seed is not None:
+            self.generator = make_generator(self._seed, self._model.device)
+            for _ in self.ids:
+                draw_noise([self.generator], vocab, self._model.device)
 
     def settle(self, next_plain_id: int) -> None:
         """Decides, from the first plain token, whether the model begins to think."""
@@ -121,10 +139,10 @@ class Row:
             request=self.index,
             model=self._model.name,
             revision=self._model.revision,
-            method=self._method.label(self._settings),
-            prompted_tokens=len(self.pair.prompted_ids) if self._method.second else 0,
+            method=self.method.label(self.settings),
+            prompted_tokens=len(self.pair.prompted_ids) if self.method.second else 0,
             unprompted_tokens=len(self.pair.unprompted_ids),
-            settings=self._settings.decoding(),
+            settings=self.settings.decoding(),
             seed=self._seed,
         )
 
@@ -137,7 +155,7 @@ class Row:
         self._subtracted += outcome.decision is Decision.SUBTRACT
         if self.wants_contrast:
             self.window -= 1
-            if self._method.follows_track and token_id != outcome.measures.prompted_top_id:
+            if self.method.follows_track and token_id != outcome.measures.prompted_top_id:
                 self.window = 0
         text = self._text_of(token_id, thinking)
         top = outcome.measures.prompted_top_id
@@ -202,7 +220,7 @@ class Row:
             self._begin_answer()
         if ended or detokenizer.stopped:
             self.finish = FinishReason.STOP
-        elif len(self.ids) >= self._settings.max_new_tokens:
+        elif len(self.ids) >= self.settings.max_new_tokens:
             self.finish = FinishReason.LENGTH
         elif self._is_full():
             self.finish, self._context_full = FinishReason.LENGTH, True
@@ -230,7 +248,16 @@ class Row:
 
     def _begin_answer(self) -> None:
         self.phase = Phase.ANSWERING
-        self._detokenizer = Detokenizer(self._model.tokenizer, self._settings.stop, strip_start=True)
+        self._detokenizer = Detokenizer(self._model.tokenizer, self.settings.stop, strip_start=True)
 
     def _spell(self, token_id: int) -> str:
         return decode_ids(self._model.tokenizer, [token_id], control=True)
+
+
+def _seed_of(request: Request, settings: Settings) -> int | None:
+    if settings.temperature == 0:
+        return None
+    for seed in (request.seed, settings.seed):
+        if seed is not None:
+            return seed
+    return secrets.randbits(31)

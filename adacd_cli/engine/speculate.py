@@ -7,70 +7,57 @@ depend on nothing else, the tokens are those of asking both models one token at 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
-from adacd_cli.config.methods import Method
-from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.prefixes import Prefix, Prefixes, shared_length
 from adacd_cli.engine.row import Phase, Row
 from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.rules.ssd import Annealing
 from adacd_cli.engine.sampling import draw_noise
 from adacd_cli.engine.step import RowOutcome, take_step
-from adacd_cli.engine.stream import Stream, StreamPair
-from adacd_cli.events import Event
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
+from adacd_cli.engine.stream import Stream
 
 
-def run_with_draft(
-    model: LanguageModel,
-    method: Method,
-    rows: list[Row],
-    settings: Settings,
-    candidates: int,
-    streams: StreamPair | None,
-    cancelled: Callable[[int], bool],
-) -> Iterator[Event]:
-    """The events of the rows, one row after the other: each goes back in its caches by itself."""
-    second = method.second_stream(settings)
-    assert second is not None, "a method with a draft has a second stream"
-    for row in rows:
+class Drafted:
+    """One request's answer: its two streams and where its annealing stands.
+
+    Args:
+        row: the request.
+        target: the model that answers.
+        draft: the model that proposes.
+        candidates: how many of the most probable tokens each step reports.
+        known: beginnings of prompts that may be taken over; None for none.
+    """
+
+    def __init__(self, row: Row, target: Any, draft: Any, candidates: int, known: Prefixes | None) -> None:
+        self.row, self._settings, self._candidates = row, row.settings, candidates
+        self._target = _Fed(target, row.pair.unprompted_ids, known)
+        self._draft = _Fed(draft, row.pair.prompted_ids, known)
+        self._annealing = Annealing(row.settings)
+        self._round: Iterator[RowOutcome] = iter(())
         row.begin()
-        pair = streams or StreamPair(
-            Stream(model.first(method, settings)), Stream(model.second(second, settings))
-        )
-        answer = _Answer(row, pair, settings, candidates)
-        while row.finish is None:
-            if cancelled(row.index):
-                yield row.finished()
-                break
-            for outcome in answer.steps():
-                if not outcome.finite:
-                    raise row.not_finite()
-                yield row.take(outcome)
-                if row.finish is not None:
-                    yield row.finished()
-                    break
-                if cancelled(row.index):
-                    break
 
+    def next(self) -> RowOutcome:
+        """The next token's outcome; the caller takes it into the row before asking again."""
+        outcome = next(self._round, None)
+        if outcome is None:
+            self._round = self._steps()
+            outcome = next(self._round)
+        return outcome
 
-class _Answer:
-    """One request's answer: its two streams and where its annealing stands."""
+    def leave(self, known: Prefixes | None) -> None:
+        """Leaves both streams' keys and values for later prompts."""
+        if known is not None:
+            self._target.leave(known)
+            self._draft.leave(known)
 
-    def __init__(self, row: Row, streams: StreamPair, settings: Settings, candidates: int) -> None:
-        self._row, self._settings, self._candidates = row, settings, candidates
-        self._target, self._draft = streams.unprompted, streams.prompted
-        self._annealing = Annealing(settings)
-
-    def steps(self) -> Iterator[RowOutcome]:
+    def _steps(self) -> Iterator[RowOutcome]:
         """The outcomes of one round; the caller takes each into the row before it asks for the next."""
-        row = self._row
+        row = self.row
         noise = None
         if not row.wants_contrast:  # a step of thinking, or one that may begin it: the target alone
             logits = self._target.score((*row.pair.unprompted_ids, *row.ids), 1)
@@ -96,7 +83,7 @@ class _Answer:
 
     def _propose(self) -> tuple[list[int], torch.Tensor]:
         """The draft's own next tokens, greedily, and its logits at each: [tokens, vocab]."""
-        row = self._row
+        row = self.row
         proposed: list[int] = []
         logits: list[torch.Tensor] = []
         for _ in range(min(self._settings.draft_tokens, row.room)):
@@ -106,7 +93,7 @@ class _Answer:
 
     def _draw(self, logits: torch.Tensor) -> torch.Tensor | None:
         """One token's noise, float32 [1, vocab]; None when greedy."""
-        generator = self._row.generator
+        generator = self.row.generator
         return None if generator is None else draw_noise([generator], logits.shape[-1], logits.device)
 
     def _choose(
@@ -119,3 +106,36 @@ class _Answer:
             wanted, drafted = wanted[:, :vocab], drafted[:, :vocab]
             noise = None if noise is None else noise[:, :vocab]
         return take_step(rule, wanted, drafted, contrasted, self._settings, noise, self._candidates)[0]
+
+
+class _Fed:
+    """A single row's stream that knows what it was fed, and goes back to where new ids differ from it."""
+
+    def __init__(self, model: Any, prompt: Sequence[int], known: Prefixes | None) -> None:
+        self._stream = Stream(model)
+        self._ids: list[int] = []
+        found = known.find(model, prompt) if known else None
+        if found is not None:
+            self._stream.begin(*found)
+            self._ids = list(prompt[: found[1]])
+
+    def score(self, ids: Sequence[int], count: int) -> torch.Tensor:
+        """Feeds what is new of the ids, and takes back what is not of them.
+
+        Args:
+            ids: the row's token ids from the first on, none left out.
+            count: how many of the last positions are asked for; at least 1, at most all.
+
+        Returns:
+            Logits of the token after each of them, float32 [count, vocab].
+        """
+        shared = shared_length(self._ids, ids[:-count])
+        if shared < len(self._ids) and not self._stream.take_back(len(self._ids) - shared):
+            self._stream.release()
+            shared = 0
+        self._ids = list(ids)
+        return self._stream.feed(ids[shared:], count)
+
+    def leave(self, known: Prefixes) -> None:
+        if self._stream.rows and self._stream.joins:
+            known.add(Prefix(self._stream.model, tuple(self._ids), self._stream.copy_row(0)))

@@ -16,6 +16,9 @@ from adacd_cli.events import Decision, Measures
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
+TOKEN = 1
+"""The column of a packed step that holds the chosen tokens' ids."""
+
 
 @dataclass(frozen=True)
 class RowCandidate:
@@ -54,6 +57,23 @@ def take_step(
     noise: torch.Tensor | None,
     candidates: int = 0,
 ) -> list[RowOutcome]:
+    """Chooses a token for every row, and copies what there is to know of it to the host.
+
+    Args: as `pack_step`.
+    """
+    return unpack(pack_step(rule, unprompted, prompted, contrasted, settings, noise, candidates))
+
+
+@torch.inference_mode()
+def pack_step(
+    rule: Rule,
+    unprompted: torch.Tensor,
+    prompted: torch.Tensor | None,
+    contrasted: Sequence[int],
+    settings: Settings,
+    noise: torch.Tensor | None,
+    candidates: int = 0,
+) -> torch.Tensor:
     """Chooses a token for every row: by the rule where a row is contrasted, plainly elsewhere.
 
     Args:
@@ -64,6 +84,9 @@ def take_step(
         settings: passed to the rule and to `choose`.
         noise: float32 [rows, vocab] when sampling.
         candidates: how many of the most probable tokens of either stream to report.
+
+    Returns:
+        float32 [rows, 10 + 4·candidates] on the device, for `unpack`; TOKEN is the column of the chosen ids.
     """
     rows = unprompted.shape[0]
     verdict = default(StepLogits(None, unprompted), settings)
@@ -101,7 +124,12 @@ def take_step(
     ]
     if candidates > 0:
         packed.append(_candidate_columns(candidates, token, plain, unprompted, whole_prompted, scores))
-    return [_unpack(row) for row in torch.cat(packed, dim=-1).tolist()]
+    return torch.cat(packed, dim=-1)
+
+
+def unpack(packed: torch.Tensor) -> list[RowOutcome]:
+    """What `pack_step` gave, on the host: the one place where a step waits for the device."""
+    return [_unpack(row) for row in packed.tolist()]
 
 
 def _columns(measures: RowMeasures) -> list[torch.Tensor]:

@@ -1,41 +1,28 @@
 """Stream: one KV cache over the rows of a batch.
 
 It prefills prompts of different lengths (left-padded, positions counted from each row's own first token),
-advances every row by one token, drops rows, and reuses what it already holds of a single row's prompt. It
-knows nothing of methods or tokens' meaning.
+advances every row by one token, drops rows, takes in those of another stream, and begins a prompt with keys
+and values that are known already. It knows nothing of methods or tokens' meaning.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache
 
+from adacd_cli.engine.cache import Tensors, grows, new_cache
+from adacd_cli.engine.matmul import few_rows
 from adacd_cli.errors import ModelError
 
-_ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
-
-
-def new_cache(model: Any) -> Any:
-    """An empty cache for the model.
-
-    Without a config every layer keeps everything, so any number of tokens can be taken back, sliding windows
-    included. Layers that hold a state instead of keys and values need the config to be laid out at all.
-    """
-    config = getattr(model, "config", None)
-    text = config.get_text_config(decoder=True) if config is not None else None
-    kinds: list[str] = getattr(text, "layer_types", None) or []
-    if not _ATTENTION_KINDS.issuperset(kinds) or bool(getattr(text, "num_kv_shared_layers", 0)):
-        return DynamicCache(config=config)
-    return DynamicCache()
+if TYPE_CHECKING:
+    from adacd_cli.engine.prefixes import Prefix
 
 
 class Stream:
-    """One of the two streams: the model's keys and values for what each row has been fed.
+    """The model's keys and values for what each row has been fed.
 
     Args:
         model: a causal LM; called with input_ids and, as far as its forward takes them, attention_mask,
@@ -43,6 +30,7 @@ class Stream:
 
     Attributes:
         model: what was given.
+        lengths: how many tokens each row has been fed.
 
     Raises:
         ModelError: the model takes no cache.
@@ -64,66 +52,76 @@ class Stream:
     @property
     def rows(self) -> int:
         """How many rows the cache holds."""
-        return len(self._fed)
+        return len(self.lengths)
+
+    @property
+    def joins(self) -> bool:
+        """Whether rows can be taken in and carried over: it holds nothing but keys and values."""
+        return grows(self._cache)
 
     def release(self) -> None:
         """Lets the cache go; the stream is as new."""
-        self._cache: Any = None
-        self._fed: list[list[int]] = []
-        self._padding: torch.Tensor | None = None
+        self._cache: Any = new_cache(self.model)
+        self.lengths: list[int] = []
+        self._held = 0  # columns of the cache, padding included
 
-    def prefill(self, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Feeds whole prompts; of a single one, only what follows the longest prefix already held.
+    @torch.inference_mode()
+    def prefill(
+        self, prompts: Sequence[Sequence[int]], known: Sequence[tuple[Prefix, int] | None] = ()
+    ) -> torch.Tensor:
+        """Feeds whole prompts to an empty stream.
+
+        All rows are fed as many tokens as the row that has most of them new: what would be padding of the
+        others is computed again instead, so that no row has a gap.
 
         Args:
             prompts: token ids of each row, none empty.
+            known: for each row what is known of it and how many of its first tokens to take from that, fewer
+                than the prompt has; None or left out for nothing.
 
         Returns:
             Logits of the token after each prompt, float32 [rows, vocab].
         """
-        if len(prompts) == 1:
-            return self.score(prompts[0], 1)
-        self._begin(prompts)
-        return self._forward([list(prompt) for prompt in prompts])[:, -1]
+        sizes = [len(prompt) for prompt in prompts]
+        starts = [0 if each is None else each[1] for each in known] or [0] * len(prompts)
+        new = max(size - start for size, start in zip(sizes, starts, strict=True))
+        starts = [max(0, size - new) for size in sizes]
+        if any(starts):
+            self._begin(known, starts, max(sizes) - new)
+        self.lengths = starts
+        return self._forward([list(prompt[start:]) for prompt, start in zip(prompts, starts, strict=True)])[
+            :, -1
+        ]
 
-    def score(self, ids: Sequence[int], count: int) -> torch.Tensor:
-        """Feeds a single row what is new of its ids since the last call, and takes back what is not of them.
+    @torch.inference_mode()
+    def feed(self, ids: Sequence[int], count: int) -> torch.Tensor:
+        """Feeds a single row, or the first one of an empty stream.
 
         Args:
-            ids: the row's token ids from the first on, none left out.
+            ids: the new token ids.
             count: how many of the last positions are asked for; at least 1, at most all.
 
         Returns:
             Logits of the token after each of them, float32 [count, vocab].
         """
-        if self.rows == 1 and self._rewind_to(ids, again=count):
-            new = list(ids[len(self._fed[0]) :])
-        else:
-            self._begin([ids])
-            new = list(ids)
-        return self._forward([new], count)[0]
+        self.lengths = self.lengths or [0]
+        return self._forward([list(ids)], count)[0]
 
-    def _begin(self, prompts: Sequence[Sequence[int]]) -> None:
-        """An empty cache for prompts of these lengths."""
-        self.release()
-        self._cache = new_cache(self.model)
-        self._fed = [[] for _ in prompts]
-        longest = max(len(prompt) for prompt in prompts)
-        if any(len(prompt) < longest for prompt in prompts):
-            pads = torch.tensor([[longest - len(prompt)] for prompt in prompts])
-            self._padding = (torch.arange(longest) >= pads).to(torch.int64).to(self.model.device)
-
-    def advance(self, tokens: Sequence[int]) -> torch.Tensor:
+    @torch.inference_mode()
+    def advance(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
         """Feeds one token to each row.
+
+        Args:
+            tokens: ids, or int64 [rows] on the model's device.
 
         Returns:
             Logits of the token after it, float32 [rows, vocab].
         """
-        if self._padding is not None:
-            ones = self._padding.new_ones((self.rows, 1))
-            self._padding = torch.cat([self._padding, ones], dim=-1)
+        if isinstance(tokens, torch.Tensor):
+            return self._forward(tokens.unsqueeze(-1))[:, -1]
         return self._forward([[token] for token in tokens])[:, -1]
 
+    @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
         """Keeps these rows, in this order, and drops the others' keys and values."""
         if list(rows) == list(range(self.rows)):
@@ -131,70 +129,100 @@ class Stream:
         if not rows:
             self.release()
             return
-        index = torch.tensor(rows, device=self.model.device)
         # meant for beams, but the only selection that layers with a running state have as well
-        self._cache.reorder_cache(index)
-        self._fed = [self._fed[row] for row in rows]
-        if self._padding is not None:
-            self._padding = self._padding[index]
-
-    def _rewind_to(self, ids: Sequence[int], again: int) -> bool:
-        """Takes back what differs from the ids, and the last `again` of them, whose logits are wanted.
-
-        False when nothing held can be used.
-        """
-        fed = self._fed[0]
-        shared = 0
-        for mine, wanted in zip(fed, ids[:-again], strict=False):
-            if mine != wanted:
-                break
-            shared += 1
-        if shared == 0 or self._padding is not None:
-            return False
-        if shared < len(fed):
-            try:
-                self._cache.crop(shared - len(fed))
-            except (RuntimeError, ValueError, AttributeError):
-                return False  # a layer that keeps a running state cannot go back
-            self._fed = [fed[:shared]]
-        return True
+        self._cache.reorder_cache(torch.tensor(rows, device=self.model.device))
+        self.lengths = [self.lengths[row] for row in rows]
+        spare = self._held - max(self.lengths)
+        if spare > 0 and self.joins:
+            for layer in self._cache.layers:
+                layer.cut_left(spare)
+            self._held -= spare
 
     @torch.inference_mode()
-    def _forward(self, new: list[list[int]], count: int = 1) -> torch.Tensor:
+    def join(self, other: Stream) -> None:
+        """Takes in the rows of another stream over the same model, which is then empty; both must `joins`."""
+        held = max(self._held, other._held)
+        for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
+            mine.place([(mine.keys, mine.values), (theirs.keys, theirs.values)], held)
+        self.lengths, self._held = self.lengths + other.lengths, held
+        other.release()
+
+    @torch.inference_mode()
+    def copy_row(self, row: int) -> list[Tensors]:
+        """Keys and values of a row, without its padding: [1, heads, tokens, dim] of each layer."""
+        pad = self._held - self.lengths[row]
+        return [
+            (layer.keys[row : row + 1, :, pad:].clone(), layer.values[row : row + 1, :, pad:].clone())
+            for layer in self._cache.layers
+        ]
+
+    @torch.inference_mode()
+    def begin(self, known: Prefix, tokens: int) -> None:
+        """Begins a single row with the first tokens of what is known."""
+        self._begin([(known, tokens)], [tokens], tokens)
+        self.lengths = [tokens]
+
+    def take_back(self, tokens: int) -> bool:
+        """Takes back the last tokens of a single row; False where a running state cannot go back."""
+        try:
+            self._cache.crop(-tokens)
+        except (RuntimeError, ValueError, AttributeError):
+            return False
+        self.lengths[0] -= tokens
+        self._held -= tokens
+        return True
+
+    def _begin(self, known: Sequence[tuple[Prefix, int] | None], starts: Sequence[int], columns: int) -> None:
+        """Lays the known keys and values out, right-aligned in `columns`."""
+        first = next(each[0] for each in known if each is not None)
+        for number, like in enumerate(first.layers):
+            rows = []
+            for each, start in zip(known, starts, strict=True):
+                keys, values = like if each is None else each[0].layers[number]
+                rows.append((keys[:, :, :start], values[:, :, :start]))
+            self._cache_layer(number).place(rows, columns)
+        self._held = columns
+
+    def _cache_layer(self, number: int) -> Any:
+        layers = self._cache.layers
+        if number == len(layers):
+            layers.append(self._cache.layer_class_to_replicate())
+        return layers[number]
+
+    def _forward(self, new: list[list[int]] | torch.Tensor, count: int = 1) -> torch.Tensor:
         """Logits of the last `count` positions, float32 [rows, count, vocab]."""
         device = self.model.device
-        longest = max(len(ids) for ids in new)
-        # any id will do for padding: the mask hides it
-        padded = [[0] * (longest - len(ids)) + ids for ids in new]
-        past = len(self._fed[0]) if self._padding is None else self._padding.shape[-1] - longest
+        if isinstance(new, torch.Tensor):
+            sizes, longest, ids = [1] * self.rows, 1, new
+        else:
+            sizes = [len(each) for each in new]
+            longest = max(sizes)
+            # any id will do for padding: the mask hides it
+            ids = torch.tensor([[0] * (longest - len(each)) + each for each in new], device=device)
+        after = [length + size for length, size in zip(self.lengths, sizes, strict=True)]
+        columns = self._held + longest
+        padded = any(length < columns for length in after)
         arguments: dict[str, Any] = {self._cache_argument: self._cache, "use_cache": True}
-        if self._padding is not None:
+        ends = torch.tensor(after, device=device).unsqueeze(-1)
+        if padded:
+            mask = (torch.arange(columns, device=device) >= columns - ends).to(torch.int64)
             # a running state has no past positions to hide, only new ones
             whole = self._cache_argument == "past_key_values"
-            arguments["attention_mask"] = self._padding if whole else self._padding[:, -longest:]
+            arguments["attention_mask"] = mask if whole else mask[:, -longest:]
         if "position_ids" in self._takes:
-            if self._padding is None:
-                positions = torch.arange(past, past + longest, device=device).expand(len(new), -1)
-            else:
-                positions = (self._padding.cumsum(-1) - 1).clamp(min=0)[:, -longest:]
-            arguments["position_ids"] = positions
+            arguments["position_ids"] = (torch.arange(-longest, 0, device=device) + ends).clamp(min=0)
         if "logits_to_keep" in self._takes:
             arguments["logits_to_keep"] = count
+        for layer in self._cache.layers:
+            # transformers then builds the mask without asking the device whether it hides anything
+            layer.is_compileable = padded and type(layer).__name__ == "GrowingLayer"
         try:
-            output = self.model(torch.tensor(padded, device=device), **arguments)
+            with few_rows():
+                output = self.model(ids, **arguments)
         except BaseException:
             # an interrupted forward leaves layers of different lengths: nothing held can be trusted
             self.release()
             raise
-        for fed, ids in zip(self._fed, new, strict=True):
-            fed.extend(ids)
+        self.lengths, self._held = after, columns
         logits: torch.Tensor = output.logits[:, -count:].float()
         return logits
-
-
-@dataclass
-class StreamPair:
-    """The two streams of one request, to be kept over several runs by whoever owns them."""
-
-    unprompted: Stream
-    prompted: Stream

@@ -227,7 +227,7 @@ def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
     assert (code, out) == (1, "")
     assert err.startswith(f"What was written so far is in {file}.partial.\nError: ")
     assert file.read_text(encoding="utf-8") == "old\n"
-    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n\n"
+    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n"
 
     def fail(settings: Any, progress: Any) -> None:
         raise MemoryError
@@ -334,7 +334,7 @@ def test_ctrl_c_before_the_first_token_or_twice_ends_at_once(moment: str) -> Non
 
 
 def test_ctrl_c_while_decoding_keeps_the_answer_so_far(tmp_path: Path) -> None:
-    assert interrupted("decoding", "-q") == (130, "abc\n", "")
+    assert interrupted("decoding", "-q") == (130, "abcd\n", "")
     code, out, err = interrupted("decoding", "--json")
     assert (code, err) == (130, "")
     finished = events(out)[-1]

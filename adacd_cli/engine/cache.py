@@ -1,0 +1,126 @@
+"""The keys and values of the rows of a batch, with room to grow.
+
+A layer writes new tokens into room that it already has, where transformers' own copies everything it holds at
+every token. Rows are aligned at their last token: what is left of a shorter one is padding, which the mask
+hides. So rows can be dropped, joined and carried over to another batch, and padding that all of them have is
+cut off without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 128
+"""Tokens that a buffer is made longer by, and is a multiple of."""
+
+_ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
+
+Tensors = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of a layer, [rows, heads, tokens, dim] each."""
+
+
+class GrowingLayer(DynamicLayer):  # type: ignore[misc]
+    """A full-attention layer whose `keys` and `values` are views of longer buffers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffers: Tensors | None = None
+        self._start = 0
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Tensors:
+        """Appends the new tokens' keys and values and gives those of all tokens."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        held, new = self.get_seq_length(), key_states.shape[-2]
+        if self._buffers is None or self._start + held + new > self._buffers[0].shape[-2]:
+            old = (self.keys, self.values) if held else None
+            self._make_room(key_states, value_states, held + new)
+            if old is not None:
+                self._write(0, *old)
+        self._write(held, key_states, value_states)
+        return self._show(held + new)
+
+    def place(self, rows: Sequence[Tensors], tokens: int) -> None:
+        """Holds these rows instead of what it held, each ending at the last token.
+
+        Args:
+            rows: keys and values of each, [n, heads, its tokens, dim]; on this layer's device.
+            tokens: how many tokens the layer then holds; more than a row has are padding.
+        """
+        count = sum(keys.shape[0] for keys, _ in rows)
+        keys, values = (each.new_empty((count, each.shape[1], 0, each.shape[3])) for each in rows[0])
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        self._make_room(keys, values, tokens)
+        assert self._buffers is not None
+        for buffer, parts in zip(self._buffers, zip(*rows, strict=True), strict=True):
+            first = 0
+            for part in parts:
+                pad, end = tokens - part.shape[-2], first + part.shape[0]
+                buffer[first:end, :, :pad] = 0  # hidden, but NaN would shine through any mask
+                buffer[first:end, :, pad:tokens] = part
+                first = end
+        self._show(tokens)
+
+    def cut_left(self, tokens: int) -> None:
+        """Drops the first tokens of every row."""
+        if self.is_initialized:
+            self._start += tokens
+            self._show(self.get_seq_length() - tokens)
+
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keeps these rows, in this order."""
+        if self._buffers is None:
+            return
+        index, held = beam_idx.to(self.keys.device), self.get_seq_length()
+        chosen = self.keys.index_select(0, index), self.values.index_select(0, index)
+        self._make_room(*chosen, held)
+        self._write(0, *chosen)
+        self._show(held)
+
+    def _make_room(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
+        """New buffers, empty, for as many rows as these have, and `tokens` tokens and more."""
+        length = (tokens // ROOM + 1) * ROOM
+        self._start = 0
+        self._buffers = tuple(  # type: ignore[assignment]
+            each.new_empty((each.shape[0], each.shape[1], length, each.shape[3])) for each in (keys, values)
+        )
+
+    def _write(self, place: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        assert self._buffers is not None
+        for buffer, new in zip(self._buffers, (keys, values), strict=True):
+            buffer.narrow(-2, self._start + place, new.shape[-2]).copy_(new)
+
+    def _show(self, tokens: int) -> Tensors:
+        assert self._buffers is not None
+        self.keys, self.values = (buffer.narrow(-2, self._start, tokens) for buffer in self._buffers)
+        return self.keys, self.values
+
+
+def new_cache(model: Any) -> Any:
+    """An empty cache for the model.
+
+    Every attention layer keeps everything, so any number of tokens can be taken back, sliding windows
+    included. Layers that hold a state instead of keys and values need the config to be laid out at all, and
+    get transformers' own cache.
+    """
+    config = getattr(model, "config", None)
+    text = config.get_text_config(decoder=True) if config is not None else None
+    kinds: list[str] = getattr(text, "layer_types", None) or []
+    if not _ATTENTION_KINDS.issuperset(kinds) or bool(getattr(text, "num_kv_shared_layers", 0)):
+        return DynamicCache(config=config)
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = GrowingLayer
+    return cache
+
+
+def grows(cache: Any) -> bool:
+    """Whether the cache's rows can be joined and carried over: every layer is a GrowingLayer."""
+    return bool(cache.layers) and all(type(layer) is GrowingLayer for layer in cache.layers)

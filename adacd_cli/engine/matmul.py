@@ -1,0 +1,165 @@
+"""Products of a weight and a few rows on a CPU, at the speed at which memory gives the weight.
+
+Decoding reads every weight for one or two rows. For so few PyTorch multiplies a float32 weight two to five
+times slower than memory can be read on some processors, and lays a bfloat16 weight out anew each time. There
+are two better ways, tried once when a model is loaded, on its own weights: the same product with the weight
+on the left, and a copy of the weight that oneDNN has laid out for good. Engine forwards use the fastest;
+whoever else calls the model gets PyTorch's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+_LEAST_BYTES = 64_000_000
+"""A model whose weights are smaller has them in the processor's cache, where there is nothing to gain."""
+
+_SHARE_OF_FREE_MEMORY = 0.25
+"""How much of the free memory the copies may take; where they need more, none is made."""
+
+_FEW = 4
+"""float32: up to this many rows the weight is read in place, and the way is tried; above it is copied."""
+
+_MOST = 32
+"""For more rows computing costs more than reading, and PyTorch's own way is as good as any."""
+
+_TRIED_BYTES = 32_000_000
+"""Weights of one shape that a way is tried on: about what the processor's cache holds."""
+
+_GAIN = 0.9
+"""Another way is taken where it needs less than this share of PyTorch's own time."""
+
+_active = False
+
+
+class few_rows:
+    """Within it the model's products take the fastest way that was found."""
+
+    def __enter__(self) -> None:
+        global _active
+        self._before, _active = _active, True
+
+    def __exit__(self, *_: object) -> None:
+        global _active
+        _active = self._before
+
+
+def _plain(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return linear(x, weight)
+
+
+def _turned(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """W·xᵀ; one row is doubled, because a product with a vector is the slow one."""
+    rows = x if x.shape[0] > 1 else x.repeat(2, 1)
+    return torch.mm(weight, rows.t()).t()[: x.shape[0]].contiguous()
+
+
+def _copied(x: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, copy, None, "none", [], "")
+    return product
+
+
+def _copy(weight: torch.Tensor) -> torch.Tensor:
+    copy: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
+    return copy
+
+
+_Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class _Linear(torch.nn.Linear):
+    """A linear layer that takes the way found for its shape; made of one by changing its class.
+
+    Attributes:
+        ways: the way for 1, 2, … rows.
+    """
+
+    ways: tuple[_Way, ...]
+    _laid_out: tuple[int, torch.Tensor] | None
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        rows = input.numel() // self.in_features
+        way = self.ways[rows - 1] if _active and 0 < rows <= len(self.ways) else _plain
+        if way is _plain or input.dtype is not self.weight.dtype:
+            return linear(input, self.weight, self.bias)
+        product = way(input.reshape(rows, -1), self._copy() if way is _copied else self.weight)
+        if self.bias is not None:
+            product = product + self.bias
+        return product.view(*input.shape[:-1], -1)
+
+    def _copy(self) -> torch.Tensor:
+        """The weight as oneDNN lays it out, made when it is first needed and whenever it was changed."""
+        version = self.weight._version
+        if self._laid_out is None or self._laid_out[0] != version:
+            self._laid_out = version, _copy(self.weight.detach())
+        return self._laid_out[1]
+
+
+@torch.inference_mode()
+def speed_up(model: Any, free_bytes: int | None) -> None:
+    """Lets the model's linear layers take the fastest way inside `few_rows`; does nothing where none is.
+
+    Tokens are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the
+    order in which they are added.
+
+    Args:
+        model: a loaded model on the CPU.
+        free_bytes: free memory; None where it is not known, and then no copies are made.
+    """
+    layers: dict[tuple[torch.Size, torch.dtype], list[torch.nn.Linear]] = {}
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and module.weight.device.type == "cpu":
+            layers.setdefault((module.weight.shape, module.weight.dtype), []).append(module)
+    needed = sum(module.weight.nbytes for same in layers.values() for module in same)
+    if needed < _LEAST_BYTES:
+        return
+    copies = free_bytes is not None and needed <= _SHARE_OF_FREE_MEMORY * free_bytes and _can_copy()
+    for (_, dtype), same in layers.items():
+        above = _copied if copies else _plain
+        if dtype is torch.bfloat16:
+            ways: tuple[_Way, ...] = (above,) * _MOST
+        elif dtype is torch.float32:
+            ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
+        else:
+            continue
+        if any(way is not _plain for way in ways):
+            for module in same:
+                module.__class__ = _Linear
+                module.ways, module._laid_out = ways, None  # type: ignore[assignment]
+
+
+def _can_copy() -> bool:
+    """Whether this PyTorch has oneDNN's products; inductor calls them by the same names."""
+    ops = torch.ops.mkldnn
+    here: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return here and all(hasattr(ops, name) for name in ("_linear_pointwise", "_reorder_linear_weight"))
+
+
+def _fastest(weights: list[torch.Tensor]) -> tuple[_Way, ...]:
+    """The faster way to read float32 weights of one shape in place, for 1 to `_FEW` rows."""
+    most = max(1, _TRIED_BYTES // weights[0][0].nbytes)
+    tried = [weight[:most] for weight in weights[: max(1, _TRIED_BYTES // weights[0].nbytes)]]
+    found: list[_Way] = []
+    for rows in (1, 2, _FEW):
+        x = torch.randn(rows, tried[0].shape[-1])
+        plain, turned = _seconds((_plain, _turned), x, tried)
+        faster = turned < _GAIN * plain
+        found += [_turned if faster else _plain] * (rows - len(found))
+    return tuple(found)
+
+
+def _seconds(ways: Sequence[_Way], x: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[float]:
+    """The least of three passes of each way over the weights, in turn: whoever else is busy slows both."""
+    passes: list[list[float]] = [[] for _ in ways]
+    for _ in range(3):
+        for way, own in zip(ways, passes, strict=True):
+            begin = time.perf_counter()
+            for weight in weights:
+                way(x, weight)
+            own.append(time.perf_counter() - begin)
+    return [min(own) for own in passes]
