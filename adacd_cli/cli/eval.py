@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adacd_cli.cli.batching import BatchSize, BatchSizeOption, batch_size_of
 from adacd_cli.cli.judging import (
     AspectsOption,
     JudgeCacheOption,
@@ -77,9 +78,7 @@ def command(
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of sampling.")
     ] = 0,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
-    ] = 16,
+    batch_size: BatchSizeOption = "auto",
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
     judge_cache: JudgeCacheOption = None,
@@ -127,7 +126,7 @@ def command(
         limit=limit,
         data=data,
         label=label,
-        batch_size=batch_size,
+        batch_size=batch_size_of(batch_size),
         judging={
             "url": judge_url,
             "model": judge_model,
@@ -190,7 +189,7 @@ def _evaluate(
     limit: int | None,
     data: str | None,
     label: str | None,
-    batch_size: int,
+    batch_size: BatchSize,
     judging: dict[str, Any],
     gates: dict[str, float | None],
 ) -> tuple[dict[str, Any], Path]:

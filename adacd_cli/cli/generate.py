@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
+from adacd_cli.cli.batching import BatchSize, batch_size_of
 from adacd_cli.cli.inputs import read_prompt, read_prompts
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
@@ -32,9 +34,11 @@ def command(
         typer.Option("--file", "-f", metavar="FILE", help="Answer every line of a file; - is stdin."),
     ] = None,
     batch_size: Annotated[
-        int | None,
+        str | None,
         typer.Option(
-            "--batch-size", metavar="N", min=1, help="Lines of --file to answer at once (default 1)."
+            "--batch-size",
+            metavar="N|auto",
+            help="Lines of --file to answer at once (default 1); auto is as many as memory has room for.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write the events as JSON Lines.")] = False,
@@ -47,6 +51,7 @@ def command(
 ) -> None:
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
     settings = resolved.settings
+    at_once = 1 if batch_size is None else batch_size_of(batch_size)
     questions = _questions(prompt, file, batch_size)
     _refuse_own_input(file, output)
     with open_output(output) as out:
@@ -57,7 +62,7 @@ def command(
             for pair in pairs:
                 show_prompts(pair)
         with interruptible() as interruption:
-            events = _decode_all(model, pairs, settings, batch_size or 1, interruption)
+            events = _decode_all(model, pairs, settings, at_once, interruption)
             if as_json:
                 _write_json(events, out)
             elif file is None:
@@ -76,7 +81,7 @@ def _refuse_own_input(file: str | None, output: str | None) -> None:
         )
 
 
-def _questions(prompt: str | None, file: str | None, batch_size: int | None) -> list[str]:
+def _questions(prompt: str | None, file: str | None, batch_size: str | None) -> list[str]:
     if file is None:
         if batch_size is not None:
             raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
@@ -90,19 +95,46 @@ def _decode_all(
     model: LanguageModel,
     pairs: Sequence[PromptPair],
     settings: Settings,
-    batch_size: int,
+    batch_size: BatchSize,
     interruption: Interruption,
 ) -> Iterator[Event]:
     """The events of every prompt, in the prompts' order; `request` is its number."""
-    from adacd_cli.engine import Request, decode
+    from adacd_cli.engine import Places, Request, decode, fitting
+    from adacd_cli.loading.hardware import free_on
 
     requests = [
         # each line draws differently, and its Started tells the seed that repeats it alone
         Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)
         for number, pair in enumerate(pairs)
     ]
-    events = decode(model, requests, settings, batch_size=batch_size, cancelled=interruption.cancelled)
-    yield from _in_order(_begun(interruption.watch(events)))
+    if batch_size == "auto":
+        places = fitting(model, requests, settings, free_on(model.device))
+    else:
+        places = Places(batch_size)
+    order = _by_length(pairs, 1 if places.limit is None else places.limit)
+    events = decode(
+        model,
+        [requests[number] for number in order],
+        settings,
+        places=places,
+        cancelled=interruption.cancelled,
+    )
+    numbered = (replace(event, request=order[event.request]) for event in interruption.watch(events))
+    yield from _in_order(_begun(numbered))
+
+
+def _by_length(pairs: Sequence[PromptPair], at_once: int) -> list[int]:
+    """The prompts' numbers, portions of them by length: what runs side by side is padded to the longest.
+
+    Only portions, because the answers are written in the prompts' order.
+    """
+    size = 8 * at_once if at_once > 1 else 1
+    numbers = range(len(pairs))
+    return [
+        number
+        for start in range(0, len(pairs), size)
+        for number in sorted(numbers[start : start + size], key=lambda each: len(pairs[each].unprompted_ids))
+    ]
 
 
 def _begun(events: Iterable[Event]) -> Iterator[Event]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adacd_cli.cli.batching import BatchSizeOption, batch_size_of
 from adacd_cli.cli.judging import (
     JudgeCacheOption,
     JudgeDeviceOption,
@@ -71,9 +72,7 @@ def command(
     judge_model: JudgeModelOption = None,
     judge_cache: JudgeCacheOption = None,
     judge_device: JudgeDeviceOption = None,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", min=1, help="Prompts decoded at once.")
-    ] = 16,
+    batch_size: BatchSizeOption = "auto",
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of the search.")
     ] = 0,
@@ -88,9 +87,11 @@ def command(
             "No folder for the study is named.", "Name one with --output, e.g. --output runs/tune."
         )
     settings = _settings(resolved)
+    at_once = batch_size_of(batch_size)
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
+    from adacd_cli.evaluation.runner import places_for
     from adacd_cli.evaluation.store import Store
     from adacd_cli.evaluation.tune import Task, best, pareto, tune
 
@@ -118,14 +119,15 @@ def command(
     folder = Path(output).expanduser()
     with Store(folder, _plan(settings, sets, chosen, seed)) as store:
         model = load_model(settings)
+        samples = [*sets["safe"].samples, *sets["unsafe"].samples]
         task = Task(
             model=model,
             settings=settings,
-            samples=[*sets["safe"].samples, *sets["unsafe"].samples],
+            samples=samples,
             neutral=sets["neutral"].samples if "neutral" in sets else [],
             judge=chosen,
             most_changed=most_changed,
-            batch_size=batch_size,
+            places=places_for(model, samples, [settings], at_once),
         )
         with (
             keeping(settings, lambda: f"Finished trials are kept in {folder}"),

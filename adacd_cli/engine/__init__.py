@@ -3,8 +3,19 @@
 from adacd_cli.engine.decode import check_room, decode
 from adacd_cli.engine.decoder import Decoder
 from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.places import Places, fitting
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.row import Request
 from adacd_cli.engine.session import Session
 
-__all__ = ["Decoder", "LanguageModel", "Prefixes", "Request", "Session", "check_room", "decode"]
+__all__ = [
+    "Decoder",
+    "LanguageModel",
+    "Places",
+    "Prefixes",
+    "Request",
+    "Session",
+    "check_room",
+    "decode",
+    "fitting",
+]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from adacd_cli.config.methods import METHODS, spoken
 from adacd_cli.engine.decoder import Decoder
 from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.places import Places
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.row import Request
 from adacd_cli.errors import PromptError
@@ -27,7 +28,7 @@ def decode(
     requests: Sequence[Request],
     settings: Settings,
     *,
-    batch_size: int | None = None,
+    places: Places | None = None,
     candidates: int = 0,
     known: Prefixes | None = None,
     cancelled: Callable[[int], bool] = _never,
@@ -38,7 +39,7 @@ def decode(
         model: the model, ready to decode.
         requests: one or more; their prompts may differ in length, and their methods too.
         settings: the method and its numbers, lengths, sampling and stop strings of those that bring none.
-        batch_size: how many run at once; as one ends, the next takes its place. None for all of them.
+        places: how many run at once; as one ends, the next takes its place. None for all of them.
         candidates: how many of the most probable tokens each step reports; 0 for none.
         known: beginnings of prompts that need not be fed again, and where new ones are left.
         cancelled: asked before each step with a request's index; True ends it as CANCELLED.
@@ -53,7 +54,7 @@ def decode(
         OutOfMemoryError: memory is not enough for a single request; for several, fewer are run at once.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
-    decoder = Decoder(model, places=batch_size, candidates=candidates, known=known, cancelled=cancelled)
+    decoder = Decoder(model, places=places, candidates=candidates, known=known, cancelled=cancelled)
     started = [decoder.submit(request, settings) for request in requests]
     for number, request in enumerate(requests, 1):
         which = "The prompt" if len(requests) == 1 else f"Prompt {number}"

@@ -16,6 +16,7 @@ import torch
 from adacd_cli.engine.lanes import Lane, Lanes
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.places import Places
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.row import Phase, Request, Row
 from adacd_cli.engine.rules import rule_of
@@ -48,7 +49,7 @@ class Decoder:
 
     Args:
         model: the model, ready to decode.
-        places: how many requests run at once; None for all that were submitted.
+        places: how many requests run at once; lowered where memory is short. None for no limit.
         candidates: how many of the most probable tokens each step reports; 0 for none.
         known: beginnings of prompts to take over, and where to leave them; None for neither.
         cancelled: asked before each step with a request's number; True ends it as CANCELLED.
@@ -58,12 +59,13 @@ class Decoder:
         self,
         model: LanguageModel,
         *,
-        places: int | None = None,
+        places: Places | None = None,
         candidates: int = 0,
         known: Prefixes | None = None,
         cancelled: Callable[[int], bool] = _never,
     ) -> None:
-        self._model, self._places, self._candidates = model, places, candidates
+        self._model, self._candidates = model, candidates
+        self._places = Places() if places is None else places
         self._known, self._cancelled = known, cancelled
         self._submitted = 0
         self._waiting: deque[Row] = deque()
@@ -173,9 +175,10 @@ class Decoder:
         return chosen
 
     def _admit(self) -> None:
-        free = len(self._waiting) if self._places is None else self._places - len(self._running)
+        limit = self._places.limit or len(self._waiting) + len(self._running)
+        free = max(0, limit - len(self._running))
         newcomers = [self._waiting[place] for place in range(min(free, len(self._waiting)))]
-        enough = min(len(self._waiting), -(-(self._places or 1) // _ADMITTED))
+        enough = min(len(self._waiting), -(-limit // _ADMITTED))
         if not newcomers or (self._running and len(newcomers) < enough):
             return
         for row in newcomers:
@@ -307,4 +310,4 @@ class Decoder:
         for row in reversed(rows):
             row.redraw(self._vocab)
             self._waiting.appendleft(row)
-        self._places, self._fed = len(rows) // 2, True
+        self._places.limit, self._fed = len(rows) // 2, True

@@ -96,4 +96,5 @@ class Lanes:
     def _leave(self, place: int, lane: Lane) -> None:
         assert self._known is not None
         ids = lane.row.prompt_ids(lane.prompted)[: self._stream.lengths[place]]
-        self._known.add(Prefix(self._stream.model, ids, self._stream.copy_row(place)))
+        if self._known.wants(self.model, ids):
+            self._known.add(Prefix(self._stream.model, ids, self._stream.copy_row(place)))

@@ -32,10 +32,12 @@ class Prefixes:
 
     Args:
         limit: how many are kept; each takes the memory of its tokens' keys and values.
+        renew: whether a row is kept that begins like one that is kept already. A chat goes on where it was
+            left; of many questions under one system text, one tells as much as all.
     """
 
-    def __init__(self, limit: int = 4) -> None:
-        self._limit = limit
+    def __init__(self, limit: int = 4, *, renew: bool = True) -> None:
+        self._limit, self._renew = limit, renew
         self._kept: list[Prefix] = []
 
     def find(self, model: Any, ids: Sequence[int]) -> tuple[Prefix, int] | None:
@@ -49,6 +51,10 @@ class Prefixes:
             self._kept.remove(best[0])
             self._kept.append(best[0])
         return best
+
+    def wants(self, model: Any, ids: Sequence[int]) -> bool:
+        """Whether a row that was fed these ids is worth keeping."""
+        return self._renew or self.find(model, ids) is None
 
     def add(self, prefix: Prefix) -> None:
         """Keeps a beginning, instead of those that are beginnings of it; drops what was not used longest."""

@@ -137,5 +137,5 @@ class _Fed:
         return self._stream.feed(ids[shared:], count)
 
     def leave(self, known: Prefixes) -> None:
-        if self._stream.rows and self._stream.joins:
+        if self._stream.rows and self._stream.joins and known.wants(self._stream.model, self._ids):
             known.add(Prefix(self._stream.model, tuple(self._ids), self._stream.copy_row(0)))

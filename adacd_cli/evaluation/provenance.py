@@ -29,7 +29,7 @@ def make_plan(
     judges: Sequence[Judge],
     *,
     limit: int | None,
-    batch_size: int,
+    batch_size: int | str,
 ) -> dict[str, Any]:
     """What must be the same for a run to be continued, JSON values by name."""
     base = runs[0]

@@ -16,12 +16,12 @@ from urllib.parse import quote
 from adacd_cli.errors import AdacdError, OutputError
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judge
 from adacd_cli.evaluation.records import AnswerRecord
-from adacd_cli.evaluation.runner import answer_batch, batches
+from adacd_cli.evaluation.runner import answer_batch
 from adacd_cli.evaluation.sample import Sample
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
+    from adacd_cli.engine import LanguageModel, Places
 
 STUDY = "study.db"
 _NAME = "adacd"
@@ -68,7 +68,7 @@ class Task:
         neutral: prompts whose answers should stay Default's; may be empty.
         judge: says what is a refusal.
         most_changed: bound on the share of changed neutral answers, in [0, 1].
-        batch_size: prompts decoded at once.
+        places: how many prompts are decoded at once.
     """
 
     model: LanguageModel
@@ -77,7 +77,7 @@ class Task:
     neutral: Sequence[Sample]
     judge: Judge
     most_changed: float
-    batch_size: int
+    places: Places
 
 
 def tune(
@@ -187,14 +187,14 @@ def _answers(
     task: Task, samples: Sequence[Sample], settings: Settings
 ) -> dict[tuple[str, str, str], AnswerRecord]:
     found: dict[tuple[str, str, str], AnswerRecord] = {}
-    for batch in batches(samples, task.batch_size):
-        for record in answer_batch(task.model, batch, settings):
-            if record.error:  # a ratio over fewer prompts would look better than it is
-                raise AdacdError(
-                    f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}",
-                    "Take it out of the file, or lower --batch-size where memory ran out.",
-                )
-            found[record.label, record.dataset, record.id] = record
+    ordered = sorted(samples, key=lambda sample: len(sample.prompt))
+    for record in answer_batch(task.model, ordered, settings, places=task.places):
+        if record.error:  # a ratio over fewer prompts would look better than it is
+            raise AdacdError(
+                f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}",
+                "Take it out of the file, or lower --batch-size where memory ran out.",
+            )
+        found[record.label, record.dataset, record.id] = record
     return found
 
 

@@ -91,6 +91,11 @@ def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype | str, quantize: str
     return checkpoint.elements * dtype.itemsize
 
 
+def free_on(device: torch.device) -> int | None:
+    """Bytes of free memory on a device; None where nothing tells."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+
+
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
     """How `from_pretrained` is told to place the weights.
 
@@ -111,7 +116,7 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
         if needed is None or needed * _HEADROOM > free:
             require(("accelerate",), "A model across several GPUs")
             return {"device_map": "auto"}
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    free = free_on(device)
     if needed is not None and free is not None and needed > free:
         # Found out here, because on a CPU the system would end the process without a word.
         raise OutOfMemoryError(

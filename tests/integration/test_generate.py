@@ -341,11 +341,11 @@ def test_ctrl_c_while_decoding_keeps_the_answer_so_far(tmp_path: Path) -> None:
     assert (finished["event"], finished["finish_reason"], finished["text"]) == (
         "finished",
         "cancelled",
-        "abc",
+        "abcd",
     )
     file = tmp_path / "answer.txt"
     assert interrupted("decoding", "-q", "-o", str(file)) == (130, "", "")
-    assert file.read_text(encoding="utf-8") == "abc\n"
+    assert file.read_text(encoding="utf-8") == "abcd\n"
 
 
 @pytest.mark.parametrize("module", ["typer", "torch"])

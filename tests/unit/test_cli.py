@@ -75,7 +75,7 @@ def test_version(adacd: RunCommand, flag: str) -> None:
         (["config", "show", "--lambda", "2"], "`agreement_threshold` is in [0, 1]; got 2 (from --agreement-threshold).", SETTINGS["agreement_threshold"].sentence),
         (["config", "show", "--set", "alfa=1"], "There is no setting `alfa` (from --set).", "Did you mean `alpha`?"),
         (["config", "show", "-C", "qwen3"], "There is no preset and no file named 'qwen3' (from --config).", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'qwen3-8b'?"),
-        (["generate", "--batch-size", "0", "-f", "x"], "--batch-size takes a whole number, at least 1.", "`adacd generate --help` lists the options."),
+        (["generate", "--batch-size", "0", "-f", "x"], "--batch-size takes a whole number, at least 1, or auto; got '0'.", "Try --batch-size auto, or a smaller number where memory runs out."),
     ],
 )  # fmt: skip
 def test_a_usage_error_is_two_lines_and_exit_code_2(

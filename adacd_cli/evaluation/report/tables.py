@@ -151,7 +151,8 @@ def _costs(results: Mapping[str, Any]) -> Table:
     note = f"Over all answers that {judged_by(results)} judged."
     if any(method.startswith("ssd") for method in results["results"]):
         batch = results["provenance"]["batch_size"]
-        note += f" ssd answers one prompt at a time, the others {batch}; --batch-size 1 compares them alone."
+        many = "many" if batch == "auto" else batch
+        note += f" ssd answers one prompt at a time, the others {many}; --batch-size 1 compares them alone."
     return Table("What it costs", header, rows, note)
 
 

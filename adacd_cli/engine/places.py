@@ -1,0 +1,74 @@
+"""How many requests run at once: as many as were asked for, or as many as memory has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from adacd_cli.engine.cache import new_cache
+from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.row import Request
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+_SHARE = 0.5
+"""How much of the free memory the rows may take; the rest is for what a forward needs besides."""
+
+_SCORES = 12
+"""About how many float32 tensors of the vocabulary's size a row needs while its token is chosen."""
+
+_MOST = {"cpu": 64}
+_MOST_ELSEWHERE = 512
+"""More rows than these make no device faster, and each waits longer."""
+
+
+@dataclass
+class Places:
+    """How many requests run at once; a decoder lowers it where memory turns out to be short.
+
+    Attributes:
+        limit: at least 1; None for no limit.
+    """
+
+    limit: int | None = None
+
+
+@torch.inference_mode()
+def fitting(
+    model: LanguageModel, requests: Iterable[Request], settings: Settings, free_bytes: int | None
+) -> Places:
+    """As many places as free memory has room for, by the longest of the requests.
+
+    Args:
+        model: the model; it is fed one token, to see what its cache takes.
+        requests: all that will be decoded.
+        settings: used where a request has none of its own.
+        free_bytes: free memory on its device; None where it is not known.
+    """
+    need = max((_bytes(model, request, request.settings or settings) for request in requests), default=1)
+    most = _MOST.get(model.device.type, _MOST_ELSEWHERE)
+    return Places(most if free_bytes is None else max(1, min(most, int(_SHARE * free_bytes / need))))
+
+
+def _bytes(model: LanguageModel, request: Request, settings: Settings) -> int:
+    """What the request's two rows may take at most."""
+    prompts = len(request.pair.unprompted_ids), len(request.pair.prompted_ids)
+    tokens = max(prompts) + settings.max_new_tokens
+    if model.context_length is not None:
+        tokens = min(tokens, model.context_length)
+    per_token, scores = _measured(model)
+    return 2 * (tokens * per_token + _SCORES * scores)
+
+
+def _measured(model: LanguageModel) -> tuple[int, int]:
+    """Bytes that the cache takes a token, and that a row of float32 logits takes."""
+    cache = new_cache(model.model)
+    ids = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+    output = model.model(ids, past_key_values=cache, use_cache=True)
+    layers = [layer for layer in cache.layers if isinstance(getattr(layer, "keys", None), torch.Tensor)]
+    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+    return max(1, held), 4 * output.logits.shape[-1]
