@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from adacd_cli.engine.compiled import Compiled
 from adacd_cli.engine.lanes import Lane, Lanes
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.engine.model import LanguageModel
@@ -202,7 +203,11 @@ class Decoder:
             if self._known is not None or self._model.device.type == "cpu":
                 parts = [[lane for lane in own if lane.prompted is prompted] for prompted in (False, True)]
             for part in filter(None, parts):
-                self._place(Lanes(model, part, self._known))
+                self._place(Lanes(model, part, self._known, self._compiled(model)))
+
+    def _compiled(self, model: Any) -> Compiled | None:
+        own = self._model.compiled
+        return own if own is not None and own.model is model else None
 
     def _place(self, new: Lanes) -> None:
         for group in self._groups:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from adacd_cli.engine.compiled import Compiled
 from adacd_cli.engine.prefixes import Prefix, Prefixes
 from adacd_cli.engine.row import Row
 from adacd_cli.engine.stream import Stream
@@ -43,15 +44,18 @@ class Lanes:
         model: what reads them.
         lanes: at least one; their prompts, and what was answered so far, are fed at once.
         known: beginnings that may be taken over, and where ended lanes leave theirs; None for neither.
+        compiled: the model's compiled forwards; None for none.
 
     Attributes:
         lanes: in the order of the stream's rows.
         logits: of each lane's next token, float32 [lanes, vocab].
     """
 
-    def __init__(self, model: Any, lanes: Sequence[Lane], known: Prefixes | None) -> None:
+    def __init__(
+        self, model: Any, lanes: Sequence[Lane], known: Prefixes | None, compiled: Compiled | None = None
+    ) -> None:
         self.lanes = list(lanes)
-        self._stream, self._known = Stream(model), known
+        self._stream, self._known = Stream(model, compiled), known
         prompts = [lane.row.prompt_ids(lane.prompted) for lane in lanes]
         found = [known.find(model, prompt) for prompt in prompts] if known else []
         self.logits = self._stream.prefill(prompts, found)

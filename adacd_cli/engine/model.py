@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from adacd_cli.config import Settings
     from adacd_cli.config.methods import Method, SecondStream
+    from adacd_cli.engine.compiled import Compiled
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class LanguageModel:
         equipment: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
             ("direction", folder) to a model that is called the same way; see `loading.equip`.
         context_lengths: positions that a draft was built for, under its key in `equipment`.
+        compiled: the model's compiled forwards; None where it is called as it is.
     """
 
     model: Any
@@ -41,6 +43,7 @@ class LanguageModel:
     warnings: tuple[str, ...] = ()
     equipment: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     context_lengths: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    compiled: Compiled | None = None
 
     @property
     def device(self) -> torch.device:

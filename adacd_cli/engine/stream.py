@@ -18,6 +18,7 @@ from adacd_cli.engine.matmul import few_rows
 from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
+    from adacd_cli.engine.compiled import Compiled
     from adacd_cli.engine.prefixes import Prefix
 
 
@@ -27,6 +28,7 @@ class Stream:
     Args:
         model: a causal LM; called with input_ids and, as far as its forward takes them, attention_mask,
             position_ids and logits_to_keep, use_cache, and past_key_values (Mamba: cache_params).
+        compiled: the same model's compiled forwards, used to advance; None for none.
 
     Attributes:
         model: what was given.
@@ -36,8 +38,9 @@ class Stream:
         ModelError: the model takes no cache.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, compiled: Compiled | None = None) -> None:
+        self.model, self._compiled = model, compiled
+        self._fixed: Any = None  # where keys and values are while compiled forwards advance
         parameters = inspect.signature(model.forward).parameters
         self._takes = {name for name in ("position_ids", "logits_to_keep") if name in parameters}
         caches = [name for name in ("past_key_values", "cache_params") if name in parameters]
@@ -61,6 +64,9 @@ class Stream:
 
     def release(self) -> None:
         """Lets the cache go; the stream is as new."""
+        if self._fixed is not None and self._compiled is not None:
+            self._compiled.end(self._fixed)
+        self._fixed = None
         self._cache: Any = new_cache(self.model)
         self.lengths: list[int] = []
         self._held = 0  # columns of the cache, padding included
@@ -117,9 +123,38 @@ class Stream:
         Returns:
             Logits of the token after it, float32 [rows, vocab].
         """
-        if isinstance(tokens, torch.Tensor):
-            return self._forward(tokens.unsqueeze(-1))[:, -1]
-        return self._forward([[token] for token in tokens])[:, -1]
+        if not isinstance(tokens, torch.Tensor):
+            tokens = torch.tensor(tokens, device=self.model.device)
+        logits = self._advance_compiled(tokens.unsqueeze(-1))
+        return (self._forward(tokens.unsqueeze(-1)) if logits is None else logits)[:, -1]
+
+    def _advance_compiled(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """What `_forward` gives, by a compiled forward; None where there is none."""
+        compiled = self._compiled
+        if compiled is None or compiled.problem or not self.joins:
+            return None
+        if self._fixed is not None and self._held >= self._fixed.shape[1]:
+            self._settle()
+        try:
+            if self._fixed is None:
+                self._fixed = compiled.begin(self._cache.layers, self.lengths, self._held)
+            logits = compiled.advance(self._fixed, tokens, self.lengths)
+        except (KeyboardInterrupt, torch.OutOfMemoryError):
+            self.release()
+            raise
+        except Exception as error:  # the compiler's own, of any kind; what is held is as it was
+            compiled.problem = next(iter(str(error).splitlines()), "") or type(error).__name__
+            self._settle()
+            return None
+        self.lengths, self._held = [length + 1 for length in self.lengths], self._held + 1
+        return logits.float()
+
+    def _settle(self) -> None:
+        """Takes keys and values back from where compiled forwards had them."""
+        if self._fixed is not None and self._compiled is not None:
+            self._fixed.give(self._cache.layers, self.rows, self._held)
+            self._compiled.end(self._fixed)
+        self._fixed = None
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
@@ -129,6 +164,7 @@ class Stream:
         if not rows:
             self.release()
             return
+        self._settle()
         # meant for beams, but the only selection that layers with a running state have as well
         self._cache.reorder_cache(torch.tensor(rows, device=self.model.device))
         self.lengths = [self.lengths[row] for row in rows]
@@ -141,6 +177,8 @@ class Stream:
     @torch.inference_mode()
     def join(self, other: Stream) -> None:
         """Takes in the rows of another stream over the same model, which is then empty; both must `joins`."""
+        self._settle()
+        other._settle()
         held = max(self._held, other._held)
         for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
             mine.place([(mine.keys, mine.values), (theirs.keys, theirs.values)], held)
@@ -150,6 +188,7 @@ class Stream:
     @torch.inference_mode()
     def copy_row(self, row: int) -> list[Tensors]:
         """Keys and values of a row, without its padding: [1, heads, tokens, dim] of each layer."""
+        self._settle()
         pad = self._held - self.lengths[row]
         return [
             (layer.keys[row : row + 1, :, pad:].clone(), layer.values[row : row + 1, :, pad:].clone())
@@ -164,6 +203,7 @@ class Stream:
 
     def take_back(self, tokens: int) -> bool:
         """Takes back the last tokens of a single row; False where a running state cannot go back."""
+        self._settle()
         try:
             self._cache.crop(-tokens)
         except (RuntimeError, ValueError, AttributeError):
@@ -191,6 +231,7 @@ class Stream:
 
     def _forward(self, new: list[list[int]] | torch.Tensor, count: int = 1) -> torch.Tensor:
         """Logits of the last `count` positions, float32 [rows, count, vocab]."""
+        self._settle()
         device = self.model.device
         if isinstance(new, torch.Tensor):
             sizes, longest, ids = [1] * self.rows, 1, new
