@@ -19,6 +19,7 @@ from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
 from adacd_cli.loading.machine import Load, usable_cores
 from adacd_cli.loading.source import Source, locate
+from adacd_cli.loading.startup import import_libraries, import_modelling
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -52,12 +53,14 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
     checkpoint = None if source.gguf else inspect(source.folder, settings.model)
     _refuse_double_quantization(settings, checkpoint)
     progress("Starting PyTorch")
+    import_libraries()
     from adacd_cli.loading.progress import quiet
     from adacd_cli.loading.quantization import require
 
     if source.gguf:
         require(("gguf", "accelerate"), "A GGUF file")
     with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
+        import_modelling()
         model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.tokenizer import context_length, end_ids

@@ -1,0 +1,127 @@
+"""The libraries' start: what it leaves out, that this still works when asked for, and the plain import."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adacd_cli.loading.startup import import_deferring, import_libraries, import_modelling, scan_models_once
+
+SCIPY = """\
+import sys
+print("scipy.optimize was imported", file=sys.stderr)
+def linear_sum_assignment(*given):
+    return "assigned", given
+anything_else = "real"
+"""
+
+
+@pytest.fixture
+def packages(tmp_path: Path) -> Path:
+    """A folder with a scipy that says on stderr when its heavy part is imported."""
+    (tmp_path / "scipy").mkdir()
+    (tmp_path / "scipy" / "__init__.py").touch()
+    (tmp_path / "scipy" / "optimize.py").write_text(SCIPY)
+    return tmp_path
+
+
+def test_an_answer_leaves_out_what_no_decoding_needs_and_every_model_is_found(packages: Path) -> None:
+    program = """\
+import sys
+from adacd_cli.cli.app import app
+try:
+    app(["generate", "--quiet", "--model", "demo", "-n", "1", "Hi"])
+except SystemExit as left:
+    assert left.code == 0, left.code
+heavy = ("scipy.optimize", "sklearn", "pandas", "pyarrow", "ray", "matplotlib", "datasets")
+print([name for name in heavy if name in sys.modules])
+
+from transformers import models
+from transformers.utils.import_utils import define_import_structure
+plain = type(models)("models", models.__file__, define_import_structure(models.__file__))
+print("LlamaForCausalLM" in models.__all__, set(plain.__all__) ^ set(models.__all__))
+print(models._class_to_module == plain._class_to_module)
+
+from transformers.loss import loss_for_object_detection as loss
+print("called", file=sys.stderr)
+print(loss.linear_sum_assignment(1))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), os.getcwd()])}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert ran.stdout.splitlines()[1:] == ["[]", "True set()", "True", "('assigned', (1,))"], ran.stderr
+    assert ran.stderr == "called\nscipy.optimize was imported\n"
+
+
+def test_an_importer_that_wants_more_gets_the_real_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "heavy.py").write_text("def needless():\n    return 'called'\nneeded = 'real'\n")
+    (tmp_path / "greedy.py").write_text("from heavy import needless, needed\n")
+    (tmp_path / "broken.py").write_text("import heavy\nraise RuntimeError\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        import_deferring("no_such_importer", "no_such_package.part", "needless")
+        import_deferring("broken", "heavy", "needless")
+        assert not {"broken", "heavy"} & set(sys.modules)
+        import_deferring("greedy", "heavy", "needless")
+        greedy, heavy = sys.modules["greedy"], sys.modules["heavy"]
+        assert (greedy.needed, greedy.needless(), heavy.__file__) == (
+            "real",
+            "called",
+            str(tmp_path / "heavy.py"),
+        )
+        import_deferring("broken", "heavy", "needless")  # it is there already: nothing to defer
+        assert sys.modules["heavy"] is heavy
+    finally:
+        for name in ("greedy", "heavy"):
+            sys.modules.pop(name, None)
+
+
+def test_a_transformers_that_scans_otherwise_is_imported_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import import_utils
+
+    def refuse(path: str) -> dict[Any, Any]:  # knows no prefix
+        raise AssertionError
+
+    def find_nothing(path: str, prefix: str | None = None) -> dict[Any, Any]:
+        return {frozenset(): {"elsewhere.llama": {"LlamaModel"}}}
+
+    for scan in (refuse, find_nothing):
+        monkeypatch.setattr(import_utils, "define_import_structure", scan)
+        scan_models_once(tmp_path)
+        assert import_utils.define_import_structure is scan
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_collector_is_left_as_it_was(collecting: bool) -> None:
+    try:
+        if not collecting:
+            gc.disable()
+        import_libraries()
+        import_modelling()
+        assert (gc.isenabled(), gc.get_freeze_count()) == (collecting, 0)
+    finally:
+        gc.enable()
+
+
+def test_a_command_ends_without_a_last_search_for_garbage() -> None:
+    program = """\
+import gc, sys
+from adacd_cli.cli.start import main
+sys.argv = ["adacd", "--version"]
+try:
+    main()
+except SystemExit:
+    print(gc.get_freeze_count() > 0)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ran.stdout.splitlines()[1:], ran.stderr) == (["True"], "")
