@@ -238,7 +238,7 @@ def _run(
     from adacd_cli.loading.equip import equip
 
     base, began = runs[0], time.time()
-    model = load_model(base)
+    model = load_model(base, for_long=True)
     for settings in runs:
         known = model.warnings
         model = equip(model, settings)

@@ -63,7 +63,7 @@ def help_text(setting: Setting) -> str:
 
 
 def _default(setting: Setting) -> str:
-    if setting.kind == "switch":
+    if setting.kind == "switch" and setting.default is not None:
         return f"default {'on' if setting.default else 'off'}"
     if setting.default is None or setting.default == ():
         return ""

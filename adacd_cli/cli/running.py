@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from adacd_cli.render.screen import Screen
 
 
-def load_model(settings: Settings) -> LanguageModel:
+def load_model(settings: Settings, *, for_long: bool = False) -> LanguageModel:
     """Loads the model that the settings name, with a moving line on a terminal, and shows its warnings.
+
+    Args:
+        settings: see `loading.load`, as for `for_long`.
 
     Raises:
         EnvironmentFault: the model, the device or a package is not there or cannot be used.
@@ -34,7 +37,7 @@ def load_model(settings: Settings) -> LanguageModel:
         with hold():
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
 
-        model = load(settings, progress=progress)
+        model = load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
 

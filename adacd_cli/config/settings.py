@@ -91,6 +91,14 @@ class Settings(BaseModel):
         Field(ge=1, description="CPU threads to compute with; null is the number of free cores."),
         Option("Model", ("--threads",), unit="threads"),
     ] = None
+    compile: Annotated[
+        bool | None,
+        Field(
+            description="Compile the forwards of one token (CUDA graphs on a GPU); the first use takes a "
+            "minute or more. Null compiles where it is won back: bench and eval on a GPU."
+        ),
+        Option("Model", ("--compile/--no-compile",)),
+    ] = None
     trust_remote_code: Annotated[
         bool,
         Field(description="Run Python code that comes with a model."),

@@ -1,14 +1,14 @@
 """One-token forwards compiled for fixed shapes: on a GPU as CUDA graphs, so that no step waits for Python.
 
 Rows are rounded up to a power of two and columns to a bucket, so that few shapes are ever compiled; what is
-compiled stays in inductor's cache on disk. Prefill is not compiled, and neither is anything that changes which
-rows there are: a stream copies its keys and values in when it begins to advance, and out again when something
-else is asked of it.
+compiled stays in inductor's cache on disk. Prefill is not compiled, and neither is anything that changes
+which rows there are: a stream copies its keys and values in when it begins to advance, and out again when
+something else is asked of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -42,10 +42,12 @@ class Compiled:
         self.model = model
         self.problem = ""
         self._free: dict[tuple[int, int], list[_Fixed]] = {}
-        graphs = {"mode": "reduce-overhead"} if model.device.type == "cuda" else {}
+        graphs = "reduce-overhead" if model.device.type == "cuda" else None
         config = torch._dynamo.config
         config.recompile_limit = max(config.recompile_limit, _SHAPES)
-        self._call = torch.compile(model.__call__, backend=backend, fullgraph=True, dynamic=False, **graphs)
+        self._call: Callable[..., Any] = torch.compile(
+            model.__call__, backend=backend, fullgraph=True, dynamic=False, mode=graphs
+        )
 
     def begin(self, layers: Sequence[GrowingLayer], lengths: Sequence[int], held: int) -> _Fixed:
         """Copies keys and values in, for `advance` to go on with; give the result back with `end`."""

@@ -17,7 +17,7 @@ from adacd_cli.loading.equip import equip
 from adacd_cli.loading.folder import Checkpoint, inspect
 from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.loading.machine import Load, usable_cores
+from adacd_cli.loading.machine import Load, free_memory, usable_cores
 from adacd_cli.loading.source import Source, locate
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
@@ -30,12 +30,15 @@ def _say_nothing(line: str) -> None:
     pass
 
 
-def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) -> LanguageModel:
+def load(
+    settings: Settings, *, progress: Callable[[str], None] = _say_nothing, for_long: bool = False
+) -> LanguageModel:
     """Loads the model that the settings name, checks it and tries it with one token.
 
     Args:
         settings: the settings of the panel Model are read, and what the method needs besides the model.
         progress: told in short lines what is being done.
+        for_long: whether so much will be decoded that compiling is won back where `compile` is None.
 
     Raises:
         ModelError: the model cannot be found, read or used, or is no causal language model.
@@ -77,6 +80,11 @@ def load(settings: Settings, *, progress: Callable[[str], None] = _say_nothing) 
         context_length=context_length(model.config),
         warnings=(*source.warnings, *warnings, *logged),
     )
+    compiling = for_long and loaded.device.type == "cuda" if settings.compile is None else settings.compile
+    if compiling:
+        from adacd_cli.loading.compiling import with_compiled
+
+        loaded = with_compiled(loaded, progress)
     return equip(loaded, settings, progress=progress)
 
 
@@ -90,6 +98,7 @@ def _load(
     """The model, its tokenizer and warnings."""
     import torch
 
+    from adacd_cli.engine.matmul import speed_up
     from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
     from adacd_cli.loading.quantization import quantization_config
@@ -125,6 +134,7 @@ def _load(
         warnings += _too_many_threads(settings.threads)
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())
+    speed_up(model, free_memory())
     progress("Trying one token")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
     smoke_run(model, first, name)
