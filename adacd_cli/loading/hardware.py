@@ -91,6 +91,30 @@ def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype | str, quantize: str
     return checkpoint.elements * dtype.itemsize
 
 
+def check_memory(what: str, needed: int, device: torch.device, hint: str) -> None:
+    """Refuses what cannot fit: on a CPU the system would end the process without a word.
+
+    Args:
+        what: begins the sentence, e.g. `The weights of demo need`.
+        needed: bytes.
+        device: where they are needed.
+        hint: what the user can do.
+
+    Raises:
+        OutOfMemoryError: that many are not free; nothing is said where what is free is not known.
+    """
+    if device.type == "cuda":
+        # what PyTorch keeps of freed tensors is as good as free
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        free: int | None = torch.cuda.mem_get_info(device)[0] + kept
+    else:
+        free = free_memory()
+    if free is not None and needed > free:
+        raise OutOfMemoryError(
+            f"{what} {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}.", hint
+        )
+
+
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
     """How `from_pretrained` is told to place the weights.
 
@@ -111,12 +135,11 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
         if needed is None or needed * _HEADROOM > free:
             require(("accelerate",), "A model across several GPUs")
             return {"device_map": "auto"}
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
-    if needed is not None and free is not None and needed > free:
-        # Found out here, because on a CPU the system would end the process without a word.
-        raise OutOfMemoryError(
-            f"The weights of {name} need {needed / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB are free on {device}.",
+    if needed is not None:
+        check_memory(
+            f"The weights of {name} need",
+            needed,
+            device,
             "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
         )
     if device.type != "cpu" and find_spec("accelerate") is not None:

@@ -1,0 +1,214 @@
+"""Models of a known architecture with random weights, made on the device: nothing is downloaded.
+
+A shape is the name of one that is listed here, or a transformers config.json. The numbers mean nothing to a
+reader, and cost a machine exactly what trained ones do.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.errors import ModelError, UsageError
+from adacd_cli.suggest import known_names_hint
+
+if TYPE_CHECKING:
+    import torch
+
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama3-8b": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 8192,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0},
+        "rms_norm_eps": 1e-5,
+        "tie_word_embeddings": False,
+    },
+    "gemma2-9b": {
+        "model_type": "gemma2",
+        "vocab_size": 256000,
+        "hidden_size": 3584,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 42,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "max_position_embeddings": 8192,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+        "tie_word_embeddings": True,
+    },
+    "qwen3-8b": {
+        "model_type": "qwen3",
+        "vocab_size": 151936,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "tie_word_embeddings": False,
+    },
+}
+"""The architectures of the paper's models, as their config.json have them; stored in bfloat16."""
+
+_STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+_BLOCK = 4_194_301
+"""Random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same."""
+
+
+class IdsAsText:
+    """In a tokenizer's place: ids decode to their numbers."""
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "".join(f" {each}" for each in ids)
+
+
+def read_shape(name: str) -> dict[str, Any]:
+    """The values of a shape's config.json.
+
+    Raises:
+        UsageError: no shape has that name and no file that path, or the file is no model's config.json.
+    """
+    if name in SHAPES:
+        return SHAPES[name]
+    path = Path(name).expanduser()
+    path = path / "config.json" if path.is_dir() else path
+    hint = "Name a model's config.json."
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"Unknown shape {name!r}.", known_names_hint(name, SHAPES)) from error
+    except OSError as error:
+        raise UsageError(f"The shape {name!r} cannot be read: {error.strerror or error}.", hint) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The shape {name!r} is not valid JSON: {error}.", hint) from error
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise UsageError(f"The shape {name!r} names no model_type.", hint)
+    return values
+
+
+def build_shape(
+    name: str, settings: Settings, seed: int, progress: Callable[[str], None] = lambda line: None
+) -> LanguageModel:
+    """A model of the shape, ready to decode, that no token ends.
+
+    Args:
+        name: of a shape, or the path of a config.json.
+        settings: device, dtype (auto is the shape's own, as in loading a checkpoint), threads.
+        seed: seed of the weights; the global random state is left as it was.
+        progress: told in short lines what is being done.
+
+    Raises:
+        UsageError: there is no such shape.
+        ModelError: transformers knows no such causal language model, or it does not run.
+        DeviceError: there is no such device.
+        OutOfMemoryError: the weights do not fit; found out before any is made.
+    """
+    values = read_shape(name)
+    progress("Starting PyTorch")
+    import torch
+
+    from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.hardware import check_memory, choose_device, choose_dtype
+    from adacd_cli.loading.machine import Load
+    from adacd_cli.loading.progress import quiet
+    from adacd_cli.loading.tokenizer import context_length
+    from adacd_cli.loading.weights import smoke_run
+
+    others = Load()
+    device = choose_device(settings.device)
+    with quiet(progress) as logged:
+        config = _config(name, values, trust_remote_code=settings.trust_remote_code)
+        stored = "bfloat16" if name in SHAPES else str(config.dtype or "float32").removeprefix("torch.")
+        empty = _construct(name, config, getattr(torch, stored), "meta")
+        elements = sum(each.numel() for each in empty.parameters())
+        chosen = choose_dtype(settings.dtype, _STORED.get(stored, "F32"), device, elements)
+        dtype = getattr(torch, stored) if isinstance(chosen, str) else chosen
+        hint = "Use --dtype bfloat16, a larger device, or a smaller shape."
+        check_memory(f"The weights of {name} need", elements * dtype.itemsize, device, hint)
+
+        progress(f"Making {elements / 1e9:.1f} billion random weights")
+        model = _construct(name, config, dtype, device)
+        _randomize(model, seed)
+        if device.type == "cpu" or settings.threads is not None:
+            torch.set_num_threads(settings.threads or others.free_cores())
+        progress("Trying one token")
+        smoke_run(model, 0, name)
+    return LanguageModel(
+        model=model,
+        tokenizer=IdsAsText(),
+        name=name,
+        revision=None,
+        eos_ids=frozenset(),
+        context_length=context_length(model.config),
+        warnings=tuple(logged),
+    )
+
+
+def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    from adacd_cli.loading.folder import Checkpoint
+    from adacd_cli.loading.kind import causal_config
+
+    if name in SHAPES:
+        return AutoConfig.for_model(**values)
+    path = Path(name).expanduser()
+    # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
+    found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
+    return causal_config(found, name, trust_remote_code=trust_remote_code)
+
+
+def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+    """The model with weights of no particular value, and the buffers that it computes for itself."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
+    # the fused kernels leave Gemma-2's soft-capping out
+    options = {"attn_implementation": "eager"} if capped else {}
+    try:
+        with no_init_weights(), torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # each architecture refuses impossible sizes its own way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise ModelError(
+            f"The shape {name!r} cannot be built: {reason}.", "Name a model's own config.json."
+        ) from error
+
+
+def _randomize(model: Any, seed: int) -> None:
+    """Matrices of small random numbers, scales of 1 and offsets of 0, so that all logits are finite."""
+    import torch
+
+    parameter = next(model.parameters())
+    generator = torch.Generator(parameter.device).manual_seed(seed)
+    block = torch.empty(_BLOCK, dtype=parameter.dtype, device=parameter.device)
+    block.normal_(0, 0.02, generator=generator)
+    with torch.no_grad():
+        for label, weight in model.named_parameters():
+            if weight.dim() < 2:
+                weight.fill_(0.0 if label.endswith("bias") else 1.0)
+                continue
+            flat = weight.view(-1)
+            for start in range(0, flat.numel(), _BLOCK):
+                piece = flat[start : start + _BLOCK]
+                piece.copy_(block[: piece.numel()])
