@@ -153,7 +153,8 @@ class Measurements:
         for trial in range(trials):
             for name, run in runs.items():
                 told(f"batch of {batch}, {name}: trial {trial + 1} of {trials}")
-                self._timings.setdefault((batch, name), []).append(run())
+                timing = run()  # before there is a place for it, as Ctrl-C may come
+                self._timings.setdefault((batch, name), []).append(timing)
 
     def rows(self) -> list[dict[str, Any]]:
         """A row of JSON values for each contestant and batch size that has at least one timed run.

@@ -149,6 +149,7 @@ def build_shape(
             torch.set_num_threads(settings.threads or others.free_cores())
         progress("Trying one token")
         smoke_run(model, 0, name)
+        _check_causal(model, name)
     return LanguageModel(
         model=model,
         tokenizer=IdsAsText(),
@@ -193,6 +194,29 @@ def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device 
         raise ModelError(
             f"The shape {name!r} cannot be built: {reason}.", "Name a model's own config.json."
         ) from error
+
+
+def _check_causal(model: Any, name: str) -> None:
+    """Refuses an encoder: transformers makes a causal language model of one, which then looks ahead."""
+    import torch
+
+    if model.get_input_embeddings().weight.shape[0] < 3:
+        return  # there are no two tokens to compare
+
+    def first(later: int) -> torch.Tensor:
+        """The logits of the first of several tokens."""
+        ids = torch.tensor([[0] + [later] * 15], device=model.device)
+        with torch.inference_mode():
+            logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0, 0].float()
+        return logits
+
+    # a decoder's are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
+    one, other = first(1), first(2)
+    if (one - other).abs().max() > 0.001 * one.std():
+        raise ModelError(
+            f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead.",
+            "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.",
+        )
 
 
 def _randomize(model: Any, seed: int) -> None:

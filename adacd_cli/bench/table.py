@@ -107,8 +107,8 @@ def _notes(machine: Mapping[str, Any]) -> str:
         "process": "the process's, weights included",
     }.get(machine["peak_memory"], "the process's since its start, whichever method ran")
     return (
-        "tok/s: of all requests of the batch. ÷: whole runs, prompt included, over those of\n"
-        "the other. Weights: as Default reads them, once a token; share of what the copy\n"
+        "tok/s: of all requests of the batch. ÷: whole runs, prompts included, over the\n"
+        "other's. Weights: as Default reads them, once a token; share of what the copy\n"
         f"moved. Peak memory: {memory}."
     )
 
