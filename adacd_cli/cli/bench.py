@@ -69,13 +69,13 @@ def command(
         ),
     ] = None,
     prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", metavar="N", min=1, help="Length of each prompt.")
+        int, typer.Option("--prompt-tokens", metavar="N", min=1, help="Length of each prompt (default 64).")
     ] = 64,
     generation_tokens: Annotated[
-        int, typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer.")
+        int, typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer (default 128).")
     ] = 128,
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up.")
+        int, typer.Option("--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up (default 3).")
     ] = 3,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --shape's weights and prompts.")
