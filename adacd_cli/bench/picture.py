@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,8 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # letters that its own font lacks
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
         matplotlib.rcParams.update(
             {"svg.fonttype": "none", "svg.hashsalt": "adacd", "text.parse_math": False}
@@ -70,7 +72,7 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
         _draw_times(left, rows, methods, sizes)
         _draw_throughput(right, rows, methods, sizes)
         figure.suptitle(
-            f"{machine['model']}, {machine['dtype']}, {machine.get('gpu') or machine['processor']}, "
+            f"{_clean(machine['model'])}, {machine['dtype']}, {machine.get('gpu') or machine['processor']}, "
             f"{rows[0]['prompt_tokens']} + {rows[0]['generation_tokens']} tokens",
             fontsize=10,
         )
@@ -86,9 +88,14 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             ) from error
 
 
+def _clean(name: str) -> str:
+    """The name without what XML cannot hold."""
+    return "".join(letter if letter.isprintable() else "�" for letter in name)
+
+
 def _style(methods: Sequence[str], method: str) -> dict[str, Any]:
     place = methods.index(method)
-    return {"color": _COLORS[place % len(_COLORS)], "label": method}
+    return {"color": _COLORS[place % len(_COLORS)], "label": _clean(method)}
 
 
 def _draw_times(axes: Axes, rows: Rows, methods: Sequence[str], sizes: Sequence[int]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 
 from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
@@ -30,9 +31,6 @@ _AGAINST = ("transformers",)
 
 _BUSY = 0.25
 """Cores that others use from which on times are not to be trusted."""
-
-_SILENCE_S = 30.0
-"""Seconds between two lines of progress where there is no terminal."""
 
 
 @with_settings(
@@ -72,10 +70,14 @@ def command(
         int, typer.Option("--prompt-tokens", metavar="N", min=1, help="Length of each prompt (default 64).")
     ] = 64,
     generation_tokens: Annotated[
-        int, typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer (default 128).")
+        int,
+        typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer (default 128)."),
     ] = 128,
     trials: Annotated[
-        int, typer.Option("--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up (default 3).")
+        int,
+        typer.Option(
+            "--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up (default 3)."
+        ),
     ] = 3,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --shape's weights and prompts.")
@@ -123,7 +125,7 @@ def command(
         measurements.bandwidth = bandwidth.copy_bandwidth(model.device)
         meanwhile = Load()
         try:
-            with _Pace(runs[0], len(sizes) * len(contestants) * (trials + 1)) as pace:
+            with Pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as pace:
                 measurements.measure(sizes, trials, pace.say)
         finally:
             if rows := measurements.rows():
@@ -187,7 +189,7 @@ def _subject(
     if shape is None:
         model = equip_all(load_model(runs[0]), runs)
         return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
-    from adacd_cli.bench.shapes import build_shape
+    from adacd_cli.bench.random_model import build_shape
 
     model = load_model(runs[0], lambda progress: build_shape(shape, runs[0], seed, progress))
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
@@ -195,8 +197,6 @@ def _subject(
 
 
 def _busy(cores: float, when: str) -> list[str]:
-    import os
-
     if cores < _BUSY:
         return []
     return [f"Other programs kept {cores:.1f} of {os.cpu_count()} cores busy {when}: times may be too long."]
@@ -250,36 +250,3 @@ def _show(
         draw(machine, rows, path)
         if not settings.quiet:
             Screen(sys.stderr, settings.display).put_line((f"The picture is {path}.", DIM))
-
-
-class _Pace:
-    """Says which run is next, between runs: a bar that moves by itself would take time from what is measured.
-
-    Args:
-        settings: `quiet` and `display` none keep it silent.
-        total: how many runs there will be.
-    """
-
-    def __init__(self, settings: Settings, total: int) -> None:
-        self._screen = Screen(sys.stderr, settings.display)
-        self._silent = settings.quiet or settings.display == "none"
-        self._total, self._run, self._said = total, 0, time.monotonic()
-
-    def __enter__(self) -> _Pace:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._silent:
-            self._screen.erase()
-
-    def say(self, what: str) -> None:
-        """Says what comes next."""
-        self._run += 1
-        line = f"Measuring {self._run} of {self._total}: {what}"
-        if self._silent:
-            return
-        if self._screen.can_redraw:
-            self._screen.redraw(line)
-        elif time.monotonic() - self._said > _SILENCE_S:
-            self._said = time.monotonic()
-            self._screen.put_line((line, DIM))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from adacd_cli.bench import bandwidth, clock, measure, memory, shapes
+from adacd_cli.bench import bandwidth, clock, measure, memory, random_model, shapes
 from adacd_cli.bench.clock import Timing
 from adacd_cli.bench.measure import Contestant, Measurements
 from adacd_cli.bench.picture import check_picture, draw
@@ -21,6 +21,11 @@ from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
 DEFAULT, ADACD = Settings(method="default", max_new_tokens=4), Settings(max_new_tokens=4)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.gc, "collect", lambda: 0)  # a quarter of a second with all that tests load
 
 
 @pytest.fixture(scope="module")
@@ -303,7 +308,7 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
 )
 def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, gigabytes):
     config = AutoConfig.for_model(**shapes.SHAPES[name])
-    model = shapes._construct(name, config, torch.bfloat16, "meta")
+    model = random_model._construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
     # a layer more or less is 0.3 GB; an untied embedding 1 GB
     assert bandwidth.weight_bytes(model) / 1e9 == pytest.approx(gigabytes, abs=0.1)
@@ -352,15 +357,15 @@ def test_cache_bytes_are_those_of_a_cache(tiny):
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(shapes, "_BLOCK", 1009)  # repeated within a matrix
+    monkeypatch.setattr(random_model, "_BLOCK", 1009)  # repeated within a matrix
     tiny_model("gemma2").model.config.to_json_file(tmp_path / "small.json", use_diff=False)
     settings = Settings(device="cpu", threads=1, dtype="bfloat16")
-    model = shapes.build_shape(str(tmp_path / "small.json"), settings, 1)
+    model = random_model.build_shape(str(tmp_path / "small.json"), settings, 1)
     assert (model.model.dtype, model.context_length, model.eos_ids) == (torch.bfloat16, 512, frozenset())
     with torch.inference_mode():
         one, other = (model.model(torch.tensor([ids])).logits[0, -1] for ids in ([5, 6], [5, 7]))
         again, seeded = (
-            shapes.build_shape(str(tmp_path / "small.json"), settings, seed)
+            random_model.build_shape(str(tmp_path / "small.json"), settings, seed)
             .model(torch.tensor([[5, 6]]))
             .logits[0, -1]
             for seed in (1, 2)
