@@ -20,12 +20,12 @@ from adacd_cli.cli.judging import (
     JudgeUrlOption,
     make_judges,
 )
+from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model, warn
+from adacd_cli.cli.running import load_model
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import Resolved, Settings, change
-from adacd_cli.config.methods import METHODS
+from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.gates import broken_gates
 from adacd_cli.evaluation.report.markdown import markdown
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
     from adacd_cli.evaluation.judges.base import Judge
     from adacd_cli.evaluation.store import Store
-
-_METHODS = ("default", "adacd")
 
 
 @with_settings(omit=("method", "gate", "stats", "seed", "stop"))
@@ -117,7 +115,7 @@ def command(
             "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
         )
     base = resolved.settings.model_copy(update={"seed": seed})
-    runs = _runs(resolved, base, method or _METHODS)
+    runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
     results, folder = _evaluate(
         runs,
         dataset,
@@ -159,25 +157,6 @@ def command(
         notes.put_line(f"{count} {what} could not be judged; the same command tries again.")
     if broken or results["failed"] or results["judgements_failed"]:
         raise typer.Exit(AdacdError.exit_code)
-
-
-def _runs(resolved: Resolved, base: Settings, methods: Sequence[str]) -> list[Settings]:
-    """The settings of each method; default first, because the others are compared with it."""
-    runs: dict[str, Settings] = {}
-    for name in methods:
-        settings = change(base, "method", name, "--method").model_copy(update={"gate": False})
-        if settings.method_label in runs:
-            raise UsageError(f"Method {name} is named twice.", "Leave one of them out.")
-        runs[settings.method_label] = settings
-    used = [settings.effective_method for settings in runs.values()]
-    for owner in METHODS.values():
-        given = owner.resource and resolved.sources[owner.resource].kind == "flag"
-        if given and getattr(base, owner.resource) is not None and owner.name not in used:
-            raise UsageError(
-                f"`{owner.resource}` is for method {owner.name}, which is not evaluated.",
-                f"Add --method {owner.name}, or leave it out.",
-            )
-    return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 
 def _evaluate(
@@ -235,14 +214,9 @@ def _run(
     from adacd_cli.evaluation.report.write import write_reports
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
-    from adacd_cli.loading.equip import equip
 
     base, began = runs[0], time.time()
-    model = load_model(base, for_long=True)
-    for settings in runs:
-        known = model.warnings
-        model = equip(model, settings)
-        warn(model.warnings[len(known) :], base)
+    model = equip_all(load_model(base, for_long=True), runs)
     store.agree_on("model.json", model_facts(model))
     samples = [sample for each in sets for sample in each.samples]
     total = len(samples) * len(runs)

@@ -84,6 +84,41 @@ class Tally:
         self._screen.put_line((line, DIM))
 
 
+class Pace:
+    """Says what comes next, in between: a bar that moves by itself would take time from what is timed.
+
+    Args:
+        title: what is being done.
+        total: how many times something will come.
+        settings: `quiet` and `display` none keep it silent.
+    """
+
+    def __init__(self, title: str, total: int, settings: Settings) -> None:
+        self._title = title
+        self._screen = Screen(sys.stderr, settings.display)
+        self._silent = settings.quiet or settings.display == "none"
+        self._total, self._number, self._said = total, 0, time.monotonic()
+
+    def __enter__(self) -> Pace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._silent:
+            self._screen.erase()
+
+    def say(self, what: str) -> None:
+        """Says what comes next."""
+        self._number += 1
+        line = f"{self._title} {self._number} of {self._total}: {what}"
+        if self._silent:
+            return
+        if self._screen.can_redraw:
+            self._screen.redraw(line)
+        elif time.monotonic() - self._said > _SILENCE_S:
+            self._said = time.monotonic()
+            self._screen.put_line((line, DIM))
+
+
 @contextmanager
 def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
     """Says at Ctrl-C what of a long run is kept, and that the same command goes on from there."""

@@ -24,26 +24,32 @@ if TYPE_CHECKING:
     from adacd_cli.render.screen import Screen
 
 
-def load_model(settings: Settings, *, for_long: bool = False) -> LanguageModel:
+def load_model(
+    settings: Settings,
+    build: Callable[[Callable[[str], None]], LanguageModel] | None = None,
+    *,
+    for_long: bool = False,
+) -> LanguageModel:
     """Loads the model that the settings name, with a moving line on a terminal, and shows its warnings.
 
     Args:
         settings: see `loading.load`, as for `for_long`.
+        build: makes the model in another way, and is told where to say what it is doing.
 
     Raises:
         EnvironmentFault: the model, the device or a package is not there or cannot be used.
     """
-    with _progress(settings) as progress, _interrupts_said() as hold:
+    with _progress(settings) as progress, interrupts_said() as hold:
         with hold():
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
 
-        model = load(settings, progress=progress, for_long=for_long)
+        model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
 
 
 @contextmanager
-def _interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
     """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into.
 
     transformers takes one in the middle of an import for a missing package, and torch may abort. What is

@@ -19,11 +19,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-_SHORTAGES = ("out of memory", "not enough memory", "can't allocate memory", "failed to allocate")
+_SHORTAGES = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was short: CUDA has a class for it, the CPU's allocator and MPS only a message."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+    """Whether the error says that there was no memory, whichever library raised it."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(each in str(error).lower() for each in _SHORTAGES)
+    text = str(error).lower()
+    return any(words in text for words in _SHORTAGES)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,9 +72,11 @@ def provenance(
     plan: Mapping[str, Any], model: LanguageModel, sets: Sequence[LoadedSet], *, began: float
 ) -> dict[str, Any]:
     """Versions, model, settings, data and machine."""
+    from adacd_cli.loading.facts import machine, versions
+
     return {
         "adacd": __version__,
-        "versions": {name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")},
+        "versions": versions("torch", "transformers", "tokenizers", "safetensors"),
         "python": platform.python_version(),
         "model": plan["model"],
         **model_facts(model),
@@ -90,41 +90,7 @@ def provenance(
             each.name: {"source": each.source, "n": len(each.samples), "sha256": each.sha256} for each in sets
         },
         "batch_size": plan["batch_size"],
-        "machine": machine(model),
+        "machine": machine(model.device),
         "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def machine(model: LanguageModel) -> dict[str, Any]:
-    """Where it ran: system, processor, threads, and the GPU where there is one."""
-    import torch
-
-    facts: dict[str, Any] = {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(model.device),
-    }
-    if model.device.type == "cuda":
-        facts["gpu"] = torch.cuda.get_device_name(model.device)
-    return facts
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

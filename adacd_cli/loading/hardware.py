@@ -93,7 +93,30 @@ def weight_bytes(checkpoint: Checkpoint, dtype: torch.dtype | str, quantize: str
 
 def free_on(device: torch.device) -> int | None:
     """Bytes of free memory on a device; None where nothing tells."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if device.type != "cuda":
+        return free_memory()
+    # what PyTorch keeps of freed tensors is as good as free
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0] + kept)
+
+
+def check_memory(what: str, needed: int, device: torch.device, hint: str) -> None:
+    """Refuses what cannot fit: on a CPU the system would end the process without a word.
+
+    Args:
+        what: begins the sentence, e.g. `The weights of demo need`.
+        needed: bytes.
+        device: where they are needed.
+        hint: what the user can do.
+
+    Raises:
+        OutOfMemoryError: that many are not free; nothing is said where what is free is not known.
+    """
+    free = free_on(device)
+    if free is not None and needed > free:
+        raise OutOfMemoryError(
+            f"{what} {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}.", hint
+        )
 
 
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
@@ -116,12 +139,11 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
         if needed is None or needed * _HEADROOM > free:
             require(("accelerate",), "A model across several GPUs")
             return {"device_map": "auto"}
-    free = free_on(device)
-    if needed is not None and free is not None and needed > free:
-        # Found out here, because on a CPU the system would end the process without a word.
-        raise OutOfMemoryError(
-            f"The weights of {name} need {needed / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB are free on {device}.",
+    if needed is not None:
+        check_memory(
+            f"The weights of {name} need",
+            needed,
+            device,
             "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
         )
     if device.type != "cpu" and find_spec("accelerate") is not None:

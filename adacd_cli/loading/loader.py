@@ -17,7 +17,7 @@ from adacd_cli.loading.equip import equip
 from adacd_cli.loading.folder import Checkpoint, inspect
 from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.loading.machine import Load, free_memory, usable_cores
+from adacd_cli.loading.machine import Load, usable_cores
 from adacd_cli.loading.source import Source, locate
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
@@ -66,6 +66,7 @@ def load(
         import_modelling()
         model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
     from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.speed import made_fast
     from adacd_cli.loading.tokenizer import context_length, end_ids
 
     ends = end_ids(tokenizer, model)
@@ -80,11 +81,7 @@ def load(
         context_length=context_length(model.config),
         warnings=(*source.warnings, *warnings, *logged),
     )
-    compiling = for_long and loaded.device.type == "cuda" if settings.compile is None else settings.compile
-    if compiling:
-        from adacd_cli.loading.compiling import with_compiled
-
-        loaded = with_compiled(loaded, progress)
+    loaded = made_fast(loaded, settings, progress, for_long=for_long)
     return equip(loaded, settings, progress=progress)
 
 
@@ -98,7 +95,6 @@ def _load(
     """The model, its tokenizer and warnings."""
     import torch
 
-    from adacd_cli.engine.matmul import speed_up
     from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
     from adacd_cli.loading.quantization import quantization_config
@@ -134,7 +130,6 @@ def _load(
         warnings += _too_many_threads(settings.threads)
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())
-    speed_up(model, free_memory())
     progress("Trying one token")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
     smoke_run(model, first, name)

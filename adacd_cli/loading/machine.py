@@ -36,6 +36,10 @@ class Load:
             allowed = min(allowed, int(limit))
         return max(1, min(allowed, (os.cpu_count() or 1) - round(self._others())))
 
+    def busy_cores(self) -> float:
+        """Cores that others kept busy, as `free_cores` counts them; at least 0."""
+        return self._others()
+
     def _others(self) -> float:
         if self._before is None:
             return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError
 from adacd_cli.loading.source import Source
 
@@ -14,8 +15,6 @@ _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
 """Ends of names that old checkpoints may lack or hold: buffers a model computes for itself."""
 
 _AGAIN = "Download or save the model again."
-
-_NO_MEMORY = ("can't allocate memory", "cannot allocate memory", "out of memory")
 
 
 def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[str, ...]]:
@@ -88,14 +87,6 @@ def smoke_run(model: Any, token_id: int, name: str) -> None:
         if model.dtype != torch.float32:
             damaged = "Try --dtype float32; if it stays so, the checkpoint is damaged."
         raise ModelError(f"{name} gives NaN or infinite logits in {place}.", damaged)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that there was no memory, whichever library raised it."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in _NO_MEMORY)
 
 
 def _translated(error: Exception, name: str, hint: str) -> AdacdError:

@@ -125,7 +125,7 @@ def _weights(folder: Any, name: str, **options: Any) -> Any:
     """The model, with every weight from the checkpoint."""
     from transformers import AutoModelForSequenceClassification
 
-    from adacd_cli.loading.weights import is_out_of_memory
+    from adacd_cli.engine.memory import is_out_of_memory
 
     try:
         model, info = AutoModelForSequenceClassification.from_pretrained(

@@ -169,7 +169,7 @@ class LocalJudge(ABC):
         return [found[place] for place in range(len(exchanges))]
 
     def _within_memory(self, rows: Sequence[tuple[int, ...]], *, alone: bool) -> list[Verdict] | None:
-        from adacd_cli.loading.weights import is_out_of_memory
+        from adacd_cli.engine.memory import is_out_of_memory
 
         try:
             return self._verdicts(rows)

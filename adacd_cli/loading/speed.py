@@ -1,4 +1,4 @@
-"""Compiles a loaded model's forwards of one token, and goes on without where that fails."""
+"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards where wanted."""
 
 from __future__ import annotations
 
@@ -9,9 +9,33 @@ from typing import TYPE_CHECKING
 
 from adacd_cli.engine.cache import grows, new_cache
 from adacd_cli.engine.compiled import Compiled
+from adacd_cli.engine.matmul import speed_up
+from adacd_cli.loading.machine import free_memory
 
 if TYPE_CHECKING:
+    from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
+
+
+def made_fast(
+    model: LanguageModel,
+    settings: Settings,
+    progress: Callable[[str], None],
+    *,
+    for_long: bool = False,
+) -> LanguageModel:
+    """The model, as fast as this machine lets it be.
+
+    Args:
+        model: a loaded model.
+        settings: `compile` is read.
+        progress: told in short lines what is being done.
+        for_long: whether so much will be decoded that compiling is won back where `compile` is None.
+    """
+    if model.device.type == "cpu":
+        speed_up(model.model, free_memory())
+    wanted = for_long and model.device.type == "cuda" if settings.compile is None else settings.compile
+    return with_compiled(model, progress) if wanted else model
 
 
 def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> LanguageModel:
@@ -31,7 +55,8 @@ def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> Lang
     except Exception as error:  # the compiler's own errors are of many kinds
         reason = next(iter(str(error).splitlines()), "").strip() or type(error).__name__
         warning = (
-            f"{model.name} could not be compiled: {reason} Decoding goes on without; the tokens are the same."
+            f"{model.name} could not be compiled: {reason.rstrip('.')}. "
+            "Decoding goes on without; the tokens are the same."
         )
         return replace(model, warnings=(*model.warnings, warning))
     progress(f"Compiled in {time.perf_counter() - begin:.0f} s")

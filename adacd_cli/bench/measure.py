@@ -1,0 +1,219 @@
+"""Contestants take turns, batch size after batch size; what they took becomes rows.
+
+Every contestant runs once to warm up, which is also when its peak memory is read, and then in turn, A B A B,
+so that whatever slows the machine slows them alike. What was measured stays when a run fails or is stopped.
+"""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.bench.clock import Timing, time_decode, time_generate
+from adacd_cli.bench.memory import PeakMemory, cache_bytes
+from adacd_cli.config.methods import METHODS
+from adacd_cli.errors import AdacdError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    import torch
+
+    from adacd_cli.bench.prompts import Prompts
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+
+TRANSFORMERS = "transformers"
+
+_SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """What is measured.
+
+    Attributes:
+        name: the method's label, or `transformers`.
+        settings: the method's; None for transformers.
+        prepare: makes the prompts of a batch, untimed, and gives what runs over them.
+        needs: bytes of a batch's caches, at least.
+    """
+
+    name: str
+    settings: Settings | None
+    prepare: Callable[[int], Callable[[], Timing]]
+    needs: Callable[[int], int]
+
+
+def of_method(model: LanguageModel, settings: Settings, prompts: Prompts, prompt_tokens: int) -> Contestant:
+    """A decoding method: `decode` over the batch."""
+    fed = min(METHODS[settings.effective_method].window(settings), settings.max_new_tokens)
+    positions = prompt_tokens + settings.max_new_tokens + (prompt_tokens + fed if fed else 0)
+
+    def prepare(batch: int) -> Callable[[], Timing]:
+        pairs = prompts.pairs(settings, batch)
+        return lambda: time_decode(model, pairs, settings)
+
+    return Contestant(
+        settings.method_label, settings, prepare, lambda batch: batch * _row_bytes(model, positions)
+    )
+
+
+def of_transformers(
+    model: LanguageModel, settings: Settings, prompts: Prompts, prompt_tokens: int
+) -> Contestant:
+    """transformers' `generate` over Default's prompts."""
+    default = settings.model_copy(update={"method": "default"})
+
+    def prepare(batch: int) -> Callable[[], Timing]:
+        ids = [pair.unprompted_ids for pair in prompts.pairs(default, batch)]
+        return lambda: time_generate(model.model, ids, default.max_new_tokens)
+
+    positions = prompt_tokens + default.max_new_tokens
+    return Contestant(TRANSFORMERS, None, prepare, lambda batch: batch * _row_bytes(model, positions))
+
+
+def _row_bytes(model: LanguageModel, positions: int) -> int:
+    """Keys and values of a row, and its logits in float32."""
+    vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
+    return cache_bytes(model.model, positions) + 4 * int(vocabulary)
+
+
+@dataclass
+class Measurements:
+    """What was measured so far.
+
+    Args:
+        contestants: in the order of the rows; Default and transformers, where they are, are compared with.
+        device: where the model runs.
+        prompt_tokens: tokens of Default's prompt.
+        generation_tokens: tokens that every request gets.
+        weight_bytes: bytes that one pass over the model reads; None if unknown.
+        bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
+    """
+
+    contestants: Sequence[Contestant]
+    device: torch.device
+    prompt_tokens: int
+    generation_tokens: int
+    weight_bytes: int | None
+    bandwidth: float = 0.0
+    _timings: dict[tuple[int, str], list[Timing]] = field(default_factory=dict, init=False)
+    _peaks: dict[tuple[int, str], int | None] = field(default_factory=dict, init=False)
+
+    def check_memory(self, batch: int) -> None:
+        """Refuses a batch whose caches alone cannot fit.
+
+        Raises:
+            OutOfMemoryError: it names the batch size.
+        """
+        from adacd_cli.loading.hardware import check_memory
+
+        needed = max(contestant.needs(batch) for contestant in self.contestants)
+        check_memory(f"A batch of {batch} needs at least", needed, self.device, _SMALLER)
+
+    def measure(
+        self,
+        batch_sizes: Sequence[int],
+        trials: int,
+        told: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Measures every contestant at every batch size.
+
+        Args:
+            trials: timed runs of each, after one that is not timed.
+            told: what is going to be done next, in a short line.
+
+        Raises:
+            OutOfMemoryError: a batch does not fit; it names the batch size.
+            AdacdError: whatever a method raises.
+        """
+        memory = PeakMemory(self.device)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # generate's, about what nobody here chose
+            for batch in batch_sizes:
+                self.check_memory(batch)
+                try:
+                    self._measure_batch(batch, trials, memory, told)
+                except OutOfMemoryError as error:
+                    raise _named(MemoryError(), batch) from error
+                except AdacdError:
+                    raise
+                except Exception as error:
+                    raise _named(error, batch) from error
+
+    def _measure_batch(
+        self, batch: int, trials: int, memory: PeakMemory, told: Callable[[str], None]
+    ) -> None:
+        runs = {contestant.name: contestant.prepare(batch) for contestant in self.contestants}
+        for name, run in runs.items():
+            told(f"batch of {batch}, {name}: warming up")
+            memory.reset()
+            run()
+            self._peaks[batch, name] = memory.read()
+        for trial in range(trials):
+            for name, run in runs.items():
+                told(f"batch of {batch}, {name}: trial {trial + 1} of {trials}")
+                timing = run()  # before there is a place for it, as Ctrl-C may come
+                self._timings.setdefault((batch, name), []).append(timing)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row of JSON values for each contestant and batch size that has at least one timed run.
+
+        Times are medians; rates, shares and ratios are made of those medians. `seconds` is a whole run over
+        the batch, and the ratios divide it by that of `default` and `transformers` at the same batch size;
+        `ms_per_token` is how long every request of the batch waits for one token more, after its first.
+        """
+        return [
+            self._row(batch, contestant)
+            for batch in dict.fromkeys(batch for batch, _ in self._timings)
+            for contestant in self.contestants
+            if (batch, contestant.name) in self._timings
+        ]
+
+    def _row(self, batch: int, contestant: Contestant) -> dict[str, Any]:
+        timings = self._timings[batch, contestant.name]
+        steps = self.generation_tokens - 1
+        seconds = [timing.seconds for timing in timings]
+        first = [timing.first_token_s for timing in timings]
+        prefill = [timing.prefill_s for timing in timings]
+        decoding = [timing.decode_s for timing in timings]
+        step = statistics.median(decoding) / steps if steps else None
+        read = self.weight_bytes / step / 1e9 if self.weight_bytes and step else None
+        return {
+            "method": contestant.name,
+            "batch_size": batch,
+            "prompt_tokens": self.prompt_tokens,
+            "generation_tokens": self.generation_tokens,
+            "trials": len(timings),
+            "prefill_tokens_per_s": batch * self.prompt_tokens / statistics.median(prefill),
+            "decode_tokens_per_s": batch / step if step else None,
+            "ms_per_token": 1000 * step if step else None,
+            "ms_per_token_range": [1000 * end(decoding) / steps for end in (min, max)] if steps else None,
+            "first_token_s": statistics.median(first),
+            "first_token_s_range": [min(first), max(first)],
+            "seconds": statistics.median(seconds),
+            "seconds_range": [min(seconds), max(seconds)],
+            "ratio_to_default": self._ratio(batch, seconds, "default"),
+            "ratio_to_transformers": self._ratio(batch, seconds, TRANSFORMERS),
+            "weights_gb_per_s": read,
+            "bandwidth_share": read / self.bandwidth if read else None,
+            "peak_memory_bytes": self._peaks[batch, contestant.name],
+            "settings": None if contestant.settings is None else contestant.settings.decoding(),
+        }
+
+    def _ratio(self, batch: int, seconds: Sequence[float], name: str) -> float | None:
+        base = self._timings.get((batch, name))
+        if not base:
+            return None
+        return statistics.median(seconds) / statistics.median(timing.seconds for timing in base)
+
+
+def _named(error: Exception, batch: int) -> Exception:
+    """A lack of memory with the batch size in its name; anything else as it is."""
+    from adacd_cli.engine.memory import is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return error
+    return OutOfMemoryError(f"There is not enough memory for a batch of {batch}.", _SMALLER)

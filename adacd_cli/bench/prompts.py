@@ -1,0 +1,176 @@
+"""Prompts of an exact length, each different: real text for a tokenizer, or ids drawn at random.
+
+The unprompted stream of Default has exactly the tokens asked for; every other stream has as many more as its
+method's system text takes. No two requests of a batch begin alike, so that nothing can be read for two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from adacd_cli.config.methods import METHODS
+from adacd_cli.conversation import Conversation
+from adacd_cli.errors import UsageError
+from adacd_cli.prompts.pair import PromptPair
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+
+_SENTENCES = (
+    "The harbour wakes before the town does, when the first boats come in with ice on their ropes.",
+    "A woman counts crates of herring and writes the numbers on the back of an old envelope.",
+    "Nobody remembers who built the lighthouse, but everyone has an opinion about its colour.",
+    "In summer the road is full of bicycles, and in winter the wind has it to itself.",
+    "The baker sells two kinds of bread, and will tell you which of them you ought to buy.",
+    "Behind the school there is a garden where the children grow beans, pumpkins and a few arguments.",
+    "Once a month a train stops here by mistake, and somebody always gets off to look around.",
+    "What would you tell a visitor who has only one afternoon and no umbrella?",
+)
+
+_SYSTEM_TOKENS = 12
+"""About how many tokens the contrast prompt and what a template writes around it take."""
+
+
+class Prompts(Protocol):
+    """Makes the prompts of a batch."""
+
+    def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
+        """That many prompt pairs under the settings' method; the same ones at every call."""
+
+
+class TextPrompts:
+    """Text, rendered by the model's chat template.
+
+    Args:
+        model: the model whose tokenizer and template are used.
+        tokens: the length of Default's prompt, at least 1. A template that takes more by itself is cut.
+    """
+
+    def __init__(self, model: LanguageModel, tokens: int) -> None:
+        self._tokenizer, self._tokens = model.tokenizer, tokens
+        self._texts: list[str] = []
+
+    def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
+        default = settings.model_copy(update={"method": "default"})
+        while len(self._texts) < count:
+            self._texts.append(self._fitting(len(self._texts), default))
+        made = []
+        for text in self._texts[:count]:
+            short = self._tokens - len(self._pair(text, default).unprompted_ids)
+            pair = self._pair(text, settings)
+            made.append(
+                replace(
+                    pair,
+                    unprompted_ids=_stretched(pair.unprompted_ids, short),
+                    prompted_ids=_stretched(pair.prompted_ids, short),
+                    thinking=None,  # the contrast begins with the first token
+                )
+            )
+        return made
+
+    def _pair(self, text: str, settings: Settings) -> PromptPair:
+        from adacd_cli.prompts import pair_for
+
+        return pair_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
+
+    def _fitting(self, number: int, settings: Settings) -> str:
+        """The text of a request: as much of it as the tokens allow."""
+        start = number % len(_SENTENCES)
+        passage = f"{number + 1}. {' '.join((*_SENTENCES[start:], *_SENTENCES[:start]))} "
+
+        def text(length: int) -> str:
+            return (passage * (length // len(passage) + 1))[:length]
+
+        def fits(length: int) -> bool:
+            return len(self._pair(text(length), settings).unprompted_ids) <= self._tokens
+
+        # the texts are much alike, so the one before tells where to look
+        guess = len(self._texts[-1]) if self._texts else 3 * self._tokens
+        return text(_longest(fits, guess))
+
+
+def _longest(fits: Callable[[int], bool], guess: int) -> int:
+    """A length of at least 1 that fits while the next one does not; 1 if nothing fits."""
+    step = max(8, guess // 16)
+    low = high = max(1, guess)
+    while low > 1 and not fits(low):
+        high, low, step = low, max(1, low - step), step * 2
+    while low == high or fits(high):
+        low, high, step = high, high + step, step * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _stretched(ids: tuple[int, ...], by: int) -> tuple[int, ...]:
+    """The ids with some more, or without some, at their beginning; at least one is left."""
+    return ids[:1] * by + ids if by >= 0 else ids[min(-by, len(ids) - 1) :]
+
+
+class RandomPrompts:
+    """Ids drawn at random, for a model without a tokenizer; its streams differ by 12 ids in front.
+
+    Args:
+        vocabulary: ids are below.
+        tokens: the length of Default's prompt, at least 1.
+        seed: the same seed draws the same ids.
+    """
+
+    def __init__(self, vocabulary: int, tokens: int, seed: int) -> None:
+        self._vocabulary, self._tokens, self._seed = vocabulary, tokens, seed
+
+    def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
+        method = METHODS[settings.effective_method]
+        second = method.second_stream(settings)
+        generator = random.Random(self._seed)
+        made = []
+        for _ in range(count):
+            system = tuple(generator.choices(range(self._vocabulary), k=_SYSTEM_TOKENS))
+            ids = tuple(generator.choices(range(self._vocabulary), k=self._tokens))
+            longer = system + ids
+            made.append(
+                PromptPair(
+                    prompted_ids=longer if method.prompt or (second and second.prompt) else ids,
+                    unprompted_ids=longer if method.prompt else ids,
+                    contrast_prompt="",
+                )
+            )
+        return made
+
+
+def check_context(
+    model: LanguageModel,
+    settings: Settings,
+    prompt_tokens: int,
+    generation_tokens: int,
+    pair: PromptPair | None = None,
+) -> None:
+    """Refuses more tokens than the model's context has.
+
+    Args:
+        pair: a prompt pair of the settings' method, whose streams may be longer than Default's prompt; None
+            looks at that alone.
+
+    Raises:
+        UsageError: it says the numbers.
+    """
+    method = METHODS[settings.effective_method]
+    limit = model.context_for(method, settings)
+    longest, extra = prompt_tokens + generation_tokens, ""
+    if pair is not None:
+        fed = min(method.window(settings), generation_tokens)
+        second = len(pair.prompted_ids) + fed if fed else 0
+        streams = max(len(pair.unprompted_ids) + generation_tokens, second)
+        if streams > longest:
+            longest, extra = streams, f" with method {method.name}"
+    if limit is not None and longest > limit:
+        raise UsageError(
+            f"{prompt_tokens} prompt tokens and {generation_tokens} to generate take {longest} tokens"
+            f"{extra}, and the context of {model.name} is {limit}.",
+            "Lower --prompt-tokens or --generation-tokens.",
+        )

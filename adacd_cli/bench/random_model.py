@@ -1,0 +1,168 @@
+"""Models of a known architecture with random weights, made on the device: nothing is downloaded.
+
+The numbers mean nothing to a reader, and cost a machine exactly what trained ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.bench.shapes import SHAPES, read_shape
+from adacd_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+
+_STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+_BLOCK = 4_194_301
+"""Random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same."""
+
+
+class IdsAsText:
+    """In a tokenizer's place: ids decode to their numbers."""
+
+    def decode(self, ids: Sequence[int], **_: Any) -> str:
+        return "".join(f" {each}" for each in ids)
+
+
+def build_shape(
+    name: str, settings: Settings, seed: int, progress: Callable[[str], None] = lambda line: None
+) -> LanguageModel:
+    """A model of the shape, ready to decode, that no token ends.
+
+    Args:
+        name: of a shape, or the path of a config.json.
+        settings: device, dtype (auto is the shape's own, as in loading a checkpoint), threads.
+        seed: seed of the weights; the global random state is left as it was.
+        progress: told in short lines what is being done.
+
+    Raises:
+        UsageError: there is no such shape.
+        ModelError: transformers knows no such causal language model, or it does not run.
+        DeviceError: there is no such device.
+        OutOfMemoryError: the weights do not fit; found out before any is made.
+    """
+    values = read_shape(name)
+    progress("Starting PyTorch")
+    import torch
+
+    from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.hardware import check_memory, choose_device, choose_dtype
+    from adacd_cli.loading.machine import Load
+    from adacd_cli.loading.progress import quiet
+    from adacd_cli.loading.speed import made_fast
+    from adacd_cli.loading.tokenizer import context_length
+    from adacd_cli.loading.weights import smoke_run
+
+    others = Load()
+    device = choose_device(settings.device)
+    with quiet(progress) as logged:
+        config = _config(name, values, trust_remote_code=settings.trust_remote_code)
+        stored = "bfloat16" if name in SHAPES else str(config.dtype or "float32").removeprefix("torch.")
+        empty = _construct(name, config, getattr(torch, stored), "meta")
+        elements = sum(each.numel() for each in empty.parameters())
+        chosen = choose_dtype(settings.dtype, _STORED.get(stored, "F32"), device, elements)
+        dtype = getattr(torch, stored) if isinstance(chosen, str) else chosen
+        hint = "Use --dtype bfloat16, a larger device, or a smaller shape."
+        check_memory(f"The weights of {name} need", elements * dtype.itemsize, device, hint)
+
+        progress(f"Making {elements / 1e9:.1f} billion random weights")
+        model = _construct(name, config, dtype, device)
+        _randomize(model, seed)
+        if device.type == "cpu" or settings.threads is not None:
+            torch.set_num_threads(settings.threads or others.free_cores())
+        progress("Trying one token")
+        smoke_run(model, 0, name)
+        _check_causal(model, name)
+    made = LanguageModel(
+        model=model,
+        tokenizer=IdsAsText(),
+        name=name,
+        revision=None,
+        eos_ids=frozenset(),
+        context_length=context_length(model.config),
+        warnings=tuple(logged),
+    )
+    return made_fast(made, settings, progress, for_long=True)
+
+
+def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    from adacd_cli.loading.folder import Checkpoint
+    from adacd_cli.loading.kind import causal_config
+
+    if name in SHAPES:
+        return AutoConfig.for_model(**values)
+    path = Path(name).expanduser()
+    # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
+    found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
+    return causal_config(found, name, trust_remote_code=trust_remote_code)
+
+
+def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+    """The model with weights of no particular value, and the buffers that it computes for itself."""
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    capped = getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None
+    # the fused kernels leave Gemma-2's soft-capping out
+    options = {"attn_implementation": "eager"} if capped else {}
+    try:
+        with no_init_weights(), torch.device(device):
+            return AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # each architecture refuses impossible sizes its own way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        raise ModelError(
+            f"The shape {name!r} cannot be built: {reason}.", "Name a model's own config.json."
+        ) from error
+
+
+def _check_causal(model: Any, name: str) -> None:
+    """Refuses an encoder: transformers makes a causal language model of one, which then looks ahead."""
+    import torch
+
+    if model.get_input_embeddings().weight.shape[0] < 3:
+        return  # there are no two tokens to compare
+
+    def first(later: int) -> torch.Tensor:
+        """The logits of the first of several tokens."""
+        ids = torch.tensor([[0] + [later] * 15], device=model.device)
+        with torch.inference_mode():
+            logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0, 0].float()
+        return logits
+
+    # a decoder's are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
+    one, other = first(1), first(2)
+    if (one - other).abs().max() > 0.001 * one.std():
+        raise ModelError(
+            f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead.",
+            "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.",
+        )
+
+
+def _randomize(model: Any, seed: int) -> None:
+    """Matrices of small random numbers, scales of 1 and offsets of 0, so that all logits are finite."""
+    import torch
+
+    parameter = next(model.parameters())
+    generator = torch.Generator(parameter.device).manual_seed(seed)
+    block = torch.empty(_BLOCK, dtype=parameter.dtype, device=parameter.device)
+    block.normal_(0, 0.02, generator=generator)
+    with torch.no_grad():
+        for label, weight in model.named_parameters():
+            if weight.dim() < 2:
+                weight.fill_(0.0 if label.endswith("bias") else 1.0)
+                continue
+            flat = weight.view(-1)
+            for start in range(0, flat.numel(), _BLOCK):
+                piece = flat[start : start + _BLOCK]
+                piece.copy_(block[: piece.numel()])

@@ -1,0 +1,252 @@
+"""`adacd bench`: how fast a model decodes on this machine, method by method and beside transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.progress import Pace
+from adacd_cli.cli.running import interrupts_said, load_model, warn
+from adacd_cli.cli.streams import check_stdout
+from adacd_cli.config import Resolved, Settings
+from adacd_cli.errors import UsageError
+from adacd_cli.loading.machine import Load
+from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.suggest import known_names_hint
+
+if TYPE_CHECKING:
+    from adacd_cli.bench.measure import Measurements
+    from adacd_cli.bench.prompts import Prompts
+    from adacd_cli.engine import LanguageModel
+
+_AGAINST = ("transformers",)
+
+_BUSY = 0.25
+"""Cores that others use from which on times are not to be trusted."""
+
+
+@with_settings(
+    omit=(
+        *("method", "gate", "thinking", "max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
+        "stats",
+    )
+)
+def command(
+    resolved: Resolved,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option("--against", metavar="transformers", help="Measure transformers' generate as well."),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            "--shape",
+            metavar="NAME|CONFIG.json",
+            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b "
+            "or a config.json.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--batch-size", metavar="N,N…", help="Requests decoded at once; several with commas (default 1)."
+        ),
+    ] = None,
+    prompt_tokens: Annotated[
+        int, typer.Option("--prompt-tokens", metavar="N", min=1, help="Length of each prompt (default 64).")
+    ] = 64,
+    generation_tokens: Annotated[
+        int,
+        typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer (default 128)."),
+    ] = 128,
+    trials: Annotated[
+        int,
+        typer.Option(
+            "--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up (default 3)."
+        ),
+    ] = 3,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --shape's weights and prompts.")
+    ] = 0,
+    picture: Annotated[
+        str | None,
+        typer.Option("--picture", metavar="FILE", help="Draw the times and the throughput: .svg or .png."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write the numbers as JSON.")] = False,
+) -> None:
+    """Measure how fast a model decodes here: greedy, every answer of the same length."""
+    check_stdout()
+    sizes = _batch_sizes(batch_size or ["1"])
+    if against is not None and against not in _AGAINST:
+        raise UsageError(f"Unknown rival {against!r} (from --against).", known_names_hint(against, _AGAINST))
+    runs = method_runs(resolved, _base(resolved, generation_tokens), method or PAPERS_PAIR, done="measured")
+    if shape is not None:
+        _check_shape(shape, resolved, runs)
+    if picture is not None:
+        from adacd_cli.bench.picture import check_picture
+
+        check_picture(picture)
+
+    others = Load()
+    model, prompts = _subject(runs, shape, prompt_tokens, seed)
+    with interrupts_said() as hold:
+        with hold():
+            from adacd_cli.bench import bandwidth, measure
+            from adacd_cli.bench.prompts import check_context
+
+        contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
+        if against is not None:
+            contestants.insert(0, measure.of_transformers(model, runs[0], prompts, prompt_tokens))
+        for settings in runs:
+            check_context(model, settings, prompt_tokens, generation_tokens)
+        measurements = measure.Measurements(
+            contestants, model.device, prompt_tokens, generation_tokens, bandwidth.weight_bytes(model.model)
+        )
+        measurements.check_memory(sizes[0])
+        for settings in runs:
+            pair = prompts.pairs(settings, 1)[0]
+            check_context(model, settings, prompt_tokens, generation_tokens, pair)
+        busy = others.busy_cores()
+        warn(_busy(busy, "before it measured"), runs[0])
+        measurements.bandwidth = bandwidth.copy_bandwidth(model.device)
+        meanwhile = Load()
+        try:
+            with Pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as pace:
+                measurements.measure(sizes, trials, pace.say)
+        finally:
+            if rows := measurements.rows():
+                later = meanwhile.busy_cores()
+                if busy < _BUSY:
+                    warn(_busy(later, "while it measured"), runs[0])
+                facts = _machine(model, runs[0], measurements, max(busy, later))
+                _show(facts, rows, runs[0], picture, as_json=as_json)
+
+
+def _base(resolved: Resolved, generation_tokens: int) -> Settings:
+    """Greedy, and nothing that could end an answer early or begin its contrast late."""
+    fixed = {
+        "max_new_tokens": generation_tokens,
+        "temperature": 0.0,
+        "stop": (),
+        "seed": None,
+        "thinking": False,
+    }
+    return resolved.settings.model_copy(update=fixed)
+
+
+def _batch_sizes(texts: Sequence[str]) -> list[int]:
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    for part in parts:
+        if not part.isdecimal() or len(part) > 12 or int(part) < 1:
+            raise UsageError(
+                f"--batch-size takes whole numbers, at least 1, with commas between them; got {part!r}.",
+                "Write e.g. --batch-size 1,2,4,8.",
+            )
+    return list(dict.fromkeys(map(int, parts)))
+
+
+def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
+    """What a model without a name, a tokenizer and trained weights cannot be asked for."""
+    from adacd_cli.bench.shapes import read_shape
+    from adacd_cli.config.methods import METHODS
+
+    for name in ("model", "quantize"):
+        if resolved.sources[name].kind == "flag":
+            raise UsageError(
+                f"--shape makes its own model, and `{name}` is for one that is loaded.",
+                "Leave one of them out.",
+            )
+    for settings in runs:
+        needed = METHODS[settings.effective_method].resource
+        if needed and getattr(settings, needed) is not None:
+            raise UsageError(
+                f"Method {settings.effective_method} needs `{needed}`, which no random model has.",
+                "Leave --shape out, or measure other methods.",
+            )
+    read_shape(shape)
+
+
+def _subject(
+    runs: Sequence[Settings], shape: str | None, prompt_tokens: int, seed: int
+) -> tuple[LanguageModel, Prompts]:
+    """The model, which no token ends, with what the methods need, and what makes its prompts."""
+    from adacd_cli.bench.prompts import RandomPrompts, TextPrompts
+
+    if shape is None:
+        model = equip_all(load_model(runs[0], for_long=True), runs)
+        return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
+    from adacd_cli.bench.random_model import build_shape
+
+    model = load_model(runs[0], lambda progress: build_shape(shape, runs[0], seed, progress))
+    vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
+    return model, RandomPrompts(vocabulary, prompt_tokens, seed)
+
+
+def _busy(cores: float, when: str) -> list[str]:
+    if cores < _BUSY:
+        return []
+    return [f"Other programs kept {cores:.1f} of {os.cpu_count()} cores busy {when}: times may be too long."]
+
+
+def _machine(
+    model: LanguageModel, settings: Settings, measurements: Measurements, busy: float
+) -> dict[str, Any]:
+    """What was measured, where, and with what."""
+    import platform
+
+    from adacd_cli import __version__
+    from adacd_cli.bench.memory import PeakMemory
+    from adacd_cli.loading.facts import machine, versions
+
+    return {
+        **machine(model.device),
+        "adacd": __version__,
+        "python": platform.python_version(),
+        **versions("torch", "transformers"),
+        "model": model.name,
+        "revision": model.revision,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "quantize": settings.quantize,
+        "bandwidth_gb_per_s": measurements.bandwidth,
+        "weight_bytes_per_token": measurements.weight_bytes,
+        "busy_cores": round(busy, 2),
+        "peak_memory": PeakMemory(model.device).kind,
+    }
+
+
+def _show(
+    machine: dict[str, Any],
+    rows: list[dict[str, Any]],
+    settings: Settings,
+    picture: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from adacd_cli.bench.picture import check_picture, draw
+    from adacd_cli.bench.table import report
+
+    if as_json:
+        sys.stdout.write(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
+    else:
+        screen = Screen(sys.stdout, settings.display)
+        screen.put(report(machine, rows, width=screen.width))
+    if picture is not None:
+        sys.stdout.flush()
+        path = check_picture(picture)
+        draw(machine, rows, path)
+        if not settings.quiet:
+            Screen(sys.stderr, settings.display).put_line((f"The picture is {path}.", DIM))
