@@ -49,18 +49,19 @@ class few_rows:
         _active = self._before
 
 
-def _plain(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return linear(x, weight)
+def _plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return linear(x, weight, bias)
 
 
-def _turned(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _turned(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """W·xᵀ; one row is doubled, because a product with a vector is the slow one."""
     rows = x if x.shape[0] > 1 else x.repeat(2, 1)
-    return torch.mm(weight, rows.t()).t()[: x.shape[0]].contiguous()
+    product = torch.mm(weight, rows.t()).t()[: x.shape[0]].contiguous()
+    return product if bias is None else product + bias
 
 
-def _copied(x: torch.Tensor, copy: torch.Tensor) -> torch.Tensor:
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, copy, None, "none", [], "")
+def _copied(x: torch.Tensor, copy: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, copy, bias, "none", [], "")
     return product
 
 
@@ -69,7 +70,7 @@ def _copy(weight: torch.Tensor) -> torch.Tensor:
     return copy
 
 
-_Way = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
 class _Linear(torch.nn.Linear):
@@ -87,9 +88,7 @@ class _Linear(torch.nn.Linear):
         way = self.ways[rows - 1] if _active and 0 < rows <= len(self.ways) else _plain
         if way is _plain or input.dtype is not self.weight.dtype:
             return linear(input, self.weight, self.bias)
-        product = way(input.reshape(rows, -1), self._copy() if way is _copied else self.weight)
-        if self.bias is not None:
-            product = product + self.bias
+        product = way(input.reshape(rows, -1), self._copy() if way is _copied else self.weight, self.bias)
         return product.view(*input.shape[:-1], -1)
 
     def _copy(self) -> torch.Tensor:
@@ -160,6 +159,6 @@ def _seconds(ways: Sequence[_Way], x: torch.Tensor, weights: Sequence[torch.Tens
         for way, own in zip(ways, passes, strict=True):
             begin = time.perf_counter()
             for weight in weights:
-                way(x, weight)
+                way(x, weight, None)
             own.append(time.perf_counter() - begin)
     return [min(own) for own in passes]
