@@ -40,6 +40,6 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
     implausible = probabilities < settings.plausibility * confidence.unsqueeze(-1)
     scores = (prompted + sign * settings.alpha * (prompted - z)).masked_fill(implausible, -torch.inf)
 
-    plausible = z.shape[-1] - implausible.sum(dim=-1)
+    plausible = z.shape[-1] - torch.count_nonzero(implausible, dim=-1)
     measures = replace(streams, agreement=agreement, plausible_count=plausible)
     return Verdict(scores, torch.where(add, ADD, SUBTRACT), confidence, measures)
