@@ -30,7 +30,7 @@ def load_model(settings: Settings) -> LanguageModel:
     Raises:
         EnvironmentFault: the model, the device or a package is not there or cannot be used.
     """
-    with _progress(settings) as progress, _interrupts_said() as hold:
+    with progress_line(settings) as progress, _interrupts_said() as hold:
         with hold():
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
 
@@ -79,7 +79,8 @@ def _interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 
 
 @contextmanager
-def _progress(settings: Settings) -> Iterator[Callable[[str], None]]:
+def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """A moving line on a terminal that says what is being done; nothing elsewhere or if unwanted."""
     if settings.quiet or settings.display == "none" or not sys.stderr.isatty():
         yield lambda step: None
         return

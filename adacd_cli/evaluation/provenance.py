@@ -71,15 +71,29 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
 
 
 def provenance(
-    plan: Mapping[str, Any], model: LanguageModel, sets: Sequence[LoadedSet], *, began: float
+    plan: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    where: Mapping[str, Any],
+    sets: Sequence[LoadedSet],
+    *,
+    began: float,
+    ray: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Versions, model, settings, data and machine."""
+    """Versions, model, settings, data and machine.
+
+    Args:
+        plan: of the run.
+        facts, where: `model_facts` and `machine` of the model, wherever it ran.
+        sets: the data.
+        began: seconds since 1970.
+        ray: how many nodes and workers there were, where Ray spread the run.
+    """
     return {
         "adacd": __version__,
-        "versions": {name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")},
+        "versions": package_versions(),
         "python": platform.python_version(),
         "model": plan["model"],
-        **model_facts(model),
+        **facts,
         "settings": dict(plan["methods"]),
         "system": plan["system"],
         "quantize": plan["quantize"],
@@ -90,7 +104,8 @@ def provenance(
             each.name: {"source": each.source, "n": len(each.samples), "sha256": each.sha256} for each in sets
         },
         "batch_size": plan["batch_size"],
-        "machine": machine(model),
+        "machine": dict(where),
+        **({} if ray is None else {"ray": dict(ray)}),
         "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -110,6 +125,11 @@ def machine(model: LanguageModel) -> dict[str, Any]:
     if model.device.type == "cuda":
         facts["gpu"] = torch.cuda.get_device_name(model.device)
     return facts
+
+
+def package_versions() -> dict[str, str | None]:
+    """The versions of the packages that decide what a model says."""
+    return {name: _version(name) for name in ("torch", "transformers", "tokenizers", "safetensors")}
 
 
 def _processor() -> str:
