@@ -65,11 +65,11 @@ def answer_over_ray(
         EnvironmentFault: the cluster cannot be joined or used, or a worker cannot answer.
         OutputError: an answer cannot be written.
     """
-    from adacd_cli.evaluation.spread.cluster import joined, native_stderr_muted
+    from adacd_cli.evaluation.spread.cluster import joined, ray_muted
     from adacd_cli.evaluation.spread.drive import answer_spread, sender
 
     base = runs[0]
-    with native_stderr_muted(), ExitStack() as shown:
+    with ray_muted(), ExitStack() as shown:
         progress = shown.enter_context(progress_line(base))
         progress("Joining Ray" if address.host else "Starting Ray")
         counters: list[Tally] = []

@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 JOIN_S = 30.0
 """Seconds that joining may take once the address has answered; Ray by itself would wait for minutes."""
 
+_NATIVE_STDERR = 2
 _START_S = 120.0  # a local Ray starts a handful of processes
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
@@ -94,26 +95,35 @@ def joined(address: Address, settings: Settings) -> Iterator[Cluster]:
 
 
 @contextmanager
-def native_stderr_muted() -> Iterator[None]:
-    """Sends what Ray's C++ prints to nowhere; what Python writes to stderr arrives as ever."""
-    terminal = sys.stderr
-    try:
-        native = terminal.fileno()
-    except (AttributeError, OSError, ValueError):  # none, or a test's
-        yield
-        return
-    kept = os.dup(native)
-    with open(kept, "w", encoding=terminal.encoding, errors=terminal.errors, buffering=1) as own:
-        terminal.flush()
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, native)
-        os.close(nowhere)
-        sys.stderr = own
+def ray_muted() -> Iterator[None]:
+    """Sends what Ray prints to nowhere: its C++ to file descriptor 2, its Python to stdout.
+
+    What the block itself writes to sys.stderr arrives as ever; what it makes for that must not outlive it.
+    """
+    with ExitStack() as stack:
+        nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+        stack.enter_context(redirect_stdout(nowhere))
+        terminal = sys.stderr
         try:
+            kept = os.dup(_NATIVE_STDERR)
+        except OSError:  # closed
             yield
-        finally:
-            sys.stderr = terminal
-            os.dup2(kept, native)
+            return
+        stack.callback(os.close, kept)
+        if _shows_on(terminal, _NATIVE_STDERR):
+            terminal.flush()
+            own = stack.enter_context(open(kept, "w", 1, terminal.encoding, terminal.errors, closefd=False))
+            stack.enter_context(redirect_stderr(own))
+        stack.callback(os.dup2, kept, _NATIVE_STDERR)
+        os.dup2(nowhere.fileno(), _NATIVE_STDERR)
+        yield
+
+
+def _shows_on(stream: Any, descriptor: int) -> bool:
+    try:
+        return bool(stream.fileno() == descriptor)
+    except (AttributeError, OSError, ValueError):  # there is none, or it is a test's
+        return False
 
 
 @contextmanager

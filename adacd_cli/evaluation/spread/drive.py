@@ -55,7 +55,8 @@ class Roster:
         """
         worker = result.worker
         if result.fault is not None:
-            kind = getattr(errors, result.fault["kind"], AdacdError)
+            named = getattr(errors, result.fault["kind"], None)
+            kind = named if isinstance(named, type) and issubclass(named, AdacdError) else AdacdError
             raise kind(f"On node {worker['node']}: {result.fault['message']}", result.fault["hint"])
         own = {"adacd": worker["adacd"], **worker["versions"], **worker["model"]}
         if not self._first:
