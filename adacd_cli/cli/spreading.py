@@ -66,7 +66,8 @@ def answer_over_ray(
         OutputError: an answer cannot be written.
     """
     from adacd_cli.evaluation.spread.cluster import joined, ray_muted
-    from adacd_cli.evaluation.spread.drive import answer_spread, sender
+    from adacd_cli.evaluation.spread.drive import answer_spread
+    from adacd_cli.evaluation.spread.pool import sender
 
     base = runs[0]
     with ray_muted(), ExitStack() as shown:

@@ -19,8 +19,8 @@ from adacd_cli.evaluation.records import AnswerRecord
 from adacd_cli.evaluation.sample import Sample
 from adacd_cli.evaluation.spread.address import Address, check_answers, parse_address
 from adacd_cli.evaluation.spread.cluster import check_settings, ray_muted
-from adacd_cli.evaluation.spread.drive import RETRIES, answer_spread
-from adacd_cli.evaluation.spread.work import Piece, Result, missing, pieces
+from adacd_cli.evaluation.spread.drive import answer_spread
+from adacd_cli.evaluation.spread.work import RETRIES, Piece, Result, missing, pieces
 from adacd_cli.evaluation.store import Store
 
 SAMPLES = [

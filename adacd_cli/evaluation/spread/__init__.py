@@ -4,5 +4,6 @@ address    what --ray was given, and whether anything answers there (no Ray need
 cluster    joining or starting Ray, and how many workers fit
 work       what is left to do, and how it and its answers travel
 worker     one model, answering what it is sent
-drive      sends out the work, writes down what comes back, retries what was lost
+drive      sends out the work, writes down what comes back, sends again what was lost
+pool       the workers through Ray Data
 """

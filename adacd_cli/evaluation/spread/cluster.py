@@ -38,12 +38,14 @@ class Cluster:
         nodes: how many are alive.
         slots: how many workers fit.
         cpus, gpus: what each worker is given.
+        from_outside: whether this process is outside it (`ray://`).
     """
 
     nodes: int
     slots: int
     cpus: int
     gpus: int
+    from_outside: bool = False
 
 
 def require_ray(address: Address) -> None:
@@ -88,7 +90,7 @@ def joined(address: Address, settings: Settings) -> Iterator[Cluster]:
         ended = threading.Event()
         try:
             _join(address, ended)
-            yield _size(settings)
+            yield _size(settings, address)
         finally:
             ray.shutdown()
             ended.set()
@@ -154,8 +156,8 @@ def _join(address: Address, ended: threading.Event) -> None:
     failure = _within(limit, lambda: ray.init(**options), ended)
     if failure is None:
         return
-    where = "Ray" if own else f"the Ray cluster at {address.text}"
-    hint = "Run it on a machine of the cluster, with the cluster's versions of Ray and Python."
+    where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
+    hint = "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes."
     if isinstance(failure, TimeoutError):
         raise EnvironmentFault(f"Joining {where} took more than {limit:g} s.", hint) from failure
     reason = next(iter(str(failure).splitlines()), "").rstrip(".") or type(failure).__name__
@@ -181,7 +183,7 @@ def _within(seconds: float, call: Callable[[], object], ended: threading.Event) 
     return raised[0] if raised else None
 
 
-def _size(settings: Settings) -> Cluster:
+def _size(settings: Settings, address: Address) -> Cluster:
     import ray
 
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -195,7 +197,7 @@ def _size(settings: Settings) -> Cluster:
             f"No node of the Ray cluster has {need} for a worker.",
             "`ray status` shows what the nodes have; --device and --threads say what a worker needs.",
         )
-    return Cluster(len(alive), slots, cpus, gpus)
+    return Cluster(len(alive), slots, cpus, gpus, address.through_client)
 
 
 def _fit(resources: dict[str, float], cpus: int, gpus: int) -> int:

@@ -7,9 +7,6 @@ brings nothing either.
 
 from __future__ import annotations
 
-import logging
-import os
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +14,12 @@ from adacd_cli import errors
 from adacd_cli.errors import AdacdError, EnvironmentFault
 from adacd_cli.evaluation.records import AnswerRecord
 from adacd_cli.evaluation.sample import Sample
-from adacd_cli.evaluation.spread.cluster import Cluster
-from adacd_cli.evaluation.spread.work import Key, Piece, Result, missing, pieces
+from adacd_cli.evaluation.spread.work import RETRIES, Key, Piece, Result, missing, pieces
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
+    from adacd_cli.evaluation.spread.cluster import Cluster
     from adacd_cli.evaluation.store import Store
-
-RETRIES = 10
-"""How often a piece is given out again after its worker was lost: a piece may itself be what kills them."""
 
 Send = Callable[[Sequence[Piece]], Iterator[Result]]
 
@@ -101,7 +95,7 @@ def answer_spread(
     """Has whatever the store does not hold yet, or holds as failed, answered by the workers.
 
     Args:
-        send: gives pieces out and the results as they come; `sender` makes it.
+        send: gives pieces out and the results as they come; `pool.sender` makes it.
         samples, runs, store: as `runner.answer_all` takes them.
         batch_size: samples of a piece.
         met: called before the answers of a result are written, with the worker's new warnings.
@@ -145,49 +139,3 @@ def _give_up(
         record = AnswerRecord.of(method, known[dataset, name], error=reason)
         store.add_answer(record)
         told(record)
-
-
-def sender(cluster: Cluster, runs: Sequence[Settings]) -> Send:
-    """Gives pieces to a pool of workers, one model each, through Ray Data."""
-
-    def send(work: Sequence[Piece]) -> Iterator[Result]:
-        import ray.data
-
-        from adacd_cli.evaluation.spread.worker import Worker
-
-        _tame()
-        device = "cpu" if not cluster.gpus and runs[0].device == "auto" else runs[0].device
-        # as many threads as Ray counts for it, or workers of one machine would be in each other's way
-        own = {"threads": cluster.cpus, "device": device}
-        lines = [{"piece": piece.to_json()} for piece in work]
-        most = min(cluster.slots, len(work))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Ray 2.60 calls max_task_retries deprecated and has nothing else
-            results = ray.data.from_items(lines, override_num_blocks=len(lines)).map_batches(
-                Worker,
-                batch_size=1,
-                fn_constructor_args=([settings.model_copy(update=own) for settings in runs], os.getcwd()),
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most, initial_size=most),
-                num_cpus=cluster.cpus,
-                num_gpus=cluster.gpus or None,
-                max_task_retries=RETRIES,  # workers themselves are started again without end
-            )
-        for batch in results.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
-            for line in batch["result"]:
-                yield Result.from_json(str(line))
-
-    return send
-
-
-def _tame() -> None:
-    """Each result on its own as soon as it is there; a lost piece is no end; nothing is drawn."""
-    import ray.data
-
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    context = ray.data.DataContext.get_current()
-    context.target_max_block_size = 1
-    context.max_errored_blocks = -1
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.enable_auto_log_stats = False

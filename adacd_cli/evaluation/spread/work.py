@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str]
 
+RETRIES = 10
+"""How often a piece is given out again after its worker was lost: a piece may itself be what kills them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
