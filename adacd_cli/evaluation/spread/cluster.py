@@ -157,7 +157,9 @@ def _join(address: Address, ended: threading.Event) -> None:
     if failure is None:
         return
     where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
-    hint = "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes."
+    hint = (
+        "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes."
+    )
     if isinstance(failure, TimeoutError):
         raise EnvironmentFault(f"Joining {where} took more than {limit:g} s.", hint) from failure
     reason = next(iter(str(failure).splitlines()), "").rstrip(".") or type(failure).__name__
