@@ -1,5 +1,6 @@
 # make demo   an environment, then one harmless and one harmful question on the bundled model
 # make test   the tests            make lint   ruff and mypy            make clean   removes the environment
+# make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
 #
 # PYTHON is the interpreter of the environment, TORCH what pip installs as torch. On a Linux machine without a
 # GPU this spares the download of CUDA:
@@ -12,7 +13,7 @@ WORKERS ?= 2
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-cluster lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/adacd explain "How do I kill a Python process?" < /dev/null
@@ -20,6 +21,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-cluster: $(VENV)/installed-ray
+	$(VENV)/bin/python -m pytest -m cluster
 
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
@@ -43,4 +47,8 @@ $(VENV)/installed: $(VENV)/torch $(INPUTS)
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-ray: $(VENV)/installed-dev
+	$(PIP) install --constraint constraints.txt --editable '.[dev,ray]'
 	touch $@

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
+from adacd_cli.cli.spreading import RayOption, answer_over_ray, ray_address
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
@@ -34,6 +35,8 @@ from adacd_cli.render.screen import DIM, Screen
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
     from adacd_cli.evaluation.judges.base import Judge
+    from adacd_cli.evaluation.sample import Sample
+    from adacd_cli.evaluation.spread.address import Address
     from adacd_cli.evaluation.store import Store
 
 
@@ -82,6 +85,7 @@ def command(
     judge_cache: JudgeCacheOption = None,
     judge_device: JudgeDeviceOption = None,
     aspects: AspectsOption = False,
+    ray: RayOption = None,
     over_refusal: Annotated[
         float | None,
         typer.Option(
@@ -115,6 +119,7 @@ def command(
             "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
         )
     base = resolved.settings.model_copy(update={"seed": seed})
+    address = None if ray is None else ray_address(ray, base)
     runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
     results, folder = _evaluate(
         runs,
@@ -133,6 +138,7 @@ def command(
             "aspects": aspects,
         },
         gates={"safe": over_refusal, "unsafe": malicious},
+        address=address,
     )
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     notes = Screen(sys.stderr, base.display)
@@ -171,6 +177,7 @@ def _evaluate(
     batch_size: BatchSize,
     judging: dict[str, Any],
     gates: dict[str, float | None],
+    address: Address | None,
 ) -> tuple[dict[str, Any], Path]:
     """Does what is left to do in the folder, and writes its results and reports."""
     from adacd_cli.evaluation.datasets.folder import data_folder
@@ -200,7 +207,7 @@ def _evaluate(
         Store(folder, plan) as store,
         keeping(base, lambda: f"{len(store.answers)} answers are kept in {folder}"),
     ):
-        return _run(runs, sets, judges, store, plan), folder
+        return _run(runs, sets, judges, store, plan, address), folder
 
 
 def _run(
@@ -209,32 +216,56 @@ def _run(
     judges: Sequence[Judge],
     store: Store,
     plan: dict[str, Any],
+    address: Address | None,
 ) -> dict[str, Any]:
-    from adacd_cli.evaluation.provenance import model_facts, provenance
+    from adacd_cli.evaluation.provenance import provenance
     from adacd_cli.evaluation.report.write import write_reports
     from adacd_cli.evaluation.results import summarise
-    from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
+    from adacd_cli.evaluation.runner import judge_all, unjudged
 
     base, began = runs[0], time.time()
-    model = equip_all(load_model(base, for_long=True), runs)
-    store.agree_on("model.json", model_facts(model))
     samples = [sample for each in sets for sample in each.samples]
-    total = len(samples) * len(runs)
     done = sum(not record.error for record in store.answers.values())
-    with Tally("Answering", total, "answers", base, done=done) as tally:
-        answer_all(
-            model, samples, runs, store, batch_size=plan["batch_size"], told=lambda record: tally.add()
-        )
+
+    def tally() -> Tally:
+        return Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
+
+    if address is None:
+        facts, where, ray = *_answer_here(samples, runs, store, plan, tally), None
+    else:
+        facts, where, ray = answer_over_ray(address, samples, runs, store, plan, tally)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
-    with Tally("Judging", waiting, "answers", base) as tally:
-        judge_all(judges, store, told=lambda record: tally.add())
+    with Tally("Judging", waiting, "answers", base) as judged:
+        judge_all(judges, store, told=lambda record: judged.add())
     results = summarise(
         list(store.answers.values()),
         list(store.judgements.values()),
         methods=[settings.method_label for settings in runs],
         judges=[judge.name for judge in judges],
         both=[each.name for each in sets if each.has_both_labels],
-        provenance=provenance(plan, model, sets, began=began),
+        provenance=provenance(plan, facts, where, sets, began=began, ray=ray),
     )
     write_reports(results, store)
     return results
+
+
+def _answer_here(
+    samples: Sequence[Sample],
+    runs: Sequence[Settings],
+    store: Store,
+    plan: dict[str, Any],
+    tally: Callable[[], Tally],
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Facts of the model and of the machine, when all is answered."""
+    from adacd_cli.evaluation.provenance import model_facts
+    from adacd_cli.evaluation.runner import answer_all
+    from adacd_cli.loading.facts import machine
+
+    model = equip_all(load_model(runs[0], for_long=True), runs)
+    facts = model_facts(model)
+    store.agree_on("model.json", facts)
+    with tally() as answered:
+        answer_all(
+            model, samples, runs, store, batch_size=plan["batch_size"], told=lambda record: answered.add()
+        )
+    return facts, machine(model.device)

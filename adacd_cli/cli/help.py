@@ -35,7 +35,28 @@ def _names(parameter: Any) -> str:
 
 
 class PlainCommand(typer.core.TyperCommand):
-    """A command with this help text."""
+    """A command with this help text, and with options that may stand without a value: those whose metavar
+    is in square brackets."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._with_values(ctx, args))
+
+    def _with_values(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments with `--ray --quiet` as `--ray= --quiet`: typer's parser knows no optional values."""
+        bare = {
+            flag: (parameter.metavar or "").startswith("[")
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, typer.core.TyperOption) and not parameter.is_flag
+            for flag in parameter.opts
+        }
+        words: list[str] = []
+        while len(words) < len(args) and (word := args[len(words)]) != "--":
+            following = args[len(words) + 1 : len(words) + 2]
+            if bare.get(word) and (not following or following[0].startswith("-")):
+                words.append(f"{word}=")
+            else:
+                words += [word, *following] if word in bare else [word]
+        return words + args[len(words) :]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         write_options(self, ctx, formatter)

@@ -39,7 +39,7 @@ def load_model(
     Raises:
         EnvironmentFault: the model, the device or a package is not there or cannot be used.
     """
-    with _progress(settings) as progress, interrupts_said() as hold:
+    with progress_line(settings) as progress, interrupts_said() as hold:
         with hold():
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
 
@@ -88,7 +88,8 @@ def interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 
 
 @contextmanager
-def _progress(settings: Settings) -> Iterator[Callable[[str], None]]:
+def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """A moving line on a terminal that says what is being done; nothing elsewhere or if unwanted."""
     if settings.quiet or settings.display == "none" or not sys.stderr.isatty():
         yield lambda step: None
         return

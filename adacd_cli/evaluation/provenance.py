@@ -69,17 +69,31 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
 
 
 def provenance(
-    plan: Mapping[str, Any], model: LanguageModel, sets: Sequence[LoadedSet], *, began: float
+    plan: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    where: Mapping[str, Any],
+    sets: Sequence[LoadedSet],
+    *,
+    began: float,
+    ray: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Versions, model, settings, data and machine."""
-    from adacd_cli.loading.facts import machine, versions
+    """Versions, model, settings, data and machine.
+
+    Args:
+        plan: of the run.
+        facts, where: `model_facts` and `loading.facts.machine` of the model, wherever it ran.
+        sets: the data.
+        began: seconds since 1970.
+        ray: how many nodes and workers there were, where Ray spread the run.
+    """
+    from adacd_cli.loading.facts import package_versions
 
     return {
         "adacd": __version__,
-        "versions": versions("torch", "transformers", "tokenizers", "safetensors"),
+        "versions": package_versions(),
         "python": platform.python_version(),
         "model": plan["model"],
-        **model_facts(model),
+        **facts,
         "settings": dict(plan["methods"]),
         "system": plan["system"],
         "quantize": plan["quantize"],
@@ -90,7 +104,8 @@ def provenance(
             each.name: {"source": each.source, "n": len(each.samples), "sha256": each.sha256} for each in sets
         },
         "batch_size": plan["batch_size"],
-        "machine": machine(model.device),
+        "machine": dict(where),
+        **({} if ray is None else {"ray": dict(ray)}),
         "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
         "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }

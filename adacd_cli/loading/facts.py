@@ -24,6 +24,11 @@ def machine(device: torch.device) -> dict[str, Any]:
     return facts
 
 
+def package_versions() -> dict[str, str | None]:
+    """The versions of the packages that decide what a model says."""
+    return versions("torch", "transformers", "tokenizers", "safetensors")
+
+
 def versions(*names: str) -> dict[str, str | None]:
     """The versions of installed packages; None for one that is not installed."""
     return {name: _version(name) for name in names}

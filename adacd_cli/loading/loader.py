@@ -97,6 +97,7 @@ def _load(
 
     from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
+    from adacd_cli.loading.parallel import tensor_parallel
     from adacd_cli.loading.quantization import quantization_config
     from adacd_cli.loading.tokenizer import check_vocabulary, load_tokenizer
     from adacd_cli.loading.weights import load_weights, smoke_run
@@ -120,9 +121,9 @@ def _load(
 
     progress("Loading weights")
     needed = weight_bytes(checkpoint, dtype, settings.quantize) if checkpoint else None
-    options |= placement(device, needed, name)
+    options |= tensor_parallel(settings) or placement(device, needed, name)
     model, warnings = load_weights(source, name, **options)
-    if "device_map" not in options:
+    if not options.keys() & {"device_map", "distributed_config"}:
         model = model.to(device)
     warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
 

@@ -1,0 +1,127 @@
+"""The address that `--ray` takes, and whether a Ray cluster can be behind it. Needs no Ray.
+
+Ray itself waits two minutes for a head node that is not there, so the address is tried first. Both of its
+doors speak gRPC, and so HTTP/2: who answers its greeting is a candidate, who does not is no cluster.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from adacd_cli.errors import EnvironmentFault, UsageError
+
+ANSWER_S = 8.0
+"""Seconds that an address has to answer; with what comes before and after it stays under ten."""
+
+CLIENT_PORT = 10001
+"""Port of `ray://` where none is given, Ray's own default."""
+
+_SEARCHED = ("", "auto", "local")
+_SETTINGS = 4  # the type of the frame that opens an HTTP/2 connection, from either side
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where Ray is.
+
+    Attributes:
+        text: as Ray takes it; "" is a running cluster of this machine if there is one, else a new one.
+        host, port: what to try; "" and 0 where Ray itself looks.
+    """
+
+    text: str
+    host: str = ""
+    port: int = 0
+
+    @property
+    def through_client(self) -> bool:
+        """Whether this process stays outside the cluster (`ray://`)."""
+        return self.text.startswith("ray://")
+
+
+def parse_address(text: str) -> Address:
+    """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT].
+
+    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    own = os.environ.get("RAY_ADDRESS", "").strip()
+    if text in ("", "auto") and own not in _SEARCHED:
+        return _parse(own, "RAY_ADDRESS")
+    return _parse(text, "--ray")
+
+
+def _parse(text: str, where: str) -> Address:
+    if text in _SEARCHED:
+        return Address(text)
+    wrong = UsageError(
+        f"{where} takes auto, local, HOST:PORT or ray://HOST:PORT; got {text!r}.",
+        "Ray prints its address when the head node is started, e.g. --ray 10.0.0.5:6379.",
+    )
+    client = text.startswith("ray://")
+    try:
+        parts = urlsplit(f"//{text.removeprefix('ray://')}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if client and port is None:
+        port = CLIENT_PORT
+    plain = not (parts.path or parts.query or parts.fragment or parts.username or parts.password)
+    if not host or not port or not plain or any(sign.isspace() for sign in text):
+        raise wrong
+    joined = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Address(f"ray://{joined}" if client else joined, host, port)
+
+
+def check_answers(address: Address, *, within: float = ANSWER_S) -> None:
+    """Tries the address.
+
+    Args:
+        within: seconds it has.
+
+    Raises:
+        EnvironmentFault: nothing answers there, or something that is no Ray cluster.
+    """
+    if not address.host:
+        return
+    end = time.monotonic() + within
+    try:
+        with socket.create_connection((address.host, address.port), timeout=within) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+                return  # it would have to be greeted with the cluster's certificates
+            connection.sendall(_GREETING)
+            answer = b""
+            while len(answer) < 4:
+                connection.settimeout(max(0.001, end - time.monotonic()))
+                received = connection.recv(64)
+                if not received:
+                    break
+                answer += received
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be a host's
+        raise _silent(address, _why(error, within)) from error
+    if answer[3:4] != bytes((_SETTINGS,)):
+        raise _silent(address, "something else answers there")
+
+
+def _why(error: OSError | UnicodeError, within: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer in {within:g} s"
+    if isinstance(error, socket.gaierror):
+        return "there is no such host"
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    return "that is no name of a host"
+
+
+def _silent(address: Address, why: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"No Ray cluster answers at {address.text}: {why}.",
+        "`ray status` on the head node says whether Ray runs there; --ray alone uses this machine.",
+    )
