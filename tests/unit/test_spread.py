@@ -41,6 +41,13 @@ WORKER: dict[str, Any] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_ray_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_USE_TLS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("text", "address"),
     [
@@ -121,6 +128,17 @@ def test_a_server_that_is_no_ray(answer, why):
         check_answers(address, within=0.2)
     assert raised.value.message == f"No Ray cluster answers at {address.text}: {why}."
     assert raised.value.exit_code == 3
+
+
+def test_a_cluster_begun_here_is_joined_and_a_dead_one_is_not_waited_for(tmp_path):
+    (tmp_path / "ray").mkdir()
+    file = tmp_path / "ray" / "ray_current_cluster"
+    with listening(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))) as address:
+        file.write_text(f"{address.text}\n")
+        assert parse_address("auto") == parse_address("") == address
+        assert parse_address("local") == Address("local")
+    assert parse_address("auto") == address  # and whoever tries it hears that it does not answer
+    assert parse_address("") == Address("local")
 
 
 def test_an_address_where_nobody_is():

@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from adacd_cli.errors import EnvironmentFault, UsageError
@@ -47,7 +48,9 @@ class Address:
 def parse_address(text: str) -> Address:
     """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT].
 
-    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray.
+    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then
+    what `ray start` wrote down on this machine. That may be of a cluster that has died without a word: where
+    nothing is given, and it does not answer, a new one is meant.
 
     Raises:
         UsageError: it is none of these.
@@ -55,7 +58,27 @@ def parse_address(text: str) -> Address:
     own = os.environ.get("RAY_ADDRESS", "").strip()
     if text in ("", "auto") and own not in _SEARCHED:
         return _parse(own, "RAY_ADDRESS")
+    if text in ("", "auto") and (started := _started_here()):
+        address = _parse(started, "Ray's file ray_current_cluster")
+        return address if text == "auto" or _answers(address) else Address("local")
     return _parse(text, "--ray")
+
+
+def _started_here() -> str:
+    """The address of the cluster that `ray start` began here last; "" if there is none or it was stopped."""
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        return Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _answers(address: Address) -> bool:
+    try:
+        check_answers(address, within=ANSWER_S / 2)
+    except EnvironmentFault:
+        return False
+    return True
 
 
 def _parse(text: str, where: str) -> Address:

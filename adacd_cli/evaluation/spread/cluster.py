@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
@@ -103,6 +104,7 @@ def ray_muted() -> Iterator[None]:
     What the block itself writes to sys.stderr arrives as ever; what it makes for that must not outlive it.
     """
     with ExitStack() as stack:
+        stack.callback(_release_stdout)
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
         stack.enter_context(redirect_stdout(nowhere))
         terminal = sys.stderr
@@ -119,6 +121,13 @@ def ray_muted() -> Iterator[None]:
         stack.callback(os.dup2, kept, _NATIVE_STDERR)
         os.dup2(nowhere.fileno(), _NATIVE_STDERR)
         yield
+
+
+def _release_stdout() -> None:
+    """Keeps Ray's colorama from writing its reset to the stdout that it met, when Python ends."""
+    for name in ("colorama.initialise", "ray.thirdparty_files.colorama.initialise"):
+        if (module := sys.modules.get(name)) is not None:
+            atexit.unregister(module.reset_all)
 
 
 def _shows_on(stream: Any, descriptor: int) -> bool:
