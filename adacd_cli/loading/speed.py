@@ -11,6 +11,7 @@ from adacd_cli.engine.cache import grows, new_cache
 from adacd_cli.engine.compiled import Compiled
 from adacd_cli.engine.matmul import speed_up
 from adacd_cli.loading.machine import free_memory
+from adacd_cli.loading.parallel import processes
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -32,7 +33,8 @@ def made_fast(
         progress: told in short lines what is being done.
         for_long: whether so much will be decoded that compiling is won back where `compile` is None.
     """
-    if model.device.type == "cpu":
+    # what is found by a measurement may differ between the processes of torchrun, which must not
+    if model.device.type == "cpu" and processes() == 1:
         speed_up(model.model, free_memory())
     wanted = for_long and model.device.type == "cuda" if settings.compile is None else settings.compile
     return with_compiled(model, progress) if wanted else model

@@ -229,7 +229,7 @@ def test_a_device_that_is_not_here(adacd: RunCommand) -> None:
 def test_running_out_of_memory(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    def fail(settings: object, progress: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         torch.empty(2**50)
 
     monkeypatch.setattr("adacd_cli.loading.load", fail)

@@ -25,7 +25,7 @@ def piped(adacd, monkeypatch):
         return byte_pair(conversation, settings)
 
     model = scripted(saying(*ANSWERS), context=64)
-    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: model)
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: model)
     monkeypatch.setattr("adacd_cli.prompts.pair_for", build)
 
     def run(stdin, *arguments):

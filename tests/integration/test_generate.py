@@ -42,7 +42,7 @@ def pair_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> P
 
 @pytest.fixture(autouse=True)
 def _scripted_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: scripted(SCRIPT, context=60))
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(SCRIPT, context=60))
     monkeypatch.setattr("adacd_cli.prompts.pair_for", pair_of)
 
 
@@ -229,7 +229,7 @@ def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
     assert file.read_text(encoding="utf-8") == "old\n"
     assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n"
 
-    def fail(settings: Any, progress: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
 
     monkeypatch.setattr("adacd_cli.loading.load", fail)
@@ -263,7 +263,7 @@ def test_warnings_of_loading_are_shown_unless_quiet(
     from dataclasses import replace
 
     model = replace(scripted(SCRIPT), warnings=("It was odd.",))
-    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, progress: model)
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: model)
     assert adacd("generate", "Count.", "--no-stats") == (0, "1 2 3\n", "Warning: It was odd.\n")
     assert adacd("generate", "Count.", "-q") == (0, "1 2 3\n", "")
 
@@ -293,7 +293,7 @@ def script(ids):
     logits[97 + said % 26] = 9.0
     return logits
 
-def load(settings, progress):
+def load(settings, **_):
     if moment == "load":
         interrupt()
     if moment == "import":  # what transformers makes of it

@@ -125,7 +125,7 @@ def test_wildguard_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     answers["D"] = "Harmful request: yes\nI think so."
     asked: list[str] = []
 
-    def load(settings: Any, progress: Any) -> LanguageModel:
+    def load(settings: Any, **_: Any) -> LanguageModel:
         asked.append(settings.model)
         return replace(wildguard_saying(answers), warnings=("Mind the gap.",))
 
@@ -155,7 +155,7 @@ def test_wildguard_judges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_wildguard_writes_no_more_than_32_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "load", lambda settings, progress: wildguard_saying({"Q": "x" * 99}))
+    monkeypatch.setattr(loading, "load", lambda settings, **_: wildguard_saying({"Q": "x" * 99}))
     (judgement,) = make_judge("wildguard", OPTIONS).judge([Exchange("Q", "answer")])
     assert judgement == Judgement("wildguard", "unparsed", {"reply": "x" * 32})
 
@@ -164,7 +164,7 @@ def test_wildguard_cuts_a_long_answer_and_keeps_its_instruction(monkeypatch: pyt
     """A byte a token: the context leaves 100 for the answer, and the end of the instruction stays."""
     empty = wildguard_tokenizer()(INSTRUCTION.format(prompt="Q", response=""), add_special_tokens=False)
     model = wildguard_saying({"Q": "x"}, context=len(empty["input_ids"]) + 100 + 32)
-    monkeypatch.setattr(loading, "load", lambda settings, progress: model)
+    monkeypatch.setattr(loading, "load", lambda settings, **_: model)
     judge = WildGuardJudge(OPTIONS)
     judge.check()
     read = judge._reader.read  # type: ignore[union-attr]
