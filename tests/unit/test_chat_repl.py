@@ -92,7 +92,7 @@ def test_the_colours_are_explained_once(capsys):
 
 
 def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(capsys):
-    script = pressing(saying(*ANSWERS), after=6)
+    script = pressing(saying(*ANSWERS), after=4)
     it = chat(scripted(script), interactive=True)
     lines = Lines("hi", "why")
     it.run(lines)
