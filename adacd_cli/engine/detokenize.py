@@ -46,8 +46,9 @@ class TextStream:
     def _take(self, final: bool) -> str:
         before = decode_ids(self._tokenizer, self._context)
         text = decode_ids(self._tokenizer, self._context + self._pending)[len(before) :]
-        whole = text.rstrip(_REPLACEMENT)
-        ready = whole if not final and len(text) - len(whole) <= _LONGEST_INCOMPLETE else text
+        # of a longer run only the end can still change: what is before it is what the model wrote
+        held = 0 if final else min(len(text) - len(text.rstrip(_REPLACEMENT)), _LONGEST_INCOMPLETE)
+        ready = text[: len(text) - held]
         piece = ready[len(self._given) :]
         if len(ready) == len(text):
             # a piece of nothing but left-out tokens gives no context: keep the older one

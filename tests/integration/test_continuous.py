@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import Decoder, Places, Prefixes, Request, decode, fitting
+from adacd_cli.engine.prefixes import shared_length
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep
 from adacd_cli.prompts import build_pair
@@ -198,13 +199,11 @@ def test_a_shared_beginning_is_fed_once():
     hook.remove()
     prefills = [tokens for _, tokens in fed if tokens > 1]
     lengths = [len(request.pair.unprompted_ids) for request in requests]
-    shared = next(
-        place
-        for place, ids in enumerate(zip(*(request.pair.unprompted_ids for request in requests), strict=False))
-        if len(set(ids)) > 1
-    )
+    held = [*requests[0].pair.unprompted_ids, *(token_id for token_id, *_ in expected[0][:-1])]
+    shared = [shared_length(held, request.pair.unprompted_ids) for request in requests]
     assert events == expected
-    assert prefills == [lengths[0], *(length - shared for length in lengths[1:])]
+    assert prefills == [lengths[0], *(lengths[place] - shared[place] for place in (1, 2))]
+    assert min(shared[1:]) > len(SYSTEM) // 8  # the system text is a good part of each prompt
 
 
 def test_places_are_found_from_free_memory():

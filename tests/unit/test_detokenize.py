@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from adacd_cli.engine.detokenize import Detokenizer, StopGate, TextStream
@@ -37,6 +37,9 @@ def test_any_text_comes_back_whole(text):
     assert "".join(pieces(stream, text.encode())) + stream.flush() == text
 
 
+@example(
+    "\ufffd" * 4 + "\u20ac", ["\u20ac"]
+)  # more of them than a character has bytes, and then one in parts
 @given(
     st.text(alphabet="ab\u20ac\ufffd", max_size=12),
     st.lists(st.text(alphabet="ab\u20ac", min_size=1), max_size=3),
