@@ -37,9 +37,7 @@ def test_any_text_comes_back_whole(text):
     assert "".join(pieces(stream, text.encode())) + stream.flush() == text
 
 
-@example(
-    "\ufffd" * 4 + "\u20ac", ["\u20ac"]
-)  # more than a character has bytes, then one in parts
+@example("\ufffd" * 4 + "\u20ac", ["\u20ac"])  # more than a character has bytes, then one in parts
 @given(
     st.text(alphabet="ab\u20ac\ufffd", max_size=12),
     st.lists(st.text(alphabet="ab\u20ac", min_size=1), max_size=3),
