@@ -99,9 +99,11 @@ def _decode_all(
     interruption: Interruption,
 ) -> Iterator[Event]:
     """The events of every prompt, in the prompts' order; `request` is its number."""
-    from adacd_cli.engine import Places, Request, decode, fitting
+    from adacd_cli.engine import Places, Request, check_room, decode, fitting
     from adacd_cli.loading.hardware import free_on
 
+    for number, pair in enumerate(pairs, 1):  # in the file's order, before any takes its time
+        check_room(model, pair, settings, "The prompt" if len(pairs) == 1 else f"Prompt {number}")
     requests = [
         # each line draws differently, and its Started tells the seed that repeats it alone
         Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)

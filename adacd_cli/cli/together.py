@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from adacd_cli.errors import UsageError
+
+_SECONDS_TO_SPEAK = 3.0
+"""How long the others wait before they fail: with the first failure torchrun also ends the one that speaks."""
 
 
 def take_part(words: Sequence[str]) -> None:
@@ -29,12 +33,21 @@ def take_part(words: Sequence[str]) -> None:
     if not is_first():
         sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    refusal = _refusal(words)
+    if refusal is not None:
+        if not is_first():
+            time.sleep(_SECONDS_TO_SPEAK)
+        raise refusal
+
+
+def _refusal(words: Sequence[str]) -> UsageError | None:
     if not words or words[0] != "generate":
-        raise UsageError(
+        return UsageError(
             "Under torchrun, which divides one model over processes, `adacd generate` runs and nothing else.",
             "Run it without torchrun; `adacd eval --ray` uses several GPUs, one model each.",
         )
     if any(word == "-o" or word.partition("=")[0] == "--output" for word in words):
-        raise UsageError(
+        return UsageError(
             "--output cannot be used under torchrun: every process would write it.", "Redirect stdout."
         )
+    return None

@@ -19,7 +19,7 @@ from adacd_cli.evaluation.spread.address import Address
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
-JOIN_S = 30.0
+JOIN_S = 10.0
 """Seconds that joining may take once the address has answered; Ray by itself would wait for minutes."""
 
 _NATIVE_STDERR = 2
