@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from adacd_cli.errors import UsageError
 
 _SECONDS_TO_SPEAK = 3.0
-"""How long the others wait before they fail: with the first failure torchrun also ends the one that speaks."""
+"""How long the others wait before they fail: torchrun then ends the one that speaks as well."""
 
 
 def take_part(words: Sequence[str]) -> None:
