@@ -81,3 +81,8 @@ class DeviceError(EnvironmentFault):
 
 class MissingExtraError(EnvironmentFault):
     """An optional package is not installed; the hint is the pip command."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what another library's error says; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

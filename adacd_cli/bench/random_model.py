@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.bench.shapes import SHAPES, read_shape
-from adacd_cli.errors import ModelError
+from adacd_cli.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -120,7 +120,7 @@ def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device 
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each architecture refuses impossible sizes its own way
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        reason = first_line(error).rstrip(".:")
         raise ModelError(
             f"The shape {name!r} cannot be built: {reason}.", "Name a model's own config.json."
         ) from error

@@ -99,8 +99,8 @@ def _decode_all(
     interruption: Interruption,
 ) -> Iterator[Event]:
     """The events of every prompt, in the prompts' order; `request` is its number."""
-    from adacd_cli.engine import Places, Request, check_room, decode, fitting
-    from adacd_cli.loading.hardware import free_on
+    from adacd_cli.engine import Request, check_room, decode
+    from adacd_cli.loading.speed import places_for
 
     for number, pair in enumerate(pairs, 1):  # in the file's order, before any takes its time
         check_room(model, pair, settings, "The prompt" if len(pairs) == 1 else f"Prompt {number}")
@@ -109,10 +109,7 @@ def _decode_all(
         Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)
         for number, pair in enumerate(pairs)
     ]
-    if batch_size == "auto":
-        places = fitting(model, requests, settings, free_on(model.device))
-    else:
-        places = Places(batch_size)
+    places = places_for(model, requests, settings, batch_size)
     order = _by_length(pairs, 1 if places.limit is None else places.limit)
     events = decode(
         model,

@@ -79,11 +79,9 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         """Keeps these rows, in this order."""
         if self._buffers is None:
             return
-        index, held = beam_idx.to(self.keys.device), self.get_seq_length()
+        index = beam_idx.to(self.keys.device)
         chosen = self.keys.index_select(0, index), self.values.index_select(0, index)
-        self._make_room(*chosen, held)
-        self._write(0, *chosen)
-        self._show(held)
+        self.place([chosen], self.get_seq_length())
 
     def _make_room(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
         """New buffers, empty, for as many rows as these have, and `tokens` tokens and more."""

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, StaticLayer
 
-from adacd_cli.engine.cache import GrowingLayer, Tensors, new_cache
+from adacd_cli.engine.cache import GrowingLayer, Tensors
+from adacd_cli.engine.stream import Stream
 
 _LEAST_COLUMNS = 256
 _SHAPES = 64
@@ -94,17 +95,19 @@ class Compiled:
         """Compiles what the first answers need: a row, and the two rows of a contrast window.
 
         Raises:
-            Exception: whatever the compiler raises.
+            TypeError: the model keeps more than keys and values.
+            RuntimeError: it cannot be compiled, in the compiler's words.
         """
         for rows in (1, 2):
-            cache = new_cache(self.model)
-            ids = torch.zeros((rows, 2), dtype=torch.int64, device=self.model.device)
-            with torch.inference_mode():
-                self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            fixed = self.begin(cache.layers, [2] * rows, 2)
-            for length in (2, 3):  # the second time a CUDA graph is recorded
-                self.advance(fixed, ids[:, :1], [length] * rows)
-            self.end(fixed)
+            stream = Stream(self.model, self)
+            stream.prefill([[0, 0]] * rows)
+            if not stream.joins:
+                raise TypeError("it keeps a running state")
+            for _ in range(2):  # the second time a CUDA graph is recorded
+                stream.advance([0] * rows)
+                if self.problem:
+                    raise RuntimeError(self.problem)
+            stream.release()
 
 
 class _Fixed:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS, spoken
-from adacd_cli.engine.decoder import Decoder
+from adacd_cli.engine.decoder import Decoder, never
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.places import Places
 from adacd_cli.engine.prefixes import Prefixes
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 
-def _never(request: int) -> bool:
-    return False
-
-
 def decode(
     model: LanguageModel,
     requests: Sequence[Request],
@@ -31,7 +27,7 @@ def decode(
     places: Places | None = None,
     candidates: int = 0,
     known: Prefixes | None = None,
-    cancelled: Callable[[int], bool] = _never,
+    cancelled: Callable[[int], bool] = never,
 ) -> Iterator[Event]:
     """Decodes a batch of requests.
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.engine.compiled import Compiled
-from adacd_cli.engine.lanes import Lane, Lanes
+from adacd_cli.engine.lanes import Groups
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.places import Places
@@ -24,7 +23,7 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import draw_noise
 from adacd_cli.engine.speculate import Drafted
-from adacd_cli.engine.step import TOKEN, RowOutcome, pack_step, take_step, unpack
+from adacd_cli.engine.step import TOKEN, RowOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Event, Started
 
@@ -35,7 +34,8 @@ _ADMITTED = 8
 """While others run, newcomers wait until this part of the places is free, so that they are fed together."""
 
 
-def _never(request: int) -> bool:
+def never(request: int) -> bool:
+    """Cancels no request."""
     return False
 
 
@@ -63,7 +63,7 @@ class Decoder:
         places: Places | None = None,
         candidates: int = 0,
         known: Prefixes | None = None,
-        cancelled: Callable[[int], bool] = _never,
+        cancelled: Callable[[int], bool] = never,
     ) -> None:
         self._model, self._candidates = model, candidates
         self._places = Places() if places is None else places
@@ -71,12 +71,15 @@ class Decoder:
         self._submitted = 0
         self._waiting: deque[Row] = deque()
         self._running: list[Row] = []
-        self._groups: list[Lanes] = []
+        self._groups = self._no_lanes()
         self._drafted: Drafted | None = None
         # a GPU computes the next logits while the host looks at this step's tokens
         self._ahead = model.device.type == "cuda"
         self._fed = True  # whether the lanes hold every running row's last token
         self._vocab = 0
+
+    def _no_lanes(self) -> Groups:
+        return Groups(self._model, self._known)
 
     @property
     def busy(self) -> bool:
@@ -99,7 +102,7 @@ class Decoder:
             ModelError: what the method needs besides the model is not loaded.
         """
         row = Row(self._submitted, request, self._model, settings)
-        self._readers(row)  # what is not loaded is said before anything is decoded
+        row.readers  # noqa: B018 - what is not loaded is said before anything is decoded
         self._submitted += 1
         self._waiting.append(row)
         return row.started()
@@ -136,7 +139,7 @@ class Decoder:
         for row in (*self._running, *self._waiting):
             if not row.closed:
                 yield row.finished()
-        self._running, self._groups, self._drafted = [], [], None
+        self._running, self._groups, self._drafted = [], self._no_lanes(), None
         self._waiting.clear()
 
     def _drop_cancelled(self) -> Iterator[Event]:
@@ -149,21 +152,15 @@ class Decoder:
     def _leave(self) -> None:
         """Lets go of what finished requests hold."""
         self._running = [row for row in self._running if not row.closed]
-        self._narrow(lambda lane: lane.wanted and not lane.row.closed)
+        self._groups.narrow(lambda lane: lane.wanted and not lane.row.closed)
         if self._drafted is not None and self._drafted.row.closed:
             self._drafted.leave(self._known)
             self._drafted = None
 
-    def _narrow(self, wanted: Callable[[Lane], bool]) -> None:
-        for group in self._groups:
-            group.narrow(wanted)
-        self._groups = [group for group in self._groups if group.lanes]
-
     def _choose(self) -> list[tuple[Row, RowOutcome]]:
         """A token for every running row."""
         if not self._fed:
-            for group in self._groups:
-                group.advance(lambda row: row.ids[-1])
+            self._groups.advance()
             self._fed = True
         self._admit()
         rows = [row for row in self._running if not row.drafts]
@@ -171,7 +168,7 @@ class Decoder:
         chosen = self._step(rows) if rows else []
         if drafting is not None:  # one after the other: each goes back in its caches by itself
             if self._drafted is None:
-                self._drafted = Drafted(drafting, *self._readers(drafting), self._candidates, self._known)
+                self._drafted = Drafted(drafting, *drafting.readers, self._candidates, self._known)
             chosen.append((drafting, self._drafted.next()))
         return chosen
 
@@ -187,39 +184,7 @@ class Decoder:
             if not row.ids:
                 row.begin()
         self._running += newcomers
-        self._open([Lane(row, prompted=False) for row in newcomers if not row.drafts])
-
-    def _open(self, lanes: list[Lane]) -> None:
-        """Feeds the lanes their prompts, and puts them where their model's others are."""
-        ready = [lane.row for lane in lanes if not lane.prompted and lane.row.wants_contrast]
-        lanes = [*lanes, *(Lane(row, prompted=True) for row in ready)]
-        by_model: dict[int, tuple[Any, list[Lane]]] = {}
-        for lane in lanes:
-            model = self._readers(lane.row)[lane.prompted]
-            by_model.setdefault(id(model), (model, []))[1].append(lane)
-        for model, own in by_model.values():
-            # padding costs a CPU as much as tokens, and what is known of the two streams differs in length
-            parts = [own]
-            if self._known is not None or self._model.device.type == "cpu":
-                parts = [[lane for lane in own if lane.prompted is prompted] for prompted in (False, True)]
-            for part in filter(None, parts):
-                self._place(Lanes(model, part, self._known, self._compiled(model)))
-
-    def _compiled(self, model: Any) -> Compiled | None:
-        own = self._model.compiled
-        return own if own is not None and own.model is model else None
-
-    def _place(self, new: Lanes) -> None:
-        for group in self._groups:
-            if group.model is new.model and group.joins and new.joins:
-                group.join(new)
-                return
-        self._groups.append(new)
-
-    def _readers(self, row: Row) -> tuple[Any, Any]:
-        """The models that read the row's unprompted and prompted stream."""
-        first = self._model.first(row.method, row.settings)
-        return first, None if row.second is None else self._model.second(row.second, row.settings)
+        self._groups.open([row for row in newcomers if not row.drafts])
 
     def _step(self, rows: list[Row]) -> list[tuple[Row, RowOutcome]]:
         by_settings: dict[int, list[Row]] = {}
@@ -228,14 +193,12 @@ class Decoder:
         alike = [(same, self._noise(same)) for same in by_settings.values()]
         for same, noise in alike:
             self._settle(same, noise)
-        opened = {id(lane.row) for group in self._groups for lane in group.lanes if lane.prompted}
-        late = [row for row in rows if row.wants_contrast and id(row) not in opened]
-        if late:  # their answer begins now: the prompted stream catches up in one forward
-            self._open([Lane(row, prompted=True) for row in late])
+        late = self._groups.without_prompted([row for row in rows if row.wants_contrast])
+        self._groups.open(late, late=True)  # their answer begins now: the prompted stream catches up
         packed = torch.cat([self._pack(same, noise) for same, noise in alike])
         ordered = [row for same, _ in alike for row in same]
         if self._ahead:
-            self._feed_unseen(packed[:, TOKEN].long(), ordered)
+            self._groups.advance_unseen(packed[:, TOKEN].long(), ordered)
         self._fed = self._ahead
         return list(zip(ordered, unpack(packed), strict=True))
 
@@ -244,15 +207,15 @@ class Decoder:
         generators = [row.generator for row in rows if row.generator is not None]
         if not generators:
             return None
-        self._vocab = self._logits(rows, prompted=False).shape[-1]
+        self._vocab = self._groups.logits(rows, prompted=False).shape[-1]
         return draw_noise(generators, self._vocab, self._model.device)
 
     def _settle(self, rows: list[Row], noise: torch.Tensor | None) -> None:
         """Before the first token: a row that may think is told what it would plainly begin with."""
         undecided = [place for place, row in enumerate(rows) if row.phase is Phase.UNDECIDED]
         if undecided:
-            logits = self._logits(rows, prompted=False)
-            plain = take_step(default, logits, None, [], rows[0].settings, noise)
+            logits = self._groups.logits(rows, prompted=False)
+            plain = unpack(pack_step(default, logits, None, [], rows[0].settings, noise))
             for place in undecided:
                 rows[place].settle(plain[place].token_id)
 
@@ -261,10 +224,10 @@ class Decoder:
         contrasted = [place for place, row in enumerate(rows) if row.wants_contrast]
         prompted = None
         if contrasted:
-            prompted = self._logits([rows[place] for place in contrasted], prompted=True)
+            prompted = self._groups.logits([rows[place] for place in contrasted], prompted=True)
         return pack_step(
             rule_of(rows[0].method),
-            self._logits(rows, prompted=False),
+            self._groups.logits(rows, prompted=False),
             prompted,
             contrasted,
             rows[0].settings,
@@ -272,38 +235,13 @@ class Decoder:
             self._candidates,
         )
 
-    def _logits(self, rows: list[Row], *, prompted: bool) -> torch.Tensor:
-        """Those of the rows' next tokens in one of the streams, float32 [rows, vocab]."""
-        found = {}
-        for group in self._groups:
-            for place, lane in enumerate(group.lanes):
-                if lane.prompted is prompted:
-                    found[id(lane.row)] = group.logits, place
-        places = [found[id(row)] for row in rows]
-        first, start = places[0]
-        if [place for _, place in places] == list(range(start, start + len(rows))) and all(
-            logits is first for logits, _ in places
-        ):
-            return first[start : start + len(rows)]
-        return torch.cat([logits[place : place + 1] for logits, place in places])
-
-    def _feed_unseen(self, tokens: torch.Tensor, rows: list[Row]) -> None:
-        """Feeds the lanes the step's tokens before the host has seen them.
-
-        What turns out to be finished has been fed one token for nothing.
-        """
-        places = {id(row): place for place, row in enumerate(rows)}
-        self._narrow(lambda lane: lane.row.room > 1 and not (lane.prompted and lane.row.window == 1))
-        for group in self._groups:
-            group.advance_unseen(tokens, [places[id(lane.row)] for lane in group.lanes])
-
     def _begin_again(self, reason: str) -> None:
         """Half as many requests at a time: all wait again, with what they have answered so far.
 
         Raises:
             OutOfMemoryError: there was only one.
         """
-        rows, self._running, self._groups, self._drafted = self._running, [], [], None
+        rows, self._running, self._groups, self._drafted = self._running, [], self._no_lanes(), None
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(rows) <= 1:

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
-from adacd_cli.engine.cache import new_cache
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Request
+from adacd_cli.engine.stream import Stream
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -37,7 +35,6 @@ class Places:
     limit: int | None = None
 
 
-@torch.inference_mode()
 def fitting(
     model: LanguageModel, requests: Iterable[Request], settings: Settings, free_bytes: int | None
 ) -> Places:
@@ -66,9 +63,6 @@ def _bytes(model: LanguageModel, request: Request, settings: Settings) -> int:
 
 def _measured(model: LanguageModel) -> tuple[int, int]:
     """Bytes that the cache takes a token, and that a row of float32 logits takes."""
-    cache = new_cache(model.model)
-    ids = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
-    output = model.model(ids, past_key_values=cache, use_cache=True)
-    layers = [layer for layer in cache.layers if isinstance(getattr(layer, "keys", None), torch.Tensor)]
-    held = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
-    return max(1, held), 4 * output.logits.shape[-1]
+    stream = Stream(model.model)
+    logits = stream.feed([0], 1)
+    return max(1, stream.bytes_held), logits.nbytes

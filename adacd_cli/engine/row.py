@@ -6,7 +6,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -65,7 +65,7 @@ class Row:
         self.pair = request.pair
         self.settings = settings = request.settings or settings
         self.method = method = METHODS[settings.effective_method]
-        self.second: SecondStream | None = method.second_stream(settings)
+        self._second: SecondStream | None = method.second_stream(settings)
         self.ids: list[int] = []
         self.window = method.window(settings)
         self.finish: FinishReason | None = None
@@ -97,6 +97,16 @@ class Row:
     def wants_contrast(self) -> bool:
         """Whether the next token is one of the contrast window."""
         return self.phase is Phase.ANSWERING and self.window > 0
+
+    @property
+    def readers(self) -> tuple[Any, Any]:
+        """The models that read its unprompted and prompted stream; None where there is no such stream.
+
+        Raises:
+            ModelError: what the method needs besides the model is not loaded.
+        """
+        second = None if self._second is None else self._model.second(self._second, self.settings)
+        return self._model.first(self.method, self.settings), second
 
     @property
     def drafts(self) -> bool:

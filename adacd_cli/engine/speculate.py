@@ -18,7 +18,7 @@ from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.rules.ssd import Annealing
 from adacd_cli.engine.sampling import draw_noise
-from adacd_cli.engine.step import RowOutcome, take_step
+from adacd_cli.engine.step import RowOutcome, pack_step, unpack
 from adacd_cli.engine.stream import Stream
 
 
@@ -105,7 +105,8 @@ class Drafted:
             vocab = min(wanted.shape[-1], drafted.shape[-1])  # one may be padded further than the other
             wanted, drafted = wanted[:, :vocab], drafted[:, :vocab]
             noise = None if noise is None else noise[:, :vocab]
-        return take_step(rule, wanted, drafted, contrasted, self._settings, noise, self._candidates)[0]
+        packed = pack_step(rule, wanted, drafted, contrasted, self._settings, noise, self._candidates)
+        return unpack(packed)[0]
 
 
 class _Fed:

@@ -48,23 +48,6 @@ class RowOutcome:
 
 
 @torch.inference_mode()
-def take_step(
-    rule: Rule,
-    unprompted: torch.Tensor,
-    prompted: torch.Tensor | None,
-    contrasted: Sequence[int],
-    settings: Settings,
-    noise: torch.Tensor | None,
-    candidates: int = 0,
-) -> list[RowOutcome]:
-    """Chooses a token for every row, and copies what there is to know of it to the host.
-
-    Args: as `pack_step`.
-    """
-    return unpack(pack_step(rule, unprompted, prompted, contrasted, settings, noise, candidates))
-
-
-@torch.inference_mode()
 def pack_step(
     rule: Rule,
     unprompted: torch.Tensor,

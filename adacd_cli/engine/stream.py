@@ -15,7 +15,7 @@ import torch
 
 from adacd_cli.engine.cache import Tensors, grows, new_cache
 from adacd_cli.engine.matmul import few_rows
-from adacd_cli.errors import ModelError
+from adacd_cli.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from adacd_cli.engine.compiled import Compiled
@@ -143,7 +143,7 @@ class Stream:
             self.release()
             raise
         except Exception as error:  # the compiler's own, of any kind; what is held is as it was
-            compiled.problem = next(iter(str(error).splitlines()), "") or type(error).__name__
+            compiled.problem = first_line(error)
             self._settle()
             return None
         self.lengths, self._held = [length + 1 for length in self.lengths], self._held + 1
@@ -194,6 +194,12 @@ class Stream:
             (layer.keys[row : row + 1, :, pad:].clone(), layer.values[row : row + 1, :, pad:].clone())
             for layer in self._cache.layers
         ]
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of the keys and values of all rows, padding included; 0 for what keeps a running state."""
+        layers = self._cache.layers if self.joins else []
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
     @torch.inference_mode()
     def begin(self, known: Prefix, tokens: int) -> None:
@@ -254,9 +260,10 @@ class Stream:
             arguments["position_ids"] = (torch.arange(-longest, 0, device=device) + ends).clamp(min=0)
         if "logits_to_keep" in self._takes:
             arguments["logits_to_keep"] = count
-        for layer in self._cache.layers:
-            # transformers then builds the mask without asking the device whether it hides anything
-            layer.is_compileable = padded and type(layer).__name__ == "GrowingLayer"
+        if self.joins:
+            for layer in self._cache.layers:
+                # transformers then builds the mask without asking the device whether it hides anything
+                layer.is_compileable = padded
         try:
             with few_rows():
                 output = self.model(ids, **arguments)

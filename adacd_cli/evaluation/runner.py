@@ -12,10 +12,11 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from adacd_cli.conversation import Conversation
-from adacd_cli.errors import AdacdError, OutputError
+from adacd_cli.errors import AdacdError, OutputError, first_line
 from adacd_cli.evaluation.judges.base import Exchange, Judge
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.sample import Sample
@@ -87,22 +88,16 @@ def places_for(
     batch_size: int | Literal["auto"],
 ) -> Places:
     """How many samples are decoded at once; "auto" is what memory has room for, by the longest prompt."""
-    from adacd_cli.engine import Places, fitting
-    from adacd_cli.loading.hardware import free_on
+    from adacd_cli.loading import speed
 
-    if batch_size != "auto":
-        return Places(batch_size)
-    free = free_on(model.device)
-    longest = max(samples, key=lambda sample: len(sample.prompt), default=None)
-    if longest is None:
-        return Places(1)
-    found = []
-    for settings in runs:
+    requests = []
+    for settings in runs if samples else ():
+        longest = max(samples, key=lambda sample: len(sample.prompt))
         try:
-            found.append(fitting(model, [_request(model, longest, settings)], settings, free).limit or 1)
+            requests.append(replace(_request(model, longest, settings), settings=settings))
         except AdacdError:  # a prompt that cannot be rendered is recorded when its turn comes
-            found.append(1)
-    return Places(min(found))
+            continue
+    return speed.places_for(model, requests, runs[0], batch_size)
 
 
 def answer_batch(
@@ -135,8 +130,7 @@ def answer_batch(
     except Exception as error:
         left = [sample for sample in batch if f"{sample.dataset}\0{sample.id}" not in finished]
         if len(left) == 1 and len(batch) == 1:
-            reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-            yield AnswerRecord.of(settings.method_label, left[0], error=reason)
+            yield AnswerRecord.of(settings.method_label, left[0], error=first_line(error))
             return
     middle = max(1, len(left) // 2)
     yield from answer_batch(model, left[:middle], settings, places=places, known=known)

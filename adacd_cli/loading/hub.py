@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from adacd_cli.errors import ModelError
+from adacd_cli.errors import ModelError, first_line
 from adacd_cli.loading.progress import bar_class, muted
 
 CONNECT_SECONDS = 1.5
@@ -205,4 +205,4 @@ def _refused(name: str, revision: str | None, error: Any) -> ModelError:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return first_line(error).rstrip(".")

@@ -1,21 +1,24 @@
-"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards where wanted."""
+"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards, enough rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from adacd_cli.engine.cache import grows, new_cache
 from adacd_cli.engine.compiled import Compiled
 from adacd_cli.engine.matmul import speed_up
+from adacd_cli.engine.places import Places, fitting
+from adacd_cli.errors import first_line
+from adacd_cli.loading.hardware import free_on
 from adacd_cli.loading.machine import free_memory
 from adacd_cli.loading.parallel import processes
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.engine.row import Request
 
 
 def made_fast(
@@ -40,6 +43,22 @@ def made_fast(
     return with_compiled(model, progress) if wanted else model
 
 
+def places_for(
+    model: LanguageModel, requests: Sequence[Request], settings: Settings, batch_size: int | Literal["auto"]
+) -> Places:
+    """How many requests are decoded at once: as many as were asked for, or as memory has room for.
+
+    Args:
+        model: what answers.
+        requests: all that will be decoded.
+        settings: used where a request has none of its own.
+        batch_size: what was asked for.
+    """
+    if batch_size == "auto":
+        return fitting(model, requests, settings, free_on(model.device))
+    return Places(batch_size)
+
+
 def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> LanguageModel:
     """The model with compiled forwards; where they cannot be had, without, and with a warning that says why.
 
@@ -50,27 +69,13 @@ def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> Lang
     progress("Compiling (the first use takes a minute or more, later ones are read from disk)")
     begin = time.perf_counter()
     try:
-        if not _holds_keys_and_values(model):
-            raise TypeError("it keeps a running state")
         compiled = Compiled(model.model)
         compiled.warm_up()
     except Exception as error:  # the compiler's own errors are of many kinds
-        reason = next(iter(str(error).splitlines()), "").strip() or type(error).__name__
         warning = (
-            f"{model.name} could not be compiled: {reason.rstrip('.')}. "
+            f"{model.name} could not be compiled: {first_line(error).rstrip('.')}. "
             "Decoding goes on without; the tokens are the same."
         )
         return replace(model, warnings=(*model.warnings, warning))
     progress(f"Compiled in {time.perf_counter() - begin:.0f} s")
     return replace(model, compiled=compiled)
-
-
-def _holds_keys_and_values(model: LanguageModel) -> bool:
-    import torch
-
-    cache = new_cache(model.model)
-    with torch.inference_mode():
-        model.model(
-            torch.zeros((1, 1), dtype=torch.int64, device=model.device), past_key_values=cache, use_cache=True
-        )
-    return grows(cache)

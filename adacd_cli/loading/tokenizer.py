@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from adacd_cli.errors import ModelError
+from adacd_cli.errors import ModelError, first_line
 from adacd_cli.loading.source import Source
 
 NO_LIMIT = 10**30
@@ -26,7 +26,7 @@ def load_tokenizer(source: Source, name: str, *, trust_remote_code: bool) -> Any
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)
     except Exception as error:  # JSON errors, missing packages, unknown classes: each tokenizer its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         if not trust_remote_code and "trust_remote_code" in str(error):
             raise ModelError(
                 f"The tokenizer of {name} can only be loaded by Python code that comes with it.",

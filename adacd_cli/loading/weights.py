@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from adacd_cli.engine.memory import is_out_of_memory
-from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError
+from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError, first_line
 from adacd_cli.loading.source import Source
 
 _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
@@ -104,7 +104,7 @@ def _translated(error: Exception, name: str, hint: str) -> AdacdError:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+    return first_line(error).rstrip(".:")
 
 
 def _weights_among(keys: Iterable[str]) -> list[str]:

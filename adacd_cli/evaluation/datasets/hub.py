@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from adacd_cli.errors import EnvironmentFault
+from adacd_cli.errors import EnvironmentFault, first_line
 from adacd_cli.evaluation.datasets.registry import Hub, KnownSet, Split
 from adacd_cli.evaluation.datasets.rows import Row
 
@@ -93,7 +93,7 @@ def _ask(known: KnownSet, hub: Hub) -> bool:
 def _failed(known: KnownSet, hub: Hub, error: Exception, reachable: bool) -> EnvironmentFault:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    reason = first_line(error).rstrip(".")
     remedy = _REMEDY.format(file=known.files[0])
     if not reachable:
         return EnvironmentFault(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli.config import Settings
-from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError
+from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError, first_line
 
 _AGAIN = "Download or save the model again."
 
@@ -141,7 +141,7 @@ def _weights(folder: Any, name: str, **options: Any) -> Any:
             raise OutOfMemoryError(
                 f"There is not enough memory to load {name}.", "Run the judge on another device."
             ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        reason = first_line(error).rstrip(".:")
         if isinstance(error, ImportError):
             raise MissingExtraError(
                 f"{name} needs a package that is not installed: {reason}.", "Install that package with pip."
@@ -173,7 +173,7 @@ def _try(classifier: Classifier, name: str) -> None:
     try:
         (row,) = classifier.probabilities([[*classifier.before, *text, *classifier.after]])
     except Exception as error:  # whatever a kernel that is not there raises
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+        reason = first_line(error).rstrip(".:")
         raise ModelError(
             f"{name} does not run in {place}: {reason}.", "Try another dtype or device."
         ) from error

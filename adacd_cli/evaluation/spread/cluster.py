@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
+from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError, first_line
 from adacd_cli.evaluation.spread.address import Address
 
 if TYPE_CHECKING:
@@ -171,8 +171,7 @@ def _join(address: Address, ended: threading.Event) -> None:
     )
     if isinstance(failure, TimeoutError):
         raise EnvironmentFault(f"Joining {where} took more than {limit:g} s.", hint) from failure
-    reason = next(iter(str(failure).splitlines()), "").rstrip(".") or type(failure).__name__
-    raise EnvironmentFault(f"Joining {where} failed: {reason}.", hint) from failure
+    raise EnvironmentFault(f"Joining {where} failed: {first_line(failure).rstrip('.')}.", hint) from failure
 
 
 def _within(seconds: float, call: Callable[[], object], ended: threading.Event) -> Exception | None:
