@@ -45,6 +45,10 @@ def load_model(
 
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
+    if model.compiled is not None:
+        from adacd_cli.loading.speed import uncompiled
+
+        model.compiled.told = lambda problem: warn([uncompiled(model.name, problem)], settings)
     return model
 
 

@@ -16,6 +16,7 @@ from transformers.cache_utils import Cache, StaticLayer
 
 from adacd_cli.engine.cache import GrowingLayer, Tensors
 from adacd_cli.engine.stream import Stream
+from adacd_cli.errors import first_line
 
 _LEAST_COLUMNS = 256
 _SHAPES = 64
@@ -37,11 +38,13 @@ class Compiled:
     Attributes:
         model: what was given.
         problem: why forwards are not compiled any more; "" while they are.
+        told: called once with the problem, when there is one.
     """
 
     def __init__(self, model: Any, backend: str = "inductor") -> None:
         self.model = model
         self.problem = ""
+        self.told: Callable[[str], None] = lambda problem: None
         self._free: dict[tuple[int, int], list[_Fixed]] = {}
         graphs = "reduce-overhead" if model.device.type == "cuda" else None
         config = torch._dynamo.config
@@ -90,6 +93,11 @@ class Compiled:
             # a CUDA graph writes its next output to the same place
             logits: torch.Tensor = output.logits[:rows].clone()
         return logits
+
+    def give_up(self, error: Exception) -> None:
+        """Compiles nothing from now on; the tokens are the same without."""
+        self.problem = first_line(error)
+        self.told(self.problem)
 
     def warm_up(self) -> None:
         """Compiles what the first answers need: a row, and the two rows of a contrast window.

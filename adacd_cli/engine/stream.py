@@ -15,7 +15,7 @@ import torch
 
 from adacd_cli.engine.cache import Tensors, grows, new_cache
 from adacd_cli.engine.matmul import few_rows
-from adacd_cli.errors import ModelError, first_line
+from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
     from adacd_cli.engine.compiled import Compiled
@@ -143,7 +143,7 @@ class Stream:
             self.release()
             raise
         except Exception as error:  # the compiler's own, of any kind; what is held is as it was
-            compiled.problem = first_line(error)
+            compiled.give_up(error)
             self._settle()
             return None
         self.lengths, self._held = [length + 1 for length in self.lengths], self._held + 1

@@ -72,10 +72,15 @@ def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> Lang
         compiled = Compiled(model.model)
         compiled.warm_up()
     except Exception as error:  # the compiler's own errors are of many kinds
-        warning = (
-            f"{model.name} could not be compiled: {first_line(error).rstrip('.')}. "
-            "Decoding goes on without; the tokens are the same."
-        )
+        warning = uncompiled(model.name, first_line(error))
         return replace(model, warnings=(*model.warnings, warning))
     progress(f"Compiled in {time.perf_counter() - begin:.0f} s")
     return replace(model, compiled=compiled)
+
+
+def uncompiled(name: str, problem: str) -> str:
+    """The warning that a model is decoded without compiled forwards."""
+    return (
+        f"{name} could not be compiled: {problem.rstrip('.')}. "
+        "Decoding goes on without; the tokens are the same."
+    )

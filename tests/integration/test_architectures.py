@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adacd_cli.config import Settings
-from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine import Places, Request, Session, decode, fitting
 from adacd_cli.errors import ModelError
 from adacd_cli.events import TokenStep
 from adacd_cli.prompts.pair import PromptPair
@@ -96,6 +96,14 @@ def test_a_ragged_batch_equals_each_alone(model):
     together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
     for place, pair in enumerate(pairs(model)):
         assert tokens(together, place) == alone(model, pair)
+
+
+def test_places_are_found_and_free_ones_taken(model):
+    requests, settings = [Request(pair) for pair in pairs(model)], Settings(max_new_tokens=STEPS)
+    assert fitting(model, requests, settings, 10**12) == Places(64)
+    events = list(decode(model, requests, settings, places=Places(2)))
+    for place, pair in enumerate(pairs(model)):
+        assert tokens(events, place) == alone(model, pair)
 
 
 @pytest.mark.parametrize("method", ["adacd", "adacd-gated"])

@@ -81,10 +81,12 @@ def test_a_compiler_that_fails_half_way_changes_no_token():
             raise RuntimeError("no more shapes")
         return call(*args, **keywords)
 
-    broken._call = failing
+    broken._call, told_of = failing, []
+    broken.told = told_of.append
     requests, own = asked(plain)
     assert told(decode(replace(plain, compiled=broken), requests, own)) == told(decode(plain, requests, own))
     assert (broken.problem, len(calls)) == ("no more shapes", 5)
+    assert told_of == ["no more shapes"]
 
 
 def test_what_cannot_be_compiled_is_decoded_as_it_is_with_one_warning(monkeypatch):
