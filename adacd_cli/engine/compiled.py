@@ -15,7 +15,6 @@ import torch
 from transformers.cache_utils import Cache, StaticLayer
 
 from adacd_cli.engine.cache import GrowingLayer, Tensors
-from adacd_cli.engine.stream import Stream
 from adacd_cli.errors import first_line
 
 _LEAST_COLUMNS = 256
@@ -98,24 +97,6 @@ class Compiled:
         """Compiles nothing from now on; the tokens are the same without."""
         self.problem = first_line(error)
         self.told(self.problem)
-
-    def warm_up(self) -> None:
-        """Compiles what the first answers need: a row, and the two rows of a contrast window.
-
-        Raises:
-            TypeError: the model keeps more than keys and values.
-            RuntimeError: it cannot be compiled, in the compiler's words.
-        """
-        for rows in (1, 2):
-            stream = Stream(self.model, self)
-            stream.prefill([[0, 0]] * rows)
-            if not stream.joins:
-                raise TypeError("it keeps a running state")
-            for _ in range(2):  # the second time a CUDA graph is recorded
-                stream.advance([0] * rows)
-                if self.problem:
-                    raise RuntimeError(self.problem)
-            stream.release()
 
 
 class _Fixed:

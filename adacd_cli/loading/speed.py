@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from adacd_cli.engine.compiled import Compiled
 from adacd_cli.engine.matmul import speed_up
 from adacd_cli.engine.places import Places, fitting
+from adacd_cli.engine.stream import Stream
 from adacd_cli.errors import first_line
 from adacd_cli.loading.hardware import free_on
 from adacd_cli.loading.machine import free_memory
@@ -70,12 +71,31 @@ def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> Lang
     begin = time.perf_counter()
     try:
         compiled = Compiled(model.model)
-        compiled.warm_up()
+        warm_up(compiled)
     except Exception as error:  # the compiler's own errors are of many kinds
         warning = uncompiled(model.name, first_line(error))
         return replace(model, warnings=(*model.warnings, warning))
     progress(f"Compiled in {time.perf_counter() - begin:.0f} s")
     return replace(model, compiled=compiled)
+
+
+def warm_up(compiled: Compiled) -> None:
+    """Compiles what the first answers need: a row, and the two rows of a contrast window.
+
+    Raises:
+        TypeError: the model keeps more than keys and values.
+        RuntimeError: it cannot be compiled, in the compiler's words.
+    """
+    for rows in (1, 2):
+        stream = Stream(compiled.model, compiled)
+        stream.prefill([[0, 0]] * rows)
+        if not stream.joins:
+            raise TypeError("it keeps a running state")
+        for _ in range(2):  # the second time a CUDA graph is recorded
+            stream.advance([0] * rows)
+            if compiled.problem:
+                raise RuntimeError(compiled.problem)
+        stream.release()
 
 
 def uncompiled(name: str, problem: str) -> str:

@@ -42,7 +42,7 @@ def asked(model, **values):
 def test_compiled_forwards_give_the_same_tokens(family):
     plain = tiny_model(family)
     compiled = replace(plain, compiled=Compiled(plain.model, backend="eager"))
-    compiled.compiled.warm_up()
+    speed.warm_up(compiled.compiled)
     for values in ({"method": "adacd"}, {"temperature": 0.8})[: 2 if family == "llama" else 1]:
         requests, own = asked(plain, **values)
         known = Prefixes()
@@ -92,10 +92,10 @@ def test_a_compiler_that_fails_half_way_changes_no_token():
 def test_what_cannot_be_compiled_is_decoded_as_it_is_with_one_warning(monkeypatch):
     plain = tiny_model("llama")
 
-    def refuse(self):
+    def refuse(compiled):
         raise RuntimeError("InvalidCxxCompiler: no compiler found.\nSee the manual.")
 
-    monkeypatch.setattr(speed.Compiled, "warm_up", refuse)
+    monkeypatch.setattr(speed, "warm_up", refuse)
     lines = []
     model = speed.made_fast(plain, Settings(compile=True), lines.append)
     assert model.compiled is None
