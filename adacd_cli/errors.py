@@ -3,6 +3,7 @@
     AdacdError                      1   anything that went wrong and has a name
     ├── LogitsError                 1   a model gave logits that are NaN or infinite
     ├── OutOfMemoryError            1   the device or the machine ran out of memory
+    ├── ServerError                 1   a served model's engine failed or went away while it answered
     ├── OutputError                 1   a file or stream could not be written
     ├── UsageError                  2   the command line, the input or the prompt cannot be used
     │   ├── ConfigurationError      2   a setting is unknown, out of range or malformed
@@ -45,6 +46,10 @@ class LogitsError(AdacdError):
 
 class OutOfMemoryError(AdacdError):
     """The device or the machine ran out of memory."""
+
+
+class ServerError(AdacdError):
+    """A served model's engine failed or went away while it answered."""
 
 
 class OutputError(AdacdError):

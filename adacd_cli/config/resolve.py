@@ -20,7 +20,14 @@ from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-RESERVED_VARIABLES = ("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA")
+RESERVED_VARIABLES = (
+    "ADACD_CONFIG",
+    "ADACD_DEBUG",
+    "ADACD_API_KEY",
+    "ADACD_MODEL_KEY",
+    "ADACD_JUDGE_KEY",
+    "ADACD_DATA",
+)
 """Variables of ours that are no settings; ADACD_TEST_* belong to the tests."""
 
 
@@ -75,6 +82,7 @@ def resolve(
     _refuse_idle_gate(settings, sources["gate"], sources["method"].where)
     if "method" in flags:  # elsewhere the method is not chosen once for all
         _refuse_idle_resources(settings, sources)
+    _refuse_misplaced(settings, sources)
     return Resolved(settings, sources)
 
 
@@ -114,6 +122,27 @@ def _refuse_idle_resources(settings: Settings, sources: Mapping[str, Source]) ->
         given = bool(name) and sources[name].kind == "flag" and getattr(settings, name) is not None
         if given and method.name != settings.effective_method:
             raise _idle(name, method.name, settings, sources["method"].where)
+
+
+_OF_SERVERS = ("served_model", "tokenizer")
+_OF_WEIGHTS = ("device", "dtype", "quantize", "threads", "compile")
+
+
+def _refuse_misplaced(settings: Settings, sources: Mapping[str, Source]) -> None:
+    """What the command line gives for a model at a server where it is loaded here, and the other way round."""
+    for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
+        if sources[name].kind != "flag":
+            continue
+        setting = SETTINGS[name]
+        if settings.served:
+            raise ConfigurationError(
+                f"`{name}` is for weights that adacd loads; those of a model at a server are the server's.",
+                f"Leave {setting.flag} out, and give the server its own when it is started.",
+            )
+        raise ConfigurationError(
+            f"`{name}` is for a model at a server; --model is {settings.model!r}.",
+            f"Leave {setting.flag} out, or give the server's address, like --model http://localhost:8000/v1.",
+        )
 
 
 def _idle(name: str, method: str, settings: Settings, method_from: str) -> ConfigurationError:

@@ -33,6 +33,11 @@ class Option:
     choices: tuple[str, ...] = ()
 
 
+def is_address(model: str) -> bool:
+    """Whether a model's name is the address of a server."""
+    return model.strip().lower().startswith(("http://", "https://"))
+
+
 def _known_method(value: str) -> str:
     if value not in METHOD_NAMES:
         raise ValueError(f"not one of {', '.join(METHOD_NAMES)}")
@@ -59,9 +64,29 @@ class Settings(BaseModel):
 
     model: Annotated[
         str,
-        Field(min_length=1, description="Hub id, folder, GGUF file, or `demo`, the model in the box."),
+        Field(
+            min_length=1,
+            description="Hub id, folder, GGUF file, address of a server (http://…/v1), or `demo`, the model "
+            "in the box.",
+        ),
         Option("Model", ("--model", "-m")),
     ] = "demo"
+    served_model: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="With a server's address: the model it is asked for; null where it serves one.",
+        ),
+        Option("Model", ("--served-model",)),
+    ] = None
+    tokenizer: Annotated[
+        str | None,
+        Field(
+            min_length=1,
+            description="With a server's address: the served model's tokenizer, a hub id, folder or GGUF file.",
+        ),
+        Option("Model", ("--tokenizer",)),
+    ] = None
     revision: Annotated[
         str | None,
         Field(description="Branch, tag or commit of a model on the hub; null is its main branch."),
@@ -307,6 +332,11 @@ class Settings(BaseModel):
         Field(description="Show nothing but the answer and errors."),
         Option("Output", ("--quiet", "-q")),
     ] = False
+
+    @property
+    def served(self) -> bool:
+        """Whether the model is at a server: its address is given in place of a name."""
+        return is_address(self.model)
 
     @property
     def effective_method(self) -> str:

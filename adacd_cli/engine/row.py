@@ -179,8 +179,18 @@ class Row:
             seed=self._seed,
         )
 
-    def take(self, outcome: RowOutcome) -> TokenStep:
-        """Takes the chosen token: moves the state on and gives its event."""
+    @property
+    def seed(self) -> int | None:
+        """What it is sampled with; None where it is greedy."""
+        return self._seed
+
+    def take(self, outcome: RowOutcome, *, last: bool = False) -> TokenStep:
+        """Takes the chosen token: moves the state on and gives its event.
+
+        Args:
+            outcome: what was chosen.
+            last: whether the answer ends with it, though its id may not say so.
+        """
         thinking = self.phase is not Phase.ANSWERING
         token_id = outcome.token_id
         self.ids.append(token_id)
@@ -190,7 +200,7 @@ class Row:
             self.window -= 1
             if self.method.follows_track and token_id != outcome.measures.prompted_top_id:
                 self.window = 0
-        text = self._text_of(token_id, thinking)
+        text = self._text_of(token_id, thinking, last)
         top = outcome.measures.prompted_top_id
         return TokenStep(
             request=self.index,
@@ -248,9 +258,9 @@ class Row:
             "Try another --dtype (bfloat16 or float32); if it stays so, the checkpoint is damaged.",
         )
 
-    def _text_of(self, token_id: int, thinking: bool) -> str:
+    def _text_of(self, token_id: int, thinking: bool, last: bool) -> str:
         """The text that became final with the token; says in `finish` whether the request ended with it."""
-        ended = token_id in self._model.eos_ids
+        ended = last or token_id in self._model.eos_ids
         detokenizer = self._detokenizer
         text = "" if ended else detokenizer.push(token_id)
         closed = thinking and not ended and self._closes_thinking()

@@ -53,7 +53,13 @@ def go_offline() -> None:
 
 
 def fetch(
-    name: str, *, revision: str | None, offline: bool, with_code: bool, progress: Callable[[str], None]
+    name: str,
+    *,
+    revision: str | None,
+    offline: bool,
+    with_code: bool,
+    progress: Callable[[str], None],
+    with_weights: bool = True,
 ) -> Snapshot:
     """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached.
 
@@ -63,6 +69,7 @@ def fetch(
         offline: use only what is on this machine.
         with_code: whether the Python files are wanted too.
         progress: told what is downloaded.
+        with_weights: whether the weights are wanted too.
 
     Raises:
         ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.
@@ -88,7 +95,7 @@ def fetch(
         note = f"The hub cannot be reached: the copy of '{name}' on this machine is used."
         return Snapshot(snapshot.folder, snapshot.commit, (note,))
     with muted("huggingface_hub"):
-        return _download(name, revision, with_code, progress)
+        return _download(name, revision, with_code, progress, with_weights)
 
 
 def _reachable(endpoint: str) -> bool:
@@ -128,7 +135,13 @@ def _cached(name: str, revision: str | None, why: str, remedy: str) -> Snapshot:
     return Snapshot(folder, folder.name)
 
 
-def _download(name: str, revision: str | None, with_code: bool, progress: Callable[[str], None]) -> Snapshot:
+def _download(
+    name: str,
+    revision: str | None,
+    with_code: bool,
+    progress: Callable[[str], None],
+    with_weights: bool,
+) -> Snapshot:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -142,7 +155,7 @@ def _download(name: str, revision: str | None, with_code: bool, progress: Callab
         info = HfApi().model_info(name, revision=revision, timeout=REPLY_SECONDS)
         files = {file.rfilename for file in info.siblings or ()}
         folder = get((*_SMALL_FILES, *(("*.py",) if with_code else ())))
-        weights = _weights(name, folder, files)
+        weights = _weights(name, folder, files) if with_weights else set()
         folder = get(weights) if weights else folder
     except HfHubHTTPError as error:
         raise _refused(name, revision, error) from error

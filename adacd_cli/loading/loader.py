@@ -49,6 +49,10 @@ def load(
             what has to be loaded for it.
     """
     check_complete(settings)
+    if settings.served:
+        from adacd_cli.remote.load import load_served
+
+        return load_served(settings, progress)
     if settings.offline:
         go_offline()
     others = Load()

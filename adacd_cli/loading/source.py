@@ -33,8 +33,13 @@ class Source:
     warnings: tuple[str, ...] = ()
 
 
-def locate(settings: Settings, progress: Callable[[str], None]) -> Source:
+def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool = True) -> Source:
     """Finds the files of `settings.model`, downloading a hub id that is not here yet.
+
+    Args:
+        settings: `model`, `revision`, `trust_remote_code` and `offline` are read.
+        progress: told in short lines what is being done.
+        weights: whether they are wanted too, or the tokenizer alone.
 
     Raises:
         ModelError: there is no such file, folder or hub id, or it cannot be had.
@@ -54,6 +59,7 @@ def locate(settings: Settings, progress: Callable[[str], None]) -> Source:
         revision=settings.revision,
         offline=settings.offline,
         with_code=settings.trust_remote_code,
+        with_weights=weights,
         progress=progress,
     )
     return Source(snapshot.folder, revision=snapshot.commit, warnings=snapshot.warnings)

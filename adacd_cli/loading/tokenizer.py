@@ -77,10 +77,11 @@ def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
     config = model.config
     text, generation = config.get_text_config(decoder=True), getattr(model, "generation_config", None)
     places = (tokenizer, config, text, generation)
-    return frozenset(end for place in places for end in _ids(getattr(place, "eos_token_id", None)))
+    return frozenset(end for place in places for end in ids_of(getattr(place, "eos_token_id", None)))
 
 
-def _ids(value: Any) -> Iterable[int]:
+def ids_of(value: Any) -> Iterable[int]:
+    """The ids that an `eos_token_id` names: one, several or none."""
     if value is None:
         return ()
     return (int(value),) if isinstance(value, int) else (int(end) for end in value)

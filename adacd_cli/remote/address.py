@@ -1,0 +1,79 @@
+"""The address of a served model, as `--model` gives it, and the key that is sent there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from adacd_cli.config.settings import is_address
+from adacd_cli.errors import ConfigurationError
+
+KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
+"""Where the server's key is looked for, in this order; `adacd serve` guards itself with the second one."""
+
+
+def key_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
+    """The first key that is set to more than white space; None without one."""
+    variables = os.environ if environment is None else environment
+    found = (variables.get(name, "").strip() for name in KEY_VARIABLES)
+    return next(filter(None, found), None)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server is.
+
+    Attributes:
+        base: its address up to and including `/v1`, without a slash at the end.
+        root: the same without `/v1`: what a server has besides OpenAI's routes is there.
+    """
+
+    base: str
+    root: str
+
+    @classmethod
+    def parse(cls, model: str) -> Address:
+        """The address that `--model` gives; `/v1` is added where it names a host alone.
+
+        Raises:
+            ConfigurationError: it is no http address, or there is a user or a password in it.
+        """
+        import httpx
+
+        try:
+            url = httpx.URL(model.strip())
+            port = url.port  # noqa: F841 - a port that is no number is found out here
+        except (httpx.InvalidURL, UnicodeError, ValueError):
+            url = httpx.URL()
+        if not url.host:
+            raise ConfigurationError(
+                f"The model's address is no http address: {_without_secrets(model)!r}.",
+                "Write it like http://localhost:8000/v1.",
+            )
+        if url.userinfo:
+            raise ConfigurationError(
+                f"The model's address has a user or a password in it: {_without_secrets(model)}.",
+                f"Leave it out, and put a key into the environment variable {KEY_VARIABLES[0]}.",
+            )
+        if url.query or url.fragment:
+            raise ConfigurationError(
+                f"The model's address goes on after its path: {_without_secrets(model)}.",
+                "Write it like http://localhost:8000/v1.",
+            )
+        path = url.path.rstrip("/")
+        for route in ("/chat/completions", "/completions", "/models"):  # which many copy along
+            path = path.removesuffix(route)
+        root = str(url.copy_with(path=path.removesuffix("/v1").rstrip("/") or "/")).rstrip("/")
+        return cls(f"{root}/v1", root)
+
+
+def shown(model: str) -> str:
+    """A model's name as it may be printed: an address without user, password and query."""
+    return _without_secrets(model) if is_address(model) else model
+
+
+def _without_secrets(model: str) -> str:
+    scheme, slashes, rest = model.strip().partition("//")
+    host, slash, path = rest.partition("/")
+    return scheme + slashes + host.rpartition("@")[2] + slash + path.partition("?")[0].partition("#")[0]

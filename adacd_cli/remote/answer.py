@@ -1,0 +1,180 @@
+"""One answer of a served model: steps of the contrast window, then stretches that the server decodes itself.
+
+A step asks for both streams' most probable next tokens and lets the rule choose here. A stretch is one streamed
+request for the unprompted stream, from the ids so far; it ends with the answer, or where the window begins (after
+a model's thinking), and one that broke off or ended early is taken up again. The events are the row's own, as the
+engine makes them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+import torch
+
+from adacd_cli.engine.row import Phase, Row
+from adacd_cli.engine.rules import rule_of
+from adacd_cli.engine.rules.default import rule as default
+from adacd_cli.engine.sampling import draw_noise
+from adacd_cli.engine.step import RowCandidate, RowOutcome, pack_step, unpack
+from adacd_cli.events import Decision, Event, Measures
+from adacd_cli.remote.client import ServerGone
+from adacd_cli.remote.dialects.base import Dialect, Said, Sampling, TopList
+from adacd_cli.remote.lists import Lacking, dense, lacking
+
+FIRST_COUNTS = (128, 256)
+"""How many tokens the unprompted and the prompted list have at first. SmolLM2-135M at β = 0.01 needs more in 2
+and 14 of 100 steps; a question costs a forward, a longer list hardly anything."""
+
+_GROWTH = 8
+_CPU = torch.device("cpu")
+
+
+class Answer:
+    """Decodes one row; its events are handed to `put` as they come.
+
+    Args:
+        row: the request.
+        dialect: who answers.
+        vocab: tokens in the vocabulary.
+        put: takes the events.
+        inexact: called where a step's token is not certain.
+    """
+
+    def __init__(
+        self,
+        row: Row,
+        dialect: Dialect,
+        vocab: int,
+        put: Callable[[Event], None],
+        inexact: Callable[[], None],
+    ) -> None:
+        self._row, self._dialect, self._vocab = row, dialect, vocab
+        self._put, self._inexact = put, inexact
+        self._gated = row.method.follows_track
+
+    async def run(self) -> None:
+        """Decodes until the row is finished.
+
+        Raises:
+            ServerRefused: the server does not take a request.
+            ServerGone: it does not answer any more.
+        """
+        row = self._row
+        while row.finish is None:
+            if row.window > 0 and row.phase is not Phase.THINKING:
+                await self._step()
+                continue
+            before = len(row.ids)
+            try:
+                await self._stretch()
+            except ServerGone:
+                if len(row.ids) == before:
+                    raise
+                continue  # it is asked once more for the rest, with as much patience
+            if row.finish is None and len(row.ids) == before:
+                # the server ends what the row does not: one token is asked for and chosen here
+                await self._plain_step()
+
+    async def _step(self) -> None:
+        """A token of the contrast window; the first one of a model that may begin to think."""
+        row = self._row
+        noise = self._noise()
+        if row.phase is Phase.UNDECIDED:
+            plain = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), noise)
+            row.settle(plain.token_id)
+            if row.phase is Phase.THINKING:
+                self._take(plain)
+                return
+        lists, lacks = await self._both(noise)
+        unprompted, prompted = (dense(each, self._vocab) for each in lists)
+        packed = pack_step(rule_of(row.method), unprompted, prompted, row.settings, noise, row.report)
+        outcome = unpack(packed, [row.report])[0]
+        if lacks:
+            self._inexact()
+        self._take(replace(outcome, exact=not lacks))
+
+    async def _both(self, noise: torch.Tensor | None) -> tuple[list[TopList], Lacking]:
+        """Both streams' lists, as long as the step needs them or the server makes them."""
+        asked = [min(count, self._vocab) for count in FIRST_COUNTS]
+        lists = list(await asyncio.gather(*(self._ask(place, count) for place, count in enumerate(asked))))
+        while True:
+            lacks = lacking(*lists, self._row.settings, self._vocab, gated=self._gated, noise=noise)
+            longer = [
+                place
+                for place, short in enumerate((lacks.unprompted, lacks.prompted))
+                if short and asked[place] < self._vocab and len(lists[place].ids) >= asked[place]
+            ]
+            if not longer:
+                return lists, lacks
+            for place in longer:
+                asked[place] = min(_GROWTH * asked[place], self._vocab)
+            more = await asyncio.gather(*(self._ask(place, asked[place]) for place in longer))
+            for place, listed in zip(longer, more, strict=True):
+                lists[place] = listed
+
+    async def _ask(self, place: int, count: int) -> TopList:
+        return await self._dialect.ask(self._row.prompt_ids(prompted=place == 1), count)
+
+    async def _plain_step(self) -> None:
+        outcome = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), self._noise())
+        if self._row.phase is Phase.UNDECIDED:
+            self._row.settle(outcome.token_id)
+        self._take(outcome)
+
+    def _chosen_plainly(self, listed: TopList, noise: torch.Tensor | None) -> RowOutcome:
+        row = self._row
+        packed = pack_step(default, dense(listed, self._vocab), None, row.settings, noise, row.report)
+        return unpack(packed, [row.report])[0]
+
+    def _noise(self) -> torch.Tensor | None:
+        generator = self._row.generator
+        return None if generator is None else draw_noise([generator], self._vocab, _CPU)
+
+    async def _stretch(self) -> None:
+        """What the server decodes by itself, until the row is finished or a contrast window begins."""
+        row = self._row
+        listed = max(1, row.report.candidates, row.report.top_logprobs or 0)
+        tokens = self._dialect.stream(row.prompt_ids(prompted=False), self._sampling(), row.room, listed)
+        async with aclosing(tokens):
+            async for said in tokens:
+                if row.phase is Phase.UNDECIDED:
+                    row.settle(said.token_id)
+                self._take(self._outcome(said), last=said.last)
+                if row.finish is not None or row.wants_contrast:
+                    return
+
+    def _sampling(self) -> Sampling:
+        row, settings = self._row, self._row.settings
+        # one that is taken up again draws on, rather than the same once more
+        seed = None if row.seed is None else (row.seed + len(row.ids)) % 2**63
+        return Sampling(settings.temperature, settings.top_p, settings.top_k, seed)
+
+    def _outcome(self, said: Said) -> RowOutcome:
+        """A streamed token as a plain step of the engine."""
+        report = self._row.report
+        top = list(zip(said.top.ids, said.top.logprobs, strict=True))
+        own = said.logprob
+        if own is None:
+            own = dict(top).get(said.token_id, said.top.logprobs[-1] if top else 0.0)
+        likeliest = max([own, *said.top.logprobs[:1]])
+        offered = top[: report.candidates]
+        if report.candidates and said.token_id not in [token for token, _ in offered]:
+            offered = [*offered[: report.candidates - 1], (said.token_id, own)]
+        return RowOutcome(
+            finite=True,
+            token_id=said.token_id,
+            plain_token_id=said.token_id,
+            decision=Decision.PLAIN,
+            measures=Measures(confidence=min(1.0, math.exp(likeliest))),
+            candidates=tuple(RowCandidate(token, value, None, value, True) for token, value in offered),
+            logprob=None if report.top_logprobs is None else own,
+            top_logprobs=tuple(top[: report.top_logprobs or 0]),
+        )
+
+    def _take(self, outcome: RowOutcome, *, last: bool = False) -> None:
+        self._put(self._row.take(outcome, last=last))

@@ -1,0 +1,71 @@
+"""An event loop in a thread of its own, for code that is not asynchronous itself."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+_Result = TypeVar("_Result")
+
+
+class Background:
+    """The loop; it runs until `stop`, and dies with the process."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="adacd-requests", daemon=True)
+        self._thread.start()
+
+    def start(
+        self, work: Coroutine[Any, Any, _Result], done: Callable[[asyncio.Task[_Result]], None]
+    ) -> Callable[[], None]:
+        """Starts the work, and gives what cancels it.
+
+        Args:
+            work: what to do.
+            done: called in the loop's thread when it has ended, cancelled or not.
+        """
+        tasks: list[asyncio.Task[_Result]] = []
+
+        def begin() -> None:
+            tasks.append(self._loop.create_task(work))
+            tasks[0].add_done_callback(done)
+
+        def cancel() -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+
+        self._loop.call_soon_threadsafe(begin)
+        return cancel
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Does the work and gives its result; an interruption cancels it."""
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self, last: Coroutine[Any, Any, None]) -> None:
+        """Cancels everything, does one last thing, and ends the thread."""
+        if not self._thread.is_alive():
+            last.close()
+            return
+        asyncio.run_coroutine_threadsafe(self._end(last), self._loop)
+        self._thread.join(timeout=2.0)
+
+    async def _end(self, last: Coroutine[Any, Any, None]) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await last
+        self._loop.stop()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.close()

@@ -1,0 +1,1 @@
+"""The dialects of servers, one file each, behind `base.Dialect`."""

@@ -1,0 +1,150 @@
+"""`/v1/completions` with token ids both ways: vLLM, and whoever speaks like it.
+
+`return_tokens_as_token_ids` makes each token a `token_id:N`, so that no text has to be read back into ids. What
+is sent beyond OpenAI's fields switches off what the model's generation_config would otherwise change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from adacd_cli.remote.client import Client, ServerRefused
+from adacd_cli.remote.dialects.base import GREEDY, Said, Sampling, TopList
+
+_MARK = "token_id:"
+_NEUTRAL = {
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+    "min_tokens": 0,
+    "ignore_eos": False,
+}
+
+
+class Completions:
+    """A server with `/v1/completions`.
+
+    Args:
+        client: its routes.
+        model: the served model's name.
+        name: `vLLM` or `OpenAI`.
+    """
+
+    def __init__(self, client: Client, model: str, name: str) -> None:
+        self._client, self._model = client, model
+        self.name = name
+        self.most: int | None = None
+
+    async def ask(self, ids: Sequence[int], count: int) -> TopList:
+        """The most probable next tokens; see `Dialect`."""
+        while True:
+            asked = count if self.most is None else min(count, self.most)
+            try:
+                answer = await self._client.post(self._url, self._body(ids, GREEDY, 1, asked))
+            except ServerRefused as failure:
+                self.most = _limit(failure, asked)
+                continue
+            tokens = _tokens(_choice(answer), asked)
+            if not tokens:
+                raise ServerRefused("it gives no token")
+            return tokens[0].top
+
+    async def stream(
+        self, ids: Sequence[int], sampling: Sampling, length: int, count: int
+    ) -> AsyncIterator[Said]:
+        """The tokens that follow; see `Dialect`."""
+        asked = count if self.most is None else min(count, self.most)
+        body = self._body(ids, sampling, length, asked) | {"stream": True}
+        async with self._client.stream(self._url, body) as events:
+            async for event in events:
+                if event.get("choices"):  # the last event may be of usage alone
+                    for said in _tokens(_choice(event), asked):
+                        yield said
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        """The text's ids by vLLM's `/tokenize`; None where there is no such route."""
+        body = {"model": self._model, "prompt": text, "add_special_tokens": False}
+        try:
+            answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
+        except ServerRefused:
+            return None
+        tokens = answer.get("tokens")
+        return tokens if isinstance(tokens, list) and all(isinstance(each, int) for each in tokens) else None
+
+    @property
+    def _url(self) -> str:
+        return f"{self._client.address.base}/completions"
+
+    def _body(self, ids: Sequence[int], sampling: Sampling, length: int, count: int) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "prompt": list(ids),
+            "max_tokens": length,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "logprobs": count,
+            "return_tokens_as_token_ids": True,
+        }
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if self.name == "vLLM":
+            body |= _NEUTRAL | {"top_k": sampling.top_k or -1}
+        elif sampling.top_k:
+            body["top_k"] = sampling.top_k
+        return body
+
+
+def _limit(failure: ServerRefused, asked: int) -> int:
+    """How many log-probabilities the server gives, by its own words when it refused `asked`.
+
+    Raises:
+        ServerRefused: that is not what it refused.
+    """
+    message = failure.message.lower()
+    if failure.status in (400, 422) and "logprobs" in message:
+        # "Requested sample logprobs of 100, which is greater than max allowed: 20"
+        smaller = [number for text in re.findall(r"\d+", message) if (number := int(text)) < asked]
+        if smaller and smaller[-1] > 0:
+            return smaller[-1]
+    raise failure
+
+
+def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        raise ServerRefused("its response is no completion")
+    return choices[0]
+
+
+def _tokens(choice: Mapping[str, Any], count: int) -> list[Said]:
+    """The tokens of a choice, or of a piece of it."""
+    logprobs = choice.get("logprobs")
+    if not isinstance(logprobs, dict):
+        if choice.get("text") or choice.get("finish_reason") is None:
+            raise ServerRefused("it gives no log-probabilities")
+        return []  # the end, with nothing more to say
+    names, values, tops = (logprobs.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs"))
+    ended = choice.get("finish_reason") == "stop"
+    found = []
+    try:
+        for place, (name, value, top) in enumerate(zip(names, values, tops, strict=True)):
+            listed = TopList.of([(_id(key), float(each)) for key, each in (top or {}).items()], count)
+            last = ended and place == len(names) - 1
+            found.append(Said(_id(name), None if value is None else float(value), listed, last))
+    except (TypeError, ValueError, AttributeError):
+        raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
+    return found
+
+
+def _id(name: str) -> int:
+    """N of `token_id:N`.
+
+    Raises:
+        ValueError: it is a token's text.
+    """
+    if not name.startswith(_MARK):
+        raise ValueError(name)
+    return int(name.removeprefix(_MARK))

@@ -1,0 +1,108 @@
+"""From lists of the most probable tokens to rows that the rules run on, and when that is exact.
+
+Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list leaves
+out all but the most probable tokens; what they hold of the probability is shared equally among them, which makes
+a row whose softmax gives the listed tokens the probabilities that they have.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from adacd_cli.engine.sampling import choose
+from adacd_cli.remote.dialects.base import TopList
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+_SLACK = 1e-4
+"""Nats by which a token may miss the plausibility mask and still count as plausible: the rule's own softmax is
+rounded to float32."""
+
+_LEAST_SHARE = 1e-30
+
+
+def dense(listed: TopList, vocab: int) -> torch.Tensor:
+    """Log-probabilities of every token, float32 [1, vocab], finite.
+
+    Args:
+        listed: at least one token.
+        vocab: tokens in the vocabulary; higher ids, of a model's padding, are left out.
+    """
+    ids, known = torch.tensor(listed.ids), torch.tensor(listed.logprobs, dtype=torch.float64)
+    share = max(1.0 - float(known.exp().sum()), _LEAST_SHARE) / max(vocab - len(listed.ids), 1)
+    row = torch.full((1, vocab), min(math.log(share), listed.logprobs[-1]), dtype=torch.float32)
+    row[0, ids[ids < vocab]] = known[ids < vocab].float()
+    return row
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """Which of the two lists is too short for the token to be certain."""
+
+    unprompted: bool = False
+    prompted: bool = False
+
+    def __bool__(self) -> bool:
+        return self.unprompted or self.prompted
+
+
+def lacking(
+    unprompted: TopList,
+    prompted: TopList,
+    settings: Settings,
+    vocab: int,
+    *,
+    gated: bool,
+    noise: torch.Tensor | None,
+) -> Lacking:
+    """What a step of AdaCD lacks for its token to be that of the whole distributions.
+
+    Every plausible token (P ≥ β·max P) must have its value in both lists, which takes an unprompted list that goes
+    on below β·max P; and where y* is not in it, its rank, of which a bound is known, must not decide.
+
+    Args:
+        unprompted, prompted: the lists, each with at least one token.
+        settings: β, λ and those of sampling.
+        vocab: tokens in the vocabulary.
+        gated: whether the step is plain where the two most probable tokens differ.
+        noise: what the token is drawn with, [1, vocab]; None where it is the best one.
+    """
+    highest, whole = unprompted.logprobs[0], len(unprompted.ids) >= vocab
+    top = prompted.ids[0]
+    if gated and top != unprompted.ids[0]:  # plain
+        return Lacking(noise is not None and not _is_certain(unprompted, settings, vocab, noise))
+    beta = settings.plausibility
+    floor = highest + math.log(beta) - _SLACK if beta > 0 else -math.inf
+    more = not whole and unprompted.logprobs[-1] >= floor
+    if not (whole or gated or top in unprompted.ids):
+        # ADD takes agr ≥ λ and c ≥ λ·c*, and agr = 1 / rank is below 1 / listed
+        threshold = settings.agreement_threshold
+        sure = math.exp(highest) >= threshold * math.exp(prompted.logprobs[0])
+        more |= threshold > 0 and sure and 1 / (len(unprompted.ids) + 1) >= threshold
+    known = set(prompted.ids)
+    plausible = (
+        token for token, value in zip(unprompted.ids, unprompted.logprobs, strict=True) if value >= floor
+    )
+    return Lacking(more, any(token not in known for token in plausible))
+
+
+def _is_certain(listed: TopList, settings: Settings, vocab: int, noise: torch.Tensor) -> bool:
+    """Whether a plain draw takes what it would take of the whole distribution.
+
+    A token that is not listed has at most the least listed one's probability; it must lose even so.
+    """
+    if len(listed.ids) >= vocab:
+        return True
+    row = dense(listed, vocab)
+    token = int(choose(row, settings, noise))
+    if token not in listed.ids:
+        return False
+    others = torch.full_like(row, listed.logprobs[-1])
+    others[0, [each for each in listed.ids if each < vocab]] = -torch.inf
+    won = row[0, token] / settings.temperature - noise[0, token].log()
+    return bool(won > (others / settings.temperature - noise.log()).max())

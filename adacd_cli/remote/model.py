@@ -1,0 +1,131 @@
+"""A served model: what the engine needs of it, and the server behind it."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from adacd_cli.config.methods import METHODS, Method
+from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.places import Places
+from adacd_cli.engine.prefixes import Prefixes
+from adacd_cli.engine.protocol import AnyDecoder, Cancelled, Failed, never
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.remote.background import Background
+from adacd_cli.remote.client import Client
+from adacd_cli.remote.dialects.base import Dialect
+from adacd_cli.remote.probe import Probe
+
+SERVED_METHODS = ("default", "prompt", "adacd", "adacd-gated")
+"""The others need every token's logit, or the weights."""
+
+
+class Server:
+    """A server that was found good.
+
+    Args:
+        background: where its requests run.
+        client: its routes, used there.
+        dialect: how it is asked.
+        probe: what it can do.
+        vocab: tokens in the vocabulary.
+
+    Attributes:
+        concurrency: how many requests it is asked at once where nobody says.
+        told: takes what the user should know while answers come, one sentence at a time.
+    """
+
+    def __init__(
+        self, background: Background, client: Client, dialect: Dialect, probe: Probe, vocab: int
+    ) -> None:
+        self.background, self.dialect, self.probe, self.vocab = background, dialect, probe, vocab
+        self.concurrency = probe.concurrency
+        self.told: Callable[[str], None] = lambda warning: None
+        self._inexact = False
+        self.close = weakref.finalize(self, lambda: background.stop(client.close()))
+        """Ends its connections; also called when nobody needs it any more."""
+
+    def found_inexact(self) -> None:
+        """Tells, once, that a token was chosen without all the values it depends on."""
+        if not self._inexact:
+            self._inexact = True
+            most = self.probe.most_logprobs
+            self.told(
+                "A token that could have been chosen was not among the "
+                f"{'log-probabilities' if most is None else f'{most} log-probabilities'} that the server "
+                "gives of a step, so not every token is certain (`exact` is false in its event). "
+                "vLLM gives more with --max-logprobs 1000."
+            )
+
+
+@dataclass(frozen=True)
+class RemoteModel(LanguageModel):
+    """A language model in somebody else's engine; `model` is None.
+
+    Attributes:
+        server: where it runs.
+    """
+
+    server: Server = field(kw_only=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rules run."""
+        return torch.device("cpu")
+
+    def decoder(
+        self,
+        *,
+        places: Places | None = None,
+        candidates: int = 0,
+        known: Prefixes | None = None,
+        cancelled: Cancelled = never,
+        failed: Failed | None = None,
+    ) -> AnyDecoder:
+        """What decodes requests at the server; `known` is the server's own to keep."""
+        from adacd_cli.remote.decoder import RemoteDecoder
+
+        return RemoteDecoder(self, places=places, candidates=candidates, cancelled=cancelled, failed=failed)
+
+    def require(self, method: Method) -> None:
+        """Refuses a method that a server does not tell enough for.
+
+        Raises:
+            ConfigurationError: it needs every token's logit, or the weights.
+        """
+        require_served(method)
+
+    def facts(self) -> dict[str, Any]:
+        """What a run's record says of it, JSON values by name."""
+        return self.probe_facts()
+
+    def probe_facts(self) -> dict[str, Any]:
+        """Dialect, served model and bounds, without any secret."""
+        probe = self.server.probe
+        return {
+            "server": probe.dialect,
+            "served_model": probe.model,
+            "address": probe.address,
+            "most_logprobs": probe.most_logprobs,
+        }
+
+
+def require_served(method: Method) -> None:
+    """Refuses a method that a server does not tell enough for.
+
+    Raises:
+        ConfigurationError: it needs every token's logit, or the weights.
+    """
+    if method.name not in SERVED_METHODS:
+        why = "the weights" if method.resource in ("direction", "expert") else "every token's logit"
+        raise ConfigurationError(
+            f"Method {method.name} needs {why}, which a served model does not give.",
+            f"Over a server there are {', '.join(SERVED_METHODS)}.",
+        )
+
+
+assert set(SERVED_METHODS) <= METHODS.keys()

@@ -1,0 +1,303 @@
+"""Looks a server over before anything is decoded: what it is, what it serves, and whether that is enough.
+
+Everything that is missing is an error that says what to do; what is only worth knowing is a warning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adacd_cli.errors import ModelError, UsageError
+from adacd_cli.remote.address import KEY_VARIABLES
+from adacd_cli.remote.client import Client, ServerGone, ServerRefused
+from adacd_cli.remote.dialects.base import GREEDY, Dialect, TopList
+from adacd_cli.remote.dialects.completions import Completions
+from adacd_cli.remote.dialects.llamacpp import LlamaCpp
+
+_FLAGS = {
+    "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
+    "vLLM": "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init.",
+    "OpenAI": "adacd needs token ids both ways: vLLM (`return_tokens_as_token_ids`) or llama.cpp's own server.",
+}
+_ASKED = 1000
+"""How many log-probabilities are tried for: a server that gives fewer says how many."""
+
+_PIECES = (
+    "Hello",
+    " world",
+    " 12345",
+    "ünïcödé",
+    " Привет",
+    "你好",
+    "こんにちは",
+    " 🙂",
+    "\n\tdef f(x):",
+    "Ω≈ç",
+)
+"""What both tokenizers encode: words, digits and several scripts."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a server can do.
+
+    Attributes:
+        address: where it is; no key in it.
+        dialect: `llama.cpp`, `vLLM` or `OpenAI`.
+        model: the served model.
+        served: everything it serves.
+        most_logprobs: how many log-probabilities of a position it gives; None where it knows no bound.
+        context_length: tokens that a request may have, prompt and answer; None where it does not tell.
+        vocab: tokens in its vocabulary; None where it does not tell.
+        slots: how many requests it runs at once; None where it does not tell.
+        tokenizer_compared: whether its token ids were compared with the tokenizer's.
+        warnings: what the user should know, one sentence each.
+    """
+
+    address: str
+    dialect: str
+    model: str
+    served: tuple[str, ...]
+    most_logprobs: int | None
+    context_length: int | None
+    vocab: int | None
+    slots: int | None
+    tokenizer_compared: bool
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests it is asked at once where nobody says: each has two streams."""
+        return 16 if self.slots is None else max(1, self.slots // 2)
+
+
+async def examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
+    """Asks the server what it is, and a few questions that show whether it suits.
+
+    Args:
+        client: its routes.
+        served_model: the model that is asked for; None where it serves exactly one.
+        tokenizer: what the prompts are encoded with.
+
+    Raises:
+        ModelError: it is no such server, does not serve the model, gives too little, or has another tokenizer.
+        UsageError: it serves several models and none is named.
+    """
+    address = client.address.base
+    listing = await _models(client)
+    entry = _choose(address, listing, served_model)
+    model = str(entry["id"])
+    props = await _props(client, listing)
+    dialect: Dialect
+    if props is not None:
+        dialect = LlamaCpp(client, model, _whole_token(tokenizer))
+    else:
+        dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
+    warnings: list[str] = []
+    compared = await _compare_tokenizers(client, dialect, tokenizer, warnings)
+    await _try(client, dialect, tokenizer, compared=compared)
+    slots = _number((props or {}).get("total_slots"))
+    if slots == 1:
+        warnings.append(
+            "The server has one slot, so its two streams push each other out of the cache: start it with "
+            "--parallel 2, or AdaCD reads the whole prompt again at every step."
+        )
+    if not compared:
+        warnings.append(
+            "The server does not tell how it encodes text: that its tokenizer is the one given with "
+            "--tokenizer could not be checked."
+        )
+    defaults = (props or {}).get("default_generation_settings") or {}
+    meta = entry.get("meta") or {}
+    probe = Probe(
+        address=address,
+        dialect=dialect.name,
+        model=model,
+        served=tuple(str(each["id"]) for each in listing),
+        most_logprobs=dialect.most,
+        context_length=_number(defaults.get("n_ctx")) or _number(entry.get("max_model_len")),
+        vocab=_number(meta.get("n_vocab")) if isinstance(meta, dict) else None,
+        slots=slots,
+        tokenizer_compared=compared,
+        warnings=tuple(warnings),
+    )
+    return dialect, probe
+
+
+async def _models(client: Client) -> list[dict[str, Any]]:
+    address = client.address.base
+    try:
+        answer = await client.get(f"{address}/models")
+    except ServerGone as failure:
+        what = "cannot be used now" if failure.status else "cannot be reached"
+        raise ModelError(
+            f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
+            "Start it, or check the address and the port.",
+        ) from None
+    except ServerRefused as failure:
+        if failure.status in (401, 403):
+            raise ModelError(
+                f"The server at {address} does not accept the key: {failure.reason}.",
+                f"Put its key into the environment variable {KEY_VARIABLES[0]}.",
+            ) from None
+        raise _no_server(address, failure.reason) from None
+    data = answer.get("data")
+    entries = (
+        [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
+        if (isinstance(data, list))
+        else []
+    )
+    if not isinstance(data, list):
+        raise _no_server(address, "it lists no models")
+    if not entries:
+        raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
+    return entries
+
+
+def _no_server(address: str, reason: str) -> ModelError:
+    return ModelError(
+        f"There is no OpenAI-compatible server at {address}: {reason.rstrip('.')}.",
+        "Name the address of vLLM or llama.cpp's server, like http://localhost:8000/v1.",
+    )
+
+
+def _choose(address: str, listing: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
+    names = [str(each["id"]) for each in listing]
+    if wanted is None:
+        if len(listing) == 1:
+            return listing[0]
+        raise UsageError(
+            f"The server at {address} serves {len(names)} models: {_named(names)}.",
+            "Choose one with --served-model.",
+        )
+    for entry in listing:
+        aliases = entry.get("aliases")
+        if wanted == entry["id"] or (isinstance(aliases, list) and wanted in aliases):
+            return entry
+    raise ModelError(
+        f"The server at {address} does not serve {wanted!r}; it serves {_named(names)}.",
+        "Name one of these with --served-model.",
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = [repr(name) for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+async def _props(client: Client, listing: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """llama.cpp's own description of itself; None where it is another server."""
+    if not any(str(entry.get("owned_by", "")).lower() == "llamacpp" for entry in listing):
+        return None
+    try:
+        return await client.get(f"{client.address.root}/props")
+    except ServerRefused as failure:
+        raise ModelError(
+            f"The llama.cpp server at {client.address.base} hides its own routes: {failure.reason.rstrip('.')}.",
+            "adacd needs /props, /tokenize and /completion beside /v1; let a proxy pass them on.",
+        ) from None
+
+
+def _whole_token(tokenizer: Any) -> int:
+    """A token whose text is whole characters."""
+    ids = tokenizer.encode("a", add_special_tokens=False)
+    if not ids:
+        raise ModelError('The tokenizer encodes "a" as nothing.', "Name the model's own with --tokenizer.")
+    return int(ids[-1])
+
+
+async def _compare_tokenizers(client: Client, dialect: Dialect, tokenizer: Any, warnings: list[str]) -> bool:
+    """Whether both could be compared; piece by piece, so that one odd piece is not taken for a stranger.
+
+    Raises:
+        ModelError: they differ in a control token of the tokenizer, or in most of the text.
+    """
+    address, controls = client.address.base, _controls(tokenizer)
+    different = []
+    for piece in (*controls, *_PIECES):
+        mine = [int(each) for each in tokenizer.encode(piece, add_special_tokens=False)]
+        try:
+            theirs = await dialect.tokenize(piece)
+        except ServerRefused:
+            theirs = None
+        if theirs is None:
+            return False
+        if mine != theirs:
+            different.append((piece, mine, theirs))
+    wrong = [each for each in different if each[0] in controls]
+    if wrong or len(different) > len(_PIECES) // 2:
+        piece, mine, theirs = (wrong or different)[0]
+        raise ModelError(
+            f"The server at {address} has another tokenizer than the one given: {piece!r} is {_ids(theirs)} "
+            f"there and {_ids(mine)} here.",
+            "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file.",
+        )
+    if different:
+        piece, mine, theirs = different[0]
+        warnings.append(
+            f"The server encodes some text in another way than the tokenizer: {piece!r} is {_ids(theirs)} "
+            f"there and {_ids(mine)} here."
+        )
+    return True
+
+
+def _controls(tokenizer: Any) -> tuple[str, ...]:
+    """The control tokens that prompts and ends are made of, as far as the tokenizer writes each as one."""
+    found = dict.fromkeys(
+        str(token) for token in (tokenizer.bos_token, tokenizer.eos_token) if isinstance(token, str) and token
+    )
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    found |= dict.fromkeys(token for token in added if token.strip() and token in template)
+    return tuple(found)[:16]
+
+
+def _ids(ids: Sequence[int]) -> str:
+    return "[" + ", ".join(str(each) for each in ids[:8]) + (", …]" if len(ids) > 8 else "]")
+
+
+async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bool) -> None:
+    """Asks one question of each kind.
+
+    Raises:
+        ModelError: it takes no token ids, gives no log-probabilities, or not the model's own.
+    """
+    address = client.address.base
+    prompt = [int(each) for each in tokenizer.encode("Hello", add_special_tokens=False)]
+    try:
+        listed = await dialect.ask(prompt, 5)
+        longer = await dialect.ask(prompt, _ASKED)
+        streamed = [said async for said in dialect.stream(prompt, GREEDY, 1, 1)]
+    except ServerGone as failure:
+        raise ModelError(
+            f"The server at {address} cannot be used: {failure.reason.rstrip('.')}.",
+            "Its own log may tell more.",
+        ) from None
+    except ServerRefused as failure:
+        raise ModelError(
+            f"The server at {address} ({dialect.name}) does not give what AdaCD needs: "
+            f"{failure.reason.rstrip('.')}.",
+            _FLAGS[dialect.name],
+        ) from None
+    if not listed.ids or not streamed:
+        raise ModelError(
+            f"The server at {address} ({dialect.name}) gives no log-probabilities.", _FLAGS[dialect.name]
+        )
+    if dialect.most is None and len(longer.ids) < min(_ASKED, len(tokenizer)) // 2:
+        dialect.most = len(longer.ids)  # it gives fewer, and does not say so
+    if not _are_probabilities(longer):
+        raise ModelError(
+            f"The server at {address} gives values that are no log-probabilities of the model.",
+            "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off.",
+        )
+
+
+def _are_probabilities(listed: TopList) -> bool:
+    return max(listed.logprobs) <= 1e-3 and sum(map(math.exp, listed.logprobs)) <= 1.01
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
