@@ -1,7 +1,7 @@
 """What goes over the wire to somebody else's server and comes back: headers, and how a response is read.
 
-Functions over what a server sends, so nothing is taken for granted of its shape; who asks, and for what, others
-know (`remote`, `evaluation.judges`).
+Functions over what a server sends, so nothing is taken for granted of its shape; who asks, and for what,
+others know (`remote`, `evaluation.judges`).
 """
 
 from __future__ import annotations

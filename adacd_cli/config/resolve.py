@@ -129,7 +129,7 @@ _OF_WEIGHTS = ("device", "dtype", "quantize", "threads", "compile")
 
 
 def _refuse_misplaced(settings: Settings, sources: Mapping[str, Source]) -> None:
-    """What the command line gives for a model at a server where it is loaded here, and the other way round."""
+    """What the command line gives for a model at a server where it is loaded here, and the reverse."""
     for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
         if sources[name].kind != "flag":
             continue

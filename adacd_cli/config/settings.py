@@ -83,7 +83,8 @@ class Settings(BaseModel):
         str | None,
         Field(
             min_length=1,
-            description="With a server's address: the served model's tokenizer, a hub id, folder or GGUF file.",
+            description="With a server's address: the served model's tokenizer, a hub id, folder or GGUF "
+            "file.",
         ),
         Option("Model", ("--tokenizer",)),
     ] = None

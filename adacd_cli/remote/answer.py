@@ -1,9 +1,9 @@
 """One answer of a served model: steps of the contrast window, then stretches that the server decodes itself.
 
-A step asks for both streams' most probable next tokens and lets the rule choose here. A stretch is one streamed
-request for the unprompted stream, from the ids so far; it ends with the answer, or where the window begins (after
-a model's thinking), and one that broke off or ended early is taken up again. The events are the row's own, as the
-engine makes them.
+A step asks for both streams' most probable next tokens and lets the rule choose here. A stretch is one
+streamed request for the unprompted stream, from the ids so far; it ends with the answer, or where the window
+begins (after a model's thinking), and one that broke off or ended early is taken up again. The events are the
+row's own, as the engine makes them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from adacd_cli.remote.dialects.base import Dialect, Said, Sampling, TopList
 from adacd_cli.remote.lists import Lacking, dense, lacking
 
 FIRST_COUNTS = (128, 256)
-"""How many tokens the unprompted and the prompted list have at first. SmolLM2-135M at β = 0.01 needs more in 2
-and 14 of 100 steps; a question costs a forward, a longer list hardly anything."""
+"""How many tokens the unprompted and the prompted list have at first. SmolLM2-135M at β = 0.01 needs more in
+2 and 14 of 100 steps; a question costs a forward, a longer list hardly anything."""
 
 _GROWTH = 8
 _CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ class Answer:
         if row.phase is Phase.UNDECIDED:
             plain = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), noise)
             row.settle(plain.token_id)
-            if row.phase is Phase.THINKING:
+            if not row.wants_contrast:  # it begins to think
                 self._take(plain)
                 return
         lists, lacks = await self._both(noise)
@@ -103,7 +103,9 @@ class Answer:
         asked = [min(count, self._vocab) for count in FIRST_COUNTS]
         lists = list(await asyncio.gather(*(self._ask(place, count) for place, count in enumerate(asked))))
         while True:
-            lacks = lacking(*lists, self._row.settings, self._vocab, gated=self._gated, noise=noise)
+            lacks = lacking(
+                lists[0], lists[1], self._row.settings, self._vocab, gated=self._gated, noise=noise
+            )
             longer = [
                 place
                 for place, short in enumerate((lacks.unprompted, lacks.prompted))

@@ -1,8 +1,8 @@
 """Requests to a server, with patience and within bounds; used within one event loop.
 
 What may pass (429, 5xx, a broken connection) is tried again with growing pauses. A server that stayed away
-through all of them is asked only once by the next requests, so that many of them fail soon. No message holds the
-key.
+through all of them is asked only once by the next requests, so that many of them fail soon. No message holds
+the key.
 """
 
 from __future__ import annotations

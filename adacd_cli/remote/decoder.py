@@ -1,4 +1,7 @@
-"""A decoder over a server: several answers at once, each a task in the background; events come over a queue."""
+"""A decoder over a server: several answers at once, each a task in the background.
+
+Their events come over a queue, in each request's own order.
+"""
 
 from __future__ import annotations
 

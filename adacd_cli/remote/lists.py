@@ -1,8 +1,8 @@
 """From lists of the most probable tokens to rows that the rules run on, and when that is exact.
 
 Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list leaves
-out all but the most probable tokens; what they hold of the probability is shared equally among them, which makes
-a row whose softmax gives the listed tokens the probabilities that they have.
+out all but the most probable tokens; the probability that is left is shared equally among those, which makes a
+row whose softmax gives the listed tokens the probabilities that they have.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 _SLACK = 1e-4
-"""Nats by which a token may miss the plausibility mask and still count as plausible: the rule's own softmax is
-rounded to float32."""
+"""Nats by which a token may miss the plausibility mask and still count as plausible: the rule's own softmax
+is rounded to float32."""
 
 _LEAST_SHARE = 1e-30
 
@@ -62,8 +62,8 @@ def lacking(
 ) -> Lacking:
     """What a step of AdaCD lacks for its token to be that of the whole distributions.
 
-    Every plausible token (P ≥ β·max P) must have its value in both lists, which takes an unprompted list that goes
-    on below β·max P; and where y* is not in it, its rank, of which a bound is known, must not decide.
+    Every plausible token (P ≥ β·max P) must have its value in both lists, which takes an unprompted list that
+    goes on below β·max P; and where y* is not in it, its rank, of which a bound is known, must not decide.
 
     Args:
         unprompted, prompted: the lists, each with at least one token.

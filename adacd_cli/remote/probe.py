@@ -20,7 +20,7 @@ from adacd_cli.remote.dialects.llamacpp import LlamaCpp
 _FLAGS = {
     "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
     "vLLM": "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init.",
-    "OpenAI": "adacd needs token ids both ways: vLLM (`return_tokens_as_token_ids`) or llama.cpp's own server.",
+    "OpenAI": "adacd needs token ids both ways, as vLLM (`return_tokens_as_token_ids`) and llama.cpp have them.",
 }
 _ASKED = 1000
 """How many log-probabilities are tried for: a server that gives fewer says how many."""
@@ -83,7 +83,8 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
         tokenizer: what the prompts are encoded with.
 
     Raises:
-        ModelError: it is no such server, does not serve the model, gives too little, or has another tokenizer.
+        ModelError: it is no such server, does not serve the model, gives too little, or has another
+            tokenizer.
         UsageError: it serves several models and none is named.
     """
     address = client.address.base
@@ -196,7 +197,8 @@ async def _props(client: Client, listing: Sequence[Mapping[str, Any]]) -> dict[s
         return await client.get(f"{client.address.root}/props")
     except ServerRefused as failure:
         raise ModelError(
-            f"The llama.cpp server at {client.address.base} hides its own routes: {failure.reason.rstrip('.')}.",
+            f"The llama.cpp server at {client.address.base} hides its own routes: "
+            f"{failure.reason.rstrip('.')}.",
             "adacd needs /props, /tokenize and /completion beside /v1; let a proxy pass them on.",
         ) from None
 

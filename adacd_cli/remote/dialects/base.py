@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,7 +86,9 @@ class Dialect(Protocol):
             ServerGone: it does not answer.
         """
 
-    def stream(self, ids: Sequence[int], sampling: Sampling, length: int, count: int) -> AsyncIterator[Said]:
+    def stream(
+        self, ids: Sequence[int], sampling: Sampling, length: int, count: int
+    ) -> AsyncGenerator[Said, None]:
         """The tokens that follow these ids, at most `length`, each with its `count` most probable ones.
 
         It may end early where the server does; it is the caller's to ask again.

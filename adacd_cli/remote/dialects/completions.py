@@ -1,13 +1,13 @@
 """`/v1/completions` with token ids both ways: vLLM, and whoever speaks like it.
 
-`return_tokens_as_token_ids` makes each token a `token_id:N`, so that no text has to be read back into ids. What
-is sent beyond OpenAI's fields switches off what the model's generation_config would otherwise change.
+`return_tokens_as_token_ids` makes each token a `token_id:N`, so that no text has to be read back into ids.
+What is sent beyond OpenAI's fields switches off what the model's generation_config would otherwise change.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.remote.client import Client, ServerRefused
@@ -54,7 +54,7 @@ class Completions:
 
     async def stream(
         self, ids: Sequence[int], sampling: Sampling, length: int, count: int
-    ) -> AsyncIterator[Said]:
+    ) -> AsyncGenerator[Said, None]:
         """The tokens that follow; see `Dialect`."""
         asked = count if self.most is None else min(count, self.most)
         body = self._body(ids, sampling, length, asked) | {"stream": True}

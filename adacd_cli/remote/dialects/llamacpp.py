@@ -1,13 +1,13 @@
 """llama.cpp's own `/completion`, which names tokens by their ids and lists as many as are asked for.
 
-The server says nothing of a token with which the text so far ends in half a character: neither its id nor its
-log-probabilities. So a question for log-probabilities has it choose a token that is whole (what it lists is the
-model's distribution, whatever is chosen), and what a stream left out is found again by its bytes.
+The server says nothing of a token with which the text so far ends in half a character: neither its id nor
+its log-probabilities. So a question for log-probabilities has it choose a token that is whole (what it lists
+is the model's distribution, whatever is chosen), and what a stream left out is found again by its bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.remote.client import Client, ServerRefused
@@ -61,7 +61,7 @@ class LlamaCpp:
 
     async def stream(
         self, ids: Sequence[int], sampling: Sampling, length: int, count: int
-    ) -> AsyncIterator[Said]:
+    ) -> AsyncGenerator[Said, None]:
         """The tokens that follow; see `Dialect`."""
         body = {
             **_NEUTRAL,
@@ -144,7 +144,9 @@ class LlamaCpp:
             count: how many tokens of each position to tell of.
         """
         left = content.encode("utf-8")
-        own = next((each for each in after.get("top_logprobs", ()) if each.get("id") == after.get("id")), {})
+        own: Mapping[str, Any] = next(
+            (each for each in after.get("top_logprobs", ()) if each.get("id") == after.get("id")), {}
+        )
         tail = bytes(own.get("bytes") or ())
         left = left.removesuffix(tail)
         found: list[Said] = []
