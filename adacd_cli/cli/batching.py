@@ -20,6 +20,34 @@ BatchSizeOption = Annotated[
 ]
 
 
+ConcurrencyOption = Annotated[
+    int | None,
+    typer.Option(
+        "--concurrency",
+        metavar="N",
+        min=1,
+        help="With a model at a server: answers asked for at once, in place of --batch-size.",
+    ),
+]
+
+
+def at_once_of(batch_size: str, concurrency: int | None, *, served: bool) -> BatchSize:
+    """How many prompts are answered at once, by whichever of the two options is given.
+
+    Raises:
+        UsageError: both are, or the model is no server's, or --batch-size cannot be read.
+    """
+    if concurrency is None:
+        return batch_size_of(batch_size)
+    if not served:
+        raise UsageError(
+            "--concurrency is for a model at a server.", "Use --batch-size for one that is here."
+        )
+    if batch_size != "auto":
+        raise UsageError("--batch-size and --concurrency say the same.", "Leave one of them out.")
+    return concurrency
+
+
 def batch_size_of(text: str) -> BatchSize:
     """The option's value.
 

@@ -14,7 +14,7 @@ import typer
 from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Pace
-from adacd_cli.cli.running import interrupts_said, load_model, warn
+from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
@@ -36,7 +36,7 @@ _BUSY = 0.25
 @with_settings(
     omit=(
         *("method", "gate", "thinking", "max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
-        "stats",
+        *("stats", "served_model", "tokenizer"),
     )
 )
 def command(
@@ -94,7 +94,9 @@ def command(
     if against is not None and against not in _AGAINST:
         raise UsageError(f"Unknown rival {against!r} (from --against).", known_names_hint(against, _AGAINST))
     runs = method_runs(resolved, _base(resolved, generation_tokens), method or PAPERS_PAIR, done="measured")
-    if shape is not None:
+    if shape is None:
+        refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
+    else:
         _check_shape(shape, resolved, runs)
     if picture is not None:
         from adacd_cli.bench.picture import check_picture

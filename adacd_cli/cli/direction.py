@@ -11,7 +11,7 @@ import typer
 from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally
-from adacd_cli.cli.running import load_model, warn
+from adacd_cli.cli.running import load_model, refuse_served, warn
 from adacd_cli.config import SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 _WITHOUT_MEANING = (
     *(name for name, setting in SETTINGS.items() if setting.option.panel in ("Method", "Decoding")),
-    *("contrast_prompt", "stats"),
+    *("contrast_prompt", "stats", "served_model", "tokenizer"),
 )
 """Settings that say how an answer is decoded: a direction is sought in the prompts alone."""
 
@@ -84,6 +84,7 @@ def build(
     if output is None:
         raise UsageError("No folder for the direction is named.", "Name one with --output.")
     settings = resolved.settings.model_copy(update={"method": "default", "gate": False})
+    refuse_served(settings, "direction build", "it reads the model's hidden states")
     prompts = {}
     for kind, file in files.items():
         label = "unsafe" if kind == "harmful" else "safe"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.batching import BatchSize, BatchSizeOption, batch_size_of
+from adacd_cli.cli.batching import BatchSize, BatchSizeOption, ConcurrencyOption, at_once_of
 from adacd_cli.cli.judging import (
     AspectsOption,
     JudgeCacheOption,
@@ -80,6 +80,7 @@ def command(
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of sampling.")
     ] = 0,
     batch_size: BatchSizeOption = "auto",
+    concurrency: ConcurrencyOption = None,
     judge_url: JudgeUrlOption = None,
     judge_model: JudgeModelOption = None,
     judge_cache: JudgeCacheOption = None,
@@ -129,7 +130,7 @@ def command(
         limit=limit,
         data=data,
         label=label,
-        batch_size=batch_size_of(batch_size),
+        batch_size=at_once_of(batch_size, concurrency, served=base.served),
         judging={
             "url": judge_url,
             "model": judge_model,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.errors import INTERRUPTED
+from adacd_cli.errors import INTERRUPTED, UsageError
 from adacd_cli.events import Event, Started, TokenStep
 
 if TYPE_CHECKING:
@@ -45,11 +45,29 @@ def load_model(
 
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
+    if settings.served:
+        from adacd_cli.remote.model import RemoteModel
+
+        if isinstance(model, RemoteModel):
+            model.server.told = lambda warning: warn([warning], settings)
     if model.compiled is not None:
         from adacd_cli.loading.speed import uncompiled
 
         model.compiled.told = lambda problem: warn([uncompiled(model.name, problem)], settings)
     return model
+
+
+def refuse_served(settings: Settings, command: str, why: str) -> None:
+    """Refuses a model at a server where a command needs its weights.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if settings.served:
+        raise UsageError(
+            f"`adacd {command}` cannot be used with a model at a server: {why}.",
+            "Name a hub id, a folder or a GGUF file with --model.",
+        )
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.batching import BatchSizeOption, batch_size_of
+from adacd_cli.cli.batching import BatchSizeOption, ConcurrencyOption, at_once_of
 from adacd_cli.cli.judging import (
     JudgeCacheOption,
     JudgeDeviceOption,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _TOKENS = 64
 """Longest answer where nobody says otherwise: a refusal shows itself in its first words."""
 
+_SERVED = ("served_model", "tokenizer")
 _FIXED = ("model", "revision", "dtype", "quantize", "system", "contrast_prompt", "thinking")
 """What is not sought and decides how answers begin all the same."""
 
@@ -73,6 +74,7 @@ def command(
     judge_cache: JudgeCacheOption = None,
     judge_device: JudgeDeviceOption = None,
     batch_size: BatchSizeOption = "auto",
+    concurrency: ConcurrencyOption = None,
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of the search.")
     ] = 0,
@@ -87,7 +89,7 @@ def command(
             "No folder for the study is named.", "Name one with --output, e.g. --output runs/tune."
         )
     settings = _settings(resolved)
-    at_once = batch_size_of(batch_size)
+    at_once = at_once_of(batch_size, concurrency, served=settings.served)
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
@@ -177,6 +179,7 @@ def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: in
     return {
         "tune": settings.effective_method,
         **{name: values[name] for name in (*_FIXED, "max_new_tokens")},
+        **({name: values[name] for name in _SERVED} if settings.served else {}),
         "seed": seed,
         "files": {name: {"n": len(each.samples), "sha256": each.sha256} for name, each in sets.items()},
         "judge": {judge.name: dict(judge.facts)},
@@ -210,7 +213,8 @@ def _preset(settings: Settings, point: Point) -> str:
     import yaml
 
     given, usual = settings.model_dump(mode="json"), Settings().model_dump(mode="json")
-    kept = {name: given[name] for name in _FIXED if name == "model" or given[name] != usual[name]}
+    names = (*_FIXED, *_SERVED)
+    kept = {name: given[name] for name in names if name == "model" or given[name] != usual[name]}
     values: dict[str, Any] = {**kept, "method": settings.effective_method, **point.values}
     changed = "" if point.changed is None else f", {point.changed:.1%} of neutral answers changed"
     head = (

@@ -83,6 +83,7 @@ def resolve(
     if "method" in flags:  # elsewhere the method is not chosen once for all
         _refuse_idle_resources(settings, sources)
     _refuse_misplaced(settings, sources)
+    _refuse_password(settings, sources["model"])
     return Resolved(settings, sources)
 
 
@@ -142,6 +143,15 @@ def _refuse_misplaced(settings: Settings, sources: Mapping[str, Source]) -> None
         raise ConfigurationError(
             f"`{name}` is for a model at a server; --model is {settings.model!r}.",
             f"Leave {setting.flag} out, or give the server's address, like --model http://localhost:8000/v1.",
+        )
+
+
+def _refuse_password(settings: Settings, source: Source) -> None:
+    """Before an address is shown, or written into a run's record."""
+    if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
+        raise ConfigurationError(
+            f"`model` holds a user or a password in its address (from {source.where}).",
+            "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY.",
         )
 
 

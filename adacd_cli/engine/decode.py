@@ -48,6 +48,7 @@ def decode(
         PromptError: a prompt leaves no room in the model's context.
         LogitsError: a step's logits are NaN or infinite.
         OutOfMemoryError: memory is not enough for a single request; for several, fewer are run at once.
+        ServerError: a model at a server, and that failed or went away.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
     decoder = model.decoder(places=places, candidates=candidates, known=known, cancelled=cancelled)

@@ -54,6 +54,15 @@ class LanguageModel:
         device: torch.device = self.model.device
         return device
 
+    @property
+    def dtype_name(self) -> str | None:
+        """The number format of its weights, such as `bfloat16`; None where they are not here."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def served_facts(self) -> dict[str, str]:
+        """What is known of the server that runs it, by name; nothing where it runs here."""
+        return {}
+
     def decoder(
         self,
         *,
@@ -69,6 +78,13 @@ class LanguageModel:
         return Decoder(
             self, places=places, candidates=candidates, known=known, cancelled=cancelled, failed=failed
         )
+
+    def require(self, method: Method) -> None:
+        """Refuses a method that it cannot be decoded with; one that is loaded here can be with all.
+
+        Raises:
+            ConfigurationError: the method needs what the model's engine does not give.
+        """
 
     def context_for(self, method: Method, settings: Settings) -> int | None:
         """Positions that every model which the method runs was built for; None where none names any."""

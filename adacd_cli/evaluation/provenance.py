@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from adacd_cli.evaluation.judges.base import Judge
 
 _LOADING = ("model", "revision", "dtype", "quantize", "system")
+_SERVED = ("served_model", "tokenizer")
 
 
 def make_plan(
@@ -32,8 +33,9 @@ def make_plan(
     """What must be the same for a run to be continued, JSON values by name."""
     base = runs[0]
     values = base.model_dump(mode="json")
+    loading = (*_LOADING, *_SERVED) if base.served else _LOADING
     return {
-        **{name: values[name] for name in _LOADING},
+        **{name: values[name] for name in loading},
         "methods": {settings.method_label: settings.decoding() for settings in runs},
         "datasets": {each.name: {"n": len(each.samples), "sha256": each.sha256} for each in sets},
         **({"resources": resources} if (resources := _resources(runs)) else {}),
@@ -58,12 +60,17 @@ def _resources(runs: Sequence[Settings]) -> dict[str, str]:
 
 
 def model_facts(model: LanguageModel) -> dict[str, Any]:
-    """What the loaded model adds to the plan: the commit, the number format and the chat template."""
+    """What the loaded model adds to the plan: the commit, the number format and the chat template.
+
+    Of a model at a server the commit is the tokenizer's, and what is known of the server takes the place of
+    the number format.
+    """
     template = model.tokenizer.chat_template
     text = template if isinstance(template, str) else repr(template)
     return {
         "revision": model.revision,
-        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "dtype": model.dtype_name,
+        **model.served_facts(),
         "template_sha256": None if template is None else hashlib.sha256(text.encode()).hexdigest(),
     }
 

@@ -30,10 +30,12 @@ def equip(
         progress: told in short lines what is being done.
 
     Raises:
+        ConfigurationError: a method needs what the model's engine does not give.
         ModelError: something cannot be found, read, or does not fit the model.
         MissingExtraError: an optional package is needed; the hint is the pip command.
     """
     for name in (settings.effective_method,) if methods is None else methods:
+        model.require(METHODS[name])
         resource = METHODS[name].resource
         value = getattr(settings, resource) if resource else None
         if resource and value is not None and (resource, value) not in model.equipment:

@@ -15,6 +15,7 @@ from adacd_cli.errors import first_line
 from adacd_cli.loading.hardware import free_on
 from adacd_cli.loading.machine import free_memory
 from adacd_cli.loading.parallel import processes
+from adacd_cli.remote.model import RemoteModel
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -47,7 +48,7 @@ def made_fast(
 def places_for(
     model: LanguageModel, requests: Sequence[Request], settings: Settings, batch_size: int | Literal["auto"]
 ) -> Places:
-    """How many requests are decoded at once: as many as were asked for, or as memory has room for.
+    """How many requests are decoded at once: what was asked for, or what memory or a server has room for.
 
     Args:
         model: what answers.
@@ -55,6 +56,8 @@ def places_for(
         settings: used where a request has none of its own.
         batch_size: what was asked for.
     """
+    if isinstance(model, RemoteModel):
+        return Places(model.server.concurrency if batch_size == "auto" else batch_size)
     if batch_size == "auto":
         return fitting(model, requests, settings, free_on(model.device))
     return Places(batch_size)

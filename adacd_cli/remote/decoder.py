@@ -96,7 +96,7 @@ class RemoteDecoder:
         """The events that have come; waits a moment where there is none yet.
 
         Raises:
-            ServerError: the server failed, and `failed` is None; after Finished of every request.
+            ServerError: the server failed, and `failed` is None; nothing goes on then.
         """
         yield from self._drop_cancelled()
         self._admit()
@@ -137,8 +137,9 @@ class RemoteDecoder:
             self._failed(number, error)
             yield from self._pass_on(number, None)
             return
-        yield from self._pass_on(number, None)
-        yield from self.close()
+        self._waiting.clear()
+        self._running.clear()
+        _cancel(self._cancels)
         raise error
 
     def _drop_cancelled(self) -> Iterator[Event]:

@@ -1,8 +1,8 @@
 """From lists of the most probable tokens to rows that the rules run on, and when that is exact.
 
-Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list leaves
-out all but the most probable tokens; the probability that is left is shared equally among those, which makes a
-row whose softmax gives the listed tokens the probabilities that they have.
+Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list has the
+most probable tokens; the probability that is left is shared equally among the others, which makes a row whose
+softmax gives the listed tokens the probabilities that they have.
 """
 
 from __future__ import annotations

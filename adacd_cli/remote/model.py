@@ -5,7 +5,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -99,19 +98,13 @@ class RemoteModel(LanguageModel):
         """
         require_served(method)
 
-    def facts(self) -> dict[str, Any]:
-        """What a run's record says of it, JSON values by name."""
-        return self.probe_facts()
+    @property
+    def dtype_name(self) -> None:
+        """The server does not tell."""
 
-    def probe_facts(self) -> dict[str, Any]:
-        """Dialect, served model and bounds, without any secret."""
-        probe = self.server.probe
-        return {
-            "server": probe.dialect,
-            "served_model": probe.model,
-            "address": probe.address,
-            "most_logprobs": probe.most_logprobs,
-        }
+    def served_facts(self) -> dict[str, str]:
+        """The server's dialect and the model it was asked for; no secret."""
+        return {"server": self.server.probe.dialect, "served_model": self.server.probe.model}
 
 
 def require_served(method: Method) -> None:

@@ -20,7 +20,7 @@ from adacd_cli.remote.dialects.llamacpp import LlamaCpp
 _FLAGS = {
     "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
     "vLLM": "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init.",
-    "OpenAI": "adacd needs token ids both ways, as vLLM (`return_tokens_as_token_ids`) and llama.cpp have them.",
+    "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
 _ASKED = 1000
 """How many log-probabilities are tried for: a server that gives fewer says how many."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
-from adacd_cli.errors import UsageError
+from adacd_cli.errors import ServerError, UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
 
 if TYPE_CHECKING:
@@ -156,10 +156,11 @@ class Talk:
         """Answers the question that the view ends with; the conversation then holds the answer.
 
         An answer that is cancelled, interrupted or closed is kept as far as it was said. When nothing was
-        said, or when decoding fails, the conversation stays as it was.
+        said, or when decoding fails, the conversation stays as it was; what a server said before it failed is
+        kept.
 
         Raises:
-            PromptError, LogitsError: as `decode`.
+            PromptError, LogitsError, ServerError: as `decode`.
         """
         events: list[Event] = []
         try:
@@ -170,7 +171,7 @@ class Talk:
                 ):
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
-        except (KeyboardInterrupt, GeneratorExit):
+        except (KeyboardInterrupt, GeneratorExit, ServerError):
             said = "".join(
                 event.text for event in events if isinstance(event, TokenStep) and not event.thinking
             )

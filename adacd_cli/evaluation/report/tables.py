@@ -71,7 +71,7 @@ def circumstances(results: Mapping[str, Any]) -> str:
     where = machine.get("gpu") or machine["processor"] or machine["system"]
     sets = ", ".join(f"{name} ({data['n']})" for name, data in facts["data"].items())
     return (
-        f"Data: {sets}. {facts['dtype']} on {where}, "
+        f"Data: {sets}. {facts['dtype'] or facts['server']} on {where}, "
         f"{threads}; adacd {facts['adacd']}, torch {facts['versions']['torch']}, "
         f"transformers {facts['versions']['transformers']}; {facts['ended']}."
     )
