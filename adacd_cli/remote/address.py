@@ -43,7 +43,8 @@ class Address:
 
         try:
             url = httpx.URL(model.strip())
-            port = url.port  # noqa: F841 - a port that is no number is found out here
+            if not 0 < (url.port or 80) < 2**16:
+                url = httpx.URL()
         except (httpx.InvalidURL, UnicodeError, ValueError):
             url = httpx.URL()
         if not url.host:

@@ -59,12 +59,19 @@ class Background:
         self._thread.join(timeout=2.0)
 
     async def _end(self, last: Coroutine[Any, Any, None]) -> None:
+        await self._cancel_others()
+        await last
+        # httpx leaves the generators of a response that was not read to its end to the loop
+        await self._loop.shutdown_asyncgens()
+        await self._cancel_others()
+        self._loop.stop()
+
+    @staticmethod
+    async def _cancel_others() -> None:
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await last
-        self._loop.stop()
 
     def _run(self) -> None:
         self._loop.run_forever()

@@ -8,8 +8,8 @@ the key.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -31,6 +31,9 @@ PATIENCE = 60.0
 
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 300.0
 """How long a connection may take, and how long a server may say nothing: it may have a queue."""
+
+LOOKING_SECONDS = 15.0
+"""How long it may say nothing when it is asked what it is."""
 
 _LARGEST_LINE = 64_000_000
 """Bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB."""
@@ -94,7 +97,7 @@ class Client:
         Raises:
             ServerRefused: there is none, or nothing answers.
         """
-        return await self._request("GET", url, b"")
+        return await self._request("GET", url, b"", LOOKING_SECONDS)
 
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """The JSON object that a request is answered with.
@@ -115,12 +118,15 @@ class Client:
         content = json.dumps(body).encode("ascii")
         response = await self._patiently(lambda: self._open(url, content))
         try:
-            yield self._events(response)
+            async with aclosing(self._events(response)) as events:
+                yield events
         finally:
             await response.aclose()
 
-    async def _request(self, method: str, url: str, content: bytes) -> dict[str, Any]:
-        return await self._patiently(lambda: self._once(method, url, content))
+    async def _request(
+        self, method: str, url: str, content: bytes, silent: float = SILENT_SECONDS
+    ) -> dict[str, Any]:
+        return await self._patiently(lambda: self._once(method, url, content, silent))
 
     async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
         attempts = 1 if self._stays_away else self.attempts
@@ -141,9 +147,10 @@ class Client:
             raise
         raise AssertionError("tenacity returns or raises")
 
-    async def _once(self, method: str, url: str, content: bytes) -> dict[str, Any]:
+    async def _once(self, method: str, url: str, content: bytes, silent: float) -> dict[str, Any]:
         with _named(self):
-            request = self._http.build_request(method, url, content=content or None)
+            timeout = httpx.Timeout(silent, connect=CONNECT_SECONDS, pool=None)
+            request = self._http.build_request(method, url, content=content or None, timeout=timeout)
             response = await self._http.send(request, stream=True)
             try:
                 body = await _read(response)
@@ -169,7 +176,7 @@ class Client:
                 self._check(response, json_object(body))
         return response
 
-    async def _events(self, response: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
         with _named(self):
             async for line in response.aiter_lines():
                 field, colon, value = line.partition(":")
@@ -228,7 +235,7 @@ class _named:
         if isinstance(error, httpx.ConnectTimeout):
             raise ServerGone(f"no connection within {CONNECT_SECONDS:g} s") from None
         if isinstance(error, httpx.TimeoutException):
-            raise ServerGone(f"it said nothing for {SILENT_SECONDS:g} s") from None
+            raise ServerGone("it said nothing for too long") from None
         if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
             raise ServerGone(self._client.clean(str(error)) or "there is no connection") from None
         if isinstance(error, httpx.HTTPError):
