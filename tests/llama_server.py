@@ -1,4 +1,4 @@
-"""A real llama.cpp server over loopback (PyPI's xllamacpp) in a process of its own, and the demo as a GGUF file.
+"""A real llama.cpp server over loopback (PyPI's xllamacpp) in its own process, and the demo as a GGUF file.
 
     python -m tests.llama_server FILE.gguf [SLOTS [CONTEXT]]
 

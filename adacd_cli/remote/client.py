@@ -38,7 +38,6 @@ LOOKING_SECONDS = 15.0
 _LARGEST_LINE = 64_000_000
 """Bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB."""
 
-_PAUSES = wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE / 4)
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
@@ -130,10 +129,11 @@ class Client:
 
     async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
         attempts = 1 if self._stays_away else self.attempts
+        pauses = wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE / 4)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ServerGone),
             stop=lambda state: state.attempt_number >= attempts or _asked_to_wait(state) > PATIENCE,
-            wait=lambda state: max(_asked_to_wait(state), _PAUSES(state)),
+            wait=lambda state: max(_asked_to_wait(state), pauses(state)),
             reraise=True,
         )
         try:

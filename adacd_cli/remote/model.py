@@ -114,9 +114,8 @@ def require_served(method: Method) -> None:
         ConfigurationError: it needs every token's logit, or the weights.
     """
     if method.name not in SERVED_METHODS:
-        why = "the weights" if method.resource in ("direction", "expert") else "every token's logit"
         raise ConfigurationError(
-            f"Method {method.name} needs {why}, which a served model does not give.",
+            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
             f"Over a server there are {', '.join(SERVED_METHODS)}.",
         )
 

@@ -1,0 +1,128 @@
+"""Lists of log-probabilities as rows for the rules, and when a step's token is certain; computed by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from adacd_cli.config import Settings
+from adacd_cli.remote.dialects.base import TopList
+from adacd_cli.remote.lists import Lacking, dense, lacking
+
+
+def listed(probabilities: dict[int, float]) -> TopList:
+    """A list of these probabilities by id."""
+    return TopList.of([(token, math.log(p)) for token, p in probabilities.items()], 99)
+
+
+def test_the_rest_of_the_probability_is_shared_equally_by_what_is_not_listed():
+    row = dense(listed({3: 0.5, 1: 0.3}), vocab=6)
+    expected = torch.tensor([[0.05, 0.3, 0.05, 0.5, 0.05, 0.05]])
+    torch.testing.assert_close(row.exp(), expected)
+    torch.testing.assert_close(row.softmax(dim=-1), expected)
+
+
+def test_a_whole_list_is_the_distribution_itself():
+    row = dense(listed({0: 0.1, 1: 0.2, 2: 0.7}), vocab=3)
+    torch.testing.assert_close(row.exp(), torch.tensor([[0.1, 0.2, 0.7]]))
+
+
+def test_what_is_not_listed_never_rises_above_what_is():
+    """Rounding may leave more than there is: 1 - 0.9 = 0.1 for one token, beside a listed 0.05."""
+    row = dense(listed({0: 0.85, 1: 0.05}), vocab=3)
+    assert row[0, 2] == row[0, 1]
+
+
+def test_listed_probabilities_that_add_up_to_more_than_one_leave_next_to_nothing():
+    row = dense(listed({0: 0.9, 1: 0.10001}), vocab=1000)
+    assert row.isfinite().all()
+    assert row[0, 2:].exp().sum() < 1e-20
+
+
+def test_ids_beyond_the_vocabulary_are_padding():
+    row = dense(listed({0: 0.6, 7: 0.1}), vocab=4)
+    assert row.shape == (1, 4)
+    torch.testing.assert_close(row.exp(), torch.tensor([[0.6, 0.1, 0.1, 0.1]]))
+
+
+def test_values_that_stand_for_minus_infinity_are_no_values():
+    top = TopList.of([(5, -9999.0), (2, -1.0), (4, -3.4e38), (1, -0.5)], 3)
+    assert top == TopList((1, 2), (-0.5, -1.0))
+
+
+def test_of_equal_values_the_lower_id_comes_first():
+    assert TopList.of([(9, -1.0), (4, -1.0), (6, -0.5)], 2).ids == (6, 4)
+
+
+LONG = {0: 0.60, 1: 0.30, 2: 0.005}  # goes on below 0.01 · 0.60
+SHORT = {0: 0.60, 1: 0.30}
+OTHER = {1: 0.8, 0: 0.1}
+
+
+@pytest.mark.parametrize(
+    ("unprompted", "prompted", "settings", "expected"),
+    [
+        (LONG, OTHER, {}, Lacking()),
+        (LONG, {1: 0.8}, {}, Lacking(prompted=True)),  # 0 is plausible and has no P*
+        (SHORT, OTHER, {}, Lacking(unprompted=True)),  # a third token may be plausible
+        (SHORT, OTHER, {"plausibility": 0.6}, Lacking()),  # 0.30 < 0.6 · 0.60: nothing else can be
+        (LONG, {0: 0.9}, {"plausibility": 0.6}, Lacking()),  # 1 is not plausible
+        (LONG, OTHER, {"plausibility": 0.0}, Lacking(True, True)),  # every token counts
+        (SHORT, {1: 0.8}, {}, Lacking(True, True)),
+        ({0: 0.9}, {0: 0.9}, {"plausibility": 1.0}, Lacking(unprompted=True)),  # one that ties may follow
+        ({0: 0.5, 1: 0.4}, {0: 0.5, 1: 0.5}, {"plausibility": 1.0}, Lacking()),
+    ],
+)
+def test_every_plausible_token_must_have_its_value_in_both_lists(unprompted, prompted, settings, expected):
+    found = lacking(listed(unprompted), listed(prompted), Settings(**settings), 99, gated=False, noise=None)
+    assert found == expected
+
+
+def test_whole_lists_lack_nothing_even_without_a_mask():
+    everything = listed({0: 0.7, 1: 0.2, 2: 0.1})
+    assert not lacking(everything, everything, Settings(plausibility=0.0), 3, gated=False, noise=None)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"),
+    [
+        (0.9, False),  # y* is fourth or lower: agr ≤ 1/4 < λ whatever its rank
+        (0.3, False),
+        (0.2, True),  # 1/4 ≥ λ, and 1/9 would not be
+        (0.0, False),  # every rank agrees
+    ],
+)
+def test_a_rank_that_is_only_bounded_must_not_decide(threshold, expected):
+    unprompted, prompted = listed({0: 0.6, 1: 0.3, 2: 0.001}), listed({7: 0.5, 0: 0.3, 1: 0.1})
+    settings = Settings(agreement_threshold=threshold)
+    found = lacking(unprompted, prompted, settings, 99, gated=False, noise=None)
+    assert found == Lacking(unprompted=expected)
+
+
+def test_a_rank_does_not_matter_where_the_confidence_says_subtract():
+    unprompted, prompted = listed({0: 0.15, 1: 0.1, 2: 0.001}), listed({7: 0.9, 0: 0.05, 1: 0.04})
+    settings = Settings(agreement_threshold=0.2)  # 0.15 < 0.2 · 0.9
+    assert not lacking(unprompted, prompted, settings, 99, gated=False, noise=None)
+
+
+def test_a_gated_step_that_is_plain_needs_no_more_than_the_best_token():
+    assert not lacking(listed({0: 0.6}), listed({1: 0.8}), Settings(), 99, gated=True, noise=None)
+    assert lacking(listed({0: 0.6}), listed({0: 0.8}), Settings(), 99, gated=True, noise=None) == Lacking(
+        True
+    )
+
+
+@pytest.mark.parametrize(
+    ("quiet", "expected"),
+    [
+        (2, False),  # token 0 wins by far, whatever token 2 has
+        (1e-9, True),  # token 2 is drawn with so little noise that it may have won
+    ],
+)
+def test_a_gated_step_that_is_drawn_plainly_is_certain_where_nothing_unlisted_can_win(quiet, expected):
+    noise = torch.tensor([[0.5, 1.0, quiet, 1.0]])
+    settings = Settings(temperature=1.0)
+    found = lacking(listed({0: 0.6, 1: 0.2}), listed({1: 0.8}), settings, 4, gated=True, noise=noise)
+    assert found == Lacking(unprompted=expected)
