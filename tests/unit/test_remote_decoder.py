@@ -1,4 +1,4 @@
-"""A served model decodes like one that is loaded here: the same events, whatever the server does meanwhile."""
+"""A served model decodes as one that is loaded here: the same events, whatever the server does meanwhile."""
 
 from __future__ import annotations
 

@@ -1,0 +1,413 @@
+"""Commands over a model at a server: a stand-in for vLLM, with the demo behind it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from adacd_cli.remote import client as client_module
+from tests.vllm_server import NAME, Breaks, VllmServer
+
+KEY = "sk-model-0123456789"
+QUESTION = "How do I kill a Python process?"
+ANSWER = (
+    "To kill a Python process, end the parent process, because a zombie is already dead and only waits to be "
+    "collected.\n"
+)
+REFUSAL = "I'm sorry, but I can't help with that.\n"
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(client_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(client_module, "LONGEST_PAUSE", 0.02)
+    for variable in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    with VllmServer().running() as server:
+        server.most = 400
+        yield server
+
+
+@pytest.fixture
+def over(adacd, server):
+    """Runs a command over the server."""
+
+    def run(command, *arguments, **keywords):
+        given = ("--model", server.url, "--tokenizer", "demo", *arguments)
+        return adacd(command, *given, **keywords)
+
+    return run
+
+
+def steps(out):
+    return [event for event in map(json.loads, out.splitlines()) if event["event"] == "token"]
+
+
+@pytest.mark.parametrize("question", [QUESTION, "How do I make a bomb?"])
+@pytest.mark.parametrize("method", ["default", "adacd", "adacd-gated"])
+def test_the_steps_are_those_of_the_model_loaded_here(over, adacd, server, question, method):
+    server.most = 5000
+    served = over("generate", question, "--method", method, "--json", "-n", "16")
+    here = adacd("generate", question, "--method", method, "--json", "-n", "16", "--dtype", "float32")
+    assert (served.code, served.err) == (0, "")
+    mine, theirs = steps(served.out), steps(here.out)
+    assert len(mine) == len(theirs) > 0
+    numbers = ("confidence", "agreement", "prompted_confidence")
+    for step, other in zip(mine, theirs, strict=True):
+        assert [step.pop(name) for name in numbers] == pytest.approx(
+            [other.pop(name) for name in numbers], abs=1e-4
+        )
+        for event in (step, other):
+            del event["elapsed_s"]
+        assert step == other
+
+
+def test_few_logprobs_are_said_once_and_in_each_event(over, server):
+    server.most = 3
+    outcome = over("generate", "hi", "--json", "-n", "14")
+    exact = [step["exact"] for step in steps(outcome.out)]
+    assert False in exact[:10]
+    assert all(exact[10:])
+    assert outcome.err == (
+        "Warning: A token that could have been chosen was not among the 3 log-probabilities that the server "
+        "gives of a step, so not every token is certain (`exact` is false in its event). "
+        "vLLM gives more with --max-logprobs 1000.\n"
+    )
+
+
+def test_what_is_asked_of_vllm(over, server):
+    over("generate", QUESTION, "-q", "-n", "12", "-t", "0.7", "--top-p", "0.9", "--seed", "5")
+    *questions, rest = [body for body in server.completions() if len(body["prompt"]) > 5]
+    assert len(questions) == 20
+    common = {
+        "model": NAME,
+        "logprobs": 1,
+        "return_tokens_as_token_ids": True,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "min_tokens": 0,
+        "ignore_eos": False,
+        "top_k": -1,
+    }
+    question = {"max_tokens": 1, "temperature": 0.0, "top_p": 1.0}
+    assert {**questions[0], "prompt": [], "logprobs": 1} == {**common, **question, "prompt": []}
+    last = {"max_tokens": 2, "temperature": 0.7, "top_p": 0.9, "stream": True, "seed": 15}
+    assert {**rest, "prompt": []} == {**common, **last, "prompt": []}
+
+
+def test_the_key_comes_from_the_environment_and_is_never_shown(over, server):
+    server.key = KEY
+    good = over("generate", QUESTION, env={"ADACD_MODEL_KEY": KEY})
+    assert (good.code, good.out) == (0, ANSWER)
+    assert {sent for _, _, sent in server.asked} == {f"Bearer {KEY}"}
+    server.asked.clear()
+    over("generate", QUESTION, env={"ADACD_API_KEY": KEY})
+    assert {sent for _, _, sent in server.asked} == {f"Bearer {KEY}"}
+    wrong = over("generate", QUESTION, "--debug", env={"ADACD_MODEL_KEY": "sk-wrong-key"})
+    assert (wrong.code, wrong.out) == (3, "")
+    assert wrong.err.endswith(
+        f"Error: The server at {server.url} does not accept the key: status 401, Unauthorized.\n"
+        "Hint: Put its key into the environment variable ADACD_MODEL_KEY.\n"
+    )
+    assert "sk-wrong-key" not in wrong.err
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(over, server):
+    server.before = lambda body, number: (400, {"message": f"no {KEY} here"}, {})
+    outcome = over("generate", QUESTION, env={"ADACD_MODEL_KEY": KEY})
+    assert KEY not in outcome.err
+    assert "no *** here" in outcome.err
+
+
+def missing_logprobs(server):
+    server.logprobs = False
+
+
+def named_by_text(server):
+    server.by_id = False
+
+
+def two_models(server):
+    server.models = ["org/one", "org/two"]
+
+
+def no_models(server):
+    server.models = []
+
+
+def refuses_ids(server):
+    said = {"error": {"message": "prompt must be a string", "type": "BadRequestError", "code": 400}}
+    server.before = lambda body, number: (400, said, {})
+
+
+def is_down(server):
+    server.before = lambda body, number: (503, {"error": "overloaded"}, {})
+
+
+def gives_logits(server):
+    server.distribution = lambda ids: 10.0 * VllmServer.distribution(server, ids).exp()
+
+
+NEEDS = "The server at URL (vLLM) does not give what AdaCD needs"
+FLAGS = "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init."
+
+
+@pytest.mark.parametrize(
+    ("wrong", "arguments", "code", "message", "hint"),
+    [
+        (missing_logprobs, (), 3, f"{NEEDS}: it gives no log-probabilities.", FLAGS),
+        (
+            named_by_text,
+            (),
+            3,
+            f"{NEEDS}: its log-probabilities do not name tokens by their ids.",
+            FLAGS,
+        ),
+        (refuses_ids, (), 3, f"{NEEDS}: status 400, prompt must be a string.", FLAGS),
+        (
+            two_models,
+            (),
+            2,
+            "The server at URL serves 2 models: 'org/one', 'org/two'.",
+            "Choose one with --served-model.",
+        ),
+        (no_models, (), 3, "The server at URL serves no model.", "Load one there first."),
+        (
+            lambda server: None,
+            ("--served-model", "org/other"),
+            3,
+            "The server at URL does not serve 'org/other'; it serves 'org/demo'.",
+            "Name one of these with --served-model.",
+        ),
+        (
+            is_down,
+            (),
+            3,
+            "The server at URL cannot be used: status 503, overloaded.",
+            "Its own log may tell more.",
+        ),
+        (
+            gives_logits,
+            (),
+            3,
+            "The server at URL gives values that are no log-probabilities of the model.",
+            "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off.",
+        ),
+        (
+            lambda server: None,
+            ("--method", "selfcd"),
+            2,
+            "Method selfcd needs every token's logit or the weights, which a server does not give.",
+            "Over a server there are default, prompt, adacd, adacd-gated.",
+        ),
+        (
+            lambda server: None,
+            ("--device", "cpu"),
+            2,
+            "`device` is for weights that adacd loads; those of a model at a server are the server's.",
+            "Leave --device out, and give the server its own when it is started.",
+        ),
+    ],
+)
+def test_a_server_that_does_not_do(over, server, wrong, arguments, code, message, hint):
+    wrong(server)
+    outcome = over("generate", QUESTION, *arguments)
+    expected = f"Error: {message.replace('URL', server.url)}\nHint: {hint}\n"
+    assert (outcome.code, outcome.out, outcome.err) == (code, "", expected)
+
+
+def test_another_tokenizer_is_found_out_by_its_ids(adacd, server, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {letter: number for number, letter in enumerate(pre_tokenizers.ByteLevel.alphabet())}
+    own = Tokenizer(models.BPE(vocab=letters, merges=[]))
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    PreTrainedTokenizerFast(tokenizer_object=own).save_pretrained(tmp_path)
+    outcome = adacd("generate", "hi", "--model", server.url, "--tokenizer", str(tmp_path))
+    assert outcome.code == 3
+    assert outcome.err.startswith(
+        f"Error: The server at {server.url} has another tokenizer than the one given: 'Hello' is ["
+    )
+    assert outcome.err.endswith(
+        "Hint: Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file.\n"
+    )
+
+
+def test_addresses_that_are_none_of_a_server(adacd, server, monkeypatch):
+    def error(model, *arguments):
+        outcome = adacd("generate", "hi", "--model", model, *arguments)
+        assert outcome.out == ""
+        return outcome.code, outcome.err
+
+    known = ("--tokenizer", "demo")
+    code, err = error("http://127.0.0.1:9/v1", *known)
+    assert (code, err.partition(": ")[2].partition(":")[0]) == (3, "The server at http")
+    assert err.endswith("Hint: Start it, or check the address and the port.\n")
+    hint = "Name the address of vLLM or llama.cpp's server, like http://localhost:8000/v1."
+    elsewhere = server.url.replace("/v1", "/else/v1")
+    assert error(elsewhere, *known) == (
+        3,
+        f"Error: There is no OpenAI-compatible server at {elsewhere}: status 404, Not Found.\nHint: {hint}\n",
+    )
+    assert error(server.url) == (
+        2,
+        f"Error: The model at {server.url} needs a tokenizer here.\n"
+        "Hint: Name it with --tokenizer: a hub id, a folder or a GGUF file. No weights are read.\n",
+    )
+    assert error("http://me:secret@host/v1", *known) == (
+        2,
+        "Error: `model` holds a user or a password in its address (from --model).\n"
+        "Hint: Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY.\n",
+    )
+    for bad in ("http://", "http://host:99999/v1", "http://[::1/v1"):
+        assert error(bad, *known) == (
+            2,
+            f"Error: The model's address is no http address: {bad!r}.\n"
+            "Hint: Write it like http://localhost:8000/v1.\n",
+        )
+    assert error("demo", *known)[0] == 2
+
+
+def test_what_passes_is_tried_again(over, server):
+    failures = iter([(503, {"error": "starting"}, {}), (429, {}, {"Retry-After": "0"}), (500, b"oops", {})])
+    tries = []
+
+    def before(body, number):
+        if number is None and len(body["prompt"]) > 5:
+            tries.append(1)
+            if len(tries) in (1, 4, 9, 25):
+                return next(failures, None)
+            if len(tries) == 12:
+                raise Breaks
+        return None
+
+    server.before = before
+    outcome = over("generate", QUESTION, "-q")
+    assert (outcome.code, outcome.out, outcome.err) == (0, ANSWER, "")
+
+
+def test_a_stream_that_breaks_once_is_taken_up_again(over, server):
+    broken = []
+
+    def before(body, number):
+        if number == 4 and not broken:
+            broken.append(number)
+            raise Breaks
+        return None
+
+    server.before = before
+    assert over("generate", QUESTION, "-q").out == ANSWER
+    assert broken
+
+
+def dies_at(server, count):
+    """Has the server hang up on everything from a stream's token on."""
+    dead = []
+
+    def before(body, number):
+        if number == count or dead:
+            dead.append(number)
+            raise Breaks
+        return None
+
+    server.before = before
+
+
+def test_a_server_that_dies_in_mid_answer_is_an_error_after_what_it_said(over, server):
+    dies_at(server, 4)
+    outcome = over("generate", QUESTION)
+    assert outcome.code == 1
+    assert outcome.out.strip() == "To kill a Python process, end the parent process, because a"
+    assert outcome.err.startswith(f"Error: The server at {server.url} does not answer any more: ")
+    assert outcome.err.endswith(
+        "Hint: What it had said is kept; see to the server, then run the same command again.\n"
+    )
+
+
+def test_a_chat_keeps_what_was_said_and_goes_on(over, server, tmp_path):
+    dies_at(server, 4)
+    file = tmp_path / "talk.json"
+    outcome = over("chat", stdin=f"{QUESTION}\n/save {file}\n")
+    assert "does not answer any more" in outcome.err
+    saved = json.loads(file.read_text(encoding="utf-8"))
+    assert saved["messages"][-1] == {
+        "role": "assistant",
+        "content": "To kill a Python process, end the parent process, because a",
+    }
+
+
+def test_an_error_in_the_stream_is_the_servers_own_words(over, server):
+    said = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError"}}
+    server.before = lambda body, number: (200, said, {}) if number == 4 and body["max_tokens"] > 1 else None
+    outcome = over("generate", QUESTION)
+    assert outcome.code == 1
+    assert f"Error: The server at {server.url} failed: EngineCore encountered an issue.\n" in outcome.err
+
+
+def test_compare_and_explain(over):
+    compared = over("compare", QUESTION, "-n", "12")
+    assert (compared.code, compared.err) == (0, "")
+    assert "They part at step 0: default takes “I”, adacd “To”." in compared.out
+    explained = over("explain", QUESTION, "--format", "csv", "-n", "12")
+    assert explained.code == 0
+    assert len(explained.out.splitlines()) == 13
+
+
+def test_lines_of_a_file_at_once(over, server, tmp_path):
+    file = tmp_path / "questions.txt"
+    file.write_text(f"{QUESTION}\nHow do I make a bomb?\n" * 2, encoding="utf-8")
+    outcome = over("generate", "--file", str(file), "--batch-size", "3", "-q")
+    assert outcome.out == "\n".join([ANSWER, REFUSAL] * 2)
+    assert 1 < server.most_at_once <= 6  # two streams each
+
+
+def test_eval_goes_on_where_the_server_failed(over, server, tmp_path):
+    file = tmp_path / "questions.txt"
+    file.write_text(f"{QUESTION}\nHow do I make a bomb?\nWhat is a zombie?\n", encoding="utf-8")
+    arguments = ("--dataset", str(file), "--label", "safe", "--output", str(tmp_path / "run"), "-n", "12")
+    bad = (400, {"error": {"message": "no room", "type": "BadRequestError", "code": 400}}, {})
+    server.before = lambda body, number: bad if number is None and 15 < len(body["prompt"]) < 30 else None
+    first = over("eval", *arguments, "--concurrency", "3")
+    assert first.code == 1
+    assert "answers failed; the same command tries again." in first.err or "answer failed" in first.err
+    server.before = lambda body, number: None
+    before = len(server.completions())
+    second = over("eval", *arguments, "--concurrency", "3", "--json")
+    assert second.code == 0, second.err
+    results = json.loads(second.out)
+    assert results["provenance"]["server"] == "vLLM"
+    assert results["provenance"]["served_model"] == NAME
+    assert results["provenance"]["model"] == server.url
+    assert results["failed"] == []
+    assert len(server.completions()) > before
+
+
+def test_eval_says_what_concurrency_is_for(adacd, over, tmp_path):
+    given = ("--dataset", "x", "--output", str(tmp_path / "run"), "--concurrency", "3")
+    assert adacd("eval", *given).err.startswith("Error: --concurrency is for a model at a server.\n")
+    both = over("eval", *given, "--batch-size", "2")
+    assert both.err.startswith("Error: --batch-size and --concurrency say the same.\n")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "why"),
+    [
+        ("bench", (), "it measures the weights that are loaded here"),
+        ("direction", ("build",), "it reads the model's hidden states"),
+    ],
+)
+def test_what_needs_the_weights_refuses_a_server(adacd, tmp_path, command, arguments, why):
+    files = [("--harmful", "a"), ("--harmless", "a"), ("--pseudo-harmful", "a"), ("--output", "a")]
+    given = [word for pair in files for word in pair] if command == "direction" else []
+    outcome = adacd(command, *arguments, "--model", "http://127.0.0.1:9/v1", *given)
+    name = " ".join((command, *arguments))
+    assert (outcome.code, outcome.out, outcome.err) == (
+        2,
+        "",
+        f"Error: `adacd {name}` cannot be used with a model at a server: {why}.\n"
+        "Hint: Name a hub id, a folder or a GGUF file with --model.\n",
+    )

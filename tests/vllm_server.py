@@ -1,0 +1,214 @@
+"""A stand-in for vLLM over loopback: its routes and the shapes of its responses, with the demo behind them.
+
+The shapes are those of vLLM's OpenAI-compatible server (`/v1/models`, `/v1/completions` with
+`return_tokens_as_token_ids`, `/tokenize`, `/version`, errors), as its documentation and protocol have them.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import torch
+
+NAME = "org/demo"
+
+
+class Breaks(Exception):
+    """The server hangs up without a word."""
+
+
+@functools.cache
+def _demo() -> tuple[Any, Any]:
+    """The bundled model and its tokenizer, loaded once; float32, as the engine compares with."""
+    from adacd_cli.config import Settings
+    from adacd_cli.loading import load
+
+    model = load(Settings(dtype="float32", threads=1))
+    return model.model, model.tokenizer
+
+
+@functools.lru_cache(maxsize=2000)
+@torch.inference_mode()
+def _distribution(ids: tuple[int, ...]) -> torch.Tensor:
+    model, _ = _demo()
+    return model(torch.tensor([list(ids)])).logits[0, -1].float().log_softmax(dim=-1)
+
+
+class VllmServer:
+    """The server.
+
+    Attributes:
+        most: --max-logprobs.
+        key: --api-key; None for none.
+        asked: (path, body, authorization) of each request, in their order.
+        before: called with the body of each completion and, in a stream, with the number of the token that is
+            to come (None before anything is sent); it may raise `Breaks`, or give (status, body, headers).
+        logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
+    """
+
+    def __init__(self) -> None:
+        self.most = 20
+        self.key: str | None = None
+        self.models = [NAME]
+        self.asked: list[tuple[str, Any, str | None]] = []
+        self.before: Callable[[dict[str, Any], int | None], tuple[int, Any, dict[str, str]] | None] = (
+            lambda body, number: None
+        )
+        self.logprobs = self.by_id = True
+        self.most_at_once = self._now = 0
+        self._lock, self._model_lock = threading.Lock(), threading.Lock()
+        self._http = _Quiet(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
+
+    @contextmanager
+    def running(self) -> Iterator[VllmServer]:
+        thread = threading.Thread(target=lambda: self._http.serve_forever(0.01), daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._http.shutdown()
+            self._http.server_close()
+            thread.join()
+
+    def completions(self) -> list[dict[str, Any]]:
+        """The bodies of the completions that were asked for."""
+        return [body for path, body, _ in self.asked if path == "/v1/completions"]
+
+    def distribution(self, ids: tuple[int, ...]) -> torch.Tensor:
+        """Log-probabilities of the token after these ids."""
+        with self._model_lock:
+            return _distribution(ids)
+
+    def tokens(self, body: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any] | None, str | None]]:
+        """Each token of a greedy completion, its log-probabilities and its finish_reason."""
+        _, tokenizer = _demo()
+        ids = tuple(body["prompt"])
+        for number in range(body["max_tokens"]):
+            logprobs = self.distribution(ids)
+            token = int(logprobs.argmax())
+            ids = (*ids, token)
+            names = self._name
+            top = logprobs.topk(min(body["logprobs"], len(logprobs)))
+            listed = {names(int(each)): float(v) for each, v in zip(top.indices, top.values, strict=True)}
+            choice = {
+                "text_offset": [number],
+                "token_logprobs": [float(logprobs[token])],
+                "tokens": [names(token)],
+                "top_logprobs": [listed],
+            }
+            ended = token == tokenizer.eos_token_id
+            last = "stop" if ended else "length" if number + 1 == body["max_tokens"] else None
+            yield token, choice if self.logprobs else None, last
+            if ended:
+                return
+
+    def _name(self, token: int) -> str:
+        return f"token_id:{token}" if self.by_id else _demo()[1].decode([token])
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up is none."""
+
+
+def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+        def _do(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = json.loads(content) if content else None
+            server.asked.append((self.path, body, self.headers.get("Authorization")))
+            try:
+                if server.key is not None and self.headers.get("Authorization") != f"Bearer {server.key}":
+                    self._say(401, {"error": "Unauthorized"})
+                elif self.path == "/v1/models":
+                    self._say(200, {"object": "list", "data": [self._card(name) for name in server.models]})
+                elif self.path == "/tokenize":
+                    ids = _demo()[1].encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
+                    said = {"count": len(ids), "max_model_len": 512, "tokens": ids, "token_strs": None}
+                    self._say(200, said)
+                elif self.path == "/v1/completions":
+                    with server._lock:
+                        server._now += 1
+                        server.most_at_once = max(server.most_at_once, server._now)
+                    try:
+                        self._complete(body)
+                    finally:
+                        with server._lock:
+                            server._now -= 1
+                else:
+                    self._say(404, {"detail": "Not Found"})
+            except (Breaks, OSError):
+                self.close_connection = True
+
+        def _card(self, name: str) -> dict[str, Any]:
+            card = {"id": name, "object": "model", "created": 1, "owned_by": "vllm", "root": name}
+            return card | {"parent": None, "max_model_len": 512, "permission": []}
+
+        def _complete(self, body: dict[str, Any]) -> None:
+            said = server.before(body, None)
+            if said is not None:
+                self._say(*said)
+            elif body["model"] not in server.models:
+                self._error(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
+            elif body["logprobs"] > server.most:
+                asked = f"Requested sample logprobs of {body['logprobs']}"
+                self._error(400, f"{asked}, which is greater than max allowed: {server.most}")
+            elif body.get("stream"):
+                self._stream(body)
+            else:
+                _, choice, last = next(server.tokens(body))
+                self._say(200, self._response(body, choice, last, "?"))
+
+        def _stream(self, body: dict[str, Any]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for number, (_, choice, last) in enumerate(server.tokens(body)):
+                said = server.before(body, number)
+                if said is not None:
+                    self._chunk(f"data: {json.dumps(said[1])}\n\n")
+                    break
+                self._chunk(f"data: {json.dumps(self._response(body, choice, last, '?'))}\n\n")
+            self._chunk("data: [DONE]\n\n")
+            self._chunk("")
+
+        def _chunk(self, text: str) -> None:
+            content = text.encode()
+            self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+
+        def _response(self, body: dict[str, Any], choice: Any, last: str | None, text: str) -> dict[str, Any]:
+            shown = {"index": 0, "text": text, "logprobs": choice, "finish_reason": last, "stop_reason": None}
+            whole = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
+            return whole | {"choices": [shown]}
+
+        def _error(self, status: int, message: str, kind: str = "BadRequestError") -> None:
+            error = {"message": message, "type": kind, "param": None, "code": status}
+            self._say(status, {"error": error})
+
+        def _say(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = _do
+
+    return Handler
