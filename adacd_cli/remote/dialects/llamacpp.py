@@ -143,6 +143,8 @@ class LlamaCpp:
             missing: how many there are.
             count: how many tokens of each position to tell of.
         """
+        if "\ufffd" in content:  # bytes that are no character come as this, so they are not known
+            return None
         left = content.encode("utf-8")
         own: Mapping[str, Any] = next(
             (each for each in after.get("top_logprobs", ()) if each.get("id") == after.get("id")), {}
