@@ -27,6 +27,8 @@ class ScriptedDialect:
         opened: what each stream was opened with.
         running: how many questions and streams are under way, and `most_at_once` there ever were.
         before_token: called before each token of a stream with the number of the token; may raise.
+        pause: seconds before each token.
+        tells_values: whether it tells the log-probabilities of tokens that are named.
         cut: a stream ends without a word after so many tokens; None for never.
     """
 
@@ -39,7 +41,7 @@ class ScriptedDialect:
         self.running = self.most_at_once = 0
         self.before_token: Callable[[int], None] = lambda number: None
         self.cut: int | None = None
-        self.pause = 0.0
+        self.pause, self.tells_values = 0.0, False
         self._lock = threading.Lock()
 
     async def ask(self, ids: Sequence[int], count: int) -> TopList:
@@ -47,6 +49,12 @@ class ScriptedDialect:
         with _Counted(self):
             await asyncio.sleep(self.pause)
             return self._list(ids, count)
+
+    async def values(self, ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        if not self.tells_values:
+            return {}
+        logprobs = torch.tensor(list(self._script(tuple(ids)))).log_softmax(dim=-1)
+        return {token: float(logprobs[token]) for token in tokens}
 
     async def stream(
         self, ids: Sequence[int], sampling: Sampling, length: int, count: int

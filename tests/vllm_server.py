@@ -50,6 +50,7 @@ class VllmServer:
         before: called with the body of each completion and, in a stream, with the number of the token that is
             to come (None before anything is sent); it may raise `Breaks`, or give (status, body, headers).
         logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
+        values: whether it knows `logprob_token_ids`; one that does not overlooks it.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class VllmServer:
             lambda body, number: None
         )
         self.logprobs = self.by_id = True
+        self.values = False
         self.most_at_once = self._now = 0
         self._lock, self._model_lock = threading.Lock(), threading.Lock()
         self._http = _Quiet(("127.0.0.1", 0), _handler(self))
@@ -97,6 +99,8 @@ class VllmServer:
             names = self._name
             top = logprobs.topk(min(body["logprobs"], len(logprobs)))
             listed = {names(int(each)): float(v) for each, v in zip(top.indices, top.values, strict=True)}
+            if self.values and "logprob_token_ids" in body:
+                listed = {names(each): float(logprobs[each]) for each in (token, *body["logprob_token_ids"])}
             choice = {
                 "text_offset": [number],
                 "token_logprobs": [float(logprobs[token])],

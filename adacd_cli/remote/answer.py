@@ -55,7 +55,6 @@ class Answer:
     ) -> None:
         self._row, self._dialect, self._vocab = row, dialect, vocab
         self._put, self._inexact = put, inexact
-        self._gated = row.method.follows_track
 
     async def run(self) -> None:
         """Decodes until the row is finished.
@@ -90,34 +89,40 @@ class Answer:
             if not row.wants_contrast:  # it begins to think
                 self._take(plain)
                 return
-        lists, lacks = await self._both(noise)
-        unprompted, prompted = (dense(each, self._vocab) for each in lists)
+        unprompted, prompted, lacks = await self._both(noise)
         packed = pack_step(rule_of(row.method), unprompted, prompted, row.settings, noise, row.report)
         outcome = unpack(packed, [row.report])[0]
         if lacks:
             self._inexact()
         self._take(replace(outcome, exact=not lacks))
 
-    async def _both(self, noise: torch.Tensor | None) -> tuple[list[TopList], Lacking]:
-        """Both streams' lists, as long as the step needs them or the server makes them."""
+    async def _both(self, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, Lacking]:
+        """Both streams' rows, of lists that are as long as the step needs them or the server makes them."""
         asked = [min(count, self._vocab) for count in FIRST_COUNTS]
         lists = list(await asyncio.gather(*(self._ask(place, count) for place, count in enumerate(asked))))
         while True:
-            lacks = lacking(
-                lists[0], lists[1], self._row.settings, self._vocab, gated=self._gated, noise=noise
-            )
+            lacks = self._lacking(lists, noise, {})
             longer = [
                 place
-                for place, short in enumerate((lacks.unprompted, lacks.prompted))
+                for place, short in enumerate((lacks.unprompted, lacks.tokens))
                 if short and asked[place] < self._vocab and len(lists[place].ids) >= asked[place]
             ]
             if not longer:
-                return lists, lacks
+                break
             for place in longer:
                 asked[place] = min(_GROWTH * asked[place], self._vocab)
             more = await asyncio.gather(*(self._ask(place, asked[place]) for place in longer))
             for place, listed in zip(longer, more, strict=True):
                 lists[place] = listed
+        others: dict[int, float] = {}
+        if lacks.tokens:  # the list is as long as it gets: these may be told one by one
+            others = await self._dialect.values(self._row.prompt_ids(prompted=True), lacks.tokens)
+            lacks = self._lacking(lists, noise, others)
+        return dense(lists[0], self._vocab), dense(lists[1], self._vocab, others), lacks
+
+    def _lacking(self, lists: list[TopList], noise: torch.Tensor | None, others: dict[int, float]) -> Lacking:
+        settings, gated = self._row.settings, self._row.method.follows_track
+        return lacking(lists[0], lists[1], settings, self._vocab, gated=gated, noise=noise, others=others)
 
     async def _ask(self, place: int, count: int) -> TopList:
         return await self._dialect.ask(self._row.prompt_ids(prompted=place == 1), count)

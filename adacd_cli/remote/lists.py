@@ -8,6 +8,7 @@ softmax gives the listed tokens the probabilities that they have.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,18 @@ is rounded to float32."""
 _LEAST_SHARE = 1e-30
 
 
-def dense(listed: TopList, vocab: int) -> torch.Tensor:
+def dense(listed: TopList, vocab: int, others: Mapping[int, float] | None = None) -> torch.Tensor:
     """Log-probabilities of every token, float32 [1, vocab], finite.
 
     Args:
         listed: at least one token.
         vocab: tokens in the vocabulary; higher ids, of a model's padding, are left out.
+        others: log-probabilities that are known besides, by id.
     """
-    ids, known = torch.tensor(listed.ids), torch.tensor(listed.logprobs, dtype=torch.float64)
-    share = max(1.0 - float(known.exp().sum()), _LEAST_SHARE) / max(vocab - len(listed.ids), 1)
+    others = others or {}
+    ids = torch.tensor([*listed.ids, *others])
+    known = torch.tensor([*listed.logprobs, *others.values()], dtype=torch.float64)
+    share = max(1.0 - float(known.exp().sum()), _LEAST_SHARE) / max(vocab - len(ids), 1)
     row = torch.full((1, vocab), min(math.log(share), listed.logprobs[-1]), dtype=torch.float32)
     row[0, ids[ids < vocab]] = known[ids < vocab].float()
     return row
@@ -42,13 +46,18 @@ def dense(listed: TopList, vocab: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Lacking:
-    """Which of the two lists is too short for the token to be certain."""
+    """What a step's token depends on and is not known.
+
+    Attributes:
+        unprompted: whether the unprompted list is too short.
+        tokens: plausible tokens without a value in the prompted stream.
+    """
 
     unprompted: bool = False
-    prompted: bool = False
+    tokens: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        return self.unprompted or self.prompted
+        return self.unprompted or bool(self.tokens)
 
 
 def lacking(
@@ -59,6 +68,7 @@ def lacking(
     *,
     gated: bool,
     noise: torch.Tensor | None,
+    others: Mapping[int, float] | None = None,
 ) -> Lacking:
     """What a step of AdaCD lacks for its token to be that of the whole distributions.
 
@@ -71,6 +81,7 @@ def lacking(
         vocab: tokens in the vocabulary.
         gated: whether the step is plain where the two most probable tokens differ.
         noise: what the token is drawn with, [1, vocab]; None where it is the best one.
+        others: log-probabilities of the prompted stream that are known besides, by id.
     """
     highest, whole = unprompted.logprobs[0], len(unprompted.ids) >= vocab
     top = prompted.ids[0]
@@ -84,11 +95,11 @@ def lacking(
         threshold = settings.agreement_threshold
         sure = math.exp(highest) >= threshold * math.exp(prompted.logprobs[0])
         more |= threshold > 0 and sure and 1 / (len(unprompted.ids) + 1) >= threshold
-    known = set(prompted.ids)
+    known = {*prompted.ids, *(others or {})}
     plausible = (
         token for token, value in zip(unprompted.ids, unprompted.logprobs, strict=True) if value >= floor
     )
-    return Lacking(more, any(token not in known for token in plausible))
+    return Lacking(more, tuple(token for token in plausible if token not in known))
 
 
 def _is_certain(listed: TopList, settings: Settings, vocab: int, noise: torch.Tensor) -> bool:

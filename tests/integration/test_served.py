@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from adacd_cli.remote import client as client_module
+from adacd_cli.remote.address import Address
+from adacd_cli.remote.dialects.completions import Completions
 from tests.vllm_server import NAME, Breaks, VllmServer
 
 KEY = "sk-model-0123456789"
@@ -74,6 +77,28 @@ def test_few_logprobs_are_said_once_and_in_each_event(over, server):
         "gives of a step, so not every token is certain (`exact` is false in its event). "
         "vLLM gives more with --max-logprobs 1000.\n"
     )
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_values_that_a_list_has_no_room_for_are_asked_for_by_id(server, known):
+    """Where vLLM has `logprob_token_ids`; an older one overlooks it, and is asked once."""
+    server.values, server.most = known, 20
+    ids, tokens = (2, 300, 4, 3), list(range(100, 145))
+
+    async def ask():
+        client = client_module.Client(Address.parse(server.url), None)
+        dialect = Completions(client, NAME, "vLLM")
+        dialect.most = server.most
+        try:
+            return [await dialect.values(ids, tokens) for _ in range(2)]
+        finally:
+            await client.close()
+
+    whole = server.distribution(ids)
+    expected = {token: pytest.approx(float(whole[token])) for token in tokens} if known else {}
+    assert asyncio.run(ask()) == [expected, expected]
+    asked = [body["logprob_token_ids"] for body in server.completions()]
+    assert asked == ([tokens[:20], tokens[20:40], tokens[40:]] * 2 if known else [tokens[:20]])
 
 
 def test_what_is_asked_of_vllm(over, server):

@@ -173,6 +173,18 @@ def test_a_server_that_gives_too_few_is_told_of_once(monkeypatch):
     assert told[0].startswith("A token that could have been chosen was not among the 5 log-probabilities")
 
 
+def test_a_value_that_the_longest_list_lacks_is_asked_for_by_its_id():
+    model, dialect = served(noisy, most=40)
+    values = Settings(max_new_tokens=10, plausibility=0.02)
+    without = steps(list(decode(model, [Request(pair())], values)))
+    dialect.tells_values = True
+    told = steps(list(decode(model, [Request(pair())], values)))
+    here = steps(list(decode(scripted(noisy), [Request(pair())], values)))
+    assert not all(step.exact for step in without)
+    assert all(step.exact for step in told)
+    assert [step.token_id for step in told] == [step.token_id for step in here]
+
+
 def test_the_rest_is_one_request_that_passes_the_sampling_on():
     model, dialect = served(polite(("hi", "Yo there, you"), sharp=3.0))
     values = Settings(

@@ -65,12 +65,12 @@ OTHER = {1: 0.8, 0: 0.1}
     ("unprompted", "prompted", "settings", "expected"),
     [
         (LONG, OTHER, {}, Lacking()),
-        (LONG, {1: 0.8}, {}, Lacking(prompted=True)),  # 0 is plausible and has no P*
+        (LONG, {1: 0.8}, {}, Lacking(tokens=(0,))),  # 0 is plausible and has no P*
         (SHORT, OTHER, {}, Lacking(unprompted=True)),  # a third token may be plausible
         (SHORT, OTHER, {"plausibility": 0.6}, Lacking()),  # 0.30 < 0.6 · 0.60: nothing else can be
         (LONG, {0: 0.9}, {"plausibility": 0.6}, Lacking()),  # 1 is not plausible
-        (LONG, OTHER, {"plausibility": 0.0}, Lacking(True, True)),  # every token counts
-        (SHORT, {1: 0.8}, {}, Lacking(True, True)),
+        (LONG, OTHER, {"plausibility": 0.0}, Lacking(True, (2,))),  # every token counts
+        (SHORT, {1: 0.8}, {}, Lacking(True, (0,))),
         ({0: 0.9}, {0: 0.9}, {"plausibility": 1.0}, Lacking(unprompted=True)),  # one that ties may follow
         ({0: 0.5, 1: 0.4}, {0: 0.5, 1: 0.5}, {"plausibility": 1.0}, Lacking()),
     ],
@@ -78,6 +78,13 @@ OTHER = {1: 0.8, 0: 0.1}
 def test_every_plausible_token_must_have_its_value_in_both_lists(unprompted, prompted, settings, expected):
     found = lacking(listed(unprompted), listed(prompted), Settings(**settings), 99, gated=False, noise=None)
     assert found == expected
+
+
+def test_values_that_are_known_besides_count():
+    unprompted, prompted, others = listed(LONG), listed({1: 0.8}), {0: math.log(0.001)}
+    assert not lacking(unprompted, prompted, Settings(), 99, gated=False, noise=None, others=others)
+    row = dense(prompted, 4, others)
+    torch.testing.assert_close(row.exp(), torch.tensor([[0.001, 0.8, 0.0995, 0.0995]]))
 
 
 def test_whole_lists_lack_nothing_even_without_a_mask():

@@ -86,6 +86,13 @@ class Dialect(Protocol):
             ServerGone: it does not answer.
         """
 
+    async def values(self, ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        """The log-probabilities of these next tokens after the ids, of as many as the server tells.
+
+        Raises:
+            ServerRefused, ServerGone: as `ask`.
+        """
+
     def stream(
         self, ids: Sequence[int], sampling: Sampling, length: int, count: int
     ) -> AsyncGenerator[Said, None]:

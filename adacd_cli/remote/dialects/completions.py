@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.remote.client import Client, ServerRefused
+from adacd_cli.remote.client import Client, ServerGone, ServerRefused
 from adacd_cli.remote.dialects.base import GREEDY, Said, Sampling, TopList
 
 _MARK = "token_id:"
@@ -37,6 +37,7 @@ class Completions:
         self._client, self._model = client, model
         self.name = name
         self.most: int | None = None
+        self._tells_values = name == "vLLM"
 
     async def ask(self, ids: Sequence[int], count: int) -> TopList:
         """The most probable next tokens; see `Dialect`."""
@@ -51,6 +52,26 @@ class Completions:
             if not tokens:
                 raise ServerRefused("it gives no token")
             return tokens[0].top
+
+    async def values(self, ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        """By `logprob_token_ids`, which vLLM has had since 2026; see `Dialect`."""
+        found: dict[int, float] = {}
+        size = self.most or len(tokens)
+        for start in range(0, len(tokens), size) if self._tells_values else ():
+            body = self._body(ids, GREEDY, 1, 1) | {"logprob_token_ids": list(tokens[start : start + size])}
+            try:
+                said = _tokens(_choice(await self._client.post(self._url, body)), size + 1)
+            except ServerGone:
+                raise
+            except ServerRefused:
+                said = []
+            told = dict(zip(said[0].top.ids, said[0].top.logprobs, strict=True)) if said else {}
+            asked = {token: told[token] for token in tokens[start : start + size] if token in told}
+            self._tells_values = bool(asked)  # an older server refuses the field, or overlooks it
+            if not asked:
+                break
+            found |= asked
+        return found
 
     async def stream(
         self, ids: Sequence[int], sampling: Sampling, length: int, count: int

@@ -59,6 +59,10 @@ class LlamaCpp:
             [(entry["id"], entry["logprob"]) for entry in await self._entries(ids, count)], count
         )
 
+    async def values(self, ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        """None: its lists are as long as they are asked for."""
+        return {}
+
     async def stream(
         self, ids: Sequence[int], sampling: Sampling, length: int, count: int
     ) -> AsyncGenerator[Said, None]:
