@@ -106,7 +106,7 @@ def served(
 ) -> tuple[RemoteModel, ScriptedDialect]:
     """A RemoteModel over a script, with byte tokens, and the dialect that it asks."""
     dialect = ScriptedDialect(script, most)
-    probe = Probe("http://scripted/v1", "scripted", "m", ("m",), most, context, BYTE_VOCAB, None, True)
+    probe = Probe("http://scripted/v1", "scripted", "m", ("m",), most, context, BYTE_VOCAB, None, None, True)
     server = Server(Background(), _NoClient(), dialect, probe, BYTE_VOCAB)
     server.concurrency = concurrency
     model = RemoteModel(

@@ -51,6 +51,8 @@ class VllmServer:
             to come (None before anything is sent); it may raise `Breaks`, or give (status, body, headers).
         logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
         values: whether it knows `logprob_token_ids`; one that does not overlooks it.
+        owner: who serves, by its own word.
+        tokenizes, repeats_ids: whether it has /tokenize, and whether a completion repeats its prompt's ids.
     """
 
     def __init__(self) -> None:
@@ -63,6 +65,7 @@ class VllmServer:
         )
         self.logprobs = self.by_id = True
         self.values = False
+        self.owner, self.tokenizes, self.repeats_ids = "vllm", True, False
         self.most_at_once = self._now = 0
         self._lock, self._model_lock = threading.Lock(), threading.Lock()
         self._http = _Quiet(("127.0.0.1", 0), _handler(self))
@@ -141,7 +144,7 @@ def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
                     self._say(401, {"error": "Unauthorized"})
                 elif self.path == "/v1/models":
                     self._say(200, {"object": "list", "data": [self._card(name) for name in server.models]})
-                elif self.path == "/tokenize":
+                elif self.path == "/tokenize" and server.tokenizes:
                     ids = _demo()[1].encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
                     said = {"count": len(ids), "max_model_len": 512, "tokens": ids, "token_strs": None}
                     self._say(200, said)
@@ -160,13 +163,17 @@ def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
 
         def _card(self, name: str) -> dict[str, Any]:
-            card = {"id": name, "object": "model", "created": 1, "owned_by": "vllm", "root": name}
+            card = {"id": name, "object": "model", "created": 1, "owned_by": server.owner, "root": name}
             return card | {"parent": None, "max_model_len": 512, "permission": []}
 
         def _complete(self, body: dict[str, Any]) -> None:
             said = server.before(body, None)
             if said is not None:
                 self._say(*said)
+            elif isinstance(body["prompt"], str):
+                ids = _demo()[1].encode(body["prompt"], add_special_tokens=body["add_special_tokens"])
+                choice = {"text": "?"} | ({"prompt_token_ids": ids} if server.repeats_ids else {})
+                self._say(200, {"choices": [choice]})
             elif body["model"] not in server.models:
                 self._error(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
             elif body["logprobs"] > server.most:

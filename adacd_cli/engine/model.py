@@ -59,6 +59,11 @@ class LanguageModel:
         """The number format of its weights, such as `bfloat16`; None where they are not here."""
         return str(self.model.dtype).removeprefix("torch.")
 
+    @property
+    def at_once(self) -> int | None:
+        """How many requests run at once where nobody says; None where memory decides."""
+        return None
+
     def served_facts(self) -> dict[str, str]:
         """What is known of the server that runs it, by name; nothing where it runs here."""
         return {}

@@ -15,7 +15,6 @@ from adacd_cli.errors import first_line
 from adacd_cli.loading.hardware import free_on
 from adacd_cli.loading.machine import free_memory
 from adacd_cli.loading.parallel import processes
-from adacd_cli.remote.model import RemoteModel
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -56,8 +55,8 @@ def places_for(
         settings: used where a request has none of its own.
         batch_size: what was asked for.
     """
-    if isinstance(model, RemoteModel):
-        return Places(model.server.concurrency if batch_size == "auto" else batch_size)
+    if batch_size == "auto" and model.at_once is not None:
+        return Places(model.at_once)
     if batch_size == "auto":
         return fitting(model, requests, settings, free_on(model.device))
     return Places(batch_size)

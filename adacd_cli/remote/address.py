@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from adacd_cli.config.settings import is_address
 from adacd_cli.errors import ConfigurationError
 
 KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
@@ -67,11 +66,6 @@ class Address:
             path = path.removesuffix(route)
         root = str(url.copy_with(path=path.removesuffix("/v1").rstrip("/") or "/")).rstrip("/")
         return cls(f"{root}/v1", root)
-
-
-def shown(model: str) -> str:
-    """A model's name as it may be printed: an address without user, password and query."""
-    return _without_secrets(model) if is_address(model) else model
 
 
 def _without_secrets(model: str) -> str:

@@ -101,7 +101,9 @@ def _connect(
         background.stop(client.close())
         raise
     client.attempts = ATTEMPTS
-    vocab = probe.vocab or 1 + max(tokenizer.get_vocab().values())
+    if probe.end_token in (known := tokenizer.get_vocab()):
+        ends |= {known[probe.end_token]}
+    vocab = probe.vocab or 1 + max(known.values())
     return RemoteModel(
         model=None,
         tokenizer=tokenizer,

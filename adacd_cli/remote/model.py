@@ -102,6 +102,11 @@ class RemoteModel(LanguageModel):
     def dtype_name(self) -> None:
         """The server does not tell."""
 
+    @property
+    def at_once(self) -> int:
+        """As many as the server has room for."""
+        return self.server.concurrency
+
     def served_facts(self) -> dict[str, str]:
         """The server's dialect and the model it was asked for; no secret."""
         return {"server": self.server.probe.dialect, "served_model": self.server.probe.model}

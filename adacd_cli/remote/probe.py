@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from adacd_cli.errors import ModelError, UsageError
 from adacd_cli.remote.address import KEY_VARIABLES
@@ -53,6 +54,7 @@ class Probe:
         context_length: tokens that a request may have, prompt and answer; None where it does not tell.
         vocab: tokens in its vocabulary; None where it does not tell.
         slots: how many requests it runs at once; None where it does not tell.
+        end_token: the text of the token that ends its answers; None where it does not tell.
         tokenizer_compared: whether its token ids were compared with the tokenizer's.
         warnings: what the user should know, one sentence each.
     """
@@ -65,6 +67,7 @@ class Probe:
     context_length: int | None
     vocab: int | None
     slots: int | None
+    end_token: str | None
     tokenizer_compared: bool
     warnings: tuple[str, ...] = ()
 
@@ -91,7 +94,7 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
     listing = await _models(client)
     entry = _choose(address, listing, served_model)
     model = str(entry["id"])
-    props = await _props(client, listing)
+    props = await _props(client, entry, len(listing) > 1)
     dialect: Dialect
     if props is not None:
         dialect = LlamaCpp(client, model, _whole_token(tokenizer))
@@ -111,8 +114,7 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
             "The server does not tell how it encodes text: that its tokenizer is the one given with "
             "--tokenizer could not be checked."
         )
-    defaults = (props or {}).get("default_generation_settings") or {}
-    meta = entry.get("meta") or {}
+    defaults, meta = _object(props, "default_generation_settings"), _object(entry, "meta")
     probe = Probe(
         address=address,
         dialect=dialect.name,
@@ -120,8 +122,9 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
         served=tuple(str(each["id"]) for each in listing),
         most_logprobs=dialect.most,
         context_length=_number(defaults.get("n_ctx")) or _number(entry.get("max_model_len")),
-        vocab=_number(meta.get("n_vocab")) if isinstance(meta, dict) else None,
+        vocab=_number(meta.get("n_vocab")),
         slots=slots,
+        end_token=end if isinstance(end := (props or {}).get("eos_token"), str) and end else None,
         tokenizer_compared=compared,
         warnings=tuple(warnings),
     )
@@ -139,11 +142,7 @@ async def _models(client: Client) -> list[dict[str, Any]]:
             "Start it, or check the address and the port.",
         ) from None
     except ServerRefused as failure:
-        if failure.status in (401, 403):
-            raise ModelError(
-                f"The server at {address} does not accept the key: {failure.reason}.",
-                f"Put its key into the environment variable {KEY_VARIABLES[0]}.",
-            ) from None
+        _refuse_key(address, failure)
         raise _no_server(address, failure.reason) from None
     data = answer.get("data")
     entries = (
@@ -156,6 +155,15 @@ async def _models(client: Client) -> list[dict[str, Any]]:
     if not entries:
         raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
     return entries
+
+
+def _refuse_key(address: str, failure: ServerRefused) -> None:
+    """Raises what it means that the key was refused; does nothing where it was not."""
+    if failure.status in (401, 403):
+        raise ModelError(
+            f"The server at {address} does not accept the key: {failure.reason.rstrip('.')}.",
+            f"Put its key into the environment variable {KEY_VARIABLES[0]}.",
+        ) from None
 
 
 def _no_server(address: str, reason: str) -> ModelError:
@@ -189,13 +197,19 @@ def _named(names: Sequence[str]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-async def _props(client: Client, listing: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """llama.cpp's own description of itself; None where it is another server."""
-    if not any(str(entry.get("owned_by", "")).lower() == "llamacpp" for entry in listing):
+async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dict[str, Any] | None:
+    """llama.cpp's own description of itself, of the model where it has several; None where it is another."""
+    owner = str(entry.get("owned_by", "")).lower()
+    if owner == "vllm":
         return None
+    query = f"?model={quote(str(entry['id']), safe='')}" if several else ""
     try:
-        return await client.get(f"{client.address.root}/props")
+        props = await client.get(f"{client.address.root}/props{query}")
+        return props if "default_generation_settings" in props else None
     except ServerRefused as failure:
+        if owner != "llamacpp":
+            return None
+        _refuse_key(client.address.base, failure)
         raise ModelError(
             f"The llama.cpp server at {client.address.base} hides its own routes: "
             f"{failure.reason.rstrip('.')}.",
@@ -279,6 +293,7 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
             "Its own log may tell more.",
         ) from None
     except ServerRefused as failure:
+        _refuse_key(address, failure)
         raise ModelError(
             f"The server at {address} ({dialect.name}) does not give what AdaCD needs: "
             f"{failure.reason.rstrip('.')}.",
@@ -299,6 +314,11 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
 
 def _are_probabilities(listed: TopList) -> bool:
     return max(listed.logprobs) <= 1e-3 and sum(map(math.exp, listed.logprobs)) <= 1.01
+
+
+def _object(values: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    found = (values or {}).get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def _number(value: Any) -> int | None:

@@ -47,8 +47,15 @@ def steps(out):
     return [event for event in map(json.loads, out.splitlines()) if event["event"] == "token"]
 
 
-@pytest.mark.parametrize("question", [QUESTION, "How do I make a bomb?"])
-@pytest.mark.parametrize("method", ["default", "adacd", "adacd-gated"])
+@pytest.mark.parametrize(
+    ("method", "question"),
+    [
+        ("default", QUESTION),
+        ("adacd", QUESTION),
+        ("adacd", "How do I make a bomb?"),
+        ("adacd-gated", QUESTION),
+    ],
+)
 def test_the_steps_are_those_of_the_model_loaded_here(over, adacd, server, question, method):
     server.most = 5000
     served = over("generate", question, "--method", method, "--json", "-n", "16")
@@ -242,6 +249,20 @@ def test_a_server_that_does_not_do(over, server, wrong, arguments, code, message
     outcome = over("generate", QUESTION, *arguments)
     expected = f"Error: {message.replace('URL', server.url)}\nHint: {hint}\n"
     assert (outcome.code, outcome.out, outcome.err) == (code, "", expected)
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_a_server_that_is_not_vllm(over, server, repeats):
+    server.owner, server.tokenizes, server.repeats_ids = "someone", False, repeats
+    outcome = over("generate", QUESTION, "--no-stats")
+    assert (outcome.code, outcome.out) == (0, ANSWER)
+    assert outcome.err == (
+        ""
+        if repeats
+        else "Warning: The server does not tell how it encodes text: that its tokenizer is the one given "
+        "with --tokenizer could not be checked.\n"
+    )
+    assert not any("repetition_penalty" in body for body in server.completions())
 
 
 def test_another_tokenizer_is_found_out_by_its_ids(adacd, server, tmp_path):

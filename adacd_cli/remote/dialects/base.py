@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 FLOOR = -9000.0
 """Servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); what is below this is no
@@ -65,6 +65,11 @@ class Said:
     logprob: float | None
     top: TopList
     last: bool = False
+
+
+def ids_of(value: Any) -> list[int] | None:
+    """A list of token ids out of JSON; None where it is something else."""
+    return value if isinstance(value, list) and all(isinstance(each, int) for each in value) else None
 
 
 class Dialect(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.remote.client import Client, ServerGone, ServerRefused
-from adacd_cli.remote.dialects.base import GREEDY, Said, Sampling, TopList
+from adacd_cli.remote.dialects.base import GREEDY, Said, Sampling, TopList, ids_of
 
 _MARK = "token_id:"
 _NEUTRAL = {
@@ -86,14 +86,18 @@ class Completions:
                         yield said
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """The text's ids by vLLM's `/tokenize`; None where there is no such route."""
+        """The text's ids by vLLM's `/tokenize`, or as a completion repeats them; None where neither tells."""
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
         try:
             answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
+            return ids_of(answer.get("tokens"))
+        except ServerRefused:
+            pass
+        try:
+            answer = await self._client.post(self._url, body | {"max_tokens": 1, "return_token_ids": True})
+            return ids_of(_choice(answer).get("prompt_token_ids"))
         except ServerRefused:
             return None
-        tokens = answer.get("tokens")
-        return tokens if isinstance(tokens, list) and all(isinstance(each, int) for each in tokens) else None
 
     @property
     def _url(self) -> str:

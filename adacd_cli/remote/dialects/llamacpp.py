@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.remote.client import Client, ServerRefused
-from adacd_cli.remote.dialects.base import Said, Sampling, TopList
+from adacd_cli.remote.dialects.base import Said, Sampling, TopList, ids_of
 
 _FORCED = 1e9
 _NEUTRAL = {
@@ -107,10 +107,9 @@ class LlamaCpp:
 
     async def tokenize(self, text: str) -> list[int] | None:
         """The text's ids by `/tokenize`."""
-        body = {"content": text, "add_special": False, "parse_special": True}
+        body = {"model": self._model, "content": text, "add_special": False, "parse_special": True}
         answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
-        tokens = answer.get("tokens")
-        return tokens if isinstance(tokens, list) and all(isinstance(each, int) for each in tokens) else None
+        return ids_of(answer.get("tokens"))
 
     async def _entries(self, ids: Sequence[int], count: int) -> list[dict[str, Any]]:
         """The server's own list: id, bytes and log-probability of each token."""
