@@ -1,0 +1,225 @@
+// The page: a form, two answers streamed at the same time, and a panel with one token's numbers. It keeps nothing and
+// asks nobody but the server it came from.
+
+import { Column } from "./column.js";
+import { Panel } from "./numbers.js";
+import { ServerError, fetchModel, pause, streamAnswer } from "./stream.js";
+import { parting, reason } from "./words.js";
+
+const byId = (id) => document.getElementById(id);
+const say = (text) => (byId("status").textContent = text);
+const form = byId("form");
+const prompt = byId("prompt");
+const panel = new Panel(byId("panel"), walk, close);
+const columns = [new Column(byId("default"), open, walk), new Column(byId("adacd"), open, walk)];
+const dials = [...document.querySelectorAll("[data-range]")];
+let running = null;
+
+// the numbers of a token
+
+function open(column, place) {
+  panel.show(column, place);
+  column.tokens[place].scrollIntoView({ block: "nearest" });
+  byId("spoken").textContent = reason(column.steps[place], column.threshold);
+}
+
+function walk(column, place) {
+  column.select(place);
+  if (panel.isOpen) panel.show(column, place);
+}
+
+function close(column) {
+  panel.close();
+  column?.tokens[column.selected]?.focus();
+}
+
+// the model and its defaults
+
+async function load() {
+  say("Asking the server for its model…");
+  for (;;) {
+    try {
+      const model = await fetchModel();
+      fill(model.adacd?.settings ?? {});
+      byId("model").textContent = `Model ${model.id}`;
+      byId("trouble").hidden = true;
+      say("");
+      return model;
+    } catch (error) {
+      if (error.again === null || error.again === undefined) complain(error);
+      else say(`${error.message} Trying again…`);
+      await pause(error.again ?? 3000);
+    }
+  }
+}
+
+function complain(error) {
+  say("");
+  // said once: an alert that is written again is read out again
+  if (byId("trouble").textContent !== error.message) byId("trouble").textContent = error.message;
+  byId("trouble").hidden = false;
+}
+
+function fill(settings) {
+  byId("alpha").value = settings.alpha ?? 4.5;
+  byId("lambda").value = settings.agreement_threshold ?? 0.9;
+  byId("steps").value = settings.contrast_steps ?? 10;
+  byId("longest").value = settings.max_new_tokens || 512;
+  byId("gate").checked = Boolean(settings.gate) || settings.method === "adacd-gated";
+  for (const dial of dials) byId(dial.dataset.range).value = dial.value;
+  byId("settings").disabled = false;
+}
+
+// the two answers
+
+function bodies(model) {
+  const messages = [{ role: "user", content: prompt.value }];
+  if (byId("system").value.trim()) messages.unshift({ role: "system", content: byId("system").value });
+  const shared = { model: model.id, messages, stream: true, max_tokens: Number(byId("longest").value) };
+  const trace = { trace: true, candidates: 5 };
+  const contrast = {
+    method: "adacd",
+    gate: byId("gate").checked,
+    alpha: Number(byId("alpha").value),
+    agreement_threshold: Number(byId("lambda").value),
+    contrast_steps: Number(byId("steps").value),
+  };
+  return [
+    { ...shared, adacd: { method: "default", ...trace } },
+    { ...shared, adacd: { ...contrast, ...trace } },
+  ];
+}
+
+async function ask() {
+  if (!prompt.value.trim()) {
+    say("Type a prompt first.");
+    prompt.focus();
+    return;
+  }
+  stop();
+  const run = new AbortController();
+  running = run;
+  panel.close();
+  byId("verdict").hidden = true;
+  byId("spoken").textContent = "";
+  for (const column of columns) {
+    column.clear();
+    column.wait("waiting for the model");
+  }
+  byId("stop").setAttribute("aria-disabled", "false");
+  const model = await ready;
+  if (running !== run) return;
+  say("Answering…");
+  if (columns[0].section.getBoundingClientRect().top > 0.8 * innerHeight) byId("status").scrollIntoView();
+  const ended = await Promise.all(bodies(model).map((body, place) => answer(columns[place], body, run.signal)));
+  if (running !== run) return;
+  running = null;
+  byId("stop").setAttribute("aria-disabled", "true");
+  conclude(ended.every(Boolean));
+}
+
+/** Streams one answer into its column; whether it came whole. */
+async function answer(column, body, signal) {
+  for (;;) {
+    try {
+      column.wait();
+      for await (const chunk of streamAnswer(body, signal)) {
+        if (signal.aborted) return false;
+        take(column, chunk);
+      }
+      byId("spoken").textContent = `${column.name} has answered, ${column.numbers.textContent}: ${column.text}`;
+      return true;
+    } catch (error) {
+      if (signal.aborted) return false;
+      const again = error.again ?? null;
+      if (again === null || column.steps.length) {
+        if (!(error instanceof ServerError)) console.error(error);
+        column.fail(error instanceof ServerError ? error.message : "The page failed to read the answer.");
+        return false;
+      }
+      column.wait(`${error.message} Trying again…`);
+      try {
+        await pause(again, signal);
+      } catch {
+        return false;
+      }
+    }
+  }
+}
+
+function take(column, { adacd = {}, choices = [] }) {
+  if (adacd.started) column.begin(adacd.started);
+  if (adacd.step) column.add(adacd.step);
+  if (choices[0]?.finish_reason) column.finish(choices[0].finish_reason, adacd);
+}
+
+function conclude(isWhole) {
+  const [first, second] = columns;
+  const found = isWhole || (first.steps.length && second.steps.length)
+    ? parting(first.steps, second.steps, second.threshold, isWhole)
+    : { sentence: "", step: null };
+  say(isWhole ? "Both have answered." : "");
+  const verdict = byId("verdict");
+  verdict.replaceChildren(found.sentence, " ");
+  verdict.hidden = !found.sentence;
+  if (found.step === null) return;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Show the numbers there";
+  button.addEventListener("click", () => {
+    second.select(found.step, { focus: true });
+    open(second, found.step);
+  });
+  verdict.append(button);
+}
+
+function stop() {
+  if (!running) return;
+  const run = running;
+  running = null;
+  run.abort();
+  for (const column of columns) if (column.section.dataset.running) column.stop();
+  byId("stop").setAttribute("aria-disabled", "true");
+  conclude(false);
+  say("Stopped.");
+}
+
+// the form
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+prompt.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+byId("stop").addEventListener("click", stop);
+byId("examples").addEventListener("click", (event) => {
+  if (event.target.tagName !== "BUTTON") return;
+  prompt.value = event.target.textContent;
+  form.requestSubmit();
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || event.isComposing) return;
+  const isAmongTokens = event.target.closest?.(".tokens, #panel");
+  if (panel.isOpen && (isAmongTokens || !running)) close(panel.column);
+  else stop();
+});
+for (const dial of dials) {
+  const range = byId(dial.dataset.range);
+  range.addEventListener("input", () => (dial.value = range.value));
+  dial.addEventListener("input", () => (range.value = dial.value));
+  // any number may be typed, so the arrow keys borrow the slider's step
+  dial.addEventListener("keydown", (event) => {
+    if (event.key !== "ArrowUp" && event.key !== "ArrowDown") return;
+    event.preventDefault();
+    range.value = dial.value;
+    if (event.key === "ArrowUp") range.stepUp();
+    else range.stepDown();
+    dial.value = range.value;
+  });
+}
+
+const ready = load();
