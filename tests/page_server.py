@@ -49,6 +49,7 @@ class FakeServer:
         scripts: by the last message's text and the method.
         settings: the defaults it reports.
         loading: how many times v1/models answers 503 first.
+        broken: how many times it answers 500 first.
         bodies: the requests it got, in order of arrival.
         left: how many clients left while a script hung.
     """
@@ -57,6 +58,7 @@ class FakeServer:
     scripts: dict[tuple[str, str], Script] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=lambda: {"method": "adacd", "gate": False, **SETTINGS})
     loading: int = 0
+    broken: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     left: int = 0
 
@@ -125,6 +127,9 @@ def _app(server: FakeServer, prefix: str) -> Any:
             server.loading -= 1
             error = {"message": "The model is still being loaded.", "type": "unavailable"}
             return JSONResponse({"error": error}, 503, {"Retry-After": "0.1"})
+        if server.broken:
+            server.broken -= 1
+            return JSONResponse({"error": {"message": "Something broke."}}, 500)
         entry = {"id": "demo", "object": "model", "created": 0, "owned_by": "adacd"}
         return JSONResponse({"object": "list", "data": [{**entry, "adacd": {"settings": server.settings}}]})
 

@@ -384,6 +384,18 @@ def test_waits_for_a_server_that_loads_or_is_full(server, visit):
     expect(there.page.locator("[role=alert]:visible")).to_have_count(0)
 
 
+def test_a_model_that_could_not_be_asked_for_is_asked_for_again(server, visit):
+    server.broken = 2
+    there = visit(server.address)
+    trouble = there.page.locator("#trouble")
+    expect(trouble).to_have_text("Something broke.")
+    for status in ("Stopped.", "Both have answered."):
+        there.ask()
+        expect(there.page.locator("#status")).to_have_text(status)
+    expect(trouble).to_be_hidden()
+    assert len(server.bodies) == 2
+
+
 def test_texts_stay_texts_and_in_their_place(server, visit):
     hostile = [
         EVIL,

@@ -37,11 +37,13 @@ export class Column {
 
   /** The request is under way; `note` says what is waited for. */
   wait(note = "waiting for the first token") {
+    this.since = performance.now();
     this.#setRunning("answer");
     this.numbers.textContent = note;
   }
 
   begin(started) {
+    this.since = performance.now();
     this.run.textContent = describeRun(started);
     this.threshold = started.settings.agreement_threshold ?? 0;
     this.longest = started.settings.max_new_tokens ?? Infinity;
@@ -49,7 +51,6 @@ export class Column {
 
   add(step) {
     this.now = performance.now();
-    if (!this.steps.length) this.first = this.now;
     this.steps.push(step);
     this.added += step.decision === "add";
     this.subtracted += step.decision === "subtract";
@@ -117,8 +118,8 @@ export class Column {
   }
 
   #count() {
-    const seconds = (this.now - this.first) / 1000;
-    const speed = seconds > 0 ? (this.steps.length - 1) / seconds : 0;
+    const seconds = (this.now - this.since) / 1000;
+    const speed = seconds > 0 ? this.steps.length / seconds : 0;
     this.numbers.textContent = statistics({ ...this, tokens: this.steps.length, speed });
   }
 

@@ -4,7 +4,7 @@
 import { Column } from "./column.js";
 import { Panel } from "./numbers.js";
 import { ServerError, fetchModel, pause, streamAnswer } from "./stream.js";
-import { parting, reason } from "./words.js";
+import { isNone, parting, reason } from "./words.js";
 
 const byId = (id) => document.getElementById(id);
 const say = (text) => (byId("status").textContent = text);
@@ -14,6 +14,7 @@ const panel = new Panel(byId("panel"), walk, close);
 const columns = [new Column(byId("default"), open, walk), new Column(byId("adacd"), open, walk)];
 const dials = [...document.querySelectorAll("[data-range]")];
 let running = null;
+let known = null;
 
 // the numbers of a token
 
@@ -35,29 +36,34 @@ function close(column) {
 
 // the model and its defaults
 
-async function load() {
-  say("Asking the server for its model…");
-  for (;;) {
-    try {
-      const model = await fetchModel();
-      fill(model.adacd?.settings ?? {});
-      byId("model").textContent = `Model ${model.id}`;
-      byId("trouble").hidden = true;
-      say("");
-      return model;
-    } catch (error) {
-      if (error.again === null || error.again === undefined) complain(error);
-      else say(`${error.message} Trying again…`);
-      await pause(error.again ?? 3000);
-    }
-  }
+// asked for once; after a failure that no waiting mends, the next question asks again
+function model() {
+  known ??= load().catch((error) => {
+    known = null;
+    say("");
+    byId("trouble").textContent = error.message;
+    byId("trouble").hidden = false;
+    throw error;
+  });
+  return known;
 }
 
-function complain(error) {
-  say("");
-  // said once: an alert that is written again is read out again
-  if (byId("trouble").textContent !== error.message) byId("trouble").textContent = error.message;
-  byId("trouble").hidden = false;
+async function load() {
+  say("Asking the server for its model…");
+  byId("trouble").hidden = true;
+  for (;;) {
+    try {
+      const found = await fetchModel();
+      fill(found.adacd?.settings ?? {});
+      byId("model").textContent = `Model ${found.id}`;
+      say("");
+      return found;
+    } catch (error) {
+      if (isNone(error.again)) throw error;
+      say(`${error.message} Trying again…`);
+      await pause(error.again);
+    }
+  }
 }
 
 function fill(settings) {
@@ -72,10 +78,10 @@ function fill(settings) {
 
 // the two answers
 
-function bodies(model) {
+function bodies({ id }) {
   const messages = [{ role: "user", content: prompt.value }];
   if (byId("system").value.trim()) messages.unshift({ role: "system", content: byId("system").value });
-  const shared = { model: model.id, messages, stream: true, max_tokens: Number(byId("longest").value) };
+  const shared = { model: id, messages, stream: true, max_tokens: Number(byId("longest").value) };
   const trace = { trace: true, candidates: 5 };
   const contrast = {
     method: "adacd",
@@ -107,11 +113,17 @@ async function ask() {
     column.wait("waiting for the model");
   }
   byId("stop").setAttribute("aria-disabled", "false");
-  const model = await ready;
+  let served;
+  try {
+    served = await model();
+  } catch {
+    if (running === run) stop();
+    return;
+  }
   if (running !== run) return;
   say("Answering…");
   if (columns[0].section.getBoundingClientRect().top > 0.8 * innerHeight) byId("status").scrollIntoView();
-  const ended = await Promise.all(bodies(model).map((body, place) => answer(columns[place], body, run.signal)));
+  const ended = await Promise.all(bodies(served).map((body, place) => answer(columns[place], body, run.signal)));
   if (running !== run) return;
   running = null;
   byId("stop").setAttribute("aria-disabled", "true");
@@ -131,15 +143,14 @@ async function answer(column, body, signal) {
       return true;
     } catch (error) {
       if (signal.aborted) return false;
-      const again = error.again ?? null;
-      if (again === null || column.steps.length) {
+      if (isNone(error.again) || column.steps.length) {
         if (!(error instanceof ServerError)) console.error(error);
         column.fail(error instanceof ServerError ? error.message : "The page failed to read the answer.");
         return false;
       }
       column.wait(`${error.message} Trying again…`);
       try {
-        await pause(again, signal);
+        await pause(error.again, signal);
       } catch {
         return false;
       }
@@ -222,4 +233,4 @@ for (const dial of dials) {
   });
 }
 
-const ready = load();
+model().catch(() => {});
