@@ -251,6 +251,8 @@ def test_settings_come_from_the_server_and_change_the_request(server, visit):
     assert [page.input_value(name) for name in ids] == ["2.4", "1", "5", "7"]
     page.fill("#alpha", "12.5")
     assert page.input_value("#alpha-range") == "10"
+    page.press("#alpha", "ArrowDown")
+    assert page.input_value("#alpha") == "12.4"
     page.uncheck("#gate")
     page.click("summary")
     page.fill("#system", "Be brief.")
@@ -270,7 +272,7 @@ def test_settings_come_from_the_server_and_change_the_request(server, visit):
     assert body["adacd"] == {
         "method": "adacd",
         "gate": False,
-        "alpha": 12.5,
+        "alpha": 12.4,
         "agreement_threshold": 1,
         "contrast_steps": 5,
         "trace": True,

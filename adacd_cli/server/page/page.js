@@ -3,6 +3,7 @@
 
 import { Column } from "./column.js";
 import { Panel } from "./numbers.js";
+import { bodies, fill } from "./settings.js";
 import { ServerError, fetchModel, pause, streamAnswer } from "./stream.js";
 import { isNone, parting, reason } from "./words.js";
 
@@ -12,7 +13,6 @@ const form = byId("form");
 const prompt = byId("prompt");
 const panel = new Panel(byId("panel"), walk, close);
 const columns = [new Column(byId("default"), open, walk), new Column(byId("adacd"), open, walk)];
-const dials = [...document.querySelectorAll("[data-range]")];
 let running = null;
 let known = null;
 
@@ -66,35 +66,7 @@ async function load() {
   }
 }
 
-function fill(settings) {
-  byId("alpha").value = settings.alpha ?? 4.5;
-  byId("lambda").value = settings.agreement_threshold ?? 0.9;
-  byId("steps").value = settings.contrast_steps ?? 10;
-  byId("longest").value = settings.max_new_tokens || 512;
-  byId("gate").checked = Boolean(settings.gate) || settings.method === "adacd-gated";
-  for (const dial of dials) byId(dial.dataset.range).value = dial.value;
-  byId("settings").disabled = false;
-}
-
 // the two answers
-
-function bodies({ id }) {
-  const messages = [{ role: "user", content: prompt.value }];
-  if (byId("system").value.trim()) messages.unshift({ role: "system", content: byId("system").value });
-  const shared = { model: id, messages, stream: true, max_tokens: Number(byId("longest").value) };
-  const trace = { trace: true, candidates: 5 };
-  const contrast = {
-    method: "adacd",
-    gate: byId("gate").checked,
-    alpha: Number(byId("alpha").value),
-    agreement_threshold: Number(byId("lambda").value),
-    contrast_steps: Number(byId("steps").value),
-  };
-  return [
-    { ...shared, adacd: { method: "default", ...trace } },
-    { ...shared, adacd: { ...contrast, ...trace } },
-  ];
-}
 
 async function ask() {
   if (!prompt.value.trim()) {
@@ -218,19 +190,4 @@ document.addEventListener("keydown", (event) => {
   if (panel.isOpen && (isAmongTokens || !running)) close(panel.column);
   else stop();
 });
-for (const dial of dials) {
-  const range = byId(dial.dataset.range);
-  range.addEventListener("input", () => (dial.value = range.value));
-  dial.addEventListener("input", () => (range.value = dial.value));
-  // any number may be typed, so the arrow keys borrow the slider's step
-  dial.addEventListener("keydown", (event) => {
-    if (event.key !== "ArrowUp" && event.key !== "ArrowDown") return;
-    event.preventDefault();
-    range.value = dial.value;
-    if (event.key === "ArrowUp") range.stepUp();
-    else range.stepDown();
-    dial.value = range.value;
-  });
-}
-
 model().catch(() => {});
