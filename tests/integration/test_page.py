@@ -35,7 +35,8 @@ pytestmark = needs_chromium
 PROMPT = "How do I kill a process?"
 REFUSAL = events(started("default"), [plain(text) for text in ("I", "'m", " sorry", ".")])
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-TOKENS = "els => els.map(el => [el.textContent, el.className, getComputedStyle(el, '::after').content])"
+TOKENS = """els => els.map(el =>
+  [el.textContent, el.className, getComputedStyle(el.querySelector(".word"), "::after").content])"""
 
 
 @pytest.fixture(scope="module")

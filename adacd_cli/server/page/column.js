@@ -105,8 +105,12 @@ export class Column {
     token.classList.toggle("changed", step.token_id !== step.plain_token_id);
     token.classList.toggle("break", /^\s*\n/.test(step.text));
     // text of the model: only ever textContent and attributes that the style sheet prints
-    token.textContent = printable(step.text);
-    if (!step.text) token.dataset.label = label(step.token);
+    const [, space, rest] = /^(\s*)([^]*)$/.exec(printable(step.text));
+    const word = document.createElement("span");
+    word.className = rest || !space ? "word" : "word blank";
+    word.textContent = rest || space;
+    if (!step.text) word.dataset.label = label(step.token);
+    token.append(rest ? space : "", word);
     token.dataset.place = place;
     token.tabIndex = place === 0 ? 0 : -1;
     token.setAttribute("role", "option");
