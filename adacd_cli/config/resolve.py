@@ -152,7 +152,7 @@ def override(settings: Settings, name: str, value: Any, where: str) -> Settings:
         where: where it comes from, for an error.
 
     Raises:
-        ConfigurationError: the value is of another kind or out of range, or the method leaves the gate no say.
+        ConfigurationError: the value is of another kind or out of range, or the gate has no say.
     """
     source = Source("flag", where)
     changed = _settings(settings.model_dump() | {name: value}, {name: value}, {name: source})

@@ -1,6 +1,6 @@
 """`create_app`: the routes, and what stands in front of them.
 
-The worker is given; whether its model is loaded yet, and where it runs, the routes ask of it at every request.
+The worker is given; whether its model is loaded yet, and where it runs, the routes ask at every request.
 """
 
 from __future__ import annotations

@@ -153,13 +153,13 @@ def described(asked: type[BaseModel] | None = None, kind: str = "") -> dict[str,
             },
             "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": body}}},
         }
-    fine: dict[int | str, dict[str, Any]] = {
+    kinds: dict[str, dict[int | str, dict[str, Any]]] = {
         "models": {200: {"model": Cards}, **_failures(_REFUSALS)},
         "model": {200: {"model": Card}, **_failures({**_REFUSALS, 404: "Another model"})},
         "health": {200: {"model": Health}, 503: {"model": Health, "description": "Not now"}},
         "metrics": {200: {"content": {"text/plain": _EVENTS}}, **_failures(_REFUSALS)},
-    }[kind]
-    return {"response_model": None, "responses": fine}
+    }
+    return {"response_model": None, "responses": kinds[kind]}
 
 
 def _failures(kinds: dict[int, str]) -> dict[int | str, dict[str, Any]]:

@@ -124,7 +124,7 @@ class BodyGuard:
                 return await receive()
             try:
                 message = await asyncio.wait_for(receive(), BODY_SECONDS)
-            except asyncio.TimeoutError:  # noqa: UP041 - another class before Python 3.11
+            except asyncio.TimeoutError:
                 raise ApiError(408, "The body of the request did not come.", code="timeout") from None
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))

@@ -8,7 +8,15 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from adacd_cli.events import Decision, Event, Started, TokenStep
@@ -22,6 +30,7 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series for each counter, with nothing in it
         self.registry = own = CollectorRegistry()
         ProcessCollector(registry=own)
         self.requests = Counter("adacd_requests", "Responses", ["route", "status"], registry=own)

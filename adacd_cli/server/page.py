@@ -1,4 +1,4 @@
-"""The page at `/` and its files, which lie in the package's folder `page`; nothing of it comes from elsewhere."""
+"""The page at `/` and its files, which lie in the package's folder `page`; nothing comes from elsewhere."""
 
 from __future__ import annotations
 

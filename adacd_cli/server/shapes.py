@@ -9,7 +9,7 @@ import secrets
 import time
 from typing import Any, ClassVar
 
-from adacd_cli.events import Finished, FinishReason, Started, TokenLogprob, TokenStep, to_json
+from adacd_cli.events import Finished, FinishReason, Started, TokenStep, to_json
 from adacd_cli.server.asked import Wanted
 
 LEAST_LOGPROB = -9999.0
@@ -203,7 +203,7 @@ class TextShape(Shape):
         return {
             "tokens": [step.token for step in kept],
             "token_logprobs": [_floored(step.logprob) for step in kept],
-            "top_logprobs": [_by_text(step.top_logprobs) for step in kept],
+            "top_logprobs": [_by_text(step) for step in kept],
             "text_offset": offsets,
         }
 
@@ -228,9 +228,12 @@ def _floored(logprob: float | None) -> float:
     return LEAST_LOGPROB if logprob is None else max(logprob, LEAST_LOGPROB)
 
 
-def _by_text(found: tuple[TokenLogprob, ...]) -> dict[str, float]:
-    """The likeliest of tokens that are written alike stands for them."""
+def _by_text(step: TokenStep) -> dict[str, float]:
+    """The likeliest tokens and the chosen one; of tokens that are written alike the likeliest counts."""
     by_text: dict[str, float] = {}
-    for each in found:
-        by_text[each.text] = max(_floored(each.logprob), by_text.get(each.text, LEAST_LOGPROB))
+    for text, logprob in [
+        *((each.text, each.logprob) for each in step.top_logprobs),
+        (step.token, step.logprob),
+    ]:
+        by_text[text] = max(_floored(logprob), by_text.get(text, LEAST_LOGPROB))
     return by_text
