@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": Entry("adacd_cli.cli.compare", "Show Default and AdaCD side by side."),
     "explain": Entry("adacd_cli.cli.explain", "Show why each token was chosen."),
     "chat": Entry("adacd_cli.cli.chat", "Talk with the model."),
+    "serve": Entry("adacd_cli.cli.serve", "Serve the model to OpenAI's clients, and a page to try it."),
     "eval": Entry("adacd_cli.cli.eval", "Measure methods on data sets: refusals, safety, cost."),
     "judge": Entry("adacd_cli.cli.judge", "Judge answers made elsewhere."),
     "bench": Entry("adacd_cli.cli.bench", "Measure how fast a model decodes here."),

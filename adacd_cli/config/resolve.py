@@ -46,6 +46,7 @@ def resolve(
     *,
     assignments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    one_method: bool = True,
 ) -> Resolved:
     """Merges every level.
 
@@ -54,6 +55,7 @@ def resolve(
         config: a YAML file or the name of a preset; None asks ADACD_CONFIG.
         assignments: `name=value` texts of `--set`.
         environment: variables; None is the process's own.
+        one_method: whether a method that is given is the only one that the run decodes by.
 
     Raises:
         ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable,
@@ -73,7 +75,7 @@ def resolve(
         sources[name] = source
     settings = _settings(values, given, sources)
     _refuse_idle_gate(settings, sources["gate"], sources["method"].where)
-    if "method" in flags:  # elsewhere the method is not chosen once for all
+    if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
         _refuse_idle_resources(settings, sources)
     return Resolved(settings, sources)
 
@@ -137,6 +139,25 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     if setting.name == "gate":
         _refuse_idle_gate(changed, Source("flag", where), "")
     check_complete(changed, where)
+    return changed
+
+
+def override(settings: Settings, name: str, value: Any, where: str) -> Settings:
+    """The settings with one of them set to a value of its kind, e.g. by the JSON of a request.
+
+    Args:
+        settings: the settings so far.
+        name: one of SETTINGS.
+        value: as `Settings` takes it; text is not parsed.
+        where: where it comes from, for an error.
+
+    Raises:
+        ConfigurationError: the value is of another kind or out of range, or the gate has no say.
+    """
+    source = Source("flag", where)
+    changed = _settings(settings.model_dump() | {name: value}, {name: value}, {name: source})
+    if name == "gate":
+        _refuse_idle_gate(changed, source, "")
     return changed
 
 
