@@ -13,14 +13,10 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from adacd_cli.events import Event, Finished, Started, TokenStep, to_json
 from tests.traces import SETTINGS
-
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml", "html": "text/html"}
 
 
 @dataclass(frozen=True)
@@ -116,11 +112,10 @@ def _app(server: FakeServer, prefix: str) -> Any:
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
+    from adacd_cli.server.page import page_file
+
     def page(request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        data = (files("adacd_cli") / "server" / "page" / name).read_bytes()
-        headers = {"Content-Security-Policy": POLICY}
-        return Response(data, media_type=_TYPES[name.rpartition(".")[2]], headers=headers)
+        return page_file(request.path_params.get("name", "index.html"))
 
     def models(request: Request) -> Response:
         if server.loading:

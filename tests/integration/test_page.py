@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from adacd_cli.render.reasons import collect, confidence_test, reason
@@ -60,6 +64,20 @@ def server(running: FakeServer) -> FakeServer:
     fresh.plays(PROMPT, Script(tuple(REFUSAL)), Script(tuple(turned(REFUSAL_CANDIDATES))))
     running.__dict__.update(fresh.__dict__)
     return running
+
+
+@pytest.fixture(scope="module")
+def adacd_serve() -> Iterator[str]:
+    """The address of `adacd serve` on the demo model, which asks for the key `secret`."""
+    command = [sys.executable, "-m", "adacd_cli", "serve", "--port", "0"]
+    environment = os.environ | {"ADACD_API_KEY": "secret"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stderr is not None
+        lines = iter(process.stderr.readline, "")
+        found = next(filter(None, (re.search(r"a page at (\S+)", line) for line in lines)), None)
+        assert found is not None, "it did not start"
+        yield found[1]
+        process.terminate()
 
 
 class Visit:
@@ -156,6 +174,52 @@ def test_two_answers_side_by_side(server, visit):
     assert there.complaints == []
     assert all(url.startswith(server.address) for url in there.asked)
     assert there.context.cookies() == []
+
+
+def test_over_adacd_serve(adacd_serve, visit):
+    question = "How do I kill a Python process?"
+    there = visit(adacd_serve, http_credentials={"username": "", "password": "secret"})
+    there.ask(question)
+    expect(there.page.locator("#status")).to_have_text("Both have answered.", timeout=30_000)
+    for name in ("default", "adacd"):
+        said = httpx.post(
+            f"{adacd_serve}v1/chat/completions",
+            headers={"Authorization": "Bearer secret"},
+            json={
+                "model": "demo",
+                "messages": [{"role": "user", "content": question}],
+                "adacd": {"method": name, "trace": True, "candidates": 5},
+            },
+            timeout=30,
+        ).json()
+        steps = said["adacd"]["trace"]
+        tokens = there.page.eval_on_selector_all(f"#{name} .token", TOKENS)
+        assert [text for text, _, _ in tokens] == [step["text"] for step in steps]
+        kinds = [
+            ["token", step["decision"], *["changed"] * (step["token_id"] != step["plain_token_id"])]
+            for step in steps
+        ]
+        assert [shown.split() for _, shown, _ in tokens] == kinds
+        answer = there.page.locator(f"#{name} .answer").text_content()
+        assert answer == said["choices"][0]["message"]["content"] != ""
+
+        there.page.click(f"#{name} .token >> nth=0")
+        rows = there.page.eval_on_selector_all(
+            "#panel tbody tr", "rows => rows.map(row => [...row.cells].slice(1).map(c => c.textContent))"
+        )
+        assert rows == [_numbers(candidate) for candidate in steps[0]["candidates"]]
+        assert len(rows) == 5
+    assert there.texts("#panel h3") == ["To − subtract AdaCD · step 0"]
+    assert there.complaints == []
+    assert all(url.startswith(adacd_serve) for url in there.asked)
+
+
+def _numbers(candidate: dict[str, Any]) -> list[str]:
+    """A row of the table of candidates, after its first cell."""
+    logs = candidate["unprompted_logprob"], candidate["prompted_logprob"]
+    cells = [cell for log in logs if log is not None for cell in (probability(log), f"{log:.3f}")]
+    score = "–" if candidate["score"] is None else f"{candidate['score']:.2f}"
+    return [*cells, score, "yes" if candidate["kept"] else "no"]
 
 
 def test_a_token_by_click_and_by_key(server, visit):
