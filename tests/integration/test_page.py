@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
+from adacd_cli.events import FinishReason
 from adacd_cli.render.reasons import collect, confidence_test, reason
 from adacd_cli.render.safe import label, printable, spoken
 from adacd_cli.render.text import statistics
@@ -497,20 +498,27 @@ def test_texts_stay_texts_and_in_their_place(server, visit):
     assert all(url.startswith(server.address) for url in there.asked)
 
 
-def test_thinking_and_what_has_no_text_yet(server, visit):
+def test_thinking_what_has_no_text_yet_and_answers_cut_off(server, visit):
     steps = [
         plain("Let me see.", thinking=True),
         plain("", thinking=True, token="</think>"),
         contrasted("Fine", ADD, 0.9, 0.9),
         plain("", token="<|end|>"),
     ]
-    run = Script(tuple(events(started(thinking=True), steps)))
-    server.plays(PROMPT, run, run)
+    cut, short = (
+        Script(tuple(events(started(thinking=True, max_new_tokens=most), steps, FinishReason.LENGTH)))
+        for most in (4, 512)
+    )
+    server.plays(PROMPT, cut, short)
     there = visit(server.address)
     there.ask()
     expect(there.page.locator("#status")).to_have_text("Both have answered.")
     assert there.page.locator("#adacd .thinking").text_content() == "Let me see."
     assert there.page.locator("#adacd .answer").text_content() == "Fine"
+    assert [line.rpartition(" · ")[2] for line in there.texts(".column .numbers")] == [
+        "stopped at max tokens",
+        "cut off by the context or the server's time limit",
+    ]
     shown = there.page.eval_on_selector_all(
         "#adacd [data-label]", "els => els.map(el => getComputedStyle(el, '::before').content)"
     )

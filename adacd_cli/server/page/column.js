@@ -63,8 +63,8 @@ export class Column {
 
   finish(reason, { added = this.added, subtracted = this.subtracted } = {}) {
     Object.assign(this, { added, subtracted });
-    const full = this.steps.length < this.longest;
-    const cut = full ? "stopped at the context's end" : "stopped at max tokens";
+    const early = this.steps.length < this.longest;
+    const cut = early ? "cut off by the context or the server's time limit" : "stopped at max tokens";
     this.#end({ stop: "ended by itself", length: cut }[reason] ?? `ended: ${reason}`);
   }
 
