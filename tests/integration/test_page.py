@@ -489,6 +489,8 @@ def test_texts_stay_texts_and_in_their_place(server, visit):
         there.page.keyboard.press("Enter")
         assert there.texts("#panel h3 code") == [label(hostile[place])]
         assert there.page.evaluate("document.documentElement.scrollWidth") == 320
+    reach = "els => Math.max(...els.map(el => el.getBoundingClientRect().right))"
+    assert there.page.eval_on_selector_all(".token, #panel *", reach) <= 320
     assert there.page.evaluate("[document.title, document.images.length, document.scripts.length]") == [
         "adacd",
         0,
