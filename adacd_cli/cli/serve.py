@@ -96,10 +96,11 @@ def command(
     settings = resolved.settings
     check_complete(settings)
     _require_extra()
-    from adacd_cli.server.app import Served, create_app
+    from adacd_cli.server.app import create_app
     from adacd_cli.server.asked import Limits
     from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.run import Http, Signals, handled, listen
+    from adacd_cli.server.served import Served
     from adacd_cli.server.worker import Worker
 
     key = _key(api_key)

@@ -6,7 +6,7 @@ A client that leaves, at whichever point, frees its row before the decoder's nex
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,9 +17,10 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adacd_cli.events import Event, Finished, Started, TokenStep
-from adacd_cli.server.errors import ApiError, of
+from adacd_cli.server.errors import of
 from adacd_cli.server.shapes import Shape, reason_of
-from adacd_cli.server.worker import Ticket, Worker
+from adacd_cli.server.ticket import Heard, Ticket
+from adacd_cli.server.worker import Worker
 
 if TYPE_CHECKING:
     from adacd_cli import engine
@@ -45,7 +46,7 @@ class Answering:
         request: Request,
         make: Callable[[], PromptPair],
         shape: Shape,
-        said: Callable[[str, str], None],
+        said: Callable[[str], None],
     ) -> Response:
         """The response.
 
@@ -53,7 +54,7 @@ class Answering:
             request: the HTTP request.
             make: makes the prompts of both streams; called beside the event loop.
             shape: what the events become.
-            said: told the answer's id and text, once it is whole.
+            said: told the answer, once it is whole.
 
         Raises:
             ApiError: it is refused, or failed before the first byte was sent.
@@ -61,6 +62,7 @@ class Answering:
         ticket = self._worker.open()
         try:
             pair = await anyio.to_thread.run_sync(make, limiter=self._rendering)
+            shape.warnings = pair.warnings
             self._worker.submit(ticket, self._request(pair, shape))
             if shape.wanted.stream:
                 started = await self._heard(ticket)
@@ -94,14 +96,14 @@ class Answering:
         return event
 
     async def _whole(
-        self, request: Request, ticket: Ticket, shape: Shape, said: Callable[[str, str], None]
+        self, request: Request, ticket: Ticket, shape: Shape, said: Callable[[str], None]
     ) -> Response:
         """The whole answer, unless the client leaves."""
 
         async def collect() -> dict[str, Any]:
             while not isinstance(event := await self._heard(ticket), Finished):
                 shape.hear(event)
-            said(shape.id, event.text)
+            said(event.text)
             return shape.whole(event, reason_of(event))
 
         answer = asyncio.ensure_future(collect())
@@ -117,28 +119,35 @@ class Answering:
             self._end(ticket)
 
     async def _chunks(
-        self, ticket: Ticket, started: Started, shape: Shape, said: Callable[[str, str], None]
+        self, ticket: Ticket, started: Started, shape: Shape, said: Callable[[str], None]
     ) -> AsyncIterator[bytes]:
         shape.hear(started)
         if (opening := shape.first(started)) is not None:
             yield _line(opening)
         while True:
-            try:
-                event = await self._heard(ticket)
-            except ApiError as error:
-                yield _line(error.body)
+            heard = [await ticket.events.get()]
+            while not ticket.events.empty():  # a client that reads slowly gets more at a time
+                heard.append(ticket.events.get_nowait())
+            yield b"".join(line for event in heard for line in _lines(event, shape))
+            if isinstance(heard[-1], Finished):
+                said(heard[-1].text)
+            if isinstance(heard[-1], (Finished, BaseException)):
                 return
-            if isinstance(event, TokenStep):
-                shape.hear(event)
-                if (chunk := shape.chunk(event)) is not None:
-                    yield _line(chunk)
-            elif isinstance(event, Finished):
-                said(shape.id, event.text)
-                yield _line(shape.last(event, reason_of(event)))
-                if shape.wanted.usage:
-                    yield _line(shape.usage(event))
-                yield b"data: [DONE]\n\n"
-                return
+
+
+def _lines(event: Heard, shape: Shape) -> Iterator[bytes]:
+    """What a stream says of an event."""
+    if isinstance(event, BaseException):
+        yield _line(of(event).body)
+    elif isinstance(event, Finished):
+        yield _line(shape.last(event, reason_of(event)))
+        if shape.wanted.usage:
+            yield _line(shape.usage(event))
+        yield b"data: [DONE]\n\n"
+    else:
+        shape.hear(event)
+        if isinstance(event, TokenStep) and (chunk := shape.chunk(event)) is not None:
+            yield _line(chunk)
 
 
 class _Stream(StreamingResponse):

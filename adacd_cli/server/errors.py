@@ -5,10 +5,11 @@ Texts of the user's own are never repeated in a message: it may end in a log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, UsageError
+from adacd_cli.suggest import nearest
 
 
 class ApiError(Exception):
@@ -48,6 +49,11 @@ class ApiError(Exception):
         }
 
 
+_SHOWN = 80
+"""A field's name is repeated up to this many characters."""
+
+_LONGEST = 500
+
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -63,6 +69,20 @@ def _type(status: int) -> str:
 def refused(message: str, param: str | None = None, code: str | None = None) -> ApiError:
     """A request that cannot be answered as it is."""
     return ApiError(400, message, param=param, code=code)
+
+
+def unknown(name: str, field: str, known: Sequence[str]) -> ApiError:
+    """A field that nobody knows, with the nearest that is known.
+
+    Args:
+        name: what it was called.
+        field: where it stands, its name included.
+        known: the names there are.
+    """
+    near = nearest(name, known)
+    shown = field if len(field) <= _SHOWN else f"{field[:_SHOWN]}…"
+    hint = f" Did you mean `{near}`?" if near else ""
+    return refused(f"There is no field `{shown}`.{hint}", field[:200], "unknown_field")
 
 
 def unavailable(message: str, code: str, retry_after: int | None = None) -> ApiError:
@@ -87,7 +107,8 @@ def of(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, UsageError):
-        return refused(f"{error.message} {error.hint}".strip(), param)
+        hint = "" if "--" in error.hint else error.hint  # an option of the command line helps no client
+        return refused(_short(f"{error.message} {hint}".strip()), param)
     codes = {
         LogitsError: (500, "logits_not_finite"),
         OutOfMemoryError: (503, "out_of_memory"),
@@ -99,3 +120,8 @@ def of(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, AdacdError):
         return ApiError(500, error.message, code="failed")
     return ApiError(500, f"Something unexpected went wrong: {type(error).__name__}.", code="internal_error")
+
+
+def _short(message: str) -> str:
+    """A message may repeat a value, which may be of any length."""
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"

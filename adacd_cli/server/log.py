@@ -10,11 +10,15 @@ import time
 import traceback
 from collections.abc import Collection
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adacd_cli.server.errors import of
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.responses import failure
+
+_LEFT = 499
+"""The status of a client that left before it was answered."""
 
 OTHER = "other"
 """The label of all paths that are no route."""
@@ -51,13 +55,15 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noted)
+        except ClientDisconnect:  # while its body was read
+            status = status or _LEFT
         except Exception as error:
             if self._debug:
                 traceback.print_exc()
             if status == 0:
                 await failure(of(error))(scope, receive, noted)
         finally:
-            self._note(scope, status or 499, time.perf_counter() - begin)
+            self._note(scope, status or _LEFT, time.perf_counter() - begin)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         path = scope["path"]

@@ -30,7 +30,7 @@ class Metrics:
     """The counters of one server."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series for each counter, with nothing in it
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, with nothing in it
         self.registry = own = CollectorRegistry()
         ProcessCollector(registry=own)
         self.requests = Counter("adacd_requests", "Responses", ["route", "status"], registry=own)

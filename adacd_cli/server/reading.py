@@ -9,10 +9,9 @@ import anyio.to_thread
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from adacd_cli.server.errors import ApiError, refused
+from adacd_cli.server.errors import ApiError, refused, unknown
 from adacd_cli.server.fields import place
 from adacd_cli.server.schema import ASKED, ChatRequest, CompletionRequest
-from adacd_cli.suggest import nearest
 
 Asked = TypeVar("Asked", ChatRequest, CompletionRequest)
 
@@ -49,7 +48,9 @@ async def read(request: Request, model: type[Asked]) -> Asked:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         # a page of another site can send anything else without asking first
-        raise ApiError(415, "Send the request as JSON, with the header Content-Type: application/json.")
+        raise ApiError(
+            415, "Send the request as JSON, with the header Content-Type: application/json.", code="not_json"
+        )
     body = await request.body()
     if len(body) <= _SMALL:
         return parse(body, model)
@@ -74,6 +75,8 @@ def _sentence(error: ValidationError, model: type[BaseModel]) -> ApiError:
     field = place(location)
     if kind == "json_invalid":
         reason = str(context.get("error", "")).strip().rstrip(".")
+        if "hex escape" in reason:
+            reason += " (a half of a surrogate pair is no text)"
         return refused(f"The body is not JSON: {reason}.", code="invalid_json")
     if kind == "extra_forbidden":
         return _unknown(location, model)
@@ -85,7 +88,7 @@ def _sentence(error: ValidationError, model: type[BaseModel]) -> ApiError:
         return refused(f"{context['reason']} (`{field}`)" if len(location) > 1 else context["reason"], field)
     if kind in _BOUNDS:
         name, words = _BOUNDS[kind]
-        return refused(f"`{field}` is {words} {context[name]:g}{_got(first['input'])}.", field)
+        return refused(f"`{field}` is {words} {_number(context[name])}{_got(first['input'])}.", field)
     if kind == "literal_error":
         return refused(f"`{field}` is {context['expected']}.", field)
     if kind in ("too_short", "too_long"):
@@ -100,6 +103,10 @@ def _sentence(error: ValidationError, model: type[BaseModel]) -> ApiError:
     return refused(f"`{field}`: {first['msg']}.", field)
 
 
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:g}"
+
+
 def _got(value: Any) -> str:
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     return f"; got {shown}" if isinstance(value, (bool, int, float)) and len(shown) <= _SHOWN else ""
@@ -109,17 +116,3 @@ def _unknown(location: Sequence[str | int], model: type[BaseModel]) -> ApiError:
     for part in location[:-1]:
         model = ASKED.get(str(part), model)
     return unknown(str(location[-1]), place(location), list(model.model_fields))
-
-
-def unknown(name: str, field: str, known: Sequence[str]) -> ApiError:
-    """A field that nobody knows, with the nearest that is known.
-
-    Args:
-        name: what it was called.
-        field: where it stands, its name included.
-        known: the names there are.
-    """
-    near = nearest(name, known)
-    shown = field if len(field) <= _SHOWN * 2 else f"{field[: _SHOWN * 2]}…"
-    hint = f" Did you mean `{near}`?" if near else ""
-    return refused(f"There is no field `{shown}`.{hint}", field[:200], "unknown_field")

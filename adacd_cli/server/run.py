@@ -24,6 +24,9 @@ from adacd_cli.server.worker import Worker
 _LAST_BYTES_S = 10
 """How long, after the last answer, clients may take to read what was sent."""
 
+_KEPT_OPEN_S = 75
+"""How long a connection without a request is kept; one that is used again must not be found closed."""
+
 _BACKLOG = 2048
 
 
@@ -75,6 +78,7 @@ class Http:
             access_log=False,
             ws="none",
             server_header=False,
+            timeout_keep_alive=_KEPT_OPEN_S,
             timeout_graceful_shutdown=_LAST_BYTES_S,
             h11_max_incomplete_event_size=64 * 1024,
         )

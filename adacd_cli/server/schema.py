@@ -10,48 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag, WithJsonSchema
 
-from adacd_cli.config import SETTINGS, Settings
+from adacd_cli.server.extras import adacd_schema
 from adacd_cli.server.fields import LIST, TEXT, TEXT_OR_LIST, NothingBut, refuse
 
 MOST_MESSAGES = 10_000
 _MOST_STOPS = 16
 _LONGEST_STOP = 500
 MOST_LOGPROBS = 20
-MOST_CANDIDATES = 20
-
-EXTRAS = ("trace", "candidates")
-ASKABLE = (
-    *(
-        setting.name
-        for setting in SETTINGS.values()
-        if setting.option.panel == "Method" and setting.name not in ("expert", "draft", "direction")
-    ),
-    "contrast_prompt",
-    "thinking",
-)
-"""The settings that a request's `adacd` object may hold."""
-
-
-def _adacd_schema() -> dict[str, Any]:
-    known = Settings.model_json_schema()["properties"]
-    properties = {
-        name: {key: part for key, part in known[name].items() if key not in ("title", "default")}
-        for name in ASKABLE
-    }
-    properties["method"]["enum"] = list(SETTINGS["method"].option.choices)
-    properties["trace"] = {"type": "boolean", "description": "Tell every token's numbers."}
-    properties["candidates"] = {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": MOST_CANDIDATES,
-        "description": "With trace: how many of the most probable tokens each step tells.",
-    }
-    return {
-        "anyOf": [
-            {"type": "object", "properties": properties, "additionalProperties": False},
-            {"type": "null"},
-        ]
-    }
 
 
 class _Strict(BaseModel):
@@ -89,6 +54,7 @@ TextOrTexts = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[str], Tag(LIS
 _TokenId = Annotated[int, Field(ge=0)]
 TextOrIds = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[_TokenId], Tag(LIST)], TEXT_OR_LIST]
 
+_LENGTH = Field(ge=0, le=2**31 - 1, description="Longest answer, in tokens.")
 _NO_TOOLS = "There are no tools and no functions here."
 
 
@@ -133,7 +99,7 @@ class _Asked(_Strict):
     """What both kinds of completion are asked with."""
 
     model: Annotated[str, Field(description="The model's id, as /v1/models tells it.")]
-    max_tokens: Annotated[int | None, Field(ge=0, description="Longest answer, in tokens.")] = None
+    max_tokens: Annotated[int | None, _LENGTH] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=0, description="Sample from this many tokens; 0: all.")] = None
@@ -143,7 +109,7 @@ class _Asked(_Strict):
     stream_options: StreamOptions | None = None
     user: Annotated[str | None, Field(description="Accepted; nothing depends on it.")] = None
     metadata: Annotated[dict[str, str] | None, Field(description="Accepted; nothing depends on it.")] = None
-    adacd: Annotated[dict[str, Any] | None, WithJsonSchema(_adacd_schema())] = None
+    adacd: Annotated[dict[str, Any] | None, WithJsonSchema(adacd_schema())] = None
 
     n: Annotated[Any, NothingBut("`n` is 1: one choice an answer; ask several times for several.", 1)] = None
     frequency_penalty: Annotated[
@@ -159,7 +125,7 @@ class ChatRequest(_Asked):
     """A request of /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_completion_tokens: Annotated[int | None, Field(ge=0, description="Like max_tokens.")] = None
+    max_completion_tokens: Annotated[int | None, _LENGTH] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_LOGPROBS)] = None
     safety_identifier: Annotated[str | None, Field(description="Accepted; nothing depends on it.")] = None

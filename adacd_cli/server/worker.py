@@ -13,9 +13,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from adacd_cli.errors import AdacdError
-from adacd_cli.events import Event, Finished, TokenStep
+from adacd_cli.events import Finished, TokenStep
 from adacd_cli.server.errors import ApiError, unavailable
 from adacd_cli.server.metrics import Metrics
+from adacd_cli.server.ticket import Heard, Ticket
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -29,38 +30,6 @@ KEPT_BEGINNINGS = 8
 
 RETRY_S = 1
 _RETRY_LOADING_S = 5
-
-_Heard = Event | BaseException
-
-
-class Ticket:
-    """A request on its way through the model thread; made by `Worker.open`.
-
-    Attributes:
-        events: what has come of it, an error being the last thing that comes.
-        cancelled: whether its row is to be freed before the next step.
-        expired: whether its time ran out.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
-        self.events: asyncio.Queue[_Heard] = asyncio.Queue()
-        self.cancelled = self.expired = False
-        self.loop, self.opened = loop, time.perf_counter()
-        self.spoke = self.submitted = self.closed = False
-        self.request: Request | None = None
-        self._timer = None if seconds is None else loop.call_later(seconds, self._expire)
-
-    def cancel(self) -> None:
-        """Frees its row before the next step."""
-        self.cancelled = True
-
-    def stop_clock(self) -> None:
-        """Nothing is left that could take too long."""
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _expire(self) -> None:
-        self.expired = self.cancelled = True
 
 
 class Worker:
@@ -96,12 +65,7 @@ class Worker:
         Raises:
             ApiError: 503 while loading, stopping or broken; 429 where the queue is full.
         """
-        if self.state == "loading":
-            raise unavailable("The model is still being loaded.", "loading", _RETRY_LOADING_S)
-        if self.state == "stopping":
-            raise unavailable("The server is stopping.", "stopping")
-        if self.state == "failed":
-            raise broken(self.fault)
+        self.check_state()
         if self._open >= self._most_open():
             raise ApiError(
                 429,
@@ -109,6 +73,19 @@ class Worker:
                 code="queue_full",
                 headers={"Retry-After": str(RETRY_S)},
             )
+
+    def check_state(self) -> None:
+        """Refuses what cannot be answered at all now.
+
+        Raises:
+            ApiError: 503 while loading, stopping or broken.
+        """
+        if self.state == "loading":
+            raise unavailable("The model is still being loaded.", "loading", _RETRY_LOADING_S)
+        if self.state == "stopping":
+            raise unavailable("The server is stopping.", "stopping")
+        if self.state == "failed":
+            raise broken(self.fault)
 
     def open(self) -> Ticket:
         """Takes a place, or one in the queue, for a request whose prompts are still to be made.
@@ -143,7 +120,7 @@ class Worker:
             if self.state == "stopping":
                 self._inbox.put(None)  # it may have been the last one
 
-    def _deliver(self, heard: list[tuple[Ticket, _Heard]]) -> None:
+    def _deliver(self, heard: list[tuple[Ticket, Heard]]) -> None:
         for ticket, event in heard:
             ticket.events.put_nowait(event)
             if isinstance(event, (Finished, BaseException)):
@@ -225,7 +202,7 @@ class Worker:
         self._tell([(ticket, started)])
 
     def _step(self, decoder: AnyDecoder) -> None:
-        heard: list[tuple[Ticket, _Heard]] = []
+        heard: list[tuple[Ticket, Heard]] = []
         events = list(decoder.step())
         self._metrics.count(events)
         for event in events:
@@ -242,8 +219,8 @@ class Worker:
         told = [(ticket, event) for ticket, event in heard if id(ticket) not in failed]
         self._tell([*told, *failures])
 
-    def _tell(self, heard: list[tuple[Ticket, _Heard]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, _Heard]]] = {}
+    def _tell(self, heard: list[tuple[Ticket, Heard]]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Heard]]] = {}
         for ticket, event in heard:
             by_loop.setdefault(ticket.loop, []).append((ticket, event))
         for loop, own in by_loop.items():
