@@ -353,7 +353,7 @@ def test_a_peak_is_of_what_ran_since_it_was_reset():
 def test_cache_bytes_are_those_of_a_cache(tiny):
     cache = tiny.model(torch.tensor([[1, 2, 3, 4, 5]]), use_cache=True).past_key_values
     held = sum(part.numel() * 4 for layer in cache.layers for part in (layer.keys, layer.values))
-    assert memory.cache_bytes(tiny.model, 5) == held
+    assert memory.cache_bytes(tiny.model.config, 5, 4) == held
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):
