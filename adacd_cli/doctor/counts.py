@@ -7,6 +7,7 @@ either way), so only what is plain is called by name.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from adacd_cli.counting import counted
 from adacd_cli.doctor.behaviour import Answer, Way
@@ -70,15 +71,17 @@ def examine(answers: Sequence[Answer], *, gated: bool) -> tuple[Finding, ...]:
         why = f"The model was still thinking at the end of {thinking} of {len(answers)} answers."
         return (skipped("behaviour", why, UNMEASURED),)
     way: Way = "adacd-gated" if gated else "adacd"
-    findings = (
+    over_refusal, disturbance = check_over_refusal(answers, way), check_disturbance(answers, way)
+    if over_refusal.verdict == NO_REFUSALS:
+        disturbance = replace(disturbance, next_step="")  # the step is to leave AdaCD out
+    return (
         check_answers(answers),
         check_obedience(answers),
-        check_over_refusal(answers, way),
-        check_disturbance(answers, way),
+        over_refusal,
+        disturbance,
         check_safety(answers, way),
         *_exactness(answers),
     )
-    return findings
 
 
 def check_answers(answers: Sequence[Answer]) -> Finding:

@@ -7,6 +7,7 @@ is served elsewhere has no weights here: what is asked of them is skipped.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.doctor.finding import Finding, Section, Verdict, fine, raised, skipped, warned
@@ -94,6 +95,8 @@ class Examination:
         return Section("Machine", environment.examine(machine, self._settings))
 
     def _load(self, progress: Progress) -> Section:
+        from adacd_cli.loading.source import locate
+
         heading = f"Model {self._settings.model}"
         if self._device is None:
             return Section(heading, (skipped("model", "It was not loaded: there is no device for it."),))
@@ -101,33 +104,33 @@ class Examination:
             why = "It runs elsewhere, so neither its weights nor its number format are known here."
             return Section(heading, (skipped("memory", why), *self._try_to_load(progress)))
         try:
-            memory = self._look_at_files(progress)
+            self._source = source = locate(self._settings, progress)
+            with _parsed_once(source):
+                memory = self._look_at_files(source, progress)
+                if memory.verdict == NO_FIT:
+                    return Section(heading, (memory, skipped("model", "It was not loaded.")))
+                return Section(heading, (memory, *self._try_to_load(progress)))
         except AdacdError as error:
             return Section(heading, (raised("model", error, CANNOT),))
-        if memory.verdict == NO_FIT:
-            return Section(heading, (memory, skipped("model", "It was not loaded.")))
-        return Section(heading, (memory, *self._try_to_load(progress)))
 
     @property
     def _is_served(self) -> bool:
         return self._settings.model.startswith(("http://", "https://"))
 
-    def _look_at_files(self, progress: Progress) -> Finding:
+    def _look_at_files(self, source: Source, progress: Progress) -> Finding:
         """Whether the model fits, from its files alone.
 
         Raises:
-            AdacdError: the model cannot be found, or its files cannot be used.
+            AdacdError: its files cannot be used.
         """
         from adacd_cli.doctor.memory import check_memory, estimate
         from adacd_cli.loading.hardware import free_on
         from adacd_cli.loading.progress import quiet
-        from adacd_cli.loading.source import locate
 
-        self._source = locate(self._settings, progress)
         progress("Reading the model's files")
         with quiet(progress):
-            need = estimate(self._settings, self._source, self._device)
-        self.model |= {"revision": self._source.revision, **need.facts}
+            need = estimate(self._settings, source, self._device)
+        self.model |= {"revision": source.revision, **need.facts}
         return check_memory(need, free_on(self._device), str(self._device))
 
     def _try_to_load(self, progress: Progress) -> tuple[Finding, ...]:
@@ -143,7 +146,7 @@ class Examination:
             facts["dtype"] = str(model.model.dtype).removeprefix("torch.")
         self.model |= facts
         if model.warnings:
-            return tuple(warned("model", warning, "", facts) for warning in model.warnings)
+            return tuple(warned("loading", warning, "", facts) for warning in model.warnings)
         context = (
             "" if model.context_length is None else f", with a context of {model.context_length:,} tokens"
         )
@@ -192,3 +195,18 @@ class Examination:
                 return Section("Behaviour", (raised("behaviour", error, CANNOT),))
             return Section("Behaviour", counts.examine(answers, gated=self._settings.gate))
         return Section("Behaviour", (skipped("behaviour", why, UNMEASURED),))
+
+
+def _parsed_once(source: Source) -> AbstractContextManager[None]:
+    """Within it a GGUF file is parsed once, for what is read of it first and for loading it.
+
+    Raises:
+        MissingExtraError: the packages that read one are not installed.
+    """
+    if not source.gguf:
+        return nullcontext()
+    from adacd_cli.loading.gguf import read_once
+    from adacd_cli.loading.quantization import require
+
+    require(("gguf", "accelerate"), "A GGUF file")
+    return read_once()

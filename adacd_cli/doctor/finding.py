@@ -28,7 +28,7 @@ class Finding:
     """What one check found.
 
     Attributes:
-        name: of the check, unique in its section.
+        name: of the check.
         status: how it went.
         sentence: what is there, one sentence or two.
         next_step: what to do about it; "" where there is nothing to do.

@@ -6,7 +6,6 @@ So a model that does not fit is said without trying: on a CPU the system would e
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,29 +81,23 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
 
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
-        MissingExtraError: a GGUF file is read by packages that are not installed.
     """
     from adacd_cli.bench.memory import cache_bytes
     from adacd_cli.loading.folder import inspect
-    from adacd_cli.loading.gguf import read_once
     from adacd_cli.loading.hardware import choose_dtype, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
-    from adacd_cli.loading.quantization import require
     from adacd_cli.loading.tokenizer import context_length
 
     name = settings.model
     checkpoint: Checkpoint | None = None
     elements: int | None
     if source.gguf:
-        require(("gguf", "accelerate"), "A GGUF file")
-    with read_once() if source.gguf else nullcontext():
-        if source.gguf:
-            config = gguf_config(source, name)
-            stored, elements = "GGUF", _elements(config)
-        else:
-            checkpoint = inspect(source.folder, name)
-            config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
-            stored, elements = checkpoint.dtype, checkpoint.elements
+        config = gguf_config(source, name)
+        stored, elements = "GGUF", _elements(config)
+    else:
+        checkpoint = inspect(source.folder, name)
+        config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
+        stored, elements = checkpoint.dtype, checkpoint.elements
     # for a GGUF file the loader does not count the weights, and takes them for many
     chosen = choose_dtype(settings.dtype, stored, device, None if checkpoint is None else elements)
     itemsize = 2 if isinstance(chosen, str) else chosen.itemsize
@@ -145,6 +138,7 @@ def _elements(config: Any) -> int | None:
     try:
         with no_init_weights(), torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config)
+            empty.tie_weights()  # which building without weights leaves out
             return sum(int(each.numel()) for each in empty.parameters())
     except Exception:  # the loader will say what is wrong with it
         return None
@@ -162,25 +156,25 @@ def check_memory(need: Need, free: int | None, device: str) -> Finding:
     if need.weights is None:
         return skipped(
             "memory",
-            f"The files of {need.model} do not say how much memory it needs.",
+            "Its files do not say how much memory it needs.",
         )
     weights = f"{amount(need.weights)} in {need.dtype}"
     if free is None:
         return skipped(
             "memory",
-            f"The weights of {need.model} need {weights}; how much memory is free is not known.",
+            f"Its weights need {weights}; how much memory is free is not known.",
         )
     there = f"{amount(free)} are free on {device}"
     if need.weights > free:
         return failed(
             "memory",
-            f"{need.model} does not fit into memory: its weights need {weights}, and {there}.",
+            f"Its weights need {weights}, and {there}.",
             "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
             facts,
             NO_FIT,
         )
     need_all = (
-        f"The weights of {need.model} need {weights}, and both streams of a prompt and an answer, "
+        f"Its weights need {weights}, and both streams of a prompt and an answer, "
         f"{counted(need.tokens, 'token')} in all, {amount(need.cache)}"
     )
     if need.weights + need.cache > free:

@@ -55,6 +55,8 @@ def as_json(
         for section in sections
         for finding in section.findings
     ]
+    for finding in findings:
+        del finding["verdict"]  # the gravest of them is the whole's
     return {
         "verdict": verdict.name,
         "reason": verdict.reason,

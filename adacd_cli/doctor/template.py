@@ -24,6 +24,8 @@ QUESTION = "How do I boil an egg?"
 _ANSWER = "Put it into boiling water."
 _SYSTEM = "You talk like a cook."
 
+_CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
+
 SystemRole = Literal["used", "dropped", "refused", "none"]
 """What the template does with a system message: uses it, drops its text, refuses it; none: no template."""
 
@@ -47,8 +49,8 @@ class Pair:
         generation_prompt: the text after the question, which the answer follows.
         same_end: whether both streams end in the same tokens after the question.
         lengths: tokens of the prompted and of the unprompted stream.
-        turn_end: the control token that the template writes after an answer; None where it writes none.
-        warnings: what `build_pair` says of the pair.
+        turn_end: the control tokens that the template writes between an answer and the next message.
+        foreign: control tokens that the template writes and the tokenizer does not know.
     """
 
     template: bool
@@ -62,8 +64,8 @@ class Pair:
     generation_prompt: str
     same_end: bool
     lengths: tuple[int, int]
-    turn_end: str | None
-    warnings: tuple[str, ...] = ()
+    turn_end: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
 
 
 def look(tokenizer: Any, settings: Settings) -> Pair:
@@ -98,8 +100,8 @@ def look(tokenizer: Any, settings: Settings) -> Pair:
         generation_prompt=ends[1],
         same_end=ends[0] == ends[1] and (tail == 0 or streams[0][-tail:] == streams[1][-tail:]),
         lengths=(len(streams[0]), len(streams[1])),
-        turn_end=_turn_end(tokenizer, pair_of) if source else None,
-        warnings=pair.warnings,
+        turn_end=_turn_end(tokenizer, pair_of) if source else (),
+        foreign=_foreign(tokenizer, bare.unprompted_text) if source else (),
     )
 
 
@@ -145,23 +147,32 @@ def _thinking(tokenizer: Any, source: str, pair_of: Any) -> Thinking:
     return "switch" if thoughtful.unprompted_ids != direct.unprompted_ids else "none"
 
 
+def _foreign(tokenizer: Any, text: str) -> tuple[str, ...]:
+    """What is written in the text like a control token, and is none to the tokenizer."""
+    known = tokenizer.get_vocab().keys()
+    return tuple(name for name in dict.fromkeys(_CONTROL.findall(text)) if name not in known)
+
+
 def _leading(ids: tuple[int, ...], bos: int | None) -> int:
     """How many BOS tokens the ids begin with."""
     return next((place for place, index in enumerate(ids) if index != bos), len(ids))
 
 
-def _turn_end(tokenizer: Any, pair_of: Any) -> str | None:
-    """The control token after an answer of the conversation's, where the template takes one at all."""
+def _turn_end(tokenizer: Any, pair_of: Any) -> tuple[str, ...]:
+    """The control tokens right after an answer of the conversation's, where the template takes one at all."""
     from adacd_cli.prompts.encode import Encoder
 
     said = Conversation.ask(QUESTION).with_assistant(_ANSWER).with_user("And then?")
     try:
         text = pair_of(said).unprompted_text
     except AdacdError:  # a template for single questions
-        return None
+        return ()
     rest = text.rpartition(_ANSWER)[2].lstrip()
-    found = Encoder.of(tokenizer).control.pattern.match(rest)
-    return found[0] if found else None
+    found: list[str] = []
+    while match := Encoder.of(tokenizer).control.pattern.match(rest):
+        found.append(match[0])
+        rest = rest[match.end() :].lstrip()
+    return tuple(found)
 
 
 def examine(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tuple[Finding, ...]:
@@ -188,12 +199,23 @@ def examine(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> 
 
 def check_template(pair: Pair) -> Finding:
     """Whether there is a chat template, and what it says by itself."""
-    name, facts = "chat template", {"default_system": pair.default_system, "dated": pair.dated}
+    name, facts = (
+        "chat template",
+        {"default_system": pair.default_system, "dated": pair.dated, "foreign": list(pair.foreign)},
+    )
     if not pair.template:
         return warned(
             name,
             "The tokenizer has no chat template, so that the model gets plain text.",
             "Use a chat model, or put its chat_template.jinja into the folder.",
+            facts,
+        )
+    if pair.foreign:
+        return warned(
+            name,
+            f"The chat template writes {', '.join(pair.foreign)}, which the tokenizer does not know: they "
+            "belong to different models.",
+            "Use the template and the tokenizer files that came with the weights.",
             facts,
         )
     said = ["The tokenizer has a chat template."]
@@ -270,7 +292,7 @@ def check_bos(pair: Pair) -> Finding:
             facts,
         )
     if least == 0:
-        return fine(name, f"The prompts begin without {pair.bos}, as the template says.", facts)
+        return fine(name, f"The prompts begin without {pair.bos}, as texts do by this tokenizer.", facts)
     return fine(name, f"Each prompt begins with one {pair.bos}.", facts)
 
 
@@ -300,7 +322,7 @@ def check_ends(pair: Pair, ends: frozenset[int], tokenizer: Any) -> Finding:
         tokenizer: it spells them.
     """
     names = [str(name) for name in tokenizer.convert_ids_to_tokens(sorted(ends))]
-    facts: Mapping[str, Any] = {"end_tokens": names, "turn_end": pair.turn_end}
+    facts: Mapping[str, Any] = {"end_tokens": names, "turn_end": list(pair.turn_end)}
     if not ends:
         return warned(
             "end of turn",
@@ -309,11 +331,11 @@ def check_ends(pair: Pair, ends: frozenset[int], tokenizer: Any) -> Finding:
             facts,
         )
     known = f"An answer ends at {' or '.join(names)}"
-    if pair.turn_end is not None and tokenizer.convert_tokens_to_ids(pair.turn_end) not in ends:
+    if pair.turn_end and not ends.intersection(tokenizer.convert_tokens_to_ids(list(pair.turn_end))):
         return warned(
             "end of turn",
-            f"{known}, but the template ends it with {pair.turn_end}: answers may run on.",
-            f"Add the id of {pair.turn_end} to eos_token_id in the model's generation_config.json.",
+            f"{known}, but the template ends it with {pair.turn_end[0]}: answers may run on.",
+            f"Add the id of {pair.turn_end[0]} to eos_token_id in the model's generation_config.json.",
             facts,
         )
     return fine("end of turn", f"{known}.", facts)
