@@ -16,7 +16,7 @@ from adacd_cli.errors import AdacdError
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.doctor.environment import Machine
+    from adacd_cli.doctor.machine import Machine
     from adacd_cli.engine import LanguageModel
     from adacd_cli.loading.source import Source
 
@@ -85,14 +85,14 @@ class Examination:
             go_offline()
         progress("Starting PyTorch")
         import_libraries()
-        from adacd_cli.doctor import environment
+        from adacd_cli.doctor import environment, machine
         from adacd_cli.loading.hardware import choose_device
 
-        self._machine = machine = environment.look(self._settings)
-        if machine.device is not None:
+        self._machine = here = machine.look(self._settings)
+        if here.device is not None:
             self._device = choose_device(self._settings.device)
-        self.machine = {**machine.facts, **environment.facts(machine)}
-        return Section("Machine", environment.examine(machine, self._settings))
+        self.machine = {**here.facts, **machine.facts(here)}
+        return Section("Machine", environment.examine(here, self._settings))
 
     def _load(self, progress: Progress) -> Section:
         from adacd_cli.loading.source import locate

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.counting import counted
-from adacd_cli.doctor.environment import amount
+from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.finding import Finding, failed, fine, skipped, warned
 from adacd_cli.doctor.verdict import NO_FIT
 
