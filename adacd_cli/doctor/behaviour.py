@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -70,7 +70,7 @@ def ask(model: LanguageModel, settings: Settings, progress: Callable[[str], None
     Args:
         model: what answers; its weights may be elsewhere.
         settings: prompts and AdaCD's numbers are read.
-        progress: told how many answers there are.
+        progress: told how far it is.
 
     Raises:
         PromptError: no pair can be made of a question, or it leaves no room in the model's context.
@@ -84,9 +84,9 @@ def ask(model: LanguageModel, settings: Settings, progress: Callable[[str], None
     window = max(1, settings.contrast_steps)
     steps: list[list[TokenStep]] = [[] for _ in asked]
     answers: dict[int, Answer] = {}
-    for event in _told(
-        decode(model, requests, settings, places=_places(model, requests, settings)), progress
-    ):
+    events = decode(model, requests, settings, places=_places(model, requests, settings))
+    longest = [(request.settings or settings).max_new_tokens for request in requests]
+    for event in _told(events, longest, progress):
         if isinstance(event, TokenStep) and not event.thinking:
             steps[event.request].append(event)
         elif isinstance(event, Finished):
@@ -107,14 +107,27 @@ def ask(model: LanguageModel, settings: Settings, progress: Callable[[str], None
     return [answers[number] for number in sorted(answers)]
 
 
-def _told(events: Iterator[Event], progress: Callable[[str], None]) -> Iterator[Event]:
-    """The same events; progress is told how many answers are ready."""
-    total = sum(len(QUESTIONS[kind]) * len(ways) for kind, ways in WAYS.items())
-    done = 0
+def _told(
+    events: Iterator[Event], longest: Sequence[int], progress: Callable[[str], None]
+) -> Iterator[Event]:
+    """The same events; progress is told how far they are, as if every answer took all its tokens.
+
+    Args:
+        events: of all requests.
+        longest: how many tokens each request may get.
+        progress: told a line.
+    """
+    said, done = None, 0
     for event in events:
         yield event
-        done += isinstance(event, Finished)
-        progress(f"Asking: {done} of {total} answers")
+        if isinstance(event, TokenStep):
+            done += 1
+        elif isinstance(event, Finished):
+            done += longest[event.request] - event.tokens
+        share = f"Asking {len(longest)} questions: {100 * done // sum(longest)} %"
+        if share != said:
+            said = share
+            progress(share)
 
 
 def _requests(model: LanguageModel, settings: Settings) -> Iterator[tuple[Kind, str, Way, Request]]:

@@ -219,4 +219,5 @@ def test_each_question_is_asked_in_each_way_and_progress_is_told() -> None:
         ("harmful", "adacd-gated"),
     }
     assert {each.text for each in given if each.label == "refusal"} == {REFUSAL[: behaviour.ANSWER_TOKENS]}
-    assert (lines[0], lines[-1]) == ("Asking: 0 of 20 answers", "Asking: 20 of 20 answers")
+    assert (lines[0], lines[-1]) == ("Asking 20 questions: 0 %", "Asking 20 questions: 100 %")
+    assert len(lines) == len(set(lines)) > 20
