@@ -168,7 +168,7 @@ def check_memory(need: Need, free: int | None, device: str) -> Finding:
         return failed(
             "memory",
             f"Its weights need {weights}, and {there}.",
-            "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
+            f"{_narrower(need.dtype)} a smaller model.",
             facts,
             NO_FIT,
         )
@@ -188,7 +188,15 @@ def check_memory(need: Need, free: int | None, device: str) -> Finding:
         return warned(
             "memory",
             f"{need_all}; that is tight: {there}.",
-            "Use --quantize bnb-4bit, --dtype bfloat16, or end other programs first.",
+            f"{_narrower(need.dtype)} end other programs first.",
             facts,
         )
     return fine("memory", f"{need_all}; {there}.", facts)
+
+
+def _narrower(dtype: str) -> str:
+    """What takes fewer bytes a weight, as the beginning of a sentence that ends in another way out."""
+    if dtype.endswith(("4bit", "int4")):
+        return "Use a machine with more memory, or"
+    quantize = "--quantize bnb-4bit"
+    return f"Use --dtype bfloat16, {quantize}, or" if dtype == "float32" else f"Use {quantize}, or"

@@ -214,7 +214,7 @@ WHOLE = "Its weights need 16.0 GB in bfloat16, and both streams of a prompt and 
             (
                 WARNING,
                 f"{WHOLE}; that is tight: 17.0 GB are free on cuda.",
-                "Use --quantize bnb-4bit, --dtype bfloat16, or end other programs first.",
+                "Use --quantize bnb-4bit, or end other programs first.",
             ),
             "",
         ),
@@ -224,7 +224,7 @@ WHOLE = "Its weights need 16.0 GB in bfloat16, and both streams of a prompt and 
             (
                 WARNING,
                 f"{WHOLE}; that is tight: 20.0 GB are free on cuda.",
-                "Use --quantize bnb-4bit, --dtype bfloat16, or end other programs first.",
+                "Use --quantize bnb-4bit, or end other programs first.",
             ),
             "",
         ),
@@ -244,7 +244,7 @@ WHOLE = "Its weights need 16.0 GB in bfloat16, and both streams of a prompt and 
             (
                 FAILURE,
                 "Its weights need 16.0 GB in bfloat16, and 1.0 GB are free on cuda.",
-                "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
+                "Use --quantize bnb-4bit, or a smaller model.",
             ),
             NO_FIT,
         ),
@@ -267,6 +267,18 @@ def test_memory_needed_against_memory_there(
 ) -> None:
     finding = memory.check_memory(need, free, "cuda")
     assert (said(finding), finding.verdict) == (expected, name)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "step"),
+    [
+        ("float32", "Use --dtype bfloat16, --quantize bnb-4bit, or a smaller model."),
+        ("bnb-8bit", "Use --quantize bnb-4bit, or a smaller model."),
+        ("bnb-4bit", "Use a machine with more memory, or a smaller model."),
+    ],
+)
+def test_the_next_step_is_a_narrower_format_than_it_has(dtype: str, step: str) -> None:
+    assert memory.check_memory(changed(NEED, dtype=dtype), 1, "cpu").next_step == step
 
 
 @pytest.mark.parametrize(("family", "dtype"), [("qwen3", "float32"), ("gemma2", "bfloat16")])
@@ -577,7 +589,7 @@ def test_json_says_what_the_screen_says(examined: list[Section]) -> None:
         "name": "memory",
         "status": "failure",
         "sentence": "Its weights need 100 GB in bfloat16, and 1.0 GB are free on cpu.",
-        "next_step": "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
+        "next_step": "Use --quantize bnb-4bit, or a smaller model.",
         "facts": {
             "dtype": "bfloat16",
             "elements": 8_000_000_000,
