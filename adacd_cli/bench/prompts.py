@@ -47,7 +47,8 @@ class TextPrompts:
 
     Args:
         model: the model whose tokenizer and template are used.
-        tokens: the length of Default's prompt, at least 1. A template that takes more by itself is cut.
+        tokens: the length of Default's prompt, the user's own system message included; at least 1. A
+            template that takes more by itself is cut.
     """
 
     def __init__(self, model: LanguageModel, tokens: int) -> None:
@@ -55,6 +56,11 @@ class TextPrompts:
         self._texts: list[str] = []
 
     def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
+        """That many prompt pairs.
+
+        Raises:
+            UsageError: the system message takes more tokens than the whole prompt may have.
+        """
         default = settings.model_copy(update={"method": "default"})
         while len(self._texts) < count:
             self._texts.append(self._fitting(len(self._texts), default))
@@ -88,6 +94,13 @@ class TextPrompts:
         def fits(length: int) -> bool:
             return len(self._pair(text(length), settings).unprompted_ids) <= self._tokens
 
+        least = len(self._pair(text(1), settings).unprompted_ids)
+        if settings.system and least > self._tokens:
+            raise UsageError(
+                f"--prompt-tokens is {self._tokens}, and the system message alone makes a prompt of "
+                f"{least} tokens.",
+                f"Use --prompt-tokens {least} or more, or leave --system out.",
+            )
         # the texts are much alike, so the one before tells where to look
         guess = len(self._texts[-1]) if self._texts else 3 * self._tokens
         return text(_longest(fits, guess))

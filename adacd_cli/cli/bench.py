@@ -170,6 +170,11 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
                 f"--shape makes its own model, and `{name}` is for one that is loaded.",
                 "Leave one of them out.",
             )
+    if resolved.sources["system"].kind == "flag":
+        raise UsageError(
+            "--shape makes prompts of random ids, and `system` is a text for a tokenizer.",
+            "Leave --system out; --prompt-tokens is the length of the whole prompt.",
+        )
     for settings in runs:
         needed = METHODS[settings.effective_method].resource
         if needed and getattr(settings, needed) is not None:

@@ -173,6 +173,8 @@ def test_a_busy_machine_is_said_once(adacd: RunCommand, shape: Path, monkeypatch
         (["--shape", "zzz.json"], 2, "Unknown shape 'zzz.json'.", "Available: llama3-8b, gemma2-9b, qwen3-8b."),
         (["--shape", "qwen3-8b", "-m", "demo"], 2, "--shape makes its own model, and `model` is for one that is loaded.", "Leave one of them out."),
         (["--shape", "qwen3-8b", "--method", "ssd", "--draft", "demo"], 2, "Method ssd needs `draft`, which no random model has.", "Leave --shape out, or measure other methods."),
+        (["--shape", "qwen3-8b", "--system", "Be kind."], 2, "--shape makes prompts of random ids, and `system` is a text for a tokenizer.", "Leave --system out; --prompt-tokens is the length of the whole prompt."),
+        (["--prompt-tokens", "20", "--system", "Be kind and patient. " * 5], 2, "--prompt-tokens is 20, and the system message alone makes a prompt of 32 tokens.", "Use --prompt-tokens 32 or more, or leave --system out."),
         (["--prompt-tokens", "500", "--generation-tokens", "13"], 2, "500 prompt tokens and 13 to generate take 513 tokens, and the context of demo is 512.", "Lower --prompt-tokens or --generation-tokens."),
         (["--prompt-tokens", "505", "--generation-tokens", "7"], 2, "505 prompt tokens and 7 to generate take 521 tokens with method adacd, and the context of demo is 512.", "Lower --prompt-tokens or --generation-tokens."),
         (["--batch-size", "1,0"], 2, "--batch-size takes whole numbers, at least 1, with commas between them; got '0'.", "Write e.g. --batch-size 1,2,4,8."),
