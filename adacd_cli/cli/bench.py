@@ -55,9 +55,9 @@ def command(
         str | None,
         typer.Option(
             "--shape",
-            metavar="NAME|CONFIG.json",
-            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b "
-            "or a config.json.",
+            metavar="NAME|CONFIG.json|FOLDER",
+            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, "
+            "a config.json or its folder.",
         ),
     ] = None,
     batch_size: Annotated[

@@ -217,6 +217,25 @@ def test_a_file_that_is_no_shape_is_refused(
     assert found.err.startswith(f"Error: {message}")
 
 
+def test_a_folder_is_the_shape_that_its_configuration_describes(
+    adacd: RunCommand, shape: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes(shape.read_bytes())
+    arguments = ("--shape", str(tmp_path), "--generation-tokens", "2", "--method", "default", "--json")
+    code, out, err = adacd("bench", *SHORT, *arguments)
+    assert (code, err) == (0, "")
+    assert [row["generation_tokens"] for row in json.loads(out)["rows"]] == [2]
+
+
+def test_a_folder_without_a_configuration_is_no_shape(adacd: RunCommand, tmp_path: Path) -> None:
+    assert adacd("bench", "--shape", str(tmp_path)) == (
+        2,
+        "",
+        f"Error: The shape '{tmp_path}' is a folder without a config.json.\n"
+        "Hint: Name a model's config.json, or the folder that holds it.\n",
+    )
+
+
 def test_weights_that_do_not_fit_are_refused_before_they_are_made(
     adacd: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
