@@ -71,7 +71,9 @@ def command(
     ] = 64,
     generation_tokens: Annotated[
         int,
-        typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer (default 128)."),
+        typer.Option(
+            "--generation-tokens", "-n", metavar="N", min=1, help="Length of each answer (default 128)."
+        ),
     ] = 128,
     trials: Annotated[
         int,

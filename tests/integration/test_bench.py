@@ -221,7 +221,7 @@ def test_a_folder_is_the_shape_that_its_configuration_describes(
     adacd: RunCommand, shape: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "config.json").write_bytes(shape.read_bytes())
-    arguments = ("--shape", str(tmp_path), "--generation-tokens", "2", "--method", "default", "--json")
+    arguments = ("--shape", str(tmp_path), "-n", "2", "--method", "default", "--json")
     code, out, err = adacd("bench", *SHORT, *arguments)
     assert (code, err) == (0, "")
     assert [row["generation_tokens"] for row in json.loads(out)["rows"]] == [2]
