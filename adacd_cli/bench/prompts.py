@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
+from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
 from adacd_cli.prompts.pair import PromptPair
 
@@ -98,7 +99,7 @@ class TextPrompts:
         if settings.system and least > self._tokens:
             raise UsageError(
                 f"--prompt-tokens is {self._tokens}, and the system message alone makes a prompt of "
-                f"{least} tokens.",
+                f"{counted(least, 'token')}.",
                 f"Use --prompt-tokens {least} or more, or leave --system out.",
             )
         # the texts are much alike, so the one before tells where to look
@@ -183,7 +184,8 @@ def check_context(
             longest, extra = streams, f" with method {method.name}"
     if limit is not None and longest > limit:
         raise UsageError(
-            f"{prompt_tokens} prompt tokens and {generation_tokens} to generate take {longest} tokens"
+            f"{counted(prompt_tokens, 'prompt token')} and {generation_tokens:,} to generate take "
+            f"{counted(longest, 'token')}"
             f"{extra}, and the context of {model.name} is {limit}.",
             "Lower --prompt-tokens or --generation-tokens.",
         )

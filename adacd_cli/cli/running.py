@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED
 from adacd_cli.events import Event, Started, TokenStep
 
@@ -131,7 +132,7 @@ def show_prompts(pair: PromptPair) -> None:
     if pair.prompted_ids != pair.unprompted_ids:
         prompts.insert(0, ("Prompted stream", pair.prompted_text, pair.prompted_ids))
     for title, text, ids in prompts:
-        _stderr().put_line(f"--- {title}, {len(ids)} tokens ---\n{text}")
+        _stderr().put_line(f"--- {title}, {counted(len(ids), 'token')} ---\n{text}")
     _stderr().put_line("--- Answer ---")
 
 

@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.resolve import check_complete
+from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.equip import equip
 from adacd_cli.loading.folder import Checkpoint, inspect
@@ -141,7 +142,7 @@ def _too_many_threads(threads: int | None) -> tuple[str, ...]:
     cores = usable_cores()
     if threads is None or threads <= cores:
         return ()
-    named = "1 core" if cores == 1 else f"{cores} cores"
+    named = counted(cores, "core")
     return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
 
 

@@ -277,6 +277,15 @@ def test_a_long_label_is_folded_and_what_is_not_known_is_a_dash(monkeypatch):
     assert lines[-1] == "moved. Peak memory: what was allocated on the device."
 
 
+def test_one_of_each_is_said_in_the_singular(monkeypatch):
+    _peaks(monkeypatch, None)
+    done = Measurements([scripted("adacd", timings(3.0))], CPU, 1, 1, None)
+    done.measure([1], 1)
+    lines = report({**MACHINE, "cores": 1, "threads": 1}, done.rows(), width=80).splitlines()
+    assert lines[1] == "Some CPU (1 core) · 1 thread"
+    assert lines[4] == "1 prompt token · 1 generated · medians of 1 trial, spread: fastest–slowest"
+
+
 @pytest.mark.parametrize(("name", "begins"), [("speed.svg", b"<?xml"), ("speed.PNG", b"\x89PNG")])
 def test_the_picture(measured, tmp_path, name, begins):
     path = check_picture(str(tmp_path / name))
