@@ -117,7 +117,9 @@ def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device 
     options = {"attn_implementation": "eager"} if capped else {}
     try:
         with no_init_weights(), torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+            model.tie_weights()  # which making no weights leaves out
+            return model
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each architecture refuses impossible sizes its own way

@@ -313,12 +313,15 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
 
 
 @pytest.mark.parametrize(
-    ("name", "gigabytes"), [("llama3-8b", 15.0), ("gemma2-9b", 18.5), ("qwen3-8b", 15.1)]
+    ("name", "billions", "gigabytes"),
+    [("llama3-8b", 8.03, 15.0), ("gemma2-9b", 9.24, 18.5), ("qwen3-8b", 8.19, 15.1)],
 )
-def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, gigabytes):
+def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
     config = AutoConfig.for_model(**shapes.SHAPES[name])
     model = random_model._construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
+    # Gemma's embedding is its last layer, too, and counts once
+    assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
     # a layer more or less is 0.3 GB; an untied embedding 1 GB
     assert bandwidth.weight_bytes(model) / 1e9 == pytest.approx(gigabytes, abs=0.1)
 
