@@ -15,7 +15,7 @@ from adacd_cli.events import Event, Finished, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel, Places, Request
+    from adacd_cli.engine import LanguageModel, Request
     from adacd_cli.evaluation.judges.base import JudgementLabel
     from adacd_cli.prompts.pair import PromptPair
 
@@ -24,9 +24,6 @@ ANSWER_TOKENS = 32
 
 THINKING_TOKENS = 480
 """How much longer an answer may be where the model thinks first."""
-
-SERVED_PLACES = 8
-"""Requests at once to a model that runs elsewhere."""
 
 Way = Literal["default", "prompted", "adacd", "adacd-gated"]
 """How an answer was decoded: plainly, plainly under p*, with AdaCD, or with its gated form."""
@@ -78,13 +75,15 @@ def ask(model: LanguageModel, settings: Settings, progress: Callable[[str], None
     """
     from adacd_cli.engine import decode
     from adacd_cli.evaluation.judges.keyword import judgement
+    from adacd_cli.loading.speed import places_for
 
     asked = list(_requests(model, settings))
     requests = [request for _, _, _, request in asked]
     window = max(1, settings.contrast_steps)
     steps: list[list[TokenStep]] = [[] for _ in asked]
     answers: dict[int, Answer] = {}
-    events = decode(model, requests, settings, places=_places(model, requests, settings))
+    places = places_for(model, requests, settings, "auto")
+    events = decode(model, requests, settings, places=places)
     longest = [(request.settings or settings).max_new_tokens for request in requests]
     for event in _told(events, longest, progress):
         if isinstance(event, TokenStep) and not event.thinking:
@@ -148,12 +147,3 @@ def _requests(model: LanguageModel, settings: Settings) -> Iterator[tuple[Kind, 
 def _under_contrast_prompt(pair: PromptPair) -> PromptPair:
     """The pair whose first stream is the prompted one."""
     return replace(pair, unprompted_ids=pair.prompted_ids, unprompted_text=pair.prompted_text)
-
-
-def _places(model: LanguageModel, requests: list[Request], settings: Settings) -> Places:
-    from adacd_cli.engine import Places
-    from adacd_cli.loading.speed import places_for
-
-    if model.model is None:  # it runs elsewhere, and there is no memory here to look at
-        return Places(SERVED_PLACES)
-    return places_for(model, requests, settings, "auto")

@@ -115,7 +115,7 @@ class Examination:
 
     @property
     def _is_served(self) -> bool:
-        return self._settings.model.startswith(("http://", "https://"))
+        return self._settings.model.strip().lower().startswith(("http://", "https://"))
 
     def _look_at_files(self, source: Source, progress: Progress) -> Finding:
         """Whether the model fits, from its files alone.
