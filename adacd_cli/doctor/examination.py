@@ -150,7 +150,8 @@ class Examination:
         context = (
             "" if model.context_length is None else f", with a context of {model.context_length:,} tokens"
         )
-        return (fine("model", f"It loads, and runs{context}.", facts),)
+        runs = "Its server answers" if model.model is None else "It loads, and runs"
+        return (fine("model", f"{runs}{context}.", facts),)
 
     def _read_prompts(self, progress: Progress) -> Section:
         from adacd_cli.doctor import template

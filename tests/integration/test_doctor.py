@@ -138,5 +138,5 @@ def test_a_model_that_is_served_elsewhere_has_no_weights_here(
         "Model http://127.0.0.1:8080/v1\n"
         "- It runs elsewhere, so neither its weights nor its number format are known\n"
         "  here.\n"
-        "✓ It loads, and runs, with a context of 512 tokens.\n"
+        "✓ Its server answers, with a context of 512 tokens.\n"
     )
