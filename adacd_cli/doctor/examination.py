@@ -123,15 +123,14 @@ class Examination:
         Raises:
             AdacdError: its files cannot be used.
         """
-        from adacd_cli.doctor.memory import check_memory, estimate
-        from adacd_cli.loading.hardware import free_on
+        from adacd_cli.doctor.memory import check_memory, estimate, free_for
         from adacd_cli.loading.progress import quiet
 
         progress("Reading the model's files")
         with quiet(progress):
             need = estimate(self._settings, source, self._device)
         self.model |= {"revision": source.revision, **need.facts}
-        return check_memory(need, free_on(self._device), str(self._device))
+        return check_memory(need, free_for(self._device), str(self._device))
 
     def _try_to_load(self, progress: Progress) -> tuple[Finding, ...]:
         from adacd_cli.loading import load

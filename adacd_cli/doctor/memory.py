@@ -99,19 +99,22 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
         stored, elements = checkpoint.dtype, checkpoint.elements
     # for a GGUF file the loader does not count the weights, and takes them for many
     chosen = choose_dtype(settings.dtype, stored, device, None if checkpoint is None else elements)
-    itemsize = 2 if isinstance(chosen, str) else chosen.itemsize
+    if isinstance(chosen, str):  # the checkpoint's own number format
+        itemsize, dtype = 4 if stored == "F32" else 2, _NAMES.get(stored, stored)
+    else:
+        itemsize, dtype = chosen.itemsize, str(chosen).removeprefix("torch.")
     weights = None if elements is None else elements * itemsize
     if checkpoint is not None:
         weights = weight_bytes(checkpoint, chosen, settings.quantize)
     text = config.get_text_config(decoder=True)
     largest = (getattr(text, "vocab_size", None) or 0) * (getattr(text, "hidden_size", None) or 0)
-    converts = stored == "GGUF" or (not isinstance(chosen, str) and _NAMES.get(stored) != _name(chosen))
+    converts = _NAMES.get(stored, stored) != dtype
     limit = context_length(config)
     tokens = PROMPT_TOKENS + settings.max_new_tokens
     tokens = tokens if limit is None else min(tokens, limit)
     return Need(
         model=name,
-        dtype=settings.quantize or (stored if isinstance(chosen, str) else _name(chosen)),
+        dtype=settings.quantize or dtype,
         elements=elements,
         weights=weights,
         loading=4 * largest if converts else 0,
@@ -124,8 +127,16 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
 _NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def free_for(device: torch.device) -> int | None:
+    """Bytes free for a model there, on all GPUs where it may be spread over several; None if unknown."""
+    import torch
+
+    from adacd_cli.loading.hardware import free_on
+
+    several = range(torch.cuda.device_count()) if device.type == "cuda" and device.index is None else ()
+    if len(several) < 2:
+        return free_on(device)
+    return sum(free_on(torch.device("cuda", each)) or 0 for each in several)
 
 
 def _elements(config: Any) -> int | None:

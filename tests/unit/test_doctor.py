@@ -297,6 +297,25 @@ def test_the_need_is_what_the_model_takes(tmp_path: Path, family: str, dtype: st
     assert need.loading == (0 if dtype == "float32" else 4 * tiny.model.config.vocab_size * 64)
 
 
+def test_on_a_gpu_weights_keep_the_format_they_are_stored_in(tmp_path: Path) -> None:
+    tiny = save_tiny("qwen3", tmp_path)
+    tiny.model.to(torch.bfloat16).save_pretrained(tmp_path)
+    settings = Settings(model=str(tmp_path), max_new_tokens=44)
+    need = memory.estimate(settings, Source(tmp_path), torch.device("cuda"))
+    assert (need.dtype, need.weights) == ("bfloat16", 2 * (need.elements or 0))
+    assert (need.loading, need.cache) == (
+        0,
+        2 * 3 * 2 * 2 * 16 * 300 * 2,
+    )  # streams, layers, k and v, heads, …
+
+
+def test_free_memory_is_that_of_all_gpus_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = {"cuda:0": 10, "cuda:1": 20, "cuda": 10, "cpu": 5}
+    monkeypatch.setattr("adacd_cli.loading.hardware.free_on", lambda device: free[str(device)])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [memory.free_for(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")] == [30, 20, 5]
+
+
 def test_weights_that_only_a_configuration_tells_are_counted_once(tmp_path: Path) -> None:
     tiny = save_tiny("qwen3", tmp_path)
     assert memory._elements(tiny.model.config) == sum(each.numel() for each in tiny.model.parameters())
