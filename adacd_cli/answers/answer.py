@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
+
+if TYPE_CHECKING:
+    from adacd_cli.engine import Request
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,12 +22,14 @@ class Answer:
         started: model, method and settings it was decoded with.
         steps: its tokens, each with its decision and numbers.
         finished: its text, why it ended, and what it cost.
+        warnings: what to know about how its prompts were made, one sentence each.
     """
 
     conversation: Conversation
     started: Started
     steps: tuple[TokenStep, ...]
     finished: Finished
+    warnings: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -65,12 +71,15 @@ class Answer:
         )
 
 
-def collect(events: Iterable[Event], conversations: Sequence[Conversation]) -> list[Answer]:
+def collect(
+    events: Iterable[Event], conversations: Sequence[Conversation], requests: Sequence[Request]
+) -> list[Answer]:
     """The answers to conversations, in their order, from the events of all.
 
     Args:
         events: as `decode` gives them; each request's number is its conversation's place.
         conversations: what was asked.
+        requests: what was made of it.
     """
     started: dict[int, Started] = {}
     steps: list[list[TokenStep]] = [[] for _ in conversations]
@@ -83,5 +92,6 @@ def collect(events: Iterable[Event], conversations: Sequence[Conversation]) -> l
             steps[number].append(event)
         else:
             said = conversations[number].with_assistant(event.text)
-            answers[number] = Answer(said, started[number], tuple(steps[number]), event)
+            warnings = requests[number].pair.warnings
+            answers[number] = Answer(said, started[number], tuple(steps[number]), event, warnings)
     return [answers[number] for number in range(len(conversations))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from adacd_cli.answers.answer import Answer, collect
@@ -16,7 +16,7 @@ from adacd_cli.errors import PromptError
 from adacd_cli.events import Event
 
 if TYPE_CHECKING:
-    from adacd_cli.engine import LanguageModel, Session
+    from adacd_cli.engine import LanguageModel, Request, Session
 
 Messages: TypeAlias = Sequence[Mapping[str, object]]
 """`{"role", "content"}` each, as OpenAI's clients have them."""
@@ -78,9 +78,10 @@ def generate(
         LogitsError, OutOfMemoryError: as `decode`.
     """
     settings = changed(settings or Settings(), changes, DECODING, "generate()")
-    conversations, several = _conversations(prompt, settings)
-    events = _decoded(model, conversations, settings, batch_size, candidates, never)
-    answers = collect(events, conversations)
+    conversations, several = as_conversations(prompt, settings)
+    requests = _requests(model, conversations, settings)
+    events = _decode(model, requests, settings, batch_size, candidates, never)
+    answers = collect(events, conversations, requests)
     return answers if several else answers[0]
 
 
@@ -107,13 +108,22 @@ def stream(
         As `generate`.
     """
     settings = changed(settings or Settings(), changes, DECODING, "stream()")
-    conversations, _ = _conversations(prompt, settings)
-    return _decoded(model, conversations, settings, batch_size, candidates, cancelled)
+    conversations, _ = as_conversations(prompt, settings)
+    requests = _requests(model, conversations, settings)
+    return _decode(model, requests, settings, batch_size, candidates, cancelled)
 
 
-def _decoded(
+def _requests(
+    model: LanguageModel | Session, conversations: Sequence[Conversation], settings: Settings
+) -> list[Request]:
+    from adacd_cli.engine import Session
+
+    return requests_for(model.model if isinstance(model, Session) else model, conversations, settings)
+
+
+def _decode(
     model: LanguageModel | Session,
-    conversations: Sequence[Conversation],
+    requests: Sequence[Request],
     settings: Settings,
     batch_size: int | Literal["auto"],
     candidates: int,
@@ -121,28 +131,32 @@ def _decoded(
 ) -> Iterator[Event]:
     from adacd_cli.engine import Session
 
-    if not isinstance(model, Session):
-        requests = requests_for(model, conversations, settings)
-        return run(
-            model, requests, settings, batch_size=batch_size, candidates=candidates, cancelled=cancelled
-        )
-    session = model
+    if isinstance(model, Session):
+        return _answered(model, requests, settings, candidates, cancelled)
+    return run(model, requests, settings, batch_size=batch_size, candidates=candidates, cancelled=cancelled)
 
-    def answered(number: int, request: Any) -> Iterator[Event]:
+
+def _answered(
+    session: Session,
+    requests: Sequence[Request],
+    settings: Settings,
+    candidates: int,
+    cancelled: Callable[[int], bool],
+) -> Iterator[Event]:
+    """One after the other, because a session keeps what each leaves for the next."""
+    for number, request in enumerate(requests):
         events = session.answer(
             request.pair,
             settings,
             candidates=candidates,
             seed=request.seed,
-            cancelled=lambda: cancelled(number),
+            cancelled=partial(cancelled, number),
         )
-        return (replace(event, request=number) for event in events)
-
-    requests = requests_for(session.model, conversations, settings)
-    return chain.from_iterable(answered(number, request) for number, request in enumerate(requests))
+        for event in events:
+            yield replace(event, request=number)
 
 
-def _conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list[Conversation], bool]:
+def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list[Conversation], bool]:
     """What is asked, and whether it was a list of prompts."""
     one = _conversation(prompt, settings)
     if one is not None:
