@@ -79,6 +79,21 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class TokenLogprob:
+    """How probable the unprompted stream finds a token.
+
+    Attributes:
+        token_id: id in the vocabulary.
+        text: the token's own text.
+        logprob: log P in nats.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
 class Started:
     """A request begins.
 
@@ -120,6 +135,10 @@ class TokenStep:
         prompted_top: the prompted stream's top token as text; None where there is no prompted stream.
         thinking: whether the token belongs to the model's thinking rather than to its answer.
         candidates: the most probable tokens of either stream, on request.
+        logprob: log P of the chosen token in the unprompted stream, in nats; None unless asked for.
+        top_logprobs: the most probable tokens of the unprompted stream, on request.
+        exact: whether the token is what both streams' whole distributions give; False only where a served
+            model left out the value of a token that could have been chosen.
         elapsed_s: seconds since decoding began.
     """
 
@@ -135,6 +154,9 @@ class TokenStep:
     prompted_top: str | None = None
     thinking: bool = False
     candidates: tuple[Candidate, ...] = ()
+    logprob: float | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+    exact: bool = True
     elapsed_s: float = field(default=0.0, compare=False)
 
 
@@ -183,8 +205,9 @@ def to_json(event: Event) -> dict[str, Any]:
     if isinstance(event, TokenStep):
         values |= values.pop("measures")
         values["decision"] = event.decision.value
-        if not event.candidates:
-            del values["candidates"]
+        for asked in ("candidates", "logprob", "top_logprobs"):
+            if not values[asked] and values[asked] != 0:
+                del values[asked]
     if isinstance(event, Finished):
         values["finish_reason"] = event.finish_reason.value
     schema = {"schema": SCHEMA} if isinstance(event, Started) else {}
@@ -207,6 +230,7 @@ def from_json(values: Mapping[str, Any]) -> Event:
         known["measures"] = Measures(**measures)
         known["decision"] = Decision(known["decision"])
         known["candidates"] = tuple(Candidate(**c) for c in known.get("candidates", ()))
+        known["top_logprobs"] = tuple(TokenLogprob(**t) for t in known.get("top_logprobs", ()))
     if kind is Finished:
         known["finish_reason"] = FinishReason(known["finish_reason"])
     return kind(**known)

@@ -30,16 +30,15 @@ def main() -> None:
     shape, settings = (asked.rows, asked.vocab), Settings()
     plain = 3 * torch.randn(shape, device=asked.device)
     prompted = plain + torch.randn(shape, device=asked.device)
-    rows = list(range(asked.rows))
 
     def measured(contrasted: bool) -> float:
         times = []
         for _ in range(60):
             begin = time.perf_counter()
             if contrasted:
-                unpack(pack_step(adacd.rule, plain, prompted, rows, settings, None))
+                unpack(pack_step(adacd.rule, plain, prompted, settings, None))
             else:
-                unpack(pack_step(default.rule, plain, None, [], settings, None))
+                unpack(pack_step(default.rule, plain, None, settings, None))
             times.append(1000 * (time.perf_counter() - begin))
         return statistics.median(times[10:])
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS, spoken
-from adacd_cli.engine.decoder import Decoder, never
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.places import Places
 from adacd_cli.engine.prefixes import Prefixes
+from adacd_cli.engine.protocol import Cancelled, never
 from adacd_cli.engine.row import Request
 from adacd_cli.errors import PromptError
 from adacd_cli.events import Event
@@ -27,7 +27,7 @@ def decode(
     places: Places | None = None,
     candidates: int = 0,
     known: Prefixes | None = None,
-    cancelled: Callable[[int], bool] = never,
+    cancelled: Cancelled = never,
 ) -> Iterator[Event]:
     """Decodes a batch of requests.
 
@@ -50,7 +50,7 @@ def decode(
         OutOfMemoryError: memory is not enough for a single request; for several, fewer are run at once.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
-    decoder = Decoder(model, places=places, candidates=candidates, known=known, cancelled=cancelled)
+    decoder = model.decoder(places=places, candidates=candidates, known=known, cancelled=cancelled)
     started = [decoder.submit(request, settings) for request in requests]
     for number, request in enumerate(requests, 1):
         which = "The prompt" if len(requests) == 1 else f"Prompt {number}"

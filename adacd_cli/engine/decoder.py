@@ -8,7 +8,7 @@ leaves its place, without the others noticing; its tokens do not depend on who r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,13 +18,14 @@ from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.places import Places
 from adacd_cli.engine.prefixes import Prefixes
+from adacd_cli.engine.protocol import Cancelled, Failed, never
 from adacd_cli.engine.row import Phase, Request, Row
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import draw_noise
 from adacd_cli.engine.speculate import Drafted
-from adacd_cli.engine.step import TOKEN, RowOutcome, pack_step, unpack
-from adacd_cli.errors import OutOfMemoryError
+from adacd_cli.engine.step import TOKEN, RowOutcome, join_packed, pack_step, unpack
+from adacd_cli.errors import AdacdError, OutOfMemoryError
 from adacd_cli.events import Event, Started
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
 
 _ADMITTED = 8
 """While others run, newcomers wait until this part of the places is free, so that they are fed together."""
-
-
-def never(request: int) -> bool:
-    """Cancels no request."""
-    return False
 
 
 class Decoder:
@@ -54,6 +50,7 @@ class Decoder:
         candidates: how many of the most probable tokens each step reports; 0 for none.
         known: beginnings of prompts to take over, and where to leave them; None for neither.
         cancelled: asked before each step with a request's number; True ends it as CANCELLED.
+        failed: told of a request's own error, so that the others go on; None raises it instead.
     """
 
     def __init__(
@@ -63,11 +60,12 @@ class Decoder:
         places: Places | None = None,
         candidates: int = 0,
         known: Prefixes | None = None,
-        cancelled: Callable[[int], bool] = never,
+        cancelled: Cancelled = never,
+        failed: Failed | None = None,
     ) -> None:
         self._model, self._candidates = model, candidates
         self._places = Places() if places is None else places
-        self._known, self._cancelled = known, cancelled
+        self._known, self._cancelled, self._failed = known, cancelled, failed
         self._submitted = 0
         self._waiting: deque[Row] = deque()
         self._running: list[Row] = []
@@ -91,6 +89,11 @@ class Decoder:
         """How many requests run."""
         return len(self._running)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a place."""
+        return len(self._waiting)
+
     def submit(self, request: Request, settings: Settings) -> Started:
         """Takes a request in; it runs as soon as there is a place.
 
@@ -101,7 +104,7 @@ class Decoder:
         Raises:
             ModelError: what the method needs besides the model is not loaded.
         """
-        row = Row(self._submitted, request, self._model, settings)
+        row = Row(self._submitted, request, self._model, settings, self._candidates)
         row.readers  # noqa: B018 - what is not loaded is said before anything is decoded
         self._submitted += 1
         self._waiting.append(row)
@@ -111,8 +114,8 @@ class Decoder:
         """One token for every running request, after newcomers were taken in.
 
         Raises:
-            LogitsError: a logit is NaN or infinite.
-            OutOfMemoryError: not even a single request fits.
+            LogitsError: a logit is NaN or infinite, and `failed` is None.
+            OutOfMemoryError: not even a single request fits, and `failed` is None.
             KeyboardInterrupt: call `close` for the events of what was not finished.
         """
         yield from self._drop_cancelled()
@@ -124,11 +127,12 @@ class Decoder:
                 raise
             shortage = str(error)
         if shortage is not None:  # out here, because the error itself holds on to what did not fit
-            self._begin_again(shortage)
+            yield from self._begin_again(shortage)
             return
         for row, outcome in chosen:
             if not outcome.finite:
-                raise row.not_finite()
+                yield self._fail(row, row.not_finite())
+                continue
             yield row.take(outcome)
             if row.finish is not None:
                 yield row.finished()
@@ -141,6 +145,12 @@ class Decoder:
                 yield row.finished()
         self._running, self._groups, self._drafted = [], self._no_lanes(), None
         self._waiting.clear()
+
+    def _fail(self, row: Row, error: AdacdError) -> Event:
+        if self._failed is None:
+            raise error
+        self._failed(row.index, error)
+        return row.finished()
 
     def _drop_cancelled(self) -> Iterator[Event]:
         for row in (*self._running, *self._waiting):
@@ -168,7 +178,7 @@ class Decoder:
         chosen = self._step(rows) if rows else []
         if drafting is not None:  # one after the other: each goes back in its caches by itself
             if self._drafted is None:
-                self._drafted = Drafted(drafting, *drafting.readers, self._candidates, self._known)
+                self._drafted = Drafted(drafting, *drafting.readers, self._known)
             chosen.append((drafting, self._drafted.next()))
         return chosen
 
@@ -187,70 +197,82 @@ class Decoder:
         self._groups.open([row for row in newcomers if not row.drafts])
 
     def _step(self, rows: list[Row]) -> list[tuple[Row, RowOutcome]]:
-        by_settings: dict[int, list[Row]] = {}
-        for row in rows:
-            by_settings.setdefault(id(row.settings), []).append(row)
-        alike = [(same, self._noise(same)) for same in by_settings.values()]
-        for same, noise in alike:
-            self._settle(same, noise)
+        noise = self._noise(rows)
+        self._settle([row for row in rows if row.phase is Phase.UNDECIDED], noise)
         late = self._groups.without_prompted([row for row in rows if row.wants_contrast])
         self._groups.open(late, late=True)  # their answer begins now: the prompted stream catches up
-        packed = torch.cat([self._pack(same, noise) for same, noise in alike])
-        ordered = [row for same, _ in alike for row in same]
+        alike = _alike(rows)
+        packed = join_packed([self._pack(same, noise) for same in alike])
+        ordered = [row for same in alike for row in same]
         if self._ahead:
             self._groups.advance_unseen(packed[:, TOKEN].long(), ordered)
         self._fed = self._ahead
-        return list(zip(ordered, unpack(packed), strict=True))
+        return list(zip(ordered, unpack(packed, [row.report for row in ordered]), strict=True))
 
-    def _noise(self, rows: list[Row]) -> torch.Tensor | None:
-        """What rows of the same settings are sampled with; None where they are greedy."""
-        generators = [row.generator for row in rows if row.generator is not None]
-        if not generators:
-            return None
-        self._vocab = self._groups.logits(rows, prompted=False).shape[-1]
-        return draw_noise(generators, self._vocab, self._model.device)
+    def _noise(self, rows: list[Row]) -> dict[int, torch.Tensor]:
+        """What each row is sampled with, float32 [vocab], by its id; rows that are greedy have none."""
+        sampled = [(row, row.generator) for row in rows if row.generator is not None]
+        if not sampled:
+            return {}
+        self._vocab = self._groups.logits(rows[:1], prompted=False).shape[-1]
+        noise = draw_noise([generator for _, generator in sampled], self._vocab, self._model.device)
+        return {id(row): own for (row, _), own in zip(sampled, noise, strict=True)}
 
-    def _settle(self, rows: list[Row], noise: torch.Tensor | None) -> None:
+    def _settle(self, rows: list[Row], noise: dict[int, torch.Tensor]) -> None:
         """Before the first token: a row that may think is told what it would plainly begin with."""
-        undecided = [place for place, row in enumerate(rows) if row.phase is Phase.UNDECIDED]
-        if undecided:
-            logits = self._groups.logits(rows, prompted=False)
-            plain = unpack(pack_step(default, logits, None, [], rows[0].settings, noise))
-            for place in undecided:
-                rows[place].settle(plain[place].token_id)
+        for same in _alike(rows):
+            logits = self._groups.logits(same, prompted=False)
+            plain = unpack(pack_step(default, logits, None, same[0].settings, _of(same, noise)))
+            for row, outcome in zip(same, plain, strict=True):
+                row.settle(outcome.token_id)
 
-    def _pack(self, rows: list[Row], noise: torch.Tensor | None) -> torch.Tensor:
-        """A step over rows of the same settings."""
-        contrasted = [place for place, row in enumerate(rows) if row.wants_contrast]
-        prompted = None
-        if contrasted:
-            prompted = self._groups.logits([rows[place] for place in contrasted], prompted=True)
+    def _pack(self, rows: list[Row], noise: dict[int, torch.Tensor]) -> torch.Tensor:
+        """A step over rows that choose alike."""
         return pack_step(
             rule_of(rows[0].method),
             self._groups.logits(rows, prompted=False),
-            prompted,
-            contrasted,
+            self._groups.logits(rows, prompted=True) if rows[0].wants_contrast else None,
             rows[0].settings,
-            noise,
-            self._candidates,
+            _of(rows, noise),
+            rows[0].report,
         )
 
-    def _begin_again(self, reason: str) -> None:
+    def _begin_again(self, reason: str) -> Iterator[Event]:
         """Half as many requests at a time: all wait again, with what they have answered so far.
 
         Raises:
-            OutOfMemoryError: there was only one.
+            OutOfMemoryError: there was only one, and `failed` is None.
         """
         rows, self._running, self._groups, self._drafted = self._running, [], self._no_lanes(), None
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
+        self._fed = True
         if len(rows) <= 1:
             self._running = rows
-            raise OutOfMemoryError(
+            error = OutOfMemoryError(
                 f"The memory of {self._model.device} is not enough for a single request: {reason.strip()}",
                 "Use a shorter prompt, a smaller --max-new-tokens, --dtype bfloat16 or --quantize.",
             )
+            for row in rows:
+                yield self._fail(row, error)
+            if not rows:
+                raise error
+            self._running = []
+            return
         for row in reversed(rows):
             row.redraw(self._vocab)
             self._waiting.appendleft(row)
-        self._places.limit, self._fed = len(rows) // 2, True
+        self._places.limit = len(rows) // 2
+
+
+def _alike(rows: list[Row]) -> list[list[Row]]:
+    """The rows by what their next token is chosen by."""
+    by_choice: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        by_choice.setdefault(row.alike, []).append(row)
+    return list(by_choice.values())
+
+
+def _of(rows: list[Row], noise: dict[int, torch.Tensor]) -> torch.Tensor | None:
+    """The noise of rows that choose alike, float32 [rows, vocab]; None where they are greedy."""
+    return torch.stack([noise[id(row)] for row in rows]) if id(rows[0]) in noise else None

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.engine.protocol import AnyDecoder, Cancelled, Failed, never
 from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.config.methods import Method, SecondStream
     from adacd_cli.engine.compiled import Compiled
+    from adacd_cli.engine.places import Places
+    from adacd_cli.engine.prefixes import Prefixes
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,22 @@ class LanguageModel:
         """Where input ids go."""
         device: torch.device = self.model.device
         return device
+
+    def decoder(
+        self,
+        *,
+        places: Places | None = None,
+        candidates: int = 0,
+        known: Prefixes | None = None,
+        cancelled: Cancelled = never,
+        failed: Failed | None = None,
+    ) -> AnyDecoder:
+        """What decodes requests with it; see `Decoder`."""
+        from adacd_cli.engine.decoder import Decoder
+
+        return Decoder(
+            self, places=places, candidates=candidates, known=known, cancelled=cancelled, failed=failed
+        )
 
     def context_for(self, method: Method, settings: Settings) -> int | None:
         """Positions that every model which the method runs was built for; None where none names any."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from adacd_cli.engine.detokenize import Detokenizer, decode_ids
 from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.sampling import draw_noise, make_generator
-from adacd_cli.engine.step import RowOutcome
+from adacd_cli.engine.step import Report, RowOutcome
 from adacd_cli.errors import LogitsError
-from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 from adacd_cli.prompts.pair import PromptPair
 
 if TYPE_CHECKING:
@@ -35,11 +36,17 @@ class Request:
         pair: the prompts of the two streams.
         seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
         settings: the request's own method and numbers; None takes those given with the batch.
+        candidates: how many of the most probable tokens of either stream each step reports; None takes what
+            is given with the batch.
+        top_logprobs: how many of the most probable tokens of the unprompted stream each step reports, besides
+            the log-probability of its own; None for neither.
     """
 
     pair: PromptPair
     seed: int | None = None
     settings: Settings | None = None
+    candidates: int | None = None
+    top_logprobs: int | None = None
 
 
 class Phase(Enum):
@@ -58,10 +65,18 @@ class Row:
         request: what is asked.
         model: what answers.
         settings: used where the request has none of its own.
+        candidates: likewise.
+
+    Attributes:
+        report: what its steps tell of other tokens than the chosen one.
     """
 
-    def __init__(self, index: int, request: Request, model: LanguageModel, settings: Settings) -> None:
+    def __init__(
+        self, index: int, request: Request, model: LanguageModel, settings: Settings, candidates: int = 0
+    ) -> None:
         self.index = index
+        own = candidates if request.candidates is None else request.candidates
+        self.report = Report(own, request.top_logprobs)
         self.pair = request.pair
         self.settings = settings = request.settings or settings
         self.method = method = METHODS[settings.effective_method]
@@ -97,6 +112,14 @@ class Row:
     def wants_contrast(self) -> bool:
         """Whether the next token is one of the contrast window."""
         return self.phase is Phase.ANSWERING and self.window > 0
+
+    @property
+    def alike(self) -> Hashable:
+        """What its next token is chosen by: one step serves all rows for which this is equal."""
+        names = [name for name, _ in self.method.symbols] if self.wants_contrast else []
+        names += ["temperature", "top_k", "top_p"]
+        rule = self.method.rule if self.wants_contrast else ""
+        return rule, self.report, *(getattr(self.settings, name) for name in names)
 
     @property
     def readers(self) -> tuple[Any, Any]:
@@ -192,6 +215,11 @@ class Row:
                 )
                 for found in outcome.candidates
             ),
+            logprob=outcome.logprob,
+            top_logprobs=tuple(
+                TokenLogprob(found, self._spell(found), logprob) for found, logprob in outcome.top_logprobs
+            ),
+            exact=outcome.exact,
             elapsed_s=time.perf_counter() - self._begin,
         )
 

@@ -29,12 +29,11 @@ class Drafted:
         row: the request.
         target: the model that answers.
         draft: the model that proposes.
-        candidates: how many of the most probable tokens each step reports.
         known: beginnings of prompts that may be taken over; None for none.
     """
 
-    def __init__(self, row: Row, target: Any, draft: Any, candidates: int, known: Prefixes | None) -> None:
-        self.row, self._settings, self._candidates = row, row.settings, candidates
+    def __init__(self, row: Row, target: Any, draft: Any, known: Prefixes | None) -> None:
+        self.row, self._settings = row, row.settings
         self._target = _Fed(target, row.pair.unprompted_ids, known)
         self._draft = _Fed(draft, row.pair.prompted_ids, known)
         self._annealing = Annealing(row.settings)
@@ -99,14 +98,12 @@ class Drafted:
     def _choose(
         self, rule: Rule, wanted: torch.Tensor, drafted: torch.Tensor | None, noise: torch.Tensor | None
     ) -> RowOutcome:
-        contrasted: list[int] = []
         if drafted is not None:
-            contrasted = [0]
             vocab = min(wanted.shape[-1], drafted.shape[-1])  # one may be padded further than the other
             wanted, drafted = wanted[:, :vocab], drafted[:, :vocab]
             noise = None if noise is None else noise[:, :vocab]
-        packed = pack_step(rule, wanted, drafted, contrasted, self._settings, noise, self._candidates)
-        return unpack(packed)[0]
+        packed = pack_step(rule, wanted, drafted, self._settings, noise, self.row.report)
+        return unpack(packed, [self.row.report])[0]
 
 
 class _Fed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch.nn.functional import pad
 
 from adacd_cli.engine.rules.base import DECISIONS, PLAIN, RowMeasures, Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
@@ -16,8 +17,39 @@ from adacd_cli.events import Decision, Measures
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
+_MEASURES = 5
+_FIXED = 5 + _MEASURES
+"""The columns of a packed step that every row has."""
+
 TOKEN = 1
 """The column of a packed step that holds the chosen tokens' ids."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step tells of other tokens than the chosen one.
+
+    Attributes:
+        candidates: how many of the most probable tokens of either stream.
+        top_logprobs: how many of the most probable ones of the unprompted stream, besides the chosen one's
+            log-probability; None for neither.
+    """
+
+    candidates: int = 0
+    top_logprobs: int | None = None
+
+    @property
+    def logprob_columns(self) -> int:
+        """How many columns the log-probabilities take in a packed step."""
+        return 0 if self.top_logprobs is None else 1 + 2 * self.top_logprobs
+
+    @property
+    def columns(self) -> int:
+        """How many columns a row takes in a packed step."""
+        return _FIXED + self.logprob_columns + 4 * self.candidates
+
+
+NOTHING_ELSE = Report()
 
 
 @dataclass(frozen=True)
@@ -37,6 +69,9 @@ class RowOutcome:
 
     Attributes:
         finite: False when a logit of the row was NaN or infinite; the rest is then meaningless.
+        logprob: the chosen token's in the unprompted stream, nats; None unless asked for.
+        top_logprobs: ids and log-probabilities of the unprompted stream's most probable tokens.
+        exact: see `events.TokenStep`.
     """
 
     finite: bool
@@ -45,6 +80,9 @@ class RowOutcome:
     decision: Decision
     measures: Measures
     candidates: tuple[RowCandidate, ...] = ()
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+    exact: bool = True
 
 
 @torch.inference_mode()
@@ -52,68 +90,62 @@ def pack_step(
     rule: Rule,
     unprompted: torch.Tensor,
     prompted: torch.Tensor | None,
-    contrasted: Sequence[int],
     settings: Settings,
     noise: torch.Tensor | None,
-    candidates: int = 0,
+    report: Report = NOTHING_ELSE,
 ) -> torch.Tensor:
-    """Chooses a token for every row: by the rule where a row is contrasted, plainly elsewhere.
+    """Chooses a token for every row, by the same rule and numbers.
 
     Args:
-        rule: asked for the contrasted rows.
+        rule: asked where there is a prompted stream; without one the token is chosen plainly.
         unprompted: z, float32 [rows, vocab].
-        prompted: z*, float32 [len(contrasted), vocab]; None when no row is contrasted.
-        contrasted: the rows, ascending, that `prompted` belongs to.
+        prompted: z*, float32 [rows, vocab]; None outside the contrast window.
         settings: passed to the rule and to `choose`.
         noise: float32 [rows, vocab] when sampling.
-        candidates: how many of the most probable tokens of either stream to report.
+        report: what to tell of other tokens.
 
     Returns:
-        float32 [rows, 10 + 4·candidates] on the device, for `unpack`; TOKEN is the column of the chosen ids.
+        float32 [rows, report.columns] on the device, for `unpack`; TOKEN is the column of the chosen ids.
     """
-    rows = unprompted.shape[0]
-    everyone = prompted is not None and len(contrasted) == rows
-    if not everyone:
-        verdict = default(StepLogits(None, unprompted), settings)
-        scores, decision, confidence = verdict.scores, verdict.decision, verdict.confidence
-    finite = _finite(unprompted)
-    numbers = unprompted.new_full((rows, 5), torch.nan)
-    whole_prompted: torch.Tensor | None = None
-
-    if prompted is not None:
-        index = torch.tensor(contrasted, device=unprompted.device)
-        own = unprompted if everyone else unprompted[index]
-        verdict = rule(StepLogits(prompted, own), settings)
-        agreed_finite = _finite(prompted)
-        columns = [] if verdict.measures is None else _columns(verdict.measures)
-        if everyone:
-            scores, decision, confidence = verdict.scores, verdict.decision, verdict.confidence
-            finite = finite & agreed_finite
-            whole_prompted = prompted
-        else:
-            scores = unprompted.index_copy(0, index, verdict.scores)
-            decision = decision.index_copy(0, index, verdict.decision)
-            confidence = confidence.index_copy(0, index, verdict.confidence)
-            finite = finite.index_copy(0, index, finite[index] & agreed_finite)
-            whole_prompted = torch.full_like(unprompted, torch.nan).index_copy(0, index, prompted)
-        if columns:
-            numbers[index] = torch.stack(columns, dim=-1)
+    verdict = (default if prompted is None else rule)(StepLogits(prompted, unprompted), settings)
+    scores = verdict.scores
+    finite = _finite(unprompted) if prompted is None else _finite(unprompted) & _finite(prompted)
+    numbers = unprompted.new_full((unprompted.shape[0], _MEASURES), torch.nan)
+    if verdict.measures is not None:
+        numbers = torch.stack(_columns(verdict.measures), dim=-1)
 
     token = choose(scores, settings, noise)
     plain = choose(unprompted, settings, noise)
     # float32 holds every id below 2^24 exactly, so ids travel with the measures in one copy
     packed = [
-        torch.stack([finite.float(), token.float(), plain.float(), decision.float(), confidence], dim=-1),
+        torch.stack(
+            [finite.float(), token.float(), plain.float(), verdict.decision.float(), verdict.confidence],
+            dim=-1,
+        ),
         numbers,
     ]
-    if candidates > 0:
-        packed.append(_candidate_columns(candidates, token, plain, unprompted, whole_prompted, scores))
+    if report.top_logprobs is not None:
+        packed.append(_logprob_columns(report.top_logprobs, token, unprompted))
+    if report.candidates > 0:
+        packed.append(_candidate_columns(report.candidates, token, plain, unprompted, prompted, scores))
     return torch.cat(packed, dim=-1)
 
 
-def unpack(packed: torch.Tensor) -> list[RowOutcome]:
-    """What `pack_step` gave, on the host: the one place where a step waits for the device."""
-    return [_unpack(row) for row in packed.tolist()]
+def join_packed(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Packed steps with different reports, one below the other; the narrow ones are widened with NaN."""
+    width = max(part.shape[-1] for part in parts)
+    return torch.cat([pad(part, (0, width - part.shape[-1]), value=torch.nan) for part in parts])
+
+
+def unpack(packed: torch.Tensor, reports: Sequence[Report] | None = None) -> list[RowOutcome]:
+    """What `pack_step` gave, on the host: the one place where a step waits for the device.
+
+    Args:
+        packed: float32 [rows, columns].
+        reports: what each row was asked to tell; None for nothing.
+    """
+    rows = packed.tolist()
+    return [_unpack(*each) for each in zip(rows, reports or [NOTHING_ELSE] * len(rows), strict=True)]
 
 
 def _finite(logits: torch.Tensor) -> torch.Tensor:
@@ -131,6 +163,22 @@ def _columns(measures: RowMeasures) -> list[torch.Tensor]:
     )
     missing = torch.full_like(measures.prompted_confidence, torch.nan)
     return [missing if column is None else column.float() for column in columns]
+
+
+def _logprob_columns(count: int, token: torch.Tensor, unprompted: torch.Tensor) -> torch.Tensor:
+    """[rows, 1 + 2·count]: the chosen token's log-probability, then ids and log-probabilities of the top."""
+    logprobs = unprompted.log_softmax(dim=-1)
+    chosen = logprobs.gather(-1, token.unsqueeze(-1))
+    if count == 0:
+        return chosen
+    best = logprobs.topk(min(count, logprobs.shape[-1]), dim=-1)
+    listed = torch.stack([best.indices.float(), best.values], dim=-1).flatten(start_dim=-2)
+    return _widened(torch.cat([chosen, listed], dim=-1), 1 + 2 * count)
+
+
+def _widened(columns: torch.Tensor, width: int) -> torch.Tensor:
+    """With NaN where the vocabulary has fewer tokens than were asked for."""
+    return pad(columns, (0, width - columns.shape[-1]), value=torch.nan)
 
 
 def _candidate_columns(
@@ -159,12 +207,12 @@ def _candidate_columns(
     order = scores.gather(-1, ids).argsort(dim=-1, descending=True, stable=True)
     ids = ids.gather(-1, order)
     parts = [ids.float(), *(part.gather(-1, ids) for part in (plain_logprobs, prompted_logprobs, scores))]
-    return torch.stack(parts, dim=-1).flatten(start_dim=-2)
+    return _widened(torch.stack(parts, dim=-1).flatten(start_dim=-2), 4 * count)
 
 
-def _unpack(row: list[float]) -> RowOutcome:
+def _unpack(row: list[float], report: Report) -> RowOutcome:
     finite, token, plain, decision, confidence = row[:5]
-    agreement, top, rank, prompted_confidence, plausible = row[5:10]
+    agreement, top, rank, prompted_confidence, plausible = row[5:_FIXED]
     if not finite:
         return RowOutcome(False, 0, 0, DECISIONS[PLAIN], Measures(confidence=0.0))
     measures = Measures(confidence=confidence)
@@ -185,9 +233,24 @@ def _unpack(row: list[float]) -> RowOutcome:
             score=None if row[place + 3] == -torch.inf else row[place + 3],
             kept=row[place + 3] != -torch.inf,
         )
-        for place in range(10, len(row), 4)
+        for place in range(_FIXED + report.logprob_columns, report.columns, 4)
+        if row[place] == row[place]
     ]
-    return RowOutcome(True, int(token), int(plain), DECISIONS[int(decision)], measures, tuple(found))
+    logprobs = row[_FIXED : _FIXED + report.logprob_columns]
+    return RowOutcome(
+        True,
+        int(token),
+        int(plain),
+        DECISIONS[int(decision)],
+        measures,
+        tuple(found),
+        logprob=logprobs[0] if logprobs else None,
+        top_logprobs=tuple(
+            (int(logprobs[place]), logprobs[place + 1])
+            for place in range(1, len(logprobs), 2)
+            if logprobs[place] == logprobs[place]
+        ),
+    )
 
 
 def _number(value: float) -> float | None:

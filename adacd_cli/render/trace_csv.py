@@ -16,7 +16,10 @@ from adacd_cli.render.jsonl import escaped
 from adacd_cli.render.safe import printable
 from adacd_cli.render.view import View
 
-_STEP = [field.name for field in fields(TokenStep)]
+_UNASKED = ("logprob", "top_logprobs")
+"""What no trace asks for: the candidates tell more."""
+
+_STEP = [field.name for field in fields(TokenStep) if field.name not in _UNASKED]
 _PLACE = _STEP.index("measures")
 COLUMNS = _STEP[:_PLACE] + [field.name for field in fields(Measures)] + _STEP[_PLACE + 1 :]
 

@@ -133,6 +133,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
         "plain_token_id": ord("U"),
         "plain_token": "U",
         "thinking": False,
+        "exact": True,
         "elapsed_s": 0,
     }
     assert (finished["text"], finished["finish_reason"], finished["tokens"]) == ("Use kill.", "stop", 10)

@@ -229,6 +229,67 @@ def test_logits_that_are_not_finite_are_an_error_not_a_token(bad, stream):
     assert caught.value.message == "The logits of step 2 are not finite (NaN or infinity), in float32."
 
 
+def test_a_request_that_fails_by_itself_leaves_the_others_alone():
+    good = polite(("hi", "Yo there"), ("ho", "Hello"))
+
+    def script(ids):
+        logits = good(ids)
+        if bytes(ids).endswith(b"hi\nYo"):
+            logits[7] = math.nan
+        return logits
+
+    failures = []
+    model = scripted(script)
+    decoder = model.decoder(failed=lambda number, error: failures.append((number, error.message)))
+    for question in ("hi", "ho"):
+        decoder.submit(Request(pair(question)), Settings())
+    events = []
+    while decoder.busy:
+        events += decoder.step()
+    assert failures == [(0, "The logits of step 2 are not finite (NaN or infinity), in float32.")]
+    assert (finished(events, 0).finish_reason, finished(events, 0).text) == (FinishReason.CANCELLED, "Yo")
+    assert (finished(events, 1).finish_reason, finished(events, 1).text) == (FinishReason.STOP, "Hello")
+
+
+def test_each_request_reports_what_it_asked_for():
+    model = scripted(polite(("hi", "Yo"), ("ho", "Ho"), ("ha", "Ha")))
+    own = Settings(max_new_tokens=1, method="default")
+    requests = [
+        Request(pair("hi"), candidates=3, top_logprobs=2),
+        Request(pair("ho"), top_logprobs=0),
+        Request(pair("ha")),
+    ]
+    events = list(decode(model, requests, own, candidates=1))
+    total = 8 + math.log1p(259 * math.exp(-8))
+    top, alone, neither = (of(events, TokenStep, number)[0] for number in range(3))
+    assert (len(top.candidates), len(top.top_logprobs)) == (3, 2)
+    assert top.candidates[0].token_id == top.top_logprobs[0].token_id == ord("Y")
+    assert [found.logprob for found in top.top_logprobs] == pytest.approx([8 - total, -total], rel=1e-5)
+    assert top.logprob == pytest.approx(8 - total, rel=1e-5)
+    assert (alone.logprob, alone.top_logprobs, len(alone.candidates)) == (
+        pytest.approx(8 - total, rel=1e-5),
+        (),
+        1,
+    )
+    assert (neither.logprob, neither.top_logprobs) == (None, ())
+
+
+def test_the_logprobs_inside_the_window_are_the_unprompted_streams():
+    model = scripted(polite(("hi", "Yo")))
+    request = Request(pair("hi"), top_logprobs=1)
+    inside = of(list(decode(model, [request], Settings(max_new_tokens=1))), TokenStep)[0]
+    outside = of(list(decode(model, [request], Settings(max_new_tokens=1, method="default"))), TokenStep)[0]
+    assert (inside.decision, outside.decision) == (Decision.SUBTRACT, Decision.PLAIN)
+    assert (inside.logprob, inside.top_logprobs) == (outside.logprob, outside.top_logprobs)
+
+
+def test_more_logprobs_than_there_are_tokens_are_all_of_them():
+    model = scripted(polite(("hi", "Yo")))
+    request = Request(pair("hi"), top_logprobs=500, candidates=400)
+    step = of(list(decode(model, [request], Settings(max_new_tokens=1))), TokenStep)[0]
+    assert len(step.top_logprobs) == len(step.candidates) == 260
+
+
 def test_sampling_is_repeated_by_its_seed_alone_or_in_a_batch():
     model = scripted(polite(("hi", "Yo there"), ("ho", "Hello you"), sharp=2.0))
     settings = {"temperature": 1.0, "max_new_tokens": 12}
