@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _WORDS = ("How", "a", "7", "«Q", "你好", "(x", "/s")
 """Questions that begin with characters of different kinds, which a tokenizer may join with what is before."""
 
+Item = TypeVar("Item")
+
 _SYSTEMS = ("How", "7", "(x")
 
 
@@ -31,13 +33,30 @@ class Beginning:
 
     Attributes:
         unprompted: its token ids.
-        prompted: what stands there under the contrast prompt; None where that cannot be known.
-        reason: why not; "" for a system message of the user's.
+        prompted: the ids that stand there under the contrast prompt; None where the words after it are then
+            cut into other tokens.
+        texts: the beginning as text, without and with the contrast prompt; None where nothing can take its
+            place.
+        reason: why nothing can.
     """
 
     unprompted: Ids
-    prompted: Ids | None
+    prompted: Ids | None = None
+    texts: tuple[str, str] | None = None
     reason: str = ""
+
+    def replaced(self, row: Ids, tokenizer: Any) -> Ids | None:
+        """The row under the contrast prompt; None where its text cannot be read off its ids."""
+        if self.prompted is not None:
+            return (*self.prompted, *row[len(self.unprompted) :])
+        if self.texts is None:
+            return None
+        unprompted, prompted = self.texts
+        text = tokenizer.decode(list(row), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        # a control token that somebody wrote as text does not come back as what it was
+        if not text.startswith(unprompted) or _encode(tokenizer, text) != row:
+            return None
+        return _encode(tokenizer, prompted + text[len(unprompted) :])
 
 
 def beginnings_of(tokenizer: Any, settings: Settings) -> list[Beginning]:
@@ -50,41 +69,56 @@ def beginnings_of(tokenizer: Any, settings: Settings) -> list[Beginning]:
     Raises:
         PromptError, ModelError: as `build_pair`.
     """
-    system = settings.system
-    pairs = [pair_for(tokenizer, Conversation.ask(word, system), settings) for word in _WORDS]
-    unprompted = _shared([pair.unprompted_ids for pair in pairs])
-    prompted = _shared([pair.prompted_ids for pair in pairs])
-    found = [Beginning(unprompted, prompted)]
-    turns = Conversation.ask(_WORDS[0], system).with_assistant(_WORDS[1]).with_user(_WORDS[2])
+    pairs = [pair_for(tokenizer, Conversation.ask(word, settings.system), settings) for word in _WORDS]
+    turns = Conversation.ask(_WORDS[0], settings.system).with_assistant(_WORDS[1]).with_user(_WORDS[2])
     try:
-        pairs.append(pair_for(tokenizer, turns, settings))
+        more = [pair_for(tokenizer, turns, settings)]
     except AdacdError:
-        pass  # a template of single questions
-    if not all(_differ_there_alone(pair, unprompted, prompted) for pair in pairs):
-        found = [Beginning(unprompted, None, "the chat template puts the contrast prompt elsewhere")]
-    if not system:
-        own = [_own_system(tokenizer, word, settings) for word in _SYSTEMS]
-        other = _shared(own)
+        more = []  # a template of single questions
+    found = [_beginning(pairs, [*pairs, *more])]
+    if not settings.system:
+        asked = [pair_for(tokenizer, Conversation.ask(_WORDS[0], text), settings) for text in _SYSTEMS]
+        own = _shared([pair.unprompted_ids for pair in asked])
         # where a system message is folded into the user's, the contrast prompt stands before both
-        if len(other) > len(unprompted):
-            found.append(Beginning(other, None))
+        if len(own) > len(found[0].unprompted):
+            found.append(Beginning(own, reason="it begins with a system message of its own"))
     return found
 
 
-def _own_system(tokenizer: Any, text: str, settings: Settings) -> Ids:
-    pair = pair_for(tokenizer, Conversation.ask("How", text), settings)
-    return pair.unprompted_ids
+def ending_of(tokenizer: Any, settings: Settings) -> Ids:
+    """The ids that every prompt ends in, after the user's words."""
+    pairs = [pair_for(tokenizer, Conversation.ask(word, settings.system), settings) for word in _WORDS]
+    return _shared([pair.unprompted_ids[::-1] for pair in pairs])[::-1]
 
 
-def _differ_there_alone(pair: PromptPair, unprompted: Ids, prompted: Ids) -> bool:
-    return (
-        pair.unprompted_ids[: len(unprompted)] == unprompted
-        and pair.prompted_ids[: len(prompted)] == prompted
-        and pair.unprompted_ids[len(unprompted) :] == pair.prompted_ids[len(prompted) :]
+def _beginning(singles: Sequence[PromptPair], pairs: Sequence[PromptPair]) -> Beginning:
+    """What the prompts of single questions share, if it is all that sets both prompts of each pair apart."""
+    unprompted = _shared([pair.unprompted_ids for pair in singles])
+    prompted = _shared([pair.prompted_ids for pair in singles])
+    if all(_differ_there(pair.unprompted_ids, pair.prompted_ids, unprompted, prompted) for pair in pairs):
+        return Beginning(unprompted, prompted)
+    texts = (
+        "".join(_shared([pair.unprompted_text for pair in singles])),
+        "".join(_shared([pair.prompted_text for pair in singles])),
     )
+    if all(_differ_there(pair.unprompted_text, pair.prompted_text, *texts) for pair in pairs):
+        return Beginning(unprompted, texts=texts)
+    return Beginning(unprompted, reason="the chat template puts the contrast prompt elsewhere")
 
 
-def _shared(rows: Sequence[Ids]) -> Ids:
-    """The ids that all rows begin with."""
+def _differ_there(
+    one: Sequence[Any], other: Sequence[Any], first: Sequence[Any], second: Sequence[Any]
+) -> bool:
+    """Whether two sequences begin with these, and go on in the same way."""
+    begins = one[: len(first)] == first and other[: len(second)] == second
+    return begins and one[len(first) :] == other[len(second) :]
+
+
+def _shared(rows: Sequence[Sequence[Item]]) -> tuple[Item, ...]:
+    """What all rows begin with."""
     alike = takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))
     return tuple(column[0] for column in alike)
+
+
+def _encode(tokenizer: Any, text: str) -> Ids:
+    return tuple(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

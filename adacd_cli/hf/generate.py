@@ -15,7 +15,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.hf.loop import Steps
 from adacd_cli.hf.prompted import Given, prompted_rows
-from adacd_cli.hf.refusals import refuse, refuse_method
+from adacd_cli.hf.refusals import refuse, refuse_method, refuse_other_text
 from adacd_cli.hf.rows import Row, check_room, read_rows
 from adacd_cli.hf.settings import settings_of
 from adacd_cli.hf.withheld import Withheld
@@ -80,7 +80,7 @@ def adacd(
 
     Raises:
         UsageError: something that is asked for cannot be done together with AdaCD.
-        ConfigurationError: a setting is out of its range.
+        ConfigurationError: a setting is out of its range, or comes too late for `prompted_input_ids`.
         PromptError: the prompted stream's prompt cannot be made, or a prompt leaves no room.
         ModelError: the model is in training mode, an encoder-decoder, or has no weights.
         LogitsError: a logit is NaN or infinite.
@@ -108,6 +108,7 @@ def adacd(
     if second is not None and window > 0:
         explicit = None
         if prompted_input_ids is not None:
+            refuse_other_text(settings, chosen, contrast_prompt)
             explicit = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids")
         given = Given(explicit, messages, adacd_tokenizer, generation_config.num_return_sequences or 1)
         prompted, marks = prompted_rows(

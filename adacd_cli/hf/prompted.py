@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.errors import PromptError
-from adacd_cli.hf.beginnings import Beginning, beginnings_of
+from adacd_cli.hf.beginnings import Beginning, beginnings_of, ending_of
 from adacd_cli.hf.rows import Ids
 from adacd_cli.prompts import PromptPair, pair_for
 from adacd_cli.prompts.pair import ThinkingMarks
@@ -78,8 +78,7 @@ def prompted_rows(
         prompted = [_replaced(place, row, found, given.tokenizer) for place, row in enumerate(prompts)]
     if given.tokenizer is None:
         return prompted, [None] * len(prompts)
-    thinking = settings.thinking or not rendering_known
-    return prompted, [_marks_of(row, given.tokenizer, thinking) for row in prompts]
+    return prompted, _marks(prompts, given.tokenizer, ways)
 
 
 def _for_each(given: Sequence[Any], prompts: Sequence[Ids], copies: int, name: str) -> list[Any]:
@@ -139,16 +138,15 @@ def _with_system(conversation: Conversation, settings: Settings) -> Conversation
 
 def _replaced(place: int, row: Ids, found: Sequence[Beginning], tokenizer: Any) -> Ids:
     """The row with the prompted beginning in place of its own."""
-    fitting: Callable[[Beginning], bool] = lambda each: row[: len(each.unprompted)] == each.unprompted  # noqa: E731
-    best = max(filter(fitting, found), key=lambda each: len(each.unprompted), default=None)
-    if best is not None and best.prompted is not None:
-        return (*best.prompted, *row[len(best.unprompted) :])
-    why = "it begins with a system message of its own"
-    if best is None:
-        expected = found[0].unprompted
-        why = f"it begins with {_show(tokenizer, row)}, not with {_show(tokenizer, expected)}"
-    elif best.reason:
-        why = best.reason
+    fitting = [each for each in found if row[: len(each.unprompted)] == each.unprompted]
+    best = max(fitting, key=lambda each: len(each.unprompted), default=None)
+    prompted = best.replaced(row, tokenizer) if best else None
+    if prompted is not None:
+        return prompted
+    expected = found[0].unprompted
+    why = f"it begins with {_show(tokenizer, row)}, not with {_show(tokenizer, expected)}"
+    if best is not None:
+        why = best.reason or "its text cannot be read off its ids"
     raise PromptError(
         f"The prompted stream's prompt cannot be read off row {place} of input_ids: {why}.",
         "Give generate messages=, the list of messages that input_ids were made of, or make its inputs with "
@@ -156,11 +154,24 @@ def _replaced(place: int, row: Ids, found: Sequence[Beginning], tokenizer: Any) 
     )
 
 
-def _marks_of(row: Ids, tokenizer: Any, thinking: bool) -> ThinkingMarks | None:
+def _marks(prompts: Sequence[Ids], tokenizer: Any, ways: Sequence[Settings]) -> list[ThinkingMarks | None]:
+    """The tags around each row's thinking; where it is not known how a row was rendered, its end tells."""
     source = find_template(tokenizer)
     if source is None:
-        return None
-    return find_marks(source, tokenizer, decode_ids(tokenizer, list(row), control=True), thinking)[0]
+        return [None] * len(prompts)
+    endings = [ending_of(tokenizer, way) for way in ways] if len(ways) > 1 else [()]
+
+    def marks(row: Ids) -> ThinkingMarks | None:
+        fitting = [
+            (len(ending), -place, way.thinking)
+            for place, (ending, way) in enumerate(zip(endings, ways, strict=True))
+            if row[len(row) - len(ending) :] == ending
+        ]
+        # an answer that was begun already has no thinking to come
+        thinking = max(fitting, default=(0, 0, False))[-1]
+        return find_marks(source, tokenizer, decode_ids(tokenizer, list(row), control=True), thinking)[0]
+
+    return [marks(row) for row in prompts]
 
 
 def _show(tokenizer: Any, ids: Sequence[int]) -> str:

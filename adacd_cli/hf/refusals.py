@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adacd_cli.config.methods import Method
+from adacd_cli.config.methods import METHODS, Method
 from adacd_cli.errors import ConfigurationError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +87,31 @@ def refuse_method(method: Method, settings: Settings) -> None:
             f"Method {method.name} needs {why}, which adacd() under transformers' generate has not.",
             "Use adacd_cli.load and adacd_cli.generate for it.",
         )
+
+
+def refuse_other_text(made_for: Settings | None, chosen: Settings, contrast_prompt: str | None) -> None:
+    """Refuses to read ready prompts under settings that would have made others.
+
+    Args:
+        made_for: the settings that came with the prompts; None where they came alone.
+        chosen: the settings of the run.
+        contrast_prompt: what the caller gave.
+
+    Raises:
+        ConfigurationError: the second stream would read another text.
+    """
+    if made_for is None and contrast_prompt is None:
+        return
+    if made_for is None or _second_text(made_for) != _second_text(chosen):
+        raise ConfigurationError(
+            "The ready `prompted_input_ids` were made without the text that the prompted stream is to read.",
+            "Give `method` and `contrast_prompt` to inputs_for() already.",
+        )
+
+
+def _second_text(settings: Settings) -> str | None:
+    second = METHODS[settings.effective_method].second_stream(settings)
+    return getattr(settings, second.prompt) if second and second.prompt else None
 
 
 def _refuse_model(model: Any) -> None:
