@@ -24,6 +24,7 @@ from adacd_cli import (
     stream,
 )
 from adacd_cli.errors import PromptError
+from tests import typed_program
 from tests.library_page import EXAMPLE, PAGE, run_examples
 
 KILL, BOMB, EGG = (
@@ -240,6 +241,11 @@ def test_messages_that_are_none():
     said = Conversation.ask("Hi", "Be brief.").with_assistant("Hello").with_user("Bye")
     assert Conversation.of(said.as_messages) == said
     assert Conversation.of([]) == Conversation()
+
+
+def test_a_typed_program_runs(capsys):
+    assert typed_program.main() == 0
+    assert capsys.readouterr().out.startswith("['Hello, I am a tiny demo model")
 
 
 def test_importing_the_library_imports_no_torch():
