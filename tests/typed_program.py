@@ -1,4 +1,4 @@
-"""A program of somebody who uses the package, for a type checker: `mypy --strict` has nothing to say of it."""
+"""A program of somebody who uses the package, for a type checker: `mypy --strict` has nothing against it."""
 
 from __future__ import annotations
 
