@@ -12,7 +12,7 @@ from adacd_cli.answers.run import never, requests_for, run
 from adacd_cli.config.changes import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.errors import PromptError
+from adacd_cli.errors import PromptError, UsageError
 from adacd_cli.events import Event
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def generate(
         ModelError: what the method needs besides the model is not loaded.
         LogitsError, OutOfMemoryError: as `decode`.
     """
-    settings = changed(settings or Settings(), changes, DECODING, "generate()")
+    settings = changed(Settings() if settings is None else settings, changes, DECODING, "generate()")
     conversations, several = as_conversations(prompt, settings)
     requests = _requests(model, conversations, settings)
     events = _decode(model, requests, settings, batch_size, candidates, never)
@@ -107,7 +107,7 @@ def stream(
     Raises:
         As `generate`.
     """
-    settings = changed(settings or Settings(), changes, DECODING, "stream()")
+    settings = changed(Settings() if settings is None else settings, changes, DECODING, "stream()")
     conversations, _ = as_conversations(prompt, settings)
     requests = _requests(model, conversations, settings)
     return _decode(model, requests, settings, batch_size, candidates, cancelled)
@@ -118,7 +118,13 @@ def _requests(
 ) -> list[Request]:
     from adacd_cli.engine import Session
 
-    return requests_for(model.model if isinstance(model, Session) else model, conversations, settings)
+    reader = model.model if isinstance(model, Session) else model
+    if not hasattr(reader, "tokenizer") or not hasattr(reader, "decoder"):
+        raise UsageError(
+            f"What answers is what load() gave, or a Session of it; got {type(model).__name__}.",
+            'Write model = load("demo") first; adacd_cli.hf.adacd is for models of transformers.',
+        )
+    return requests_for(reader, conversations, settings)
 
 
 def _decode(

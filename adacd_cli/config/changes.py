@@ -35,9 +35,14 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
         ConfigurationError: a name is unknown or has no say here, or a value is of the wrong kind or out of
             its range.
     """
+    if not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"{where} takes Settings; got {type(settings).__name__}.",
+            "Give settings as keywords, or as Settings(…).",
+        )
     for name in changes:
         setting = find_setting(name, where)
         if setting.option.panel not in panels:
             hint = _ELSEWHERE.get(setting.option.panel, _LATER)
             raise ConfigurationError(f"`{name}` has no say in {where}.", hint)
-    return change_all(settings, changes, Source("flag", where))
+    return settings if not changes else change_all(settings, changes, Source("flag", where))

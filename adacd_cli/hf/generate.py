@@ -6,6 +6,7 @@ The steps themselves are in `loop`. What transformers hands over and AdaCD canno
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.hf.loop import Steps
 from adacd_cli.hf.prompted import Given, prompted_rows
 from adacd_cli.hf.refusals import refuse, refuse_method, refuse_other_text
-from adacd_cli.hf.rows import Row, check_room, read_rows
+from adacd_cli.hf.rows import Ids, Row, check_room, read_rows
 from adacd_cli.hf.settings import settings_of
 from adacd_cli.hf.withheld import Withheld
 from adacd_cli.loading.tokenizer import context_length
@@ -96,38 +97,49 @@ def adacd(
         "thinking": thinking,
     }
     withheld = Withheld.by_generate(streamer)
-    refuse(model, input_ids, generation_config, model_kwargs, withheld, synced_gpus)
-    longest = max(getattr(stopping_criteria, "max_length", None) or 2**31, input_ids.shape[1])
-    chosen = settings_of(settings, changes, longest - input_ids.shape[1])
-    asked = METHODS[chosen.effective_method]
-    refuse_method(asked, chosen)
-    prompts = read_rows(input_ids, model_kwargs.get("attention_mask"), "input_ids")
-    second, window = asked.second_stream(chosen), asked.window(chosen)
-    prompted = prompts
-    marks: list[ThinkingMarks | None] = [None] * len(prompts)
-    if second is not None and window > 0:
-        explicit = None
+    try:
+        refuse(model, input_ids, generation_config, model_kwargs, withheld, synced_gpus)
+        longest = max(getattr(stopping_criteria, "max_length", None) or 2**31, input_ids.shape[1])
+        chosen = settings_of(settings, changes, longest - input_ids.shape[1])
+        refuse_method(chosen)
+        ready = None
         if prompted_input_ids is not None:
             refuse_other_text(settings, chosen, contrast_prompt)
-            explicit = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids")
-        given = Given(explicit, messages, adacd_tokenizer, generation_config.num_return_sequences or 1)
-        prompted, marks = prompted_rows(
-            prompts, given, chosen, rendering_known="thinking" in chosen.model_fields_set
-        )
-    else:
-        window = 0
-    limit = context_length(model.config)
-    check_room(prompts, prompted, limit)
-    rows = [
-        Row(model, unprompted, contrasted, window, asked.follows_track, limit, thoughts, adacd_tokenizer)
-        for unprompted, contrasted, thoughts in zip(prompts, prompted, marks, strict=True)
-    ]
-    steps = Steps(model, rows, rule_of(asked), chosen, generation_config, withheld.streamer)
-    if withheld.prompt_is_due:
-        withheld.streamer.put(input_ids.cpu())
-    sequences = steps.run(input_ids, logits_processor, stopping_criteria)
-    if withheld.streamer is not None:
-        withheld.streamer.end()
+            pad = getattr(generation_config, "_pad_token_tensor", None)
+            ready = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids", pad)
+        copies = generation_config.num_return_sequences or 1
+        given = Given(ready, messages, adacd_tokenizer, copies)
+        prompts = read_rows(input_ids, model_kwargs.get("attention_mask"), "input_ids")
+        rows = _rows(model, prompts, given, chosen)
+        if withheld.prompt_is_due:
+            withheld.streamer.put(input_ids.cpu())
+        rule = rule_of(METHODS[chosen.effective_method])
+        steps = Steps(model, rows, rule, chosen, generation_config, withheld.streamer)
+        sequences = steps.run(input_ids, logits_processor, stopping_criteria)
+    finally:
+        if withheld.streamer is not None:  # whoever reads it would wait for ever
+            withheld.streamer.end()
     if not generation_config.return_dict_in_generate:
         return sequences
     return GenerateDecoderOnlyOutput(sequences=sequences, scores=steps.scores, logits=steps.logits)
+
+
+def _rows(model: Any, prompts: Sequence[Ids], given: Given, settings: Settings) -> list[Row]:
+    """The rows with what each stream reads; without a second one both are the same.
+
+    Raises:
+        PromptError: the second stream's prompt cannot be made, or a prompt leaves no room.
+    """
+    method = METHODS[settings.effective_method]
+    window = method.window(settings)
+    prompted = list(prompts)
+    marks: list[ThinkingMarks | None] = [None] * len(prompts)
+    if window > 0:
+        known = "thinking" in settings.model_fields_set
+        prompted, marks = prompted_rows(prompts, given, settings, rendering_known=known)
+    limit = context_length(model.config)
+    check_room(prompts, prompted, limit)
+    return [
+        Row(model, plain, other, window, method.follows_track, limit, thoughts, given.tokenizer)
+        for plain, other, thoughts in zip(prompts, prompted, marks, strict=True)
+    ]

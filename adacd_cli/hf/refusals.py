@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adacd_cli.config.methods import METHODS, Method
+from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError, ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -74,12 +74,13 @@ def refuse(
     _refuse_positions(input_ids, model_kwargs)
 
 
-def refuse_method(method: Method, settings: Settings) -> None:
+def refuse_method(settings: Settings) -> None:
     """Refuses a method that needs more than a second prompt.
 
     Raises:
         ConfigurationError: it reads another first prompt, or needs another model, an adapter or a direction.
     """
+    method = METHODS[settings.effective_method]
     lacks = method.resource and not (method.stand_in and getattr(settings, method.resource) is None)
     if method.prompt or lacks:
         why = "another first prompt" if method.prompt else f"`{method.resource}`"
@@ -100,9 +101,10 @@ def refuse_other_text(made_for: Settings | None, chosen: Settings, contrast_prom
     Raises:
         ConfigurationError: the second stream would read another text.
     """
-    if made_for is None and contrast_prompt is None:
+    text = _second_text(chosen)
+    if text is None or (made_for is None and contrast_prompt is None):
         return
-    if made_for is None or _second_text(made_for) != _second_text(chosen):
+    if made_for is None or _second_text(made_for) != text:
         raise ConfigurationError(
             "The ready `prompted_input_ids` were made without the text that the prompted stream is to read.",
             "Give `method` and `contrast_prompt` to inputs_for() already.",
@@ -140,7 +142,7 @@ def _refuse_positions(input_ids: torch.Tensor, model_kwargs: Mapping[str, Any]) 
 
 def _says_nothing(name: str, value: Any) -> bool:
     """Whether an argument changes nothing: a flag that is off, or a single kind of tokens."""
-    if name == "token_type_ids":
+    if name.endswith("token_type_ids"):
         return not bool(torch.as_tensor(value).any())
     return value is False
 

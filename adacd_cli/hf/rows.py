@@ -105,16 +105,17 @@ class Row:
         return self._marks.close in tail
 
 
-def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
+def read_rows(ids: Any, mask: Any, name: str, pad: torch.Tensor | None = None) -> list[Ids]:
     """The token ids of each row without its padding, on whichever side that is.
 
     Args:
         ids: int [rows, tokens]; or a list of rows, as lists of ids, of any lengths.
         mask: [rows, tokens], 0 at padding; None where there is none.
         name: what the ids are called.
+        pad: the token that may pad them where there is no mask; None to take all of each row.
 
     Raises:
-        PromptError: the mask has another shape, or a row has no token.
+        PromptError: the mask has another shape or is missing, or a row has no token.
     """
     if isinstance(ids, torch.Tensor) and ids.dim() == 1:
         ids = ids.unsqueeze(0)
@@ -131,10 +132,20 @@ def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
             tuple(token for token, keep in zip(row, keeps, strict=True) if keep)
             for row, keeps in zip(rows, seen, strict=True)
         ]
+    elif isinstance(ids, torch.Tensor) and pad is not None and _looks_padded(rows, int(pad)):
+        raise PromptError(
+            f"Some rows of {name} begin or end with the padding token, and no attention mask tells why.",
+            f"Give {name.replace('input_ids', 'attention_mask')} as well.",
+        )
     for place, row in enumerate(rows):
         if not row:
             raise PromptError(f"Row {place} of {name} is empty: it has no token.")
     return rows
+
+
+def _looks_padded(rows: Sequence[Ids], pad: int) -> bool:
+    """Whether some rows, and not all, have the padding token at an end: the longest has none."""
+    return any(0 < sum(row[end : end + 1 or None] == (pad,) for row in rows) < len(rows) for end in (0, -1))
 
 
 def check_room(prompts: Sequence[Ids], prompted: Sequence[Ids], limit: int | None) -> None:

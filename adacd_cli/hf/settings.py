@@ -29,7 +29,7 @@ def settings_of(
     Raises:
         ConfigurationError: a setting is out of its range, or is `generate`'s own to say.
     """
-    base = settings or Settings()
+    base = changed(Settings() if settings is None else settings, {}, _READ, where)
     for name in sorted(base.model_fields_set):
         if SETTINGS[name].option.panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
             raise ConfigurationError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.changes import LOADING, changed
@@ -32,7 +33,7 @@ def _say_nothing(line: str) -> None:
 
 
 def load(
-    settings: Settings | str | None = None,
+    settings: Settings | str | PathLike[str] | None = None,
     *,
     progress: Callable[[str], None] = _say_nothing,
     for_long: bool = False,
@@ -95,13 +96,14 @@ def load(
     return equip(loaded, settings, progress=progress)
 
 
-def _chosen(settings: Settings | str | None, changes: Mapping[str, Any]) -> Settings:
-    if isinstance(settings, str):
+def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[str, Any]) -> Settings:
+    if isinstance(settings, (str, PathLike)):
         if "model" in changes:
             raise ConfigurationError("load() is given two models.", "Leave one of them out.")
-        changes = {"model": settings, **changes}
-    base = settings if isinstance(settings, Settings) else Settings()
-    return changed(base, changes, LOADING, "load()") if changes else base
+        changes = {"model": fspath(settings), **changes}
+        settings = None
+    base = Settings() if settings is None else settings
+    return changed(base, changes, LOADING, "load()")
 
 
 def _load(

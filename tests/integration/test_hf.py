@@ -163,6 +163,13 @@ def test_a_streamer_is_given_what_transformers_would_give_it(llama):
     assert len(ours.got) == 7
 
 
+def test_a_streamer_ends_where_decoding_fails(llama):
+    streamer = Recorder()
+    with pytest.raises(AdacdError):
+        run(llama, num_beams=2, streamer=streamer)
+    assert streamer.got[-1] == "end"
+
+
 def test_a_stream_of_text_comes_to_its_end():
     demo = load()
     streamer = TextIteratorStreamer(demo.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)

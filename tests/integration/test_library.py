@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -159,6 +160,16 @@ MISTAKES = {
         "`quiet` has no say in generate().",
         "It is for the command line.",
     ),
+    "not loaded": (
+        lambda demo: generate("demo", "x"),
+        "What answers is what load() gave, or a Session of it; got str.",
+        'Write model = load("demo") first; adacd_cli.hf.adacd is for models of transformers.',
+    ),
+    "no settings": (
+        lambda demo: generate(demo, "x", {"alpha": 3.0}),
+        "generate() takes Settings; got dict.",
+        "Give settings as keywords, or as Settings(…).",
+    ),
     "gate": (
         lambda demo: generate(demo, "x", method="default", gate=True),
         "`gate` is for method adacd; the method is default.",
@@ -230,8 +241,10 @@ def test_one_text_is_a_list_of_one(demo):
 
 def test_load_takes_a_name_or_settings(demo):
     assert load(settings=Settings()).name == load(model="demo").name == load().name == "demo"
-    with pytest.raises(AdacdError, match=r"^The model folder ./nowhere does not exist\.$"):
-        load("./nowhere", device="cpu")
+    with pytest.raises(AdacdError, match=r"^The model folder .*nowhere does not exist\.$"):
+        load(Path("./nowhere"), device="cpu")
+    with pytest.raises(AdacdError, match=r"^load\(\) takes Settings; got int\.$"):
+        load(3)
 
 
 def test_messages_that_are_none():

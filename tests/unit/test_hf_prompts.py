@@ -234,6 +234,16 @@ def test_ready_prompts_must_fit_the_rows():
         "`prompted_input_ids` are for 2 prompts, and input_ids have 1 rows."
     )
     assert message(prompted_input_ids=[[]]) == "Row 0 of prompted_input_ids is empty: it has no token."
+    pad = tiny.tokenizer.pad_token_id
+    batch = torch.tensor([[5, 6, 7], [5, 6, 7]])
+    with pytest.raises(PromptError) as caught:
+        tiny.model.generate(
+            batch, custom_generate=adacd, prompted_input_ids=torch.tensor([[pad, 5, 7], [8, 5, 7]])
+        )
+    assert (caught.value.message, caught.value.hint) == (
+        "Some rows of prompted_input_ids begin or end with the padding token, and no attention mask tells why.",
+        "Give prompted_attention_mask as well.",
+    )
     mask = torch.tensor([[1]])
     assert message(prompted_input_ids=[[5, 7]], prompted_attention_mask=mask) == (
         "The attention mask of prompted_input_ids has another shape than they have."
