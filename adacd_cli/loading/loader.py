@@ -7,9 +7,10 @@ offline setting reaches them and a wrong name fails at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from os import PathLike, fspath
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.changes import LOADING, changed
@@ -100,7 +101,9 @@ def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[st
     if isinstance(settings, (str, PathLike)):
         if "model" in changes:
             raise ConfigurationError("load() is given two models.", "Leave one of them out.")
-        changes = {"model": fspath(settings), **changes}
+        # a bare word is a hub id as text, and a folder as a path
+        named = settings if isinstance(settings, str) else os.path.abspath(settings)
+        changes = {"model": named, **changes}
         settings = None
     base = Settings() if settings is None else settings
     return changed(base, changes, LOADING, "load()")

@@ -238,10 +238,14 @@ def test_ready_prompts_must_fit_the_rows():
     batch = torch.tensor([[5, 6, 7], [5, 6, 7]])
     with pytest.raises(PromptError) as caught:
         tiny.model.generate(
-            batch, custom_generate=adacd, prompted_input_ids=torch.tensor([[pad, 5, 7], [8, 5, 7]])
+            batch,
+            custom_generate=adacd,
+            prompted_input_ids=torch.tensor([[pad, 5, 7], [8, 5, 7]]),
+            max_new_tokens=2,
         )
     assert (caught.value.message, caught.value.hint) == (
-        "Some rows of prompted_input_ids begin or end with the padding token, and no attention mask tells why.",
+        "Some rows of prompted_input_ids begin or end with the padding token, and no attention mask tells "
+        "why.",
         "Give prompted_attention_mask as well.",
     )
     mask = torch.tensor([[1]])
