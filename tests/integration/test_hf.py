@@ -28,7 +28,7 @@ QUESTIONS = [
     "Tell me, in a few words, what the weather is like in the north of the country when the winter begins.",
     "What is the capital of France?",
 ]
-NEW = 24
+NEW = 20
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -57,23 +57,30 @@ def plainly(model, questions=QUESTIONS, *, max_new_tokens=NEW, **asked):
     return output[:, ids.shape[1] :]
 
 
+def assert_equals_our_own(model, asked):
+    answers = generate(model, QUESTIONS, max_new_tokens=NEW, **asked)
+    expected = [[step.token_id for step in answer.steps] for answer in answers]
+    got = run(model, **asked)
+    pad = model.tokenizer.pad_token_id
+    assert got.tolist() == [ids + [pad] * (got.shape[1] - len(ids)) for ids in expected]
+
+
+@pytest.mark.parametrize("asked", [{}, {"gate": True}], ids=str)
+def test_a_ragged_batch_equals_our_own_decoding(tiny, asked):
+    assert_equals_our_own(tiny, asked)
+
+
 @pytest.mark.parametrize(
     "asked",
     [
-        {},
-        {"gate": True},
-        {"method": "default"},
         {"method": "selfcd"},
+        {"method": "safedecoding"},
         {"contrast_steps": 3, "alpha": 1.0, "agreement_threshold": 0.5, "plausibility": 0.1},
     ],
     ids=str,
 )
-def test_a_ragged_batch_equals_our_own_decoding(tiny, asked):
-    answers = generate(tiny, QUESTIONS, max_new_tokens=NEW, **asked)
-    expected = [[step.token_id for step in answer.steps] for answer in answers]
-    got = run(tiny, **asked)
-    pad = tiny.tokenizer.pad_token_id
-    assert got.tolist() == [ids + [pad] * (got.shape[1] - len(ids)) for ids in expected]
+def test_other_methods_and_settings_equal_our_own_decoding(llama, asked):
+    assert_equals_our_own(llama, asked)
 
 
 def test_default_equals_transformers_own_decoding(tiny):
