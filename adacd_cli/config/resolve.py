@@ -124,22 +124,6 @@ def _idle(name: str, method: str, settings: Settings, method_from: str) -> Confi
     )
 
 
-def change(settings: Settings, name: str, text: str, where: str) -> Settings:
-    """The settings with one of them set from text, e.g. by `/set alpha 3`.
-
-    Raises:
-        ConfigurationError: no such setting, the text is no value of it, the method lacks what it needs, or
-            the gate has no say in it.
-    """
-    setting = find_setting(name, where)
-    values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
-    changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
-    if setting.name == "gate":
-        _refuse_idle_gate(changed, Source("flag", where), "")
-    check_complete(changed, where)
-    return changed
-
-
 def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
     """The settings with some of them set to values, as Python has them; one text stands for a list of one.
 
@@ -158,6 +142,22 @@ def _as_given(setting: Setting, value: Any) -> Any:
     if setting.kind == "list" and isinstance(value, (str, list)):
         return (value,) if isinstance(value, str) else tuple(value)
     return value
+
+
+def change(settings: Settings, name: str, text: str, where: str) -> Settings:
+    """The settings with one of them set from text, e.g. by `/set alpha 3`.
+
+    Raises:
+        ConfigurationError: no such setting, the text is no value of it, the method lacks what it needs, or
+            the gate has no say in it.
+    """
+    setting = find_setting(name, where)
+    values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
+    changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
+    if setting.name == "gate":
+        _refuse_idle_gate(changed, Source("flag", where), "")
+    check_complete(changed, where)
+    return changed
 
 
 _Layer = Iterable[tuple[str, Any, Source]]

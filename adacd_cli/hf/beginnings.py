@@ -77,12 +77,20 @@ def beginnings_of(tokenizer: Any, settings: Settings) -> list[Beginning]:
         more = []  # a template of single questions
     found = [_beginning(pairs, [*pairs, *more])]
     if not settings.system:
-        asked = [pair_for(tokenizer, Conversation.ask(_WORDS[0], text), settings) for text in _SYSTEMS]
-        own = _shared([pair.unprompted_ids for pair in asked])
+        own = _with_own_system(tokenizer, settings)
         # where a system message is folded into the user's, the contrast prompt stands before both
         if len(own) > len(found[0].unprompted):
             found.append(Beginning(own, reason="it begins with a system message of its own"))
     return found
+
+
+def _with_own_system(tokenizer: Any, settings: Settings) -> Ids:
+    """How prompts with a system message begin; () where the template takes none."""
+    try:
+        asked = [pair_for(tokenizer, Conversation.ask(_WORDS[0], text), settings) for text in _SYSTEMS]
+    except AdacdError:
+        return ()
+    return _shared([pair.unprompted_ids for pair in asked])
 
 
 def ending_of(tokenizer: Any, settings: Settings) -> Ids:

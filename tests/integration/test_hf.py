@@ -108,7 +108,9 @@ def test_generations_own_settings_apply(llama, asked):
     assert not torch.equal(run(llama, **asked), expected)
 
 
-def test_both_signs_equal_transformers_guidance(tiny):
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_both_signs_equal_transformers_guidance(family):
+    tiny = tiny_model(family)
     inputs = inputs_for(tiny.tokenizer, QUESTIONS)
     plain = inputs["input_ids"], inputs["attention_mask"]
     prompted = inputs["prompted_input_ids"], inputs["prompted_attention_mask"]
