@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.conversation import Conversation
 from adacd_cli.errors import INTERRUPTED
 from adacd_cli.events import Event, Started, TokenStep
 
@@ -120,6 +119,7 @@ def make_requests(model: LanguageModel, questions: Sequence[str], settings: Sett
         ModelError: the model's chat template is broken.
     """
     from adacd_cli.answers.run import requests_for
+    from adacd_cli.conversation import Conversation
 
     asked = [Conversation.ask(question, settings.system) for question in questions]
     return requests_for(model, asked, settings)
