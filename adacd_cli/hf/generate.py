@@ -19,6 +19,7 @@ from adacd_cli.hf.prompted import Given, prompted_rows
 from adacd_cli.hf.refusals import refuse, refuse_method, refuse_other_text
 from adacd_cli.hf.rows import Ids, Row, check_room, read_rows
 from adacd_cli.hf.settings import settings_of
+from adacd_cli.hf.tokenizer import tokenizer_of
 from adacd_cli.hf.withheld import Withheld
 from adacd_cli.loading.tokenizer import context_length
 from adacd_cli.prompts.pair import ThinkingMarks
@@ -54,7 +55,7 @@ def adacd(
 ) -> Any:
     """Decodes with AdaCD what `generate` was given.
 
-        model.generate(**inputs, custom_generate=adacd, adacd_tokenizer=tokenizer, max_new_tokens=64)
+        model.generate(**inputs, custom_generate=adacd, max_new_tokens=64)
 
     The keywords up to `streamer` and `model_kwargs` come from `generate`, whose own settings apply:
     processors to the scores that the method gives, stopping criteria to each row. The prompted stream reads,
@@ -63,8 +64,9 @@ def adacd(
 
     Args:
         streamer: `streamer=` of `generate` is found as well, though transformers does not hand it on.
-        adacd_tokenizer: the model's tokenizer (`tokenizer=` is not handed on). Needed for all but
-            `prompted_input_ids`, and there for a model that may think.
+        adacd_tokenizer: the model's tokenizer (`tokenizer=` is not handed on); None takes the one beside the
+            weights that the model was loaded from. Needed for all but `prompted_input_ids`, and there for a
+            model that may think.
         messages: the conversation behind `input_ids`, a list of `{"role", "content"}`; for a batch a list of
             them.
         prompted_input_ids: [rows, tokens], or a list of lists of ids; `inputs_for` makes them.
@@ -108,7 +110,8 @@ def adacd(
             pad = getattr(generation_config, "_pad_token_tensor", None)
             ready = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids", pad)
         copies = generation_config.num_return_sequences or 1
-        given = Given(ready, messages, adacd_tokenizer, copies)
+        tokenizer = adacd_tokenizer if adacd_tokenizer is not None else tokenizer_of(model)
+        given = Given(ready, messages, tokenizer, copies)
         prompts = read_rows(input_ids, model_kwargs.get("attention_mask"), "input_ids")
         rows = _rows(model, prompts, given, chosen)
         if withheld.prompt_is_due:

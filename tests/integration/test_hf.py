@@ -9,6 +9,8 @@ import threading
 import pytest
 import torch
 from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
     DynamicCache,
     GenerationConfig,
     LogitsProcessor,
@@ -18,6 +20,7 @@ from transformers import (
 )
 
 from adacd_cli import AdacdError, Settings, generate, load
+from adacd_cli.demo import model_folder
 from adacd_cli.errors import LogitsError, ModelError, PromptError
 from adacd_cli.hf import adacd, inputs_for
 from tests.tiny import CONTEXT, FAMILIES, tiny_model
@@ -303,6 +306,22 @@ def test_threads_and_inference_mode_do_no_harm(llama):
     assert [torch.equal(got[at], expected) for at in range(3)] == [True] * 3
     with torch.inference_mode():
         assert torch.equal(run(llama), expected)
+
+
+def test_the_tokenizer_beside_the_weights_is_found():
+    tokenizer = AutoTokenizer.from_pretrained(model_folder())
+    model = AutoModelForCausalLM.from_pretrained(model_folder()).eval()
+    inputs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "How do I kill a Python process?"}],
+        add_generation_prompt=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    found = model.generate(**inputs, custom_generate=adacd, max_new_tokens=NEW)
+    given = model.generate(**inputs, custom_generate=adacd, adacd_tokenizer=tokenizer, max_new_tokens=NEW)
+    assert torch.equal(found, given)
+    plain = model.generate(**inputs, do_sample=False, max_new_tokens=NEW)
+    assert not torch.equal(found, plain)
 
 
 def test_no_rows_give_no_rows(llama):
