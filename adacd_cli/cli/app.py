@@ -42,6 +42,7 @@ COMMANDS = {
     "eval": Entry("adacd_cli.cli.eval", "Measure methods on data sets: refusals, safety, cost."),
     "judge": Entry("adacd_cli.cli.judge", "Judge answers made elsewhere."),
     "bench": Entry("adacd_cli.cli.bench", "Measure how fast a model decodes here."),
+    "doctor": Entry("adacd_cli.cli.doctor", "Say whether machine and model are fit for AdaCD."),
     "datasets": Entry("adacd_cli.cli.datasets", "List the data sets of eval."),
     "tune": Entry("adacd_cli.cli.tune", "Seek AdaCD's settings for a model."),
     "direction": Entry("adacd_cli.cli.direction", "Make the directions of method surgical."),

@@ -37,10 +37,16 @@ _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 def command(
     resolved: Resolved,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Listen here; 127.0.0.1 is this machine alone.")
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Listen here (default 127.0.0.1: this machine alone)."
+        ),
     ] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option("--port", metavar="N", min=0, max=65535, help="And on this port; 0 is a free one.")
+        int,
+        typer.Option(
+            "--port", metavar="N", min=0, max=65535, help="And on this port; 0 is a free one (default 8000)."
+        ),
     ] = 8000,
     api_key: Annotated[
         str | None,
@@ -63,14 +69,15 @@ def command(
         typer.Option(
             "--batch-size",
             metavar="N|auto",
-            help="Requests decoded at once; auto is as many as memory has room for.",
+            help="Requests decoded at once; auto (default) is as many as memory has room for.",
         ),
     ] = "auto",
     queue: Annotated[
-        int, typer.Option("--queue", metavar="N", min=0, help="Requests that may wait for a place.")
+        int,
+        typer.Option("--queue", metavar="N", min=0, help="Requests that may wait for a place (default 64)."),
     ] = 64,
     max_body_size: Annotated[
-        str, typer.Option("--max-body-size", metavar="SIZE", help="Largest body, such as 512k or 4m.")
+        str, typer.Option("--max-body-size", metavar="SIZE", help="Largest body, such as 512k (default 4m).")
     ] = "4m",
     max_prompt_tokens: Annotated[
         int | None,
@@ -85,7 +92,7 @@ def command(
     max_seconds: Annotated[
         float | None,
         typer.Option(
-            "--max-seconds", metavar="S", min=0, help="End an answer after this long, waiting included."
+            "--max-seconds", metavar="S", min=0.1, help="End an answer after this long, waiting included."
         ),
     ] = None,
     log_prompts: Annotated[

@@ -126,6 +126,26 @@ def _idle(name: str, method: str, settings: Settings, method_from: str) -> Confi
     )
 
 
+def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
+    """The settings with some of them set to values, as Python has them; one text stands for a list of one.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no say in it.
+    """
+    values = {name: _as_given(SETTINGS[name], value) for name, value in changes.items()}
+    kept = settings.model_dump(exclude_unset=True)
+    changed = _settings(kept | values, changes, dict.fromkeys(changes, source))
+    if "gate" in changes:
+        _refuse_idle_gate(changed, source, "")
+    return changed
+
+
+def _as_given(setting: Setting, value: Any) -> Any:
+    if setting.kind == "list" and isinstance(value, (str, list)):
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
+
+
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`.
 

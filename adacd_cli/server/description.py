@@ -132,7 +132,6 @@ _ANSWER_FAILURES = {
     500: "The answer failed",
     503: "Loading, stopping or broken",
 }
-_EVENTS = {"schema": {"type": "string"}}
 
 
 def described(asked: type[BaseModel] | None = None, kind: str = "") -> dict[str, Any]:
@@ -148,7 +147,7 @@ def described(asked: type[BaseModel] | None = None, kind: str = "") -> dict[str,
         return {
             "response_model": None,
             "responses": {
-                200: {"model": model, "description": "The answer", "content": {"text/event-stream": _EVENTS}},
+                200: {"model": model, "description": "The answer", "content": {"text/event-stream": {}}},
                 **_failures(_ANSWER_FAILURES),
             },
             "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": body}}},
@@ -157,7 +156,7 @@ def described(asked: type[BaseModel] | None = None, kind: str = "") -> dict[str,
         "models": {200: {"model": Cards}, **_failures(_REFUSALS)},
         "model": {200: {"model": Card}, **_failures({**_REFUSALS, 404: "Another model"})},
         "health": {200: {"model": Health}, 503: {"model": Health, "description": "Not now"}},
-        "metrics": {200: {"content": {"text/plain": _EVENTS}}, **_failures(_REFUSALS)},
+        "metrics": {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_failures(_REFUSALS)},
     }
     return {"response_model": None, "responses": kinds[kind]}
 

@@ -55,7 +55,7 @@ class Metrics:
         self.queue = Gauge("adacd_queue_length", "Requests that wait for a place", registry=own)
         self.running = Gauge("adacd_running_rows", "Requests that are decoded", registry=own)
         self.places = Gauge("adacd_places", "Requests that can be decoded at once", registry=own)
-        self.up = Gauge("adacd_ready", "1 while requests are answered", registry=own)
+        self.ready = Gauge("adacd_ready", "1 while requests are answered", registry=own)
 
     def count(self, events: Iterable[Event]) -> None:
         """Counts what a step of the decoder gave."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
@@ -52,10 +53,16 @@ class Worker:
         # put() of this queue may be called from a signal handler
         self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
         self._open = 0
+        self._counting = threading.Lock()
         self._stopping = False
+        self._decoder: AnyDecoder | None = None
         self._places: Places | None = None
         self._tickets: dict[int, Ticket] = {}
         self._failures: list[tuple[Ticket, BaseException]] = []
+        metrics.queue.set_function(self._waits)
+        metrics.running.set_function(self._runs)
+        metrics.places.set_function(self._has_places)
+        metrics.ready.set_function(lambda: self.state == "ready")
 
     # --- on the event loop ---
 
@@ -94,7 +101,8 @@ class Worker:
             ApiError: as `check`.
         """
         self.check()
-        self._open += 1
+        with self._counting:
+            self._open += 1
         return Ticket(asyncio.get_running_loop(), self._seconds)
 
     def submit(self, ticket: Ticket, request: Request) -> None:
@@ -104,6 +112,7 @@ class Worker:
 
     def leave(self, ticket: Ticket) -> None:
         """Nobody listens to it any more: its row is freed before the next step."""
+        ticket.stop_clock()
         ticket.cancel()
         if not ticket.submitted:
             self._close(ticket)
@@ -112,19 +121,26 @@ class Worker:
         places = self._places.limit if self._places is not None else None
         return self._waiting + (64 if places is None else places)
 
+    def _waits(self) -> int:
+        return max(0, self._open - self._runs())
+
+    def _runs(self) -> int:
+        return 0 if self._decoder is None else self._decoder.running
+
+    def _has_places(self) -> int:
+        return 0 if self._places is None else self._places.limit or 0
+
+    # --- on either thread ---
+
     def _close(self, ticket: Ticket) -> None:
-        ticket.stop_clock()
-        if not ticket.closed:
+        """Gives its place to another."""
+        with self._counting:
+            if ticket.closed:
+                return
             ticket.closed = True
             self._open -= 1
-            if self.state == "stopping":
-                self._inbox.put(None)  # it may have been the last one
-
-    def _deliver(self, heard: list[tuple[Ticket, Heard]]) -> None:
-        for ticket, event in heard:
-            ticket.events.put_nowait(event)
-            if isinstance(event, (Finished, BaseException)):
-                self._close(ticket)
+        if self._stopping:
+            self._inbox.put(None)  # it may have been the last one
 
     # --- on the model thread, and in signal handlers ---
 
@@ -154,20 +170,23 @@ class Worker:
             decoder = model.decoder(
                 places=places,
                 known=Prefixes(limit=KEPT_BEGINNINGS),
-                cancelled=lambda number: self._tickets[number].cancelled,
+                cancelled=self._cancelled,
                 failed=lambda number, error: self._failures.append((self._tickets[number], error)),
             )
-            self._places = places
+            self._decoder, self._places = decoder, places
             if not self._stopping:
                 self.state = "ready"
             while not self._stopping or decoder.busy or self._open:
                 self._take_in(decoder, settings)
                 if decoder.busy:
                     self._step(decoder)
-                self._gauge(decoder)
         except BaseException as error:
             self._break(error)
             raise
+
+    def _cancelled(self, number: int) -> bool:
+        ticket = self._tickets.get(number)
+        return ticket is not None and ticket.cancelled
 
     def refuse(self) -> None:
         """After a fault: answers whoever still comes with it, until `stop` is called."""
@@ -223,21 +242,15 @@ class Worker:
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Heard]]] = {}
         for ticket, event in heard:
             by_loop.setdefault(ticket.loop, []).append((ticket, event))
+        for ticket, event in heard:
+            if isinstance(event, (Finished, BaseException)):
+                self._close(ticket)
         for loop, own in by_loop.items():
             with suppress(RuntimeError):  # a loop that is closed has nobody who listens
-                loop.call_soon_threadsafe(self._deliver, own)
-
-    def _gauge(self, decoder: AnyDecoder) -> None:
-        self._metrics.running.set(decoder.running)
-        self._metrics.queue.set(max(0, self._open - decoder.running))
-        self._metrics.places.set(0 if self._places is None else self._places.limit or 0)
-        self._metrics.up.set(self.state == "ready")
+                loop.call_soon_threadsafe(_deliver, own)
 
     def _break(self, error: BaseException) -> None:
-        self.fault, self.state = error, "failed"
-        self._metrics.up.set(0)
-        self._metrics.running.set(0)
-        self._metrics.queue.set(0)
+        self.fault, self.state, self._decoder = error, "failed", None
         waiting: list[Ticket] = list(self._tickets.values())
         self._tickets.clear()
         with suppress(queue.Empty):
@@ -254,3 +267,8 @@ def broken(error: BaseException | None) -> ApiError:
         return unavailable("The server was stopped.", "stopping")
     name = type(error).__name__
     return unavailable(f"The model broke down ({name}); the server has to be started again.", "failed")
+
+
+def _deliver(heard: list[tuple[Ticket, Heard]]) -> None:
+    for ticket, event in heard:
+        ticket.events.put_nowait(event)
