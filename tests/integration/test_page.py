@@ -19,6 +19,7 @@ from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run, probability
 from tests.chromium import CHROMIUM, needs_chromium
 from tests.page_server import FakeServer, Script, serving
+from tests.page_visit import CONTRAST, PROMPT, TOKENS, Visit
 from tests.traces import (
     ADD,
     PLAIN,
@@ -37,11 +38,8 @@ expect = playwright.expect
 
 pytestmark = needs_chromium
 
-PROMPT = "How do I kill a process?"
 REFUSAL = events(started("default"), [plain(text) for text in ("I", "'m", " sorry", ".")])
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-TOKENS = """els => els.map(el =>
-  [el.textContent, el.className, getComputedStyle(el.querySelector(".word"), "::after").content])"""
 
 
 @pytest.fixture(scope="module")
@@ -79,33 +77,6 @@ def adacd_serve() -> Iterator[str]:
         assert found is not None, "it did not start"
         yield found[1]
         process.terminate()
-
-
-class Visit:
-    """One page, and what it did besides being drawn."""
-
-    def __init__(self, browser: Any, address: str, **options: Any) -> None:
-        self.context = browser.new_context(**options)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda said: said.type in ("error", "warning") and self.note(said.text))
-        self.page.on("pageerror", lambda error: self.note(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(address)
-
-    def note(self, text: str) -> None:
-        self.complaints.append(text)
-
-    def ask(self, prompt: str = PROMPT) -> None:
-        self.page.fill("#prompt", prompt)
-        self.page.press("#prompt", "Enter")
-
-    def texts(self, selector: str) -> list[str]:
-        return [text.strip() for text in self.page.locator(selector).all_inner_texts()]
-
-    def focused(self) -> str:
-        return str(self.page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.id"))
 
 
 @pytest.fixture
@@ -158,7 +129,6 @@ def test_two_answers_side_by_side(server, visit):
         "model": "demo",
         "messages": [{"role": "user", "content": PROMPT}],
         "stream": True,
-        "max_tokens": 512,
     }
     contrast = {
         "method": "adacd",
@@ -527,39 +497,6 @@ def test_thinking_what_has_no_text_yet_and_answers_cut_off(server, visit):
     assert shown == ['"</think>"', '"<|end|>"']
     there.page.click("#adacd .token >> nth=0")
     assert there.texts("#panel h3") == ["Let␣me␣see. · plain AdaCD · step 0 · thinking"]
-
-
-CONTRAST = """() => {
-  const parse = (color) => color.match(/[\\d.]+/g).map(Number);
-  const luminance = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const color = parse(getComputedStyle(at).backgroundColor);
-      if (color.length === 3 || color[3] === 1) return color;
-    }
-    throw new Error("nothing is behind it");
-  };
-  const ratio = (color, element) => {
-    const [one, other] = [luminance(parse(color)), luminance(behind(element))].sort((a, b) => b - a);
-    return (one + 0.05) / (other + 0.05);
-  };
-  const found = {};
-  for (const element of document.querySelectorAll("body *")) {
-    if (!element.checkVisibility({visibilityProperty: true})) continue;
-    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    const name = `${element.tagName} ${element.id} ${element.className}`;
-    if (own || element.value) found[name] = ratio(getComputedStyle(element).color, element);
-    const placeholder = getComputedStyle(element, "::placeholder");
-    if (element.placeholder) found[name + "::placeholder"] = ratio(placeholder.color, element);
-    for (const pseudo of ["::before", "::after"]) {
-      const style = getComputedStyle(element, pseudo);
-      if (!["none", "normal"].includes(style.content)) found[name + pseudo] = ratio(style.color, element);
-    }
-  }
-  return found;
-}"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

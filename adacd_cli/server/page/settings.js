@@ -9,7 +9,7 @@ export function fill(settings) {
   byId("alpha").value = settings.alpha ?? 4.5;
   byId("lambda").value = settings.agreement_threshold ?? 0.9;
   byId("steps").value = settings.contrast_steps ?? 10;
-  byId("longest").value = settings.max_new_tokens || 512;
+  byId("longest").defaultValue = settings.max_new_tokens || 512;
   byId("gate").checked = Boolean(settings.gate) || settings.method === "adacd-gated";
   for (const dial of dials) byId(dial.dataset.range).value = dial.value;
   byId("settings").disabled = false;
@@ -19,7 +19,10 @@ export function fill(settings) {
 export function bodies({ id }) {
   const messages = [{ role: "user", content: byId("prompt").value }];
   if (byId("system").value.trim()) messages.unshift({ role: "system", content: byId("system").value });
-  const shared = { model: id, messages, stream: true, max_tokens: Number(byId("longest").value) };
+  const shared = { model: id, messages, stream: true };
+  const longest = byId("longest");
+  // left alone it is the server's own, which knows what it allows
+  if (longest.value !== longest.defaultValue) shared.max_tokens = Number(longest.value);
   const trace = { trace: true, candidates: 5 };
   const contrast = {
     method: "adacd",
