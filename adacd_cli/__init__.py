@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from adacd_cli.answers import Answer, generate, stream
     from adacd_cli.config import Resolved, Settings, resolve
     from adacd_cli.conversation import Conversation, Message
     from adacd_cli.engine import LanguageModel, Request, Session, decode
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from adacd_cli.prompts import PromptPair, build_pair, pair_for
 
 _HOMES = {
+    "adacd_cli.answers": ("Answer", "generate", "stream"),
     "adacd_cli.config": ("Resolved", "Settings", "resolve"),
     "adacd_cli.conversation": ("Conversation", "Message"),
     "adacd_cli.engine": ("LanguageModel", "Request", "Session", "decode"),
@@ -57,6 +59,7 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AdacdError",
+    "Answer",
     "Candidate",
     "Conversation",
     "Decision",
@@ -79,9 +82,11 @@ __all__ = [
     "decode",
     "equip",
     "from_json",
+    "generate",
     "load",
     "pair_for",
     "resolve",
+    "stream",
     "to_json",
 ]
 

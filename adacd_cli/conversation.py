@@ -6,11 +6,12 @@ It knows no template and no tokenizer: `prompts` turns it into token ids.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from adacd_cli.errors import OutputError, UsageError
+from adacd_cli.errors import OutputError, PromptError, UsageError
 
 Role = Literal["user", "assistant"]
 
@@ -40,6 +41,31 @@ class Conversation:
         """The one-question conversation."""
         return cls((Message("user", prompt),), system)
 
+    @classmethod
+    def of(cls, messages: Sequence[Mapping[str, object]]) -> Conversation:
+        """The conversation that is a list of `{"role", "content"}`, as clients and chat templates have it.
+
+        Args:
+            messages: roles user and assistant; the first may be system. The content is text, or a list of
+                parts `{"type": "text", "text": …}`.
+
+        Raises:
+            PromptError: a message has another role, or content that is not text.
+        """
+        said = _read_messages(messages)
+        if isinstance(said, str):
+            raise PromptError(
+                f"The messages are no conversation: {said}.",
+                'Give a list of {"role": "user" or "assistant", "content": text}; the first may be "system".',
+            )
+        return said
+
+    @property
+    def as_messages(self) -> list[dict[str, str]]:
+        """What `of` reads, and `apply_chat_template` of a tokenizer: the system message first."""
+        system = [{"role": "system", "content": self.system}] if self.system else []
+        return system + [{"role": message.role, "content": message.content} for message in self.messages]
+
     def with_user(self, text: str) -> Conversation:
         return replace(self, messages=(*self.messages, Message("user", text)))
 
@@ -60,9 +86,7 @@ class Conversation:
         Raises:
             OutputError: the file cannot be written.
         """
-        system = [{"role": "system", "content": self.system}] if self.system else []
-        turns = [{"role": message.role, "content": message.content} for message in self.messages]
-        text = json.dumps({"messages": system + turns}, ensure_ascii=False, indent=2)
+        text = json.dumps({"messages": self.as_messages}, ensure_ascii=False, indent=2)
         try:
             path.write_text(text + "\n", encoding="utf-8")
         except OSError as error:
@@ -97,20 +121,40 @@ class Conversation:
         messages = data.get("messages") if isinstance(data, dict) else data
         if not isinstance(messages, list):
             raise _not_saved(path, "it has no list of messages")
-        system: str | None = None
-        turns: list[Message] = []
-        for position, entry in enumerate(messages):
-            role = entry.get("role") if isinstance(entry, dict) else None
-            content = entry.get("content") if isinstance(entry, dict) else None
-            if not isinstance(content, str):
-                raise _not_saved(path, f"message {position} has no text")
-            if role == "system" and position == 0:
-                system = content
-            elif role == "user" or role == "assistant":
-                turns.append(Message(role, content))
-            else:
-                raise _not_saved(path, f"message {position} has role {role!r}")
-        return cls(tuple(turns), system)
+        said = _read_messages(messages)
+        if isinstance(said, str):
+            raise _not_saved(path, said)
+        return said
+
+
+def _read_messages(messages: Sequence[object]) -> Conversation | str:
+    """The conversation, or what is wrong with the messages."""
+    system: str | None = None
+    turns: list[Message] = []
+    for position, entry in enumerate(messages):
+        role = entry.get("role") if isinstance(entry, Mapping) else None
+        content = _text_of(entry.get("content")) if isinstance(entry, Mapping) else None
+        if content is None:
+            return f"message {position} has no text"
+        if role == "system" and position == 0:
+            system = content
+        elif role == "user" or role == "assistant":
+            turns.append(Message(role, content))
+        else:
+            return f"message {position} has role {role!r}"
+    return Conversation(tuple(turns), system)
+
+
+def _text_of(content: object) -> str | None:
+    """Text, or the texts of a list of parts joined; None where something else is among them."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, (list, tuple)) or not content:
+        return None
+    texts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "".join(map(str, texts))
 
 
 def _not_saved(path: Path, reason: str) -> UsageError:

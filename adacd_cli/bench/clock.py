@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError
 from adacd_cli.events import TokenStep
 
@@ -138,6 +139,6 @@ def _generation_config(model: Any, asked: Any) -> Iterator[None]:
 def _check_count(tokens: int, wanted: int, name: str) -> None:
     if tokens != wanted:
         raise AdacdError(
-            f"{name} gave {tokens} tokens and not {wanted}, so its times say nothing.",
+            f"{name} gave {counted(tokens, 'token')} and not {wanted}, so its times say nothing.",
             "Try fewer --generation-tokens.",
         )

@@ -77,7 +77,8 @@ def of_transformers(
 def _row_bytes(model: LanguageModel, positions: int) -> int:
     """Keys and values of a row, and its logits in float32."""
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
-    return cache_bytes(model.model, positions) + 4 * int(vocabulary)
+    cache = cache_bytes(model.model.config, positions, model.model.dtype.itemsize)
+    return cache + 4 * int(vocabulary)
 
 
 @dataclass

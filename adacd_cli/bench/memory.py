@@ -75,17 +75,19 @@ def _give_back_freed() -> None:
         pass
 
 
-def cache_bytes(model: Any, tokens: int) -> int:
+def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
     """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else.
 
     Args:
-        model: a transformers causal LM.
+        config: a transformers configuration.
+        tokens: how many.
+        itemsize: bytes of a number.
     """
-    config = model.config.get_text_config(decoder=True)
-    layers, heads = (getattr(config, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
-    hidden = getattr(config, "hidden_size", None)
+    text = config.get_text_config(decoder=True)
+    layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    hidden = getattr(text, "hidden_size", None)
     if not layers or not heads or not hidden:
         return 0
-    shared = getattr(config, "num_key_value_heads", None) or heads
-    width = getattr(config, "head_dim", None) or hidden // heads
-    return int(tokens * 2 * layers * shared * width * model.dtype.itemsize)
+    shared = getattr(text, "num_key_value_heads", None) or heads
+    width = getattr(text, "head_dim", None) or hidden // heads
+    return int(tokens * 2 * layers * shared * width * itemsize)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
+from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
 from adacd_cli.prompts.pair import PromptPair
 
@@ -47,7 +48,8 @@ class TextPrompts:
 
     Args:
         model: the model whose tokenizer and template are used.
-        tokens: the length of Default's prompt, at least 1. A template that takes more by itself is cut.
+        tokens: the length of Default's prompt, the user's own system message included; at least 1. A
+            template that takes more by itself is cut.
     """
 
     def __init__(self, model: LanguageModel, tokens: int) -> None:
@@ -55,6 +57,11 @@ class TextPrompts:
         self._texts: list[str] = []
 
     def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
+        """That many prompt pairs.
+
+        Raises:
+            UsageError: the system message takes more tokens than the whole prompt may have.
+        """
         default = settings.model_copy(update={"method": "default"})
         while len(self._texts) < count:
             self._texts.append(self._fitting(len(self._texts), default))
@@ -88,6 +95,13 @@ class TextPrompts:
         def fits(length: int) -> bool:
             return len(self._pair(text(length), settings).unprompted_ids) <= self._tokens
 
+        least = len(self._pair(text(1), settings).unprompted_ids)
+        if settings.system and least > self._tokens:
+            raise UsageError(
+                f"--prompt-tokens is {self._tokens}, and the system message alone makes a prompt of "
+                f"{counted(least, 'token')}.",
+                f"Use --prompt-tokens {least} or more, or leave --system out.",
+            )
         # the texts are much alike, so the one before tells where to look
         guess = len(self._texts[-1]) if self._texts else 3 * self._tokens
         return text(_longest(fits, guess))
@@ -170,7 +184,8 @@ def check_context(
             longest, extra = streams, f" with method {method.name}"
     if limit is not None and longest > limit:
         raise UsageError(
-            f"{prompt_tokens} prompt tokens and {generation_tokens} to generate take {longest} tokens"
+            f"{counted(prompt_tokens, 'prompt token')} and {generation_tokens:,} to generate take "
+            f"{counted(longest, 'token')}"
             f"{extra}, and the context of {model.name} is {limit}.",
             "Lower --prompt-tokens or --generation-tokens.",
         )

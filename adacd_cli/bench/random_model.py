@@ -102,7 +102,8 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     path = Path(name).expanduser()
     # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
     found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
-    return causal_config(found, name, trust_remote_code=trust_remote_code)
+    mend = "Mend that in it, or name a model's own config.json."
+    return causal_config(found, name, trust_remote_code=trust_remote_code, mend=mend)
 
 
 def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
@@ -116,7 +117,9 @@ def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device 
     options = {"attn_implementation": "eager"} if capped else {}
     try:
         with no_init_weights(), torch.device(device):
-            return AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+            model = AutoModelForCausalLM.from_config(config, dtype=dtype, **options).eval()
+            model.tie_weights()  # which making no weights leaves out
+            return model
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each architecture refuses impossible sizes its own way

@@ -1,4 +1,5 @@
-"""The architectures that can be measured without a download: a name that is listed here, or a config.json."""
+"""The architectures that can be measured without a download: a name that is listed here, a config.json, or
+its folder."""
 
 from __future__ import annotations
 
@@ -65,8 +66,11 @@ def read_shape(name: str) -> dict[str, Any]:
     if name in SHAPES:
         return SHAPES[name]
     path = Path(name).expanduser()
-    path = path / "config.json" if path.is_dir() else path
-    hint = "Name a model's config.json."
+    hint = "Name a model's config.json, or the folder that holds it."
+    if path.is_dir():
+        path = path / "config.json"
+        if not path.exists():
+            raise UsageError(f"The shape {name!r} is a folder without a config.json.", hint)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

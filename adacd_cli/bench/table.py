@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from adacd_cli.counting import counted
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -22,11 +24,10 @@ def report(machine: Mapping[str, Any], rows: Rows, *, width: int) -> str:
 
 def header(machine: Mapping[str, Any], rows: Rows) -> str:
     """Model, machine, versions and what was asked, a line each."""
-    threads = machine["threads"]
     first, most = rows[0], max(row["trials"] for row in rows)
     dtype = machine["dtype"] + (f" ({machine['quantize']})" if machine.get("quantize") else "")
     processor = machine["processor"] or machine["system"]
-    hardware = [f"{processor} ({machine['cores']} cores)", f"{threads} thread{'s' * (threads != 1)}"]
+    hardware = [f"{processor} ({counted(machine['cores'], 'core')})", counted(machine["threads"], "thread")]
     if "gpu" in machine:
         hardware.insert(0, machine["gpu"])
     return "\n".join(
@@ -37,9 +38,9 @@ def header(machine: Mapping[str, Any], rows: Rows) -> str:
             (f"{machine['bandwidth_gb_per_s']:.1f} GB/s copied in its memory",),
             [f"{name} {machine[name]}" for name in ("adacd", "python", "torch", "transformers")],
             (
-                f"{first['prompt_tokens']} prompt tokens",
+                counted(first["prompt_tokens"], "prompt token"),
                 f"{first['generation_tokens']} generated",
-                f"medians of {most} trial{'s' * (most != 1)}, spread: fastest–slowest",
+                f"medians of {counted(most, 'trial')}, spread: fastest–slowest",
             ),
         )
     )

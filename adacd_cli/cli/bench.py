@@ -55,9 +55,9 @@ def command(
         str | None,
         typer.Option(
             "--shape",
-            metavar="NAME|CONFIG.json",
-            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b "
-            "or a config.json.",
+            metavar="NAME|CONFIG.json|FOLDER",
+            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, "
+            "a config.json or its folder.",
         ),
     ] = None,
     batch_size: Annotated[
@@ -71,7 +71,9 @@ def command(
     ] = 64,
     generation_tokens: Annotated[
         int,
-        typer.Option("--generation-tokens", metavar="N", min=1, help="Length of each answer (default 128)."),
+        typer.Option(
+            "--generation-tokens", "-n", metavar="N", min=1, help="Length of each answer (default 128)."
+        ),
     ] = 128,
     trials: Annotated[
         int,
@@ -172,6 +174,11 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
                 f"--shape makes its own model, and `{name}` is for one that is loaded.",
                 "Leave one of them out.",
             )
+    if resolved.sources["system"].kind == "flag":
+        raise UsageError(
+            "--shape makes prompts of random ids, and `system` is a text for a tokenizer.",
+            "Leave --system out; --prompt-tokens is the length of the whole prompt.",
+        )
     for settings in runs:
         needed = METHODS[settings.effective_method].resource
         if needed and getattr(settings, needed) is not None:

@@ -65,6 +65,11 @@ def show_error(error: BaseException) -> int:
     return named.exit_code
 
 
+def shows_tracebacks() -> bool:
+    """Whether the traceback of an error was asked for."""
+    return _debug.get()
+
+
 def _discard_stdout() -> None:
     """Points stdout at nothing, so that Python's own flush at exit has nothing to complain about."""
     try:

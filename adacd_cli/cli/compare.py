@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adacd_cli.answers.run import run
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -20,7 +21,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import Interruption, interruptible, make_pair
+from adacd_cli.cli.running import Interruption, interruptible, make_requests
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
@@ -29,8 +30,7 @@ from adacd_cli.render.jsonl import write_events
 from adacd_cli.render.view import View
 
 if TYPE_CHECKING:
-    from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.engine import LanguageModel, Request
 
 
 @with_settings()
@@ -54,12 +54,12 @@ def command(
         )
     question = read_question(prompt, file, command="compare")
     with open_output(output) as out:
-        model, pair = prepare(question, settings, prompts_shown=prompts_shown)
+        model, request = prepare(question, settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
-            runs = ((make_pair(model, question, plain), plain), (pair, settings))
-            default, method = _decode_both(model, runs, interruption)
+            (alone,) = make_requests(model, [question], plain)
+            default, method = _decode_both(model, ((alone, plain), (request, settings)), interruption)
             if as_json:
                 write_events(chain(default, method), out)
             else:
@@ -69,26 +69,24 @@ def command(
 
 def _decode_both(
     model: LanguageModel,
-    runs: tuple[tuple[PromptPair, Settings], tuple[PromptPair, Settings]],
+    runs: tuple[tuple[Request, Settings], tuple[Request, Settings]],
     interruption: Interruption,
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
-    from adacd_cli.engine import Request, decode
-
     seeds: list[int | None] = []
 
     def default() -> Iterator[Event]:
-        pair, settings = runs[0]
-        events = decode(model, [Request(pair)], settings, cancelled=interruption.cancelled)
+        request, settings = runs[0]
+        events = run(model, [request], settings, cancelled=interruption.cancelled)
         for event in interruption.watch(events):
             if isinstance(event, Started):
                 seeds.append(event.seed)
             yield event
 
     def method() -> Iterator[Event]:
-        pair, settings = runs[1]
-        request = Request(pair, seed=seeds[0])
-        events = decode(model, [request], settings, cancelled=interruption.cancelled)
+        request, settings = runs[1]
+        seeded = replace(request, seed=seeds[0])
+        events = run(model, [seeded], settings, cancelled=interruption.cancelled)
         for event in interruption.watch(events):
             yield replace(event, request=1)
 

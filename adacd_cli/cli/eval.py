@@ -27,6 +27,7 @@ from adacd_cli.cli.running import load_model
 from adacd_cli.cli.spreading import RayOption, answer_over_ray, ray_address
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
+from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.gates import broken_gates
 from adacd_cli.evaluation.report.markdown import markdown
@@ -149,7 +150,7 @@ def command(
         )
     unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
     if unparsed:
-        notes.put_line(f"Warning: {unparsed} judgements cannot be read, and count in no ratio.")
+        notes.put_line(f"Warning: In no ratio, because it cannot be read: {counted(unparsed, 'judgement')}.")
     broken = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     for line in broken:
         notes.put_line(f"Failed: {line}")
@@ -206,9 +207,13 @@ def _evaluate(
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=batch_size)
     with (
         Store(folder, plan) as store,
-        keeping(base, lambda: f"{len(store.answers)} answers are kept in {folder}"),
+        keeping(base, lambda: _kept(len(store.answers), folder)),
     ):
         return _run(runs, sets, judges, store, plan, address), folder
+
+
+def _kept(count: int, folder: Path) -> str:
+    return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
 
 
 def _run(

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from adacd_cli.answers.run import run
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -61,13 +62,9 @@ def command(
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = View(question, every, settings.display, quiet=settings.quiet, stats=settings.stats)
     with open_output(output) as out:
-        model, pair = prepare(question, settings, prompts_shown=prompts_shown)
-        from adacd_cli.engine import Request, decode
-
+        model, request = prepare(question, settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
-            events = decode(
-                model, [Request(pair)], settings, candidates=candidates, cancelled=interruption.cancelled
-            )
+            events = run(model, [request], settings, candidates=candidates, cancelled=interruption.cancelled)
             FORMATS[name](interruption.watch(events), out, view)
 
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TextIO
+from typing import Annotated, TextIO
 
 import typer
 
-from adacd_cli.cli.batching import BatchSize, batch_size_of
+from adacd_cli.answers.run import run
+from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.inputs import read_prompt, read_prompts
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import interruptible, load_model, make_pair, show_prompts, warn
+from adacd_cli.cli.running import interruptible, load_model, make_requests, show_prompts, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started
-
-if TYPE_CHECKING:
-    from adacd_cli.cli.running import Interruption
-    from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts.pair import PromptPair
 
 
 @with_settings()
@@ -56,13 +51,14 @@ def command(
     _refuse_own_input(file, output)
     with open_output(output) as out:
         model = load_model(settings)
-        pairs = [make_pair(model, question, settings) for question in questions]
-        warn(dict.fromkeys(warning for pair in pairs for warning in pair.warnings), settings)
+        requests = make_requests(model, questions, settings)
+        warn(dict.fromkeys(warning for each in requests for warning in each.pair.warnings), settings)
         if prompts_shown:
-            for pair in pairs:
-                show_prompts(pair)
+            for request in requests:
+                show_prompts(request.pair)
         with interruptible() as interruption:
-            events = _decode_all(model, pairs, settings, at_once, interruption)
+            decoded = run(model, requests, settings, batch_size=at_once, cancelled=interruption.cancelled)
+            events = _in_order(_begun(interruption.watch(decoded)))
             if as_json:
                 _write_json(events, out)
             elif file is None:
@@ -89,51 +85,6 @@ def _questions(prompt: str | None, file: str | None, batch_size: str | None) -> 
     if prompt is not None:
         raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
     return read_prompts(file)
-
-
-def _decode_all(
-    model: LanguageModel,
-    pairs: Sequence[PromptPair],
-    settings: Settings,
-    batch_size: BatchSize,
-    interruption: Interruption,
-) -> Iterator[Event]:
-    """The events of every prompt, in the prompts' order; `request` is its number."""
-    from adacd_cli.engine import Request, check_room, decode
-    from adacd_cli.loading.speed import places_for
-
-    for number, pair in enumerate(pairs, 1):  # in the file's order, before any takes its time
-        check_room(model, pair, settings, "The prompt" if len(pairs) == 1 else f"Prompt {number}")
-    requests = [
-        # each line draws differently, and its Started tells the seed that repeats it alone
-        Request(pair, None if settings.seed is None else (settings.seed + number) % 2**63)
-        for number, pair in enumerate(pairs)
-    ]
-    places = places_for(model, requests, settings, batch_size)
-    order = _by_length(pairs, 1 if places.limit is None else places.limit)
-    events = decode(
-        model,
-        [requests[number] for number in order],
-        settings,
-        places=places,
-        cancelled=interruption.cancelled,
-    )
-    numbered = (replace(event, request=order[event.request]) for event in interruption.watch(events))
-    yield from _in_order(_begun(numbered))
-
-
-def _by_length(pairs: Sequence[PromptPair], at_once: int) -> list[int]:
-    """The prompts' numbers, portions of them by length: what runs side by side is padded to the longest.
-
-    Only portions, because the answers are written in the prompts' order.
-    """
-    size = 8 * at_once if at_once > 1 else 1
-    numbers = range(len(pairs))
-    return [
-        number
-        for start in range(0, len(pairs), size)
-        for number in sorted(numbers[start : start + size], key=lambda each: len(pairs[each].unprompted_ids))
-    ]
 
 
 def _begun(events: Iterable[Event]) -> Iterator[Event]:

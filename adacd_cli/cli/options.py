@@ -21,11 +21,14 @@ from adacd_cli.config import SETTINGS, Setting, resolve
 _METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT"}
 
 
-def with_settings(*, omit: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *, omit: Sequence[str] = (), one_method: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Adds the settings' options to a command that has a parameter `resolved: Resolved`.
 
     Args:
         omit: settings that mean nothing to this command; they still come from environment and file.
+        one_method: whether the method that is given is the only one that the command decodes by.
     """
     shown = [setting for setting in SETTINGS.values() if setting.option.names and setting.name not in omit]
 
@@ -33,7 +36,7 @@ def with_settings(*, omit: Sequence[str] = ()) -> Callable[[Callable[..., None]]
         @functools.wraps(function)
         def wrapper(*, config: str | None, assignments: list[str] | None, debug: bool, **values: Any) -> None:
             flags = {setting.name: values.pop(setting.name) for setting in shown}
-            resolved = resolve(flags, config, assignments=assignments or ())
+            resolved = resolve(flags, config, assignments=assignments or (), one_method=one_method)
             function(resolved=resolved, **values)
 
         hints = get_type_hints(function, include_extras=True)

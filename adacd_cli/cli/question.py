@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adacd_cli.cli.inputs import read_prompt, read_prompts
-from adacd_cli.cli.running import load_model, make_pair, show_prompts, warn
+from adacd_cli.cli.running import load_model, make_requests, show_prompts, warn
 from adacd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.engine import LanguageModel, Request
 
 PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
 FileOption = Annotated[
@@ -47,11 +46,11 @@ def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
     return questions[0]
 
 
-def prepare(question: str, settings: Settings, *, prompts_shown: bool) -> tuple[LanguageModel, PromptPair]:
-    """Loads the model and makes the prompt pair; warnings, and both prompts on request, go to stderr."""
+def prepare(question: str, settings: Settings, *, prompts_shown: bool) -> tuple[LanguageModel, Request]:
+    """Loads the model and makes the request; warnings, and both prompts on request, go to stderr."""
     model = load_model(settings)
-    pair = make_pair(model, question, settings)
-    warn(pair.warnings, settings)
+    (request,) = make_requests(model, [question], settings)
+    warn(request.pair.warnings, settings)
     if prompts_shown:
-        show_prompts(pair)
-    return model, pair
+        show_prompts(request.pair)
+    return model, request

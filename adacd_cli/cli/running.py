@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
 import typer
 
+from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError
 from adacd_cli.events import Event, Started, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
+    from adacd_cli.engine import LanguageModel, Request
     from adacd_cli.prompts.pair import PromptPair
     from adacd_cli.render.screen import Screen
 
@@ -129,18 +130,18 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
             _stderr().put_line(f"Warning: {warning}")
 
 
-def make_pair(model: LanguageModel, question: str, settings: Settings) -> PromptPair:
-    """The prompt pair of one question.
+def make_requests(model: LanguageModel, questions: Sequence[str], settings: Settings) -> list[Request]:
+    """The requests that answer questions, each a conversation of its own.
 
     Raises:
-        PromptError: no pair can be made of it.
+        PromptError: no prompts can be made of a question.
         ModelError: the model's chat template is broken.
     """
+    from adacd_cli.answers.run import requests_for
     from adacd_cli.conversation import Conversation
-    from adacd_cli.prompts import pair_for
 
-    conversation = Conversation.ask(question, settings.system)
-    return pair_for(model.tokenizer, conversation, settings)
+    asked = [Conversation.ask(question, settings.system) for question in questions]
+    return requests_for(model, asked, settings)
 
 
 def show_prompts(pair: PromptPair) -> None:
@@ -149,7 +150,7 @@ def show_prompts(pair: PromptPair) -> None:
     if pair.prompted_ids != pair.unprompted_ids:
         prompts.insert(0, ("Prompted stream", pair.prompted_text, pair.prompted_ids))
     for title, text, ids in prompts:
-        _stderr().put_line(f"--- {title}, {len(ids)} tokens ---\n{text}")
+        _stderr().put_line(f"--- {title}, {counted(len(ids), 'token')} ---\n{text}")
     _stderr().put_line("--- Answer ---")
 
 

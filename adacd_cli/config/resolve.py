@@ -53,6 +53,7 @@ def resolve(
     *,
     assignments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
+    one_method: bool = True,
 ) -> Resolved:
     """Merges every level.
 
@@ -61,6 +62,7 @@ def resolve(
         config: a YAML file or the name of a preset; None asks ADACD_CONFIG.
         assignments: `name=value` texts of `--set`.
         environment: variables; None is the process's own.
+        one_method: whether a method that is given is the only one that the run decodes by.
 
     Raises:
         ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable,
@@ -80,7 +82,7 @@ def resolve(
         sources[name] = source
     settings = _settings(values, given, sources)
     _refuse_idle_gate(settings, sources["gate"], sources["method"].where)
-    if "method" in flags:  # elsewhere the method is not chosen once for all
+    if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
         _refuse_idle_resources(settings, sources)
     _refuse_misplaced(settings, sources)
     _refuse_password(settings, sources["model"])
@@ -163,6 +165,26 @@ def _idle(name: str, method: str, settings: Settings, method_from: str) -> Confi
     )
 
 
+def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
+    """The settings with some of them set to values, as Python has them; one text stands for a list of one.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no say in it.
+    """
+    values = {name: _as_given(SETTINGS[name], value) for name, value in changes.items()}
+    kept = settings.model_dump(exclude_unset=True)
+    changed = _settings(kept | values, changes, dict.fromkeys(changes, source))
+    if "gate" in changes:
+        _refuse_idle_gate(changed, source, "")
+    return changed
+
+
+def _as_given(setting: Setting, value: Any) -> Any:
+    if setting.kind == "list" and isinstance(value, (str, list)):
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
+
+
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`.
 
@@ -176,6 +198,25 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     if setting.name == "gate":
         _refuse_idle_gate(changed, Source("flag", where), "")
     check_complete(changed, where)
+    return changed
+
+
+def override(settings: Settings, name: str, value: Any, where: str) -> Settings:
+    """The settings with one of them set to a value of its kind, e.g. by the JSON of a request.
+
+    Args:
+        settings: the settings so far.
+        name: one of SETTINGS.
+        value: as `Settings` takes it; text is not parsed.
+        where: where it comes from, for an error.
+
+    Raises:
+        ConfigurationError: the value is of another kind or out of range, or the gate has no say.
+    """
+    source = Source("flag", where)
+    changed = _settings(settings.model_dump() | {name: value}, {name: value}, {name: source})
+    if name == "gate":
+        _refuse_idle_gate(changed, source, "")
     return changed
 
 

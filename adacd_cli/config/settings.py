@@ -121,7 +121,7 @@ class Settings(BaseModel):
         bool | None,
         Field(
             description="Compile the forwards of one token (CUDA graphs on a GPU); the first use takes a "
-            "minute or more. Null compiles where it is won back: bench and eval on a GPU."
+            "minute or more. Null compiles where it is won back: bench, eval and serve on a GPU."
         ),
         Option("Model", ("--compile/--no-compile",)),
     ] = None

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.conversation import Conversation
+from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
 from adacd_cli.prompts import build_pair
@@ -164,14 +165,16 @@ def _split(
         texts = list(dict.fromkeys(prompts[kind]))
         if len(texts) < 2:
             raise UsageError(
-                f"There are {len(texts)} {_spoken(kind)} prompts, and at least 2 are needed.",
+                f"At least 2 {_spoken(kind)} prompts are needed; got {len(texts)}.",
                 f"Give some {recipe.train + recipe.validation} of each kind.",
             )
         random.Random(recipe.seed).shuffle(texts)
         held = min(recipe.validation, max(1, len(texts) // 5))
         validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
         if held < FEW:
-            warnings.append(f"Only {held} {_spoken(kind)} prompts to choose with; {FEW} or more are advised.")
+            warnings.append(
+                f"Only {counted(held, f'{_spoken(kind)} prompt')} to choose with; {FEW} or more are advised."
+            )
     return train, validation, tuple(warnings)
 
 

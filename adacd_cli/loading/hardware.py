@@ -68,9 +68,15 @@ def choose_dtype(name: str, stored: str, device: torch.device, elements: int | N
         pays = elements is None or elements >= _SMALL
         return torch.bfloat16 if narrow and pays and _computes_bfloat16() else torch.float32
     if stored == "GGUF":  # dequantised to float32 it would be larger than the model it was made of
-        native = device.type == "mps" or torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
+        return torch.bfloat16 if native_bfloat16(device) else torch.float16
     return "auto"
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 instructions; elsewhere it is emulated, and slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "mps" or _computes_bfloat16()
 
 
 def _computes_bfloat16() -> bool:

@@ -7,11 +7,16 @@ offline setting reaches them and a wrong name fails at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.config.changes import LOADING, changed
 from adacd_cli.config.resolve import check_complete
+from adacd_cli.config.settings import Settings
+from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.equip import equip
 from adacd_cli.loading.folder import Checkpoint, inspect
@@ -22,7 +27,6 @@ from adacd_cli.loading.source import Source, locate
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
 
 
@@ -31,23 +35,32 @@ def _say_nothing(line: str) -> None:
 
 
 def load(
-    settings: Settings, *, progress: Callable[[str], None] = _say_nothing, for_long: bool = False
+    settings: Settings | str | PathLike[str] | None = None,
+    *,
+    progress: Callable[[str], None] = _say_nothing,
+    for_long: bool = False,
+    **changes: Any,
 ) -> LanguageModel:
-    """Loads the model that the settings name, checks it and tries it with one token.
+    """Loads a model, checks it and tries it with one token.
+
+        model = load("Qwen/Qwen3-8B", device="cuda", dtype="bfloat16")
 
     Args:
-        settings: the settings of the panel Model are read, and what the method needs besides the model.
+        settings: the settings of the panel Model are read, and what the method needs besides the model; or
+            the model's name alone: a hub id, a folder, a GGUF file, or "demo", which None stands for.
         progress: told in short lines what is being done.
         for_long: whether so much will be decoded that compiling is won back where `compile` is None.
+        **changes: settings of the panel Model by name.
 
     Raises:
         ModelError: the model cannot be found, read or used, or is no causal language model.
         DeviceError: there is no such device here.
         MissingExtraError: an optional package is needed; the hint is the pip command.
         OutOfMemoryError: the weights do not fit.
-        ConfigurationError: `quantize` is asked for a model that is quantised already, or the method lacks
-            what has to be loaded for it.
+        ConfigurationError: `quantize` is asked for a model that is quantised already, the method lacks what
+            has to be loaded for it, or a setting is unknown, out of range, or has no say here.
     """
+    settings = _chosen(settings, changes)
     check_complete(settings)
     if settings.served:
         from adacd_cli.remote.load import load_served
@@ -87,6 +100,18 @@ def load(
     )
     loaded = made_fast(loaded, settings, progress, for_long=for_long)
     return equip(loaded, settings, progress=progress)
+
+
+def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[str, Any]) -> Settings:
+    if isinstance(settings, (str, PathLike)):
+        if "model" in changes:
+            raise ConfigurationError("load() is given two models.", "Leave one of them out.")
+        # a bare word is a hub id as text, and a folder as a path
+        named = settings if isinstance(settings, str) else os.path.abspath(settings)
+        changes = {"model": named, **changes}
+        settings = None
+    base = Settings() if settings is None else settings
+    return changed(base, changes, LOADING, "load()")
 
 
 def _load(
@@ -145,7 +170,7 @@ def _too_many_threads(threads: int | None) -> tuple[str, ...]:
     cores = usable_cores()
     if threads is None or threads <= cores:
         return ()
-    named = "1 core" if cores == 1 else f"{cores} cores"
+    named = counted(cores, "core")
     return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
 
 

@@ -50,7 +50,7 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
 
         return Source(model_folder())
     path = Path(name).expanduser()
-    if path.exists() or _looks_like_a_path(name):
+    if path.exists() or looks_like_a_path(name):
         unused = ("A revision is a thing of the hub: it was not used for a local model.",)
         warnings = unused if settings.revision is not None else ()
         return Source(*_local(name, path), warnings=warnings)
@@ -65,7 +65,7 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
     return Source(snapshot.folder, revision=snapshot.commit, warnings=snapshot.warnings)
 
 
-def _looks_like_a_path(name: str) -> bool:
+def looks_like_a_path(name: str) -> bool:
     """Whether the name can only be meant as a path; a hub id is `name` or `owner/name`."""
     return (
         name.startswith((".", "/", "~"))

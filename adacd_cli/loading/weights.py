@@ -50,7 +50,8 @@ def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[
         raise ModelError(
             f"The weights of {name} do not fit its config.json: "
             f"{tensor} is {_shape(stored)} and should be {_shape(wanted)}{_more(mismatched)}.",
-            "Download or save the model again; with such weights it would run on random numbers.",
+            "Put back the config.json of these weights, or download or save the model again; as it is "
+            "it would run on random numbers.",
         )
     missing = _weights_among(info["missing_keys"])
     if missing:

@@ -2,6 +2,7 @@
 
 from adacd_cli.prompts.build import build_pair
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
-from adacd_cli.prompts.streams import pair_for
+from adacd_cli.prompts.raw import build_text_pair
+from adacd_cli.prompts.streams import pair_for, text_pair_for
 
-__all__ = ["PromptPair", "ThinkingMarks", "build_pair", "pair_for"]
+__all__ = ["PromptPair", "ThinkingMarks", "build_pair", "build_text_pair", "pair_for", "text_pair_for"]

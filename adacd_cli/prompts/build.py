@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from adacd_cli.config import SETTINGS
 from adacd_cli.config.methods import spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
+from adacd_cli.prompts.check import check_contrast, check_differs, check_texts
 from adacd_cli.prompts.control import Escape
-from adacd_cli.prompts.encode import Encoder
+from adacd_cli.prompts.encode import Encoder, beginning
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from adacd_cli.prompts.placement import Texts, join_texts, render_streams
 from adacd_cli.prompts.templates import Turn, find_template, no_think_flag
@@ -59,7 +59,7 @@ def build_pair(
     if source is None:
         unprompted, prompted = _plain_streams(texts)
         warnings: tuple[str, ...] = (_NO_TEMPLATE,)
-        begin = _beginning(tokenizer)
+        begin = beginning(tokenizer)
     else:
         unprompted, prompted, warnings = render_streams(tokenizer, source, texts, thinking)
         marks, more = find_marks(source, tokenizer, prompted, thinking)
@@ -73,24 +73,14 @@ def build_pair(
         thinking=marks,
         warnings=warnings,
     )
-    if contrast and pair.prompted_ids == pair.unprompted_ids:
-        raise PromptError(
-            f"The tokenizer gives the same ids with and without the {texts.name}.",
-            f"Give another {SETTINGS[setting].flag}, one with words that the model's tokenizer knows.",
-        )
+    if contrast:
+        check_differs(pair, setting)
     return pair
 
 
 def _check(conversation: Conversation, contrast_prompt: str | None, setting: str) -> None:
     messages = conversation.messages
-    if contrast_prompt is not None and not contrast_prompt.strip():
-        known = SETTINGS[setting]
-        raise PromptError(
-            f"The {spoken(setting)} is empty, so both streams would be the same.",
-            f'Give a {known.flag}, such as "{known.default}".'
-            if known.option.names
-            else f"Leave {setting} out for its default, or give a text: {known.flag}=TEXT.",
-        )
+    check_contrast(contrast_prompt, setting)
     if not messages or messages[-1].role != "user":
         raise PromptError(
             "The conversation does not end in a user message, so there is nothing to answer.",
@@ -100,15 +90,7 @@ def _check(conversation: Conversation, contrast_prompt: str | None, setting: str
         raise PromptError("The prompt is empty.", "Give a prompt with some text in it.")
     texts = {spoken(setting): contrast_prompt or "", "system message": conversation.system or ""}
     texts |= {f"{message.role} message {place}": message.content for place, message in enumerate(messages, 1)}
-    for name, text in texts.items():
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            code = f"U+{ord(text[error.start]):04X} at character {error.start + 1}"
-            raise PromptError(
-                f"The {name} holds half of a surrogate pair ({code}), which is not text.",
-                "Give the text as valid UTF-8.",
-            ) from error
+    check_texts(texts)
 
 
 def _hide(
@@ -128,9 +110,3 @@ def _plain_streams(texts: Texts) -> tuple[str, str]:
     """Both streams as plain text, its parts a blank line apart."""
     said = [turn.content for turn in texts.turns]
     return join_texts(texts.system, *said), join_texts(texts.contrast, texts.system, *said)
-
-
-def _beginning(tokenizer: Any) -> tuple[int, ...]:
-    """The id that the tokenizer begins a text with, if any; not those that end it, as the answer follows."""
-    special = tokenizer("", add_special_tokens=True)["input_ids"]
-    return tuple(index for index in special[:1] if index == tokenizer.bos_token_id)

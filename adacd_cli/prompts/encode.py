@@ -57,6 +57,12 @@ class Encoder:
         return tuple(self._renamed.encode(shown, spans))
 
 
+def beginning(tokenizer: Any) -> tuple[int, ...]:
+    """The id that the tokenizer begins a text with, if any; not those that end it, as the answer follows."""
+    special = tokenizer("", add_special_tokens=True)["input_ids"]
+    return tuple(index for index in special[:1] if index == tokenizer.bos_token_id)
+
+
 class _RenamedTokenizer:
     """A copy of a fast tokenizer whose control tokens have one private-use character each as their names.
 

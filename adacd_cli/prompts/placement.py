@@ -24,7 +24,7 @@ from adacd_cli.prompts.templates import (
 
 _OTHER_MODEL = "Use a model with another chat template, or mend the template in the tokenizer's folder."
 
-_FOLDED = "The chat template takes no system message; it stands in front of the first user message."
+FOLDED = "The chat template takes no system message; it stands in front of the first user message."
 
 _MOMENTS = 5
 """How often both streams are rendered again because the clock of the template moved on between them."""
@@ -71,7 +71,7 @@ def render_streams(
     fault = _find_fault(*streams, texts)
     if fault is not None:
         raise PromptError(fault, _OTHER_MODEL)
-    return streams[0].text, streams[1].text, (_FOLDED,) if texts.system else ()
+    return streams[0].text, streams[1].text, (FOLDED,) if texts.system else ()
 
 
 def join_texts(*texts: str) -> str:

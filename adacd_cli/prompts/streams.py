@@ -1,7 +1,8 @@
-"""`pair_for`: what the two streams of a decoding method read of one conversation."""
+"""What the two streams of a decoding method read: of a conversation, or of a text to be gone on with."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts.build import build_pair
 from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts.raw import build_text_pair
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -27,14 +29,35 @@ def pair_for(tokenizer: Any, conversation: Conversation, settings: Settings) -> 
     Raises:
         PromptError, ModelError: as `build_pair`.
     """
+
+    def build(contrast: str | None, setting: str) -> PromptPair:
+        return build_pair(tokenizer, conversation, contrast, thinking=settings.thinking, setting=setting)
+
+    return _for_method(build, settings)
+
+
+def text_pair_for(tokenizer: Any, prompt: str | Sequence[int], settings: Settings) -> PromptPair:
+    """Like `pair_for`, of a text that is to be gone on with, without a chat template.
+
+    Args:
+        tokenizer: any transformers tokenizer.
+        prompt: the text, or its token ids.
+        settings: the method and the system texts of its streams.
+
+    Raises:
+        PromptError: as `build_text_pair`.
+    """
+    return _for_method(
+        lambda contrast, setting: build_text_pair(tokenizer, prompt, contrast, setting=setting), settings
+    )
+
+
+def _for_method(build: Callable[[str | None, str], PromptPair], settings: Settings) -> PromptPair:
+    """What `build` makes with the method's system text, given with the setting's name, where it has one."""
     method = METHODS[settings.effective_method]
     second = method.second_stream(settings)
     text = method.prompt or (second.prompt if second else "")
-    if not text:
-        return build_pair(tokenizer, conversation, None, thinking=settings.thinking)
-    pair = build_pair(
-        tokenizer, conversation, getattr(settings, text), thinking=settings.thinking, setting=text
-    )
+    pair = build(getattr(settings, text) if text else None, text or "contrast_prompt")
     if method.prompt:
         return replace(pair, unprompted_ids=pair.prompted_ids, unprompted_text=pair.prompted_text)
     return pair

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TextIO
 
+from adacd_cli.counting import counted
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import label
@@ -72,7 +73,8 @@ def _candidate_row(candidate: Candidate) -> str:
 
 def _ending(trace: Trace, view: View) -> str:
     hidden = 0 if view.every else sum(is_condensed(step) for step in trace.steps)
-    left_out = f"\n{hidden} tokens without a contrast have no row.\n" if hidden else ""
+    have = "has" if hidden == 1 else "have"
+    left_out = f"\n{counted(hidden, 'token')} without a contrast {have} no row.\n" if hidden else ""
     thinking = f"\n## Thinking\n\n{_fenced(trace.finished.thinking)}\n" if trace.finished.thinking else ""
     paragraphs = "\n\n".join(_escaped(paragraph) for paragraph in summary(trace))
     numbers = f"\n{_escaped(statistics(trace.started, trace.finished))}\n" if view.stats else ""

@@ -13,6 +13,7 @@ from adacd_cli.config import Settings
 from adacd_cli.engine import Places, Request, Session, decode, fitting
 from adacd_cli.errors import ModelError
 from adacd_cli.events import TokenStep
+from adacd_cli.hf import adacd
 from adacd_cli.prompts.pair import PromptPair
 from tests.tiny import tiny_model
 
@@ -96,6 +97,21 @@ def test_a_ragged_batch_equals_each_alone(model):
     together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
     for place, pair in enumerate(pairs(model)):
         assert tokens(together, place) == alone(model, pair)
+
+
+def test_inside_transformers_generate_it_is_the_same(model):
+    found = pairs(model)
+    longest = max(len(pair.unprompted_ids) for pair in found)
+    ids = [[0] * (longest - len(pair.unprompted_ids)) + list(pair.unprompted_ids) for pair in found]
+    mask = [[0] * (longest - len(pair.unprompted_ids)) + [1] * len(pair.unprompted_ids) for pair in found]
+    output = model.model.generate(
+        torch.tensor(ids),
+        attention_mask=torch.tensor(mask),
+        custom_generate=adacd,
+        prompted_input_ids=[pair.prompted_ids for pair in found],
+        max_new_tokens=STEPS,
+    )
+    assert output[:, longest:].tolist() == [alone(model, pair) for pair in found]
 
 
 def test_places_are_found_and_free_ones_taken(model):

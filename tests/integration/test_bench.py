@@ -173,6 +173,8 @@ def test_a_busy_machine_is_said_once(adacd: RunCommand, shape: Path, monkeypatch
         (["--shape", "zzz.json"], 2, "Unknown shape 'zzz.json'.", "Available: llama3-8b, gemma2-9b, qwen3-8b."),
         (["--shape", "qwen3-8b", "-m", "demo"], 2, "--shape makes its own model, and `model` is for one that is loaded.", "Leave one of them out."),
         (["--shape", "qwen3-8b", "--method", "ssd", "--draft", "demo"], 2, "Method ssd needs `draft`, which no random model has.", "Leave --shape out, or measure other methods."),
+        (["--shape", "qwen3-8b", "--system", "Be kind."], 2, "--shape makes prompts of random ids, and `system` is a text for a tokenizer.", "Leave --system out; --prompt-tokens is the length of the whole prompt."),
+        (["--prompt-tokens", "20", "--system", "Be kind and patient. " * 5], 2, "--prompt-tokens is 20, and the system message alone makes a prompt of 32 tokens.", "Use --prompt-tokens 32 or more, or leave --system out."),
         (["--prompt-tokens", "500", "--generation-tokens", "13"], 2, "500 prompt tokens and 13 to generate take 513 tokens, and the context of demo is 512.", "Lower --prompt-tokens or --generation-tokens."),
         (["--prompt-tokens", "505", "--generation-tokens", "7"], 2, "505 prompt tokens and 7 to generate take 521 tokens with method adacd, and the context of demo is 512.", "Lower --prompt-tokens or --generation-tokens."),
         (["--batch-size", "1,0"], 2, "--batch-size takes whole numbers, at least 1, with commas between them; got '0'.", "Write e.g. --batch-size 1,2,4,8."),
@@ -213,6 +215,27 @@ def test_a_file_that_is_no_shape_is_refused(
     found = adacd("bench", "--shape", "c.json")
     assert (found.code, found.out) == (code, "")
     assert found.err.startswith(f"Error: {message}")
+    if "cannot be used" in message:
+        assert found.err.endswith("\nHint: Mend that in it, or name a model's own config.json.\n")
+
+
+def test_a_folder_is_the_shape_that_its_configuration_describes(
+    adacd: RunCommand, shape: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_bytes(shape.read_bytes())
+    arguments = ("--shape", str(tmp_path), "-n", "2", "--method", "default", "--json")
+    code, out, err = adacd("bench", *SHORT, *arguments)
+    assert (code, err) == (0, "")
+    assert [row["generation_tokens"] for row in json.loads(out)["rows"]] == [2]
+
+
+def test_a_folder_without_a_configuration_is_no_shape(adacd: RunCommand, tmp_path: Path) -> None:
+    assert adacd("bench", "--shape", str(tmp_path)) == (
+        2,
+        "",
+        f"Error: The shape '{tmp_path}' is a folder without a config.json.\n"
+        "Hint: Name a model's config.json, or the folder that holds it.\n",
+    )
 
 
 def test_weights_that_do_not_fit_are_refused_before_they_are_made(

@@ -72,7 +72,7 @@ def test_the_formula_takes_the_harm_direction_out():
 
 def test_too_few_prompts_are_named():
     prompts = {kind: asked(SAFE) for kind in KINDS} | {"pseudo_harmful": ["one?"]}
-    with pytest.raises(UsageError, match="There are 1 pseudo-harmful prompts, and at least 2 are needed"):
+    with pytest.raises(UsageError, match="At least 2 pseudo-harmful prompts are needed; got 1\\."):
         find_direction(tiny_model("llama"), prompts, Recipe())
 
 

@@ -173,7 +173,8 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     _weights(folder, lambda weights: weights.update({"model.norm.weight": torch.ones(32)}))
     assert _refusal(Settings(model="m")) == (
         "The weights of m do not fit its config.json: model.norm.weight is 32 and should be 64.",
-        "Download or save the model again; with such weights it would run on random numbers.",
+        "Put back the config.json of these weights, or download or save the model again; as it is "
+        "it would run on random numbers.",
     )
 
 
@@ -245,7 +246,7 @@ def test_a_broken_tokenizer(folder: Path) -> None:
             {"num_attention_heads": 7},
             "config.json of m cannot be used: The hidden size (64) is not a multiple of the number of "
             "attention heads (7).",
-            AGAIN,
+            "Mend that in its config.json, or download or save the model again.",
         ),
         (
             {"architectures": ["LlamaModel"]},

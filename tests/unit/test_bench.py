@@ -277,6 +277,15 @@ def test_a_long_label_is_folded_and_what_is_not_known_is_a_dash(monkeypatch):
     assert lines[-1] == "moved. Peak memory: what was allocated on the device."
 
 
+def test_one_of_each_is_said_in_the_singular(monkeypatch):
+    _peaks(monkeypatch, None)
+    done = Measurements([scripted("adacd", timings(3.0))], CPU, 1, 1, None)
+    done.measure([1], 1)
+    lines = report({**MACHINE, "cores": 1, "threads": 1}, done.rows(), width=80).splitlines()
+    assert lines[1] == "Some CPU (1 core) · 1 thread"
+    assert lines[4] == "1 prompt token · 1 generated · medians of 1 trial, spread: fastest–slowest"
+
+
 @pytest.mark.parametrize(("name", "begins"), [("speed.svg", b"<?xml"), ("speed.PNG", b"\x89PNG")])
 def test_the_picture(measured, tmp_path, name, begins):
     path = check_picture(str(tmp_path / name))
@@ -304,12 +313,15 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
 
 
 @pytest.mark.parametrize(
-    ("name", "gigabytes"), [("llama3-8b", 15.0), ("gemma2-9b", 18.5), ("qwen3-8b", 15.1)]
+    ("name", "billions", "gigabytes"),
+    [("llama3-8b", 8.03, 15.0), ("gemma2-9b", 9.24, 18.5), ("qwen3-8b", 8.19, 15.1)],
 )
-def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, gigabytes):
+def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
     config = AutoConfig.for_model(**shapes.SHAPES[name])
     model = random_model._construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
+    # Gemma's embedding is its last layer, too, and counts once
+    assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
     # a layer more or less is 0.3 GB; an untied embedding 1 GB
     assert bandwidth.weight_bytes(model) / 1e9 == pytest.approx(gigabytes, abs=0.1)
 
@@ -353,7 +365,7 @@ def test_a_peak_is_of_what_ran_since_it_was_reset():
 def test_cache_bytes_are_those_of_a_cache(tiny):
     cache = tiny.model(torch.tensor([[1, 2, 3, 4, 5]]), use_cache=True).past_key_values
     held = sum(part.numel() * 4 for layer in cache.layers for part in (layer.keys, layer.values))
-    assert memory.cache_bytes(tiny.model, 5) == held
+    assert memory.cache_bytes(tiny.model.config, 5, 4) == held
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):

@@ -40,9 +40,11 @@ Commands:
   compare    Show Default and AdaCD side by side.
   explain    Show why each token was chosen.
   chat       Talk with the model.
+  serve      Serve the model to OpenAI's clients, and a page to try it.
   eval       Measure methods on data sets: refusals, safety, cost.
   judge      Judge answers made elsewhere.
   bench      Measure how fast a model decodes here.
+  doctor     Say whether machine and model are fit for AdaCD.
   datasets   List the data sets of eval.
   tune       Seek AdaCD's settings for a model.
   direction  Make the directions of method surgical.
@@ -64,7 +66,7 @@ def test_version(adacd: RunCommand, flag: str) -> None:
     ("arguments", "message", "hint"),
     [
         (["genrate"], "There is no command 'genrate'.", "Did you mean `adacd generate`?"),
-        (["zzz"], "There is no command 'zzz'.", "Commands: generate, compare, explain, chat, eval, judge, bench, datasets, tune, direction, config."),
+        (["zzz"], "There is no command 'zzz'.", "Commands: generate, compare, explain, chat, serve, eval, judge, bench, doctor, datasets, tune, direction, config."),
         (["--zzz"], "There is no option --zzz.", "`adacd --help` lists the options."),
         (["--versio"], "There is no option --versio.", "Did you mean --version?"),
         (["config", "shw"], "No such command 'shw'. Did you mean 'show'?", "`adacd config --help` lists the options."),

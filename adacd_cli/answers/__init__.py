@@ -1,0 +1,6 @@
+"""Prompts in, answers out: what the commands that decode and a program that imports adacd share."""
+
+from adacd_cli.answers.answer import Answer
+from adacd_cli.answers.ask import generate, stream
+
+__all__ = ["Answer", "generate", "stream"]

@@ -1,0 +1,194 @@
+"""generate and stream: a loaded model and a prompt, or many, in; answers or their events out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+
+from adacd_cli.answers.answer import Answer, collect
+from adacd_cli.answers.run import never, requests_for, run
+from adacd_cli.config.changes import DECODING, changed
+from adacd_cli.config.settings import Settings
+from adacd_cli.conversation import Conversation
+from adacd_cli.errors import PromptError, UsageError
+from adacd_cli.events import Event
+
+if TYPE_CHECKING:
+    from adacd_cli.engine import LanguageModel, Request, Session
+
+Messages: TypeAlias = Sequence[Mapping[str, object]]
+"""`{"role", "content"}` each, as OpenAI's clients have them."""
+
+Prompt: TypeAlias = "str | Conversation | Messages"
+Prompts: TypeAlias = "list[str] | tuple[str, ...] | Sequence[Conversation] | Sequence[Messages]"
+
+
+@overload
+def generate(
+    model: LanguageModel | Session,
+    prompt: Prompt,
+    settings: Settings | None = None,
+    *,
+    candidates: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    **changes: Any,
+) -> Answer: ...
+
+
+@overload
+def generate(
+    model: LanguageModel | Session,
+    prompt: Prompts,
+    settings: Settings | None = None,
+    *,
+    candidates: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    **changes: Any,
+) -> list[Answer]: ...
+
+
+def generate(
+    model: LanguageModel | Session,
+    prompt: Prompt | Prompts,
+    settings: Settings | None = None,
+    *,
+    candidates: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    **changes: Any,
+) -> Answer | list[Answer]:
+    """Answers a prompt; or several, decoded side by side.
+
+        answer = generate(model, "How do I kill a Python process?", alpha=3.0)
+
+    Args:
+        model: what `load` gave; or a Session of it, which keeps what it read for the next call.
+        prompt: text; a list of `{"role", "content"}` messages; or a Conversation. A list of these gives a
+            list of answers.
+        settings: method, prompts, lengths and sampling; None takes the defaults, and reads no environment.
+        candidates: how many of the most probable tokens each step reports.
+        batch_size: how many prompts are decoded at once; "auto" is as many as memory has room for.
+        **changes: settings by name that differ from `settings`.
+
+    Raises:
+        ConfigurationError: a setting is unknown, out of range, or has no say once the model is loaded.
+        PromptError: a prompt is empty, no conversation, too long, or the chat template refuses it.
+        ModelError: what the method needs besides the model is not loaded.
+        LogitsError, OutOfMemoryError: as `decode`.
+    """
+    settings = changed(Settings() if settings is None else settings, changes, DECODING, "generate()")
+    conversations, several = as_conversations(prompt, settings)
+    requests = _requests(model, conversations, settings)
+    events = _decode(model, requests, settings, batch_size, candidates, never)
+    answers = collect(events, conversations, requests)
+    return answers if several else answers[0]
+
+
+def stream(
+    model: LanguageModel | Session,
+    prompt: Prompt | Prompts,
+    settings: Settings | None = None,
+    *,
+    candidates: int = 0,
+    batch_size: int | Literal["auto"] = "auto",
+    cancelled: Callable[[int], bool] = never,
+    **changes: Any,
+) -> Iterator[Event]:
+    """Like `generate`, but gives the events as they come: Started, a TokenStep for each token, Finished.
+
+    What is wrong with the settings or the prompts is said at once, before the first event is asked for.
+    `request` in an event is the place of its prompt.
+
+    Args:
+        model, prompt, settings, candidates, batch_size, **changes: as `generate`.
+        cancelled: asked before each step with a prompt's place; True ends its answer as CANCELLED.
+
+    Raises:
+        As `generate`.
+    """
+    settings = changed(Settings() if settings is None else settings, changes, DECODING, "stream()")
+    conversations, _ = as_conversations(prompt, settings)
+    requests = _requests(model, conversations, settings)
+    return _decode(model, requests, settings, batch_size, candidates, cancelled)
+
+
+def _requests(
+    model: LanguageModel | Session, conversations: Sequence[Conversation], settings: Settings
+) -> list[Request]:
+    from adacd_cli.engine import Session
+
+    reader = model.model if isinstance(model, Session) else model
+    if not hasattr(reader, "tokenizer") or not hasattr(reader, "decoder"):
+        raise UsageError(
+            f"What answers is what load() gave, or a Session of it; got {type(model).__name__}.",
+            'Write model = load("demo") first; adacd_cli.hf.adacd is for models of transformers.',
+        )
+    return requests_for(reader, conversations, settings)
+
+
+def _decode(
+    model: LanguageModel | Session,
+    requests: Sequence[Request],
+    settings: Settings,
+    batch_size: int | Literal["auto"],
+    candidates: int,
+    cancelled: Callable[[int], bool],
+) -> Iterator[Event]:
+    from adacd_cli.engine import Session
+
+    if isinstance(model, Session):
+        return _answered(model, requests, settings, candidates, cancelled)
+    return run(model, requests, settings, batch_size=batch_size, candidates=candidates, cancelled=cancelled)
+
+
+def _answered(
+    session: Session,
+    requests: Sequence[Request],
+    settings: Settings,
+    candidates: int,
+    cancelled: Callable[[int], bool],
+) -> Iterator[Event]:
+    """One after the other, because a session keeps what each leaves for the next."""
+    for number, request in enumerate(requests):
+        events = session.answer(
+            request.pair,
+            settings,
+            candidates=candidates,
+            seed=request.seed,
+            cancelled=partial(cancelled, number),
+        )
+        for event in events:
+            yield replace(event, request=number)
+
+
+def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list[Conversation], bool]:
+    """What is asked, and whether it was a list of prompts."""
+    one = _conversation(prompt, settings)
+    if one is not None:
+        return [one], False
+    if not isinstance(prompt, Sequence):
+        raise _not_a_prompt(prompt)
+    several = [_conversation(each, settings) for each in prompt]
+    for each, conversation in zip(prompt, several, strict=True):
+        if conversation is None:
+            raise _not_a_prompt(each)
+    return [conversation for conversation in several if conversation is not None], True
+
+
+def _conversation(prompt: object, settings: Settings) -> Conversation | None:
+    """The conversation that one prompt is; None where it is none."""
+    if isinstance(prompt, str):
+        return Conversation.ask(prompt, settings.system)
+    messages = isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping)
+    said = Conversation.of(prompt) if messages else prompt  # type: ignore[arg-type]
+    if not isinstance(said, Conversation):
+        return None
+    return said if said.system is not None else said.with_system(settings.system)
+
+
+def _not_a_prompt(given: object) -> PromptError:
+    return PromptError(
+        f"A prompt is text, a list of messages or a Conversation; got {type(given).__name__}.",
+        'Give e.g. "How do I kill a Python process?".',
+    )

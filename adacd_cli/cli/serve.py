@@ -1,0 +1,245 @@
+"""`adacd serve`: an OpenAI-compatible server over the model, with a page to try it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from adacd_cli.cli.batching import batch_size_of
+from adacd_cli.cli.boundary import show_error, shows_tracebacks
+from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.running import load_model, progress_line, warn
+from adacd_cli.config import Resolved, Settings
+from adacd_cli.config.methods import METHODS
+from adacd_cli.config.resolve import check_complete
+from adacd_cli.errors import INTERRUPTED, MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from adacd_cli.cli.batching import BatchSize
+    from adacd_cli.engine import LanguageModel, Places
+    from adacd_cli.server.asked import Limits
+
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+_USUAL_PROMPT = 4096
+"""Tokens that --batch-size auto makes room for where no limit is given."""
+
+_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
+
+
+@with_settings(omit=("display", "stats"), one_method=False)
+def command(
+    resolved: Resolved,
+    host: Annotated[
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Listen here (default 127.0.0.1: this machine alone)."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port", metavar="N", min=0, max=65535, help="And on this port; 0 is a free one (default 8000)."
+        ),
+    ] = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            "--api-key", metavar="KEY", help="Ask for this key; ADACD_API_KEY says it unseen by others."
+        ),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cors-origin", metavar="ORIGIN", help="Let pages of this origin ask; * is any; repeatable."
+        ),
+    ] = None,
+    model_id: Annotated[
+        str | None,
+        typer.Option("--model-id", metavar="NAME", help="The model's id for clients (default: its name)."),
+    ] = None,
+    batch_size: Annotated[
+        str,
+        typer.Option(
+            "--batch-size",
+            metavar="N|auto",
+            help="Requests decoded at once; auto (default) is as many as memory has room for.",
+        ),
+    ] = "auto",
+    queue: Annotated[
+        int,
+        typer.Option("--queue", metavar="N", min=0, help="Requests that may wait for a place (default 64)."),
+    ] = 64,
+    max_body_size: Annotated[
+        str, typer.Option("--max-body-size", metavar="SIZE", help="Largest body, such as 512k (default 4m).")
+    ] = "4m",
+    max_prompt_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--max-prompt-tokens", metavar="N", min=1, help="Longest prompt (default: what the model takes)."
+        ),
+    ] = None,
+    max_answer_tokens: Annotated[
+        int | None,
+        typer.Option("--max-answer-tokens", metavar="N", min=1, help="Longest answer that may be asked for."),
+    ] = None,
+    max_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--max-seconds", metavar="S", min=0.1, help="End an answer after this long, waiting included."
+        ),
+    ] = None,
+    log_prompts: Annotated[
+        bool, typer.Option("--log-prompts", help="Write prompts and answers to stderr too.")
+    ] = False,
+) -> None:
+    """Serve the model to OpenAI's clients, and a page at /."""
+    settings = resolved.settings
+    check_complete(settings)
+    _require_extra()
+    from adacd_cli.server.app import create_app
+    from adacd_cli.server.asked import Limits
+    from adacd_cli.server.metrics import Metrics
+    from adacd_cli.server.run import Http, Signals, handled, listen
+    from adacd_cli.server.served import Served
+    from adacd_cli.server.worker import Worker
+
+    key = _key(api_key)
+    at_once = batch_size_of(batch_size)
+    limits = Limits(max_prompt_tokens, max_answer_tokens, _bytes(max_body_size), max_seconds)
+    served = Served(
+        settings,
+        model_id or _id_of(settings),
+        limits,
+        key,
+        local=host if host in _LOCAL else None,
+        origins=_origins(cors_origin or []),
+        log_prompts=log_prompts,
+        quiet=settings.quiet,
+        debug=shows_tracebacks(),
+    )
+    listening = listen(host, port)
+    address = _address(host, listening.getsockname()[1])
+    if key is None and host not in _LOCAL:
+        warn([f"Whoever reaches {address} can use this server: give it an --api-key."], settings)
+    metrics = Metrics()
+    worker = Worker(metrics, waiting=queue, seconds=max_seconds)
+    http = Http(create_app(served, worker, metrics), listening)
+    signals = Signals(worker, lambda: _say("Stopping once what was asked is answered.", settings))
+    with handled(signals):
+        http.start()
+        try:
+            model = _load(settings)
+            places = _places(model, settings, at_once, limits)
+            served.take(model)
+            if signals.first is None:
+                _say(f"{served.model_id} · {settings.method_label} · {places.limit} at once", settings)
+                _say(f"Serving {address}/v1, and a page at {address}/", settings)
+            else:  # one that a library kept for itself
+                worker.stop()
+            worker.serve(model, settings, places)
+            code = 0
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BaseException as error:
+            if served.model is None:
+                raise
+            code = show_error(error)
+            _say("Every request is refused from now on; start the server again.", settings)
+            worker.refuse()
+        http.stop()
+    if signals.first == signal.SIGINT:
+        code = INTERRUPTED
+    elif signals.first == signal.SIGTERM and code == INTERRUPTED:
+        code = 0
+    raise typer.Exit(code)
+
+
+def _load(settings: Settings) -> LanguageModel:
+    """The model, with what every method needs that the settings name something for."""
+    model = load_model(settings, for_long=True)
+    needy = [name for name, method in METHODS.items() if method.resource]
+    from adacd_cli.loading import equip
+
+    with progress_line(settings) as progress:
+        equipped = equip(model, settings, methods=needy, progress=progress)
+    warn(equipped.warnings[len(model.warnings) :], settings)
+    return equipped
+
+
+def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Places:
+    """How many requests run at once, sized by the longest that may come, or by a usual one."""
+    from adacd_cli.engine import Request
+    from adacd_cli.loading.speed import places_for
+    from adacd_cli.prompts import PromptPair
+
+    prompt = limits.prompt_tokens or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
+    ids = (0,) * prompt
+    return places_for(model, [Request(PromptPair(ids, ids, ""))], settings, batch_size)
+
+
+def _require_extra() -> None:
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
+            )
+
+
+def _say(line: str, settings: Settings) -> None:
+    if not settings.quiet:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _key(given: str | None) -> str | None:
+    key = os.environ.get("ADACD_API_KEY") if given is None else given
+    if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
+        return key
+    where = "ADACD_API_KEY" if given is None else "--api-key"
+    raise UsageError(
+        f"The key of {where} is empty, or holds something else than visible ASCII characters.",
+        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+    )
+
+
+def _origins(given: list[str]) -> tuple[str, ...]:
+    for origin in given:
+        scheme, mark, rest = origin.rstrip("/").partition("://")
+        if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
+            raise UsageError(
+                f"--cors-origin takes the origin of a page; got {origin!r}.",
+                "Write e.g. --cors-origin http://localhost:3000.",
+            )
+    return tuple(origin.rstrip("/").lower() for origin in given)
+
+
+def _bytes(text: str) -> int:
+    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
+    if number.isascii() and number.isdecimal() and int(number) > 0:
+        return int(number) * _UNITS.get(unit, 1)
+    raise UsageError(
+        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
+    )
+
+
+def _id_of(settings: Settings) -> str:
+    """The model as clients are told it: of a path, the last part alone."""
+    served = getattr(settings, "served_model", None)
+    if served:
+        return str(served)
+    from adacd_cli.loading.source import looks_like_a_path
+
+    path = Path(settings.model).expanduser()
+    if settings.model != "demo" and (path.exists() or looks_like_a_path(settings.model)):
+        return path.resolve().name or "model"
+    return settings.model
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

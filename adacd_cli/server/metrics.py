@@ -1,0 +1,74 @@
+"""What the server counts, for Prometheus, in a registry of its own.
+
+Labels come from fixed lists, so that no request can make another series.
+"""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+from collections.abc import Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from adacd_cli.events import Decision, Event, Started, TokenStep
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The counters of one server."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, with nothing in it
+        self.registry = own = CollectorRegistry()
+        ProcessCollector(registry=own)
+        self.requests = Counter("adacd_requests", "Responses", ["route", "status"], registry=own)
+        self.left = Counter("adacd_requests_left", "Clients that left before the end", registry=own)
+        self.seconds = Histogram(
+            "adacd_request_seconds", "Seconds of a request", ["route"], buckets=_SECONDS, registry=own
+        )
+        self.first_token = Histogram(
+            "adacd_first_token_seconds",
+            "Seconds from a request to its first token, waiting included",
+            buckets=_SECONDS,
+            registry=own,
+        )
+        self._tokens = Counter("adacd_tokens", "Tokens read and written", ["kind"], registry=own)
+        self._decisions = Counter(
+            "adacd_decisions", "Tokens by what was done with the contrast", ["decision"], registry=own
+        )
+        for decision in Decision:
+            self._decisions.labels(decision.value)
+        for kind in ("prompt", "generated"):
+            self._tokens.labels(kind)
+        self.queue = Gauge("adacd_queue_length", "Requests that wait for a place", registry=own)
+        self.running = Gauge("adacd_running_rows", "Requests that are decoded", registry=own)
+        self.places = Gauge("adacd_places", "Requests that can be decoded at once", registry=own)
+        self.ready = Gauge("adacd_ready", "1 while requests are answered", registry=own)
+
+    def count(self, events: Iterable[Event]) -> None:
+        """Counts what a step of the decoder gave."""
+        decisions: Tally[str] = Tally()
+        for event in events:
+            if isinstance(event, TokenStep):
+                decisions[event.decision.value] += 1
+            elif isinstance(event, Started):
+                self._tokens.labels("prompt").inc(event.unprompted_tokens + event.prompted_tokens)
+        for decision, number in decisions.items():
+            self._decisions.labels(decision).inc(number)
+        self._tokens.labels("generated").inc(decisions.total())
+
+    def text(self) -> bytes:
+        """All of it in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,287 @@
+"""`adacd serve` as its users meet it: a process on a port, OpenAI's own client, curl, signals, bad flags."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+
+from tests.conftest import RunCommand
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-local"
+QUESTION: Any = [{"role": "user", "content": "How do I kill a Python process?"}]
+ANSWER = (
+    "To kill a Python process, end the parent process, because a zombie is already dead and only waits to be "
+    "collected."
+)
+REFUSAL = "I'm sorry, but I can't help with that."
+
+
+class Process:
+    """A server in a process of its own.
+
+    Attributes:
+        said: the lines it wrote to stderr.
+        url: where it listens.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "adacd_cli", "serve", "--port", "0", *arguments]
+        environment = {**os.environ, "ADACD_API_KEY": KEY}
+        self.running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        self.said: list[str] = []
+        ready = threading.Event()
+
+        def listen() -> None:
+            assert self.running.stderr is not None
+            for line in self.running.stderr:
+                self.said.append(line.rstrip("\n"))
+                if line.startswith("Serving "):
+                    ready.set()
+            ready.set()
+
+        self._reader = threading.Thread(target=listen)
+        self._reader.start()
+        assert ready.wait(60) and len(self.said) > 1, self.said
+        self.url = self.said[1].split()[1].removesuffix("/v1,")
+
+    def end(self) -> int:
+        """Its exit code, once it has ended."""
+        code = self.running.wait(30)
+        self._reader.join()
+        return code
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[Process]:
+    server = Process(*arguments)
+    try:
+        yield server
+    finally:
+        server.running.kill()
+        server.end()
+        assert server.running.stderr is not None
+        server.running.stderr.close()
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[str]:
+    with process("--max-answer-tokens", "100") as server:
+        yield server.url
+        server.running.send_signal(signal.SIGINT)
+        assert server.end() == 130
+        assert server.said[-1] == "Stopping once what was asked is answered."
+
+
+@pytest.fixture
+def client(served: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{served}/v1", api_key=KEY, max_retries=0) as client:
+        yield client
+
+
+def test_the_client_gets_an_answer_and_adacds_own_fields(client: openai.OpenAI) -> None:
+    answer = client.chat.completions.create(model="demo", messages=QUESTION)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (ANSWER, "stop")
+    assert answer.usage is not None
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (11, 31)
+    assert answer.model_extra == {"adacd": {"method": "adacd", "added": 9, "subtracted": 1}}
+    plain = client.chat.completions.create(
+        model="demo", messages=QUESTION, extra_body={"adacd": {"method": "default", "trace": True}}
+    )
+    assert plain.choices[0].message.content == REFUSAL
+    assert [step["token"] for step in plain.model_extra["adacd"]["trace"]][:2] == ["I", "'m"]
+    again = [*QUESTION, plain.choices[0].message.model_dump(), *QUESTION]  # as clients send it back
+    assert client.chat.completions.create(model="demo", messages=again).choices[0].finish_reason == "stop"
+
+
+def test_the_client_streams(client: openai.OpenAI) -> None:
+    stream = client.chat.completions.create(
+        model="demo", messages=QUESTION, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = list(stream)
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == ANSWER
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert (chunks[-1].choices, chunks[-1].usage and chunks[-1].usage.total_tokens) == ([], 42)
+
+
+def test_the_client_reads_completions_and_log_probabilities(client: openai.OpenAI) -> None:
+    text = client.completions.create(model="demo", prompt="To kill a", max_tokens=2, logprobs=2)
+    probabilities = text.choices[0].logprobs
+    assert probabilities is not None and probabilities.tokens is not None
+    assert "".join(probabilities.tokens) == text.choices[0].text
+    chat = client.chat.completions.create(
+        model="demo", messages=QUESTION, max_tokens=1, logprobs=True, top_logprobs=2
+    )
+    told = chat.choices[0].logprobs
+    assert told is not None and told.content is not None
+    assert [each.token for each in told.content[0].top_logprobs] == ["I", "To"]
+    assert [model.id for model in client.models.list()] == ["demo"]
+
+
+def test_many_asynchronous_clients_share_the_decoder(served: str) -> None:
+    async def ask() -> list[str]:
+        async with openai.AsyncOpenAI(base_url=f"{served}/v1", api_key=KEY) as client:
+
+            async def one(method: str, stream: bool) -> str:
+                own = {"adacd": {"method": method}}
+                made: Any = await client.chat.completions.create(
+                    model="demo", messages=QUESTION, stream=stream, extra_body=own
+                )
+                if not stream:
+                    return str(made.choices[0].message.content)
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in made])
+
+            kinds = [("adacd", True), ("default", False), ("adacd", False), ("default", True)]
+            return list(await asyncio.gather(*(one(*kind) for kind in kinds * 2)))
+
+    assert asyncio.run(ask()) == [ANSWER, REFUSAL] * 4
+
+
+def test_the_clients_errors_are_those_of_openai(served: str, client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as raised:
+        client.chat.completions.create(model="gpt-4", messages=QUESTION)
+    assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError, match="`temperature` is at most 2; got 9"):
+        client.chat.completions.create(model="demo", messages=QUESTION, temperature=9)
+    with pytest.raises(openai.BadRequestError, match="`max_tokens` is at most 100 on this server; got 101"):
+        client.chat.completions.create(model="demo", messages=QUESTION, max_tokens=101)
+    with pytest.raises(openai.AuthenticationError, match="The key is wrong"):
+        openai.OpenAI(base_url=f"{served}/v1", api_key="sk-other").models.list()
+
+
+def test_curl(served: str) -> None:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("curl is not installed")
+    headers = ["-H", f"Authorization: Bearer {KEY}", "-H", "Content-Type: application/json"]
+    body = json.dumps({"model": "demo", "messages": QUESTION, "stream": True, "max_tokens": 2})
+    command = [curl, "-sN", f"{served}/v1/chat/completions", *headers, "-d", body]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    large = ["--data-binary", "@-", "-w", "%{http_code}"]
+    command = [curl, "-s", f"{served}/v1/chat/completions", *headers, *large]
+    refused = subprocess.run(command, capture_output=True, input=b"x" * 100_000_000)
+    assert refused.stdout.endswith(b"413")
+    assert json.loads(refused.stdout[:-3])["error"]["code"] == "body_too_large"
+
+
+def test_a_client_that_leaves_leaves_no_row_behind(served: str) -> None:
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with httpx.Client(base_url=served, headers=headers) as http:
+        body = {"model": "demo", "messages": QUESTION, "stream": True, "temperature": 2, "max_tokens": 100}
+        with http.stream("POST", "/v1/chat/completions", json=body) as response:
+            next(response.iter_lines())
+        for _ in range(200):
+            numbers = http.get("/metrics").text.splitlines()
+            if {"adacd_running_rows 0.0", "adacd_queue_length 0.0"} <= set(numbers):
+                return
+            time.sleep(0.02)
+    raise AssertionError("a row is left")
+
+
+def test_sigterm_finishes_what_was_asked_and_nothing_of_it_is_logged() -> None:
+    with process("--model-id", "mine") as server:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        with httpx.Client(base_url=server.url, headers=headers) as http:
+            body = {"model": "mine", "messages": QUESTION, "stream": True}
+            with http.stream("POST", "/v1/chat/completions", json=body) as response:
+                lines = (line for line in response.iter_lines() if line)
+                first = next(lines)
+                server.running.send_signal(signal.SIGTERM)
+                *rest, done = lines
+            said = [json.loads(line[6:]) for line in (first, *rest)]
+        assert done == "data: [DONE]"
+        assert "".join(each["choices"][0]["delta"].get("content", "") for each in said) == ANSWER
+        assert server.end() == 0
+    asked = server.said.pop()
+    assert re.fullmatch(r"127\.0\.0\.1 POST /v1/chat/completions 200 \d+\.\d\d s", asked)
+    assert server.said == [
+        "mine · adacd · 64 at once",
+        f"Serving {server.url}/v1, and a page at {server.url}/",
+        "Stopping once what was asked is answered.",
+    ]
+
+
+def test_a_port_in_use(adacd: RunCommand) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert adacd("serve", "--port", str(port)) == (
+            1,
+            "",
+            f"Error: 127.0.0.1:{port} cannot be listened on: address already in use.\n"
+            "Hint: Give another --port, or stop what uses this one.\n",
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message", "hint"),
+    [
+        (
+            ["--host", "192.0.2.1"],
+            1,
+            "192.0.2.1:8000 cannot be listened on: cannot assign requested address.",
+            "Give another --port, or stop what uses this one.",
+        ),
+        (
+            ["--api-key", ""],
+            2,
+            "The key of --api-key is empty, or holds something else than visible ASCII characters.",
+            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+        ),
+        (
+            ["--cors-origin", "localhost:3000"],
+            2,
+            "--cors-origin takes the origin of a page; got 'localhost:3000'.",
+            "Write e.g. --cors-origin http://localhost:3000.",
+        ),
+        (
+            ["--max-body-size", "big"],
+            2,
+            "--max-body-size takes a number of bytes; got 'big'.",
+            "Write e.g. 500000, 512k or 4m.",
+        ),
+        (
+            ["--batch-size", "0"],
+            2,
+            "--batch-size takes a whole number, at least 1, or auto; got '0'.",
+            "Try --batch-size auto, or a smaller number where memory runs out.",
+        ),
+        (
+            ["--method", "ssd"],
+            2,
+            "Method ssd needs `draft`.",
+            "Give --draft DRAFT. With method ssd: the small safe model that drafts; same vocabulary as the "
+            "model.",
+        ),
+        (
+            ["--port", "0", "--model", "./nowhere"],
+            3,
+            "The model folder ./nowhere does not exist.",
+            "Check the path; a model on the hub is named owner/name, and `demo` is the model in the box.",
+        ),
+    ],
+)
+def test_what_it_cannot_be_started_with(
+    adacd: RunCommand, arguments: list[str], code: int, message: str, hint: str
+) -> None:
+    assert adacd("serve", *arguments) == (code, "", f"Error: {message}\nHint: {hint}\n")
