@@ -111,6 +111,7 @@ def command(
     from adacd_cli.server.worker import Worker
 
     key = _key(api_key)
+    os.environ.pop("ADACD_API_KEY", None)  # it guards this server, and is no business of a model's at another
     at_once = batch_size_of(batch_size)
     limits = Limits(max_prompt_tokens, max_answer_tokens, _bytes(max_body_size), max_seconds)
     served = Served(
@@ -164,7 +165,7 @@ def command(
 def _load(settings: Settings) -> LanguageModel:
     """The model, with what every method needs that the settings name something for."""
     model = load_model(settings, for_long=True)
-    needy = [name for name, method in METHODS.items() if method.resource]
+    needy = [name for name in model.methods if METHODS[name].resource]
     from adacd_cli.loading import equip
 
     with progress_line(settings) as progress:
@@ -230,9 +231,9 @@ def _bytes(text: str) -> int:
 
 def _id_of(settings: Settings) -> str:
     """The model as clients are told it: of a path, the last part alone."""
-    served = getattr(settings, "served_model", None)
-    if served:
-        return str(served)
+    if settings.served:  # at another server: by what it is called there, or whose tokenizer it has
+        name = settings.served_model or settings.tokenizer or "model"
+        return settings.served_model or name.rstrip("/").rpartition("/")[2]
     from adacd_cli.loading.source import looks_like_a_path
 
     path = Path(settings.model).expanduser()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.config.methods import METHOD_NAMES
 from adacd_cli.engine.protocol import AnyDecoder, Cancelled, Failed, never
 from adacd_cli.errors import ModelError
 
@@ -60,6 +61,11 @@ class LanguageModel:
         return str(self.model.dtype).removeprefix("torch.")
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The names of the methods that it can be decoded with; one that is loaded here can be with all."""
+        return METHOD_NAMES
+
+    @property
     def at_once(self) -> int | None:
         """How many requests run at once where nobody says; None where memory decides."""
         return None
@@ -85,7 +91,7 @@ class LanguageModel:
         )
 
     def require(self, method: Method) -> None:
-        """Refuses a method that it cannot be decoded with; one that is loaded here can be with all.
+        """Refuses a method that is not one of `methods`.
 
         Raises:
             ConfigurationError: the method needs what the model's engine does not give.

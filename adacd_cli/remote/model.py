@@ -103,6 +103,11 @@ class RemoteModel(LanguageModel):
         """The server does not tell."""
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """Those that the most probable tokens are enough for."""
+        return SERVED_METHODS
+
+    @property
     def at_once(self) -> int:
         """As many as the server has room for."""
         return self.server.concurrency

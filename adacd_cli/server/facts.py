@@ -55,7 +55,8 @@ def add_facts(app: FastAPI, served: Served, worker: Worker, metrics: Metrics) ->
 
 
 def _card(served: Served) -> dict[str, Any]:
-    methods = [{"name": each.name, "summary": each.summary} for each in METHODS.values()]
+    names = METHODS if served.model is None else served.model.methods
+    methods = [{"name": name, "summary": METHODS[name].summary} for name in names]
     settings = served.settings
     told = {"method": settings.method, "gate": settings.gate, **settings.decoding()}
     return {
