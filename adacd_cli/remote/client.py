@@ -32,7 +32,7 @@ PATIENCE = 60.0
 CONNECT_SECONDS, SILENT_SECONDS = 10.0, 300.0
 """How long a connection may take, and how long a server may say nothing: it may have a queue."""
 
-LOOKING_SECONDS = 15.0
+LOOKING_SECONDS = 5.0
 """How long it may say nothing when it is asked what it is."""
 
 _LARGEST_LINE = 64_000_000
