@@ -122,7 +122,8 @@ class Signals:
         """The handler."""
         if self.first is not None or self._worker.state == "loading":
             self.first = self.first or number
-            raise KeyboardInterrupt
+            # C code that sees a KeyboardInterrupt pass may have the process end by SIGINT
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
         self.first = number
         self._worker.stop()
         self._said()
@@ -165,8 +166,9 @@ def run(
 
     Raises:
         AdacdError: what `begin` raised.
+        KeyboardInterrupt: Ctrl-C came while the model was loaded, or a second time.
     """
-    code = 0
+    code, at_once = 0, False
     http.start()
     try:
         model, places = begin()
@@ -176,17 +178,17 @@ def run(
         else:  # it came while a library kept it for itself
             worker.stop()
         worker.serve(model, served.settings, places)
-    except KeyboardInterrupt:
-        code = INTERRUPTED
+    except (KeyboardInterrupt, SystemExit):
+        at_once = True
+        if signals.first != signal.SIGTERM:
+            raise KeyboardInterrupt from None
     except BaseException as error:
-        if served.model is None:
-            if signals.first is None:
-                raise
-        else:
+        at_once = True
+        if served.model is None and signals.first is None:
+            raise
+        if served.model is not None:
             code = broken(error)
             worker.refuse()
     finally:
-        http.stop(at_once=code != 0 or served.model is None)
-    if signals.first is None or code not in (0, INTERRUPTED):
-        return code
-    return INTERRUPTED if signals.first == signal.SIGINT else 0
+        http.stop(at_once=at_once)
+    return INTERRUPTED if code == 0 and signals.first == signal.SIGINT else code
