@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adacd_cli.errors import LogitsError, OutOfMemoryError
-from tests.serving import ALPHABET, CHAT, Loaded, Site, Slow, chunks, site, until
+from tests.serving import ALPHABET, CHAT, Loaded, Site, Slow, chunks, scope, site, until
 
 
 def ended(site: Site) -> None:
@@ -53,22 +53,7 @@ async def leave(app: Any, body: dict[str, Any], started: Any) -> list[Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    path = "/v1/chat/completions"
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "scheme": "http",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    await asyncio.wait_for(app(scope, receive, send), 30)
+    await asyncio.wait_for(app(scope("/v1/chat/completions"), receive, send), 30)
     return sent
 
 
