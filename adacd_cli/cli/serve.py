@@ -152,7 +152,11 @@ def command(
 def _load(settings: Settings) -> LanguageModel:
     """The model, with what every method needs that the settings name something for."""
     model = load_model(settings, for_long=True)
-    needy = [name for name, method in METHODS.items() if method.resource]
+    needy = [
+        name
+        for name, method in METHODS.items()
+        if method.resource and getattr(settings, method.resource) is not None
+    ]
     from adacd_cli.loading import equip
 
     with progress_line(settings) as progress:
