@@ -132,7 +132,7 @@ def command(
         places = _places(model, settings, at_once, limits)
         if model_id is None:  # a server that was not told which of its models is meant has chosen one
             facts: dict[str, str] = getattr(model, "served_facts", dict)()
-            served.model_id = facts.get("served_model", served.model_id)
+            served.model_id = id_of(settings, facts.get("served_model"))
         return model, places
 
     def ready(places: Places) -> None:

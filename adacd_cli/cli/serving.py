@@ -74,17 +74,20 @@ def bytes_of(text: str) -> int:
     )
 
 
-def id_of(settings: Settings) -> str:
-    """The model as clients are told it: of a path, the last part alone."""
-    served = getattr(settings, "served_model", None)
-    if served:
-        return str(served)
+def id_of(settings: Settings, served: str | None = None) -> str:
+    """The model as clients are told it: of a path, the last part alone.
+
+    Args:
+        settings: name the model.
+        served: what another server calls it, where it runs there.
+    """
     from adacd_cli.loading.source import looks_like_a_path
 
-    path = Path(settings.model).expanduser()
-    if settings.model != "demo" and (path.exists() or looks_like_a_path(settings.model)):
+    name = served or getattr(settings, "served_model", None) or settings.model
+    path = Path(name).expanduser()
+    if name != "demo" and (path.exists() or looks_like_a_path(name)):
         return path.resolve().name or "model"
-    return settings.model
+    return str(name)
 
 
 def address_of(host: str, port: int) -> str:
