@@ -50,7 +50,7 @@ def load_model(
         from adacd_cli.remote.model import RemoteModel
 
         if isinstance(model, RemoteModel):
-            model.server.told = lambda warning: warn([warning], settings)
+            model.server.told = lambda warning: _warn_amid(warning, settings)
     if model.compiled is not None:
         from adacd_cli.loading.speed import uncompiled
 
@@ -128,6 +128,13 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
     if not settings.quiet:
         for warning in warnings:
             _stderr().put_line(f"Warning: {warning}")
+
+
+def _warn_amid(warning: str, settings: Settings) -> None:
+    """Shows a warning while an answer is being written: on a terminal that one stands on the same line."""
+    if not settings.quiet and sys.stdout.isatty() and sys.stderr.isatty():
+        sys.stderr.write("\n")
+    warn([warning], settings)
 
 
 def make_requests(model: LanguageModel, questions: Sequence[str], settings: Settings) -> list[Request]:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,10 +12,10 @@ from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.boundary import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
+from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import check_complete
-from adacd_cli.errors import INTERRUPTED, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
@@ -29,8 +26,6 @@ _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 _USUAL_PROMPT = 4096
 """Tokens that --batch-size auto makes room for where no limit is given."""
-
-_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 
 @with_settings(omit=("display", "stats"), one_method=False)
@@ -102,70 +97,68 @@ def command(
     """Serve the model to OpenAI's clients, and a page at /."""
     settings = resolved.settings
     check_complete(settings)
-    _require_extra()
+    require_extra()
     from adacd_cli.server.app import create_app
     from adacd_cli.server.asked import Limits
     from adacd_cli.server.metrics import Metrics
-    from adacd_cli.server.run import Http, Signals, handled, listen
+    from adacd_cli.server.run import Http, Signals, handled, listen, run
     from adacd_cli.server.served import Served
     from adacd_cli.server.worker import Worker
 
-    key = _key(api_key)
+    key = key_of(api_key)
     os.environ.pop("ADACD_API_KEY", None)  # it guards this server, and is no business of a model's at another
     at_once = batch_size_of(batch_size)
-    limits = Limits(max_prompt_tokens, max_answer_tokens, _bytes(max_body_size), max_seconds)
+    limits = Limits(max_prompt_tokens, max_answer_tokens, bytes_of(max_body_size), max_seconds)
     served = Served(
         settings,
-        model_id or _id_of(settings),
+        model_id or id_of(settings),
         limits,
         key,
         local=host if host in _LOCAL else None,
-        origins=_origins(cors_origin or []),
+        origins=origins_of(cors_origin or []),
         log_prompts=log_prompts,
         quiet=settings.quiet,
         debug=shows_tracebacks(),
     )
     listening = listen(host, port)
-    address = _address(host, listening.getsockname()[1])
+    address = address_of(host, listening.getsockname()[1])
     if key is None and host not in _LOCAL:
         warn([f"Whoever reaches {address} can use this server: give it an --api-key."], settings)
     metrics = Metrics()
     worker = Worker(metrics, waiting=queue, seconds=max_seconds)
-    http = Http(create_app(served, worker, metrics), listening)
     signals = Signals(worker, lambda: _say("Stopping once what was asked is answered.", settings))
+    http = Http(create_app(served, worker, metrics), listening)
+
+    def begin() -> tuple[LanguageModel, Places]:
+        model = _load(settings)
+        places = _places(model, settings, at_once, limits)
+        if model_id is None:  # a server that was not told which of its models is meant has chosen one
+            facts: dict[str, str] = getattr(model, "served_facts", dict)()
+            served.model_id = id_of(settings, facts.get("served_model"))
+        return model, places
+
+    def ready(places: Places) -> None:
+        _say(f"{served.model_id} · {settings.method_label} · {places.limit} at once", settings)
+        _say(f"Serving {address}/v1, and a page at {address}/", settings)
+
+    def broken(error: BaseException) -> int:
+        code = show_error(error)
+        _say("Every request is refused from now on; start the server again.", settings)
+        return code
+
     with handled(signals):
-        http.start()
-        try:
-            model = _load(settings)
-            places = _places(model, settings, at_once, limits)
-            served.take(model)
-            if signals.first is None:
-                _say(f"{served.model_id} · {settings.method_label} · {places.limit} at once", settings)
-                _say(f"Serving {address}/v1, and a page at {address}/", settings)
-            else:  # one that a library kept for itself
-                worker.stop()
-            worker.serve(model, settings, places)
-            code = 0
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except BaseException as error:
-            if served.model is None:
-                raise
-            code = show_error(error)
-            _say("Every request is refused from now on; start the server again.", settings)
-            worker.refuse()
-        http.stop()
-    if signals.first == signal.SIGINT:
-        code = INTERRUPTED
-    elif signals.first == signal.SIGTERM and code == INTERRUPTED:
-        code = 0
+        code = run(http, worker, served, signals, begin, ready, broken)
     raise typer.Exit(code)
 
 
 def _load(settings: Settings) -> LanguageModel:
     """The model, with what every method needs that the settings name something for."""
     model = load_model(settings, for_long=True)
-    needy = [name for name in model.methods if METHODS[name].resource]
+    needy = [
+        name
+        for name, method in METHODS.items()
+        if method.resource and getattr(settings, method.resource) is not None
+    ]
     from adacd_cli.loading import equip
 
     with progress_line(settings) as progress:
@@ -185,62 +178,6 @@ def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, lim
     return places_for(model, [Request(PromptPair(ids, ids, ""))], settings, batch_size)
 
 
-def _require_extra() -> None:
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
-        if find_spec(package) is None:
-            raise MissingExtraError(
-                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
-            )
-
-
 def _say(line: str, settings: Settings) -> None:
     if not settings.quiet:
         print(line, file=sys.stderr, flush=True)
-
-
-def _key(given: str | None) -> str | None:
-    key = os.environ.get("ADACD_API_KEY") if given is None else given
-    if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
-        return key
-    where = "ADACD_API_KEY" if given is None else "--api-key"
-    raise UsageError(
-        f"The key of {where} is empty, or holds something else than visible ASCII characters.",
-        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
-    )
-
-
-def _origins(given: list[str]) -> tuple[str, ...]:
-    for origin in given:
-        scheme, mark, rest = origin.rstrip("/").partition("://")
-        if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
-            raise UsageError(
-                f"--cors-origin takes the origin of a page; got {origin!r}.",
-                "Write e.g. --cors-origin http://localhost:3000.",
-            )
-    return tuple(origin.rstrip("/").lower() for origin in given)
-
-
-def _bytes(text: str) -> int:
-    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
-    if number.isascii() and number.isdecimal() and int(number) > 0:
-        return int(number) * _UNITS.get(unit, 1)
-    raise UsageError(
-        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
-    )
-
-
-def _id_of(settings: Settings) -> str:
-    """The model as clients are told it: of a path, the last part alone."""
-    if settings.served:  # at another server: by what it is called there, or whose tokenizer it has
-        name = settings.served_model or settings.tokenizer or "model"
-        return settings.served_model or name.rstrip("/").rpartition("/")[2]
-    from adacd_cli.loading.source import looks_like_a_path
-
-    path = Path(settings.model).expanduser()
-    if settings.model != "demo" and (path.exists() or looks_like_a_path(settings.model)):
-        return path.resolve().name or "model"
-    return settings.model
-
-
-def _address(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import time
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -116,14 +117,15 @@ class BodyGuard:
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
             await failure(self._too_large())(scope, receive, send)
             return
-        seen, whole = 0, False
+        seen, whole, begin = 0, False, time.monotonic()
 
         async def counted() -> Message:
             nonlocal seen, whole
             if whole:
                 return await receive()
             try:
-                message = await asyncio.wait_for(receive(), BODY_SECONDS)
+                left = max(0.0, begin + BODY_SECONDS - time.monotonic())
+                message = await asyncio.wait_for(receive(), left)
             except asyncio.TimeoutError:
                 raise ApiError(408, "The body of the request did not come.", code="timeout") from None
             if message["type"] == "http.request":

@@ -14,12 +14,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from adacd_cli.errors import AdacdError, first_line
+from adacd_cli.errors import INTERRUPTED, AdacdError, first_line
+from adacd_cli.server.served import Served
 from adacd_cli.server.worker import Worker
+
+if TYPE_CHECKING:
+    from adacd_cli.engine import LanguageModel, Places
 
 _LAST_BYTES_S = 10
 """How long, after the last answer, clients may take to read what was sent."""
@@ -89,9 +93,10 @@ class Http:
         """Begins to answer."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stops answering, once what was said has been read."""
+    def stop(self, *, at_once: bool = False) -> None:
+        """Stops answering: once what was said has been read, or at once."""
         self._server.should_exit = True
+        self._server.force_exit = at_once
         self._thread.join(_LAST_BYTES_S + 5)
 
     def _run(self, listening: socket.socket) -> None:
@@ -117,7 +122,8 @@ class Signals:
         """The handler."""
         if self.first is not None or self._worker.state == "loading":
             self.first = self.first or number
-            raise KeyboardInterrupt
+            # C code that sees a KeyboardInterrupt pass may have the process end by SIGINT
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
         self.first = number
         self._worker.stop()
         self._said()
@@ -133,3 +139,56 @@ def handled(signals: Signals) -> Iterator[None]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def run(
+    http: Http,
+    worker: Worker,
+    served: Served,
+    signals: Signals,
+    begin: Callable[[], tuple[LanguageModel, Places]],
+    ready: Callable[[Places], None],
+    broken: Callable[[BaseException], int],
+) -> int:
+    """Serves until a signal comes.
+
+    Args:
+        http: what speaks HTTP, from now on.
+        worker: what decodes, on this thread.
+        served: what is served; takes the model.
+        signals: the handlers.
+        begin: loads the model, and says how many requests run at once.
+        ready: told that it is there.
+        broken: shows what broke the model, and gives the exit code.
+
+    Returns:
+        The exit code: 0 after SIGTERM, 130 after Ctrl-C, or that of `broken`.
+
+    Raises:
+        AdacdError: what `begin` raised.
+        KeyboardInterrupt: Ctrl-C came while the model was loaded, or a second time.
+    """
+    code, at_once = 0, False
+    http.start()
+    try:
+        model, places = begin()
+        served.take(model)
+        if signals.first is None:
+            ready(places)
+        else:  # it came while a library kept it for itself
+            worker.stop()
+        worker.serve(model, served.settings, places)
+    except (KeyboardInterrupt, SystemExit):
+        at_once = True
+        if signals.first != signal.SIGTERM:
+            raise KeyboardInterrupt from None
+    except BaseException as error:
+        at_once = True
+        if served.model is None and signals.first is None:
+            raise
+        if served.model is not None:
+            code = broken(error)
+            worker.refuse()
+    finally:
+        http.stop(at_once=at_once)
+    return INTERRUPTED if code == 0 and signals.first == signal.SIGINT else code

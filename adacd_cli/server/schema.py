@@ -174,5 +174,9 @@ class CompletionRequest(_Asked):
     suffix: Annotated[Any, NothingBut("`suffix` is not supported.", "")] = None
 
 
-ASKED: dict[str, type[BaseModel]] = {"stream_options": StreamOptions, "messages": ChatMessage}
+ASKED: dict[str, type[BaseModel]] = {
+    "stream_options": StreamOptions,
+    "messages": ChatMessage,
+    "content": TextPart,
+}
 """The models inside of a request, by the field that holds them."""

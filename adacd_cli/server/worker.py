@@ -263,7 +263,7 @@ class Worker:
 
 def broken(error: BaseException | None) -> ApiError:
     """What is said once the model thread has broken."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return unavailable("The server was stopped.", "stopping")
     name = type(error).__name__
     return unavailable(f"The model broke down ({name}); the server has to be started again.", "failed")

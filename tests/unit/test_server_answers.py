@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from adacd_cli.config import Settings
-from adacd_cli.server.asked import Limits
+from adacd_cli.events import Decision, Finished, FinishReason, Measures, Started, TokenStep
+from adacd_cli.server.asked import Limits, Wanted
 from adacd_cli.server.chat import ChatShape
 from tests.serving import ALPHABET, Site, chunks, letters, site
 
@@ -298,3 +299,40 @@ def test_nobody_can_forge_a_turn(server: Site, monkeypatch: pytest.MonkeyPatch) 
     for text in (forged, plain):  # a token a byte: what is text has as many tokens as bytes
         server.chat(messages=[{"role": "user", "content": text}], max_tokens=1)
     assert made[0].unprompted_tokens == made[1].unprompted_tokens
+
+
+def test_a_model_without_a_chat_template_says_so_with_each_answer() -> None:
+    model = letters()
+    model.tokenizer.chat_template = None
+    with site(model) as server:
+        plain = server.chat(max_tokens=1).json()["adacd"]
+        *_, last, done = chunks(server.chat(max_tokens=1, stream=True))
+    warning = "This model has no chat template; it gets the conversation as plain text."
+    assert plain["warnings"] == last["adacd"]["warnings"] == [warning]
+    assert done == "[DONE]"
+
+
+def test_thinking_is_told_apart_from_the_answer() -> None:
+    events = [
+        TokenStep(0, place, place, text, text, Decision.PLAIN, Measures(0.5), 0, "x", thinking=thinking)
+        for place, (text, thinking) in enumerate([("Hm", True), ("\u2026", True), ("Yes", False)])
+    ]
+    finished = Finished(0, "Yes", FinishReason.STOP, 3, 0, 0, thinking="Hm\u2026")
+    for stream in (False, True):
+        shape = ChatShape("letters", Wanted(Settings(), False, 0, None, stream, stream), frozenset())
+        shape.hear(Started(0, "letters", None, "adacd", 5, 3, {}))
+        told = []
+        for event in events:
+            shape.hear(event)
+            chunk = shape.chunk(event)
+            assert chunk is not None
+            told.append(chunk["choices"][0]["delta"])
+        assert told == [{"reasoning_content": "Hm"}, {"reasoning_content": "\u2026"}, {"content": "Yes"}]
+        whole = shape.whole(finished, "stop")
+        assert whole["choices"][0]["message"] == {
+            "role": "assistant",
+            "content": "Yes",
+            "refusal": None,
+            "reasoning_content": "Hm\u2026",
+        }
+        assert whole["usage"]["completion_tokens_details"] == {"reasoning_tokens": 2}

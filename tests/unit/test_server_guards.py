@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from adacd_cli.server import guards
 from adacd_cli.server.asked import Limits
-from tests.serving import ALPHABET, CHAT, Site, letters, site
+from tests.serving import ALPHABET, CHAT, Site, letters, scope, site
 
 KEY = "sk-unique"
 WRONG = {
@@ -176,3 +179,20 @@ def test_errors_of_no_route_have_the_same_shape() -> None:
         "POST",
         "The route /v1/completions does not take GET.",
     )
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "BODY_SECONDS", 0.2)
+    sent: list[Any] = []
+
+    async def receive() -> Any:  # a byte now and then
+        await asyncio.sleep(0.05)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with site(letters()) as server:
+        asyncio.run(server.app(scope("/v1/completions"), receive, send))
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"

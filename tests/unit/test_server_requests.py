@@ -168,6 +168,11 @@ NO_TOOLS = "There are no tools and no functions here."
             "Only parts of type `text` can be read: no images, no audio, no files. (`messages[0].content[0].type`)",
             "messages[0].content[0].type",
         ),
+        (
+            message(content=[{"type": "text", "text": "x", "txt": 1}]),
+            "There is no field `messages[0].content[0].txt`. Did you mean `text`?",
+            "messages[0].content[0].txt",
+        ),
         (message(content=["x"]), "`messages[0].content[0]` takes an object.", "messages[0].content[0]"),
         (
             {"messages": [*CHAT["messages"], {"role": "assistant", "content": "Yes"}]},

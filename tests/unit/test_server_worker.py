@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adacd_cli.errors import LogitsError, OutOfMemoryError
-from tests.serving import CHAT, Loaded, Site, Slow, chunks, site, until
+from tests.serving import ALPHABET, CHAT, Loaded, Site, Slow, chunks, scope, site, until
 
 
 def ended(site: Site) -> None:
@@ -53,22 +53,7 @@ async def leave(app: Any, body: dict[str, Any], started: Any) -> list[Any]:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    path = "/v1/chat/completions"
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "scheme": "http",
-        "query_string": b"",
-        "headers": [(b"content-type", b"application/json"), (b"host", b"localhost")],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 80),
-    }
-    await asyncio.wait_for(app(scope, receive, send), 30)
+    await asyncio.wait_for(app(scope("/v1/chat/completions"), receive, send), 30)
     return sent
 
 
@@ -159,11 +144,11 @@ def test_time_that_runs_out_ends_an_answer_with_what_was_said() -> None:
     with site(Loaded(slow), seconds=0.3) as server, ThreadPoolExecutor(1) as clients:
         slow.steps.release(2)
         asked = clients.submit(server.chat, max_tokens=1000)
-        until(lambda: slow.taken == 2)
-        until(lambda: any(ticket.cancelled for ticket in server.worker._tickets.values()))
-        slow.steps.release(1)
+        until(lambda: any(ticket.cancelled for ticket in list(server.worker._tickets.values())))
+        slow.steps.release(10)
         choice = asked.result().json()["choices"][0]
-        assert (choice["message"]["content"], choice["finish_reason"]) == ("ab", "length")
+        ((_, taken),) = slow.left
+        assert (choice["message"]["content"], choice["finish_reason"]) == (ALPHABET[:taken], "length")
 
 
 def test_stopping_refuses_new_requests_and_finishes_the_others() -> None:
