@@ -13,7 +13,7 @@ from adacd_cli.server.errors import refused
 from adacd_cli.server.extras import candidates_of, trace_of, with_own
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 
-_ROOT = ("temperature", "top_p", "top_k", "seed")
+_ROOT = ("temperature", "top_p", "top_k")
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ def wanted(asked: ChatRequest | CompletionRequest, base: Settings, limits: Limit
         ApiError: 400, naming the field.
     """
     values: dict[str, Any] = {name: value for name in _ROOT if (value := getattr(asked, name)) is not None}
+    if asked.seed is not None:
+        values["seed"] = asked.seed % 2**63  # OpenAI's may be negative
     if asked.stop is not None:
         values["stop"] = (asked.stop,) if isinstance(asked.stop, str) else tuple(asked.stop)
     values["max_new_tokens"] = _length(asked, base, limits)

@@ -46,8 +46,9 @@ async def read(request: Request, model: type[Asked]) -> Asked:
         ApiError: 415 or 400.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
-        # a page of another site can send anything else without asking first
+    as_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    if not as_json and "origin" in request.headers:
+        # a page of another site can send anything but JSON without asking first; it always says its origin
         raise ApiError(
             415, "Send the request as JSON, with the header Content-Type: application/json.", code="not_json"
         )

@@ -98,12 +98,14 @@ def _stops(stop: Any) -> Any:
 class _Asked(_Strict):
     """What both kinds of completion are asked with."""
 
-    model: Annotated[str, Field(description="The model's id, as /v1/models tells it.")]
+    model: Annotated[
+        str | None, Field(description="The model's id, as /v1/models tells it; none is the one served.")
+    ] = None
     max_tokens: Annotated[int | None, _LENGTH] = None
     temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=0, description="Sample from this many tokens; 0: all.")] = None
-    seed: Annotated[int | None, Field(ge=0, le=2**63 - 1)] = None
+    seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stop: Annotated[TextOrTexts | None, BeforeValidator(_stops)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

@@ -51,13 +51,13 @@ class Served:
         self.longest_token = max(map(len, model.tokenizer.get_vocab()), default=1)
         self.model = model
 
-    def named(self, name: str) -> LanguageModel:
-        """The model of that id.
+    def named(self, name: str | None) -> LanguageModel:
+        """The model of that id; None stands for the one there is.
 
         Raises:
             ApiError: 404, another one is served.
         """
-        if name != self.model_id:
+        if name not in (None, self.model_id):
             raise ApiError(
                 404,
                 f"There is no such model here; `{self.model_id}` is served.",

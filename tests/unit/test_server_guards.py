@@ -120,8 +120,11 @@ def test_a_body_that_is_too_large_is_refused_while_it_comes(locked: Site, counte
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_what_a_page_can_send_without_asking_is_refused(locked: Site, kind: str) -> None:
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": kind}
-    response = locked.http.post("/v1/completions", content=b"{}", headers=headers)
+    response = locked.http.post("/v1/completions", content=b"{}", headers={**headers, "Origin": "null"})
     assert (response.status_code, response.json()["error"]["code"]) == (415, "not_json")
+    # a program may leave the header out, as `curl -d` does
+    response = locked.http.post("/v1/completions", content=b"{}", headers=headers)
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "prompt")
 
 
 @pytest.mark.parametrize(

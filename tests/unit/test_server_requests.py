@@ -71,7 +71,6 @@ NO_TOOLS = "There are no tools and no functions here."
 @pytest.mark.parametrize(
     ("fields", "said", "param"),
     [
-        ({"model": None}, "`model` takes a text.", "model"),
         ({"model": 3}, "`model` takes a text; got 3.", "model"),
         ({"messages": None}, "`messages` takes a list.", "messages"),
         ({"messages": []}, "`messages` holds at least 1.", "messages"),
@@ -86,7 +85,7 @@ NO_TOOLS = "There are no tools and no functions here."
         ({"temperature": "1"}, "`temperature` takes a number.", "temperature"),
         ({"top_p": 0}, "`top_p` is above 0; got 0.", "top_p"),
         ({"top_k": -1}, "`top_k` is at least 0; got -1.", "top_k"),
-        ({"seed": -1}, "`seed` is at least 0; got -1.", "seed"),
+        ({"top_k": -1}, "`top_k` is at least 0; got -1.", "top_k"),
         ({"seed": 2**63}, "`seed` is at most 9223372036854775807; got 9223372036854775808.", "seed"),
         ({"seed": 10**4000}, "`seed` is at most 9223372036854775807.", "seed"),
         ({"seed": True}, "`seed` takes a whole number; got true.", "seed"),
@@ -259,10 +258,14 @@ def test_a_refusal_of_a_chat_names_the_field(fields: dict[str, Any], said: str, 
     assert refusal(json.dumps(CHAT | fields).encode()) == (said, param)
 
 
-@pytest.mark.parametrize("missing", ["model", "messages"])
-def test_a_field_that_is_missing_is_named(missing: str) -> None:
-    body = {name: value for name, value in CHAT.items() if name != missing}
-    assert refusal(json.dumps(body).encode()) == (f"`{missing}` is missing.", missing)
+def test_a_negative_seed_is_a_seed() -> None:
+    asked = parse(json.dumps(CHAT | {"seed": -1}).encode(), ChatRequest)
+    assert wanted(asked, Settings(), Limits()).settings.seed == 2**63 - 1
+
+
+def test_a_field_that_is_missing_is_named() -> None:
+    body = {name: value for name, value in CHAT.items() if name != "messages"}
+    assert refusal(json.dumps(body).encode()) == ("`messages` is missing.", "messages")
 
 
 @pytest.mark.parametrize(
