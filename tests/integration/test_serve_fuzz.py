@@ -69,4 +69,5 @@ def test_whatever_is_said(
         statuses.add(case.call_and_validate(checks=CHECKED).status_code)
 
     ask()
-    assert statuses == expected
+    # a body with a name of its own for the model gets as far as that
+    assert expected <= statuses <= expected | {404 if mode is NEGATIVE else 200}
