@@ -1,7 +1,7 @@
 """The settings: declared in `settings`, read back by `declaration`, merged from all levels by `resolve`."""
 
 from adacd_cli.config.declaration import SETTINGS, Setting
-from adacd_cli.config.resolve import Resolved, Source, change, find_setting, override, resolve
+from adacd_cli.config.resolve import Resolved, Source, change, change_all, find_setting, resolve
 from adacd_cli.config.settings import Option, Settings
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Settings",
     "Source",
     "change",
+    "change_all",
     "find_setting",
-    "override",
     "resolve",
 ]

@@ -201,25 +201,6 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     return changed
 
 
-def override(settings: Settings, name: str, value: Any, where: str) -> Settings:
-    """The settings with one of them set to a value of its kind, e.g. by the JSON of a request.
-
-    Args:
-        settings: the settings so far.
-        name: one of SETTINGS.
-        value: as `Settings` takes it; text is not parsed.
-        where: where it comes from, for an error.
-
-    Raises:
-        ConfigurationError: the value is of another kind or out of range, or the gate has no say.
-    """
-    source = Source("flag", where)
-    changed = _settings(settings.model_dump() | {name: value}, {name: value}, {name: source})
-    if name == "gate":
-        _refuse_idle_gate(changed, source, "")
-    return changed
-
-
 _Layer = Iterable[tuple[str, Any, Source]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adacd_cli.config import SETTINGS, Settings, override
+from adacd_cli.config import SETTINGS, Settings, Source, change_all
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.server.errors import ApiError, of, refused, unknown
@@ -65,7 +65,7 @@ def with_own(settings: Settings, extras: Mapping[str, Any]) -> Settings:
             raise _not_askable(name)
     for name in [each for each in SETTINGS if each in extras]:
         try:
-            settings = override(settings, name, extras[name], "the request")
+            settings = change_all(settings, {name: extras[name]}, Source("flag", "the request"))
         except ConfigurationError as error:
             raise of(error, f"adacd.{name}") from None
     method = METHODS[settings.effective_method]
