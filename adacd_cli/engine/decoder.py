@@ -35,6 +35,12 @@ _ADMITTED = 8
 """While others run, newcomers wait until this part of the places is free, so that they are fed together."""
 
 
+_PREFILLED = {"cpu": 2048}
+_PREFILLED_ELSEWHERE = 16384
+"""Prompt tokens that are fed in one step: a crowd of newcomers does not keep the first of them, and those who
+run, waiting until all have been read."""
+
+
 class Decoder:
     """Decodes requests side by side.
 
@@ -189,12 +195,25 @@ class Decoder:
         enough = min(len(self._waiting), -(-limit // _ADMITTED))
         if not newcomers or (self._running and len(newcomers) < enough):
             return
+        newcomers = self._portion(newcomers)
         for row in newcomers:
             self._waiting.popleft()
             if not row.ids:
                 row.begin()
         self._running += newcomers
         self._groups.open([row for row in newcomers if not row.drafts])
+
+    def _portion(self, newcomers: list[Row]) -> list[Row]:
+        """The first of the newcomers, at least one: as many as are fed in one step."""
+        most = _PREFILLED.get(self._model.device.type, _PREFILLED_ELSEWHERE)
+        tokens = 0
+        for place, row in enumerate(newcomers):
+            tokens += sum(
+                len(row.prompt_ids(prompted)) for prompted in (False, True)[: 1 + row.wants_contrast]
+            )
+            if place > 0 and tokens > most:
+                return newcomers[:place]
+        return newcomers
 
     def _step(self, rows: list[Row]) -> list[tuple[Row, RowOutcome]]:
         noise = self._noise(rows)

@@ -251,6 +251,22 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone():
     assert (finished(events, 1).finish_reason, finished(events, 1).text) == (FinishReason.STOP, "Hello")
 
 
+def test_long_prompts_are_read_a_portion_at_a_time():
+    question = "x" * 1200 + " hi"
+    model = scripted(polite(("hi", "Yo")))
+    decoder = model.decoder()
+    for asked in (question, question, "hi", question):
+        decoder.submit(Request(pair(asked)), Settings(method="default"))
+    begun, events = [], []
+    while decoder.busy:
+        step = list(decoder.step())
+        events += step
+        begun.append(sorted(event.request for event in step if isinstance(event, TokenStep)))
+    # 2048 tokens a step: the first prompt alone, then the next two, then the last
+    assert begun[:3] == [[0], [0, 1, 2], [0, 1, 2, 3]]
+    assert [finished(events, number).text for number in range(4)] == ["Yo"] * 4
+
+
 def test_each_request_reports_what_it_asked_for():
     model = scripted(polite(("hi", "Yo"), ("ho", "Ho"), ("ha", "Ha")))
     own = Settings(max_new_tokens=1, method="default")
