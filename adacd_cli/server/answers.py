@@ -39,7 +39,7 @@ def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answeri
         check_size(model, [each.text for each in asked.messages], limits, served.longest_token, param)
         make = partial(pair_for, model.tokenizer, conversation, want.settings)
         pair = partial(checked, model, make, want.settings, limits, param)
-        shape = ChatShape(served.model_id, want, model.eos_ids)
+        shape = ChatShape(served.model_id, want, served.spelling)
         _log(served, shape.id, prompt=[{"role": each.role, "content": each.text} for each in asked.messages])
         return await answering.answer(request, pair, shape, lambda text: _log(served, shape.id, answer=text))
 
@@ -54,7 +54,7 @@ def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answeri
         check_size(model, texts, limits, served.longest_token, param)
         make = partial(text_pair_for, model.tokenizer, asked.prompt, want.settings)
         pair = partial(checked, model, make, want.settings, limits, param)
-        shape = TextShape(served.model_id, want, model.eos_ids)
+        shape = TextShape(served.model_id, want, served.spelling)
         _log(served, shape.id, prompt=asked.prompt)
         return await answering.answer(request, pair, shape, lambda text: _log(served, shape.id, answer=text))
 

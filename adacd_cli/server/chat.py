@@ -32,16 +32,16 @@ class ChatShape(Shape):
             return None
         content = [
             {
-                **_probable(step.token, step.logprob),
-                "top_logprobs": [_probable(each.text, each.logprob) for each in step.top_logprobs],
+                **self._probable(step.token_id, step.token, step.logprob),
+                "top_logprobs": [
+                    self._probable(each.token_id, each.text, each.logprob) for each in step.top_logprobs
+                ],
             }
             for step in steps
-            if step.token_id not in self._ends
+            if self._spelling.in_text(step.token_id)
         ]
         return {"content": content, "refusal": None}
 
-
-def _probable(text: str, logprob: float | None) -> dict[str, Any]:
-    # half a character of UTF-8 is shown as a sign that stands for other bytes
-    known = None if "\ufffd" in text else list(text.encode())
-    return {"token": text, "logprob": floored(logprob), "bytes": known}
+    def _probable(self, token_id: int, text: str, logprob: float | None) -> dict[str, Any]:
+        own = self._spelling.bytes_of(token_id, text)
+        return {"token": text, "logprob": floored(logprob), "bytes": list(own)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from adacd_cli.config import Settings
 from adacd_cli.server.asked import Limits
 from adacd_cli.server.errors import ApiError
+from adacd_cli.server.spelling import Spelling
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
@@ -30,6 +31,7 @@ class Served:
         debug: whether tracebacks are written.
         model: the model, once it is loaded.
         longest_token: characters of the vocabulary's longest token, once it is loaded.
+        spelling: how its tokens are written.
         created: when it was started, in seconds since 1970.
     """
 
@@ -44,11 +46,13 @@ class Served:
     debug: bool = False
     model: LanguageModel | None = None
     longest_token: int = 1
+    spelling: Spelling = field(default_factory=lambda: Spelling(None, frozenset()))
     created: int = field(default_factory=lambda: int(time.time()))
 
     def take(self, model: LanguageModel) -> None:
         """The model is loaded."""
         self.longest_token = max(map(len, model.tokenizer.get_vocab()), default=1)
+        self.spelling = Spelling(model.tokenizer, model.eos_ids)
         self.model = model
 
     def named(self, name: str | None) -> LanguageModel:

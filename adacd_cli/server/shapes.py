@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep, to_json
 from adacd_cli.server.asked import Wanted
+from adacd_cli.server.spelling import Spelling
 
 LEAST_LOGPROB = -9999.0
 """What stands for minus infinity, which JSON cannot say."""
@@ -25,7 +26,7 @@ class Shape:
     Args:
         model: the model's id, as clients know it.
         wanted: what was asked for.
-        ends: token ids that end an answer; they stand in no list of log-probabilities.
+        spelling: how tokens are written in lists of log-probabilities, and which are no part of the text.
 
     Attributes:
         id: the answer's.
@@ -36,9 +37,9 @@ class Shape:
     whole_object: ClassVar[str]
     chunk_object: ClassVar[str]
 
-    def __init__(self, model: str, wanted: Wanted, ends: frozenset[int]) -> None:
+    def __init__(self, model: str, wanted: Wanted, spelling: Spelling) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
-        self.wanted, self._ends = wanted, ends
+        self.wanted, self._spelling = wanted, spelling
         self._head = {"id": self.id, "created": int(time.time()), "model": model}
         self._started: Started | None = None
         self._steps: list[TokenStep] = []
@@ -60,7 +61,7 @@ class Shape:
 
     def chunk(self, step: TokenStep) -> dict[str, Any] | None:
         """A token's chunk; None where it tells nothing."""
-        tells_probability = self.wanted.top_logprobs is not None and step.token_id not in self._ends
+        tells_probability = self.wanted.top_logprobs is not None and self._spelling.in_text(step.token_id)
         if not (step.text or self.wanted.trace or tells_probability):
             return None
         own = {"adacd": {"step": told(step)}} if self.wanted.trace else {}

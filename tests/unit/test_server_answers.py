@@ -11,6 +11,7 @@ from adacd_cli.config import Settings
 from adacd_cli.events import Decision, Finished, FinishReason, Measures, Started, TokenStep
 from adacd_cli.server.asked import Limits, Wanted
 from adacd_cli.server.chat import ChatShape
+from adacd_cli.server.spelling import Spelling
 from tests.serving import ALPHABET, Site, chunks, letters, site
 
 
@@ -319,7 +320,9 @@ def test_thinking_is_told_apart_from_the_answer() -> None:
     ]
     finished = Finished(0, "Yes", FinishReason.STOP, 3, 0, 0, thinking="Hm\u2026")
     for stream in (False, True):
-        shape = ChatShape("letters", Wanted(Settings(), False, 0, None, stream, stream), frozenset())
+        shape = ChatShape(
+            "letters", Wanted(Settings(), False, 0, None, stream, stream), Spelling(None, frozenset())
+        )
         shape.hear(Started(0, "letters", None, "adacd", 5, 3, {}))
         told = []
         for event in events:
