@@ -133,4 +133,6 @@ def _takes(parameter: Any) -> str | None:
     if not isinstance(parameter, typer.core.TyperOption) or parameter.type_descriptor.annotation is not int:
         return None
     bound = f", at least {parameter.min}" if parameter.min is not None else ""
+    if parameter.min is not None and parameter.max is not None:
+        bound = f" from {parameter.min} to {parameter.max}"
     return f"{max(parameter.opts, key=len)} takes a whole number{bound}."

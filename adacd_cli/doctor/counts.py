@@ -73,7 +73,7 @@ def examine(answers: Sequence[Answer], *, gated: bool) -> tuple[Finding, ...]:
     way: Way = "adacd-gated" if gated else "adacd"
     over_refusal, disturbance = check_over_refusal(answers, way), check_disturbance(answers, way)
     if over_refusal.verdict == NO_REFUSALS:
-        disturbance = replace(disturbance, next_step="")  # the step is to leave AdaCD out
+        disturbance = replace(disturbance, next_step="Use it as it is: --method default.")
     return (
         check_answers(answers),
         check_obedience(answers),

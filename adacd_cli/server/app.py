@@ -50,7 +50,7 @@ def create_app(served: Served, worker: Worker, metrics: Metrics) -> FastAPI:
     add_facts(app, served, worker, metrics)
     describe(app)
     # the last one added is asked first
-    app.add_middleware(BodyGuard, most=served.limits.body_bytes)
+    app.add_middleware(BodyGuard, most=served.limits.body_bytes, check=worker.check_state)
     if served.key is not None:
         app.add_middleware(KeyGuard, key=served.key)
     elif served.local is not None:

@@ -32,6 +32,7 @@ def add_facts(app: FastAPI, served: Served, worker: Worker, metrics: Metrics) ->
         served.named(name)
         return answer(_card(served))
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", **described(kind="health"))
     async def health() -> Response:
         """Whether requests are answered."""
@@ -45,6 +46,7 @@ def add_facts(app: FastAPI, served: Served, worker: Worker, metrics: Metrics) ->
         """Counters in Prometheus' text format."""
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return page_file("index.html")

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hmac
 import time
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -20,6 +21,9 @@ from adacd_cli.server.responses import failure
 
 BODY_SECONDS = 60.0
 """How long a body may take to arrive."""
+
+_LOOK_SECONDS = 0.5
+"""How often it is seen, meanwhile, whether the server is stopping."""
 
 OPEN = ("/health",)
 """Routes without a key."""
@@ -104,10 +108,11 @@ class BodyGuard:
     Args:
         app: what is guarded.
         most: bytes.
+        check: raises where nothing is answered any more; asked now and then while a body is waited for.
     """
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app, self._most = app, most
+    def __init__(self, app: ASGIApp, most: int, check: Callable[[], None]) -> None:
+        self._app, self._most, self._check = app, most, check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -117,17 +122,13 @@ class BodyGuard:
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
             await failure(self._too_large())(scope, receive, send)
             return
-        seen, whole, begin = 0, False, time.monotonic()
+        seen, whole, end = 0, False, time.monotonic() + BODY_SECONDS
 
         async def counted() -> Message:
             nonlocal seen, whole
             if whole:
                 return await receive()
-            try:
-                left = max(0.0, begin + BODY_SECONDS - time.monotonic())
-                message = await asyncio.wait_for(receive(), left)
-            except asyncio.TimeoutError:
-                raise ApiError(408, "The body of the request did not come.", code="timeout") from None
+            message = await self._wait(receive, end)
             if message["type"] == "http.request":
                 seen += len(message.get("body", b""))
                 whole = not message.get("more_body", False)
@@ -136,6 +137,16 @@ class BodyGuard:
             return message
 
         await self._app(scope, counted, send)
+
+    async def _wait(self, receive: Receive, end: float) -> Message:
+        while True:
+            left = max(0.0, end - time.monotonic())
+            try:
+                return await asyncio.wait_for(receive(), min(left, _LOOK_SECONDS))
+            except asyncio.TimeoutError:
+                self._check()
+                if left == 0:
+                    raise ApiError(408, "The body of the request did not come.", code="timeout") from None
 
     def _too_large(self) -> ApiError:
         return ApiError(

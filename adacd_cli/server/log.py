@@ -20,6 +20,9 @@ from adacd_cli.server.responses import failure
 _LEFT = 499
 """The status of a client that left before it was answered."""
 
+_FOLDERS = ("/page", "/v1/models")
+"""Routes with many paths, which share a label."""
+
 OTHER = "other"
 """The label of all paths that are no route."""
 
@@ -67,7 +70,8 @@ class AccessLog:
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         path = scope["path"]
-        label = path if path in self._routes else "/page" if path.startswith("/page/") else OTHER
+        folders = (route for route in _FOLDERS if path.startswith(f"{route}/"))
+        label = path if path in self._routes else next(folders, OTHER)
         self._metrics.requests.labels(label, str(status)).inc()
         self._metrics.seconds.labels(label).observe(seconds)
         if not self._quiet:

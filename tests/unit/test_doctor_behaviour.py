@@ -154,7 +154,7 @@ def test_where_there_is_nothing_to_mend_the_gate_is_not_advised() -> None:
     given = answers({("trigger", "default"): 0, ("neutral", "adacd"): 5})
     findings = {each.name: each for each in counts.examine(given, gated=False)}
     assert findings["over-refusal"].next_step == "Use it as it is: --method default."
-    assert findings["disturbance"].next_step == ""
+    assert findings["disturbance"].next_step == "Use it as it is: --method default."
 
 
 def test_a_model_that_does_not_stop_thinking_is_not_judged() -> None:

@@ -199,3 +199,28 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
         asyncio.run(server.app(scope("/v1/completions"), receive, send))
     assert sent[0]["status"] == 408
     assert json.loads(sent[1]["body"])["error"]["code"] == "timeout"
+
+
+def test_a_body_that_does_not_come_keeps_no_server_that_is_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "_LOOK_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    with site(letters()) as server:
+
+        async def receive() -> Any:
+            server.worker.stop()
+            await asyncio.sleep(60)
+
+        asyncio.run(server.app(scope("/v1/completions"), receive, send))
+    assert sent[0]["status"] == 503
+    assert json.loads(sent[1]["body"])["error"]["code"] == "stopping"
+
+
+@pytest.mark.parametrize("path", ["/health", "/"])
+def test_what_looks_whether_it_is_there_may_ask_for_the_head(path: str) -> None:
+    with site(letters()) as server:
+        response = server.http.head(path)
+    assert (response.status_code, response.content) == (200, b"")
