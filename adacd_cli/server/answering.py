@@ -62,7 +62,7 @@ class Answering:
         ticket = self._worker.open()
         try:
             pair = await anyio.to_thread.run_sync(make, limiter=self._rendering)
-            shape.warnings = pair.warnings
+            shape.warnings = (*shape.wanted.warnings, *pair.warnings)
             self._worker.submit(ticket, self._request(pair, shape))
             if shape.wanted.stream:
                 started = await self._heard(ticket)

@@ -10,7 +10,7 @@ from typing import Any
 
 from adacd_cli.config import Settings
 from adacd_cli.server.errors import refused
-from adacd_cli.server.extras import candidates_of, trace_of, with_own
+from adacd_cli.server.extras import candidates_of, idle, trace_of, with_own
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 
 _ROOT = ("temperature", "top_p", "top_k")
@@ -44,6 +44,7 @@ class Wanted:
         top_logprobs: as `engine.Request` takes it.
         stream: whether the answer is sent as it comes.
         usage: whether a stream ends with the tokens it took.
+        warnings: what of it has no say, a sentence each.
     """
 
     settings: Settings
@@ -52,6 +53,7 @@ class Wanted:
     top_logprobs: int | None
     stream: bool
     usage: bool
+    warnings: tuple[str, ...] = ()
 
 
 def wanted(asked: ChatRequest | CompletionRequest, base: Settings, limits: Limits) -> Wanted:
@@ -85,6 +87,7 @@ def wanted(asked: ChatRequest | CompletionRequest, base: Settings, limits: Limit
         top_logprobs=_top_logprobs(asked),
         stream=bool(asked.stream),
         usage=bool(options is not None and options.include_usage),
+        warnings=idle(settings, extras),
     )
 
 

@@ -78,6 +78,15 @@ def with_own(settings: Settings, extras: Mapping[str, Any]) -> Settings:
     return settings
 
 
+def idle(settings: Settings, extras: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the object holds that the method has no use for, a sentence each."""
+    method = METHODS[settings.effective_method]
+    used = (*method.settings, method.window_setting, "method", "gate", "thinking", *EXTRAS)
+    return tuple(
+        f"`adacd.{name}` has no say under method {method.name}." for name in extras if name not in used
+    )
+
+
 def trace_of(extras: Mapping[str, Any]) -> bool:
     """Whether the numbers of every token are told.
 

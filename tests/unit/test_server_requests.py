@@ -258,6 +258,21 @@ def test_a_refusal_of_a_chat_names_the_field(fields: dict[str, Any], said: str, 
     assert refusal(json.dumps(CHAT | fields).encode()) == (said, param)
 
 
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"method": "adacd", "alpha": 3, "contrast_steps": 2, "trace": True, "gate": True}, ()),
+        ({"method": "selfcd", "selfcd_strength": 1, "safety_prompt": "Be good."}, ()),
+        ({"method": "safedecoding", "safedecoding_steps": 1, "contrast_prompt": "No!"}, ()),
+        ({"method": "default", "alpha": 3}, ("`adacd.alpha` has no say under method default.",)),
+        ({"selfcd_strength": 2}, ("`adacd.selfcd_strength` has no say under method adacd.",)),
+    ],
+)
+def test_what_has_no_say_is_told(own: dict[str, Any], said: tuple[str, ...]) -> None:
+    asked = parse(json.dumps(CHAT | {"adacd": own}).encode(), ChatRequest)
+    assert wanted(asked, Settings(), Limits()).warnings == said
+
+
 def test_a_negative_seed_is_a_seed() -> None:
     asked = parse(json.dumps(CHAT | {"seed": -1}).encode(), ChatRequest)
     assert wanted(asked, Settings(), Limits()).settings.seed == 2**63 - 1
