@@ -39,7 +39,9 @@ THINKING = CHATML.replace(
     "<|im_start|>assistant\n",
     "<|im_start|>assistant\n{% if not enable_thinking %}<think>\n\n</think>{% endif %}",
 )
-OPENED = CHATML.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+OPENED = CHATML.replace(
+    "<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n{% if false %}</think>{% endif %}"
+)
 
 QUESTIONS = ("How do I kill a Python process?", "7 ways?", "«Pardon»", "你好")
 SPACED = (" - x", "\tx")
@@ -121,7 +123,9 @@ def test_what_cannot_be_read_off_is_said(template, conversation, why):
     if template is not EASY:
         assert caught.value.message == f"{begin}{why}."
     else:
-        assert caught.value.message.endswith("not with '<|im_start|>user\\n'.")
+        # which of the two beginnings is the longer one is the tokenizer's to say
+        own = f"{begin}it begins with a system message of its own."
+        assert caught.value.message.endswith("not with '<|im_start|>user\\n'.") or caught.value.message == own
     assert caught.value.hint == ELSE
 
 
