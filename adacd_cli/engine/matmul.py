@@ -9,6 +9,7 @@ whoever else calls the model gets PyTorch's own.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,19 +35,24 @@ _TRIED_BYTES = 64_000_000
 _GAIN = 0.9
 """Another way is taken where it needs less than this share of PyTorch's own time."""
 
-_active = False
+
+class _Here(threading.local):
+    """What holds on this thread alone: another may use the same model in its own way."""
+
+    active = False
+
+
+_here = _Here()
 
 
 class few_rows:
-    """Within it the model's products take the fastest way that was found."""
+    """Within it the model's products take the fastest way that was found, on this thread."""
 
     def __enter__(self) -> None:
-        global _active
-        self._before, _active = _active, True
+        self._before, _here.active = _here.active, True
 
     def __exit__(self, *_: object) -> None:
-        global _active
-        _active = self._before
+        _here.active = self._before
 
 
 def _plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -85,7 +91,7 @@ class _Linear(torch.nn.Linear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         rows = input.numel() // self.in_features
-        way = self.ways[rows - 1] if _active and 0 < rows <= len(self.ways) else _plain
+        way = self.ways[rows - 1] if _here.active and 0 < rows <= len(self.ways) else _plain
         if way is _plain or input.dtype is not self.weight.dtype:
             return linear(input, self.weight, self.bias)
         product = way(input.reshape(rows, -1), self._copy() if way is _copied else self.weight, self.bias)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 
 import pytest
 import torch
@@ -116,3 +117,20 @@ def test_another_dtype_than_the_weights_is_pytorchs_to_refuse(small_counts):
     speed_up(model, PLENTY)
     with few_rows(), pytest.raises(RuntimeError, match="dtype"):
         model(torch.ones(1, 96))
+
+
+def test_a_thread_that_decodes_leaves_the_others_their_own_way():
+    inside, done = threading.Event(), threading.Event()
+
+    def decode():
+        with few_rows():
+            inside.set()
+            done.wait(10)
+
+    thread = threading.Thread(target=decode)
+    thread.start()
+    inside.wait(10)
+    here = matmul._here.active
+    done.set()
+    thread.join()
+    assert here is False
