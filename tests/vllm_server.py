@@ -49,6 +49,7 @@ class VllmServer:
         asked: (path, body, authorization) of each request, in their order.
         before: called with the body of each completion and, in a stream, with the number of the token that is
             to come (None before anything is sent); it may raise `Breaks`, or give (status, body, headers).
+        edit: called with a request's body and a token's log-probabilities, which it may change.
         logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
         values: whether it knows `logprob_token_ids`; one that does not overlooks it.
         owner: who serves, by its own word.
@@ -63,6 +64,7 @@ class VllmServer:
         self.before: Callable[[dict[str, Any], int | None], tuple[int, Any, dict[str, str]] | None] = (
             lambda body, number: None
         )
+        self.edit: Callable[[dict[str, Any], dict[str, Any]], None] = lambda body, choice: None
         self.logprobs = self.by_id = True
         self.values = False
         self.owner, self.tokenizes, self.repeats_ids = "vllm", True, False
@@ -110,6 +112,7 @@ class VllmServer:
                 "tokens": [names(token)],
                 "top_logprobs": [listed],
             }
+            self.edit(body, choice)
             ended = token == tokenizer.eos_token_id
             last = "stop" if ended else "length" if number + 1 == body["max_tokens"] else None
             yield token, choice if self.logprobs else None, last

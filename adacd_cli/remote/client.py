@@ -48,11 +48,12 @@ class ServerRefused(Exception):
         reason: what happened, as the end of a sentence without its full stop.
         status: of the response; 0 where none came.
         message: the server's own words.
+        hint: what to do about it; empty where nobody knows better than whoever asks.
     """
 
-    def __init__(self, reason: str, status: int = 0, message: str = "") -> None:
+    def __init__(self, reason: str, status: int = 0, message: str = "", *, hint: str = "") -> None:
         super().__init__(reason)
-        self.reason, self.status, self.message = reason, status, message
+        self.reason, self.status, self.message, self.hint = reason, status, message, hint
 
 
 class ServerGone(ServerRefused):

@@ -181,12 +181,12 @@ async def _answer(row: Row, model: RemoteModel, items: queue.SimpleQueue[_Item])
     except ServerGone as failure:
         return ServerError(
             f"The server at {model.name} does not answer any more: {failure.reason.rstrip('.')}.",
-            "What it had said is kept; see to the server, then run the same command again.",
+            failure.hint or "What it had said is kept; see to the server, then run the same command again.",
         )
     except ServerRefused as failure:
         return ServerError(
             f"The server at {model.name} failed: {failure.reason.rstrip('.')}.",
-            "What it had said is kept; its own log may tell more.",
+            failure.hint or "What it had said is kept; its own log may tell more.",
         )
     except AdacdError as error:
         return error

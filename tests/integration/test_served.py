@@ -225,7 +225,8 @@ FLAGS = "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init."
             gives_logits,
             (),
             3,
-            "The server at URL gives values that are no log-probabilities of the model.",
+            "The server at URL (vLLM) gives no log-probabilities of the model: it gives 6.758 as a "
+            "log-probability.",
             "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off.",
         ),
         (
@@ -392,6 +393,98 @@ def test_an_error_in_the_stream_is_the_servers_own_words(over, server):
     outcome = over("generate", QUESTION)
     assert outcome.code == 1
     assert f"Error: The server at {server.url} failed: EngineCore encountered an issue.\n" in outcome.err
+
+
+RAW = "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off."
+OWN = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
+LOG = "What it had said is kept; its own log may tell more."
+
+
+def all_are(value):
+    def edit(choice):
+        choice["top_logprobs"] = [dict.fromkeys(choice["top_logprobs"][0], value)]
+
+    return edit
+
+
+def the_best_is(value):
+    def edit(choice):
+        choice["top_logprobs"][0][next(iter(choice["top_logprobs"][0]))] = value
+
+    return edit
+
+
+def one_is_added(name, value):
+    def edit(choice):
+        choice["top_logprobs"][0][name] = value
+
+    return edit
+
+
+def is_chosen(name):
+    def edit(choice):
+        choice["tokens"] = [name]
+
+    return edit
+
+
+def none_are_listed(choice):
+    choice["top_logprobs"] = [{}]
+
+
+def none_is_told(choice):
+    choice["token_logprobs"], choice["top_logprobs"] = [None], [{"token_id:5": -0.01}]
+
+
+BEYOND = "it gave the id 999999, beyond the tokenizer's 4,096 tokens: it has another tokenizer"
+
+
+@pytest.mark.parametrize("method", ["default", "adacd"])
+@pytest.mark.parametrize(
+    ("wrong", "reason", "hint"),
+    [
+        (none_are_listed, "it gives no log-probabilities", LOG),
+        (all_are(-9999.0), "it gives no log-probabilities", LOG),
+        (all_are(None), "it leaves out the values of its log-probabilities", RAW),
+        (all_are(True), "it gives true as a log-probability", RAW),
+        (all_are("-0.5"), 'it gives "-0.5" as a log-probability', RAW),
+        (all_are(float("nan")), "it gives nan as a log-probability", RAW),
+        (the_best_is(3.0), "it gives 3 as a log-probability", RAW),
+        (one_is_added("token_id:5", -0.01), "the probabilities that it gives add up to", RAW),
+        (one_is_added("token_id:-3", -5.0), "it gives -3 as a token's id", RAW),
+    ],
+)
+def test_values_that_cannot_be_are_an_error(over, server, method, wrong, reason, hint):
+    server.edit = lambda body, choice: wrong(choice) if len(body["prompt"]) > 5 else None
+    outcome = over("generate", QUESTION, "--method", method)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"Error: The server at {server.url} failed: {reason}")
+    assert outcome.err.endswith(f"\nHint: {hint}\n")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "method"),
+    [
+        (is_chosen("token_id:999999"), "default"),
+        (lambda choice: choice.update(top_logprobs=[{"token_id:999999": -0.01}]), "default"),
+        (lambda choice: choice.update(top_logprobs=[{"token_id:999999": -0.01}]), "adacd"),
+    ],
+)
+def test_an_id_beyond_the_vocabulary_is_another_tokenizers(over, server, wrong, method):
+    server.edit = lambda body, choice: wrong(choice) if len(body["prompt"]) > 5 else None
+    outcome = over("generate", QUESTION, "--method", method)
+    assert (outcome.code, outcome.out, outcome.err) == (
+        1,
+        "",
+        f"Error: The server at {server.url} failed: {BEYOND}.\nHint: {OWN}\n",
+    )
+
+
+def test_a_token_without_a_value_of_its_own_is_an_error(over, server):
+    server.edit = lambda body, choice: none_is_told(choice) if len(body["prompt"]) > 5 else None
+    outcome = over("generate", QUESTION, "--method", "default")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "failed: it leaves out the values of its log-probabilities." in outcome.err
 
 
 def test_compare_and_explain(over):

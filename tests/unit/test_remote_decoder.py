@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from adacd_cli.errors import ConfigurationError, ServerError
 from adacd_cli.events import Finished, FinishReason, Measures, TokenStep
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from adacd_cli.remote import answer as answer_module
+from adacd_cli.remote.background import Background
 from adacd_cli.remote.client import ServerGone, ServerRefused
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 from tests.served import served
@@ -374,3 +376,17 @@ def test_the_confidence_of_a_streamed_token_is_the_best_ones():
     model, _ = served(polite(("hi", "Yo"), sharp=2.0))
     (first, *_) = steps(list(decode(model, [Request(pair())], Settings(method="default"))))
     assert first.measures.confidence == pytest.approx(math.exp(2) / (math.exp(2) + BYTE_VOCAB - 1), rel=1e-4)
+
+
+def test_the_loop_may_be_ended_from_within():
+    """Its owner may become garbage in any thread, the loop's own among them."""
+    background, ended = Background(), []
+
+    async def last():
+        ended.append(threading.current_thread().name)
+
+    async def stop():
+        background.stop(last())
+
+    background.run(stop())
+    assert wait_until(lambda: ended) == ["adacd-requests"]
