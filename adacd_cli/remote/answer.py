@@ -22,8 +22,8 @@ from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import draw_noise
 from adacd_cli.engine.step import RowCandidate, RowOutcome, pack_step, unpack
 from adacd_cli.events import Decision, Event, Measures
-from adacd_cli.remote.client import ServerGone
 from adacd_cli.remote.dialects.base import Dialect, Said, Sampling, TopList
+from adacd_cli.remote.failures import ServerGone, ServerSilent
 from adacd_cli.remote.lists import Lacking, check_id, check_ids, check_rest, dense, is_certain, lacking
 
 FIRST_COUNTS = (128, 256)
@@ -63,7 +63,7 @@ class Answer:
             ServerRefused: the server does not take a request, or gives what cannot be believed.
             ServerGone: it does not answer any more.
         """
-        row = self._row
+        row, silences = self._row, 0
         while row.finish is None:
             if row.window > 0 and row.phase is not Phase.THINKING:
                 await self._step()
@@ -71,8 +71,9 @@ class Answer:
             before = len(row.ids)
             try:
                 await self._stretch()
-            except ServerGone:
-                if len(row.ids) == before:
+            except ServerGone as failure:
+                silences += isinstance(failure, ServerSilent)
+                if len(row.ids) == before or silences > 1:
                     raise
                 continue  # it is asked once more for the rest, with as much patience
             if row.finish is None and len(row.ids) == before:

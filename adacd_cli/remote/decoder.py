@@ -19,7 +19,7 @@ from adacd_cli.engine.row import Request, Row
 from adacd_cli.errors import AdacdError, ServerError, first_line
 from adacd_cli.events import Event, Started
 from adacd_cli.remote.answer import Answer
-from adacd_cli.remote.client import ServerGone, ServerRefused
+from adacd_cli.remote.failures import ServerGone, ServerRefused
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

@@ -45,6 +45,8 @@ class Server:
         self.concurrency = probe.concurrency
         self.told: Callable[[str], None] = lambda warning: None
         self._inexact = False
+        own = weakref.ref(self)  # the client is part of what closes it
+        client.told = lambda notice: None if (server := own()) is None else server.told(notice)
         self.close = weakref.finalize(self, lambda: background.stop(client.close()))
         """Ends its connections; also called when nobody needs it any more."""
 

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import anyio
+
 from adacd_cli.errors import ModelError, UsageError
 from adacd_cli.remote.address import KEY_VARIABLES
-from adacd_cli.remote.client import Client, ServerGone, ServerRefused
+from adacd_cli.remote.client import Client
 from adacd_cli.remote.dialects.base import GREEDY, OWN_TOKENIZER, Dialect, Unbelievable
 from adacd_cli.remote.dialects.completions import Completions
 from adacd_cli.remote.dialects.llamacpp import LlamaCpp
+from adacd_cli.remote.failures import START_IT, ServerGone, ServerRefused
 from adacd_cli.remote.lists import check_rest
 
 _FLAGS = {
@@ -24,6 +27,9 @@ _FLAGS = {
     "vLLM": "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init.",
     "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
+LOOKED_OVER_SECONDS = 180.0
+"""How long all questions together may take: a server may load its model at the first one."""
+
 _ASKED = 1000
 """How many log-probabilities are tried for: a server that gives fewer says how many."""
 
@@ -91,6 +97,18 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
             tokenizer.
         UsageError: it serves several models and none is named.
     """
+    try:
+        with anyio.fail_after(LOOKED_OVER_SECONDS):
+            return await _examine(client, served_model, tokenizer)
+    except TimeoutError:
+        raise ModelError(
+            f"The server at {client.address.base} cannot be used: it did not answer adacd's first questions "
+            f"within {LOOKED_OVER_SECONDS:g} s.",
+            "Its own log may tell more.",
+        ) from None
+
+
+async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
     address = client.address.base
     listing = await _models(client)
     entry = _choose(address, listing, served_model)
@@ -140,7 +158,7 @@ async def _models(client: Client) -> list[dict[str, Any]]:
         what = "cannot be used now" if failure.status else "cannot be reached"
         raise ModelError(
             f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
-            "Start it, or check the address and the port.",
+            failure.hint or START_IT,
         ) from None
     except ServerRefused as failure:
         _refuse_key(address, failure)

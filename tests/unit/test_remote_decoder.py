@@ -17,7 +17,7 @@ from adacd_cli.events import Finished, FinishReason, Measures, TokenStep
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from adacd_cli.remote import answer as answer_module
 from adacd_cli.remote.background import Background
-from adacd_cli.remote.client import ServerGone, ServerRefused
+from adacd_cli.remote.failures import ServerGone, ServerRefused
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 from tests.served import served
 

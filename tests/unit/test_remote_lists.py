@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.remote.client import ServerRefused
 from adacd_cli.remote.dialects.base import TopList, Unbelievable, logprob_of, token_of
+from adacd_cli.remote.failures import ServerRefused
 from adacd_cli.remote.lists import Lacking, check_ids, check_rest, dense, is_certain, lacking
 
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from adacd_cli.remote.client import ServerRefused
+from adacd_cli.remote.failures import ServerRefused
 
 FLOOR = -9000.0
 """Servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); what is below this is no

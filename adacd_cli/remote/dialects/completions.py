@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.remote.client import Client, ServerGone, ServerRefused
+from adacd_cli.remote.client import Client
 from adacd_cli.remote.dialects.base import (
     GREEDY,
     Said,
@@ -20,6 +20,7 @@ from adacd_cli.remote.dialects.base import (
     logprob_of,
     token_of,
 )
+from adacd_cli.remote.failures import ServerGone, ServerRefused
 
 _MARK = "token_id:"
 _NO_IDS = "its log-probabilities do not name tokens by their ids"

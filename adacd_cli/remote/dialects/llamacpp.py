@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.remote.client import Client, ServerRefused
+from adacd_cli.remote.client import Client
 from adacd_cli.remote.dialects.base import Said, Sampling, TopList, ids_of, logprob_of, token_of
+from adacd_cli.remote.failures import ServerRefused
 
 _FORCED = 1e9
 _NEUTRAL = {
