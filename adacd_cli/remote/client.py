@@ -55,7 +55,7 @@ class Client:
 
     Attributes:
         attempts: how often a request that may succeed later is made.
-        told: takes what the user should know meanwhile, one sentence at a time.
+        told: takes, in a sentence, that the server is waited for; called at each request where it is.
 
     Raises:
         UsageError: the key cannot be sent.
@@ -65,7 +65,7 @@ class Client:
         self.address, self.attempts = address, attempts
         self._key, self._headers = key, headers_for(key, whose="model", variable=KEY_VARIABLES[0])
         self.told: Callable[[str], None] = lambda notice: None
-        self._stays_away = self._noticed = False
+        self._stays_away = False
         # one for each request under way: their number is the decoder's to bound
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # `_within` bounds the rest
@@ -180,11 +180,7 @@ class Client:
             notice.cancel()
 
     def _notice(self, seconds: float) -> None:
-        if not self._noticed:
-            self._noticed = True
-            self.told(
-                f"The server has said nothing for {NOTICE_SECONDS:g} s; it is given {seconds:g} s in all."
-            )
+        self.told(f"The server has said nothing for {NOTICE_SECONDS:g} s; it is given {seconds:g} s in all.")
 
     async def _in_time(
         self, events: AsyncGenerator[dict[str, Any], None]

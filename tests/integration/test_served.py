@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from adacd_cli.remote import client as client_module
+from adacd_cli.remote import probe as probe_module
 from adacd_cli.remote.address import Address
 from adacd_cli.remote.dialects.completions import Completions
 from tests.vllm_server import NAME, Breaks, VllmServer
@@ -71,6 +73,34 @@ def test_the_steps_are_those_of_the_model_loaded_here(over, adacd, server, quest
         for event in (step, other):
             del event["elapsed_s"]
         assert step == other
+
+
+def test_a_server_that_never_ends_a_stream_is_left(over, server):
+    server.endless = True
+    outcome = over("generate", QUESTION, "--no-stats")
+    assert (outcome.code, outcome.out, outcome.err) == (0, ANSWER, "")
+
+
+def test_a_server_that_answers_no_first_question_is_left(over, server, monkeypatch):
+    released = threading.Event()
+    server.before = lambda body, number: released.wait(5) and None
+    monkeypatch.setattr(probe_module, "LOOKED_OVER_SECONDS", 0.2)
+    try:
+        outcome = over("generate", QUESTION)
+    finally:
+        released.set()
+    assert (outcome.code, outcome.out, outcome.err) == (
+        3,
+        "",
+        f"Error: The server at {server.url} cannot be used: it did not answer adacd's first questions within "
+        "0.2 s.\nHint: Its own log may tell more.\n",
+    )
+
+
+def test_that_the_server_is_waited_for_is_said_once(over, monkeypatch):
+    monkeypatch.setattr(client_module, "NOTICE_SECONDS", 0.0)
+    outcome = over("generate", QUESTION, "-n", "3", "--no-stats")
+    assert outcome.err == "Warning: The server has said nothing for 0 s; it is given 180 s in all.\n"
 
 
 def test_few_logprobs_are_said_once_and_in_each_event(over, server):
@@ -549,4 +579,15 @@ def test_what_needs_the_weights_refuses_a_server(adacd, tmp_path, command, argum
         "",
         f"Error: `adacd {name}` cannot be used with a model at a server: {why}.\n"
         "Hint: Name a hub id, a folder or a GGUF file with --model.\n",
+    )
+
+
+@pytest.mark.parametrize("option", ["--tokenizer", "--served-model"])
+@pytest.mark.parametrize("command", [("bench",), ("direction", "build")])
+def test_options_of_a_server_are_refused_where_none_can_be_used(adacd, command, option):
+    outcome = adacd(*command, "--model", "http://127.0.0.1:9/v1", option, "x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(
+        f"Error: There is no option {option} here: it is for a model at a server, which "
+        f"`adacd {' '.join(command)}` cannot use.\n"
     )

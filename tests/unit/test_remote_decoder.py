@@ -17,7 +17,7 @@ from adacd_cli.events import Finished, FinishReason, Measures, TokenStep
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from adacd_cli.remote import answer as answer_module
 from adacd_cli.remote.background import Background
-from adacd_cli.remote.failures import ServerGone, ServerRefused
+from adacd_cli.remote.failures import ServerGone, ServerRefused, ServerSilent
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 from tests.served import served
 
@@ -246,6 +246,22 @@ def test_a_stream_that_breaks_is_taken_up_again_where_it_was():
     events = list(decode(model, [Request(pair())], Settings(method="default")))
     assert events[-1].text == "Yo there, you"
     assert dialect.opened[1][0] == (*pair().unprompted_ids, *b"Yo t")
+
+
+def test_a_stream_that_falls_silent_again_and_again_is_given_up():
+    model, dialect = served(polite(("hi", "Yo there, you")))
+
+    def silent(number):
+        if number == 2:
+            raise ServerSilent("it gave no token for 60 s")
+
+    dialect.before_token = silent
+    texts = []
+    with pytest.raises(ServerError, match="it gave no token for 60 s"):
+        for event in decode(model, [Request(pair())], Settings(method="default")):
+            texts.append(event.text if isinstance(event, TokenStep) else "")
+    assert "".join(texts) == "Yo t"
+    assert len(dialect.opened) == 2
 
 
 def failing_at(dialect, prompt, error):
