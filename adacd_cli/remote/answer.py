@@ -31,6 +31,9 @@ FIRST_COUNTS = (128, 256)
 2 and 14 of 100 steps; a question costs a forward, a longer list hardly anything."""
 
 _GROWTH = 8
+_ROUNDED = 0.5
+"""Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
+
 _CPU = torch.device("cpu")
 
 
@@ -114,7 +117,9 @@ class Answer:
                 lists[place] = listed
         others: dict[int, float] = {}
         if lacks.tokens:  # the list is as long as it gets: these may be told one by one
-            others = await self._dialect.values(self._row.prompt_ids(prompted=True), lacks.tokens)
+            told = await self._dialect.values(self._row.prompt_ids(prompted=True), lacks.tokens)
+            highest = lists[1].logprobs[-1] + _ROUNDED  # what is not listed is not more probable
+            others = {token: value for token, value in told.items() if value <= highest}
             lacks = self._lacking(lists, noise, others)
         return dense(lists[0], self._vocab), dense(lists[1], self._vocab, others), lacks
 

@@ -317,7 +317,7 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
         raise ModelError(
             f"The server at {address} ({dialect.name}) gives no log-probabilities of the model: "
             f"{failure.reason}.",
-            failure.hint,
+            failure.hint or "Its own log may tell more.",
         ) from None
     except ServerRefused as failure:
         _refuse_key(address, failure)

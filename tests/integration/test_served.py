@@ -481,7 +481,7 @@ BEYOND = "it gave the id 999999, beyond the tokenizer's 4,096 tokens: it has ano
         (all_are(float("nan")), "it gives nan as a log-probability", RAW),
         (the_best_is(3.0), "it gives 3 as a log-probability", RAW),
         (one_is_added("token_id:5", -0.01), "the probabilities that it gives add up to", RAW),
-        (one_is_added("token_id:-3", -5.0), "it gives -3 as a token's id", RAW),
+        (one_is_added("token_id:-3", -5.0), "it gives -3 as a token's id", LOG),
     ],
 )
 def test_values_that_cannot_be_are_an_error(over, server, method, wrong, reason, hint):
@@ -490,6 +490,17 @@ def test_values_that_cannot_be_are_an_error(over, server, method, wrong, reason,
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith(f"Error: The server at {server.url} failed: {reason}")
     assert outcome.err.endswith(f"\nHint: {hint}\n")
+
+
+def test_a_token_that_cannot_be_chosen_is_an_error(over, server):
+    def wrong(body, choice):
+        if len(body["prompt"]) > 5:
+            choice["token_logprobs"] = [-9999.0]
+
+    server.edit = wrong
+    outcome = over("generate", QUESTION, "--method", "default")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "failed: it chose a token that has no probability." in outcome.err
 
 
 @pytest.mark.parametrize(

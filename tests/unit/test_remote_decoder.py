@@ -187,6 +187,22 @@ def test_a_value_that_the_longest_list_lacks_is_asked_for_by_its_id():
     assert [step.token_id for step in told] == [step.token_id for step in here]
 
 
+def test_a_value_above_those_of_the_list_that_lacks_it_is_not_believed():
+    model, dialect = served(noisy, most=40)
+    dialect.tells_values = True
+    values = dialect.values
+
+    async def raised(ids, tokens):
+        return {token: value + 5.0 for token, value in (await values(ids, tokens)).items()}
+
+    dialect.values = raised
+    told = steps(list(decode(model, [Request(pair())], Settings(max_new_tokens=10, plausibility=0.02))))
+    dialect.tells_values = False
+    without = steps(list(decode(model, [Request(pair())], Settings(max_new_tokens=10, plausibility=0.02))))
+    assert [step.exact for step in told] == [step.exact for step in without]
+    assert not all(step.exact for step in told)
+
+
 def test_the_rest_is_one_request_that_passes_the_sampling_on():
     model, dialect = served(polite(("hi", "Yo there, you"), sharp=3.0))
     values = Settings(

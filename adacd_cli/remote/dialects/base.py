@@ -38,7 +38,7 @@ def token_of(value: Any) -> int:
         Unbelievable: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
-        raise Unbelievable(f"it gives {_shown(value)} as a token's id")
+        raise Unbelievable(f"it gives {_shown(value)} as a token's id", hint="")
     return value
 
 
@@ -53,6 +53,18 @@ def logprob_of(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value <= _ABOVE_ZERO:
         raise Unbelievable(f"it gives {_shown(value)} as a log-probability")
     return float(value) if value > FLOOR else -math.inf
+
+
+def chosen_logprob_of(value: Any) -> float:
+    """The log-probability of a token that the server chose, as `logprob_of`; finite.
+
+    Raises:
+        Unbelievable: it is none, or one of a token that cannot be chosen.
+    """
+    logprob = logprob_of(value)
+    if logprob <= FLOOR:
+        raise Unbelievable("it chose a token that has no probability")
+    return logprob
 
 
 def _shown(value: Any) -> str:

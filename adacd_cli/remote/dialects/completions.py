@@ -16,6 +16,7 @@ from adacd_cli.remote.dialects.base import (
     Said,
     Sampling,
     TopList,
+    chosen_logprob_of,
     ids_of,
     logprob_of,
     token_of,
@@ -170,7 +171,7 @@ def _tokens(choice: Mapping[str, Any], count: int) -> list[Said]:
             token = _id(name)
             own = listed.get(token) if value is None else logprob_of(value)
             last = ended and place == len(names) - 1
-            found.append(Said(token, logprob_of(own), TopList.of(list(listed.items()), count), last))
+            found.append(Said(token, chosen_logprob_of(own), TopList.of(list(listed.items()), count), last))
     except (TypeError, ValueError, AttributeError):
         raise ServerRefused(_NO_IDS) from None
     return found

@@ -11,7 +11,15 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.remote.client import Client
-from adacd_cli.remote.dialects.base import Said, Sampling, TopList, ids_of, logprob_of, token_of
+from adacd_cli.remote.dialects.base import (
+    Said,
+    Sampling,
+    TopList,
+    chosen_logprob_of,
+    ids_of,
+    logprob_of,
+    token_of,
+)
 from adacd_cli.remote.failures import ServerRefused
 
 _FORCED = 1e9
@@ -185,7 +193,8 @@ class LlamaCpp:
 def _said(entry: Mapping[str, Any], count: int) -> Said:
     try:
         top = [(token_of(each["id"]), logprob_of(each["logprob"])) for each in entry["top_logprobs"]]
-        return Said(token_of(entry["id"]), logprob_of(entry["logprob"]), TopList.of(top, count))
+        own = chosen_logprob_of(entry["logprob"])
+        return Said(token_of(entry["id"]), own, TopList.of(top, count))
     except (KeyError, TypeError):
         raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
 
