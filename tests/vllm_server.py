@@ -7,6 +7,7 @@ The shapes are those of vLLM's OpenAI-compatible server (`/v1/models`, `/v1/comp
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -49,7 +50,9 @@ class VllmServer:
         asked: (path, body, authorization) of each request, in their order.
         before: called with the body of each completion and, in a stream, with the number of the token that is
             to come (None before anything is sent); it may raise `Breaks`, or give (status, body, headers).
+        edit: called with a request's body and a token's log-probabilities, which it may change.
         logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
+        endless: whether its streams go on past max_tokens and the end.
         values: whether it knows `logprob_token_ids`; one that does not overlooks it.
         owner: who serves, by its own word.
         tokenizes, repeats_ids: whether it has /tokenize, and whether a completion repeats its prompt's ids.
@@ -63,8 +66,9 @@ class VllmServer:
         self.before: Callable[[dict[str, Any], int | None], tuple[int, Any, dict[str, str]] | None] = (
             lambda body, number: None
         )
+        self.edit: Callable[[dict[str, Any], dict[str, Any]], None] = lambda body, choice: None
         self.logprobs = self.by_id = True
-        self.values = False
+        self.values = self.endless = False
         self.owner, self.tokenizes, self.repeats_ids = "vllm", True, False
         self.most_at_once = self._now = 0
         self._lock, self._model_lock = threading.Lock(), threading.Lock()
@@ -95,10 +99,11 @@ class VllmServer:
         """Each token of a greedy completion, its log-probabilities and its finish_reason."""
         _, tokenizer = _demo()
         ids = tuple(body["prompt"])
-        for number in range(body["max_tokens"]):
+        endless = self.endless and body.get("stream")
+        for number in itertools.count() if endless else range(body["max_tokens"]):
             logprobs = self.distribution(ids)
             token = int(logprobs.argmax())
-            ids = (*ids, token)
+            ids = (*ids, token)[-100:] if endless else (*ids, token)
             names = self._name
             top = logprobs.topk(min(body["logprobs"], len(logprobs)))
             listed = {names(int(each)): float(v) for each, v in zip(top.indices, top.values, strict=True)}
@@ -110,10 +115,11 @@ class VllmServer:
                 "tokens": [names(token)],
                 "top_logprobs": [listed],
             }
+            self.edit(body, choice)
             ended = token == tokenizer.eos_token_id
             last = "stop" if ended else "length" if number + 1 == body["max_tokens"] else None
             yield token, choice if self.logprobs else None, last
-            if ended:
+            if ended and not endless:
                 return
 
     def _name(self, token: int) -> str:

@@ -109,6 +109,9 @@ def _no_memory_left(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
+_OF_SERVERS = ("--tokenizer", "--served-model")
+
+
 def _usage(error: typer.TyperException) -> UsageError:
     """typer's own complaints about the command line, in our words."""
     context = getattr(error, "ctx", None)
@@ -117,6 +120,11 @@ def _usage(error: typer.TyperException) -> UsageError:
     message = error.format_message()
     if hasattr(error, "possibilities"):
         message = f"There is no option {option}."
+        if option in _OF_SERVERS and context is not None:
+            message = (
+                f"There is no option {option} here: it is for a model at a server, which "
+                f"`{context.command_path}` cannot use."
+            )
         if error.possibilities:
             hint = f"Did you mean {error.possibilities[0]}?"
     elif option is not None and "requires an argument" in message:

@@ -22,15 +22,18 @@ from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import draw_noise
 from adacd_cli.engine.step import RowCandidate, RowOutcome, pack_step, unpack
 from adacd_cli.events import Decision, Event, Measures
-from adacd_cli.remote.client import ServerGone
 from adacd_cli.remote.dialects.base import Dialect, Said, Sampling, TopList
-from adacd_cli.remote.lists import Lacking, dense, lacking
+from adacd_cli.remote.failures import ServerGone, ServerSilent
+from adacd_cli.remote.lists import Lacking, check_id, check_ids, check_rest, dense, is_certain, lacking
 
 FIRST_COUNTS = (128, 256)
 """How many tokens the unprompted and the prompted list have at first. SmolLM2-135M at β = 0.01 needs more in
 2 and 14 of 100 steps; a question costs a forward, a longer list hardly anything."""
 
 _GROWTH = 8
+_ROUNDED = 0.5
+"""Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
+
 _CPU = torch.device("cpu")
 
 
@@ -60,10 +63,10 @@ class Answer:
         """Decodes until the row is finished.
 
         Raises:
-            ServerRefused: the server does not take a request.
+            ServerRefused: the server does not take a request, or gives what cannot be believed.
             ServerGone: it does not answer any more.
         """
-        row = self._row
+        row, silences = self._row, 0
         while row.finish is None:
             if row.window > 0 and row.phase is not Phase.THINKING:
                 await self._step()
@@ -71,8 +74,9 @@ class Answer:
             before = len(row.ids)
             try:
                 await self._stretch()
-            except ServerGone:
-                if len(row.ids) == before:
+            except ServerGone as failure:
+                silences += isinstance(failure, ServerSilent)
+                if len(row.ids) == before or silences > 1:
                     raise
                 continue  # it is asked once more for the rest, with as much patience
             if row.finish is None and len(row.ids) == before:
@@ -87,14 +91,11 @@ class Answer:
             plain = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), noise)
             row.settle(plain.token_id)
             if not row.wants_contrast:  # it begins to think
-                self._take(plain)
+                self._take_chosen(plain)
                 return
         unprompted, prompted, lacks = await self._both(noise)
         packed = pack_step(rule_of(row.method), unprompted, prompted, row.settings, noise, row.report)
-        outcome = unpack(packed, [row.report])[0]
-        if lacks:
-            self._inexact()
-        self._take(replace(outcome, exact=not lacks))
+        self._take_chosen(replace(unpack(packed, [row.report])[0], exact=not lacks))
 
     async def _both(self, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, Lacking]:
         """Both streams' rows, of lists that are as long as the step needs them or the server makes them."""
@@ -116,7 +117,9 @@ class Answer:
                 lists[place] = listed
         others: dict[int, float] = {}
         if lacks.tokens:  # the list is as long as it gets: these may be told one by one
-            others = await self._dialect.values(self._row.prompt_ids(prompted=True), lacks.tokens)
+            told = await self._dialect.values(self._row.prompt_ids(prompted=True), lacks.tokens)
+            highest = lists[1].logprobs[-1] + _ROUNDED  # what is not listed is not more probable
+            others = {token: value for token, value in told.items() if value <= highest}
             lacks = self._lacking(lists, noise, others)
         return dense(lists[0], self._vocab), dense(lists[1], self._vocab, others), lacks
 
@@ -125,18 +128,22 @@ class Answer:
         return lacking(lists[0], lists[1], settings, self._vocab, gated=gated, noise=noise, others=others)
 
     async def _ask(self, place: int, count: int) -> TopList:
-        return await self._dialect.ask(self._row.prompt_ids(prompted=place == 1), count)
+        listed = await self._dialect.ask(self._row.prompt_ids(prompted=place == 1), count)
+        check_ids(listed, self._vocab, self._row.settings.plausibility)
+        check_rest(listed, self._vocab)
+        return listed
 
     async def _plain_step(self) -> None:
         outcome = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), self._noise())
         if self._row.phase is Phase.UNDECIDED:
             self._row.settle(outcome.token_id)
-        self._take(outcome)
+        self._take_chosen(outcome)
 
     def _chosen_plainly(self, listed: TopList, noise: torch.Tensor | None) -> RowOutcome:
         row = self._row
         packed = pack_step(default, dense(listed, self._vocab), None, row.settings, noise, row.report)
-        return unpack(packed, [row.report])[0]
+        certain = is_certain(listed, row.settings, self._vocab, noise)
+        return replace(unpack(packed, [row.report])[0], exact=certain)
 
     def _noise(self) -> torch.Tensor | None:
         generator = self._row.generator
@@ -149,6 +156,8 @@ class Answer:
         tokens = self._dialect.stream(row.prompt_ids(prompted=False), self._sampling(), row.room, listed)
         async with aclosing(tokens):
             async for said in tokens:
+                check_id(said.token_id, self._vocab)
+                check_ids(said.top, self._vocab, row.settings.plausibility)
                 if row.phase is Phase.UNDECIDED:
                     row.settle(said.token_id)
                 self._take(self._outcome(said), last=said.last)
@@ -164,11 +173,9 @@ class Answer:
     def _outcome(self, said: Said) -> RowOutcome:
         """A streamed token as a plain step of the engine."""
         report = self._row.report
-        top = list(zip(said.top.ids, said.top.logprobs, strict=True))
-        own = said.logprob
-        if own is None:
-            own = dict(top).get(said.token_id, said.top.logprobs[-1] if top else 0.0)
-        likeliest = max([own, *said.top.logprobs[:1]])
+        pairs = zip(said.top.ids, said.top.logprobs, strict=True)
+        top, own = [pair for pair in pairs if pair[0] < self._vocab], said.logprob
+        likeliest = max(own, said.top.logprobs[0])
         offered = top[: report.candidates]
         if report.candidates and said.token_id not in [token for token, _ in offered]:
             offered = [*offered[: report.candidates - 1], (said.token_id, own)]
@@ -182,6 +189,12 @@ class Answer:
             logprob=None if report.top_logprobs is None else own,
             top_logprobs=tuple(top[: report.top_logprobs or 0]),
         )
+
+    def _take_chosen(self, outcome: RowOutcome) -> None:
+        """A token that was chosen here."""
+        if not outcome.exact:
+            self._inexact()
+        self._take(outcome)
 
     def _take(self, outcome: RowOutcome, *, last: bool = False) -> None:
         self._put(self._row.take(outcome, last=last))

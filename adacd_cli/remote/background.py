@@ -56,7 +56,8 @@ class Background:
             last.close()
             return
         asyncio.run_coroutine_threadsafe(self._end(last), self._loop)
-        self._thread.join(timeout=2.0)
+        if threading.current_thread() is not self._thread:  # which may collect the loop's owner as garbage
+            self._thread.join(timeout=2.0)
 
     async def _end(self, last: Coroutine[Any, Any, None]) -> None:
         await self._cancel_others()

@@ -1,21 +1,25 @@
 """Requests to a server, with patience and within bounds; used within one event loop.
 
 What may pass (429, 5xx, a broken connection) is tried again with growing pauses. A server that stayed away
-through all of them is asked only once by the next requests, so that many of them fail soon. No message holds
-the key.
+through all of them is asked only once by the next requests, so that many of them fail soon. One that takes a
+request and says nothing is not asked the same again. No message holds the key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
+import anyio
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
 from adacd_cli.remote.address import KEY_VARIABLES, Address
+from adacd_cli.remote.failures import CONNECT_SECONDS, ServerGone, ServerRefused, ServerSilent, named
+from adacd_cli.remote.reading import lines_of, read
 from adacd_cli.wire import error_field, headers_for, json_object, one_line, retry_seconds
 
 _Result = TypeVar("_Result")
@@ -29,38 +33,17 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 PATIENCE = 60.0
 """The longest Retry-After, in seconds, that is waited for."""
 
-CONNECT_SECONDS, SILENT_SECONDS = 10.0, 300.0
-"""How long a connection may take, and how long a server may say nothing: it may have a queue."""
+LOOKING_SECONDS = 15.0
+"""How long a server may take to say what it is."""
 
-LOOKING_SECONDS = 5.0
-"""How long it may say nothing when it is asked what it is."""
+FIRST_SECONDS, NEXT_SECONDS = 180.0, 60.0
+"""How long a response or a stream's first token may take (there may be a queue, and the prompt is read), and
+how long each further token."""
 
-_LARGEST_LINE = 64_000_000
-"""Bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB."""
+NOTICE_SECONDS = 20.0
+"""After so long the user is told that the server is waited for."""
 
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-
-
-class ServerRefused(Exception):
-    """The server read the request and does not take it, or said something that cannot be read.
-
-    Attributes:
-        reason: what happened, as the end of a sentence without its full stop.
-        status: of the response; 0 where none came.
-        message: the server's own words.
-    """
-
-    def __init__(self, reason: str, status: int = 0, message: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.status, self.message = reason, status, message
-
-
-class ServerGone(ServerRefused):
-    """What may be over at the next attempt: no connection, one that broke, or a server that is busy."""
-
-    def __init__(self, reason: str, status: int = 0, message: str = "", wait: float = 0.0) -> None:
-        super().__init__(reason, status, message)
-        self.wait = wait
 
 
 class Client:
@@ -72,6 +55,7 @@ class Client:
 
     Attributes:
         attempts: how often a request that may succeed later is made.
+        told: takes, in a sentence, that the server is waited for; called at each request where it is.
 
     Raises:
         UsageError: the key cannot be sent.
@@ -80,10 +64,11 @@ class Client:
     def __init__(self, address: Address, key: str | None, attempts: int = ATTEMPTS) -> None:
         self.address, self.attempts = address, attempts
         self._key, self._headers = key, headers_for(key, whose="model", variable=KEY_VARIABLES[0])
+        self.told: Callable[[str], None] = lambda notice: None
         self._stays_away = False
         # one for each request under way: their number is the decoder's to bound
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
-        timeout = httpx.Timeout(SILENT_SECONDS, connect=CONNECT_SECONDS, pool=None)
+        timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # `_within` bounds the rest
         self._http = httpx.AsyncClient(headers=self._headers, limits=limits, timeout=timeout)
 
     async def close(self) -> None:
@@ -117,22 +102,24 @@ class Client:
         content = json.dumps(body).encode("ascii")
         response = await self._patiently(lambda: self._open(url, content))
         try:
-            async with aclosing(self._events(response)) as events:
-                yield events
+            async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:
+                yield timely
         finally:
             await response.aclose()
 
     async def _request(
-        self, method: str, url: str, content: bytes, silent: float = SILENT_SECONDS
+        self, method: str, url: str, content: bytes, seconds: float | None = None
     ) -> dict[str, Any]:
-        return await self._patiently(lambda: self._once(method, url, content, silent))
+        return await self._patiently(lambda: self._once(method, url, content, seconds))
 
     async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
         attempts = 1 if self._stays_away else self.attempts
         pauses = wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE / 4)
         retrying = AsyncRetrying(
             retry=retry_if_exception_type(ServerGone),
-            stop=lambda state: state.attempt_number >= attempts or _asked_to_wait(state) > PATIENCE,
+            stop=lambda state: (
+                state.attempt_number >= min(attempts, _worth(state)) or _asked_to_wait(state) > PATIENCE
+            ),
             wait=lambda state: max(_asked_to_wait(state), pauses(state)),
             reraise=True,
         )
@@ -147,15 +134,15 @@ class Client:
             raise
         raise AssertionError("tenacity returns or raises")
 
-    async def _once(self, method: str, url: str, content: bytes, silent: float) -> dict[str, Any]:
-        with _named(self):
-            timeout = httpx.Timeout(silent, connect=CONNECT_SECONDS, pool=None)
-            request = self._http.build_request(method, url, content=content or None, timeout=timeout)
-            response = await self._http.send(request, stream=True)
-            try:
-                body = await _read(response)
-            finally:
-                await response.aclose()
+    async def _once(self, method: str, url: str, content: bytes, seconds: float | None) -> dict[str, Any]:
+        with self._named():
+            async with self._within(seconds or self._first_seconds, "gave no answer within"):
+                request = self._http.build_request(method, url, content=content or None)
+                response = await self._http.send(request, stream=True)
+                try:
+                    body = await read(response)
+                finally:
+                    await response.aclose()
         answer = json_object(body)
         self._check(response, answer)
         if answer is None:
@@ -164,21 +151,53 @@ class Client:
         return answer
 
     async def _open(self, url: str, content: bytes) -> httpx.Response:
-        with _named(self):
-            response = await self._http.send(
-                self._http.build_request("POST", url, content=content), stream=True
-            )
-            if response.status_code != 200:
-                try:
-                    body = await _read(response)
-                finally:
-                    await response.aclose()
-                self._check(response, json_object(body))
+        with self._named():
+            async with self._within(self._first_seconds, "gave no answer within"):
+                request = self._http.build_request("POST", url, content=content)
+                response = await self._http.send(request, stream=True)
+                if response.status_code != 200:
+                    try:
+                        body = await read(response)
+                    finally:
+                        await response.aclose()
+                    self._check(response, json_object(body))
         return response
 
+    @property
+    def _first_seconds(self) -> float:
+        return NEXT_SECONDS if self._stays_away else FIRST_SECONDS
+
+    @asynccontextmanager
+    async def _within(self, seconds: float, silence: str) -> AsyncIterator[None]:
+        """Ends what takes longer, as a server that `silence` (a sentence's middle) so many seconds."""
+        notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._notice, seconds)
+        try:
+            with anyio.fail_after(seconds):
+                yield
+        except TimeoutError:
+            raise ServerSilent(f"it {silence} {seconds:g} s") from None
+        finally:
+            notice.cancel()
+
+    def _notice(self, seconds: float) -> None:
+        self.told(f"The server has said nothing for {NOTICE_SECONDS:g} s; it is given {seconds:g} s in all.")
+
+    async def _in_time(
+        self, events: AsyncGenerator[dict[str, Any], None]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """The events, none of which takes too long, whatever else comes to keep the connection alive."""
+        seconds = self._first_seconds
+        while True:
+            async with self._within(seconds, "gave no token for"):
+                event = await anext(events, None)
+            if event is None:
+                return
+            yield event
+            seconds = NEXT_SECONDS
+
     async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
-        with _named(self):
-            async for line in response.aiter_lines():
+        with self._named():
+            async for line in lines_of(response):
                 field, colon, value = line.partition(":")
                 if not colon or field not in ("data", "error"):
                     continue
@@ -203,6 +222,9 @@ class Client:
             raise ServerGone(said, status, message, retry_seconds(response.headers.get("retry-after", "")))
         raise ServerRefused(said, status, message)
 
+    def _named(self) -> AbstractContextManager[None]:
+        return named(self.clean, secure=self.address.base.startswith("https:"))
+
     def clean(self, text: str) -> str:
         """A server's words as they may be shown: on one line, and without the key."""
         return one_line(text.replace(self._key, "***") if self._key else text)
@@ -213,31 +235,6 @@ def _asked_to_wait(state: RetryCallState) -> float:
     return failure.wait if isinstance(failure, ServerGone) else 0.0
 
 
-async def _read(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > _LARGEST_LINE:
-            raise ServerRefused(f"its response is longer than {_LARGEST_LINE:,} bytes")
-    return bytes(body)
-
-
-class _named:
-    """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, httpx.ConnectTimeout):
-            raise ServerGone(f"no connection within {CONNECT_SECONDS:g} s") from None
-        if isinstance(error, httpx.TimeoutException):
-            raise ServerGone("it said nothing for too long") from None
-        if isinstance(error, (httpx.ConnectError, httpx.ProxyError)):
-            raise ServerGone(self._client.clean(str(error)) or "there is no connection") from None
-        if isinstance(error, httpx.HTTPError):
-            what = self._client.clean(str(error)) or type(error).__name__
-            raise ServerGone(f"the connection broke: {what}") from None
+def _worth(state: RetryCallState) -> int:
+    failure = None if state.outcome is None else state.outcome.exception()
+    return failure.worth if isinstance(failure, ServerGone) else ATTEMPTS

@@ -19,7 +19,7 @@ from adacd_cli.engine.row import Request, Row
 from adacd_cli.errors import AdacdError, ServerError, first_line
 from adacd_cli.events import Event, Started
 from adacd_cli.remote.answer import Answer
-from adacd_cli.remote.client import ServerGone, ServerRefused
+from adacd_cli.remote.failures import ServerGone, ServerRefused
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -181,12 +181,12 @@ async def _answer(row: Row, model: RemoteModel, items: queue.SimpleQueue[_Item])
     except ServerGone as failure:
         return ServerError(
             f"The server at {model.name} does not answer any more: {failure.reason.rstrip('.')}.",
-            "What it had said is kept; see to the server, then run the same command again.",
+            failure.hint or "What it had said is kept; see to the server, then run the same command again.",
         )
     except ServerRefused as failure:
         return ServerError(
             f"The server at {model.name} failed: {failure.reason.rstrip('.')}.",
-            "What it had said is kept; its own log may tell more.",
+            failure.hint or "What it had said is kept; its own log may tell more.",
         )
     except AdacdError as error:
         return error

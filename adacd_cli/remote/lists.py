@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from adacd_cli.engine.sampling import choose
-from adacd_cli.remote.dialects.base import TopList
+from adacd_cli.remote.dialects.base import OWN_TOKENIZER, TopList, Unbelievable
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -25,6 +25,53 @@ _SLACK = 1e-4
 is rounded to float32."""
 
 _LEAST_SHARE = 1e-30
+
+_LEAST_WHOLE = 0.98
+"""What all probabilities add up to at least, as a server rounds them."""
+
+
+def check_id(token: int, vocab: int) -> int:
+    """The token's id.
+
+    Raises:
+        Unbelievable: no token of the vocabulary has it.
+    """
+    if token >= vocab:
+        raise Unbelievable(
+            f"it gave the id {token}, beyond the tokenizer's {vocab:,} tokens: it has another tokenizer",
+            OWN_TOKENIZER,
+        )
+    return token
+
+
+def check_ids(listed: TopList, vocab: int, plausibility: float) -> None:
+    """Lets ids beyond the vocabulary pass where they are as improbable as those of a model's padding.
+
+    Raises:
+        Unbelievable: one of them is plausible.
+    """
+    floor = _floor(listed, plausibility)
+    for token, value in zip(listed.ids, listed.logprobs, strict=True):
+        if plausibility > 0 and value >= floor:
+            check_id(token, vocab)
+    check_id(listed.ids[0], vocab)
+
+
+def check_rest(listed: TopList, vocab: int) -> None:
+    """Checks that what is not listed, each at most as probable as the least listed one, makes up the rest.
+
+    Raises:
+        Unbelievable: it cannot, so these are not the most probable tokens, or no probabilities.
+    """
+    most = sum(map(math.exp, listed.logprobs))
+    most += max(0, vocab - len(listed.ids)) * math.exp(listed.logprobs[-1])
+    if most < _LEAST_WHOLE:
+        raise Unbelievable(f"the probabilities that it gives leave room for {most:.3g} of all at most")
+
+
+def _floor(listed: TopList, plausibility: float) -> float:
+    """What a plausible token has at least."""
+    return listed.logprobs[0] + math.log(plausibility) - _SLACK if plausibility > 0 else -math.inf
 
 
 def dense(listed: TopList, vocab: int, others: Mapping[int, float] | None = None) -> torch.Tensor:
@@ -83,12 +130,11 @@ def lacking(
         noise: what the token is drawn with, [1, vocab]; None where it is the best one.
         others: log-probabilities of the prompted stream that are known besides, by id.
     """
-    highest, whole = unprompted.logprobs[0], len(unprompted.ids) >= vocab
+    highest, whole = unprompted.logprobs[0], _is_whole(unprompted, vocab)
     top = prompted.ids[0]
     if gated and top != unprompted.ids[0]:  # plain
-        return Lacking(noise is not None and not _is_certain(unprompted, settings, vocab, noise))
-    beta = settings.plausibility
-    floor = highest + math.log(beta) - _SLACK if beta > 0 else -math.inf
+        return Lacking(not is_certain(unprompted, settings, vocab, noise))
+    floor = _floor(unprompted, settings.plausibility)
     more = not whole and unprompted.logprobs[-1] >= floor
     if not (whole or gated or top in unprompted.ids):
         # ADD takes agr ≥ λ and c ≥ λ·c*, and agr = 1 / rank is below 1 / listed
@@ -102,12 +148,12 @@ def lacking(
     return Lacking(more, tuple(token for token in plausible if token not in known))
 
 
-def _is_certain(listed: TopList, settings: Settings, vocab: int, noise: torch.Tensor) -> bool:
-    """Whether a plain draw takes what it would take of the whole distribution.
+def is_certain(listed: TopList, settings: Settings, vocab: int, noise: torch.Tensor | None) -> bool:
+    """Whether a plain choice takes what it would take of the whole distribution.
 
     A token that is not listed has at most the least listed one's probability; it must lose even so.
     """
-    if len(listed.ids) >= vocab:
+    if noise is None or _is_whole(listed, vocab):
         return True
     row = dense(listed, vocab)
     token = int(choose(row, settings, noise))
@@ -117,3 +163,7 @@ def _is_certain(listed: TopList, settings: Settings, vocab: int, noise: torch.Te
     others[0, [each for each in listed.ids if each < vocab]] = -torch.inf
     won = row[0, token] / settings.temperature - noise[0, token].log()
     return bool(won > (others / settings.temperature - noise.log()).max())
+
+
+def _is_whole(listed: TopList, vocab: int) -> bool:
+    return len(listed.ids) >= vocab and max(listed.ids) < vocab

@@ -44,9 +44,16 @@ class Server:
         self.background, self.dialect, self.probe, self.vocab = background, dialect, probe, vocab
         self.concurrency = probe.concurrency
         self.told: Callable[[str], None] = lambda warning: None
-        self._inexact = False
+        self._inexact = self._slow = False
+        own = weakref.ref(self)  # the client is part of what closes it
+        client.told = lambda notice: None if (server := own()) is None else server._found_slow(notice)
         self.close = weakref.finalize(self, lambda: background.stop(client.close()))
         """Ends its connections; also called when nobody needs it any more."""
+
+    def _found_slow(self, notice: str) -> None:
+        if not self._slow:
+            self._slow = True
+            self.told(notice)
 
     def found_inexact(self) -> None:
         """Tells, once, that a token was chosen without all the values it depends on."""

@@ -5,24 +5,31 @@ Everything that is missing is an error that says what to do; what is only worth 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+import anyio
+
 from adacd_cli.errors import ModelError, UsageError
 from adacd_cli.remote.address import KEY_VARIABLES
-from adacd_cli.remote.client import Client, ServerGone, ServerRefused
-from adacd_cli.remote.dialects.base import GREEDY, Dialect, TopList
+from adacd_cli.remote.client import Client
+from adacd_cli.remote.dialects.base import GREEDY, OWN_TOKENIZER, Dialect, Unbelievable
 from adacd_cli.remote.dialects.completions import Completions
 from adacd_cli.remote.dialects.llamacpp import LlamaCpp
+from adacd_cli.remote.failures import START_IT, ServerGone, ServerRefused
+from adacd_cli.remote.lists import check_rest
 
 _FLAGS = {
     "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
     "vLLM": "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init.",
     "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
+LOOKED_OVER_SECONDS = 180.0
+"""How long all questions together may take: a server may load its model at the first one."""
+
 _ASKED = 1000
 """How many log-probabilities are tried for: a server that gives fewer says how many."""
 
@@ -90,6 +97,18 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
             tokenizer.
         UsageError: it serves several models and none is named.
     """
+    try:
+        with anyio.fail_after(LOOKED_OVER_SECONDS):
+            return await _examine(client, served_model, tokenizer)
+    except TimeoutError:
+        raise ModelError(
+            f"The server at {client.address.base} cannot be used: it did not answer adacd's first questions "
+            f"within {LOOKED_OVER_SECONDS:g} s.",
+            "Its own log may tell more.",
+        ) from None
+
+
+async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
     address = client.address.base
     listing = await _models(client)
     entry = _choose(address, listing, served_model)
@@ -139,7 +158,7 @@ async def _models(client: Client) -> list[dict[str, Any]]:
         what = "cannot be used now" if failure.status else "cannot be reached"
         raise ModelError(
             f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
-            "Start it, or check the address and the port.",
+            failure.hint or START_IT,
         ) from None
     except ServerRefused as failure:
         _refuse_key(address, failure)
@@ -249,7 +268,7 @@ async def _compare_tokenizers(client: Client, dialect: Dialect, tokenizer: Any, 
         raise ModelError(
             f"The server at {address} has another tokenizer than the one given: {piece!r} is {_ids(theirs)} "
             f"there and {_ids(mine)} here.",
-            "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file.",
+            OWN_TOKENIZER,
         )
     if different:
         piece, mine, theirs = different[0]
@@ -284,13 +303,21 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
     address = client.address.base
     prompt = [int(each) for each in tokenizer.encode("Hello", add_special_tokens=False)]
     try:
-        listed = await dialect.ask(prompt, 5)
+        await dialect.ask(prompt, 5)
         longer = await dialect.ask(prompt, _ASKED)
-        streamed = [said async for said in dialect.stream(prompt, GREEDY, 1, 1)]
+        check_rest(longer, len(tokenizer))
+        async with aclosing(dialect.stream(prompt, GREEDY, 1, 1)) as stream:
+            streamed = await anext(stream, None)  # one that goes on past its one token is left
     except ServerGone as failure:
         raise ModelError(
             f"The server at {address} cannot be used: {failure.reason.rstrip('.')}.",
-            "Its own log may tell more.",
+            failure.hint or "Its own log may tell more.",
+        ) from None
+    except Unbelievable as failure:
+        raise ModelError(
+            f"The server at {address} ({dialect.name}) gives no log-probabilities of the model: "
+            f"{failure.reason}.",
+            failure.hint or "Its own log may tell more.",
         ) from None
     except ServerRefused as failure:
         _refuse_key(address, failure)
@@ -299,21 +326,12 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
             f"{failure.reason.rstrip('.')}.",
             _FLAGS[dialect.name],
         ) from None
-    if not listed.ids or not streamed:
+    if streamed is None:
         raise ModelError(
             f"The server at {address} ({dialect.name}) gives no log-probabilities.", _FLAGS[dialect.name]
         )
     if dialect.most is None and len(longer.ids) < min(_ASKED, len(tokenizer)) // 2:
         dialect.most = len(longer.ids)  # it gives fewer, and does not say so
-    if not _are_probabilities(longer):
-        raise ModelError(
-            f"The server at {address} gives values that are no log-probabilities of the model.",
-            "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off.",
-        )
-
-
-def _are_probabilities(listed: TopList) -> bool:
-    return max(listed.logprobs) <= 1e-3 and sum(map(math.exp, listed.logprobs)) <= 1.01
 
 
 def _object(values: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, UsageError
+from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
 from adacd_cli.suggest import nearest
 
 
@@ -113,6 +113,7 @@ def of(error: BaseException, param: str | None = None) -> ApiError:
         LogitsError: (500, "logits_not_finite"),
         OutOfMemoryError: (503, "out_of_memory"),
         ModelError: (500, "model_error"),
+        ServerError: (502, "model_server_failed"),  # that of the model, behind this one
     }
     for kind, (status, code) in codes.items():
         if isinstance(error, kind):

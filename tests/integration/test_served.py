@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 
 from adacd_cli.remote import client as client_module
+from adacd_cli.remote import probe as probe_module
 from adacd_cli.remote.address import Address
 from adacd_cli.remote.dialects.completions import Completions
 from tests.vllm_server import NAME, Breaks, VllmServer
@@ -71,6 +73,34 @@ def test_the_steps_are_those_of_the_model_loaded_here(over, adacd, server, quest
         for event in (step, other):
             del event["elapsed_s"]
         assert step == other
+
+
+def test_a_server_that_never_ends_a_stream_is_left(over, server):
+    server.endless = True
+    outcome = over("generate", QUESTION, "--no-stats")
+    assert (outcome.code, outcome.out, outcome.err) == (0, ANSWER, "")
+
+
+def test_a_server_that_answers_no_first_question_is_left(over, server, monkeypatch):
+    released = threading.Event()
+    server.before = lambda body, number: released.wait(5) and None
+    monkeypatch.setattr(probe_module, "LOOKED_OVER_SECONDS", 0.2)
+    try:
+        outcome = over("generate", QUESTION)
+    finally:
+        released.set()
+    assert (outcome.code, outcome.out, outcome.err) == (
+        3,
+        "",
+        f"Error: The server at {server.url} cannot be used: it did not answer adacd's first questions within "
+        "0.2 s.\nHint: Its own log may tell more.\n",
+    )
+
+
+def test_that_the_server_is_waited_for_is_said_once(over, monkeypatch):
+    monkeypatch.setattr(client_module, "NOTICE_SECONDS", 0.0)
+    outcome = over("generate", QUESTION, "-n", "3", "--no-stats")
+    assert outcome.err == "Warning: The server has said nothing for 0 s; it is given 180 s in all.\n"
 
 
 def test_few_logprobs_are_said_once_and_in_each_event(over, server):
@@ -225,7 +255,8 @@ FLAGS = "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init."
             gives_logits,
             (),
             3,
-            "The server at URL gives values that are no log-probabilities of the model.",
+            "The server at URL (vLLM) gives no log-probabilities of the model: it gives 6.758 as a "
+            "log-probability.",
             "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off.",
         ),
         (
@@ -394,6 +425,109 @@ def test_an_error_in_the_stream_is_the_servers_own_words(over, server):
     assert f"Error: The server at {server.url} failed: EngineCore encountered an issue.\n" in outcome.err
 
 
+RAW = "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off."
+OWN = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
+LOG = "What it had said is kept; its own log may tell more."
+
+
+def all_are(value):
+    def edit(choice):
+        choice["top_logprobs"] = [dict.fromkeys(choice["top_logprobs"][0], value)]
+
+    return edit
+
+
+def the_best_is(value):
+    def edit(choice):
+        choice["top_logprobs"][0][next(iter(choice["top_logprobs"][0]))] = value
+
+    return edit
+
+
+def one_is_added(name, value):
+    def edit(choice):
+        choice["top_logprobs"][0][name] = value
+
+    return edit
+
+
+def is_chosen(name):
+    def edit(choice):
+        choice["tokens"] = [name]
+
+    return edit
+
+
+def none_are_listed(choice):
+    choice["top_logprobs"] = [{}]
+
+
+def none_is_told(choice):
+    choice["token_logprobs"], choice["top_logprobs"] = [None], [{"token_id:5": -0.01}]
+
+
+BEYOND = "it gave the id 999999, beyond the tokenizer's 4,096 tokens: it has another tokenizer"
+
+
+@pytest.mark.parametrize("method", ["default", "adacd"])
+@pytest.mark.parametrize(
+    ("wrong", "reason", "hint"),
+    [
+        (none_are_listed, "it gives no log-probabilities", LOG),
+        (all_are(-9999.0), "it gives no log-probabilities", LOG),
+        (all_are(None), "it leaves out the values of its log-probabilities", RAW),
+        (all_are(True), "it gives true as a log-probability", RAW),
+        (all_are("-0.5"), 'it gives "-0.5" as a log-probability', RAW),
+        (all_are(float("nan")), "it gives nan as a log-probability", RAW),
+        (the_best_is(3.0), "it gives 3 as a log-probability", RAW),
+        (one_is_added("token_id:5", -0.01), "the probabilities that it gives add up to", RAW),
+        (one_is_added("token_id:-3", -5.0), "it gives -3 as a token's id", LOG),
+    ],
+)
+def test_values_that_cannot_be_are_an_error(over, server, method, wrong, reason, hint):
+    server.edit = lambda body, choice: wrong(choice) if len(body["prompt"]) > 5 else None
+    outcome = over("generate", QUESTION, "--method", method)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert outcome.err.startswith(f"Error: The server at {server.url} failed: {reason}")
+    assert outcome.err.endswith(f"\nHint: {hint}\n")
+
+
+def test_a_token_that_cannot_be_chosen_is_an_error(over, server):
+    def wrong(body, choice):
+        if len(body["prompt"]) > 5:
+            choice["token_logprobs"] = [-9999.0]
+
+    server.edit = wrong
+    outcome = over("generate", QUESTION, "--method", "default")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "failed: it chose a token that has no probability." in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("wrong", "method"),
+    [
+        (is_chosen("token_id:999999"), "default"),
+        (lambda choice: choice.update(top_logprobs=[{"token_id:999999": -0.01}]), "default"),
+        (lambda choice: choice.update(top_logprobs=[{"token_id:999999": -0.01}]), "adacd"),
+    ],
+)
+def test_an_id_beyond_the_vocabulary_is_another_tokenizers(over, server, wrong, method):
+    server.edit = lambda body, choice: wrong(choice) if len(body["prompt"]) > 5 else None
+    outcome = over("generate", QUESTION, "--method", method)
+    assert (outcome.code, outcome.out, outcome.err) == (
+        1,
+        "",
+        f"Error: The server at {server.url} failed: {BEYOND}.\nHint: {OWN}\n",
+    )
+
+
+def test_a_token_without_a_value_of_its_own_is_an_error(over, server):
+    server.edit = lambda body, choice: none_is_told(choice) if len(body["prompt"]) > 5 else None
+    outcome = over("generate", QUESTION, "--method", "default")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "failed: it leaves out the values of its log-probabilities." in outcome.err
+
+
 def test_compare_and_explain(over):
     compared = over("compare", QUESTION, "-n", "12")
     assert (compared.code, compared.err) == (0, "")
@@ -456,4 +590,15 @@ def test_what_needs_the_weights_refuses_a_server(adacd, tmp_path, command, argum
         "",
         f"Error: `adacd {name}` cannot be used with a model at a server: {why}.\n"
         "Hint: Name a hub id, a folder or a GGUF file with --model.\n",
+    )
+
+
+@pytest.mark.parametrize("option", ["--tokenizer", "--served-model"])
+@pytest.mark.parametrize("command", [("bench",), ("direction", "build")])
+def test_options_of_a_server_are_refused_where_none_can_be_used(adacd, command, option):
+    outcome = adacd(*command, "--model", "http://127.0.0.1:9/v1", option, "x")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith(
+        f"Error: There is no option {option} here: it is for a model at a server, which "
+        f"`adacd {' '.join(command)}` cannot use.\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from dataclasses import replace
 
@@ -15,7 +16,8 @@ from adacd_cli.errors import ConfigurationError, ServerError
 from adacd_cli.events import Finished, FinishReason, Measures, TokenStep
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from adacd_cli.remote import answer as answer_module
-from adacd_cli.remote.client import ServerGone, ServerRefused
+from adacd_cli.remote.background import Background
+from adacd_cli.remote.failures import ServerGone, ServerRefused, ServerSilent
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 from tests.served import served
 
@@ -185,6 +187,22 @@ def test_a_value_that_the_longest_list_lacks_is_asked_for_by_its_id():
     assert [step.token_id for step in told] == [step.token_id for step in here]
 
 
+def test_a_value_above_those_of_the_list_that_lacks_it_is_not_believed():
+    model, dialect = served(noisy, most=40)
+    dialect.tells_values = True
+    values = dialect.values
+
+    async def raised(ids, tokens):
+        return {token: value + 5.0 for token, value in (await values(ids, tokens)).items()}
+
+    dialect.values = raised
+    told = steps(list(decode(model, [Request(pair())], Settings(max_new_tokens=10, plausibility=0.02))))
+    dialect.tells_values = False
+    without = steps(list(decode(model, [Request(pair())], Settings(max_new_tokens=10, plausibility=0.02))))
+    assert [step.exact for step in told] == [step.exact for step in without]
+    assert not all(step.exact for step in told)
+
+
 def test_the_rest_is_one_request_that_passes_the_sampling_on():
     model, dialect = served(polite(("hi", "Yo there, you"), sharp=3.0))
     values = Settings(
@@ -244,6 +262,22 @@ def test_a_stream_that_breaks_is_taken_up_again_where_it_was():
     events = list(decode(model, [Request(pair())], Settings(method="default")))
     assert events[-1].text == "Yo there, you"
     assert dialect.opened[1][0] == (*pair().unprompted_ids, *b"Yo t")
+
+
+def test_a_stream_that_falls_silent_again_and_again_is_given_up():
+    model, dialect = served(polite(("hi", "Yo there, you")))
+
+    def silent(number):
+        if number == 2:
+            raise ServerSilent("it gave no token for 60 s")
+
+    dialect.before_token = silent
+    texts = []
+    with pytest.raises(ServerError, match="it gave no token for 60 s"):
+        for event in decode(model, [Request(pair())], Settings(method="default")):
+            texts.append(event.text if isinstance(event, TokenStep) else "")
+    assert "".join(texts) == "Yo t"
+    assert len(dialect.opened) == 2
 
 
 def failing_at(dialect, prompt, error):
@@ -374,3 +408,17 @@ def test_the_confidence_of_a_streamed_token_is_the_best_ones():
     model, _ = served(polite(("hi", "Yo"), sharp=2.0))
     (first, *_) = steps(list(decode(model, [Request(pair())], Settings(method="default"))))
     assert first.measures.confidence == pytest.approx(math.exp(2) / (math.exp(2) + BYTE_VOCAB - 1), rel=1e-4)
+
+
+def test_the_loop_may_be_ended_from_within():
+    """Its owner may become garbage in any thread, the loop's own among them."""
+    background, ended = Background(), []
+
+    async def last():
+        ended.append(threading.current_thread().name)
+
+    async def stop():
+        background.stop(last())
+
+    background.run(stop())
+    assert wait_until(lambda: ended) == ["adacd-requests"]

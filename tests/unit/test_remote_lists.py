@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.remote.dialects.base import TopList
-from adacd_cli.remote.lists import Lacking, dense, lacking
+from adacd_cli.remote.dialects.base import TopList, Unbelievable, logprob_of, token_of
+from adacd_cli.remote.failures import ServerRefused
+from adacd_cli.remote.lists import Lacking, check_ids, check_rest, dense, is_certain, lacking
 
 
 def listed(probabilities: dict[int, float]) -> TopList:
@@ -53,7 +54,77 @@ def test_values_that_stand_for_minus_infinity_are_no_values():
 
 
 def test_of_equal_values_the_lower_id_comes_first():
-    assert TopList.of([(9, -1.0), (4, -1.0), (6, -0.5)], 2).ids == (6, 4)
+    assert TopList.of([(9, -2.0), (4, -2.0), (6, -0.5)], 2).ids == (6, 4)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "reason"),
+    [
+        ([(5, -9999.0), (2, -math.inf)], "it gives no log-probabilities"),
+        ([], "it gives no log-probabilities"),
+        ([(5, -1.0), (5, -2.0)], "it gives two log-probabilities of one token"),
+        ([(5, -0.1), (6, -0.1)], "the probabilities that it gives add up to 1.81"),
+    ],
+)
+def test_lists_that_cannot_be_are_refused(pairs, reason):
+    with pytest.raises(ServerRefused) as error:
+        TopList.of(pairs, 5)
+    assert error.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (True, "it gives true as a log-probability"),
+        ("-1.5", 'it gives "-1.5" as a log-probability'),
+        ([], "it gives a list as a log-probability"),
+        (3.0, "it gives 3 as a log-probability"),
+        (math.nan, "it gives nan as a log-probability"),
+        (math.inf, "it gives inf as a log-probability"),
+        (None, "it leaves out the values of its log-probabilities"),
+    ],
+)
+def test_what_is_no_logprob_is_refused(value, reason):
+    with pytest.raises(Unbelievable) as error:
+        logprob_of(value)
+    assert error.value.reason == reason
+
+
+def test_what_is_rounded_and_what_stands_for_minus_infinity_are_logprobs():
+    assert [logprob_of(value) for value in (0, 1e-6, -2.5, -math.inf)] == [0.0, 1e-6, -2.5, -math.inf]
+    assert logprob_of(-(10**400)) == logprob_of(-9999.0) == -math.inf
+
+
+@pytest.mark.parametrize("value", [-3, True, "5", 2.0, None, 2**63])
+def test_what_is_no_id_is_refused(value):
+    with pytest.raises(Unbelievable, match="as a token's id"):
+        token_of(value)
+
+
+def test_ids_beyond_the_vocabulary_may_only_be_implausible():
+    padded = listed({0: 0.9, 1: 0.05, 99: 0.001})
+    check_ids(padded, vocab=99, plausibility=0.01)
+    check_ids(padded, vocab=99, plausibility=0.0)
+    with pytest.raises(Unbelievable) as error:
+        check_ids(padded, vocab=99, plausibility=0.001)
+    assert (
+        error.value.reason == "it gave the id 99, beyond the tokenizer's 99 tokens: it has another tokenizer"
+    )
+    with pytest.raises(Unbelievable):  # the best one always matters
+        check_ids(listed({99: 0.9, 0: 0.05}), vocab=99, plausibility=0.0)
+
+
+def test_what_is_not_listed_must_be_able_to_make_up_the_rest():
+    check_rest(listed({0: 0.5, 1: 0.005}), vocab=102)  # 100 · 0.005 make it whole
+    check_rest(listed({0: 0.7, 1: 0.295}), vocab=2)
+    with pytest.raises(Unbelievable) as error:
+        check_rest(listed({0: 0.5, 1: 0.004}), vocab=102)
+    assert error.value.reason == "the probabilities that it gives leave room for 0.904 of all at most"
+
+
+def test_padding_without_a_mask_makes_a_step_uncertain():
+    whole = listed({0: 0.7, 1: 0.2, 3: 0.1})  # 3 is beyond
+    assert lacking(whole, whole, Settings(plausibility=0.0), 3, gated=False, noise=None) == Lacking(True)
 
 
 LONG = {0: 0.60, 1: 0.30, 2: 0.005}  # goes on below 0.01 · 0.60
@@ -133,3 +204,4 @@ def test_a_gated_step_that_is_drawn_plainly_is_certain_where_nothing_unlisted_ca
     settings = Settings(temperature=1.0)
     found = lacking(listed({0: 0.6, 1: 0.2}), listed({1: 0.8}), settings, 4, gated=True, noise=noise)
     assert found == Lacking(unprompted=expected)
+    assert is_certain(listed({0: 0.6, 1: 0.2}), settings, 4, noise) is not expected

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.errors import LogitsError, OutOfMemoryError
+from adacd_cli.errors import LogitsError, OutOfMemoryError, ServerError
 from tests.serving import ALPHABET, CHAT, Loaded, Site, Slow, chunks, scope, site, until
 
 
@@ -86,6 +86,7 @@ def test_a_client_that_leaves_while_it_waits_is_not_answered() -> None:
     [
         (LogitsError("The logits are not finite."), 500, "logits_not_finite"),
         (OutOfMemoryError("There is no memory."), 503, "out_of_memory"),
+        (ServerError("The server at x does not answer any more."), 502, "model_server_failed"),
     ],
 )
 def test_a_failure_ends_its_own_request_alone(error: Any, status: int, code: str) -> None:

@@ -1,14 +1,76 @@
-"""What a decoder asks of a server, whatever it is called there."""
+"""What a decoder asks of a server, whatever it is called there, and what of its numbers is believed.
+
+Numbers that cannot be what they are said to be are an error: a token chosen by them would be nobody's.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from adacd_cli.remote.failures import ServerRefused
+
 FLOOR = -9000.0
 """Servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); what is below this is no
 value."""
+
+_ABOVE_ZERO, _ABOVE_ONE = 1e-3, 1e-2
+"""By how much a log-probability may be above 0 and the sum of a list above 1: they are rounded there."""
+
+RAW_LOGPROBS = "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off."
+OWN_TOKENIZER = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
+
+
+class Unbelievable(ServerRefused):
+    """The server gives values that are no log-probabilities of the model's tokens."""
+
+    def __init__(self, reason: str, hint: str = RAW_LOGPROBS) -> None:
+        super().__init__(reason, hint=hint)
+
+
+def token_of(value: Any) -> int:
+    """A token's id out of JSON.
+
+    Raises:
+        Unbelievable: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise Unbelievable(f"it gives {_shown(value)} as a token's id", hint="")
+    return value
+
+
+def logprob_of(value: Any) -> float:
+    """A log-probability out of JSON, in nats; -inf and what stands for it are among them.
+
+    Raises:
+        Unbelievable: it is none.
+    """
+    if value is None:
+        raise Unbelievable("it leaves out the values of its log-probabilities")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value <= _ABOVE_ZERO:
+        raise Unbelievable(f"it gives {_shown(value)} as a log-probability")
+    return float(value) if value > FLOOR else -math.inf
+
+
+def chosen_logprob_of(value: Any) -> float:
+    """The log-probability of a token that the server chose, as `logprob_of`; finite.
+
+    Raises:
+        Unbelievable: it is none, or one of a token that cannot be chosen.
+    """
+    logprob = logprob_of(value)
+    if logprob <= FLOOR:
+        raise Unbelievable("it chose a token that has no probability")
+    return logprob
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value)[:40] if isinstance(value, (int, str)) else f"a {type(value).__name__}"
 
 
 @dataclass(frozen=True)
@@ -25,8 +87,19 @@ class TopList:
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[int, float]], count: int) -> TopList:
-        """The `count` best of (id, log-probability) pairs in any order, without those that are no values."""
+        """The `count` best of (id, log-probability) pairs in any order, without those that are no values.
+
+        Raises:
+            ServerRefused: none has a value.
+            Unbelievable: a token is there twice, or they add up to more than there is.
+        """
         best = sorted((pair for pair in pairs if pair[1] > FLOOR), key=lambda pair: (-pair[1], pair[0]))
+        if not best:
+            raise ServerRefused("it gives no log-probabilities")
+        if len({token for token, _ in best}) < len(best):
+            raise Unbelievable("it gives two log-probabilities of one token")
+        if (whole := sum(math.exp(value) for _, value in best)) > 1 + _ABOVE_ONE:
+            raise Unbelievable(f"the probabilities that it gives add up to {whole:.3g}")
         return cls(tuple(pair[0] for pair in best[:count]), tuple(pair[1] for pair in best[:count]))
 
 
@@ -56,13 +129,13 @@ class Said:
 
     Attributes:
         token_id: id in the vocabulary.
-        logprob: its log-probability in nats; None where the server tells none.
-        top: the most probable tokens of its position.
+        logprob: its log-probability in nats.
+        top: the most probable tokens of its position, at least one.
         last: whether the server ends the answer with it.
     """
 
     token_id: int
-    logprob: float | None
+    logprob: float
     top: TopList
     last: bool = False
 

@@ -10,10 +10,21 @@ import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.remote.client import Client, ServerGone, ServerRefused
-from adacd_cli.remote.dialects.base import GREEDY, Said, Sampling, TopList, ids_of
+from adacd_cli.remote.client import Client
+from adacd_cli.remote.dialects.base import (
+    GREEDY,
+    Said,
+    Sampling,
+    TopList,
+    chosen_logprob_of,
+    ids_of,
+    logprob_of,
+    token_of,
+)
+from adacd_cli.remote.failures import ServerGone, ServerRefused
 
 _MARK = "token_id:"
+_NO_IDS = "its log-probabilities do not name tokens by their ids"
 _NEUTRAL = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
@@ -156,11 +167,13 @@ def _tokens(choice: Mapping[str, Any], count: int) -> list[Said]:
     found = []
     try:
         for place, (name, value, top) in enumerate(zip(names, values, tops, strict=True)):
-            listed = TopList.of([(_id(key), float(each)) for key, each in (top or {}).items()], count)
+            listed = {_id(key): logprob_of(each) for key, each in (top or {}).items()}
+            token = _id(name)
+            own = listed.get(token) if value is None else logprob_of(value)
             last = ended and place == len(names) - 1
-            found.append(Said(_id(name), None if value is None else float(value), listed, last))
+            found.append(Said(token, chosen_logprob_of(own), TopList.of(list(listed.items()), count), last))
     except (TypeError, ValueError, AttributeError):
-        raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
+        raise ServerRefused(_NO_IDS) from None
     return found
 
 
@@ -169,7 +182,8 @@ def _id(name: str) -> int:
 
     Raises:
         ValueError: it is a token's text.
+        Unbelievable: it is none.
     """
     if not name.startswith(_MARK):
         raise ValueError(name)
-    return int(name.removeprefix(_MARK))
+    return token_of(int(name.removeprefix(_MARK)))

@@ -10,8 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.remote.client import Client, ServerRefused
-from adacd_cli.remote.dialects.base import Said, Sampling, TopList, ids_of
+from adacd_cli.remote.client import Client
+from adacd_cli.remote.dialects.base import (
+    Said,
+    Sampling,
+    TopList,
+    chosen_logprob_of,
+    ids_of,
+    logprob_of,
+    token_of,
+)
+from adacd_cli.remote.failures import ServerRefused
 
 _FORCED = 1e9
 _NEUTRAL = {
@@ -129,8 +138,8 @@ class LlamaCpp:
         try:
             entries: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
             for entry in entries:
-                entry["id"], entry["logprob"] = int(entry["id"]), float(entry["logprob"])
-        except (KeyError, IndexError, TypeError, ValueError):
+                entry["id"], entry["logprob"] = token_of(entry["id"]), logprob_of(entry["logprob"])
+        except (KeyError, IndexError, TypeError):
             raise ServerRefused("it gives no log-probabilities") from None
         return entries
 
@@ -152,7 +161,7 @@ class LlamaCpp:
         own: Mapping[str, Any] = next(
             (each for each in after.get("top_logprobs", ()) if each.get("id") == after.get("id")), {}
         )
-        tail = bytes(own.get("bytes") or ())
+        tail = _bytes(own)
         left = left.removesuffix(tail)
         found: list[Said] = []
         ids = list(given)
@@ -161,7 +170,7 @@ class LlamaCpp:
             if entry is None:
                 return None
             ids.append(entry["id"])
-            left = left[len(bytes(entry["bytes"])) :]
+            left = left[len(_bytes(entry)) :]
             found.append(Said(entry["id"], entry["logprob"], top))
         return found
 
@@ -172,7 +181,7 @@ class LlamaCpp:
         for size in (*_LISTED, 10**9):
             entries = await self._entries(ids, size)
             for entry in entries:  # the most probable first
-                own = bytes(entry.get("bytes") or ())
+                own = _bytes(entry)
                 if own and left.startswith(own) and (own == left if exact else len(left) - len(own) >= more):
                     top = TopList.of([(each["id"], each["logprob"]) for each in entries[:count]], count)
                     return entry, top
@@ -183,11 +192,18 @@ class LlamaCpp:
 
 def _said(entry: Mapping[str, Any], count: int) -> Said:
     try:
-        top = [(int(each["id"]), float(each["logprob"])) for each in entry.get("top_logprobs", ())]
-        return Said(int(entry["id"]), float(entry["logprob"]), TopList.of(top, count))
-    except (KeyError, TypeError, ValueError):
+        top = [(token_of(each["id"]), logprob_of(each["logprob"])) for each in entry["top_logprobs"]]
+        own = chosen_logprob_of(entry["logprob"])
+        return Said(token_of(entry["id"]), own, TopList.of(top, count))
+    except (KeyError, TypeError):
         raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
 
 
 def _count(value: Any) -> int:
     return value if isinstance(value, int) else 0
+
+
+def _bytes(entry: Mapping[str, Any]) -> bytes:
+    """A token's own bytes; none where it does not tell."""
+    values = ids_of(entry.get("bytes")) or ()
+    return bytes(values) if all(0 <= each < 256 for each in values) else b""
