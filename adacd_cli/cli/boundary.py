@@ -140,7 +140,8 @@ def _takes(parameter: Any) -> str | None:
     """What a command's own number option takes: `--batch-size takes a whole number, at least 1.`"""
     if not isinstance(parameter, typer.core.TyperOption) or parameter.type_descriptor.annotation is not int:
         return None
-    bound = f", at least {parameter.min}" if parameter.min is not None else ""
-    if parameter.min is not None and parameter.max is not None:
-        bound = f" from {parameter.min} to {parameter.max}"
+    bound = ""
+    if parameter.min is not None:
+        below = parameter.max is not None
+        bound = f" from {parameter.min} to {parameter.max}" if below else f", at least {parameter.min}"
     return f"{max(parameter.opts, key=len)} takes a whole number{bound}."

@@ -208,9 +208,9 @@ class Decoder:
         most = _PREFILLED.get(self._model.device.type, _PREFILLED_ELSEWHERE)
         tokens = 0
         for place, row in enumerate(newcomers):
-            tokens += sum(
-                len(row.prompt_ids(prompted)) for prompted in (False, True)[: 1 + row.wants_contrast]
-            )
+            tokens += len(row.prompt_ids(prompted=False))
+            if row.wants_contrast:
+                tokens += len(row.prompt_ids(prompted=True))
             if place > 0 and tokens > most:
                 return newcomers[:place]
         return newcomers

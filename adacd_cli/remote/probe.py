@@ -16,11 +16,12 @@ import anyio
 from adacd_cli.errors import ModelError, UsageError
 from adacd_cli.remote.address import KEY_VARIABLES
 from adacd_cli.remote.client import Client
-from adacd_cli.remote.dialects.base import GREEDY, OWN_TOKENIZER, Dialect, Unbelievable
+from adacd_cli.remote.dialects.base import GREEDY, Dialect, Unbelievable
 from adacd_cli.remote.dialects.completions import Completions
 from adacd_cli.remote.dialects.llamacpp import LlamaCpp
 from adacd_cli.remote.failures import START_IT, ServerGone, ServerRefused
 from adacd_cli.remote.lists import check_rest
+from adacd_cli.remote.tokenizers import compare_tokenizers, whole_token
 
 _FLAGS = {
     "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
@@ -32,20 +33,6 @@ LOOKED_OVER_SECONDS = 180.0
 
 _ASKED = 1000
 """How many log-probabilities are tried for: a server that gives fewer says how many."""
-
-_PIECES = (
-    "Hello",
-    " world",
-    " 12345",
-    "ünïcödé",
-    " Привет",
-    "你好",
-    "こんにちは",
-    " 🙂",
-    "\n\tdef f(x):",
-    "Ω≈ç",
-)
-"""What both tokenizers encode: words, digits and several scripts."""
 
 
 @dataclass(frozen=True)
@@ -116,11 +103,11 @@ async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> 
     props = await _props(client, entry, len(listing) > 1)
     dialect: Dialect
     if props is not None:
-        dialect = LlamaCpp(client, model, _whole_token(tokenizer))
+        dialect = LlamaCpp(client, model, whole_token(tokenizer))
     else:
         dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
     warnings: list[str] = []
-    compared = await _compare_tokenizers(client, dialect, tokenizer, warnings)
+    compared = await compare_tokenizers(address, dialect, tokenizer, warnings)
     await _try(client, dialect, tokenizer, compared=compared)
     slots = _number((props or {}).get("total_slots"))
     if slots == 1:
@@ -164,13 +151,9 @@ async def _models(client: Client) -> list[dict[str, Any]]:
         _refuse_key(address, failure)
         raise _no_server(address, failure.reason) from None
     data = answer.get("data")
-    entries = (
-        [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
-        if (isinstance(data, list))
-        else []
-    )
     if not isinstance(data, list):
         raise _no_server(address, "it lists no models")
+    entries = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
     if not entries:
         raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
     return entries
@@ -234,64 +217,6 @@ async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dic
             f"{failure.reason.rstrip('.')}.",
             "adacd needs /props, /tokenize and /completion beside /v1; let a proxy pass them on.",
         ) from None
-
-
-def _whole_token(tokenizer: Any) -> int:
-    """A token whose text is whole characters."""
-    ids = tokenizer.encode("a", add_special_tokens=False)
-    if not ids:
-        raise ModelError('The tokenizer encodes "a" as nothing.', "Name the model's own with --tokenizer.")
-    return int(ids[-1])
-
-
-async def _compare_tokenizers(client: Client, dialect: Dialect, tokenizer: Any, warnings: list[str]) -> bool:
-    """Whether both could be compared; piece by piece, so that one odd piece is not taken for a stranger.
-
-    Raises:
-        ModelError: they differ in a control token of the tokenizer, or in most of the text.
-    """
-    address, controls = client.address.base, _controls(tokenizer)
-    different = []
-    for piece in (*controls, *_PIECES):
-        mine = [int(each) for each in tokenizer.encode(piece, add_special_tokens=False)]
-        try:
-            theirs = await dialect.tokenize(piece)
-        except ServerRefused:
-            theirs = None
-        if theirs is None:
-            return False
-        if mine != theirs:
-            different.append((piece, mine, theirs))
-    wrong = [each for each in different if each[0] in controls]
-    if wrong or len(different) > len(_PIECES) // 2:
-        piece, mine, theirs = (wrong or different)[0]
-        raise ModelError(
-            f"The server at {address} has another tokenizer than the one given: {piece!r} is {_ids(theirs)} "
-            f"there and {_ids(mine)} here.",
-            OWN_TOKENIZER,
-        )
-    if different:
-        piece, mine, theirs = different[0]
-        warnings.append(
-            f"The server encodes some text in another way than the tokenizer: {piece!r} is {_ids(theirs)} "
-            f"there and {_ids(mine)} here."
-        )
-    return True
-
-
-def _controls(tokenizer: Any) -> tuple[str, ...]:
-    """The control tokens that prompts and ends are made of, as far as the tokenizer writes each as one."""
-    found = dict.fromkeys(
-        str(token) for token in (tokenizer.bos_token, tokenizer.eos_token) if isinstance(token, str) and token
-    )
-    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
-    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
-    found |= dict.fromkeys(token for token in added if token.strip() and token in template)
-    return tuple(found)[:16]
-
-
-def _ids(ids: Sequence[int]) -> str:
-    return "[" + ", ".join(str(each) for each in ids[:8]) + (", …]" if len(ids) > 8 else "]")
 
 
 async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bool) -> None:
