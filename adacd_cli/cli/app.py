@@ -21,7 +21,7 @@ import typer.main
 from adacd_cli import __version__
 from adacd_cli.cli.boundary import guarded
 from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
-from adacd_cli.cli.together import take_part
+from adacd_cli.cli.together import taking_part
 from adacd_cli.errors import UsageError
 from adacd_cli.suggest import nearest
 
@@ -79,9 +79,8 @@ class CommandGroup(PlainGroup):
         sys.exit(guarded(lambda: self._run(words), debug=_wants_traceback(words)))
 
     def _run(self, words: list[str]) -> int:
-        take_part(words)
         try:
-            with self.make_context("adacd", words) as ctx:
+            with taking_part(words), self.make_context("adacd", words) as ctx:
                 self.invoke(ctx)
         except typer.Exit as finished:
             return finished.exit_code
