@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.engine.lanes import Groups
+from adacd_cli.engine.groups import Groups
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.places import Places
@@ -33,12 +33,6 @@ if TYPE_CHECKING:
 
 _ADMITTED = 8
 """While others run, newcomers wait until this part of the places is free, so that they are fed together."""
-
-
-_PREFILLED = {"cpu": 2048}
-_PREFILLED_ELSEWHERE = 16384
-"""Prompt tokens that are fed in one step: a crowd of newcomers does not keep the first of them, and those who
-run, waiting until all have been read."""
 
 
 class Decoder:
@@ -117,7 +111,7 @@ class Decoder:
         return row.started()
 
     def step(self) -> Iterator[Event]:
-        """One token for every running request, after newcomers were taken in.
+        """One token for every running request whose prompts were read, after newcomers were taken in.
 
         Raises:
             LogitsError: a logit is NaN or infinite, and `failed` is None.
@@ -179,7 +173,8 @@ class Decoder:
             self._groups.advance()
             self._fed = True
         self._admit()
-        rows = [row for row in self._running if not row.drafts]
+        self._groups.read()
+        rows = [row for row in self._running if not row.drafts and not self._groups.reads(row)]
         drafting = next((row for row in self._running if row.drafts), None)
         chosen = self._step(rows) if rows else []
         if drafting is not None:  # one after the other: each goes back in its caches by itself
@@ -195,7 +190,7 @@ class Decoder:
         enough = min(len(self._waiting), -(-limit // _ADMITTED))
         if not newcomers or (self._running and len(newcomers) < enough):
             return
-        newcomers = self._portion(newcomers)
+        newcomers = newcomers[: self._groups.first_portion(newcomers)]
         for row in newcomers:
             self._waiting.popleft()
             if not row.ids:
@@ -203,23 +198,11 @@ class Decoder:
         self._running += newcomers
         self._groups.open([row for row in newcomers if not row.drafts])
 
-    def _portion(self, newcomers: list[Row]) -> list[Row]:
-        """The first of the newcomers, at least one: as many as are fed in one step."""
-        most = _PREFILLED.get(self._model.device.type, _PREFILLED_ELSEWHERE)
-        tokens = 0
-        for place, row in enumerate(newcomers):
-            tokens += len(row.prompt_ids(prompted=False))
-            if row.wants_contrast:
-                tokens += len(row.prompt_ids(prompted=True))
-            if place > 0 and tokens > most:
-                return newcomers[:place]
-        return newcomers
-
     def _step(self, rows: list[Row]) -> list[tuple[Row, RowOutcome]]:
         noise = self._noise(rows)
         self._settle([row for row in rows if row.phase is Phase.UNDECIDED], noise)
-        late = self._groups.without_prompted([row for row in rows if row.wants_contrast])
-        self._groups.open(late, late=True)  # their answer begins now: the prompted stream catches up
+        # where the answer begins now, the prompted stream catches up
+        self._groups.open_late(self._groups.without_prompted([row for row in rows if row.wants_contrast]))
         alike = _alike(rows)
         packed = join_packed([self._pack(same, noise) for same in alike])
         ordered = [row for same in alike for row in same]

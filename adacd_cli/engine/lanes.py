@@ -1,4 +1,4 @@
-"""Lanes: a stream, and whose rows it holds; and the lanes of all running requests together.
+"""Lanes: a stream, and whose rows it holds.
 
 A request has a lane in the stream of the unprompted prompts and, during its contrast window, one for its
 prompted prompt. Both go through one forward where the same model reads them: reading its weights costs more
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from adacd_cli.engine.compiled import Compiled
-from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.prefixes import Prefix, Prefixes
 from adacd_cli.engine.row import Row
 from adacd_cli.engine.stream import Stream
@@ -33,6 +32,16 @@ class Lane:
     prompted: bool
 
     @property
+    def model(self) -> Any:
+        """What reads it."""
+        return self.row.readers[self.prompted]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """What has to be fed for the request's next token: its prompt and the answer so far."""
+        return self.row.prompt_ids(self.prompted)
+
+    @property
     def wanted(self) -> bool:
         """Whether the request's next token needs it."""
         return self.row.finish is None and (not self.prompted or self.row.wants_contrast)
@@ -43,23 +52,42 @@ class Lanes:
 
     Args:
         model: what reads them.
-        lanes: at least one; their prompts, and what was answered so far, are fed at once.
+        lanes: at least one; what each is fed is its prompt and what was answered so far.
         known: beginnings that may be taken over, and where ended lanes leave theirs; None for neither.
         compiled: the model's compiled forwards; None for none.
 
     Attributes:
         lanes: in the order of the stream's rows.
-        logits: of each lane's next token, float32 [lanes, vocab].
+        logits: of each lane's next token, float32 [lanes, vocab]; there once all has been read.
     """
+
+    logits: torch.Tensor
 
     def __init__(
         self, model: Any, lanes: Sequence[Lane], known: Prefixes | None, compiled: Compiled | None = None
     ) -> None:
         self.lanes = list(lanes)
         self._stream, self._known = Stream(model, compiled), known
-        prompts = [lane.row.prompt_ids(lane.prompted) for lane in lanes]
-        found = [known.find(model, prompt) for prompt in prompts] if known else []
+
+    def read(self) -> None:
+        """Feeds all that is to be read, in one forward."""
+        prompts = [lane.ids for lane in self.lanes]
+        found = [self._known.find(self.model, prompt) for prompt in prompts] if self._known else []
         self.logits = self._stream.prefill(prompts, found)
+
+    def read_piece(self, tokens: int) -> bool:
+        """Feeds the only lane this many tokens of what is to be read; gives whether none is left."""
+        stream, ids = self._stream, self.lanes[0].ids
+        if stream.rows == 0 and self._known is not None:
+            found = self._known.find(self.model, ids)
+            if found is not None:
+                stream.begin(*found)
+        start = stream.lengths[0] if stream.rows else 0
+        self.logits = stream.feed(ids[start : start + tokens], 1)
+        if not stream.joins:  # a running state may not go on with more than one token
+            stream.release()
+            self.read()
+        return stream.lengths[0] == len(ids)
 
     @property
     def model(self) -> Any:
@@ -95,95 +123,6 @@ class Lanes:
 
     def _leave(self, place: int, lane: Lane) -> None:
         assert self._known is not None
-        ids = lane.row.prompt_ids(lane.prompted)[: self._stream.lengths[place]]
+        ids = lane.ids[: self._stream.lengths[place]]
         if self._known.wants(self.model, ids):
             self._known.add(Prefix(self._stream.model, ids, self._stream.copy_row(place)))
-
-
-class Groups:
-    """The lanes of all running requests: one group for each model, several where rows cannot join.
-
-    Args:
-        model: what answers.
-        known: beginnings that may be taken over, and where ended lanes leave theirs; None for neither.
-    """
-
-    def __init__(self, model: LanguageModel, known: Prefixes | None) -> None:
-        self._model, self._known = model, known
-        self._groups: list[Lanes] = []
-
-    def open(self, rows: Sequence[Row], *, late: bool = False) -> None:
-        """Feeds requests their prompts, and what was answered so far.
-
-        Args:
-            rows: their unprompted lanes are opened, and the prompted ones of those that want contrast now.
-            late: open the prompted ones only: the answer begins after thinking.
-        """
-        lanes = [] if late else [Lane(row, prompted=False) for row in rows]
-        lanes += [Lane(row, prompted=True) for row in rows if row.wants_contrast]
-        by_model: dict[int, tuple[Any, list[Lane]]] = {}
-        for lane in lanes:
-            model = lane.row.readers[lane.prompted]
-            by_model.setdefault(id(model), (model, []))[1].append(lane)
-        for model, own in by_model.values():
-            # padding costs a CPU as much as tokens, and what is known of the two streams differs in length
-            parts = [own]
-            if self._known is not None or self._model.device.type == "cpu":
-                parts = [[lane for lane in own if lane.prompted is prompted] for prompted in (False, True)]
-            compiled = self._model.compiled if model is self._model.model else None
-            for part in filter(None, parts):
-                self._place(Lanes(model, part, self._known, compiled))
-
-    def _place(self, new: Lanes) -> None:
-        for group in self._groups:
-            if group.model is new.model and group.joins and new.joins:
-                group.join(new)
-                return
-        self._groups.append(new)
-
-    def narrow(self, wanted: Callable[[Lane], bool]) -> None:
-        """Drops the lanes that are not wanted any more."""
-        for group in self._groups:
-            group.narrow(wanted)
-        self._groups = [group for group in self._groups if group.lanes]
-
-    def advance(self) -> None:
-        """Feeds each lane its request's last token."""
-        for group in self._groups:
-            group.advance([lane.row.ids[-1] for lane in group.lanes])
-
-    def advance_unseen(self, tokens: torch.Tensor, rows: Sequence[Row]) -> None:
-        """Feeds the lanes the rows' tokens, int64 [rows] on the device, before the host has seen them.
-
-        What turns out to be finished has been fed one token for nothing.
-        """
-        places = {id(row): place for place, row in enumerate(rows)}
-        self.narrow(lambda lane: lane.row.room > 1 and not (lane.prompted and lane.row.window == 1))
-        for group in self._groups:
-            index = torch.tensor([places[id(lane.row)] for lane in group.lanes], device=tokens.device)
-            group.advance(tokens[index])
-
-    def logits(self, rows: Sequence[Row], *, prompted: bool) -> torch.Tensor:
-        """Those of the rows' next tokens in one of the streams, float32 [rows, vocab]."""
-        found = self._found(prompted)
-        places = [found[id(row)] for row in rows]
-        first, start = places[0]
-        if [place for _, place in places] == list(range(start, start + len(rows))) and all(
-            group is first for group, _ in places
-        ):
-            return first.logits[start : start + len(rows)]
-        return torch.cat([group.logits[place : place + 1] for group, place in places])
-
-    def without_prompted(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows that have no prompted lane."""
-        found = self._found(prompted=True)
-        return [row for row in rows if id(row) not in found]
-
-    def _found(self, prompted: bool) -> dict[int, tuple[Lanes, int]]:
-        """Where each row's lane of one of the streams is."""
-        return {
-            id(lane.row): (group, place)
-            for group in self._groups
-            for place, lane in enumerate(group.lanes)
-            if lane.prompted is prompted
-        }

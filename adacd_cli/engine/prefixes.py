@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli.engine.cache import Tensors
+from adacd_cli.engine.positions import keeps_its_keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,9 @@ class Prefixes:
         """What shares most with a prompt, and how many tokens; never all of the prompt's."""
         best: tuple[Prefix, int] | None = None
         for prefix in self._kept:
-            shared = shared_length(prefix.ids, ids[:-1]) if prefix.model is model else 0
+            if prefix.model is not model or not keeps_its_keys(model, max(len(prefix.ids), len(ids))):
+                continue
+            shared = shared_length(prefix.ids, ids[:-1])
             if shared > (0 if best is None else best[1]):
                 best = prefix, shared
         if best is not None:  # used last, so dropped last

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adacd_cli.engine.lanes import Groups
+from adacd_cli.engine.groups import Groups
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.rules.base import Rule, StepLogits
 from adacd_cli.errors import LogitsError
@@ -70,6 +70,8 @@ class Steps:
         pads = any(hasattr(each, "eos_token_id") for each in criteria)
         unfinished = torch.ones(len(self._rows), dtype=torch.bool, device=input_ids.device)
         self._groups.open(self._rows)
+        while self._groups.reading:
+            self._groups.read()
         while True:
             tokens, tops = self._choose(input_ids, processors)
             input_ids = torch.cat([input_ids, tokens.unsqueeze(-1)], dim=-1)
@@ -133,7 +135,7 @@ class Steps:
             return plain, plain.clone(), tops
         wanting = [rows[place] for place in contrasted]
         # an answer that begins after thinking: the prompted stream catches up
-        self._groups.open(self._groups.without_prompted(wanting), late=True)
+        self._groups.open_late(self._groups.without_prompted(wanting))
         prompted = self._groups.logits(wanting, prompted=True)
         self._refuse_broken(prompted, wanting)
         verdict = self._rule(StepLogits(prompted, plain[contrasted]), self._settings)

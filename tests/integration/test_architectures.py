@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adacd_cli.config import Settings
-from adacd_cli.engine import Places, Request, Session, decode, fitting
+from adacd_cli.engine import Places, Prefixes, Request, Session, decode, fitting, groups
 from adacd_cli.errors import ModelError
 from adacd_cli.events import TokenStep
 from adacd_cli.hf import adacd
@@ -99,6 +99,14 @@ def test_a_ragged_batch_equals_each_alone(model):
         assert tokens(together, place) == alone(model, pair)
 
 
+def test_a_prompt_read_in_pieces_gives_the_same_tokens(model, monkeypatch):
+    requests = [Request(pair) for pair in pairs(model)]
+    expected = [alone(model, pair) for pair in pairs(model)]
+    monkeypatch.setattr(groups, "_PORTION", {"cpu": 5})
+    together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
+    assert [tokens(together, place) for place in range(len(requests))] == expected
+
+
 def test_inside_transformers_generate_it_is_the_same(model):
     found = pairs(model)
     longest = max(len(pair.unprompted_ids) for pair in found)
@@ -152,3 +160,28 @@ def test_a_model_without_a_cache_is_refused():
     assert caught.value.message == (
         "RwkvForCausalLM cannot be decoded: its forward takes no cache of keys and values."
     )
+
+
+SCALED = {
+    "phi3": {
+        "rope_type": "longrope",
+        "short_factor": [1.0] * 8,
+        "long_factor": [3.0] * 8,
+        "original_max_position_embeddings": 60,
+    },
+    "llama": {"rope_type": "dynamic", "factor": 4.0, "original_max_position_embeddings": 60},
+}
+
+
+@pytest.mark.parametrize("family", SCALED)
+def test_positions_that_depend_on_the_length_take_nothing_over_and_are_read_whole(family, monkeypatch):
+    rope = {"rope_theta": 10000.0, **SCALED[family]}
+    scaled = random_model(family, **_COMMON | {"max_position_embeddings": 60}, rope_parameters=rope)
+    ids = tuple(range(20, 120))
+    short, long = (PromptPair(ids[: n + 2], ids[:n], "x") for n in (30, 90))
+    expected = [alone(scaled, each) for each in (short, long, short)]
+    known = Prefixes()
+    settings = Settings(max_new_tokens=STEPS)
+    monkeypatch.setattr(groups, "_PORTION", {"cpu": 25})
+    said = [tokens(decode(scaled, [Request(each)], settings, known=known)) for each in (short, long, short)]
+    assert said == expected

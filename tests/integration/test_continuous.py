@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine import Decoder, Places, Prefixes, Request, decode, fitting
+from adacd_cli.engine import Decoder, Places, Prefixes, Request, decode, fitting, groups
 from adacd_cli.engine.prefixes import shared_length
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep
@@ -79,12 +79,16 @@ KINDS = st.tuples(
     places=st.sampled_from([None, 1, 2, 5]),
     known=st.booleans(),
     ahead=st.booleans(),
+    portion=st.sampled_from([5, 30, 512]),
 )
-def test_any_order_of_arrivals_gives_each_request_its_own_tokens(family, arrivals, places, known, ahead):
+def test_any_order_of_arrivals_gives_each_request_its_own_tokens(
+    family, arrivals, places, known, ahead, portion
+):
     decoder = Decoder(
         MODELS[family], places=Places(places), known=Prefixes(renew=places is None) if known else None
     )
     decoder._ahead = ahead
+    decoder._groups._portion = portion
     coming = sorted(((step, kind) for kind, step in arrivals), key=lambda each: each[0])
     events: list = [[] for _ in coming]
     step = 0
@@ -125,8 +129,29 @@ class Cramped:
         return self._model(ids, **arguments)
 
 
+def test_who_leaves_while_a_prompt_is_read_keeps_nobody():
+    tiny = MODELS["llama"]
+    requests, own = asked(tiny)
+    alone_says = said(list(decode(tiny, requests[:1], own)))
+    gone: set[int] = set()
+    decoder = Decoder(tiny, cancelled=gone.__contains__)
+    decoder._groups._portion = 4
+    decoder.submit(requests[2], own)
+    assert (list(decoder.step()), decoder.running) == ([], 1)
+    gone.add(0)
+    decoder.submit(requests[0], own)
+    (end,) = [event for event in decoder.step() if event.request == 0]
+    assert (end.finish_reason, end.tokens, decoder.running) == (FinishReason.CANCELLED, 0, 1)
+    events = []
+    while decoder.busy:
+        events += decoder.step()
+    assert said(events) == alone_says
+
+
 @pytest.mark.parametrize("values", [{"temperature": 0.9}, {"method": "adacd"}, {"method": "selfcd"}])
-def test_too_many_at_once_are_halved_and_nothing_is_lost(values):
+@pytest.mark.parametrize("portion", [45, 512])
+def test_too_many_at_once_are_halved_and_nothing_is_lost(monkeypatch, values, portion):
+    monkeypatch.setattr(groups, "_PORTION", {"cpu": portion})
     tiny = MODELS["llama"]
     requests, own = asked(tiny, QUESTIONS * 3, **values)
     expected = list(decode(tiny, requests, own))

@@ -10,7 +10,7 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Request, decode
+from adacd_cli.engine import Request, decode, groups
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.stream import Stream
@@ -110,6 +110,15 @@ def test_the_cached_loop_equals_a_full_recompute(tiny, values):
         assert_close([s.measures.agreement for s in steps], [e[2] for e in expected], 1e-6)
         assert_close([s.measures.confidence for s in steps], [e[3] for e in expected])
         assert_close([s.measures.prompted_confidence for s in steps], [e[4] for e in expected])
+
+
+def test_a_prompt_read_in_pieces_equals_a_full_recompute(tiny, monkeypatch):
+    monkeypatch.setattr(groups, "_PORTION", {"cpu": 7})
+    settings = Settings(max_new_tokens=STEPS)
+    for question, steps in zip(QUESTIONS, answer(tiny, *QUESTIONS), strict=True):
+        assert [(s.token_id, s.decision) for s in steps] == [
+            (token_id, decision) for token_id, decision, *_ in recompute(tiny, question, settings)
+        ]
 
 
 @pytest.mark.parametrize("method", ["default", "adacd", "adacd-gated"])

@@ -12,7 +12,7 @@ from adacd_cli.engine import Request, Session, decode
 from adacd_cli.errors import LogitsError, PromptError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
 from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
-from tests.fakes import BYTE_EOS, END_THINK, THINK, saying, scripted
+from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 
 REFUSAL = "Sorry, no."
 
@@ -251,8 +251,8 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone():
     assert (finished(events, 1).finish_reason, finished(events, 1).text) == (FinishReason.STOP, "Hello")
 
 
-def test_long_prompts_are_read_a_portion_at_a_time():
-    question = "x" * 1200 + " hi"
+def test_a_crowds_prompts_are_read_a_portion_at_a_time():
+    question = "x" * 200 + " hi"
     model = scripted(polite(("hi", "Yo")))
     decoder = model.decoder()
     for asked in (question, question, "hi", question):
@@ -262,9 +262,28 @@ def test_long_prompts_are_read_a_portion_at_a_time():
         step = list(decoder.step())
         events += step
         begun.append(sorted(event.request for event in step if isinstance(event, TokenStep)))
-    # 2048 tokens a step: the first prompt alone, then the next two, then the last
-    assert begun[:3] == [[0], [0, 1, 2], [0, 1, 2, 3]]
+    # 512 tokens a step: two prompts and the short one, then the last
+    assert begun[:2] == [[0, 1, 2], [0, 1, 2, 3]]
     assert [finished(events, number).text for number in range(4)] == ["Yo"] * 4
+
+
+def test_a_long_prompt_is_read_in_pieces_while_the_others_get_their_tokens():
+    question = "x" * 1500 + " hi"
+    answers = saying(("refuse " + question, REFUSAL), ("refuse hi", REFUSAL), ("hi", "Yo"))
+    model = scripted(lambda ids: answers(ids) if 10 in ids else [0.0] * BYTE_VOCAB)
+    decoder = model.decoder()
+    for asked in ("hi", question, "hi"):
+        decoder.submit(Request(pair(asked)), Settings())
+    begun, events = [], []
+    while decoder.busy:
+        step = list(decoder.step())
+        events += step
+        begun.append("".join(str(event.request) for event in step if isinstance(event, TokenStep)))
+    pieces = [new for rows, new in model.model.calls if new > 100]
+    # 512 tokens a step: the prompt without the contrast prompt, then the one with it
+    assert pieces == [512, 512, 480, 512, 512, 487]
+    assert begun == ["02", "02", "02", "", "", "1", "1", "1"]
+    assert [finished(events, number).text for number in range(3)] == ["Yo"] * 3
 
 
 def test_each_request_reports_what_it_asked_for():
