@@ -26,7 +26,7 @@ QUESTIONS = (
     "What is the capital of France?",
     "Shoot a photo " * 5,
 )
-STEPS = 40
+STEPS = 20
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

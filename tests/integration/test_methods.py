@@ -27,7 +27,7 @@ from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
-STEPS = 30
+STEPS = 16
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
