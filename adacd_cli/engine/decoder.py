@@ -17,6 +17,7 @@ from adacd_cli.engine.groups import Groups
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.places import Places
+from adacd_cli.engine.positions import positions_of
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.protocol import Cancelled, Failed, never
 from adacd_cli.engine.row import Phase, Request, Row
@@ -72,7 +73,7 @@ class Decoder:
         self._groups = self._no_lanes()
         self._drafted: Drafted | None = None
         # a GPU computes the next logits while the host looks at this step's tokens
-        self._ahead = model.device.type == "cuda"
+        self._ahead = model.device.type == "cuda" and not positions_of(model.model).borders
         self._fed = True  # whether the lanes hold every running row's last token
         self._vocab = 0
 

@@ -6,14 +6,14 @@ not keep those who run, or leave, waiting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from adacd_cli.engine.lanes import Lane, Lanes
 from adacd_cli.engine.model import LanguageModel
-from adacd_cli.engine.positions import keeps_its_keys
+from adacd_cli.engine.positions import positions_of
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.row import Row
 
@@ -99,7 +99,7 @@ class Groups:
     def _in_pieces(self, lanes: Sequence[Lane]) -> bool:
         """Whether a prompt is too long for one step, and all of them can be read apart."""
         return any(self._new_tokens(lane) > self._portion for lane in lanes) and all(
-            keeps_its_keys(lane.model, len(lane.ids)) for lane in lanes
+            positions_of(lane.model).alike(1, len(lane.ids)) for lane in lanes
         )
 
     def _new_tokens(self, lane: Lane) -> int:
@@ -109,10 +109,11 @@ class Groups:
 
     def _open(self, lanes: Sequence[Lane]) -> None:
         """Feeds lanes all that there is to be read, and places them."""
-        by_model: dict[int, list[Lane]] = {}
+        together: dict[Hashable, list[Lane]] = {}
         for lane in lanes:
-            by_model.setdefault(id(lane.model), []).append(lane)
-        for own in by_model.values():
+            side = positions_of(lane.model).side(len(lane.ids))
+            together.setdefault((id(lane.model), side), []).append(lane)
+        for own in together.values():
             # padding costs a CPU as much as tokens, and what is known of the two streams differs in length
             parts = [own]
             if self._known is not None or self._model.device.type == "cpu":
@@ -128,7 +129,7 @@ class Groups:
 
     def _place(self, new: Lanes) -> None:
         for group in self._groups:
-            if group.model is new.model and group.joins and new.joins:
+            if group.joins(new):
                 group.join(new)
                 return
         self._groups.append(new)
@@ -142,8 +143,12 @@ class Groups:
 
     def advance(self) -> None:
         """Feeds each lane its request's last token."""
+        turning = [lane for group in self._groups for lane in group.turning()]
+        if turning:
+            self.narrow(lambda lane: lane not in turning)
         for group in self._groups:
             group.advance([lane.row.ids[-1] for lane in group.lanes])
+        self._open(turning)
 
     def advance_unseen(self, tokens: torch.Tensor, rows: Sequence[Row]) -> None:
         """Feeds the lanes the rows' tokens, int64 [rows] on the device, before the host has seen them.

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from adacd_cli.engine.compiled import Compiled
+from adacd_cli.engine.positions import positions_of
 from adacd_cli.engine.prefixes import Prefix, Prefixes
 from adacd_cli.engine.row import Row
 from adacd_cli.engine.stream import Stream
@@ -52,7 +53,8 @@ class Lanes:
 
     Args:
         model: what reads them.
-        lanes: at least one; what each is fed is its prompt and what was answered so far.
+        lanes: at least one, all on one side of the model's borders (see `positions`); what each is fed is its
+            prompt and what was answered so far.
         known: beginnings that may be taken over, and where ended lanes leave theirs; None for neither.
         compiled: the model's compiled forwards; None for none.
 
@@ -68,6 +70,8 @@ class Lanes:
     ) -> None:
         self.lanes = list(lanes)
         self._stream, self._known = Stream(model, compiled), known
+        self._positions = positions_of(model)
+        self._side = self._positions.side(len(lanes[0].ids))
 
     def read(self) -> None:
         """Feeds all that is to be read, in one forward."""
@@ -94,10 +98,16 @@ class Lanes:
         """What reads them."""
         return self._stream.model
 
-    @property
-    def joins(self) -> bool:
-        """Whether others can be taken in."""
-        return self._stream.joins
+    def joins(self, other: Lanes) -> bool:
+        """Whether those of another group can be taken in."""
+        same = self.model is other.model and self._side == other._side
+        return same and self._stream.joins and other._stream.joins
+
+    def turning(self) -> list[Lane]:
+        """The lanes whose last token gives all before it other keys: they have to be read again."""
+        if not self._positions.borders:
+            return []
+        return [lane for lane in self.lanes if self._positions.turns(len(lane.ids))]
 
     def join(self, other: Lanes) -> None:
         """Takes in the lanes of another group of the same model."""

@@ -1,27 +1,52 @@
-"""Up to which length a text's beginning has the keys that it has by itself.
+"""Where RoPE depends on how long the text is, so that its beginning gets other keys when it grows.
 
-RoPE that is scaled by the length of the text turns the keys of a longer text otherwise, from the first token
-on: "dynamic" ones past the length that the model was trained for, "longrope" (Phi-3 with 128k) past its
-original one. There a beginning can neither be read apart from the rest nor be taken over from another prompt.
+"longrope" (Phi-3 with 128k) turns all keys of a text otherwise that is longer than the length it was first
+trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from the
+rest nor taken over from another text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-_BY_LENGTH = ("dynamic", "longrope")
+
+@dataclass(frozen=True)
+class Positions:
+    """How a model's keys depend on the text's length; for most models not at all.
+
+    Attributes:
+        borders: lengths; a text that is longer has other keys from its first token on.
+        limits: lengths past which every length has its own.
+    """
+
+    borders: tuple[int, ...] = ()
+    limits: tuple[int, ...] = ()
+
+    def alike(self, first: int, second: int) -> bool:
+        """Whether texts of these lengths have the same keys as far as they begin alike."""
+        longer = max(first, second)
+        return self.side(first) == self.side(second) and all(longer <= limit for limit in self.limits)
+
+    def side(self, tokens: int) -> tuple[bool, ...]:
+        """On which side of each border a text of this length is: rows of one forward must be on the same."""
+        return tuple(tokens > border for border in self.borders)
+
+    def turns(self, tokens: int) -> bool:
+        """Whether the last of so many tokens gives all before it other keys; transformers' `generate` then
+        feeds the whole text again, as we do."""
+        return tokens - 1 in self.borders
 
 
-def keeps_its_keys(model: Any, tokens: int) -> bool:
-    """Whether a text of so many tokens turns no key otherwise than its beginnings do."""
+def positions_of(model: Any) -> Positions:
+    """What a model's configuration says of it."""
     config = getattr(model, "config", None)
-    text = None if config is None else config.get_text_config(decoder=True)
-    return all(tokens <= limit for limit in _limits(text))
-
-
-def _limits(config: Any) -> Iterator[int]:
-    parameters = getattr(config, "rope_parameters", None) or {}
+    text: Any = None if config is None else config.get_text_config(decoder=True)
+    parameters = getattr(text, "rope_parameters", None) or {}
+    found: dict[str, list[int]] = {"longrope": [], "dynamic": []}
     for kind in (parameters, *parameters.values()):  # of all layers, or by the kind of layer
-        if isinstance(kind, Mapping) and kind.get("rope_type") in _BY_LENGTH:
-            yield kind.get("original_max_position_embeddings") or config.max_position_embeddings
+        if isinstance(kind, Mapping) and kind.get("rope_type") in found:
+            length = kind.get("original_max_position_embeddings") or text.max_position_embeddings
+            found[kind["rope_type"]].append(length)
+    return Positions(tuple(found["longrope"]), tuple(found["dynamic"]))

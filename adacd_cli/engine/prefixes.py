@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli.engine.cache import Tensors
-from adacd_cli.engine.positions import keeps_its_keys
+from adacd_cli.engine.positions import positions_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,9 @@ class Prefixes:
     def find(self, model: Any, ids: Sequence[int]) -> tuple[Prefix, int] | None:
         """What shares most with a prompt, and how many tokens; never all of the prompt's."""
         best: tuple[Prefix, int] | None = None
+        positions = positions_of(model)
         for prefix in self._kept:
-            if prefix.model is not model or not keeps_its_keys(model, max(len(prefix.ids), len(ids))):
+            if prefix.model is not model or not positions.alike(len(prefix.ids), len(ids)):
                 continue
             shared = shared_length(prefix.ids, ids[:-1])
             if shared > (0 if best is None else best[1]):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from adacd_cli.engine.positions import positions_of
 from adacd_cli.engine.prefixes import Prefix, Prefixes, shared_length
 from adacd_cli.engine.row import Phase, Row
 from adacd_cli.engine.rules.base import Rule
@@ -110,7 +111,7 @@ class _Fed:
     """A single row's stream that knows what it was fed, and goes back to where new ids differ from it."""
 
     def __init__(self, model: Any, prompt: Sequence[int], known: Prefixes | None) -> None:
-        self._stream = Stream(model)
+        self._stream, self._positions = Stream(model), positions_of(model)
         self._ids: list[int] = []
         found = known.find(model, prompt) if known else None
         if found is not None:
@@ -128,6 +129,9 @@ class _Fed:
             Logits of the token after each of them, float32 [count, vocab].
         """
         shared = shared_length(self._ids, ids[:-count])
+        if self._positions.side(len(self._ids)) != self._positions.side(len(ids)):
+            self._stream.release()
+            self._ids, shared = [], 0
         if shared < len(self._ids) and not self._stream.take_back(len(self._ids) - shared):
             self._stream.release()
             shared = 0

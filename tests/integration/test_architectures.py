@@ -174,7 +174,7 @@ SCALED = {
 
 
 @pytest.mark.parametrize("family", SCALED)
-def test_positions_that_depend_on_the_length_take_nothing_over_and_are_read_whole(family, monkeypatch):
+def test_positions_that_depend_on_the_length_take_over_and_read_apart_what_they_can(family, monkeypatch):
     rope = {"rope_theta": 10000.0, **SCALED[family]}
     scaled = random_model(family, **_COMMON | {"max_position_embeddings": 60}, rope_parameters=rope)
     ids = tuple(range(20, 120))
@@ -185,3 +185,30 @@ def test_positions_that_depend_on_the_length_take_nothing_over_and_are_read_whol
     monkeypatch.setattr(groups, "_PORTION", {"cpu": 25})
     said = [tokens(decode(scaled, [Request(each)], settings, known=known)) for each in (short, long, short)]
     assert said == expected
+
+
+def test_an_answer_that_outgrows_the_short_positions_equals_generate_beside_others_too():
+    rope = {"rope_theta": 10000.0, **SCALED["phi3"]}
+    scaled = random_model(
+        "phi3", **_COMMON, original_max_position_embeddings=60, rope_parameters=rope, use_cache=True
+    )
+    ids = tuple(range(20, 120))
+    found = [PromptPair(ids[: n + 2], ids[:n], "x") for n in (30, 50, 58, 59, 60, 61, 90)]
+    expected = []
+    for pair in found:
+        prompt = torch.tensor([pair.unprompted_ids])
+        output = scaled.model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
+            max_new_tokens=STEPS,
+            pad_token_id=0,
+        )
+        expected.append(output[0, prompt.shape[1] :].tolist())
+    assert [alone(scaled, pair, "default") for pair in found] == expected
+    for method in ("default", "adacd", "selfcd"):
+        settings = Settings(method=method, max_new_tokens=STEPS)
+        for known in (None, Prefixes()):
+            events = list(decode(scaled, [Request(pair) for pair in found], settings, known=known))
+            said = [tokens(events, place) for place in range(len(found))]
+            assert said == [alone(scaled, pair, method) for pair in found]
