@@ -47,7 +47,8 @@ class Decoder:
 
     Args:
         model: the model, ready to decode.
-        places: how many requests run at once; lowered where memory is short. None for no limit.
+        places: how many requests run at once; lowered where memory is short, until all that run have ended.
+            None for no limit.
         candidates: how many of the most probable tokens each step reports; 0 for none.
         known: beginnings of prompts to take over, and where to leave them; None for neither.
         cancelled: asked before each step with a request's number; True ends it as CANCELLED.
@@ -66,6 +67,7 @@ class Decoder:
     ) -> None:
         self._model, self._candidates = model, candidates
         self._places = Places() if places is None else places
+        self._most = self._places.limit
         self._known, self._cancelled, self._failed = known, cancelled, failed
         self._submitted = 0
         self._waiting: deque[Row] = deque()
@@ -107,6 +109,8 @@ class Decoder:
         """
         row = Row(self._submitted, request, self._model, settings, self._candidates)
         row.readers  # noqa: B018 - what is not loaded is said before anything is decoded
+        if not self.busy:  # what was short of memory has ended
+            self._places.limit = self._most
         self._submitted += 1
         self._waiting.append(row)
         return row.started()

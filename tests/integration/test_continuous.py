@@ -166,6 +166,24 @@ def test_too_many_at_once_are_halved_and_nothing_is_lost(monkeypatch, values, po
     assert max(cramped.model.seen) > 4
 
 
+def test_all_places_are_there_again_when_what_was_short_of_memory_has_ended():
+    tiny = MODELS["llama"]
+    requests, own = asked(tiny, QUESTIONS * 3)
+    cramped = copy.copy(tiny)
+    object.__setattr__(cramped, "model", Cramped(tiny.model, 4))
+    places = Places(9)
+    decoder = Decoder(cramped, places=places)
+    limits = []
+    for _ in range(2):
+        for request in requests:
+            decoder.submit(request, own)
+            limits.append(places.limit)
+        while decoder.busy:
+            list(decoder.step())
+        limits.append(places.limit)
+    assert limits == [*[9] * 9, 2] * 2
+
+
 def test_a_single_request_that_does_not_fit_is_an_error_that_says_so():
     tiny = MODELS["llama"]
     cramped = copy.copy(tiny)
