@@ -16,6 +16,7 @@ from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_o
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import check_complete
+from adacd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
@@ -87,7 +88,11 @@ def command(
     max_seconds: Annotated[
         float | None,
         typer.Option(
-            "--max-seconds", metavar="S", min=0.1, help="End an answer after this long, waiting included."
+            "--max-seconds",
+            metavar="S",
+            min=0.1,
+            max=1e6,
+            help="End an answer after this long, waiting included.",
         ),
     ] = None,
     log_prompts: Annotated[
@@ -107,6 +112,8 @@ def command(
 
     key = key_of(api_key)
     os.environ.pop("ADACD_API_KEY", None)  # it guards this server, and is no business of a model's at another
+    if model_id is not None and not model_id.strip():
+        raise UsageError("--model-id is empty.", "Leave it out for the model's own name.")
     at_once = batch_size_of(batch_size)
     limits = Limits(max_prompt_tokens, max_answer_tokens, bytes_of(max_body_size), max_seconds)
     served = Served(

@@ -61,6 +61,7 @@ def create_app(served: Served, worker: Worker, metrics: Metrics) -> FastAPI:
             allow_origins=list(served.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
+            expose_headers=["Retry-After"],
         )
     app.add_middleware(AccessLog, metrics=metrics, routes=ROUTES, quiet=served.quiet, debug=served.debug)
     return app

@@ -44,6 +44,7 @@ class Wanted:
         top_logprobs: as `engine.Request` takes it.
         stream: whether the answer is sent as it comes.
         usage: whether a stream ends with the tokens it took.
+        own_prompt: whether it has a contrast prompt of its own.
         warnings: what of it has no say, a sentence each.
     """
 
@@ -53,6 +54,7 @@ class Wanted:
     top_logprobs: int | None
     stream: bool
     usage: bool
+    own_prompt: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -87,6 +89,7 @@ def wanted(asked: ChatRequest | CompletionRequest, base: Settings, limits: Limit
         top_logprobs=_top_logprobs(asked),
         stream=bool(asked.stream),
         usage=bool(options is not None and options.include_usage),
+        own_prompt=any(name.endswith("_prompt") for name in extras),
         warnings=idle(settings, extras),
     )
 

@@ -24,7 +24,11 @@ ASKABLE = (
 """The settings that a request's `adacd` object may hold."""
 
 
-_AT_THE_ROOT = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs")
+_ROOT_NAMES = {
+    name: name
+    for name in ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs")
+} | {"max_new_tokens": "max_tokens"}
+"""What stands at the root of a request instead, by what it may be called here."""
 
 
 def adacd_schema() -> dict[str, Any]:
@@ -117,8 +121,9 @@ def _not_askable(name: str) -> ApiError:
     field = f"adacd.{name}"
     if name in ("expert", "draft", "direction"):
         return refused(f"`{name}` is chosen when the server is started, not by a request.", field)
-    if name in _AT_THE_ROOT:
-        return refused(f"`{name}` stands at the root of the request, not in `adacd`.", field, "unknown_field")
+    if name in _ROOT_NAMES:
+        told = f"`{_ROOT_NAMES[name]}` stands at the root of the request, not in `adacd`."
+        return refused(told, field, "unknown_field")
     aliases = {alias: known for known in ASKABLE for alias in SETTINGS[known].aliases}
     if name in aliases:
         told = f"There is no field `{field}`. Did you mean `{aliases[name]}`?"

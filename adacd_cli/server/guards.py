@@ -146,7 +146,12 @@ class BodyGuard:
             except asyncio.TimeoutError:
                 self._check()
                 if left == 0:
-                    raise ApiError(408, "The body of the request did not come.", code="timeout") from None
+                    raise ApiError(
+                        408,
+                        "The body of the request did not come.",
+                        code="timeout",
+                        headers={"Connection": "close"},
+                    ) from None
 
     def _too_large(self) -> ApiError:
         return ApiError(

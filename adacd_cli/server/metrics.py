@@ -63,11 +63,13 @@ class Metrics:
         for event in events:
             if isinstance(event, TokenStep):
                 decisions[event.decision.value] += 1
-            elif isinstance(event, Started):
-                self._tokens.labels("prompt").inc(event.unprompted_tokens + event.prompted_tokens)
         for decision, number in decisions.items():
             self._decisions.labels(decision).inc(number)
         self._tokens.labels("generated").inc(decisions.total())
+
+    def count_read(self, started: Started) -> None:
+        """Counts the prompts of a request whose first token has come."""
+        self._tokens.labels("prompt").inc(started.unprompted_tokens + started.prompted_tokens)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

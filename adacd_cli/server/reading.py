@@ -18,6 +18,9 @@ Asked = TypeVar("Asked", ChatRequest, CompletionRequest)
 _SMALL = 32 * 1024
 """Bytes of a body that is read in a moment; larger ones are read beside the event loop."""
 
+_LISTED = 10_000
+"""Listing more mistakes than these, to name the first, would keep others waiting."""
+
 _SHOWN = 40
 """A value is repeated in an error only where it is a number or a switch, and no longer than this."""
 
@@ -71,6 +74,8 @@ def parse(body: bytes, model: type[Asked]) -> Asked:
 
 
 def _sentence(error: ValidationError, model: type[BaseModel]) -> ApiError:
+    if error.error_count() > _LISTED:
+        return refused(f"The body is wrong in {error.error_count()} places.")
     first = error.errors(include_url=False)[0]
     kind, location, context = first["type"], first["loc"], first.get("ctx", {})
     field = place(location)

@@ -112,15 +112,18 @@ class Signals:
 
     Attributes:
         first: the signal that came first; None while none did.
+        again: whether another one came.
     """
 
     def __init__(self, worker: Worker, said: Callable[[], None]) -> None:
         self.first: int | None = None
+        self.again = False
         self._worker, self._said = worker, said
 
     def take(self, number: int, frame: FrameType | None) -> None:
         """The handler."""
         if self.first is not None or self._worker.state == "loading":
+            self.again = self.first is not None
             self.first = self.first or number
             # C code that sees a KeyboardInterrupt pass may have the process end by SIGINT
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
@@ -162,7 +165,7 @@ def run(
         broken: shows what broke the model, and gives the exit code.
 
     Returns:
-        The exit code: 0 after SIGTERM, 130 after Ctrl-C, or that of `broken`.
+        The exit code: 0 after SIGTERM, 143 after a second one, 130 after Ctrl-C, or that of `broken`.
 
     Raises:
         AdacdError: what `begin` raised.
@@ -182,6 +185,8 @@ def run(
         at_once = True
         if signals.first != signal.SIGTERM:
             raise KeyboardInterrupt from None
+        if signals.again:  # answers were cut off
+            code = 128 + signal.SIGTERM
     except BaseException as error:
         at_once = True
         if served.model is None and signals.first is None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation, Message
@@ -52,26 +52,45 @@ def conversation_of(asked: ChatRequest, system: str | None) -> Conversation:
     return Conversation(tuple(turns), joined if systems else system)
 
 
-def check_size(model: LanguageModel, texts: Sequence[str], limits: Limits, longest: int, param: str) -> None:
-    """Refuses, before it is encoded, a prompt that is too long whatever its tokens are.
+def check_size(
+    model: LanguageModel,
+    texts: Sequence[str],
+    limits: Limits,
+    longest: int,
+    param: str,
+    extras: Mapping[str, Any] | None,
+) -> None:
+    """Refuses, before they are encoded, prompts that are too long whatever their tokens are.
 
     Args:
-        model: what will read it.
+        model: what will read them.
         texts: all that was said; none of them takes no token.
         limits: what a request may take.
         longest: characters of the vocabulary's longest token.
-        param: the field that holds it.
+        param: the field that holds them.
+        extras: the request's `adacd`, which may have prompts of its own.
 
     Raises:
         ApiError: 400.
     """
     most = min((each for each in (limits.prompt_tokens, model.context_length) if each), default=None)
-    if most is not None and (len(texts) > most or sum(map(len, texts)) > most * longest * _SLACK):
-        raise refused(f"The prompt is far longer than {most} tokens.", param, "context_length_exceeded")
+    if most is None:
+        return
+    own = {f"adacd.{name}": [text] for name, text in (extras or {}).items() if isinstance(text, str)}
+    for field, said in {param: texts, **own}.items():
+        if len(said) > most or sum(map(len, said)) > most * longest * _SLACK:
+            told = f"The prompt is longer than {most} tokens."
+            raise refused(told, field, "context_length_exceeded")
 
 
 def checked(
-    model: LanguageModel, make: Callable[[], PromptPair], settings: Settings, limits: Limits, param: str
+    model: LanguageModel,
+    make: Callable[[], PromptPair],
+    settings: Settings,
+    limits: Limits,
+    param: str,
+    *,
+    own: bool,
 ) -> PromptPair:
     """The prompts of both streams, which leave room for an answer.
 
@@ -81,6 +100,7 @@ def checked(
         settings: the request's.
         limits: what a request may take.
         param: the field that holds the prompt.
+        own: whether the contrast prompt is the request's own, and so counts within the limits.
 
     Raises:
         ApiError: no prompts can be made of it, or they are too long.
@@ -91,10 +111,12 @@ def checked(
         pair = make()
     except AdacdError as error:
         raise of(error, param) from error
-    length, most = len(pair.unprompted_ids), limits.prompt_tokens
+    length, most, how = len(pair.unprompted_ids), limits.prompt_tokens, ""
+    if own and len(pair.prompted_ids) > length:
+        length, how = len(pair.prompted_ids), " with its contrast prompt"
     try:
         if most is not None and length > most:
-            raise PromptError(f"The prompt is {length} tokens long, and this server takes {most}.")
+            raise PromptError(f"The prompt is {length} tokens long{how}, and this server takes {most}.")
         check_room(model, pair, settings)
     except AdacdError as error:
         raise refused(error.message, param, "context_length_exceeded") from error

@@ -14,6 +14,7 @@ from adacd_cli.server.extras import adacd_schema
 from adacd_cli.server.fields import LIST, TEXT, TEXT_OR_LIST, NothingBut, refuse
 
 MOST_MESSAGES = 10_000
+_MOST_PARTS = 1_000
 _MOST_STOPS = 16
 _LONGEST_STOP = 500
 MOST_LOGPROBS = 20
@@ -49,7 +50,8 @@ def _content(content: Any) -> Any:
     return content
 
 
-TextOrParts = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[TextPart], Tag(LIST)], TEXT_OR_LIST]
+_Parts = Annotated[list[TextPart], Field(max_length=_MOST_PARTS)]
+TextOrParts = Annotated[Annotated[str, Tag(TEXT)] | Annotated[_Parts, Tag(LIST)], TEXT_OR_LIST]
 TextOrTexts = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[str], Tag(LIST)], TEXT_OR_LIST]
 _TokenId = Annotated[int, Field(ge=0)]
 TextOrIds = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[_TokenId], Tag(LIST)], TEXT_OR_LIST]
@@ -154,7 +156,7 @@ class ChatRequest(_Asked):
 
 
 def _one_prompt(prompt: Any) -> Any:
-    if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int):
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
         if len(prompt) > 1:
             raise refuse("One prompt a request; ask several times for several.")
         return prompt[0]

@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from adacd_cli.events import Event
+from adacd_cli.events import Event, Started
 
 if TYPE_CHECKING:
     from adacd_cli.engine import Request
@@ -28,7 +28,7 @@ class Ticket:
         opened: when it came, by `time.perf_counter`.
         request: what is decoded, once its prompts are made.
         submitted: whether the model thread has it, or is to get it.
-        spoke: whether its first token has come.
+        started: the event that opened it, until its first token comes.
         closed: whether its place is free again.
     """
 
@@ -36,7 +36,8 @@ class Ticket:
         self.events: asyncio.Queue[Heard] = asyncio.Queue()
         self.cancelled = False
         self.loop, self.opened = loop, time.perf_counter()
-        self.spoke = self.submitted = self.closed = False
+        self.submitted = self.closed = False
+        self.started: Started | None = None
         self.request: Request | None = None
         self._timer = None if seconds is None else loop.call_later(seconds, self.cancel)
 

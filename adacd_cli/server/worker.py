@@ -217,7 +217,7 @@ class Worker:
             self._tell([(ticket, error)])
             return
         self._tickets[started.request] = ticket
-        self._metrics.count([started])
+        ticket.started = started
         self._tell([(ticket, started)])
 
     def _step(self, decoder: AnyDecoder) -> None:
@@ -226,8 +226,9 @@ class Worker:
         self._metrics.count(events)
         for event in events:
             ticket = self._tickets[event.request]
-            if isinstance(event, TokenStep) and not ticket.spoke:
-                ticket.spoke = True
+            if isinstance(event, TokenStep) and ticket.started is not None:
+                self._metrics.count_read(ticket.started)
+                ticket.started = None
                 self._metrics.first_token.observe(time.perf_counter() - ticket.opened)
             if isinstance(event, Finished):
                 del self._tickets[event.request]

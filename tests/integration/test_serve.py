@@ -248,6 +248,7 @@ def test_a_port_in_use(adacd: RunCommand) -> None:
             "The key of --api-key is empty, or holds something else than visible ASCII characters.",
             "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
         ),
+        (["--model-id", " "], 2, "--model-id is empty.", "Leave it out for the model's own name."),
         (
             ["--cors-origin", "localhost:3000"],
             2,

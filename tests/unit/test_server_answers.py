@@ -195,14 +195,14 @@ def test_the_same_seed_gives_the_same_answer(server: Site) -> None:
         (
             "chat/completions",
             {"messages": [{"role": "user", "content": "x" * 100_000}]},
-            "The prompt is far longer than 200 tokens.",
+            "The prompt is longer than 200 tokens.",
             "messages",
             "context_length_exceeded",
         ),
         (
             "chat/completions",
             {"messages": [{"role": "user", "content": ""}] * 300},
-            "The prompt is far longer than 200 tokens.",
+            "The prompt is longer than 200 tokens.",
             "messages",
             "context_length_exceeded",
         ),
@@ -219,6 +219,26 @@ def test_the_same_seed_gives_the_same_answer(server: Site) -> None:
             "The contrast prompt is empty, so both streams would be the same.",
             "messages",
             None,
+        ),
+        (
+            "chat/completions",
+            {
+                "messages": [{"role": "user", "content": "Hi?"}],
+                "adacd": {"contrast_prompt": "x" * 250},
+            },
+            "The prompt is 282 tokens long with its contrast prompt, and this server takes 200.",
+            "messages",
+            "context_length_exceeded",
+        ),
+        (
+            "chat/completions",
+            {
+                "messages": [{"role": "user", "content": "Hi?"}],
+                "adacd": {"method": "selfcd", "safety_prompt": "a b" * 100_000},
+            },
+            "The prompt is longer than 200 tokens.",
+            "adacd.safety_prompt",
+            "context_length_exceeded",
         ),
         (
             "completions",
@@ -245,7 +265,7 @@ def test_the_same_seed_gives_the_same_answer(server: Site) -> None:
         (
             "completions",
             {"prompt": [3] * 1000},
-            "The prompt is far longer than 200 tokens.",
+            "The prompt is longer than 200 tokens.",
             "prompt",
             "context_length_exceeded",
         ),

@@ -197,6 +197,17 @@ NO_TOOLS = "There are no tools and no functions here."
             "adacd.temperature",
         ),
         (
+            {"adacd": {"max_new_tokens": 1}},
+            "`max_tokens` stands at the root of the request, not in `adacd`.",
+            "adacd.max_new_tokens",
+        ),
+        ({f"x{n}": 1 for n in range(10_001)}, "The body is wrong in 10001 places.", None),
+        (
+            message(content=[{"type": "text", "text": "a"}] * 1001),
+            "`messages[0].content` holds at most 1000.",
+            "messages[0].content",
+        ),
+        (
             {"adacd": {"expert": "/etc"}},
             "`expert` is chosen when the server is started, not by a request.",
             "adacd.expert",
@@ -289,6 +300,7 @@ def test_a_field_that_is_missing_is_named() -> None:
         ({"prompt": None}, "`prompt` takes a text.", "prompt"),
         ({"prompt": ["a", "b"]}, "One prompt a request; ask several times for several.", "prompt"),
         ({"prompt": [[1], [2]]}, "One prompt a request; ask several times for several.", "prompt"),
+        ({"prompt": [1.5]}, "`prompt[0]` takes a whole number; got 1.5.", "prompt[0]"),
         ({"prompt": [1, "b"]}, "`prompt[1]` takes a whole number.", "prompt[1]"),
         ({"prompt": [-1]}, "`prompt[0]` is at least 0; got -1.", "prompt[0]"),
         ({"best_of": 2}, "`best_of` is 1: one choice an answer.", "best_of"),
@@ -334,7 +346,9 @@ def test_what_a_request_holds_changes_the_servers_settings_for_it_alone() -> Non
         alpha=2.0,
         contrast_prompt="No!",
     )
-    assert understood(json.dumps(CHAT | fields).encode()) == Wanted(expected, True, 5, 4, True, True)
+    assert understood(json.dumps(CHAT | fields).encode()) == Wanted(
+        expected, True, 5, 4, True, True, own_prompt=True
+    )
 
 
 def test_what_asks_for_nothing_is_accepted() -> None:

@@ -79,6 +79,7 @@ def test_a_client_that_leaves_while_it_waits_is_not_answered() -> None:
         slow.steps.release(1)
         ended(server)
         assert slow.left == [(0, 0)]
+        assert server.number("adacd_tokens_total", kind="prompt") == 0  # its prompt was not read
 
 
 @pytest.mark.parametrize(
