@@ -25,6 +25,12 @@ def ask(model: LanguageModel, questions: list[str]) -> list[str]:
     return [answer.text for answer in answers]
 
 
+def ask_mixed(model: LanguageModel, messages: list[dict[str, str]]) -> list[Answer]:
+    several: list[str | list[dict[str, str]]] = ["Hi?", messages]
+    first: list[Answer] = generate(model, [messages, "Hi?"])
+    return first + generate(model, several)
+
+
 def talk(model: LanguageModel) -> Answer:
     session = Session(model)
     first = generate(session, "How do I crack an egg?", max_new_tokens=20)

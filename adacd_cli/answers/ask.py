@@ -22,7 +22,7 @@ Messages: TypeAlias = Sequence[Mapping[str, object]]
 """`{"role", "content"}` each, as OpenAI's clients have them."""
 
 Prompt: TypeAlias = "str | Conversation | Messages"
-Prompts: TypeAlias = "list[str] | tuple[str, ...] | Sequence[Conversation] | Sequence[Messages]"
+Prompts: TypeAlias = "Sequence[str | Conversation | Messages]"
 
 
 @overload

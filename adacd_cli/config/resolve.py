@@ -7,7 +7,7 @@ problem becomes a ConfigurationError that names the setting, its range, the valu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ def resolve(
     _refuse_idle_gate(settings, sources["gate"], sources["method"].where)
     if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
         _refuse_idle_resources(settings, sources)
-    _refuse_misplaced(settings, sources)
+    refuse_misplaced(settings, [name for name, source in sources.items() if source.kind == "flag"])
     _refuse_password(settings, sources["model"])
     return Resolved(settings, sources)
 
@@ -131,20 +131,27 @@ _OF_SERVERS = ("served_model", "tokenizer")
 _OF_WEIGHTS = ("device", "dtype", "quantize", "threads", "compile")
 
 
-def _refuse_misplaced(settings: Settings, sources: Mapping[str, Source]) -> None:
-    """What the command line gives for a model at a server where it is loaded here, and the reverse."""
+def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
+    """Refuses what is given for a model at a server where it is loaded here, and the reverse.
+
+    Args:
+        settings: all of them.
+        given: names of those that were given for this run.
+
+    Raises:
+        ConfigurationError: one of them would have no say.
+    """
     for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
-        if sources[name].kind != "flag":
+        if name not in given:
             continue
-        setting = SETTINGS[name]
         if settings.served:
             raise ConfigurationError(
                 f"`{name}` is for weights that adacd loads; those of a model at a server are the server's.",
-                f"Leave {setting.flag} out, and give the server its own when it is started.",
+                "Leave it out, and give the server its own when it is started.",
             )
         raise ConfigurationError(
-            f"`{name}` is for a model at a server; --model is {settings.model!r}.",
-            f"Leave {setting.flag} out, or give the server's address, like --model http://localhost:8000/v1.",
+            f"`{name}` is for a model at a server, and the model is {settings.model!r}.",
+            "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
         )
 
 

@@ -169,10 +169,14 @@ class Examination:
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.tokenizer import load_tokenizer
 
-        if self._source is None:
-            return None
         try:
             with quiet(lambda line: None):
+                if self._is_served and self._settings.tokenizer is not None:
+                    from adacd_cli.remote.load import tokenizer_of
+
+                    return tokenizer_of(self._settings, lambda line: None)[0]
+                if self._source is None:
+                    return None
                 name, trust = self._settings.model, self._settings.trust_remote_code
                 return load_tokenizer(self._source, name, trust_remote_code=trust)
         except AdacdError:  # said of the model already

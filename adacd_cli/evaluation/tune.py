@@ -190,9 +190,11 @@ def _answers(
     ordered = sorted(samples, key=lambda sample: len(sample.prompt))
     for record in answer_batch(task.model, ordered, settings, places=task.places):
         if record.error:  # a ratio over fewer prompts would look better than it is
+            hint = "Take it out of the file, or lower --batch-size where memory ran out."
+            if task.model.model is None:
+                hint = "See to the server, or to that prompt, then run the same command again: it goes on."
             raise AdacdError(
-                f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}",
-                "Take it out of the file, or lower --batch-size where memory ran out.",
+                f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}", hint
             )
         found[record.label, record.dataset, record.id] = record
     return found

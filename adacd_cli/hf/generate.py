@@ -7,6 +7,7 @@ The steps themselves are in `loop`. What transformers hands over and AdaCD canno
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine.rules import rule_of
+from adacd_cli.errors import UsageError
 from adacd_cli.hf.loop import Steps
 from adacd_cli.hf.prompted import Given, prompted_rows
 from adacd_cli.hf.refusals import refuse, refuse_method, refuse_other_text
@@ -111,6 +113,11 @@ def adacd(
             ready = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids", pad)
         copies = generation_config.num_return_sequences or 1
         tokenizer = adacd_tokenizer if adacd_tokenizer is not None else tokenizer_of(model)
+        if isinstance(tokenizer, (str, PathLike)):
+            raise UsageError(
+                f"adacd_tokenizer takes the tokenizer itself; got {type(tokenizer).__name__}.",
+                "Write adacd_tokenizer=AutoTokenizer.from_pretrained(…).",
+            )
         given = Given(ready, messages, tokenizer, copies)
         prompts = read_rows(input_ids, model_kwargs.get("attention_mask"), "input_ids")
         rows = _rows(model, prompts, given, chosen)

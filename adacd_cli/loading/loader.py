@@ -14,7 +14,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.changes import LOADING, changed
-from adacd_cli.config.resolve import check_complete
+from adacd_cli.config.resolve import check_complete, refuse_misplaced
 from adacd_cli.config.settings import Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
@@ -111,7 +111,9 @@ def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[st
         changes = {"model": named, **changes}
         settings = None
     base = Settings() if settings is None else settings
-    return changed(base, changes, LOADING, "load()")
+    chosen = changed(base, changes, LOADING, "load()")
+    refuse_misplaced(chosen, changes)
+    return chosen
 
 
 def _load(

@@ -51,7 +51,7 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
         return Source(model_folder())
     path = Path(name).expanduser()
     if path.exists() or looks_like_a_path(name):
-        unused = ("A revision is a thing of the hub: it was not used for a local model.",)
+        unused = ("A revision is a thing of the hub: it was not used for local files.",)
         warnings = unused if settings.revision is not None else ()
         return Source(*_local(name, path), warnings=warnings)
     snapshot = fetch(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -88,18 +88,21 @@ class Answer:
         row = self._row
         noise = self._noise()
         if row.phase is Phase.UNDECIDED:
-            plain = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), noise)
+            plain = self._chosen_plainly(await self._ask(0, self._count(0)), noise)
             row.settle(plain.token_id)
             if not row.wants_contrast:  # it begins to think
                 self._take_chosen(plain)
                 return
-        unprompted, prompted, lacks = await self._both(noise)
+        lists, others, lacks = await self._both(noise)
+        unprompted, prompted = dense(lists[0], self._vocab), dense(lists[1], self._vocab, others)
         packed = pack_step(rule_of(row.method), unprompted, prompted, row.settings, noise, row.report)
-        self._take_chosen(replace(unpack(packed, [row.report])[0], exact=not lacks))
+        outcome = _only_told(unpack(packed, [row.report])[0], lists)
+        self._take_chosen(replace(outcome, exact=not lacks))
 
-    async def _both(self, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, Lacking]:
-        """Both streams' rows, of lists that are as long as the step needs them or the server makes them."""
-        asked = [min(count, self._vocab) for count in FIRST_COUNTS]
+    async def _both(self, noise: torch.Tensor | None) -> tuple[list[TopList], dict[int, float], Lacking]:
+        """Both streams' lists, as long as the step needs them or the server makes them; what it told of the
+        prompted stream besides; and what is still lacking."""
+        asked = [self._count(place) for place in (0, 1)]
         lists = list(await asyncio.gather(*(self._ask(place, count) for place, count in enumerate(asked))))
         while True:
             lacks = self._lacking(lists, noise, {})
@@ -121,11 +124,16 @@ class Answer:
             highest = lists[1].logprobs[-1] + _ROUNDED  # what is not listed is not more probable
             others = {token: value for token, value in told.items() if value <= highest}
             lacks = self._lacking(lists, noise, others)
-        return dense(lists[0], self._vocab), dense(lists[1], self._vocab, others), lacks
+        return lists, others, lacks
 
     def _lacking(self, lists: list[TopList], noise: torch.Tensor | None, others: dict[int, float]) -> Lacking:
         settings, gated = self._row.settings, self._row.method.follows_track
         return lacking(lists[0], lists[1], settings, self._vocab, gated=gated, noise=noise, others=others)
+
+    def _count(self, place: int) -> int:
+        """How long a stream's list is asked to be at first: as the step needs it, and as is to be told."""
+        report = self._row.report
+        return min(max(FIRST_COUNTS[place], report.candidates, report.top_logprobs or 0), self._vocab)
 
     async def _ask(self, place: int, count: int) -> TopList:
         listed = await self._dialect.ask(self._row.prompt_ids(prompted=place == 1), count)
@@ -134,7 +142,7 @@ class Answer:
         return listed
 
     async def _plain_step(self) -> None:
-        outcome = self._chosen_plainly(await self._ask(0, FIRST_COUNTS[0]), self._noise())
+        outcome = self._chosen_plainly(await self._ask(0, self._count(0)), self._noise())
         if self._row.phase is Phase.UNDECIDED:
             self._row.settle(outcome.token_id)
         self._take_chosen(outcome)
@@ -143,7 +151,7 @@ class Answer:
         row = self._row
         packed = pack_step(default, dense(listed, self._vocab), None, row.settings, noise, row.report)
         certain = is_certain(listed, row.settings, self._vocab, noise)
-        return replace(unpack(packed, [row.report])[0], exact=certain)
+        return replace(_only_told(unpack(packed, [row.report])[0], [listed]), exact=certain)
 
     def _noise(self) -> torch.Tensor | None:
         generator = self._row.generator
@@ -198,3 +206,18 @@ class Answer:
 
     def _take(self, outcome: RowOutcome, *, last: bool = False) -> None:
         self._put(self._row.take(outcome, last=last))
+
+
+def _only_told(outcome: RowOutcome, lists: Sequence[TopList]) -> RowOutcome:
+    """Without the tokens that no list has: their values are the rest, shared out.
+
+    Args:
+        outcome: of a step.
+        lists: that of the unprompted stream, and that of the prompted one if there is one.
+    """
+    told = {token for listed in lists for token in listed.ids}
+    return replace(
+        outcome,
+        candidates=tuple(each for each in outcome.candidates if each.token_id in told),
+        top_logprobs=tuple(each for each in outcome.top_logprobs if each[0] in lists[0].ids),
+    )

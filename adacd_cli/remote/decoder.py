@@ -181,7 +181,7 @@ async def _answer(row: Row, model: RemoteModel, items: queue.SimpleQueue[_Item])
     except ServerGone as failure:
         return ServerError(
             f"The server at {model.name} does not answer any more: {failure.reason.rstrip('.')}.",
-            failure.hint or "What it had said is kept; see to the server, then run the same command again.",
+            failure.hint or "What it had said is kept; see to the server, then ask again.",
         )
     except ServerRefused as failure:
         return ServerError(

@@ -43,12 +43,18 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteMo
     if settings.offline:
         go_offline()
     progress("Loading tokenizer")
-    tokenizer, source, ends = _tokenizer(settings, progress)
+    tokenizer, source, ends = tokenizer_of(settings, progress)
     progress("Asking the server")
     return _connect(settings, address, tokenizer, source, ends)
 
 
-def _tokenizer(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, frozenset[int]]:
+def tokenizer_of(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, frozenset[int]]:
+    """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+        MissingExtraError: the package that reads a GGUF file is not installed.
+    """
     from adacd_cli.loading.gguf import read_once
     from adacd_cli.loading.quantization import require
     from adacd_cli.loading.source import locate

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,19 @@ def test_quick_asks_nothing(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) 
         "Behaviour\n- Nothing was asked, by --quick.\n\n"
         "Verdict: nothing against it, as far as was looked\nNothing was asked, by --quick.\n"
     )
+
+
+def test_the_prompts_of_a_server_that_does_not_answer_are_looked_at(adacd: RunCommand) -> None:
+    from adacd_cli.demo import model_folder
+
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
+        outcome = adacd("doctor", "--json", "-m", address, "--tokenizer", str(model_folder()))
+    found = json.loads(outcome.out)
+    status = {each["name"]: each["status"] for each in found["findings"] if each["section"] == "Prompts"}
+    assert (outcome.code, found["verdict"]) == (1, "cannot be used")
+    assert status["chat template"] == "ok"
 
 
 def test_a_model_that_is_served_elsewhere_has_no_weights_here(

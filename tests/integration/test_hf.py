@@ -332,6 +332,11 @@ def test_no_rows_give_no_rows(llama):
     assert output.shape == (0, 5)
 
 
+def test_the_tokenizer_is_not_named_but_given(llama):
+    with pytest.raises(AdacdError, match=r"^adacd_tokenizer takes the tokenizer itself; got str\.$"):
+        llama.model.generate(torch.tensor([[7]]), custom_generate=adacd, adacd_tokenizer="demo")
+
+
 def test_a_prompt_of_one_token(llama):
     ids = torch.tensor([[7]])
     output = llama.model.generate(

@@ -176,6 +176,16 @@ MISTAKES = {
         "Choose --method adacd, or leave it out.",
     ),
     "loading": (lambda demo: load("demo", alpha=3), "`alpha` has no say in load().", PANELS),
+    "weights elsewhere": (
+        lambda demo: load("http://127.0.0.1:1/v1", tokenizer="x", device="cuda"),
+        "`device` is for weights that adacd loads; those of a model at a server are the server's.",
+        "Leave it out, and give the server its own when it is started.",
+    ),
+    "tokenizer of weights here": (
+        lambda demo: load("demo", tokenizer="x"),
+        "`tokenizer` is for a model at a server, and the model is 'demo'.",
+        "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
+    ),
     "two models": (
         lambda demo: load("demo", model="x"),
         "load() is given two models.",

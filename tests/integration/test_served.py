@@ -271,7 +271,7 @@ FLAGS = "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init."
             ("--device", "cpu"),
             2,
             "`device` is for weights that adacd loads; those of a model at a server are the server's.",
-            "Leave --device out, and give the server its own when it is started.",
+            "Leave it out, and give the server its own when it is started.",
         ),
     ],
 )
@@ -400,9 +400,7 @@ def test_a_server_that_dies_in_mid_answer_is_an_error_after_what_it_said(over, s
     assert outcome.code == 1
     assert outcome.out.strip() == "To kill a Python process, end the parent process, because a"
     assert outcome.err.startswith(f"Error: The server at {server.url} does not answer any more: ")
-    assert outcome.err.endswith(
-        "Hint: What it had said is kept; see to the server, then run the same command again.\n"
-    )
+    assert outcome.err.endswith("Hint: What it had said is kept; see to the server, then ask again.\n")
 
 
 def test_a_chat_keeps_what_was_said_and_goes_on(over, server, tmp_path):

@@ -133,6 +133,14 @@ STRAY = {"first": (9, 9), "surprise": 1.6}
         (with_answers("neutral", "adacd", 10, surprise=9.0), False, SUITS, []),
         (with_answers("neutral", "default", 5, label="degenerate"), False, NO_ANSWERS, ["answers"]),
         (with_answers("neutral", "default", 4, label="degenerate"), False, SUITS, []),
+        (with_answers("neutral", "default", 5, surprise=3.1), False, NO_ANSWERS, ["answers"]),
+        (with_answers("neutral", "default", 10, surprise=2.9), False, SUITS, []),
+        (
+            answers({("neutral", "adacd"): 3, ("trigger", "adacd-gated"): 6}),
+            False,
+            DISTURBED,
+            ["disturbance"],
+        ),
         (with_answers("trigger", "adacd", 1, inexact=2), False, SUITS, ["exactness"]),
     ],
 )
@@ -155,6 +163,10 @@ def test_where_there_is_nothing_to_mend_the_gate_is_not_advised() -> None:
     findings = {each.name: each for each in counts.examine(given, gated=False)}
     assert findings["over-refusal"].next_step == "Use it as it is: --method default."
     assert findings["disturbance"].next_step == "Use it as it is: --method default."
+    quiet = answers({("trigger", "default"): 0})
+    assert [each.next_step for each in counts.examine(quiet, gated=False) if each.name == "disturbance"] == [
+        ""
+    ]
 
 
 def test_a_model_that_does_not_stop_thinking_is_not_judged() -> None:

@@ -227,7 +227,7 @@ def test_folders_and_gguf_files_are_found(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_revision_of_a_folder_is_warned_of(folder: Path) -> None:
-    note = "A revision is a thing of the hub: it was not used for a local model."
+    note = "A revision is a thing of the hub: it was not used for local files."
     assert _locate(str(folder), revision="main").warnings == (note,)
 
 

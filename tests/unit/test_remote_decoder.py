@@ -152,6 +152,20 @@ def test_candidates_and_logprobs_are_filled_in_and_outside_the_window():
     assert dialect.opened[0][3] == 3
 
 
+def test_only_tokens_that_the_server_told_of_are_candidates(monkeypatch):
+    monkeypatch.setattr(answer_module, "FIRST_COUNTS", (2, 2))
+    request = Request(pair(), candidates=6, top_logprobs=5)
+    values = Settings(max_new_tokens=4, contrast_steps=3)
+    model, _ = served(noisy)
+    whole, here = (steps(list(decode(each, [request], values))) for each in (model, scripted(noisy)))
+    few = steps(list(decode(served(noisy, most=3)[0], [request], values)))
+    for mine, theirs in zip(whole, here, strict=True):
+        assert [each.token_id for each in mine.candidates] == [each.token_id for each in theirs.candidates]
+        assert len(mine.top_logprobs) == 5
+    assert [len(step.top_logprobs) for step in few] == [3] * len(few)
+    assert all(3 <= len(step.candidates) <= 6 for step in few)
+
+
 def test_a_list_that_is_too_short_is_asked_for_again_and_longer(monkeypatch):
     monkeypatch.setattr(answer_module, "FIRST_COUNTS", (2, 4))
     model, dialect = served(noisy)
