@@ -100,7 +100,7 @@ class Examination:
         heading = f"Model {self._settings.model}"
         if self._device is None:
             return Section(heading, (skipped("model", "It was not loaded: there is no device for it."),))
-        if self._is_served:
+        if self._settings.served:
             why = "It runs elsewhere, so neither its weights nor its number format are known here."
             return Section(heading, (skipped("memory", why), *self._try_to_load(progress)))
         try:
@@ -112,10 +112,6 @@ class Examination:
                 return Section(heading, (memory, *self._try_to_load(progress)))
         except AdacdError as error:
             return Section(heading, (raised("model", error, CANNOT),))
-
-    @property
-    def _is_served(self) -> bool:
-        return self._settings.model.strip().lower().startswith(("http://", "https://"))
 
     def _look_at_files(self, source: Source, progress: Progress) -> Finding:
         """Whether the model fits, from its files alone.
@@ -168,19 +164,19 @@ class Examination:
         """The tokenizer of a model that was not loaded; None where that fails, too."""
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.tokenizer import load_tokenizer
+        from adacd_cli.remote.load import tokenizer_of
 
+        settings = self._settings
         try:
             with quiet(lambda line: None):
-                if self._is_served and self._settings.tokenizer is not None:
-                    from adacd_cli.remote.load import tokenizer_of
-
-                    return tokenizer_of(self._settings, lambda line: None)[0]
-                if self._source is None:
-                    return None
-                name, trust = self._settings.model, self._settings.trust_remote_code
-                return load_tokenizer(self._source, name, trust_remote_code=trust)
+                if settings.served and settings.tokenizer is not None:
+                    return tokenizer_of(settings, lambda line: None)[0]
+                if self._source is not None:
+                    trust = settings.trust_remote_code
+                    return load_tokenizer(self._source, settings.model, trust_remote_code=trust)
         except AdacdError:  # said of the model already
-            return None
+            pass
+        return None
 
     def _ask(self, progress: Progress) -> Section:
         from adacd_cli.doctor import behaviour, counts

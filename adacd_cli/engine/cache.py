@@ -15,6 +15,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from adacd_cli.engine.positions import text_config_of
+
 ROOM = 128
 """Tokens that a buffer is made longer by, and is a multiple of."""
 
@@ -109,8 +111,7 @@ def new_cache(model: Any) -> Any:
     included. Layers that hold a state instead of keys and values need the config to be laid out at all, and
     get transformers' own cache.
     """
-    config = getattr(model, "config", None)
-    text = config.get_text_config(decoder=True) if config is not None else None
+    config, text = getattr(model, "config", None), text_config_of(model)
     kinds: list[str] = getattr(text, "layer_types", None) or []
     if not _ATTENTION_KINDS.issuperset(kinds) or bool(getattr(text, "num_kv_shared_layers", 0)):
         return DynamicCache(config=config)

@@ -98,7 +98,8 @@ class Groups:
 
     def _in_pieces(self, lanes: Sequence[Lane]) -> bool:
         """Whether a prompt is too long for one step, and all of them can be read apart."""
-        return any(self._new_tokens(lane) > self._portion for lane in lanes) and all(
+        long = [lane for lane in lanes if len(lane.ids) > self._portion]
+        return any(self._new_tokens(lane) > self._portion for lane in long) and all(
             positions_of(lane.model).alike(1, len(lane.ids)) for lane in lanes
         )
 

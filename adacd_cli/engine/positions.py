@@ -39,10 +39,15 @@ class Positions:
         return tokens - 1 in self.borders
 
 
+def text_config_of(model: Any) -> Any:
+    """The configuration of the model's text decoder; None where it has none."""
+    config = getattr(model, "config", None)
+    return None if config is None else config.get_text_config(decoder=True)
+
+
 def positions_of(model: Any) -> Positions:
     """What a model's configuration says of it."""
-    config = getattr(model, "config", None)
-    text: Any = None if config is None else config.get_text_config(decoder=True)
+    text = text_config_of(model)
     parameters = getattr(text, "rope_parameters", None) or {}
     found: dict[str, list[int]] = {"longrope": [], "dynamic": []}
     for kind in (parameters, *parameters.values()):  # of all layers, or by the kind of layer

@@ -37,9 +37,9 @@ def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answeri
         want = wanted(asked, served.settings, limits)
         conversation = conversation_of(asked, served.settings.system)
         texts = [each.text for each in asked.messages]
-        check_size(model, texts, limits, served.longest_token, param, asked.adacd)
+        check_size(model, texts, limits, served.longest_token, param, want.own_prompts)
         make = partial(pair_for, model.tokenizer, conversation, want.settings)
-        pair = partial(checked, model, make, want.settings, limits, param, own=want.own_prompt)
+        pair = partial(checked, model, make, want.settings, limits, param, own=bool(want.own_prompts))
         shape = ChatShape(served.model_id, want, served.spelling)
         _log(served, shape.id, prompt=[{"role": each.role, "content": each.text} for each in asked.messages])
         return await answering.answer(request, pair, shape, lambda text: _log(served, shape.id, answer=text))
@@ -52,9 +52,9 @@ def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answeri
         model, param = served.named(asked.model), "prompt"
         want = wanted(asked, served.settings, limits)
         texts = [asked.prompt] if isinstance(asked.prompt, str) else [""] * len(asked.prompt)
-        check_size(model, texts, limits, served.longest_token, param, asked.adacd)
+        check_size(model, texts, limits, served.longest_token, param, want.own_prompts)
         make = partial(text_pair_for, model.tokenizer, asked.prompt, want.settings)
-        pair = partial(checked, model, make, want.settings, limits, param, own=want.own_prompt)
+        pair = partial(checked, model, make, want.settings, limits, param, own=bool(want.own_prompts))
         shape = TextShape(served.model_id, want, served.spelling)
         _log(served, shape.id, prompt=asked.prompt)
         return await answering.answer(request, pair, shape, lambda text: _log(served, shape.id, answer=text))

@@ -5,7 +5,8 @@ Everything is checked before anything heavy is done, and every refusal names the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from adacd_cli.config import Settings
@@ -44,7 +45,7 @@ class Wanted:
         top_logprobs: as `engine.Request` takes it.
         stream: whether the answer is sent as it comes.
         usage: whether a stream ends with the tokens it took.
-        own_prompt: whether it has a contrast prompt of its own.
+        own_prompts: the contrast prompts that it brings, by the field that holds them.
         warnings: what of it has no say, a sentence each.
     """
 
@@ -54,7 +55,7 @@ class Wanted:
     top_logprobs: int | None
     stream: bool
     usage: bool
-    own_prompt: bool = False
+    own_prompts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -89,7 +90,7 @@ def wanted(asked: ChatRequest | CompletionRequest, base: Settings, limits: Limit
         top_logprobs=_top_logprobs(asked),
         stream=bool(asked.stream),
         usage=bool(options is not None and options.include_usage),
-        own_prompt=any(name.endswith("_prompt") for name in extras),
+        own_prompts={f"adacd.{name}": text for name, text in extras.items() if name.endswith("_prompt")},
         warnings=idle(settings, extras),
     )
 

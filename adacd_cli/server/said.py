@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation, Message
@@ -58,7 +58,7 @@ def check_size(
     limits: Limits,
     longest: int,
     param: str,
-    extras: Mapping[str, Any] | None,
+    own: Mapping[str, str],
 ) -> None:
     """Refuses, before they are encoded, prompts that are too long whatever their tokens are.
 
@@ -68,7 +68,7 @@ def check_size(
         limits: what a request may take.
         longest: characters of the vocabulary's longest token.
         param: the field that holds them.
-        extras: the request's `adacd`, which may have prompts of its own.
+        own: contrast prompts that the request brings, by their fields.
 
     Raises:
         ApiError: 400.
@@ -76,8 +76,7 @@ def check_size(
     most = min((each for each in (limits.prompt_tokens, model.context_length) if each), default=None)
     if most is None:
         return
-    own = {f"adacd.{name}": [text] for name, text in (extras or {}).items() if isinstance(text, str)}
-    for field, said in {param: texts, **own}.items():
+    for field, said in {param: texts, **{field: [text] for field, text in own.items()}}.items():
         if len(said) > most or sum(map(len, said)) > most * longest * _SLACK:
             told = f"The prompt is longer than {most} tokens."
             raise refused(told, field, "context_length_exceeded")

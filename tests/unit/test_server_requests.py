@@ -347,7 +347,7 @@ def test_what_a_request_holds_changes_the_servers_settings_for_it_alone() -> Non
         contrast_prompt="No!",
     )
     assert understood(json.dumps(CHAT | fields).encode()) == Wanted(
-        expected, True, 5, 4, True, True, own_prompt=True
+        expected, True, 5, 4, True, True, own_prompts={"adacd.contrast_prompt": "No!"}
     )
 
 
