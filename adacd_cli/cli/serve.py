@@ -15,7 +15,7 @@ from adacd_cli.cli.running import load_model, progress_line, warn
 from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.resolve import check_complete
+from adacd_cli.config.refusals import check_complete
 from adacd_cli.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ problem becomes a ConfigurationError that names the setting, its range, the valu
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,13 @@ from pydantic import ValidationError
 
 from adacd_cli.config import files
 from adacd_cli.config.declaration import SETTINGS, Setting
-from adacd_cli.config.methods import METHODS
+from adacd_cli.config.refusals import (
+    check_complete,
+    refuse_idle_gate,
+    refuse_idle_resources,
+    refuse_misplaced,
+    refuse_password,
+)
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
@@ -81,95 +87,12 @@ def resolve(
         given[name] = value
         sources[name] = source
     settings = _settings(values, given, sources)
-    _refuse_idle_gate(settings, sources["gate"], sources["method"].where)
+    refuse_idle_gate(settings, sources["gate"], sources["method"].where)
     if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
-        _refuse_idle_resources(settings, sources)
+        refuse_idle_resources(settings, sources)
     refuse_misplaced(settings, [name for name, source in sources.items() if source.kind == "flag"])
-    _refuse_password(settings, sources["model"])
+    refuse_password(settings, sources["model"])
     return Resolved(settings, sources)
-
-
-def check_complete(settings: Settings, where: str = "") -> None:
-    """Refuses a method that lacks what has to be loaded for it; for whatever is going to decode.
-
-    Args:
-        settings: of one run.
-        where: what chose the method, such as `/method`, to say how the rest is given.
-
-    Raises:
-        ConfigurationError: the setting that names it is null, and nothing stands in for it.
-    """
-    method = METHODS[settings.effective_method]
-    if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
-        needed = SETTINGS[method.resource]
-        raise ConfigurationError(
-            f"Method {method.name} needs `{needed.name}`.",
-            f"Give {f'/set {needed.name}' if where.startswith('/') else needed.flag} {needed.name.upper()}. "
-            f"{needed.sentence}",
-        )
-
-
-def _refuse_idle_gate(settings: Settings, source: Source, method_from: str) -> None:
-    """A gate of the command line that the method leaves no say; one of a file is for its own methods."""
-    if source.kind != "flag":
-        return
-    gated = settings.method in ("adacd", "adacd-gated")
-    if not gated if settings.gate else settings.method == "adacd-gated":
-        raise _idle("gate", "adacd", settings, method_from)
-
-
-def _refuse_idle_resources(settings: Settings, sources: Mapping[str, Source]) -> None:
-    """What the command line gives for another method, to be loaded for nothing."""
-    for method in METHODS.values():
-        name = method.resource
-        given = bool(name) and sources[name].kind == "flag" and getattr(settings, name) is not None
-        if given and method.name != settings.effective_method:
-            raise _idle(name, method.name, settings, sources["method"].where)
-
-
-_OF_SERVERS = ("served_model", "tokenizer")
-_OF_WEIGHTS = ("device", "dtype", "quantize", "threads", "compile")
-
-
-def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
-    """Refuses what is given for a model at a server where it is loaded here, and the reverse.
-
-    Args:
-        settings: all of them.
-        given: names of those that were given for this run.
-
-    Raises:
-        ConfigurationError: one of them would have no say.
-    """
-    for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
-        if name not in given:
-            continue
-        if settings.served:
-            raise ConfigurationError(
-                f"`{name}` is for weights that adacd loads; those of a model at a server are the server's.",
-                "Leave it out, and give the server its own when it is started.",
-            )
-        raise ConfigurationError(
-            f"`{name}` is for a model at a server, and the model is {settings.model!r}.",
-            "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
-        )
-
-
-def _refuse_password(settings: Settings, source: Source) -> None:
-    """Before an address is shown, or written into a run's record."""
-    if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
-        raise ConfigurationError(
-            f"`model` holds a user or a password in its address (from {source.where}).",
-            "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY.",
-        )
-
-
-def _idle(name: str, method: str, settings: Settings, method_from: str) -> ConfigurationError:
-    where = f" (from {method_from})" if method_from else ""
-    return ConfigurationError(
-        f"`{name}` is for method {method}; the method is {settings.method}{where}.",
-        "Leave one of them out." if method_from else f"Choose --method {method}, or leave it out.",
-    )
 
 
 def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
@@ -182,7 +105,7 @@ def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -
     kept = settings.model_dump(exclude_unset=True)
     changed = _settings(kept | values, changes, dict.fromkeys(changes, source))
     if "gate" in changes:
-        _refuse_idle_gate(changed, source, "")
+        refuse_idle_gate(changed, source, "")
     return changed
 
 
@@ -203,7 +126,7 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
     changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
     if setting.name == "gate":
-        _refuse_idle_gate(changed, Source("flag", where), "")
+        refuse_idle_gate(changed, Source("flag", where), "")
     check_complete(changed, where)
     return changed
 
