@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 from adacd_cli.config.declaration import SETTINGS
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from adacd_cli.config.resolve import Source
 
 _OF_SERVERS = ("served_model", "tokenizer")
 _OF_WEIGHTS = ("device", "dtype", "quantize", "threads", "compile")
@@ -37,30 +33,36 @@ def check_complete(settings: Settings, where: str = "") -> None:
         )
 
 
-def refuse_idle_gate(settings: Settings, source: Source, method_from: str) -> None:
-    """Refuses a gate of the command line that the method leaves no say; one of a file is for its own methods.
+def refuse_idle_gate(settings: Settings, method_from: str) -> None:
+    """Refuses a gate, given for this run, that has no say; one of a file is for the methods it is used by.
+
+    Args:
+        settings: all of them.
+        method_from: where the method was chosen; "" where that is not to be said.
 
     Raises:
-        ConfigurationError: it is so.
+        ConfigurationError: the gate has no say.
     """
-    if source.kind != "flag":
-        return
     gated = settings.method in ("adacd", "adacd-gated")
     if not gated if settings.gate else settings.method == "adacd-gated":
         raise _idle("gate", "adacd", settings, method_from)
 
 
-def refuse_idle_resources(settings: Settings, sources: Mapping[str, Source]) -> None:
-    """Refuses what the command line gives for another method, to be loaded for nothing.
+def refuse_idle_resources(settings: Settings, given: Collection[str], method_from: str) -> None:
+    """Refuses what is given for another method, to be loaded for nothing.
+
+    Args:
+        settings: all of them.
+        given: names of those that were given for this run.
+        method_from: where the method was chosen.
 
     Raises:
-        ConfigurationError: it is so.
+        ConfigurationError: one of them would have no say.
     """
     for method in METHODS.values():
         name = method.resource
-        given = bool(name) and sources[name].kind == "flag" and getattr(settings, name) is not None
-        if given and method.name != settings.effective_method:
-            raise _idle(name, method.name, settings, sources["method"].where)
+        if name in given and getattr(settings, name) is not None and method.name != settings.effective_method:
+            raise _idle(name, method.name, settings, method_from)
 
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
@@ -87,15 +89,19 @@ def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
         )
 
 
-def refuse_password(settings: Settings, source: Source) -> None:
+def refuse_password(settings: Settings, where: str) -> None:
     """Refuses an address with a user or a password in it, before it is shown or written into a run's record.
 
+    Args:
+        settings: all of them.
+        where: where the model was named.
+
     Raises:
-        ConfigurationError: it is so.
+        ConfigurationError: there is one.
     """
     if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
         raise ConfigurationError(
-            f"`model` holds a user or a password in its address (from {source.where}).",
+            f"`model` holds a user or a password in its address (from {where}).",
             "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY.",
         )
 

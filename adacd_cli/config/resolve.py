@@ -87,11 +87,16 @@ def resolve(
         given[name] = value
         sources[name] = source
     settings = _settings(values, given, sources)
-    refuse_idle_gate(settings, sources["gate"], sources["method"].where)
+    by_flag, method_from = (
+        [name for name in SETTINGS if sources[name].kind == "flag"],
+        sources["method"].where,
+    )
+    if "gate" in by_flag:
+        refuse_idle_gate(settings, method_from)
     if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
-        refuse_idle_resources(settings, sources)
-    refuse_misplaced(settings, [name for name, source in sources.items() if source.kind == "flag"])
-    refuse_password(settings, sources["model"])
+        refuse_idle_resources(settings, by_flag, method_from)
+    refuse_misplaced(settings, by_flag)
+    refuse_password(settings, sources["model"].where)
     return Resolved(settings, sources)
 
 
@@ -104,8 +109,8 @@ def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -
     values = {name: _as_given(SETTINGS[name], value) for name, value in changes.items()}
     kept = settings.model_dump(exclude_unset=True)
     changed = _settings(kept | values, changes, dict.fromkeys(changes, source))
-    if "gate" in changes:
-        refuse_idle_gate(changed, source, "")
+    if "gate" in changes and source.kind == "flag":
+        refuse_idle_gate(changed, "")
     return changed
 
 
@@ -126,7 +131,7 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
     changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
     if setting.name == "gate":
-        refuse_idle_gate(changed, Source("flag", where), "")
+        refuse_idle_gate(changed, "")
     check_complete(changed, where)
     return changed
 
