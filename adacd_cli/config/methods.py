@@ -6,7 +6,7 @@ can be checked, completed and explained before anything slow is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -16,18 +16,23 @@ Resource = Literal["expert", "draft", "direction"]
 
 
 @dataclass(frozen=True)
-class SecondStream:
-    """What a method's second stream is fed.
+class StreamSpec:
+    """What one stream of a method is fed.
 
     Attributes:
+        name: as the rule and the prompts know it.
         prompt: the setting with the system text that it reads besides the conversation; "" for none.
         steps: the setting with the number of answer tokens that it is fed for; "" for the whole answer.
-        runs: which model reads it.
+        weights: which weights read it: the model's own, or those of an extra (`Method.resource`).
     """
 
-    prompt: str = "contrast_prompt"
+    name: str
+    prompt: str = ""
     steps: str = ""
-    runs: Literal["model", "expert", "draft"] = "model"
+    weights: Literal["base", "expert", "draft", "direction"] = "base"
+
+
+UNPROMPTED = StreamSpec("unprompted")
 
 
 @dataclass(frozen=True)
@@ -37,53 +42,70 @@ class Method:
     Attributes:
         name: as `--method` takes it.
         summary: one sentence for help and documentation.
-        rule: the module of `engine.rules` whose `rule` chooses its tokens while the second stream is fed.
+        rule: the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed.
         explanation: what it does at a step, in the words of a trace.
-        prompt: the setting with a system text of the first stream; "" where it is the conversation alone.
-        second: its second stream; None where one stream is enough.
-        follows_track: whether a request leaves the second stream at the first token that is not its top.
+        streams: its streams; the first one is the base stream, which alone is decoded outside the window.
+        follows_track: whether a request leaves the other streams at the first token that is not the top of
+            the second one.
         symbols: the numbers that decide, each with its symbol.
         others: numbers that decide but are not worth a place in the line that describes a run.
         resource: the setting that names what has to be loaded besides the model; "" for nothing.
-        stand_in: what the second stream is instead where the resource is not given; "" where it must be.
+        stand_in: what a stream with other weights is instead where the resource is not given; "" where it
+            must be given.
+        sparse: whether the rule needs only the most probable tokens, so that a server tells enough.
     """
 
     name: str
     summary: str
     rule: str
     explanation: str = ""
-    prompt: str = ""
-    second: SecondStream | None = None
+    streams: tuple[StreamSpec, ...] = (UNPROMPTED,)
     follows_track: bool = False
     symbols: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
     resource: Resource | Literal[""] = ""
     stand_in: str = ""
+    sparse: bool = False
+
+    @property
+    def base(self) -> StreamSpec:
+        """The base stream."""
+        return self.streams[0]
 
     @property
     def settings(self) -> tuple[str, ...]:
         """The settings that decide its tokens, beside those of all methods."""
-        texts = self.prompt, self.second.prompt if self.second else "", self.resource
+        texts = *(stream.prompt for stream in self.streams), self.resource
         return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts))
 
-    def second_stream(self, settings: Settings) -> SecondStream | None:
-        """The second stream under these settings: an expert reads the first stream's own prompt."""
-        second = self.second
-        stands_in = second and self.stand_in and getattr(settings, second.runs) is None
-        if second is None or second.runs == "model" or stands_in:
-            return second and SecondStream(second.prompt, second.steps)
-        return SecondStream("", second.steps, second.runs)
+    def streams_for(self, settings: Settings) -> tuple[StreamSpec, ...]:
+        """The streams under these settings: a stand-in reads its prompt with the model's own weights, and an
+        expert that is given reads the base stream's own prompt."""
+        if not self.stand_in:
+            return self.streams
+        given = getattr(settings, self.resource) is not None
+        return tuple(
+            stream
+            if stream.weights == "base"
+            else replace(stream, prompt="")
+            if given
+            else replace(stream, weights="base")
+            for stream in self.streams
+        )
 
     @property
     def window_setting(self) -> str:
         """The setting with the length of its window; "" where that is the whole answer, or nothing."""
-        return self.second.steps if self.second else ""
+        return next((stream.steps for stream in self.streams[1:]), "")
 
     def window(self, settings: Settings) -> int:
-        """How many tokens of an answer the second stream is fed for."""
-        if self.second is None:
-            return 0
-        return int(getattr(settings, self.second.steps or "max_new_tokens"))
+        """How many tokens of an answer any stream besides the base is fed for."""
+        return max((self.steps(stream, settings) for stream in self.streams[1:]), default=0)
+
+    @staticmethod
+    def steps(stream: StreamSpec, settings: Settings) -> int:
+        """How many tokens of an answer a stream besides the base is fed for."""
+        return int(getattr(settings, stream.steps or "max_new_tokens"))
 
     def label(self, settings: Settings) -> str:
         """The name as it is printed: a stand-in is called one, and a draft is named."""
@@ -92,8 +114,35 @@ class Method:
             return f"{self.name} ({self.stand_in})"
         return f"{self.name} (draft: {given})" if self.resource == "draft" else self.name
 
+    # --- the form with two streams, until nothing uses it any more ---
+
+    @property
+    def prompt(self) -> str:
+        return self.base.prompt
+
+    @property
+    def second(self) -> SecondStream | None:
+        for stream in self.streams[1:]:
+            runs = "model" if stream.weights == "base" else stream.weights
+            return SecondStream(stream.prompt, stream.steps, runs)
+        return None
+
+    def second_stream(self, settings: Settings) -> SecondStream | None:
+        for stream in self.streams_for(settings)[1:]:
+            runs = "model" if stream.weights == "base" else stream.weights
+            return SecondStream(stream.prompt, stream.steps, runs)
+        return None
+
+
+@dataclass(frozen=True)
+class SecondStream:
+    prompt: str
+    steps: str
+    runs: str
+
 
 _ADACD = (("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k"))
+_ADACD_STREAMS = (UNPROMPTED, StreamSpec("prompted", "contrast_prompt", "contrast_steps"))
 _AGREEMENT = (
     "Each is asked for its top token. rank: the place the plain stream gives the prompted stream's; "
     "agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. Where agr ≥ λ and c ≥ λ×c* "
@@ -104,19 +153,20 @@ _AGREEMENT = (
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method("default", "Plain decoding of the unprompted stream.", "default"),
+        Method("default", "Plain decoding of the unprompted stream.", "default", sparse=True),
         Method(
             "prompt",
             "Plain decoding under a system message that asks for help.",
             "default",
-            prompt="helpful_prompt",
+            streams=(StreamSpec("unprompted", "helpful_prompt"),),
+            sparse=True,
         ),
         Method(
             "selfcd",
             "Contrast with a safety-prompted stream, the whole answer (Self-CD).",
             "selfcd",
             "At every step a times their difference is subtracted from the safety-prompted stream (−).",
-            second=SecondStream("safety_prompt"),
+            streams=(StreamSpec("plain"), StreamSpec("safe", "safety_prompt")),
             symbols=(("selfcd_strength", "a"),),
         ),
         Method(
@@ -125,7 +175,10 @@ METHODS: dict[str, Method] = {
             "safedecoding",
             "For the first m tokens the probabilities lean towards the second stream's (+), among the tokens "
             "that both rank high; · is plain decoding.",
-            second=SecondStream(steps="safedecoding_steps", runs="expert"),
+            streams=(
+                StreamSpec("base"),
+                StreamSpec("expert", "contrast_prompt", "safedecoding_steps", "expert"),
+            ),
             symbols=(
                 ("safedecoding_strength", "α"),
                 ("safedecoding_steps", "m"),
@@ -140,7 +193,7 @@ METHODS: dict[str, Method] = {
             "ssd",
             "At every step the probabilities lean towards the draft model's (+), among the tokens that both "
             "rank high, or, once the two agree less, among those of either; · is plain decoding.",
-            second=SecondStream(prompt="", runs="draft"),
+            streams=(StreamSpec("target"), StreamSpec("draft", weights="draft")),
             symbols=(("draft_tokens", "T"), ("ssd_bin", "g"), ("ssd_overlap", "C"), ("ssd_threshold", "β₀")),
             others=("ssd_intersection", "ssd_union"),
             resource="draft",
@@ -149,6 +202,7 @@ METHODS: dict[str, Method] = {
             "surgical",
             "Plain decoding with the direction of false refusal removed (Surgical).",
             "default",
+            streams=(StreamSpec("unprompted", weights="direction"),),
             resource="direction",
         ),
         Method(
@@ -156,7 +210,8 @@ METHODS: dict[str, Method] = {
             "Contrast with a refusal-prompted stream, first k tokens.",
             "adacd",
             _AGREEMENT,
-            second=SecondStream(steps="contrast_steps"),
+            streams=_ADACD_STREAMS,
+            sparse=True,
             symbols=_ADACD,
         ),
         Method(
@@ -164,7 +219,8 @@ METHODS: dict[str, Method] = {
             "AdaCD only while the answer follows the refusal's own tokens.",
             "adacd_gated",
             _AGREEMENT,
-            second=SecondStream(steps="contrast_steps"),
+            streams=_ADACD_STREAMS,
+            sparse=True,
             follows_track=True,
             symbols=_ADACD,
         ),
