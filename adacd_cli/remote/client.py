@@ -17,10 +17,10 @@ import anyio
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
+from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 from adacd_cli.remote.address import KEY_VARIABLES, Address
 from adacd_cli.remote.failures import CONNECT_SECONDS, ServerGone, ServerRefused, ServerSilent, named
 from adacd_cli.remote.reading import lines_of, read
-from adacd_cli.wire import error_field, headers_for, json_object, one_line, retry_seconds
 
 _Result = TypeVar("_Result")
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI description says of each route: its body, its responses, its errors."""
+"""The OpenAPI description of the routes: their bodies, responses and errors."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any, Literal
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, ConfigDict
+from pydantic.json_schema import models_json_schema
 
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 
+Responses = dict[int | str, dict[str, Any]]
 
-class Problem(BaseModel):
+
+class ErrorDetail(BaseModel):
     """What is wrong."""
 
     message: str
@@ -20,14 +23,14 @@ class Problem(BaseModel):
     code: str | None
 
 
-class Failure(BaseModel):
-    """An error, as OpenAI tells it."""
+class ErrorResponse(BaseModel):
+    """An error in OpenAI's format."""
 
-    error: Problem
+    error: ErrorDetail
 
 
 class Usage(BaseModel):
-    """What an answer took, in tokens."""
+    """Numbers of tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -54,49 +57,47 @@ class AnswerMessage(BaseModel):
     reasoning_content: str | None = None
 
 
-class ChatChoice(BaseModel):
-    """The one choice there is."""
-
+class _Choice(BaseModel):
     index: Literal[0]
-    message: AnswerMessage
     logprobs: dict[str, Any] | None
     finish_reason: Literal["stop", "length"]
 
 
-class ChatCompletion(BaseModel):
+class ChatChoice(_Choice):
+    """The only choice."""
+
+    message: AnswerMessage
+
+
+class TextChoice(_Choice):
+    """The only choice."""
+
+    text: str
+
+
+class _Completion(BaseModel):
+    id: str
+    created: int
+    model: str
+    usage: Usage
+    adacd: Summary
+
+
+class ChatCompletion(_Completion):
     """A response of /v1/chat/completions."""
 
-    id: str
     object: Literal["chat.completion"]
-    created: int
-    model: str
     choices: list[ChatChoice]
-    usage: Usage
-    adacd: Summary
 
 
-class TextChoice(BaseModel):
-    """The one choice there is."""
-
-    index: Literal[0]
-    text: str
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
-
-
-class TextCompletion(BaseModel):
+class TextCompletion(_Completion):
     """A response of /v1/completions."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[TextChoice]
-    usage: Usage
-    adacd: Summary
 
 
-class Card(BaseModel):
+class ModelCard(BaseModel):
     """A model."""
 
     id: str
@@ -106,11 +107,11 @@ class Card(BaseModel):
     adacd: dict[str, Any]
 
 
-class Cards(BaseModel):
+class ModelList(BaseModel):
     """The models."""
 
     object: Literal["list"]
-    data: list[Card]
+    data: list[ModelCard]
 
 
 class Health(BaseModel):
@@ -120,73 +121,71 @@ class Health(BaseModel):
     model: str
 
 
-_ASKED: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest)
-_REFUSALS = {400: "Refused", 401: "No key, or a wrong one", 403: "Asked under another host name"}
-_ANSWER_FAILURES = {
-    **_REFUSALS,
-    404: "Another model",
-    408: "The body did not come",
-    413: "The body is too large",
-    415: "Not sent as JSON",
-    429: "All places are taken",
-    500: "The answer failed",
-    503: "Loading, stopping or broken",
-}
+def _errors(descriptions: dict[int, str]) -> Responses:
+    return {status: {"model": ErrorResponse, "description": text} for status, text in descriptions.items()}
 
 
-def described(asked: type[BaseModel] | None = None, kind: str = "") -> dict[str, Any]:
-    """Keywords for a route.
+def _route(responses: Responses) -> dict[str, Any]:
+    return {"response_model": None, "responses": responses}
+
+
+_REFUSED = _errors({400: "Refused", 401: "No API key, or a wrong one", 403: "Sent to another host name"})
+_UNKNOWN = _errors({404: "Another model"})
+_FAILED = _errors(
+    {
+        408: "The body did not arrive",
+        413: "The body is too large",
+        415: "Not sent as JSON",
+        429: "The queue is full",
+        500: "The answer failed",
+        502: "The model's server failed",
+        503: "Loading, stopping or failed",
+    }
+)
+
+MODELS = _route({200: {"model": ModelList}, **_REFUSED})
+MODEL = _route({200: {"model": ModelCard}, **_REFUSED, **_UNKNOWN})
+HEALTH = _route({200: {"model": Health}, 503: {"model": Health, "description": "Not now"}})
+METRICS = _route({200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_REFUSED})
+"""Keywords of the routes that inform."""
+
+
+def describes(request: type[BaseModel]) -> dict[str, Any]:
+    """Keywords of a route that answers.
 
     Args:
-        asked: the model of its body.
-        kind: which of the other routes it is.
+        request: the model of its body.
     """
-    if asked is not None:
-        model = ChatCompletion if asked is ChatRequest else TextCompletion
-        body = {"schema": {"$ref": f"#/components/schemas/{asked.__name__}"}}
-        return {
-            "response_model": None,
-            "responses": {
-                200: {"model": model, "description": "The answer", "content": {"text/event-stream": {}}},
-                **_failures(_ANSWER_FAILURES),
-            },
-            "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": body}}},
-        }
-    kinds: dict[str, dict[int | str, dict[str, Any]]] = {
-        "models": {200: {"model": Cards}, **_failures(_REFUSALS)},
-        "model": {200: {"model": Card}, **_failures({**_REFUSALS, 404: "Another model"})},
-        "health": {200: {"model": Health}, 503: {"model": Health, "description": "Not now"}},
-        "metrics": {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_failures(_REFUSALS)},
+    model = ChatCompletion if request is ChatRequest else TextCompletion
+    answer: dict[str, Any] = {
+        "model": model,
+        "description": "The answer",
+        "content": {"text/event-stream": {}},
     }
-    return {"response_model": None, "responses": kinds[kind]}
-
-
-def _failures(kinds: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Failure, "description": text} for status, text in kinds.items()}
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{request.__name__}"}}}
+    return {
+        **_route({200: answer, **_REFUSED, **_UNKNOWN, **_FAILED}),
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
 
 
 def describe(app: FastAPI) -> None:
-    """Has the application describe the models of its bodies too, which its routes read by themselves."""
+    """Adds the models of the bodies, which the routes read themselves, to the application's description."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            known = description.setdefault("components", {}).setdefault("schemas", {})
-            for model in _ASKED:
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                known.update(schema.pop("$defs", {}))
-                known[model.__name__] = schema
-            _forget_validation(description)
+            for operation in (each for route in description["paths"].values() for each in route.values()):
+                operation["responses"].pop("422", None)  # FastAPI's own, which is a 400 here
+            schemas = description["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            _, bodies = models_json_schema(
+                [(ChatRequest, "validation"), (CompletionRequest, "validation")],
+                ref_template="#/components/schemas/{model}",
+            )
+            schemas.update(bodies["$defs"])
             app.openapi_schema = description
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _forget_validation(description: dict[str, Any]) -> None:
-    """FastAPI's own 422 is a 400 here."""
-    for route in description["paths"].values():
-        for operation in route.values():
-            operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
-        description["components"]["schemas"].pop(name, None)

@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from adacd_cli.server.asked import Limits
+from adacd_cli.server.params import Limits
 from tests.serving import letters, site
 
 CHECKED = [

@@ -1,4 +1,4 @@
-"""A token's own bytes, which its text does not tell where a character is made of several tokens."""
+"""A token's own bytes, which its text does not show where a character is made of several tokens."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The byte behind each sign of a byte-level vocabulary (GPT-2's): printable ones stand for themselves."""
+    """The byte of each character in a byte-level vocabulary (GPT-2's): printable ones are themselves."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
-    moved = {chr(0x100 + place): byte for place, byte in enumerate(others)}
+    moved = {chr(0x100 + index): byte for index, byte in enumerate(others)}
     return {chr(byte): byte for byte in printable} | moved
 
 
 _ALPHABET = _byte_alphabet()
 
 
-class Spelling:
-    """How the tokens of an answer are written in lists of log-probabilities.
+class TokenBytes:
+    """The bytes of a vocabulary's tokens, as lists of log-probabilities show them.
 
     Args:
         tokenizer: the model's.
@@ -30,7 +30,7 @@ class Spelling:
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
-        self._unseen = ends.union(getattr(tokenizer, "all_special_ids", ()))
+        self._left_out = ends.union(getattr(tokenizer, "all_special_ids", ()))
 
     def bytes_of(self, token_id: int, text: str) -> bytes:
         """The token's bytes.
@@ -44,13 +44,13 @@ class Spelling:
         piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
         if (one := _ONE_BYTE.fullmatch(piece)) is not None:
             return bytes.fromhex(one[1])
-        if all(sign in _ALPHABET for sign in piece):
-            return bytes(_ALPHABET[sign] for sign in piece)
+        if all(character in _ALPHABET for character in piece):
+            return bytes(_ALPHABET[character] for character in piece)
         return text.encode("utf-8", "surrogatepass")
 
     def in_text(self, token_id: int) -> bool:
         """Whether the token is part of the answer's text: control tokens are left out of it."""
-        return token_id not in self._unseen
+        return token_id not in self._left_out
 
 
 def readable(own: bytes) -> str:
