@@ -64,7 +64,11 @@ def logits_of(
     if len(listed) == vocab:
         return Logits(batch, 0)
     return Logits(
-        batch, 0, told=(*listed, *(each for each in others if each < vocab)), listed=len(listed), exhausted=exhausted
+        batch,
+        0,
+        told=(*listed, *(each for each in others if each < vocab)),
+        listed=len(listed),
+        exhausted=exhausted,
     )
 
 
@@ -222,7 +226,9 @@ def _lacking(
     floor = settings.plausibility and math.log(settings.plausibility) - _SLACK
     least = base.highest + floor if settings.plausibility > 0 else -math.inf
     if not base.whole and base.bound >= least:
-        lacking[base_name] = replace(longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf)
+        lacking[base_name] = replace(
+            longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf
+        )
     add = _adds(base, other, settings)
     if add is None:
         lacking.setdefault(base_name, longer[base_name])
