@@ -7,9 +7,9 @@ agrees with the new prompt from its first token on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from adacd_cli.answers.run import decode_with, never, prefix_cache_for
+from adacd_cli.answers.run import concurrency_for, decode_with, never, prefix_cache_for
 from adacd_cli.backends import backend_for
 from adacd_cli.engine import Scheduler
 
@@ -41,11 +41,11 @@ class Session:
         self,
         requests: Sequence[Request],
         *,
-        max_concurrency: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
         cancelled: Callable[[int], bool] = never,
     ) -> Iterator[Event]:
         """The events of requests, as `decode` gives them; what their streams held stays with the session."""
-        self.scheduler.limit_to(max_concurrency)
+        self.scheduler.limit_to(concurrency_for(self.scheduler.backend, requests, batch_size))
         return decode_with(self.scheduler, requests, cancelled)
 
     def forget(self) -> None:
