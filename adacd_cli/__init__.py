@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         to_json,
     )
     from adacd_cli.loading import equip, load
-    from adacd_cli.prompts import PromptPair, build_pair, pair_for
+    from adacd_cli.prompts import Contrast, Prompts, build_prompts, prompts_for
 
 _HOMES = {
     "adacd_cli.answers": ("Answer", "generate", "stream"),
@@ -53,7 +53,7 @@ _HOMES = {
         "to_json",
     ),
     "adacd_cli.loading": ("equip", "load"),
-    "adacd_cli.prompts": ("PromptPair", "build_pair", "pair_for"),
+    "adacd_cli.prompts": ("Contrast", "Prompts", "build_prompts", "prompts_for"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -61,6 +61,7 @@ __all__ = [
     "AdacdError",
     "Answer",
     "Candidate",
+    "Contrast",
     "Conversation",
     "Decision",
     "Event",
@@ -69,7 +70,7 @@ __all__ = [
     "LanguageModel",
     "Measures",
     "Message",
-    "PromptPair",
+    "Prompts",
     "Request",
     "Resolved",
     "Session",
@@ -78,13 +79,13 @@ __all__ = [
     "TokenLogprob",
     "TokenStep",
     "__version__",
-    "build_pair",
+    "build_prompts",
     "decode",
     "equip",
     "from_json",
     "generate",
     "load",
-    "pair_for",
+    "prompts_for",
     "resolve",
     "stream",
     "to_json",

@@ -92,6 +92,6 @@ def collect(
             steps[number].append(event)
         else:
             said = conversations[number].with_assistant(event.text)
-            warnings = requests[number].pair.warnings
+            warnings = requests[number].prompts.warnings
             answers[number] = Answer(said, started[number], tuple(steps[number]), event, warnings)
     return [answers[number] for number in range(len(conversations))]

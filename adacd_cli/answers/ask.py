@@ -80,7 +80,7 @@ def generate(
     settings = changed(Settings() if settings is None else settings, changes, DECODING, "generate()")
     conversations, several = as_conversations(prompt, settings)
     requests = _requests(model, conversations, settings)
-    events = _decode(model, requests, settings, batch_size, candidates, never)
+    events = _decode(model, requests, batch_size, candidates, never)
     answers = collect(events, conversations, requests)
     return answers if several else answers[0]
 
@@ -110,7 +110,7 @@ def stream(
     settings = changed(Settings() if settings is None else settings, changes, DECODING, "stream()")
     conversations, _ = as_conversations(prompt, settings)
     requests = _requests(model, conversations, settings)
-    return _decode(model, requests, settings, batch_size, candidates, cancelled)
+    return _decode(model, requests, batch_size, candidates, cancelled)
 
 
 def _requests(
@@ -130,7 +130,6 @@ def _requests(
 def _decode(
     model: LanguageModel | Session,
     requests: Sequence[Request],
-    settings: Settings,
     batch_size: int | Literal["auto"],
     candidates: int,
     cancelled: Callable[[int], bool],
@@ -138,22 +137,21 @@ def _decode(
     from adacd_cli.engine import Session
 
     if isinstance(model, Session):
-        return _answered(model, requests, settings, candidates, cancelled)
-    return run(model, requests, settings, batch_size=batch_size, candidates=candidates, cancelled=cancelled)
+        return _answered(model, requests, candidates, cancelled)
+    return run(model, requests, batch_size=batch_size, candidates=candidates, cancelled=cancelled)
 
 
 def _answered(
     session: Session,
     requests: Sequence[Request],
-    settings: Settings,
     candidates: int,
     cancelled: Callable[[int], bool],
 ) -> Iterator[Event]:
     """One after the other, because a session keeps what each leaves for the next."""
     for number, request in enumerate(requests):
         events = session.answer(
-            request.pair,
-            settings,
+            request.prompts,
+            request.settings,
             candidates=candidates,
             seed=request.seed,
             cancelled=partial(cancelled, number),

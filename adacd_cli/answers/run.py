@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.conversation import Conversation
     from adacd_cli.engine import LanguageModel, Request
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.prompts import Prompts
 
 
 def never(request: int) -> bool:
@@ -33,11 +33,12 @@ def requests_for(
         ModelError: the model's chat template is broken.
     """
     from adacd_cli.engine import Request
-    from adacd_cli.prompts import pair_for
+    from adacd_cli.prompts import prompts_for
 
     return [
         Request(
-            pair_for(model.tokenizer, conversation, settings),
+            prompts_for(model.tokenizer, conversation, settings),
+            settings,
             None if settings.seed is None else (settings.seed + number) % 2**63,
         )
         for number, conversation in enumerate(conversations)
@@ -47,7 +48,6 @@ def requests_for(
 def run(
     model: LanguageModel,
     requests: Sequence[Request],
-    settings: Settings,
     *,
     batch_size: int | Literal["auto"] = "auto",
     candidates: int = 0,
@@ -58,7 +58,6 @@ def run(
     Args:
         model: the model, ready to decode.
         requests: any number; none gives no events.
-        settings: those of requests that bring none.
         batch_size: how many run at once; "auto" is as many as memory has room for.
         candidates: how many of the most probable tokens each step reports.
         cancelled: asked before each step with a request's place; True ends it as CANCELLED.
@@ -79,13 +78,12 @@ def run(
         return iter(())
     for number, request in enumerate(requests, 1):  # in the order given, before any takes its time
         which = "The prompt" if len(requests) == 1 else f"Prompt {number}"
-        check_room(model, request.pair, request.settings or settings, which)
-    places = places_for(model, requests, settings, 1 if len(requests) == 1 else batch_size)
-    order = _by_length([request.pair for request in requests], places.limit or 1)
+        check_room(model, request.prompts, request.settings, which)
+    places = places_for(model, requests, 1 if len(requests) == 1 else batch_size)
+    order = _by_length([request.prompts for request in requests], places.limit or 1)
     events = decode(
         model,
         [requests[number] for number in order],
-        settings,
         places=places,
         candidates=candidates,
         cancelled=lambda place: cancelled(order[place]),
@@ -93,15 +91,15 @@ def run(
     return (replace(event, request=order[event.request]) for event in events)
 
 
-def _by_length(pairs: Sequence[PromptPair], at_once: int) -> list[int]:
+def _by_length(prompts: Sequence[Prompts], at_once: int) -> list[int]:
     """The prompts' numbers, portions of them by length: what runs side by side is padded to the longest.
 
     Only portions, because who writes the answers in the prompts' order waits for the first.
     """
     size = 8 * at_once if at_once > 1 else 1
-    numbers = range(len(pairs))
+    numbers = range(len(prompts))
     return [
         number
-        for start in range(0, len(pairs), size)
-        for number in sorted(numbers[start : start + size], key=lambda each: len(pairs[each].unprompted_ids))
+        for start in range(0, len(prompts), size)
+        for number in sorted(numbers[start : start + size], key=lambda each: len(prompts[each].base.ids))
     ]

@@ -22,7 +22,7 @@ from adacd_cli.cli.question import (
     read_question,
 )
 from adacd_cli.cli.running import Interruption, interruptible, make_requests
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
 from adacd_cli.render.comparison import write_comparison
@@ -59,7 +59,7 @@ def command(
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
             (alone,) = make_requests(model, [question], plain)
-            default, method = _decode_both(model, ((alone, plain), (request, settings)), interruption)
+            default, method = _decode_both(model, (alone, request), interruption)
             if as_json:
                 write_events(chain(default, method), out)
             else:
@@ -69,24 +69,22 @@ def command(
 
 def _decode_both(
     model: LanguageModel,
-    runs: tuple[tuple[Request, Settings], tuple[Request, Settings]],
+    requests: tuple[Request, Request],
     interruption: Interruption,
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
     seeds: list[int | None] = []
 
     def default() -> Iterator[Event]:
-        request, settings = runs[0]
-        events = run(model, [request], settings, cancelled=interruption.cancelled)
+        events = run(model, [requests[0]], cancelled=interruption.cancelled)
         for event in interruption.watch(events):
             if isinstance(event, Started):
                 seeds.append(event.seed)
             yield event
 
     def method() -> Iterator[Event]:
-        request, settings = runs[1]
-        seeded = replace(request, seed=seeds[0])
-        events = run(model, [seeded], settings, cancelled=interruption.cancelled)
+        seeded = replace(requests[1], seed=seeds[0])
+        events = run(model, [seeded], cancelled=interruption.cancelled)
         for event in interruption.watch(events):
             yield replace(event, request=1)
 

@@ -64,7 +64,7 @@ def command(
     with open_output(output) as out:
         model, request = prepare(question, settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
-            events = run(model, [request], settings, candidates=candidates, cancelled=interruption.cancelled)
+            events = run(model, [request], candidates=candidates, cancelled=interruption.cancelled)
             FORMATS[name](interruption.watch(events), out, view)
 
 

@@ -52,12 +52,12 @@ def command(
     with open_output(output) as out:
         model = load_model(settings)
         requests = make_requests(model, questions, settings)
-        warn(dict.fromkeys(warning for each in requests for warning in each.pair.warnings), settings)
+        warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
         if prompts_shown:
             for request in requests:
-                show_prompts(request.pair)
+                show_prompts(model.tokenizer, request.prompts)
         with interruptible() as interruption:
-            decoded = run(model, requests, settings, batch_size=at_once, cancelled=interruption.cancelled)
+            decoded = run(model, requests, batch_size=at_once, cancelled=interruption.cancelled)
             events = _in_order(_begun(interruption.watch(decoded)))
             if as_json:
                 _write_json(events, out)

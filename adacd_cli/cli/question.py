@@ -50,7 +50,7 @@ def prepare(question: str, settings: Settings, *, prompts_shown: bool) -> tuple[
     """Loads the model and makes the request; warnings, and both prompts on request, go to stderr."""
     model = load_model(settings)
     (request,) = make_requests(model, [question], settings)
-    warn(request.pair.warnings, settings)
+    warn(request.prompts.warnings, settings)
     if prompts_shown:
-        show_prompts(request.pair)
+        show_prompts(model.tokenizer, request.prompts)
     return model, request

@@ -13,7 +13,7 @@ from adacd_cli.engine.protocol import Cancelled, never
 from adacd_cli.engine.row import Request
 from adacd_cli.errors import PromptError
 from adacd_cli.events import Event
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts.prompts import Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 def decode(
     model: LanguageModel,
     requests: Sequence[Request],
-    settings: Settings,
     *,
     places: Places | None = None,
     candidates: int = 0,
@@ -34,7 +33,6 @@ def decode(
     Args:
         model: the model, ready to decode.
         requests: one or more; their prompts may differ in length, and their methods too.
-        settings: the method and its numbers, lengths, sampling and stop strings of those that bring none.
         places: how many run at once; as one ends, the next takes its place. None for all of them.
         candidates: how many of the most probable tokens each step reports; 0 for none.
         known: beginnings of prompts that need not be fed again, and where new ones are left.
@@ -52,10 +50,10 @@ def decode(
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
     decoder = model.decoder(places=places, candidates=candidates, known=known, cancelled=cancelled)
-    started = [decoder.submit(request, settings) for request in requests]
+    started = [decoder.submit(request) for request in requests]
     for number, request in enumerate(requests, 1):
         which = "The prompt" if len(requests) == 1 else f"Prompt {number}"
-        check_room(model, request.pair, request.settings or settings, which)
+        check_room(model, request.prompts, request.settings, which)
     yield from started
     try:
         while decoder.busy:
@@ -66,17 +64,17 @@ def decode(
         raise
 
 
-def check_room(model: LanguageModel, pair: PromptPair, settings: Settings, which: str = "The prompt") -> None:
+def check_room(model: LanguageModel, prompts: Prompts, settings: Settings, which: str = "The prompt") -> None:
     """Refuses a prompt that leaves no room for an answer; `decode` does so for its batch.
 
     Raises:
         PromptError: the prompt is empty or as long as the model's context; the message calls it `which`.
     """
     method = METHODS[settings.effective_method]
-    contrasts, second = method.window(settings) > 0, method.second_stream(settings)
+    second = method.second_stream(settings)
     limit = model.context_for(method, settings)
-    unprompted, prompted = len(pair.unprompted_ids), len(pair.prompted_ids)
-    longest = max(unprompted, prompted) if contrasts else unprompted
+    unprompted = len(prompts.base.ids)
+    longest = prompts.longest if method.window(settings) > 0 else unprompted
     if unprompted == 0:
         raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")
     if limit is not None and longest >= limit:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -29,9 +28,6 @@ from adacd_cli.engine.step import TOKEN, RowOutcome, join_packed, pack_step, unp
 from adacd_cli.errors import AdacdError, OutOfMemoryError
 from adacd_cli.events import Event, Started
 
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-
 _ADMITTED = 8
 """While others run, newcomers wait until this part of the places is free, so that they are fed together."""
 
@@ -40,7 +36,7 @@ class Decoder:
     """Decodes requests side by side.
 
         decoder = Decoder(model)
-        started = decoder.submit(request, settings)
+        started = decoder.submit(request)
         while decoder.busy:
             for event in decoder.step():
                 …
@@ -97,17 +93,16 @@ class Decoder:
         """How many requests wait for a place."""
         return len(self._waiting)
 
-    def submit(self, request: Request, settings: Settings) -> Started:
+    def submit(self, request: Request) -> Started:
         """Takes a request in; it runs as soon as there is a place.
 
         Args:
             request: its number in the events counts the requests submitted.
-            settings: used where the request has none of its own.
 
         Raises:
             ModelError: what the method needs besides the model is not loaded.
         """
-        row = Row(self._submitted, request, self._model, settings, self._candidates)
+        row = Row(self._submitted, request, self._model, self._candidates)
         row.readers  # noqa: B018 - what is not loaded is said before anything is decoded
         if not self.busy:  # what was short of memory has ended
             self._places.limit = self._most

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.row import Request
 from adacd_cli.engine.stream import Stream
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 _SHARE = 0.5
 """How much of the free memory the rows may take; the rest is for what a forward needs besides."""
@@ -35,26 +31,22 @@ class Places:
     limit: int | None = None
 
 
-def fitting(
-    model: LanguageModel, requests: Iterable[Request], settings: Settings, free_bytes: int | None
-) -> Places:
+def fitting(model: LanguageModel, requests: Iterable[Request], free_bytes: int | None) -> Places:
     """As many places as free memory has room for, by the longest of the requests.
 
     Args:
         model: the model; it is fed one token, to see what its cache takes.
         requests: all that will be decoded.
-        settings: used where a request has none of its own.
         free_bytes: free memory on its device; None where it is not known.
     """
-    need = max((_bytes(model, request, request.settings or settings) for request in requests), default=1)
+    need = max((_bytes(model, request) for request in requests), default=1)
     most = _MOST.get(model.device.type, _MOST_ELSEWHERE)
     return Places(most if free_bytes is None else max(1, min(most, int(_SHARE * free_bytes / need))))
 
 
-def _bytes(model: LanguageModel, request: Request, settings: Settings) -> int:
+def _bytes(model: LanguageModel, request: Request) -> int:
     """What the request's two rows may take at most."""
-    prompts = len(request.pair.unprompted_ids), len(request.pair.prompted_ids)
-    tokens = max(prompts) + settings.max_new_tokens
+    tokens = request.prompts.longest + request.settings.max_new_tokens
     if model.context_length is not None:
         tokens = min(tokens, model.context_length)
     per_token, scores = _measured(model)

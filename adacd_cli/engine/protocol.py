@@ -9,7 +9,6 @@ from adacd_cli.errors import AdacdError
 from adacd_cli.events import Event, Started
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine.row import Request
 
 Cancelled = Callable[[int], bool]
@@ -39,7 +38,7 @@ class AnyDecoder(Protocol):
     def waiting(self) -> int:
         """How many requests wait for a place."""
 
-    def submit(self, request: Request, settings: Settings) -> Started:
+    def submit(self, request: Request) -> Started:
         """Takes a request in; its number in the events counts the requests submitted, from 0 on."""
 
     def step(self) -> Iterator[Event]:

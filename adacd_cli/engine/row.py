@@ -19,7 +19,7 @@ from adacd_cli.engine.sampling import draw_noise, make_generator
 from adacd_cli.engine.step import Report, RowOutcome
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts.prompts import Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -33,18 +33,18 @@ class Request:
     """What one answer is asked with.
 
     Attributes:
-        pair: the prompts of the two streams.
+        prompts: the prompts of the streams of the settings' method.
+        settings: the method, its numbers, lengths and sampling.
         seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
-        settings: the request's own method and numbers; None takes those given with the batch.
         candidates: how many of the most probable tokens of either stream each step reports; None takes what
             is given with the batch.
         top_logprobs: how many of the most probable tokens of the unprompted stream each step reports, besides
             the log-probability of its own; None for neither.
     """
 
-    pair: PromptPair
+    prompts: Prompts
+    settings: Settings
     seed: int | None = None
-    settings: Settings | None = None
     candidates: int | None = None
     top_logprobs: int | None = None
 
@@ -64,21 +64,19 @@ class Row:
         index: the request's number.
         request: what is asked.
         model: what answers.
-        settings: used where the request has none of its own.
-        candidates: likewise.
+        candidates: used where the request has none of its own.
 
     Attributes:
         report: what its steps tell of other tokens than the chosen one.
     """
 
-    def __init__(
-        self, index: int, request: Request, model: LanguageModel, settings: Settings, candidates: int = 0
-    ) -> None:
+    def __init__(self, index: int, request: Request, model: LanguageModel, candidates: int = 0) -> None:
         self.index = index
         own = candidates if request.candidates is None else request.candidates
         self.report = Report(own, request.top_logprobs)
-        self.pair = request.pair
-        self.settings = settings = request.settings or settings
+        self.prompts = request.prompts
+        self.prompted_ids = ([*self.prompts.streams.values()][1:2] or [self.prompts.base])[0].ids
+        self.settings = settings = request.settings
         self.method = method = METHODS[settings.effective_method]
         self._second: SecondStream | None = method.second_stream(settings)
         self.ids: list[int] = []
@@ -95,7 +93,7 @@ class Row:
         self._context_full = False
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        marks = request.pair.thinking
+        marks = request.prompts.thinking
         if marks is None:
             self.phase = Phase.ANSWERING
         else:
@@ -145,7 +143,7 @@ class Row:
 
     def prompt_ids(self, prompted: bool) -> tuple[int, ...]:
         """What one of the streams has to be fed for the next token: its prompt and the answer so far."""
-        prompt = self.pair.prompted_ids if prompted else self.pair.unprompted_ids
+        prompt = self.prompted_ids if prompted else self.prompts.base.ids
         return (*prompt, *self.ids)
 
     def redraw(self, vocab: int) -> None:
@@ -157,7 +155,7 @@ class Row:
 
     def settle(self, next_plain_id: int) -> None:
         """Decides, from the first plain token, whether the model begins to think."""
-        marks = self.pair.thinking
+        marks = self.prompts.thinking
         assert marks is not None
         text = decode_ids(self._model.tokenizer, [next_plain_id], control=True).strip()
         # a tag may be several tokens, but a lone "<" begins an answer in HTML as well
@@ -173,8 +171,8 @@ class Row:
             model=self._model.name,
             revision=self._model.revision,
             method=self.method.label(self.settings),
-            prompted_tokens=len(self.pair.prompted_ids) if self.method.second else 0,
-            unprompted_tokens=len(self.pair.unprompted_ids),
+            prompted_tokens=len(self.prompted_ids) if self.method.second else 0,
+            unprompted_tokens=len(self.prompts.base.ids),
             settings=self.settings.decoding(),
             seed=self._seed,
         )
@@ -286,11 +284,11 @@ class Row:
 
     def _longest_prompt(self) -> int:
         """Prompt length of the streams that the next token needs."""
-        prompt = len(self.pair.unprompted_ids)
-        return max(prompt, len(self.pair.prompted_ids)) if self.wants_contrast else prompt
+        prompt = len(self.prompts.base.ids)
+        return max(prompt, len(self.prompted_ids)) if self.wants_contrast else prompt
 
     def _closes_thinking(self) -> bool:
-        marks = self.pair.thinking
+        marks = self.prompts.thinking
         tail = decode_ids(self._model.tokenizer, self.ids[-_CLOSING_TAG_TOKENS:], control=True)
         return marks is not None and marks.close in tail
 

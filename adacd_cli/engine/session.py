@@ -14,14 +14,14 @@ from adacd_cli.engine.model import LanguageModel
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.row import Request
 from adacd_cli.events import Event
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts.prompts import Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 
 class Session:
-    """Answers one prompt pair after another, keeping what both streams held; equal to fresh runs of each."""
+    """Answers one conversation after another, keeping what both streams held; equal to fresh runs of each."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
@@ -29,7 +29,7 @@ class Session:
 
     def answer(
         self,
-        pair: PromptPair,
+        prompts: Prompts,
         settings: Settings,
         *,
         candidates: int = 0,
@@ -43,8 +43,7 @@ class Session:
         """
         return decode(
             self.model,
-            [Request(pair, seed)],
-            settings,
+            [Request(prompts, settings, seed)],
             candidates=candidates,
             known=self._known,
             cancelled=lambda request: cancelled(),

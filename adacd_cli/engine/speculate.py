@@ -35,8 +35,8 @@ class Drafted:
 
     def __init__(self, row: Row, target: Any, draft: Any, known: Prefixes | None) -> None:
         self.row, self._settings = row, row.settings
-        self._target = _Fed(target, row.pair.unprompted_ids, known)
-        self._draft = _Fed(draft, row.pair.prompted_ids, known)
+        self._target = _Fed(target, row.prompts.base.ids, known)
+        self._draft = _Fed(draft, row.prompted_ids, known)
         self._annealing = Annealing(row.settings)
         self._round: Iterator[RowOutcome] = iter(())
         row.begin()
@@ -60,7 +60,7 @@ class Drafted:
         row = self.row
         noise = None
         if not row.wants_contrast:  # a step of thinking, or one that may begin it: the target alone
-            logits = self._target.score((*row.pair.unprompted_ids, *row.ids), 1)
+            logits = self._target.score((*row.prompts.base.ids, *row.ids), 1)
             noise = self._draw(logits)
             plain = self._choose(default, logits, None, noise)
             if row.phase is Phase.UNDECIDED:
@@ -69,7 +69,7 @@ class Drafted:
                 yield plain
                 return
         proposed, drafted = self._propose()
-        wanted = self._target.score((*row.pair.unprompted_ids, *row.ids, *proposed[:-1]), len(proposed))
+        wanted = self._target.score((*row.prompts.base.ids, *row.ids, *proposed[:-1]), len(proposed))
         for place, token in enumerate(proposed):
             if place > 0 or noise is None:
                 noise = self._draw(wanted)
@@ -87,7 +87,7 @@ class Drafted:
         proposed: list[int] = []
         logits: list[torch.Tensor] = []
         for _ in range(min(self._settings.draft_tokens, row.room)):
-            logits.append(self._draft.score((*row.pair.prompted_ids, *row.ids, *proposed), 1))
+            logits.append(self._draft.score((*row.prompted_ids, *row.ids, *proposed), 1))
             proposed.append(int(logits[-1].argmax(dim=-1)))
         return proposed, torch.cat(logits)
 

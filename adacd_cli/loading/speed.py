@@ -45,20 +45,19 @@ def made_fast(
 
 
 def places_for(
-    model: LanguageModel, requests: Sequence[Request], settings: Settings, batch_size: int | Literal["auto"]
+    model: LanguageModel, requests: Sequence[Request], batch_size: int | Literal["auto"]
 ) -> Places:
     """How many requests are decoded at once: what was asked for, or what memory or a server has room for.
 
     Args:
         model: what answers.
         requests: all that will be decoded.
-        settings: used where a request has none of its own.
         batch_size: what was asked for.
     """
     if batch_size == "auto" and model.at_once is not None:
         return Places(model.at_once)
     if batch_size == "auto":
-        return fitting(model, requests, settings, free_on(model.device))
+        return fitting(model, requests, free_on(model.device))
     return Places(batch_size)
 
 
