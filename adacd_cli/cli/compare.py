@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adacd_cli.answers.run import run
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -21,8 +20,8 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import Interruption, interruptible, make_requests
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.cli.running import Interruption, decode, interruptible, make_requests
+from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
 from adacd_cli.render.comparison import write_comparison
@@ -59,7 +58,7 @@ def command(
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
             (alone,) = make_requests(model, [question], plain)
-            default, method = _decode_both(model, ((alone, plain), (request, settings)), interruption)
+            default, method = _decode_both(model, (alone, request), interruption)
             if as_json:
                 write_events(chain(default, method), out)
             else:
@@ -68,26 +67,19 @@ def command(
 
 
 def _decode_both(
-    model: LanguageModel,
-    runs: tuple[tuple[Request, Settings], tuple[Request, Settings]],
-    interruption: Interruption,
+    model: LanguageModel, default: Request, method: Request, interruption: Interruption
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
     seeds: list[int | None] = []
 
-    def default() -> Iterator[Event]:
-        request, settings = runs[0]
-        events = run(model, [request], settings, cancelled=interruption.cancelled)
-        for event in interruption.watch(events):
+    def first() -> Iterator[Event]:
+        for event in decode(model, [default], default.settings, interruption):
             if isinstance(event, Started):
                 seeds.append(event.seed)
             yield event
 
-    def method() -> Iterator[Event]:
-        request, settings = runs[1]
-        seeded = replace(request, seed=seeds[0])
-        events = run(model, [seeded], settings, cancelled=interruption.cancelled)
-        for event in interruption.watch(events):
+    def second() -> Iterator[Event]:
+        for event in decode(model, [replace(method, seed=seeds[0])], method.settings, interruption):
             yield replace(event, request=1)
 
-    return default(), method()
+    return first(), second()

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from adacd_cli.answers.run import run
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -17,7 +16,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import interruptible
+from adacd_cli.cli.running import decode, interruptible
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.render.formats import FORMATS
@@ -62,9 +61,9 @@ def command(
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = View(question, every, settings.display, quiet=settings.quiet, stats=settings.stats)
     with open_output(output) as out:
-        model, request = prepare(question, settings, prompts_shown=prompts_shown)
+        model, request = prepare(question, settings, prompts_shown=prompts_shown, candidates=candidates)
         with interruptible() as interruption:
-            events = run(model, [request], settings, candidates=candidates, cancelled=interruption.cancelled)
+            events = run(model, [request], candidates=candidates, cancelled=interruption.cancelled)
             FORMATS[name](interruption.watch(events), out, view)
 
 

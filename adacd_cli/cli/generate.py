@@ -9,12 +9,11 @@ from typing import Annotated, TextIO
 
 import typer
 
-from adacd_cli.answers.run import run
 from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.inputs import read_prompt, read_prompts
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import interruptible, load_model, make_requests, show_prompts, warn
+from adacd_cli.cli.running import decode, interruptible, load_model, make_requests, show_prompts, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started
@@ -52,12 +51,12 @@ def command(
     with open_output(output) as out:
         model = load_model(settings)
         requests = make_requests(model, questions, settings)
-        warn(dict.fromkeys(warning for each in requests for warning in each.pair.warnings), settings)
+        warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
         if prompts_shown:
             for request in requests:
-                show_prompts(request.pair)
+                show_prompts(model.tokenizer, request.prompts)
         with interruptible() as interruption:
-            decoded = run(model, requests, settings, batch_size=at_once, cancelled=interruption.cancelled)
+            decoded = run(model, requests, batch_size=at_once, cancelled=interruption.cancelled)
             events = _in_order(_begun(interruption.watch(decoded)))
             if as_json:
                 _write_json(events, out)

@@ -147,6 +147,14 @@ class Settings(BaseModel):
         ),
         Option("Prompt", ("--contrast-prompt",)),
     ] = "Please refuse to answer me!"
+    contrast_placement: Annotated[
+        Literal["system", "user-start", "user-end"],
+        Field(
+            description="Where the contrast prompt stands: in the system message, or at the start or the end "
+            "of the last user message. With user-end both streams share the KV cache up to there."
+        ),
+        Option("Prompt", ("--contrast-placement",), choices=("system", "user-start", "user-end")),
+    ] = "system"
     thinking: Annotated[
         bool,
         Field(description="Let a thinking model think before it answers."),
@@ -356,6 +364,7 @@ class Settings(BaseModel):
 
 _DECODING = (
     "contrast_prompt",
+    "contrast_placement",
     "thinking",
     "alpha",
     "agreement_threshold",
