@@ -15,13 +15,14 @@ from pathlib import Path
 import yaml
 
 _FOLDER = Path(__file__).with_name("golden")
+_WRITES = os.environ.get("ADACD_GOLDEN") == "write"  # read here: tests run without ADACD_* variables
 
 
 def check(room: str, name: str, text: str) -> None:
     """Compares a text with its entry; with ADACD_GOLDEN=write in the environment it writes the entry."""
     path = _FOLDER / f"{room}.yaml"
     texts = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if os.environ.get("ADACD_GOLDEN") == "write":
+    if _WRITES:
         texts[name] = text
         path.write_text(yaml.safe_dump(texts, allow_unicode=True, width=10_000), encoding="utf-8")
     assert text == texts.get(name), f"{name!r} of tests/golden/{room}.yaml"
