@@ -6,10 +6,12 @@ the engine makes the values and `render` draws them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
+
+from adacd_cli.errors import error_named
 
 SCHEMA = 1
 """Version of the JSON Lines form; it grows only when a key changes its meaning or goes away."""
@@ -275,3 +277,15 @@ def from_json(values: Mapping[str, Any]) -> Event:
     if kind is Finished:
         fields["finish_reason"] = FinishReason(fields["finish_reason"])
     return kind(**fields)
+
+
+def raise_failures(events: Iterable[Event]) -> Iterator[Event]:
+    """The same events, for who handles errors as exceptions: a Failed is raised as the error it names.
+
+    Raises:
+        AdacdError: a request failed.
+    """
+    for event in events:
+        if isinstance(event, Failed):
+            raise error_named(event.error, event.message, event.hint)
+        yield event
