@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adacd_cli.cli.batching import batch_size_of
-from adacd_cli.cli.boundary import show_error, shows_tracebacks
+from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
 from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra

@@ -16,7 +16,7 @@ import typer
 from adacd_cli import __version__
 from adacd_cli.cli import config as config_command
 from adacd_cli.cli.app import COMMANDS
-from adacd_cli.cli.boundary import guarded
+from adacd_cli.cli.errors import guarded
 from adacd_cli.config import SETTINGS
 from adacd_cli.errors import AdacdError, ModelError
 from tests.conftest import RunCommand

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import typer
 
-from adacd_cli.cli.boundary import show_error
 from adacd_cli.cli.chat.commands import run_command
 from adacd_cli.cli.chat.syntax import Call, parse
 from adacd_cli.cli.chat.talk import Talk, View
+from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.running import Interruption, interruptible, warn
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
