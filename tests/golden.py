@@ -22,7 +22,7 @@ class _Blocks(yaml.SafeDumper):
     """Writes a text of several lines as a block, which a reviewer can read."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
-        style = "|" if "\n" in text.strip() else None
+        style = "|" if "\n" in text else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style)
 
 

@@ -21,7 +21,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import Interruption, interruptible, make_requests
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
@@ -61,10 +61,11 @@ def command(
             (alone,) = make_requests(model, [question], plain)
             default, method = _decode_both(model, ((alone, plain), (request, settings)), interruption)
             if as_json:
-                write_events(chain(default, method), out)
+                write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
                 view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
-                write_comparison(default, method, out, sys.stderr, view)
+                both = (for_renderer(events, settings) for events in (default, method))
+                write_comparison(*both, out, sys.stderr, view)
 
 
 def _decode_both(
@@ -85,9 +86,9 @@ def _decode_both(
 
     def method() -> Iterator[Event]:
         request, settings = runs[1]
-        seeded = replace(request, seed=seeds[0])
+        seeded = replace(request, seed=seeds[0] if seeds else None)
         events = run(model, [seeded], settings, cancelled=interruption.cancelled)
         for event in interruption.watch(events):
-            yield replace(event, request=1)
+            yield event if event.request is None else replace(event, request=1)
 
     return default(), method()

@@ -17,7 +17,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import interruptible
+from adacd_cli.cli.running import for_renderer, interruptible
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.render.formats import FORMATS
@@ -65,7 +65,8 @@ def command(
         model, request = prepare(question, settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
             events = run(model, [request], settings, candidates=candidates, cancelled=interruption.cancelled)
-            FORMATS[name](interruption.watch(events), out, view)
+            watched = interruption.watch(events)
+            FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
 
 
 def _format_name(form: str | None, as_json: bool) -> str:

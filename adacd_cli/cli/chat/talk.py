@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
-from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -164,7 +164,8 @@ class Talk:
         """
         events: list[Event] = []
         try:
-            for event in self.session.answer(view.pair, self.settings, seed=seed, cancelled=cancelled):
+            answer = self.session.answer(view.pair, self.settings, seed=seed, cancelled=cancelled)
+            for event in raise_failures(answer):
                 events.append(event)
                 if isinstance(event, Finished) and (
                     event.text or event.finish_reason is not FinishReason.CANCELLED
@@ -189,7 +190,7 @@ class Talk:
         """
         # another method may read another prompt
         pair = self._seen(view.conversation, view.left_out, settings).pair
-        return self.session.answer(pair, settings, seed=seed, cancelled=cancelled)
+        return raise_failures(self.session.answer(pair, settings, seed=seed, cancelled=cancelled))
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
