@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from adacd_cli.loading import equip, load
+    from adacd_cli.loading import load, load_extras
     from adacd_cli.prompts import PromptPair, build_pair, pair_for
 
 _HOMES = {
@@ -56,7 +56,7 @@ _HOMES = {
         "from_json",
         "to_json",
     ),
-    "adacd_cli.loading": ("equip", "load"),
+    "adacd_cli.loading": ("load", "load_extras"),
     "adacd_cli.prompts": ("PromptPair", "build_pair", "pair_for"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -86,10 +86,10 @@ __all__ = [
     "__version__",
     "build_pair",
     "decode",
-    "equip",
     "from_json",
     "generate",
     "load",
+    "load_extras",
     "pair_for",
     "resolve",
     "stream",

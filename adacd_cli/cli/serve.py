@@ -166,12 +166,12 @@ def _load(settings: Settings) -> LanguageModel:
         for name, method in METHODS.items()
         if method.resource and getattr(settings, method.resource) is not None
     ]
-    from adacd_cli.loading import equip
+    from adacd_cli.loading import load_extras
 
     with progress_line(settings) as progress:
-        equipped = equip(model, settings, methods=needy, progress=progress)
-    warn(equipped.warnings[len(model.warnings) :], settings)
-    return equipped
+        loaded = load_extras(model, settings, methods=needy, progress=progress)
+    warn(loaded.warnings[len(model.warnings) :], settings)
+    return loaded
 
 
 def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Places:

@@ -44,7 +44,7 @@ def decode(
         Started of every request, their TokenSteps as they come, and Finished of each as it ends.
 
     Raises:
-        ModelError: what the method needs besides the model is not loaded; `loading.equip` does that.
+        ModelError: what the method needs besides the model is not loaded; `loading.load_extras` does that.
         PromptError: a prompt leaves no room in the model's context.
         LogitsError: a step's logits are NaN or infinite.
         OutOfMemoryError: memory is not enough for a single request; for several, fewer are run at once.

@@ -33,7 +33,7 @@ class LanguageModel:
         context_length: positions the model was built for; None where it names none.
         warnings: what the user should know about how it was loaded, one sentence each.
         equipment: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
-            ("direction", folder) to a model that is called the same way; see `loading.equip`.
+            ("direction", folder) to a model that is called the same way; see `loading.load_extras`.
         context_lengths: positions that a draft was built for, under its key in `equipment`.
         compiled: the model's compiled forwards; None where it is called as it is.
     """
@@ -125,6 +125,6 @@ class LanguageModel:
         if (resource, value) not in self.equipment:
             raise ModelError(
                 f"Method {settings.effective_method} needs `{resource}`, which is not loaded.",
-                "Name it in the settings and load it with adacd_cli.equip(model, settings).",
+                "Name it in the settings and load it with adacd_cli.load_extras(model, settings).",
             )
         return self.equipment[resource, value]

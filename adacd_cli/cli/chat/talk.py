@@ -74,10 +74,10 @@ class Talk:
         Raises:
             ModelError, MissingExtraError: what the method needs besides the model cannot be had.
         """
-        from adacd_cli.loading.equip import equip
+        from adacd_cli.loading.extras import load_extras
 
         before = self.session.model
-        self.session.model = equip(before, settings)
+        self.session.model = load_extras(before, settings)
         self.settings = settings
         return self.session.model.warnings[len(before.warnings) :]
 

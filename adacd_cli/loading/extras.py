@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 
-def equip(
+def load_extras(
     model: LanguageModel,
     settings: Settings,
     *,
