@@ -32,9 +32,9 @@ class LanguageModel:
         eos_ids: every id that ends an answer: tokenizer's, model config's and generation config's together.
         context_length: positions the model was built for; None where it names none.
         warnings: what the user should know about how it was loaded, one sentence each.
-        equipment: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
+        extras: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
             ("direction", folder) to a model that is called the same way; see `loading.load_extras`.
-        context_lengths: positions that a draft was built for, under its key in `equipment`.
+        context_lengths: positions that a draft was built for, under its key in `extras`.
         compiled: the model's compiled forwards; None where it is called as it is.
     """
 
@@ -45,7 +45,7 @@ class LanguageModel:
     eos_ids: frozenset[int]
     context_length: int | None
     warnings: tuple[str, ...] = ()
-    equipment: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    extras: Mapping[tuple[str, str], Any] = field(default_factory=dict)
     context_lengths: Mapping[tuple[str, str], int] = field(default_factory=dict)
     compiled: Compiled | None = None
 
@@ -122,9 +122,9 @@ class LanguageModel:
 
     def _part(self, resource: str, settings: Settings) -> Any:
         value = getattr(settings, resource)
-        if (resource, value) not in self.equipment:
+        if (resource, value) not in self.extras:
             raise ModelError(
                 f"Method {settings.effective_method} needs `{resource}`, which is not loaded.",
                 "Name it in the settings and load it with adacd_cli.load_extras(model, settings).",
             )
-        return self.equipment[resource, value]
+        return self.extras[resource, value]

@@ -122,7 +122,7 @@ def like(model, noise):
 
 
 def with_draft(model, draft):
-    return replace(model, equipment={("draft", "small"): draft})
+    return replace(model, extras={("draft", "small"): draft})
 
 
 @pytest.mark.parametrize(("noise", "length"), [(0.0, 3), (0.1, 1), (0.1, 6), (2.0, 3)])
@@ -295,7 +295,7 @@ def test_surgical_decodes_the_ablated_model(tiny, tmp_path):
     values = {"method": "surgical", "direction": str(tmp_path / "d")}
     model = load_extras(tiny, Settings(**values))
     prompts = pair(tiny, QUESTIONS[0])
-    view, chosen = model.equipment["direction", str(tmp_path / "d")], []
+    view, chosen = model.extras["direction", str(tmp_path / "d")], []
     for _ in range(STEPS):
         chosen.append(int(whole(view, prompts.unprompted_ids, chosen).argmax()))
         if chosen[-1] in tiny.eos_ids:
