@@ -13,10 +13,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from adacd_cli.answers import Answer, generate, stream
-    from adacd_cli.config import Resolved, Settings, resolve
-    from adacd_cli.conversation import Conversation, Message
     from adacd_cli.answers.run import decode
     from adacd_cli.answers.session import Session
+    from adacd_cli.config import Resolved, Settings, resolve
+    from adacd_cli.conversation import Conversation, Message
     from adacd_cli.engine import LanguageModel, Request, Scheduler
     from adacd_cli.errors import AdacdError
     from adacd_cli.events import (
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from adacd_cli.loading import equip, load
+    from adacd_cli.loading import load, load_extras
     from adacd_cli.prompts import Contrast, Prompts, build_prompts, prompts_for
 
 _HOMES = {
@@ -60,7 +60,7 @@ _HOMES = {
         "from_json",
         "to_json",
     ),
-    "adacd_cli.loading": ("equip", "load"),
+    "adacd_cli.loading": ("load", "load_extras"),
     "adacd_cli.prompts": ("Contrast", "Prompts", "build_prompts", "prompts_for"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -92,10 +92,10 @@ __all__ = [
     "__version__",
     "build_prompts",
     "decode",
-    "equip",
     "from_json",
     "generate",
     "load",
+    "load_extras",
     "prompts_for",
     "resolve",
     "stream",

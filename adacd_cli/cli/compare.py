@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adacd_cli.answers.run import decode
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -20,7 +21,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import Interruption, decode, interruptible, make_requests
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
@@ -58,12 +59,13 @@ def command(
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
             (alone,) = make_requests(model, [question], plain)
-            default, method = _decode_both(model, (alone, request), interruption)
+            default, method = _decode_both(model, alone, request, interruption)
             if as_json:
-                write_events(chain(default, method), out)
+                write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
                 view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
-                write_comparison(default, method, out, sys.stderr, view)
+                both = (for_renderer(events, settings) for events in (default, method))
+                write_comparison(*both, out, sys.stderr, view)
 
 
 def _decode_both(
@@ -73,13 +75,14 @@ def _decode_both(
     seeds: list[int | None] = []
 
     def first() -> Iterator[Event]:
-        for event in decode(model, [default], default.settings, interruption):
+        for event in interruption.watch(decode(model, [default], cancelled=interruption.cancelled)):
             if isinstance(event, Started):
                 seeds.append(event.seed)
             yield event
 
     def second() -> Iterator[Event]:
-        for event in decode(model, [replace(method, seed=seeds[0])], method.settings, interruption):
-            yield replace(event, request=1)
+        seeded = replace(method, seed=seeds[0] if seeds else None)
+        for event in interruption.watch(decode(model, [seeded], cancelled=interruption.cancelled)):
+            yield event if event.request is None else replace(event, request=1)
 
     return first(), second()

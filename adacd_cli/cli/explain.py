@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from adacd_cli.answers.run import decode
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -16,7 +17,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import decode, interruptible
+from adacd_cli.cli.running import for_renderer, interruptible
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.render.formats import FORMATS
@@ -63,8 +64,8 @@ def command(
     with open_output(output) as out:
         model, request = prepare(question, settings, prompts_shown=prompts_shown, candidates=candidates)
         with interruptible() as interruption:
-            events = run(model, [request], candidates=candidates, cancelled=interruption.cancelled)
-            FORMATS[name](interruption.watch(events), out, view)
+            watched = interruption.watch(decode(model, [request], cancelled=interruption.cancelled))
+            FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
 
 
 def _format_name(form: str | None, as_json: bool) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adacd_cli.cli.errors import show_error
 from adacd_cli.counting import counted
-from adacd_cli.errors import INTERRUPTED, UsageError
+from adacd_cli.errors import INTERRUPTED, UsageError, error_named
 from adacd_cli.events import Event, Failed, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
@@ -128,41 +129,6 @@ def _warn_amid(warning: str, settings: Settings) -> None:
     warn([warning], settings)
 
 
-def decode(
-    model: LanguageModel,
-    requests: Sequence[Request],
-    settings: Settings,
-    interruption: Interruption,
-    *,
-    batch_size: int | Literal["auto"] = 1,
-) -> Iterator[Event]:
-    """The events of requests; notices are shown on stderr, and an answer that failed raises its error once the
-    others have ended.
-
-    Raises:
-        AdacdError: as `answers.run.decode`, or what the first answer that failed did so with.
-    """
-    from adacd_cli.answers.run import decode as decoded
-
-    events = decoded(
-        model,
-        requests,
-        batch_size=batch_size,
-        prefix_cache=settings.prefix_cache,
-        cancelled=interruption.cancelled,
-    )
-    failure: Failed | None = None
-    for event in interruption.watch(events):
-        if isinstance(event, Notice):
-            _warn_amid(event.text, settings)
-        elif isinstance(event, Failed):
-            failure = failure or event
-        else:
-            yield event
-    if failure is not None:
-        raise failure.exception()
-
-
 def make_requests(
     model: LanguageModel, questions: Sequence[str], settings: Settings, *, candidates: int = 0
 ) -> list[Request]:
@@ -218,6 +184,28 @@ def _stderr() -> Screen:
     return Screen(sys.stderr, "plain")
 
 
+def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool = False) -> Iterator[Event]:
+    """The events as a renderer draws them.
+
+    A Notice becomes a line on stderr, and a Failed is raised as the error it names. In JSON Lines both are
+    lines of their own; the error is shown on stderr too, and after the last event it is the exit code.
+    """
+    code = 0
+    for event in events:
+        if as_json:
+            if isinstance(event, Failed):
+                code = show_error(error_named(event.error, event.message, event.hint))
+            yield event
+        elif isinstance(event, Notice):
+            _warn_amid(event.text, settings)
+        elif isinstance(event, Failed):
+            raise event.exception()
+        else:
+            yield event
+    if code:
+        raise typer.Exit(code)
+
+
 class Interruption:
     """Whether Ctrl-C was pressed while tokens were coming.
 
@@ -234,7 +222,7 @@ class Interruption:
         return self.requested
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The same events; from the first token on, Ctrl-C asks the answer to end rather than killing it."""
+        """The same events; from the first token on, Ctrl-C ends the answer rather than the program."""
         for event in events:
             if isinstance(event, Started):
                 self._decoding = False  # the next thing is a prefill, which can be long

@@ -51,7 +51,7 @@ def answer_all(
     """Answers whatever the store does not hold yet, or holds as failed.
 
     Args:
-        model: with everything that the methods need (`loading.equip`).
+        model: with everything that the methods need (`loading.load_extras`).
         samples: the prompts of all sets.
         runs: the settings of each method.
         store: keeps each answer as it is finished.

@@ -111,6 +111,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
             "stop": [],
         },
         "seed": None,
+        "shared_tokens": 0,
     }
     assert [step["text"] for step in steps] == [*"Use kill.", ""]
     assert {step["event"] for step in steps} == {"token"}

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adacd_cli.cli.running import for_renderer
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
 from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
 from adacd_cli.conversation import Conversation
@@ -174,7 +175,12 @@ def compare(chat: Chat, argument: str) -> None:
     view = chat.view(asked)
     with chat.interruptible() as interruption:
         default, method = (
-            interruption.watch(talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested))
+            for_renderer(
+                interruption.watch(
+                    talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested)
+                ),
+                settings,
+            )
             for run in (plain, settings)
         )
         shown = View(asked.messages[-1].content, display=settings.display, quiet=settings.quiet)

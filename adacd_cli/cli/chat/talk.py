@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
-from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -60,11 +60,11 @@ class Talk:
     def __init__(
         self, model: LanguageModel, settings: Settings, build: PromptsBuilder, conversation: Conversation
     ) -> None:
-        from adacd_cli.engine import Session  # torch comes with it
+        from adacd_cli.answers.session import Session  # torch comes with it
 
         self.settings = settings
         self.conversation = conversation
-        self.session = Session(model)
+        self.session = Session(model, settings.prefix_cache)
         self._build = build
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
 
@@ -74,10 +74,10 @@ class Talk:
         Raises:
             ModelError, MissingExtraError: what the method needs besides the model cannot be had.
         """
-        from adacd_cli.loading.equip import equip
+        from adacd_cli.loading.extras import load_extras
 
         before = self.session.model
-        self.session.model = equip(before, settings)
+        self.session.use(load_extras(before, settings))
         self.settings = settings
         return self.session.model.warnings[len(before.warnings) :]
 
@@ -164,7 +164,8 @@ class Talk:
         """
         events: list[Event] = []
         try:
-            for event in self.session.answer(view.prompts, self.settings, seed=seed, cancelled=cancelled):
+            answer = self._decode(view.prompts, self.settings, seed, cancelled)
+            for event in raise_failures(answer):
                 events.append(event)
                 if isinstance(event, Finished) and (
                     event.text or event.finish_reason is not FinishReason.CANCELLED
@@ -189,7 +190,15 @@ class Talk:
         """
         # another method may read another prompt
         prompts = self._seen(view.conversation, view.left_out, settings).prompts
-        return self.session.answer(prompts, settings, seed=seed, cancelled=cancelled)
+        return raise_failures(self._decode(prompts, settings, seed, cancelled))
+
+    def _decode(
+        self, prompts: Prompts, settings: Settings, seed: int | None, cancelled: Callable[[], bool]
+    ) -> Iterator[Event]:
+        from adacd_cli.engine import Request
+
+        request = Request(prompts, settings, seed)
+        return self.session.decode([request], cancelled=lambda index: cancelled())
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
