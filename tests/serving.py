@@ -12,13 +12,13 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from adacd_cli.backends import backend_for
 from adacd_cli.config import Settings
-from adacd_cli.engine import LanguageModel, Places
+from adacd_cli.engine import LanguageModel, PrefixCache, Scheduler
 from adacd_cli.errors import AdacdError
-from adacd_cli.events import Decision, Event, Finished, FinishReason, Measures, Started, TokenStep
+from adacd_cli.events import Decision, Event, Failed, Finished, FinishReason, Measures, Started, TokenStep
 from adacd_cli.server.app import create_app
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.scheduling import Failed, Scheduler
 from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
 from tests.byte_tokenizer import make_tokenizer
@@ -89,7 +89,7 @@ class Slow:
     def cancel(self, index: int) -> None:
         self.cancelled.add(index)
 
-    def step(self) -> Iterator[Event | Failed]:
+    def step(self) -> Iterator[Event]:
         while self.events:
             yield self.events.pop(0)
         for number in [each for each in self.said if each in self.cancelled]:
@@ -103,8 +103,7 @@ class Slow:
         for number in list(self.said):
             if number in self.fails:
                 del self.said[number]
-                error = self.fails[number]
-                yield Failed(number, type(error).__name__, error.message, error.hint)
+                yield Failed.of(number, self.fails[number])
                 continue
             letter = ALPHABET[self.said[number] % 26]
             self.said[number] += 1
@@ -126,9 +125,6 @@ class Loaded:
     tokenizer: Any = field(default_factory=make_tokenizer)
     eos_ids: frozenset[int] = frozenset()
     context_length: int | None = None
-
-    def context_for(self, method: Any, settings: Settings) -> int | None:
-        return None
 
 
 @dataclass
@@ -178,7 +174,8 @@ def site(
     if isinstance(scheduler, Slow):
         scheduler.max_concurrency = max_concurrency
     else:
-        scheduler = Scheduler(model, state.settings, Places(max_concurrency))
+        cache = PrefixCache(2**20)
+        scheduler = Scheduler(backend_for(model), prefix_cache=cache, max_concurrency=max_concurrency)
     app = create_app(state, worker, metrics)
     thread = threading.Thread(target=run)
     with TestClient(app, base_url="http://localhost") as http:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adacd_cli.cli.batching import batch_size_of
-from adacd_cli.cli.boundary import show_error, shows_tracebacks
+from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
 from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
@@ -20,9 +20,8 @@ from adacd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
-    from adacd_cli.engine import LanguageModel, Places
+    from adacd_cli.engine import LanguageModel, Scheduler
     from adacd_cli.server.params import Limits
-    from adacd_cli.server.scheduling import Scheduler
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -71,7 +70,6 @@ def command(
     from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.params import Limits
     from adacd_cli.server.run import Http, Signals, handled, listen, run
-    from adacd_cli.server.scheduling import Scheduler
     from adacd_cli.server.state import ServerState
     from adacd_cli.server.worker import Worker
 
@@ -97,13 +95,15 @@ def command(
     if key is None and host not in _LOCAL:
         warn([f"Anyone who can reach {address} can use this server; set an --api-key."], settings)
     metrics = Metrics()
-    worker = Worker(metrics, queue_size=queue, seconds=max_seconds)
+    worker = Worker(
+        metrics, queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings)
+    )
     signals = Signals(worker, lambda: _say("Stopping after the requests that have come.", settings))
     http = Http(create_app(state, worker, metrics), listening)
 
     def begin() -> Scheduler:
         model = _load(settings)
-        scheduler = Scheduler(model, settings, _places(model, settings, at_once, limits))
+        scheduler = _scheduler(model, settings, at_once, limits)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
             facts: dict[str, str] = getattr(model, "served_facts", dict)()
             state.model_id = id_of(settings, facts.get("served_model"))
@@ -132,23 +132,27 @@ def _load(settings: Settings) -> LanguageModel:
         for name, method in METHODS.items()
         if method.resource and getattr(settings, method.resource) is not None
     ]
-    from adacd_cli.loading import equip
+    from adacd_cli.loading import load_extras
 
     with progress_line(settings) as progress:
-        equipped = equip(model, settings, methods=methods, progress=progress)
-    warn(equipped.warnings[len(model.warnings) :], settings)
-    return equipped
+        loaded = load_extras(model, settings, methods=methods, progress=progress)
+    warn(loaded.warnings[len(model.warnings) :], settings)
+    return loaded
 
 
-def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Places:
-    """How many requests run at once, by the longest prompt that is allowed, or by a usual one."""
-    from adacd_cli.engine import Request
-    from adacd_cli.loading.speed import places_for
-    from adacd_cli.prompts import PromptPair
+def _scheduler(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Scheduler:
+    """A scheduler for as many requests of the longest prompt that is allowed, or of a usual one, as fit."""
+    from adacd_cli.answers.run import concurrency_for, prefix_cache_for
+    from adacd_cli.backends import backend_for
+    from adacd_cli.engine import Request, Scheduler
+    from adacd_cli.prompts import Prompt, Prompts
 
+    backend = backend_for(model)
     prompt = limits.prompt_tokens or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
-    ids = (0,) * prompt
-    return places_for(model, [Request(PromptPair(ids, ids, ""))], settings, batch_size)
+    longest = Request(Prompts({"unprompted": Prompt((0,) * prompt)}), settings)
+    cache = prefix_cache_for(model, settings.prefix_cache)
+    limit = concurrency_for(backend, [longest] * 2, batch_size)  # two: a request alone needs one slot
+    return Scheduler(backend, prefix_cache=cache, max_concurrency=limit)
 
 
 def _say(line: str, settings: Settings) -> None:

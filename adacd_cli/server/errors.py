@@ -14,9 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from adacd_cli import errors
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
-from adacd_cli.server.scheduling import Failed
 from adacd_cli.server.schema import MODELS, TAGS
 from adacd_cli.suggest import nearest
 
@@ -123,19 +121,7 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, AdacdError):
         status, code = next(found for kind, found in _FAILURES.items() if isinstance(error, kind))
         return ApiError(status, error.message, code=code)
-    return _unexpected(type(error).__name__)
-
-
-def failed_request(failed: Failed) -> ApiError:
-    """A request's own failure as an error of the API."""
-    kind = getattr(errors, failed.error, None)
-    if isinstance(kind, type) and issubclass(kind, AdacdError):
-        return api_error(kind(failed.message, failed.hint))
-    return _unexpected(failed.error)
-
-
-def _unexpected(name: str) -> ApiError:
-    return ApiError(500, f"An unexpected error occurred: {name}.", code="internal_error")
+    return ApiError(500, f"An unexpected error occurred: {type(error).__name__}.", code="internal_error")
 
 
 HANDLED = (ApiError, HTTPException, RequestValidationError, ValidationError)

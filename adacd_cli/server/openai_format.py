@@ -10,7 +10,7 @@ import time
 from codecs import getincrementaldecoder
 from typing import Any, ClassVar
 
-from adacd_cli.events import Finished, FinishReason, Started, TokenStep, to_json
+from adacd_cli.events import Event, Finished, FinishReason, Notice, Started, TokenStep, to_json
 from adacd_cli.server.params import Params
 from adacd_cli.server.token_bytes import TokenBytes, readable
 
@@ -49,14 +49,16 @@ class AnswerFormat:
         self._steps: list[TokenStep] = []
         self._thinking_tokens = 0
 
-    def add(self, event: Started | TokenStep) -> None:
+    def add(self, event: Event) -> None:
         """Takes an event in, for what is reported at the end."""
         if isinstance(event, Started):
             self._started = event
-            return
-        self._thinking_tokens += event.thinking
-        if not self.params.stream and (self.params.trace or self.params.top_logprobs is not None):
-            self._steps.append(event)
+        elif isinstance(event, Notice):
+            self.warnings = (*self.warnings, event.text)
+        elif isinstance(event, TokenStep):
+            self._thinking_tokens += event.thinking
+            if not self.params.stream and (self.params.trace or self.params.top_logprobs is not None):
+                self._steps.append(event)
 
     def opening_chunk(self, started: Started) -> JSON | None:
         """The chunk that opens a stream; None where there is nothing to report."""

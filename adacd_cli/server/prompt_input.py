@@ -1,4 +1,4 @@
-"""The prompt of a request: its conversation, and the prompts of both streams within the server's limits."""
+"""The prompt of a request: its conversation, and the prompts of all streams within the server's limits."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from adacd_cli.conversation import Conversation, Message
-from adacd_cli.errors import AdacdError, PromptError
+from adacd_cli.errors import AdacdError
 from adacd_cli.server.errors import api_error, refused
 from adacd_cli.server.params import Params
 from adacd_cli.server.schema import ChatRequest
 from adacd_cli.server.state import ServerState
 
 if TYPE_CHECKING:
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompts
 
 _SLACK = 4
 """A prompt with so many times more characters than its tokens could have is refused without being encoded."""
@@ -73,33 +73,27 @@ def check_size(state: ServerState, texts: Sequence[str], param: str, params: Par
 
 
 def render_within_limits(
-    state: ServerState, render: Callable[[], PromptPair], param: str, params: Params
-) -> PromptPair:
-    """The prompts of both streams, which leave room for an answer.
+    state: ServerState, render: Callable[[], Prompts], param: str, params: Params
+) -> Prompts:
+    """The prompts of all streams.
 
     Args:
-        state: the server's, with its model.
+        state: the server's, with its limits.
         render: makes them.
         param: the field that holds the prompt.
         params: the request's; a contrast prompt of its own counts within the limits.
 
     Raises:
-        ApiError: 400, no prompts can be made of it, or they are too long.
+        ApiError: 400, no prompts can be made of it, or they are too long for this server.
     """
-    from adacd_cli.engine import check_room
-
-    assert state.model is not None
     try:
-        pair = render()
+        prompts = render()
     except AdacdError as error:
         raise api_error(error, param) from error
-    length, most, how = len(pair.unprompted_ids), state.limits.prompt_tokens, ""
-    if params.contrast_prompts and len(pair.prompted_ids) > length:
-        length, how = len(pair.prompted_ids), " with its contrast prompt"
-    try:
-        if most is not None and length > most:
-            raise PromptError(f"The prompt is {length} tokens long{how}; this server takes at most {most}.")
-        check_room(state.model, pair, params.settings)
-    except AdacdError as error:
-        raise refused(error.message, param, "context_length_exceeded") from error
-    return pair
+    length, most, how = len(prompts.base.ids), state.limits.prompt_tokens, ""
+    if params.contrast_prompts and prompts.longest > length:
+        length, how = prompts.longest, " with its contrast prompt"
+    if most is not None and length > most:
+        message = f"The prompt is {length} tokens long{how}; this server takes at most {most}."
+        raise refused(message, param, "context_length_exceeded")
+    return prompts

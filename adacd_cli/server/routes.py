@@ -23,7 +23,7 @@ from adacd_cli.server.streaming import Responder
 from adacd_cli.server.worker import Worker
 
 if TYPE_CHECKING:
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompts
 
 _SMALL_BODY = 32 * 1024
 """Bytes of a body that is parsed at once; larger ones are parsed beside the event loop."""
@@ -55,7 +55,7 @@ CompletionBody = Annotated[CompletionRequest, _json_body(CompletionRequest)]
 
 def add_routes(app: FastAPI, state: ServerState, worker: Worker, responder: Responder) -> None:
     """Adds the routes to the application."""
-    from adacd_cli.prompts import pair_for, text_pair_for
+    from adacd_cli.prompts import prompts_for, text_prompts_for
 
     async def check() -> None:
         worker.check()  # before a body is read for nothing
@@ -68,7 +68,7 @@ def add_routes(app: FastAPI, state: ServerState, worker: Worker, responder: Resp
     async def respond(
         request: Request,
         form: AnswerFormat,
-        render: Callable[[], PromptPair],
+        render: Callable[[], Prompts],
         param: str,
         texts: Sequence[str],
         prompt: Any,
@@ -81,7 +81,7 @@ def add_routes(app: FastAPI, state: ServerState, worker: Worker, responder: Resp
 
         log(prompt=prompt)
         checked = partial(render_within_limits, state, render, param, form.params)
-        return await responder.respond(request, checked, form, lambda text: log(answer=text))
+        return await responder.respond(request, checked, param, form, lambda text: log(answer=text))
 
     @app.post("/v1/chat/completions", dependencies=[Depends(check)], **describes(ChatRequest))
     async def chat(request: Request, body: ChatBody) -> Response:
@@ -89,7 +89,7 @@ def add_routes(app: FastAPI, state: ServerState, worker: Worker, responder: Resp
         tokenizer, params = params_of(body)
         conversation = conversation_of(body, state.settings.system)
         form = ChatFormat(state.model_id, params, state.token_bytes)
-        render = partial(pair_for, tokenizer, conversation, params.settings)
+        render = partial(prompts_for, tokenizer, conversation, params.settings)
         messages = [{"role": each.role, "content": each.text} for each in body.messages]
         texts = [each["content"] for each in messages]
         return await respond(request, form, render, "messages", texts, messages)
@@ -99,6 +99,6 @@ def add_routes(app: FastAPI, state: ServerState, worker: Worker, responder: Resp
         """Continues a text."""
         tokenizer, params = params_of(body)
         form = TextFormat(state.model_id, params, state.token_bytes)
-        render = partial(text_pair_for, tokenizer, body.prompt, params.settings)
+        render = partial(text_prompts_for, tokenizer, body.prompt, params.settings)
         texts = [body.prompt] if isinstance(body.prompt, str) else [""] * len(body.prompt)
         return await respond(request, form, render, "prompt", texts, body.prompt)

@@ -22,7 +22,7 @@ from adacd_cli.errors import INTERRUPTED, AdacdError, first_line
 from adacd_cli.server.worker import Worker
 
 if TYPE_CHECKING:
-    from adacd_cli.server.scheduling import Scheduler
+    from adacd_cli.engine import Scheduler
 
 _LAST_BYTES_S = 10
 """How long, after the last answer, clients may take to read what was sent."""

@@ -40,6 +40,7 @@ REQUEST_SETTINGS = (
         if setting.option.panel == "Method" and setting.name not in CHOSEN_AT_START
     ),
     "contrast_prompt",
+    "contrast_placement",
     "thinking",
 )
 """The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
@@ -88,7 +89,7 @@ def _adacd_schema() -> dict[str, Any]:
         name: {key: part for key, part in known[name].items() if key not in ("title", "default")}
         for name in REQUEST_SETTINGS
     }
-    properties["method"]["enum"] = list(SETTINGS["method"].option.choices)
+    properties["method"]["enum"] = list(SETTINGS["method"].choices)
     properties["trace"] = {"type": "boolean", "description": "Report the numbers of every token."}
     properties["candidates"] = {
         "type": "integer",

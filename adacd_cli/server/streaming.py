@@ -16,14 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from adacd_cli.events import Event, Finished, Started, TokenStep
-from adacd_cli.server.errors import ApiError, failed_request
+from adacd_cli.events import Event, Failed, Finished, Started, TokenStep
+from adacd_cli.server.errors import ApiError, api_error
 from adacd_cli.server.openai_format import AnswerFormat
-from adacd_cli.server.scheduling import Failed
-from adacd_cli.server.worker import Job, JobEvent, Worker
+from adacd_cli.server.worker import LAST, Job, JobEvent, Worker
 
 if TYPE_CHECKING:
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompts
 
 _RENDERED_AT_ONCE = 4
 
@@ -43,7 +42,8 @@ class Responder:
     async def respond(
         self,
         request: Request,
-        render: Callable[[], PromptPair],
+        render: Callable[[], Prompts],
+        param: str,
         form: AnswerFormat,
         on_answer: Callable[[str], None],
     ) -> Response:
@@ -51,7 +51,8 @@ class Responder:
 
         Args:
             request: the HTTP request.
-            render: makes the prompts of both streams; called beside the event loop.
+            render: makes the prompts; called beside the event loop.
+            param: the field that holds the prompt.
             form: turns the events into OpenAI's format.
             on_answer: called with the answer's text, once it is whole.
 
@@ -62,15 +63,12 @@ class Responder:
 
         params, job = form.params, self._worker.open()
         try:
-            pair = await anyio.to_thread.run_sync(render, limiter=self._rendering)
-            form.warnings = (*params.warnings, *pair.warnings)
+            prompts = await anyio.to_thread.run_sync(render, limiter=self._rendering)
+            form.warnings = (*params.warnings, *prompts.warnings)
             decoding = DecodingRequest(
-                pair,
-                settings=params.settings,
-                candidates=params.candidates,
-                top_logprobs=params.top_logprobs,
+                prompts, params.settings, candidates=params.candidates, top_logprobs=params.top_logprobs
             )
-            self._worker.submit(job, decoding)
+            self._worker.submit(job, decoding, param)
             if params.stream:
                 started = await _next_event(job)
                 assert isinstance(started, Started)
@@ -112,7 +110,7 @@ class Responder:
 async def _next_event(job: Job) -> Event:
     event = await job.events.get()
     if isinstance(event, Failed):
-        raise failed_request(event)
+        raise api_error(event.exception())
     if isinstance(event, ApiError):
         raise event
     return event
@@ -131,13 +129,13 @@ async def _chunks(
         yield b"".join(line for event in events for line in _lines(event, form))
         if isinstance(events[-1], Finished):
             on_answer(events[-1].text)
-        if not isinstance(events[-1], (Started, TokenStep)):
+        if isinstance(events[-1], LAST):
             return
 
 
 def _lines(event: JobEvent, form: AnswerFormat) -> Iterator[bytes]:
     if isinstance(event, Failed):
-        yield _line(failed_request(event).body)
+        yield _line(api_error(event.exception()).body)
     elif isinstance(event, ApiError):
         yield _line(event.body)
     elif isinstance(event, Finished):

@@ -11,23 +11,22 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from adacd_cli.errors import AdacdError
-from adacd_cli.events import Event, Started, TokenStep
-from adacd_cli.server.errors import ApiError, api_error, unavailable
+from adacd_cli.errors import AdacdError, PromptError
+from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
+from adacd_cli.server.errors import ApiError, api_error, refused, unavailable
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.scheduling import Failed
 
 if TYPE_CHECKING:
-    from adacd_cli.engine import Request
-    from adacd_cli.server.scheduling import Scheduler
+    from adacd_cli.engine import Request, Scheduler
 
 State = Literal["loading", "ready", "stopping", "failed"]
-JobEvent = Event | Failed | ApiError
-"""An event of a job; an ApiError is the last one, as Finished and Failed are."""
+JobEvent = Event | ApiError
+LAST = (Finished, Failed, ApiError)
+"""The kinds of events that end a job."""
 
 RETRY_S = 1
 _RETRY_LOADING_S = 5
@@ -46,6 +45,7 @@ class Job:
         cancelled: whether to end it before the next step.
         opened: when it came, by `time.perf_counter`.
         request: what to decode, once its prompts are made.
+        param: the field that holds its prompt.
         started: the event that opened it, until its first token comes.
         closed: whether its slot is free again.
     """
@@ -55,6 +55,7 @@ class Job:
         self.loop, self.opened = loop, time.perf_counter()
         self.cancelled = self.closed = False
         self.request: Request | None = None
+        self.param: str | None = None
         self.started: Started | None = None
         self.timer = None if seconds is None else loop.call_later(seconds, self.cancel)
 
@@ -70,16 +71,25 @@ class Worker:
         metrics: what is counted.
         queue_size: how many requests may wait for a slot.
         seconds: how long a request may take, waiting included; None for any time.
+        on_notice: called with what concerns no request alone, a sentence or two.
 
     Attributes:
         state: what it is doing.
         fault: what broke the model thread.
     """
 
-    def __init__(self, metrics: Metrics, *, queue_size: int = 64, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        queue_size: int = 64,
+        seconds: float | None = None,
+        on_notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.state: State = "loading"
         self.fault: BaseException | None = None
         self._metrics, self._queue_size, self._seconds = metrics, queue_size, seconds
+        self._on_notice = on_notice
         # put() of this queue may be called from a signal handler
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._open = 0
@@ -135,9 +145,9 @@ class Worker:
             self._open += 1
         return Job(asyncio.get_running_loop(), self._seconds)
 
-    def submit(self, job: Job, request: Request) -> None:
-        """Hands the request over; its events begin to come."""
-        job.request = request
+    def submit(self, job: Job, request: Request, param: str) -> None:
+        """Hands the request over, whose prompt is in the field `param`; its events begin to come."""
+        job.request, job.param = request, param
         self._inbox.put(job)
 
     def leave(self, job: Job) -> None:
@@ -207,6 +217,8 @@ class Worker:
                 wait = False
                 try:
                     self._jobs[scheduler.submit(job.request)] = job
+                except PromptError as error:
+                    self._send([(job, refused(error.message, job.param, "context_length_exceeded"))])
                 except AdacdError as error:
                     self._send([(job, api_error(error))])
 
@@ -215,8 +227,17 @@ class Worker:
             if job.cancelled:
                 scheduler.cancel(index)
         sent: list[tuple[Job, JobEvent]] = []
-        for event in list(scheduler.step()):
+        events = list(scheduler.step())
+        for event in events:
+            # what is no error of adacd's has broken the model, for later requests too
+            if isinstance(event, Failed) and not isinstance(error := event.exception(), AdacdError):
+                raise error
+        for event in events:
+            if isinstance(event, Notice) and event.request is None:
+                self._on_notice(event.text)
+                continue
             job = self._jobs[event.request]
+            sent.append((job, event))
             if isinstance(event, Started):
                 job.started = event
             elif isinstance(event, TokenStep):
@@ -224,16 +245,15 @@ class Worker:
                 if job.started is not None:
                     self._metrics.count_first_token(job.started, time.perf_counter() - job.opened)
                     job.started = None
-            else:
+            elif isinstance(event, LAST):
                 del self._jobs[event.request]
-            sent.append((job, event))
         self._send(sent)
 
     def _send(self, sent: Iterable[tuple[Job, JobEvent]]) -> None:
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, JobEvent]]] = defaultdict(list)
         for job, event in sent:
             by_loop[job.loop].append((job, event))
-            if not isinstance(event, (Started, TokenStep)):
+            if isinstance(event, LAST):
                 self._close(job)
         for loop, own in by_loop.items():
             with suppress(RuntimeError):  # nobody listens on a loop that is closed

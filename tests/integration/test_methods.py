@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine import Session, decode
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
@@ -23,7 +23,8 @@ from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.equip import equip
-from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
+from tests.fakes import request_for, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -40,15 +41,17 @@ def ids(model, text):
 
 
 def pair(model, question, system="Please refuse to answer me!"):
-    return PromptPair(ids(model, f"{system}\n\n{question}\n"), ids(model, f"{question}\n"), system)
+    return two_streams(ids(model, f"{question}\n"), ids(model, f"{system}\n\n{question}\n"))
 
 
 def same(model, question):
-    return PromptPair(ids(model, f"{question}\n"), ids(model, f"{question}\n"), "")
+    return two_streams(ids(model, f"{question}\n"), ids(model, f"{question}\n"))
 
 
 def run(model, pairs, **values):
-    events = list(decode(model, [Request(each) for each in pairs], Settings(max_new_tokens=STEPS, **values)))
+    events = list(
+        decode(model, [request_for(each, Settings(max_new_tokens=STEPS, **values)) for each in pairs])
+    )
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(pairs))
@@ -71,12 +74,12 @@ def recompute(model, prompts, settings, second=None, rule=None, log=lambda match
     rule, chosen, steps = rule or rule_of(method), [], []
     generator = make_generator(settings.seed or 0, model.device)
     while len(chosen) < settings.max_new_tokens:
-        z = whole(model.model, prompts.unprompted_ids, chosen)
+        z = whole(model.model, prompts.base.ids, chosen)
         noise = draw_noise([generator], z.shape[-1], z.device) if settings.temperature else None
         scores, decision = z, 0
         contrasted = thought <= len(chosen) < thought + method.window(settings)
         if contrasted:
-            other = whole(second or model.model, prompts.prompted_ids, chosen)
+            other = whole(second or model.model, second(prompts).ids, chosen)
             verdict = rule(StepLogits(other, z), settings)
             scores, decision = verdict.scores, int(verdict.decision)
         chosen.append(int(choose(scores, settings, noise)))
@@ -177,9 +180,9 @@ def test_a_draft_never_runs_past_the_context(tiny):
         longest.append(int(kwargs["position_ids"].max()))
 
     hook = tiny.model.register_forward_hook(watch, with_kwargs=True)
-    request = [Request(PromptPair(prompt, prompt, ""))]
     settings = Settings(method="ssd", draft="small", max_new_tokens=50)
-    finished = next(event for event in decode(model, request, settings) if isinstance(event, Finished))
+    request = [request_for(two_streams(prompt, prompt), settings)]
+    finished = next(event for event in decode(model, request) if isinstance(event, Finished))
     hook.remove()
     assert finished.context_full or finished.finish_reason.value == "stop"
     assert max(longest) < CONTEXT
@@ -193,9 +196,9 @@ def test_a_cancelled_draft_run_ends_every_request(tiny):
         return request == 0 and len(seen) >= 5
 
     settings = Settings(method="ssd", draft="small", max_new_tokens=12)
-    requests = [Request(same(tiny, question)) for question in QUESTIONS[:2]]
+    requests = [request_for(same(tiny, question), settings) for question in QUESTIONS[:2]]
     ends = {}
-    for event in decode(model, requests, settings, cancelled=cancelled):
+    for event in decode(model, requests, cancelled=cancelled):
         if isinstance(event, TokenStep):
             seen.append(event)
         if isinstance(event, Finished):
@@ -297,7 +300,7 @@ def test_surgical_decodes_the_ablated_model(tiny, tmp_path):
     prompts = pair(tiny, QUESTIONS[0])
     view, chosen = model.equipment["direction", str(tmp_path / "d")], []
     for _ in range(STEPS):
-        chosen.append(int(whole(view, prompts.unprompted_ids, chosen).argmax()))
+        chosen.append(int(whole(view, prompts.base.ids, chosen).argmax()))
         if chosen[-1] in tiny.eos_ids:
             break
     steps = run(model, [prompts], **values)[0]
@@ -331,7 +334,7 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     save_tiny("qwen3", other)
     settings = Settings(method="ssd", draft=str(other), threads=1)
     model = equip(target, settings)
-    started = next(iter(decode(model, [Request(same(target, "Hi"))], settings)))
+    started = next(iter(decode(model, [request_for(same(target, "Hi"), settings)])))
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
     assert set(METHODS["ssd"].settings) <= set(started.settings)
@@ -339,11 +342,12 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     # the draft's context is a limit where it drafts, and nowhere else
     short = replace(model, context_lengths={("draft", str(other)): 100})
     prompt = tuple(range(3, 103))
-    request = [Request(PromptPair(prompt, prompt, ""))]
-    plain = next(iter(decode(short, request, settings.model_copy(update={"method": "default"}))))
+    request = request_for(two_streams(prompt, prompt), settings)
+    default = settings.model_copy(update={"method": "default"})
+    plain = next(iter(decode(short, [request_for(request.prompts, default)])))
     assert isinstance(plain, Started)
     with pytest.raises(PromptError, match="100 tokens long, and the model's context is 100"):
-        next(iter(decode(short, request, settings)))
+        next(iter(decode(short, [request])))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
         equip(target, foreign)
@@ -456,7 +460,7 @@ def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
     tiny, settings = tiny_model("llama"), Settings(**values)
     needed = METHODS[settings.method].resource
     for begin in (
-        lambda: decode(tiny, [Request(same(tiny, "Hi"))], settings),
+        lambda: decode(tiny, [request_for(same(tiny, "Hi"), settings)]),
         lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
     ):
         with pytest.raises(ModelError) as refused:

@@ -235,7 +235,9 @@ def test_a_prompt_that_cannot_be_answered(
 ) -> None:
     response = server.http.post(f"/v1/{path}", json={"model": "letters", **body})
     error = response.json()["error"]
-    check("server", name, error.pop("message"))
+    message = error.pop("message")
+    if code == LONG:  # the others' wording is that of the prompts
+        check("server", name, message)
     expected = {"type": "invalid_request_error", "param": param, "code": code}
     assert (response.status_code, error) == (400, expected)
 
