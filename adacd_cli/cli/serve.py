@@ -21,7 +21,6 @@ from adacd_cli.errors import UsageError
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
     from adacd_cli.engine import LanguageModel, Scheduler
-    from adacd_cli.server.params import Limits
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
@@ -68,7 +67,6 @@ def command(
     require_extra()
     from adacd_cli.server.app import create_app
     from adacd_cli.server.metrics import Metrics
-    from adacd_cli.server.params import Limits
     from adacd_cli.server.run import Http, Signals, handled, listen, run
     from adacd_cli.server.state import ServerState
     from adacd_cli.server.worker import Worker
@@ -78,11 +76,12 @@ def command(
     if model_id is not None and not model_id.strip():
         raise UsageError("--model-id is empty.", "Leave it out for the model's own name.")
     at_once = batch_size_of(batch_size)
-    limits = Limits(max_prompt_tokens, max_answer_tokens, bytes_of(max_body_size), max_seconds)
     state = ServerState(
         settings,
         model_id or id_of(settings),
-        limits,
+        max_prompt_tokens,
+        max_answer_tokens,
+        bytes_of(max_body_size),
         key,
         local=host if host in _LOCAL else None,
         origins=origins_of(cors_origin or []),
@@ -94,16 +93,14 @@ def command(
     address = address_of(host, listening.getsockname()[1])
     if key is None and host not in _LOCAL:
         warn([f"Anyone who can reach {address} can use this server; set an --api-key."], settings)
-    metrics = Metrics()
-    worker = Worker(
-        metrics, queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings)
-    )
-    signals = Signals(worker, lambda: _say("Stopping after the requests that have come.", settings))
+    metrics, notice = Metrics(), lambda text: warn([text], settings)
+    worker = Worker(metrics, queue_size=queue, seconds=max_seconds, on_notice=notice)
+    signals = Signals(worker, lambda: _say("Stopping once all requests are answered.", settings))
     http = Http(create_app(state, worker, metrics), listening)
 
     def begin() -> Scheduler:
         model = _load(settings)
-        scheduler = _scheduler(model, settings, at_once, limits)
+        scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
             facts: dict[str, str] = getattr(model, "served_facts", dict)()
             state.model_id = id_of(settings, facts.get("served_model"))
@@ -127,20 +124,19 @@ def command(
 def _load(settings: Settings) -> LanguageModel:
     """The model, with what every method needs that the settings name a file for."""
     model = load_model(settings, for_long=True)
-    methods = [
-        name
-        for name, method in METHODS.items()
-        if method.resource and getattr(settings, method.resource) is not None
-    ]
     from adacd_cli.loading import load_extras
 
+    given = settings.model_dump(exclude_none=True)
+    methods = [name for name, each in METHODS.items() if each.resource in given]
     with progress_line(settings) as progress:
         loaded = load_extras(model, settings, methods=methods, progress=progress)
     warn(loaded.warnings[len(model.warnings) :], settings)
     return loaded
 
 
-def _scheduler(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Scheduler:
+def _scheduler(
+    model: LanguageModel, settings: Settings, batch_size: BatchSize, most: int | None
+) -> Scheduler:
     """A scheduler for as many requests of the longest prompt that is allowed, or of a usual one, as fit."""
     from adacd_cli.answers.run import concurrency_for, prefix_cache_for
     from adacd_cli.backends import backend_for
@@ -148,7 +144,7 @@ def _scheduler(model: LanguageModel, settings: Settings, batch_size: BatchSize, 
     from adacd_cli.prompts import Prompt, Prompts
 
     backend = backend_for(model)
-    prompt = limits.prompt_tokens or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
+    prompt = most or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
     longest = Request(Prompts({"unprompted": Prompt((0,) * prompt)}), settings)
     cache = prefix_cache_for(model, settings.prefix_cache)
     limit = concurrency_for(backend, [longest] * 2, batch_size)  # two: a request alone needs one slot

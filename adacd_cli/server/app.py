@@ -33,7 +33,7 @@ def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
     describe(app)
     labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
     # the last one added comes first
-    app.add_middleware(BodyLimit, most=state.limits.body_bytes, check=worker.check_state)
+    app.add_middleware(BodyLimit, most=state.max_body_bytes, check=worker.check_state)
     if state.key is not None:
         app.add_middleware(Guard, check=key_check(state.key))
     elif state.local is not None:

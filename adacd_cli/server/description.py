@@ -15,8 +15,6 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong."""
-
     message: str
     type: str
     param: str | None
@@ -24,14 +22,10 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """An error in OpenAI's format."""
-
     error: ErrorDetail
 
 
 class Usage(BaseModel):
-    """Numbers of tokens."""
-
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
@@ -49,8 +43,6 @@ class Summary(BaseModel):
 
 
 class AnswerMessage(BaseModel):
-    """The answer."""
-
     role: Literal["assistant"]
     content: str
     refusal: None = None
@@ -64,14 +56,10 @@ class _Choice(BaseModel):
 
 
 class ChatChoice(_Choice):
-    """The only choice."""
-
     message: AnswerMessage
 
 
 class TextChoice(_Choice):
-    """The only choice."""
-
     text: str
 
 
@@ -84,22 +72,16 @@ class _Completion(BaseModel):
 
 
 class ChatCompletion(_Completion):
-    """A response of /v1/chat/completions."""
-
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
 
 
 class TextCompletion(_Completion):
-    """A response of /v1/completions."""
-
     object: Literal["text_completion"]
     choices: list[TextChoice]
 
 
 class ModelCard(BaseModel):
-    """A model."""
-
     id: str
     object: Literal["model"]
     created: int
@@ -108,45 +90,29 @@ class ModelCard(BaseModel):
 
 
 class ModelList(BaseModel):
-    """The models."""
-
     object: Literal["list"]
     data: list[ModelCard]
 
 
 class Health(BaseModel):
-    """Whether requests are answered."""
-
     status: Literal["ok", "loading", "stopping", "failed"]
     model: str
 
 
-def _errors(descriptions: dict[int, str]) -> Responses:
-    return {status: {"model": ErrorResponse, "description": text} for status, text in descriptions.items()}
+_ERRORS: Responses = {
+    status: {"model": ErrorResponse, "description": text}
+    for status, text in {"4XX": "The request is refused", "5XX": "The request failed"}.items()
+}
 
 
 def _route(responses: Responses) -> dict[str, Any]:
     return {"response_model": None, "responses": responses}
 
 
-_REFUSED = _errors({400: "Refused", 401: "No API key, or a wrong one", 403: "Sent to another host name"})
-_UNKNOWN = _errors({404: "Another model"})
-_FAILED = _errors(
-    {
-        408: "The body did not arrive",
-        413: "The body is too large",
-        415: "Not sent as JSON",
-        429: "The queue is full",
-        500: "The answer failed",
-        502: "The model's server failed",
-        503: "Loading, stopping or failed",
-    }
-)
-
-MODELS = _route({200: {"model": ModelList}, **_REFUSED})
-MODEL = _route({200: {"model": ModelCard}, **_REFUSED, **_UNKNOWN})
+MODELS = _route({200: {"model": ModelList}, **_ERRORS})
+MODEL = _route({200: {"model": ModelCard}, **_ERRORS})
 HEALTH = _route({200: {"model": Health}, 503: {"model": Health, "description": "Not now"}})
-METRICS = _route({200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_REFUSED})
+METRICS = _route({200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_ERRORS})
 """Keywords of the routes that inform."""
 
 
@@ -164,7 +130,7 @@ def describes(request: type[BaseModel]) -> dict[str, Any]:
     }
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{request.__name__}"}}}
     return {
-        **_route({200: answer, **_REFUSED, **_UNKNOWN, **_FAILED}),
+        **_route({200: answer, **_ERRORS}),
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 
@@ -175,16 +141,11 @@ def describe(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            for operation in (each for route in description["paths"].values() for each in route.values()):
-                operation["responses"].pop("422", None)  # FastAPI's own, which is a 400 here
-            schemas = description["components"]["schemas"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                schemas.pop(name, None)
             _, bodies = models_json_schema(
                 [(ChatRequest, "validation"), (CompletionRequest, "validation")],
                 ref_template="#/components/schemas/{model}",
             )
-            schemas.update(bodies["$defs"])
+            description["components"]["schemas"].update(bodies["$defs"])
             app.openapi_schema = description
         return app.openapi_schema
 

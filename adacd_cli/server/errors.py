@@ -96,12 +96,6 @@ def unknown_field(field: str, known: Sequence[str]) -> ApiError:
     return refused(f"There is no field `{shown}`.{hint}", field[:200], "unknown_field")
 
 
-def unavailable(message: str, code: str, retry_after: int | None = None) -> ApiError:
-    """A server that cannot answer now; `retry_after` is in seconds, None where trying again will not help."""
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return ApiError(503, message, code=code, headers=headers)
-
-
 def api_error(error: BaseException, param: str | None = None) -> ApiError:
     """Any exception as an error of the API.
 

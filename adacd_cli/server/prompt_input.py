@@ -62,7 +62,7 @@ def check_size(state: ServerState, texts: Sequence[str], param: str, params: Par
         ApiError: 400.
     """
     assert state.model is not None
-    bounds = [each for each in (state.limits.prompt_tokens, state.model.context_length) if each]
+    bounds = [each for each in (state.max_prompt_tokens, state.model.context_length) if each]
     if not bounds:
         return
     most = min(bounds)
@@ -90,7 +90,7 @@ def render_within_limits(
         prompts = render()
     except AdacdError as error:
         raise api_error(error, param) from error
-    length, most, how = len(prompts.base.ids), state.limits.prompt_tokens, ""
+    length, most, how = len(prompts.base.ids), state.max_prompt_tokens, ""
     if params.contrast_prompts and prompts.longest > length:
         length, how = prompts.longest, " with its contrast prompt"
     if most is not None and length > most:

@@ -63,7 +63,7 @@ def add_routes(app: FastAPI, state: ServerState, worker: Worker, responder: Resp
     def params_of(body: CommonRequest) -> tuple[Any, Params]:
         state.check_model(body.model)
         assert state.model is not None
-        return state.model.tokenizer, read_params(body, state.settings, state.limits)
+        return state.model.tokenizer, read_params(body, state.settings, state.max_answer_tokens)
 
     async def respond(
         request: Request,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import threading
@@ -40,25 +41,19 @@ def listen(host: str, port: int) -> socket.socket:
         AdacdError: the address cannot be used; the sentence says why.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         hint = "Give a --host of this machine, such as 127.0.0.1."
         raise AdacdError(f"This machine has no address {host}: {reason}.", hint) from error
-    listening = socket.socket(family, kind)
+    both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # :: takes IPv4 too
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(_BACKLOG)
+        listening = socket.create_server(where, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        listening.close()
         shown = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
-        reason = (error.strerror or first_line(error)).lower()
-        raise AdacdError(
-            f"Cannot listen on {shown}: {reason}.", "Give another --port, or stop the program that uses it."
-        ) from error
+        reason = (os.strerror(error.errno) if error.errno else first_line(error)).lower()
+        hint = "Give another --port, or stop the program that uses it."
+        raise AdacdError(f"Cannot listen on {shown}: {reason}.", hint) from error
     listening.setblocking(False)
     return listening
 

@@ -105,29 +105,11 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-def _part_type(kind: Any) -> Any:
-    if kind not in ("text", None):
-        raise unsupported("Only parts of type `text` can be read: no images, audio or files.")
-    return kind
-
-
 class TextPart(_Strict):
     """A part of a message's text."""
 
-    type: Annotated[Literal["text"], BeforeValidator(_part_type)]
+    type: Literal["text"]
     text: str
-
-
-def _role(role: Any) -> Any:
-    if role in ("tool", "function"):
-        raise unsupported("Tools are not supported, so a message cannot have the role tool or function.")
-    return role
-
-
-def _content(content: Any) -> Any:
-    if content is None:
-        raise unsupported("A message's `content` is its text; it cannot be null.")
-    return content
 
 
 _Parts = Annotated[list[TextPart], Field(max_length=_MAX_PARTS), Tag(TAGS[1])]
@@ -137,8 +119,8 @@ _NO_TOOLS = "Tools and functions are not supported."
 class ChatMessage(_Strict):
     """One message of a conversation."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_role)]
-    content: Annotated[Annotated[_Text | _Parts, _TextOrList], BeforeValidator(_content)]
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[_Text | _Parts, _TextOrList]
     name: Annotated[Any, Unsupported("Chat templates have no names of participants.")] = None
     refusal: Annotated[Any, Unsupported("Give the text of a refusal as `content`.")] = None
     tool_calls: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from adacd_cli.config import Settings
 from adacd_cli.server.errors import ApiError
-from adacd_cli.server.params import Limits
-from adacd_cli.server.token_bytes import TokenBytes
+from adacd_cli.server.openai_format import TokenBytes
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
@@ -22,7 +21,9 @@ class ServerState:
     Attributes:
         settings: the server's own, which requests change for themselves.
         model_id: the model's name for clients.
-        limits: what a request may take.
+        max_prompt_tokens: longest prompt; None for what the model's context takes.
+        max_answer_tokens: longest answer that may be asked for; None for any.
+        max_body_bytes: largest body of an HTTP request.
         key: required on every route but /health; None for none.
         local: the address, where requests under other host names are refused; None for any host name.
         origins: the web pages that may send requests from a browser.
@@ -37,7 +38,9 @@ class ServerState:
 
     settings: Settings
     model_id: str = "demo"
-    limits: Limits = field(default_factory=Limits)
+    max_prompt_tokens: int | None = None
+    max_answer_tokens: int | None = None
+    max_body_bytes: int = 4 * 2**20
     key: str | None = None
     local: str | None = None
     origins: tuple[str, ...] = ()

@@ -16,8 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from adacd_cli.events import Event, Failed, Finished, Started, TokenStep
-from adacd_cli.server.errors import ApiError, api_error
+from adacd_cli.events import Event, Finished, Started, TokenStep
+from adacd_cli.server.errors import ApiError
 from adacd_cli.server.openai_format import AnswerFormat
 from adacd_cli.server.worker import LAST, Job, JobEvent, Worker
 
@@ -109,8 +109,6 @@ class Responder:
 
 async def _next_event(job: Job) -> Event:
     event = await job.events.get()
-    if isinstance(event, Failed):
-        raise api_error(event.exception())
     if isinstance(event, ApiError):
         raise event
     return event
@@ -134,9 +132,7 @@ async def _chunks(
 
 
 def _lines(event: JobEvent, form: AnswerFormat) -> Iterator[bytes]:
-    if isinstance(event, Failed):
-        yield _line(api_error(event.exception()).body)
-    elif isinstance(event, ApiError):
+    if isinstance(event, ApiError):
         yield _line(event.body)
     elif isinstance(event, Finished):
         yield _line(form.final_chunk(event))

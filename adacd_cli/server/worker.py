@@ -16,16 +16,16 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from adacd_cli.errors import AdacdError, PromptError
-from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
-from adacd_cli.server.errors import ApiError, api_error, refused, unavailable
+from adacd_cli.events import Failed, Finished, Notice, Started, TokenStep
+from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
 
 if TYPE_CHECKING:
     from adacd_cli.engine import Request, Scheduler
 
 State = Literal["loading", "ready", "stopping", "failed"]
-JobEvent = Event | ApiError
-LAST = (Finished, Failed, ApiError)
+JobEvent = Started | TokenStep | Notice | Finished | ApiError
+LAST = (Finished, ApiError)
 """The kinds of events that end a job."""
 
 RETRY_S = 1
@@ -128,9 +128,10 @@ class Worker:
             ApiError: 503 while loading, stopping or failed.
         """
         if self.state == "loading":
-            raise unavailable("The model is still being loaded.", "loading", _RETRY_LOADING_S)
+            message = "The model is still being loaded."
+            raise ApiError(503, message, code="loading", headers={"Retry-After": str(_RETRY_LOADING_S)})
         if self.state == "stopping":
-            raise unavailable("The server is stopping.", "stopping")
+            raise ApiError(503, "The server is stopping.", code="stopping")
         if self.state == "failed":
             raise broken(self.fault)
 
@@ -227,16 +228,16 @@ class Worker:
             if job.cancelled:
                 scheduler.cancel(index)
         sent: list[tuple[Job, JobEvent]] = []
-        events = list(scheduler.step())
-        for event in events:
-            # what is no error of adacd's has broken the model, for later requests too
-            if isinstance(event, Failed) and not isinstance(error := event.exception(), AdacdError):
-                raise error
-        for event in events:
-            if isinstance(event, Notice) and event.request is None:
+        for event in list(scheduler.step()):
+            if event.request is None:  # a Notice
                 self._on_notice(event.text)
                 continue
             job = self._jobs[event.request]
+            if isinstance(event, Failed):
+                if not isinstance(error := event.exception(), AdacdError):
+                    raise error  # it has broken the model for later requests too
+                sent.append((job, api_error(error)))
+                continue
             sent.append((job, event))
             if isinstance(event, Started):
                 job.started = event
@@ -245,9 +246,8 @@ class Worker:
                 if job.started is not None:
                     self._metrics.count_first_token(job.started, time.perf_counter() - job.opened)
                     job.started = None
-            elif isinstance(event, LAST):
-                del self._jobs[event.request]
         self._send(sent)
+        self._jobs = {index: job for index, job in self._jobs.items() if not job.closed}
 
     def _send(self, sent: Iterable[tuple[Job, JobEvent]]) -> None:
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, JobEvent]]] = defaultdict(list)
@@ -273,9 +273,9 @@ class Worker:
 def broken(error: BaseException | None) -> ApiError:
     """The error of every request once the model thread has broken."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return unavailable("The server was stopped.", "stopping")
+        return ApiError(503, "The server was stopped.", code="stopping")
     name = type(error).__name__
-    return unavailable(f"The model failed ({name}); the server has to be restarted.", "failed")
+    return ApiError(503, f"The model failed ({name}); the server has to be restarted.", code="failed")
 
 
 def _deliver(sent: list[tuple[Job, JobEvent]]) -> None:

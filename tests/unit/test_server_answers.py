@@ -9,9 +9,8 @@ import pytest
 
 from adacd_cli.config import Settings
 from adacd_cli.events import Decision, Finished, FinishReason, Measures, Started, TokenStep
-from adacd_cli.server.openai_format import ChatFormat
-from adacd_cli.server.params import Limits, Params
-from adacd_cli.server.token_bytes import TokenBytes
+from adacd_cli.server.openai_format import ChatFormat, TokenBytes
+from adacd_cli.server.params import Params
 from tests.golden import check
 from tests.serving import ALPHABET, Site, chunks, letters, site
 
@@ -19,7 +18,7 @@ from tests.serving import ALPHABET, Site, chunks, letters, site
 @pytest.fixture(scope="module")
 def server() -> Iterator[Site]:
     settings = Settings(alpha=1.0, contrast_steps=1, max_new_tokens=40)
-    with site(letters(), settings=settings, limits=Limits(prompt_tokens=200, answer_tokens=50)) as server:
+    with site(letters(), settings=settings, max_prompt_tokens=200, max_answer_tokens=50) as server:
         yield server
 
 

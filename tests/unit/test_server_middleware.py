@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from adacd_cli.server import middleware
-from adacd_cli.server.params import Limits
 from tests.golden import check
 from tests.serving import ALPHABET, CHAT, Site, letters, scope, site
 
@@ -34,7 +33,7 @@ def basic(password: str) -> str:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Site]:
-    with site(letters(), key=KEY, origins=("http://app.example",), limits=Limits(body_bytes=1000)) as server:
+    with site(letters(), key=KEY, origins=("http://app.example",), max_body_bytes=1000) as server:
         yield server
 
 

@@ -10,7 +10,7 @@ import pytest
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.server.errors import api_error
-from adacd_cli.server.params import Limits, Params, read_params
+from adacd_cli.server.params import Params, read_params
 from adacd_cli.server.prompt_input import conversation_of
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 from tests.golden import check
@@ -19,21 +19,21 @@ CHAT = {"model": "m", "messages": [{"role": "user", "content": "Hi?"}]}
 TEXT = {"model": "m", "prompt": "Once"}
 
 
-def understood(body: bytes, model: Any = ChatRequest, limits: Limits | None = None) -> Params:
+def understood(body: bytes, model: Any = ChatRequest, most: int | None = None) -> Params:
     """The whole way from the bytes to the parameters."""
     request = model.model_validate_json(body)
-    params = read_params(request, Settings(max_new_tokens=100), limits or Limits())
+    params = read_params(request, Settings(max_new_tokens=100), most)
     if isinstance(request, ChatRequest):
         conversation_of(request, None)
     return params
 
 
 def refusal(
-    name: str | None, body: bytes, model: Any = ChatRequest, limits: Limits | None = None
+    name: str | None, body: bytes, model: Any = ChatRequest, most: int | None = None
 ) -> tuple[str | None, str | None]:
     """Param and code of the refusal; its message is checked by the golden file, where it is the server's own."""
     with pytest.raises(Exception) as raised:
-        understood(body, model, limits)
+        understood(body, model, most)
     error = api_error(raised.value)
     assert error.status == 400
     if name is not None:
@@ -286,10 +286,9 @@ def test_what_asks_for_nothing_is_accepted() -> None:
 
 
 def test_an_answer_is_no_longer_than_the_server_allows() -> None:
-    limits = Limits(answer_tokens=50)
     body = json.dumps(CHAT | {"max_tokens": 51}).encode()
-    assert refusal("max_tokens over the limit", body, limits=limits) == ("max_tokens", None)
-    assert understood(json.dumps(CHAT).encode(), limits=limits).settings.max_new_tokens == 50
+    assert refusal("max_tokens over the limit", body, most=50) == ("max_tokens", None)
+    assert understood(json.dumps(CHAT).encode(), most=50).settings.max_new_tokens == 50
 
 
 def test_system_and_developer_messages_are_one_system_text() -> None:

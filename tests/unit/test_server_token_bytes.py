@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from adacd_cli.demo import model_folder
-from adacd_cli.server.token_bytes import TokenBytes, readable
+from adacd_cli.server.openai_format import TokenBytes, readable
 
 EMOJI = "🎉é"
 
