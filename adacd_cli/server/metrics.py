@@ -38,14 +38,12 @@ class Metrics:
             buckets=_SECONDS,
             registry=own,
         )
-        self._tokens = Counter("adacd_tokens", "Tokens of prompts and answers", ["kind"], registry=own)
-        self._decisions = Counter(
+        tokens = Counter("adacd_tokens", "Tokens of prompts and answers", ["kind"], registry=own)
+        self._prompt, self._generated = tokens.labels("prompt"), tokens.labels("generated")
+        decisions = Counter(
             "adacd_decisions", "Tokens by what was done with the contrast", ["decision"], registry=own
         )
-        for decision in Decision:
-            self._decisions.labels(decision.value)
-        for kind in ("prompt", "generated"):
-            self._tokens.labels(kind)
+        self._decisions = {decision: decisions.labels(decision.value) for decision in Decision}
         self.queue = Gauge("adacd_queue_length", "Requests in the queue", registry=own)
         self.running = Gauge("adacd_running_rows", "Requests that are being decoded", registry=own)
         self.max_concurrency = Gauge(
@@ -55,12 +53,12 @@ class Metrics:
 
     def count_token(self, step: TokenStep) -> None:
         """Counts a token."""
-        self._decisions.labels(step.decision.value).inc()
-        self._tokens.labels("generated").inc()
+        self._decisions[step.decision].inc()
+        self._generated.inc()
 
     def count_first_token(self, started: Started, seconds: float) -> None:
         """Counts the prompts of a request whose first token has come, after so many seconds."""
-        self._tokens.labels("prompt").inc(started.unprompted_tokens + started.prompted_tokens)
+        self._prompt.inc(started.unprompted_tokens + started.prompted_tokens)
         self._first_token.observe(seconds)
 
     def text(self) -> bytes:

@@ -67,11 +67,10 @@ class Http:
     """
 
     def __init__(self, app: Any, listening: socket.socket) -> None:
-        for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
-            logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # the access log and the errors say it all
         config = uvicorn.Config(
             app,
             log_config=None,
+            log_level=logging.CRITICAL + 1,  # `AccessLog` and the errors say it all
             access_log=False,
             ws="none",
             server_header=False,
