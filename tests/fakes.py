@@ -11,7 +11,7 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import LanguageModel
+from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.prompts import Contrast, Prompt, Prompts, ThinkingMarks
 
 Script = Callable[[tuple[int, ...]], Sequence[float]]
@@ -130,8 +130,13 @@ def two_streams(
     )
 
 
+def request_for(prompts: Prompts, settings: Settings, **values: Any) -> Request:
+    """A request; the streams of the prompts get the names of those of the settings' method."""
+    return Request(named(prompts, settings), settings, **values)
+
+
 def named(prompts: Prompts, settings: Settings) -> Prompts:
-    """The same prompts under the names of the streams of the settings' method, in order; the last one recurs."""
+    """The same prompts, in order, under the names of the streams of the settings' method."""
     specs = METHODS[settings.effective_method].streams_for(settings)
     given = [*prompts.streams.values()]
     names = [spec.name for spec in specs]

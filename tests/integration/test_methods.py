@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine import Session, decode
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
@@ -23,7 +23,8 @@ from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.equip import equip
-from adacd_cli.prompts import PromptPair, ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
+from tests.fakes import request_for, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -40,15 +41,17 @@ def ids(model, text):
 
 
 def pair(model, question, system="Please refuse to answer me!"):
-    return PromptPair(ids(model, f"{system}\n\n{question}\n"), ids(model, f"{question}\n"), system)
+    return two_streams(ids(model, f"{question}\n"), ids(model, f"{system}\n\n{question}\n"))
 
 
 def same(model, question):
-    return PromptPair(ids(model, f"{question}\n"), ids(model, f"{question}\n"), "")
+    return two_streams(ids(model, f"{question}\n"), ids(model, f"{question}\n"))
 
 
 def run(model, pairs, **values):
-    events = list(decode(model, [Request(each, Settings(max_new_tokens=STEPS, **values)) for each in pairs]))
+    events = list(
+        decode(model, [request_for(each, Settings(max_new_tokens=STEPS, **values)) for each in pairs])
+    )
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(pairs))
@@ -177,8 +180,8 @@ def test_a_draft_never_runs_past_the_context(tiny):
         longest.append(int(kwargs["position_ids"].max()))
 
     hook = tiny.model.register_forward_hook(watch, with_kwargs=True)
-    request = [Request(PromptPair(prompt, prompt, ""))]
     settings = Settings(method="ssd", draft="small", max_new_tokens=50)
+    request = [request_for(two_streams(prompt, prompt), settings)]
     finished = next(event for event in decode(model, request) if isinstance(event, Finished))
     hook.remove()
     assert finished.context_full or finished.finish_reason.value == "stop"
@@ -193,7 +196,7 @@ def test_a_cancelled_draft_run_ends_every_request(tiny):
         return request == 0 and len(seen) >= 5
 
     settings = Settings(method="ssd", draft="small", max_new_tokens=12)
-    requests = [Request(same(tiny, question)) for question in QUESTIONS[:2]]
+    requests = [request_for(same(tiny, question), settings) for question in QUESTIONS[:2]]
     ends = {}
     for event in decode(model, requests, cancelled=cancelled):
         if isinstance(event, TokenStep):
@@ -331,7 +334,7 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     save_tiny("qwen3", other)
     settings = Settings(method="ssd", draft=str(other), threads=1)
     model = equip(target, settings)
-    started = next(iter(decode(model, [Request(same(target, "Hi"), settings)])))
+    started = next(iter(decode(model, [request_for(same(target, "Hi"), settings)])))
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
     assert set(METHODS["ssd"].settings) <= set(started.settings)
@@ -339,11 +342,12 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     # the draft's context is a limit where it drafts, and nowhere else
     short = replace(model, context_lengths={("draft", str(other)): 100})
     prompt = tuple(range(3, 103))
-    request = [Request(PromptPair(prompt, prompt, ""))]
-    plain = next(iter(decode(short, request)))
+    request = request_for(two_streams(prompt, prompt), settings)
+    default = settings.model_copy(update={"method": "default"})
+    plain = next(iter(decode(short, [request_for(request.prompts, default)])))
     assert isinstance(plain, Started)
     with pytest.raises(PromptError, match="100 tokens long, and the model's context is 100"):
-        next(iter(decode(short, request)))
+        next(iter(decode(short, [request])))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
         equip(target, foreign)
@@ -456,7 +460,7 @@ def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
     tiny, settings = tiny_model("llama"), Settings(**values)
     needed = METHODS[settings.method].resource
     for begin in (
-        lambda: decode(tiny, [Request(same(tiny, "Hi"), settings)]),
+        lambda: decode(tiny, [request_for(same(tiny, "Hi"), settings)]),
         lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
     ):
         with pytest.raises(ModelError) as refused:

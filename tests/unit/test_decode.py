@@ -8,22 +8,17 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine import Session, decode
 from adacd_cli.errors import LogitsError, PromptError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
-from adacd_cli.prompts import PromptPair, ThinkingMarks
-from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
+from adacd_cli.prompts import ThinkingMarks
+from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, request_for, saying, scripted, two_streams
 
 REFUSAL = "Sorry, no."
 
 
 def pair(question="hi", thinking=None):
-    return PromptPair(
-        prompted_ids=tuple(f"refuse {question}\n".encode()),
-        unprompted_ids=tuple(f"{question}\n".encode()),
-        contrast_prompt="refuse",
-        thinking=thinking,
-    )
+    return two_streams(f"{question}\n".encode(), f"refuse {question}\n".encode(), thinking)
 
 
 def polite(*answers, sharp=8.0):
@@ -35,7 +30,7 @@ def polite(*answers, sharp=8.0):
 def run(model, *requests, cancelled=None, **settings):
     values = {"max_new_tokens": 40} | settings
     keywords = {} if cancelled is None else {"cancelled": cancelled}
-    return list(decode(model, [Request(p, Settings(**values)) for p in requests], **keywords))
+    return list(decode(model, [request_for(p, Settings(**values)) for p in requests], **keywords))
 
 
 def of(events, kind, request=0):
@@ -223,7 +218,7 @@ def test_logits_that_are_not_finite_are_an_error_not_a_token(bad, stream):
 
     events = []
     with pytest.raises(LogitsError) as caught:
-        for event in decode(scripted(script), [Request(pair(), Settings())]):
+        for event in decode(scripted(script), [request_for(pair(), Settings())]):
             events.append(event)
     assert tokens(events) == list(b"Yo")
     assert caught.value.message == "The logits of step 2 are not finite (NaN or infinity), in float32."
@@ -242,7 +237,7 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone():
     model = scripted(script)
     decoder = model.decoder(failed=lambda number, error: failures.append((number, error.message)))
     for question in ("hi", "ho"):
-        decoder.submit(Request(pair(question), Settings()))
+        decoder.submit(request_for(pair(question), Settings()))
     events = []
     while decoder.busy:
         events += decoder.step()
@@ -256,7 +251,7 @@ def test_a_crowds_prompts_are_read_a_portion_at_a_time():
     model = scripted(polite(("hi", "Yo")))
     decoder = model.decoder()
     for asked in (question, question, "hi", question):
-        decoder.submit(Request(pair(asked), Settings(method="default")))
+        decoder.submit(request_for(pair(asked), Settings(method="default")))
     begun, events = [], []
     while decoder.busy:
         step = list(decoder.step())
@@ -273,7 +268,7 @@ def test_a_long_prompt_is_read_in_pieces_while_the_others_get_their_tokens():
     model = scripted(lambda ids: answers(ids) if 10 in ids else [0.0] * BYTE_VOCAB)
     decoder = model.decoder()
     for asked in ("hi", question, "hi"):
-        decoder.submit(Request(pair(asked), Settings()))
+        decoder.submit(request_for(pair(asked), Settings()))
     begun, events = [], []
     while decoder.busy:
         step = list(decoder.step())
@@ -290,9 +285,9 @@ def test_each_request_reports_what_it_asked_for():
     model = scripted(polite(("hi", "Yo"), ("ho", "Ho"), ("ha", "Ha")))
     own = Settings(max_new_tokens=1, method="default")
     requests = [
-        Request(pair("hi"), candidates=3, top_logprobs=2),
-        Request(pair("ho"), top_logprobs=0),
-        Request(pair("ha")),
+        request_for(pair("hi"), own, candidates=3, top_logprobs=2),
+        request_for(pair("ho"), own, top_logprobs=0),
+        request_for(pair("ha"), own),
     ]
     events = list(decode(model, requests, candidates=1))
     total = 8 + math.log1p(259 * math.exp(-8))
@@ -311,16 +306,20 @@ def test_each_request_reports_what_it_asked_for():
 
 def test_the_logprobs_inside_the_window_are_the_unprompted_streams():
     model = scripted(polite(("hi", "Yo")))
-    request = Request(pair("hi"), top_logprobs=1)
-    inside = of(list(decode(model, [request])), TokenStep)[0]
-    outside = of(list(decode(model, [request])), TokenStep)[0]
+    inside, outside = (
+        of(
+            list(decode(model, [request_for(pair("hi"), Settings(max_new_tokens=1, **own), top_logprobs=1)])),
+            TokenStep,
+        )[0]
+        for own in ({}, {"method": "default"})
+    )
     assert (inside.decision, outside.decision) == (Decision.SUBTRACT, Decision.PLAIN)
     assert (inside.logprob, inside.top_logprobs) == (outside.logprob, outside.top_logprobs)
 
 
 def test_more_logprobs_than_there_are_tokens_are_all_of_them():
     model = scripted(polite(("hi", "Yo")))
-    request = Request(pair("hi"), top_logprobs=500, candidates=400)
+    request = request_for(pair("hi"), Settings(max_new_tokens=1), top_logprobs=500, candidates=400)
     step = of(list(decode(model, [request])), TokenStep)[0]
     assert len(step.top_logprobs) == len(step.candidates) == 260
 
@@ -402,7 +401,7 @@ def test_rows_that_stop_thinking_at_different_steps_get_a_window_each():
 
 def test_candidates_tell_both_streams_and_the_mask():
     model = scripted(polite(("hi", "Yo")))
-    events = list(decode(model, [Request(pair(), Settings())], candidates=3))
+    events = list(decode(model, [request_for(pair(), Settings())], candidates=3))
     chosen, refusal, other = of(events, TokenStep)[0].candidates
     total = math.log(math.exp(8) + 259)
     assert (chosen.text, chosen.kept, refusal.text, refusal.kept) == ("Y", True, "S", False)
@@ -419,7 +418,7 @@ def test_candidates_tell_both_streams_and_the_mask():
 
 
 def test_one_candidate_is_the_chosen_token():
-    events = list(decode(scripted(polite(("hi", "Yo"))), [Request(pair(), Settings())], candidates=1))
+    events = list(decode(scripted(polite(("hi", "Yo"))), [request_for(pair(), Settings())], candidates=1))
     assert [step.candidates[0].token_id for step in of(events, TokenStep)] == tokens(events)
 
 
@@ -435,7 +434,7 @@ def test_a_session_prefills_only_what_is_new():
     # the caches are taken back to the prompts; only each prompt's last token is fed again
     assert model.model.calls == [(1, 1)] * 2 + [(2, 1)] * 2
     model.model.calls.clear()
-    longer = PromptPair(tuple(b"refuse hi\nYo hi\n"), tuple(b"hi\nYo hi\n"), "refuse")
+    longer = two_streams(b"hi\nYo hi\n", b"refuse hi\nYo hi\n")
     list(session.answer(longer, Settings(max_new_tokens=1)))
     assert model.model.calls == [(1, len(" hi\n")), (1, len(" hi\n"))]
 
