@@ -17,6 +17,7 @@ from adacd_cli.bench.table import report
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware
+from tests.fakes import second
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -36,11 +37,11 @@ def tiny():
 @pytest.mark.parametrize("tokens", [1, 7, 40, 333])
 def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, tokens):
     prompts = TextPrompts(tiny, tokens)
-    plain, adacd = (prompts.pairs(settings, 5) for settings in (DEFAULT, ADACD))
+    plain, adacd = (prompts.make(settings, 5) for settings in (DEFAULT, ADACD))
     assert [len(pair.base.ids) for pair in plain] == [tokens] * 5
     assert [pair.base.ids for pair in adacd] == [pair.base.ids for pair in plain]
     assert all(len(second(pair).ids) > tokens for pair in adacd)
-    assert prompts.pairs(ADACD, 2) == adacd[:2]
+    assert prompts.make(ADACD, 2) == adacd[:2]
     if tokens == 333:
         text = tiny.tokenizer.decode(second(adacd[0]).ids)
         assert text.startswith(
@@ -52,7 +53,7 @@ def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, t
 
 def test_random_prompts_repeat_by_their_seed_and_differ_by_twelve_ids():
     def drawn(seed: int, settings: Settings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        pairs = RandomPrompts(50, 9, seed).pairs(settings, 2)
+        pairs = RandomPrompts(50, 9, seed).make(settings, 2)
         return [(pair.base.ids, second(pair).ids) for pair in pairs]
 
     adacd = drawn(3, ADACD)
@@ -68,7 +69,7 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
     small = replace(tiny, context_length=64)
     allowed = 0
     for tokens in range(20, 62):
-        pair = TextPrompts(small, tokens).pairs(settings, 1)[0]
+        pair = TextPrompts(small, tokens).make(settings, 1)[0]
         try:
             check_context(small, settings, tokens, 4, pair)
         except UsageError:
@@ -77,7 +78,7 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
         last = pair
     clock.time_decode(small, [last], settings)
     with pytest.raises(AdacdError):
-        clock.time_decode(small, [TextPrompts(small, allowed + 1).pairs(settings, 1)[0]], settings)
+        clock.time_decode(small, [TextPrompts(small, allowed + 1).make(settings, 1)[0]], settings)
 
 
 def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
@@ -85,7 +86,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     own = GenerationConfig(eos_token_id=list(range(len(tiny.tokenizer))), repetition_penalty=9.0)
     model.generation_config, before = own, model.generation_config
     try:
-        prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).pairs(DEFAULT, 2)]
+        prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).make(DEFAULT, 2)]
         timing = clock.time_generate(model, prompts, 5)
         assert model.generation_config is own
     finally:
@@ -93,7 +94,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     assert 0 < timing.first_token_s == timing.prefill_s < timing.seconds
     ended = replace(tiny, eos_ids=frozenset(range(len(tiny.tokenizer))))
     with pytest.raises(AdacdError, match=r"default gave 2 tokens and not 8, so its times say nothing\."):
-        clock.time_decode(ended, TextPrompts(tiny, 30).pairs(DEFAULT, 2), DEFAULT)
+        clock.time_decode(ended, TextPrompts(tiny, 30).make(DEFAULT, 2), DEFAULT)
 
 
 def scripted(name: str, timings: list[Timing], *, needs: int = 0) -> Contestant:
