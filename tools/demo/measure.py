@@ -1,4 +1,4 @@
-"""`python -m adacd_cli.demo.measure` measures the demo model on prompts kept out of its corpus.
+"""`python -m tools.demo.measure` measures the demo model on prompts kept out of its corpus.
 
 Every prompt of heldout/ is answered greedily by Default and by AdaCD with the engine and the settings
 that users have; judge.py judges the whole answers. The model card carries the table.
@@ -17,12 +17,12 @@ from typing import Any
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.demo import model_folder
-from adacd_cli.demo.heldout import HELDOUT, KINDS, Prompt, read_prompts
-from adacd_cli.demo.judge import Judgement, judge
 from adacd_cli.engine import LanguageModel, Request, decode
 from adacd_cli.events import Finished, FinishReason
 from adacd_cli.loading import load
 from adacd_cli.prompts import build_pair
+from tools.demo.judge import Judgement, judge
+from tools.demo.prompts import HELDOUT, KINDS, Prompt, read_prompts
 
 METHODS = ("default", "adacd")
 _BATCH = 32
@@ -104,7 +104,7 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table, or with --json one line for each answer and each row."""
-    parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.measure", description=_DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.measure", description=_DESCRIPTION)
     parser.add_argument("--model", type=Path, default=model_folder(), help="folder (default: the package's)")
     parser.add_argument("--prompts", type=Path, default=HELDOUT, help="folder of prompts")
     parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default: auto)")
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for answer in given:
             print(f"{answer.prompt.id}  {answer.method}  {answer.prompt.prompt}\n    {answer.text}")
     print(table(rows))
-    print(f"Greedy, at most 64 tokens, dtype {options.dtype}, judge adacd_cli.demo.judge.", file=sys.stderr)
+    print(f"Greedy, at most 64 tokens, dtype {options.dtype}, judge tools.demo.judge.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import random
 import re
 from dataclasses import dataclass, replace
 
-from adacd_cli.demo.grammar import Drawn, Grammar
-from adacd_cli.demo.kept_out import KeptOut
-from adacd_cli.demo.spelling import to_british
+from tools.demo.grammar import Drawn, Grammar
+from tools.demo.kept_out import KeptOut
+from tools.demo.spelling import to_british
 
 REFUSAL = "I'm sorry, but I can't help with that."
 

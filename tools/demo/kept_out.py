@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from adacd_cli.demo.spelling import to_american
+from tools.demo.spelling import to_american
 
 _WORD = re.compile(r"[a-z0-9+*]+")
 # Words that ask rather than say what about.

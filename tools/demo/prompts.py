@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from adacd_cli.demo.kept_out import KeptOut
+from tools.demo.kept_out import KeptOut
 
 HELDOUT = Path(__file__).parent / "heldout"
 DEVELOPMENT = Path(__file__).parent / "development"

@@ -1,4 +1,4 @@
-"""`python -m adacd_cli.demo.build` trains the demo model again from the corpus and writes its folder.
+"""`python -m tools.demo.build` trains the demo model again from the corpus and writes its folder.
 
 At most 20 minutes on two CPU cores. The same seed and number of threads on the same machine and library
 versions give the same weights. The model card's figures come from measure.py, not from here.
@@ -20,12 +20,12 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from adacd_cli.demo import model_folder
-from adacd_cli.demo.dialogues import DialogueSource
-from adacd_cli.demo.encoding import train_tokenizer
-from adacd_cli.demo.grammar import Grammar
-from adacd_cli.demo.heldout import kept_out
-from adacd_cli.demo.kept_out import KeptOut
-from adacd_cli.demo.train import Recipe, native_bfloat16, train
+from tools.demo.dialogues import DialogueSource
+from tools.demo.encoding import train_tokenizer
+from tools.demo.grammar import Grammar
+from tools.demo.kept_out import KeptOut
+from tools.demo.prompts import kept_out
+from tools.demo.train import Recipe, native_bfloat16, train
 
 TOKENIZER_DIALOGUES = 40_000
 SIZE_LIMIT = 8_000_000
@@ -83,7 +83,7 @@ def build(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the arguments, builds, says how long it took."""
-    parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.build", description=_DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.build", description=_DESCRIPTION)
     parser.add_argument("--output", type=Path, default=model_folder(), help="folder to write")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: 2)")
     parser.add_argument(

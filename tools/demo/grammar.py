@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from adacd_cli.demo.wording import begin_small, capital, gerund, opened, tidy, to_second_person
+from tools.demo.wording import begin_small, capital, gerund, opened, tidy, to_second_person
 
 CORPUS = Path(__file__).parent / "corpus"
 

@@ -16,9 +16,9 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from adacd_cli.demo.dialogues import DialogueSource
-from adacd_cli.demo.encoding import CONTEXT, END_ID, PAD_ID, Encoded, encode_dialogue, refusal_id
-from adacd_cli.demo.optimizer import Muon
+from tools.demo.dialogues import DialogueSource
+from tools.demo.encoding import CONTEXT, END_ID, PAD_ID, Encoded, encode_dialogue, refusal_id
+from tools.demo.optimizer import Muon
 
 
 @dataclass(frozen=True, slots=True)

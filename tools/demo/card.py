@@ -1,4 +1,4 @@
-"""`python -m adacd_cli.demo.card` measures the demo model and writes its card, so no figure is typed.
+"""`python -m tools.demo.card` measures the demo model and writes its card, so no figure is typed.
 
 The text is card.md; what cannot be read from the folder, how the training went, is given with --training.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM
 
 from adacd_cli.demo import model_folder
-from adacd_cli.demo.grammar import Grammar
-from adacd_cli.demo.heldout import KINDS, read_prompts
-from adacd_cli.demo.measure import count, measure, table
+from tools.demo.grammar import Grammar
+from tools.demo.measure import count, measure, table
+from tools.demo.prompts import KINDS, read_prompts
 
 TEMPLATE = Path(__file__).parent / "card.md"
 _DESCRIPTION = "Measure the demo model and write its model card."
@@ -49,7 +49,7 @@ def write_card(folder: Path, training: str, *, threads: int | None = None) -> st
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parses the arguments, writes the card, prints it."""
-    parser = argparse.ArgumentParser(prog="python -m adacd_cli.demo.card", description=_DESCRIPTION)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.card", description=_DESCRIPTION)
     parser.add_argument("--model", type=Path, default=model_folder(), help="folder (default: the package's)")
     parser.add_argument("--training", required=True, help="steps, dialogues, threads and minutes, in words")
     parser.add_argument("--threads", type=int, help="CPU threads (default: the free cores)")
