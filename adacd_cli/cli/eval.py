@@ -23,21 +23,21 @@ from adacd_cli.cli.judging import (
 from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally, keeping
+from adacd_cli.cli.ray_options import RayOption, answer_over_ray, ray_address
 from adacd_cli.cli.running import load_model
-from adacd_cli.cli.spreading import RayOption, answer_over_ray, ray_address
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.gates import broken_gates
 from adacd_cli.evaluation.report.markdown import markdown
+from adacd_cli.evaluation.verdict import broken_gates
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
+    from adacd_cli.evaluation.distributed.address import Address
     from adacd_cli.evaluation.judges.base import Judge
-    from adacd_cli.evaluation.sample import Sample
-    from adacd_cli.evaluation.spread.address import Address
+    from adacd_cli.evaluation.records import Sample
     from adacd_cli.evaluation.store import Store
 
 
@@ -225,7 +225,7 @@ def _run(
     address: Address | None,
 ) -> dict[str, Any]:
     from adacd_cli.evaluation.provenance import provenance
-    from adacd_cli.evaluation.report.write import write_reports
+    from adacd_cli.evaluation.report import write_reports
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import judge_all, unjudged
 
@@ -242,7 +242,7 @@ def _run(
         facts, where, ray = answer_over_ray(address, samples, runs, store, plan, tally)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as judged:
-        judge_all(judges, store, told=lambda record: judged.add())
+        judge_all(judges, store, on_record=lambda record: judged.add())
     results = summarise(
         list(store.answers.values()),
         list(store.judgements.values()),
@@ -272,6 +272,11 @@ def _answer_here(
     store.agree_on("model.json", facts)
     with tally() as answered:
         answer_all(
-            model, samples, runs, store, batch_size=plan["batch_size"], told=lambda record: answered.add()
+            model,
+            samples,
+            runs,
+            store,
+            batch_size=plan["batch_size"],
+            on_record=lambda record: answered.add(),
         )
     return facts, machine(model.device)

@@ -144,7 +144,7 @@ def command(
                 f"the least was {least:.0%}.",
                 "Allow more with --max-changed, try more --trials, or --gate with another --output.",
             )
-        from adacd_cli.evaluation.report.front import draw_front
+        from adacd_cli.evaluation.report.svg import draw_front
 
         store.write("front.svg", draw_front(found, front, judge))
         preset = store.write("preset.yaml", _preset(settings, best(front)))

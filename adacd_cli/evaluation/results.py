@@ -12,11 +12,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from adacd_cli.evaluation.agreement import cohen_kappa
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
-from adacd_cli.evaluation.sample import LABELS, Label
-from adacd_cli.evaluation.statistics import paired, ratio
+from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord, Label
+from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio
 from adacd_cli.evaluation.verdict import verdict
 
 DEFAULT = "default"

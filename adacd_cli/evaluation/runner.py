@@ -1,9 +1,8 @@
 """Answers every sample with every method, many at once, and has the answers judged.
 
-All methods answer a portion of like length before the next one begins, so that they are timed on the same
-machine and paired at any moment; within it, the next sample takes the place of one that is answered. What is
-in the store is not done again. What fails is tried again in halves, and by itself at last; a sample that
-fails even so is recorded, and the run goes on.
+All methods answer a portion of similar length before the next portion begins, so that they are timed on the
+same machine at the same moment. What is in the store is not done again; a sample that fails is recorded as
+failed, and the run goes on.
 """
 
 from __future__ import annotations
@@ -12,30 +11,32 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
-from adacd_cli.errors import AdacdError, OutputError, first_line
+from adacd_cli.errors import AdacdError, first_line
 from adacd_cli.evaluation.judges.base import Exchange, Judge
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord, Sample
 from adacd_cli.evaluation.store import Store
-from adacd_cli.events import Finished, FinishReason
+from adacd_cli.events import Finished, FinishReason, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Places, Prefixes, Request
 
-Told = Callable[[AnswerRecord], None]
-
-
 _PORTION = 8
 """How many times as many samples as run at once are answered by one method before the next one's turn."""
 
 
+class Job(NamedTuple):
+    """One sample to answer with one method's settings."""
+
+    sample: Sample
+    settings: Settings
+
+
 def portions(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
-    """Portions of samples of like length: prompts padded to the longest cost what the longest costs."""
+    """Portions of samples of similar length: prompts padded to the longest cost what the longest costs."""
     ordered = sorted(samples, key=lambda sample: len(sample.prompt))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
@@ -47,7 +48,7 @@ def answer_all(
     store: Store,
     *,
     batch_size: int | Literal["auto"],
-    told: Told = lambda record: None,
+    on_record: Callable[[AnswerRecord], None] = lambda record: None,
 ) -> None:
     """Answers whatever the store does not hold yet, or holds as failed.
 
@@ -57,11 +58,10 @@ def answer_all(
         runs: the settings of each method.
         store: keeps each answer as it is finished.
         batch_size: prompts decoded at once; "auto" is as many as memory has room for.
-        told: called with each new record.
+        on_record: called with each new record.
 
     Raises:
         OutputError: an answer cannot be written.
-        OutOfMemoryError: memory is not enough for a single prompt.
         KeyboardInterrupt: what was finished is in the store.
     """
     from adacd_cli.engine import Prefixes
@@ -70,15 +70,10 @@ def answer_all(
     known = Prefixes(limit=2 * len(runs), renew=False)
     for portion in portions(samples, _PORTION * (places.limit or 1)):
         for settings in runs:
-            label = settings.method_label
-            missing = [
-                sample
-                for sample in portion
-                if (before := store.answers.get((label, sample.dataset, sample.id))) is None or before.error
-            ]
-            for record in answer_batch(model, missing, settings, places=places, known=known):
+            jobs = [Job(sample, settings) for sample in portion if store.lacks(settings.method_label, sample)]
+            for record in answer_records(model, jobs, places=places, known=known):
                 store.add_answer(record)
-                told(record)
+                on_record(record)
 
 
 def places_for(
@@ -92,82 +87,92 @@ def places_for(
 
     requests = []
     for settings in runs if samples else ():
-        longest = max(samples, key=lambda sample: len(sample.prompt))
         try:
-            requests.append(replace(_request(model, longest, settings), settings=settings))
+            requests.append(_request(model, Job(max(samples, key=lambda each: len(each.prompt)), settings)))
         except AdacdError:  # a prompt that cannot be rendered is recorded when its turn comes
             continue
     return speed.places_for(model, requests, runs[0], batch_size)
 
 
-def answer_batch(
+def answer_records(
+    model: LanguageModel, jobs: Sequence[Job], *, places: Places | None = None, known: Prefixes | None = None
+) -> Iterator[AnswerRecord]:
+    """The records that `answer` yields, without the tokens."""
+    for _, item in answer(model, jobs, places=places, known=known):
+        if isinstance(item, AnswerRecord):
+            yield item
+
+
+def answer(
     model: LanguageModel,
-    batch: Sequence[Sample],
-    settings: Settings,
+    jobs: Sequence[Job],
     *,
     places: Places | None = None,
     known: Prefixes | None = None,
-) -> Iterator[AnswerRecord]:
-    """The records of samples as they are answered; where that fails, of their halves.
+) -> Iterator[tuple[Job, TokenStep | AnswerRecord]]:
+    """The tokens of the jobs as they come, and each job's record as it ends; a job that fails has one, too.
 
     Args:
-        model: with everything that the method needs.
-        batch: the samples.
-        settings: the method's.
+        model: with everything that the methods need.
+        jobs: what to answer.
         places: how many are decoded at once, lowered where memory is short; None for all.
-        known: what prompts begin with; None for nothing.
+        known: beginnings of prompts that need not be read again; None for none.
     """
-    if not batch:
-        return
-    finished: set[str] = set()
+    left = dict(enumerate(jobs))
     try:
-        for record in _decode(model, batch, settings, places, known):
-            finished.add(f"{record.dataset}\0{record.id}")
-            yield record
+        for index, item in _decode(model, jobs, places, known) if jobs else ():
+            if isinstance(item, AnswerRecord):
+                del left[index]
+            yield jobs[index], item
         return
-    except OutputError:
-        raise
     except Exception as error:
-        left = [sample for sample in batch if f"{sample.dataset}\0{sample.id}" not in finished]
-        if len(left) == 1 and len(batch) == 1:
-            yield AnswerRecord.of(settings.method_label, left[0], error=first_line(error))
+        if len(jobs) == 1:
+            label = jobs[0].settings.method_label
+            yield jobs[0], AnswerRecord.of(label, jobs[0].sample, error=first_line(error))
             return
-    middle = max(1, len(left) // 2)
-    yield from answer_batch(model, left[:middle], settings, places=places, known=known)
-    yield from answer_batch(model, left[middle:], settings, places=places, known=known)
+    # one of them is at fault, and nobody knows which: halves are tried by themselves
+    rest = list(left.values())
+    for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
+        yield from answer(model, half, places=places, known=known)
 
 
-def _request(model: LanguageModel, sample: Sample, settings: Settings) -> Request:
+def _request(model: LanguageModel, job: Job) -> Request:
     from adacd_cli.engine import Request
     from adacd_cli.prompts import pair_for
 
+    sample, settings = job
     pair = pair_for(model.tokenizer, Conversation.ask(sample.prompt, settings.system), settings)
-    return Request(pair, seed=_seed(sample, settings))
+    # a seed of the sample's own, the same in every batch and for every method
+    own = zlib.crc32(f"{sample.dataset}/{sample.id}".encode("utf-8", "surrogatepass"))
+    return Request(pair, seed=((settings.seed or 0) + own) % 2**63, settings=settings, top_logprobs=0)
 
 
 def _decode(
-    model: LanguageModel,
-    batch: Sequence[Sample],
-    settings: Settings,
-    places: Places | None,
-    known: Prefixes | None,
-) -> Iterator[AnswerRecord]:
+    model: LanguageModel, jobs: Sequence[Job], places: Places | None, known: Prefixes | None
+) -> Iterator[tuple[int, TokenStep | AnswerRecord]]:
+    """The index of a job with a token of its answer, or with the record of the whole of it."""
     from adacd_cli.engine import decode
 
-    requests = [_request(model, sample, settings) for sample in batch]
-    clock = _Shares(len(batch), places)
-    for event in decode(model, requests, settings, places=places, known=known):
+    clock = _Shares(len(jobs), places)
+    requests = [_request(model, job) for job in jobs]
+    for event in decode(model, requests, jobs[0].settings, places=places, known=known):
+        if isinstance(event, TokenStep):
+            yield event.request, event
         # Ctrl-C closes every open answer before it ends the decoding: those are no answers
-        if isinstance(event, Finished) and event.finish_reason is not FinishReason.CANCELLED:
-            yield AnswerRecord.of(
-                settings.method_label,
-                batch[event.request],
-                text=event.text,
-                finish_reason=event.finish_reason.value,
-                tokens=event.tokens,
-                added=event.added,
-                subtracted=event.subtracted,
-                seconds=clock.finish(event.request),
+        elif isinstance(event, Finished) and event.finish_reason is not FinishReason.CANCELLED:
+            sample, settings = jobs[event.request]
+            yield (
+                event.request,
+                AnswerRecord.of(
+                    settings.method_label,
+                    sample,
+                    text=event.text,
+                    finish_reason=event.finish_reason.value,
+                    tokens=event.tokens,
+                    added=event.added,
+                    subtracted=event.subtracted,
+                    seconds=clock.finish(event.request),
+                ),
             )
 
 
@@ -189,8 +194,7 @@ class _Shares:
     def finish(self, answer: int) -> float:
         """The share, in seconds, of an answer that has just been finished."""
         now = time.perf_counter()
-        limit = None if self._places is None else self._places.limit
-        running = list(self._open)[:limit]
+        running = list(self._open)[: None if self._places is None else self._places.limit]
         if answer not in running:  # fewer ran than may
             running.append(answer)
         for each in running:
@@ -199,17 +203,11 @@ class _Shares:
         return self._open.pop(answer)
 
 
-def _seed(sample: Sample, settings: Settings) -> int:
-    """A seed of the sample's own, the same in every batch and for every method."""
-    own = zlib.crc32(f"{sample.dataset}/{sample.id}".encode("utf-8", "surrogatepass"))
-    return ((settings.seed or 0) + own) % 2**63
-
-
 def judge_all(
     judges: Sequence[Judge],
     store: Store,
     *,
-    told: Callable[[JudgementRecord], None] = lambda record: None,
+    on_record: Callable[[JudgementRecord], None] = lambda record: None,
 ) -> None:
     """Has every answer judged that is not judged yet; an answer that failed has nothing to judge.
 
@@ -222,23 +220,21 @@ def judge_all(
         waiting = unjudged(judge.name, store)
         exchanges = [Exchange(record.prompt, record.text) for record in waiting]
         for record, judgement in zip(waiting, judge.judge(exchanges), strict=True):
-            known = JudgementRecord(
+            judged = JudgementRecord(
                 *record.key, judgement.judge, judgement.label, text_hash(record.text), judgement.detail
             )
-            store.add_judgement(known)
-            told(known)
+            store.add_judgement(judged)
+            on_record(judged)
 
 
 def unjudged(judge: str, store: Store) -> list[AnswerRecord]:
-    """The answers that the judge has not judged as they now stand, or could not be asked about."""
-    waiting = []
-    for record in store.answers.values():
-        known = store.judgements.get((*record.key, judge))
-        if record.error:
-            continue
-        if known is None or known.failed or known.text_sha256 != text_hash(record.text):
-            waiting.append(record)
-    return waiting
+    """The answers that the judge has not judged in their present text, or could not judge."""
+
+    def is_judged(record: AnswerRecord) -> bool:
+        last = store.judgements.get((*record.key, judge))
+        return last is not None and not last.failed and last.text_sha256 == text_hash(record.text)
+
+    return [record for record in store.answers.values() if not record.error and not is_judged(record)]
 
 
 def text_hash(text: str) -> str:

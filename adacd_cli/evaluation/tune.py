@@ -15,9 +15,8 @@ from urllib.parse import quote
 
 from adacd_cli.errors import AdacdError, OutputError
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judge
-from adacd_cli.evaluation.records import AnswerRecord
-from adacd_cli.evaluation.runner import answer_batch
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import AnswerRecord, Sample
+from adacd_cli.evaluation.runner import Job, answer_records
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -188,7 +187,7 @@ def _answers(
 ) -> dict[tuple[str, str, str], AnswerRecord]:
     found: dict[tuple[str, str, str], AnswerRecord] = {}
     ordered = sorted(samples, key=lambda sample: len(sample.prompt))
-    for record in answer_batch(task.model, ordered, settings, places=task.places):
+    for record in answer_records(task.model, [Job(each, settings) for each in ordered], places=task.places):
         if record.error:  # a ratio over fewer prompts would look better than it is
             hint = "Take it out of the file, or lower --batch-size where memory ran out."
             if task.model.model is None:

@@ -13,7 +13,7 @@ from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.datasets.folder import data_folder
 from adacd_cli.evaluation.datasets.load import LoadedSet
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import Sample
 from tests.data_sets import lines, load, refusal, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

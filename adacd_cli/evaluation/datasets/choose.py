@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.sample import LABELS, Sample
+from adacd_cli.evaluation.records import LABELS, Sample
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:

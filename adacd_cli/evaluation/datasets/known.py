@@ -11,7 +11,7 @@ from adacd_cli.evaluation.datasets.files import read_rows
 from adacd_cli.evaluation.datasets.folder import find_file
 from adacd_cli.evaluation.datasets.registry import KnownSet
 from adacd_cli.evaluation.datasets.rows import to_samples
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import Sample
 
 INSTALL = "pip install 'adacd[datasets]'"
 

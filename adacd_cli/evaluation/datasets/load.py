@@ -19,7 +19,7 @@ from adacd_cli.evaluation.datasets.folder import check_folder
 from adacd_cli.evaluation.datasets.known import load_known
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS, KnownSet
 from adacd_cli.evaluation.datasets.rows import to_samples
-from adacd_cli.evaluation.sample import LABELS, Label, Sample
+from adacd_cli.evaluation.records import LABELS, Label, Sample
 from adacd_cli.suggest import known_names_hint
 
 

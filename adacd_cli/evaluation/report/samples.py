@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report.tables import set_names
-from adacd_cli.evaluation.sample import LABELS
 from adacd_cli.render.safe import printable
 
 DEFAULT = "default"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adacd_cli.evaluation.sample import LABELS
+from adacd_cli.evaluation.records import LABELS
 
 DASH = "–"
 SHOWN_FAILURES = 20

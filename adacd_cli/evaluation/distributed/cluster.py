@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError, first_line
-from adacd_cli.evaluation.spread.address import Address
+from adacd_cli.evaluation.distributed.address import Address
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

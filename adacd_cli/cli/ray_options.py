@@ -1,4 +1,4 @@
-"""`eval --ray`: the option, and answering over a Ray cluster with what a terminal is told meanwhile."""
+"""`eval --ray`: the option, and answering over a Ray cluster with progress on the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from adacd_cli.cli.running import progress_line, warn
 if TYPE_CHECKING:
     from adacd_cli.cli.progress import Tally
     from adacd_cli.config import Settings
-    from adacd_cli.evaluation.sample import Sample
-    from adacd_cli.evaluation.spread.address import Address
-    from adacd_cli.evaluation.spread.drive import Roster
+    from adacd_cli.evaluation.distributed.address import Address
+    from adacd_cli.evaluation.distributed.driver import Roster
+    from adacd_cli.evaluation.records import Sample
     from adacd_cli.evaluation.store import Store
 
 RayOption = Annotated[
@@ -36,8 +36,8 @@ def ray_address(text: str, settings: Settings) -> Address:
         MissingExtraError: Ray is not installed.
         EnvironmentFault: nothing answers there.
     """
-    from adacd_cli.evaluation.spread.address import check_answers, parse_address
-    from adacd_cli.evaluation.spread.cluster import check_settings, require_ray
+    from adacd_cli.evaluation.distributed.address import check_answers, parse_address
+    from adacd_cli.evaluation.distributed.cluster import check_settings, require_ray
 
     address = parse_address(text)
     check_settings(settings)
@@ -57,17 +57,15 @@ def answer_over_ray(
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered.
 
     Args:
-        address: answers.
-        samples, runs, store, plan: of the run.
         tally: makes the counter, once the first worker has its model.
 
     Raises:
         EnvironmentFault: the cluster cannot be joined or used, or a worker cannot answer.
         OutputError: an answer cannot be written.
     """
-    from adacd_cli.evaluation.spread.cluster import joined, ray_muted
-    from adacd_cli.evaluation.spread.drive import answer_spread
-    from adacd_cli.evaluation.spread.pool import sender
+    from adacd_cli.evaluation.distributed.cluster import joined, ray_muted
+    from adacd_cli.evaluation.distributed.driver import answer_distributed
+    from adacd_cli.evaluation.distributed.workers import sender
 
     base = runs[0]
     with ray_muted(), ExitStack() as shown:
@@ -75,7 +73,7 @@ def answer_over_ray(
         progress("Joining Ray" if address.host else "Starting Ray")
         counters: list[Tally] = []
 
-        def met(roster: Roster, warnings: list[str]) -> None:
+        def on_worker(roster: Roster, warnings: list[str]) -> None:
             if not counters:
                 store.agree_on("model.json", roster.facts)
                 shown.close()  # a terminal shows one moving thing at a time
@@ -85,13 +83,13 @@ def answer_over_ray(
         with joined(address, base) as cluster:
             many = f"{cluster.slots} workers" if cluster.slots > 1 else "1 worker"
             progress(f"Waiting for {many} to load the model")
-            roster = answer_spread(
+            roster = answer_distributed(
                 sender(cluster, runs),
                 samples,
                 runs,
                 store,
                 batch_size=plan["batch_size"],
-                met=met,
-                told=lambda record: counters[0].add(),
+                on_worker=on_worker,
+                on_record=lambda record: counters[0].add(),
             )
             return roster.facts, roster.machine, roster.report(cluster)

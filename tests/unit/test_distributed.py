@@ -15,12 +15,17 @@ import pytest
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, ModelError, UsageError
-from adacd_cli.evaluation.records import AnswerRecord
-from adacd_cli.evaluation.sample import Sample
-from adacd_cli.evaluation.spread.address import Address, check_answers, parse_address
-from adacd_cli.evaluation.spread.cluster import check_settings, ray_muted
-from adacd_cli.evaluation.spread.drive import answer_spread
-from adacd_cli.evaluation.spread.work import RETRIES, Piece, Result, missing, pieces
+from adacd_cli.evaluation.distributed.address import Address, check_answers, parse_address
+from adacd_cli.evaluation.distributed.cluster import check_settings, ray_muted
+from adacd_cli.evaluation.distributed.driver import (
+    RETRIES,
+    Piece,
+    Result,
+    answer_distributed,
+    missing,
+    pieces,
+)
+from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.store import Store
 
 SAMPLES = [
@@ -171,7 +176,7 @@ TAKES = "--ray takes auto, local, HOST:PORT or ray://HOST:PORT; got 'x'."
     ],
 )
 def test_the_option_with_and_without_a_value(adacd, monkeypatch, words, message):
-    from adacd_cli.evaluation.spread import cluster
+    from adacd_cli.evaluation.distributed import cluster
 
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     outcome = adacd("eval", *words)
@@ -193,7 +198,7 @@ def test_pieces_and_results_travel_whole():
     assert piece.to_json().isascii()
     assert Piece.from_json(piece.to_json()) == piece
     records = tuple(AnswerRecord.of("default", sample, text="\ud800 ok", seconds=0.5) for sample in SAMPLES)
-    for result in (Result(WORKER, records), Result(WORKER, fault={"kind": "k", "message": "m", "hint": ""})):
+    for result in (Result(WORKER, records), Result(WORKER, error={"kind": "k", "message": "m", "hint": ""})):
         assert result.to_json().isascii()
         assert Result.from_json(result.to_json()) == result
 
@@ -227,9 +232,9 @@ def test_what_is_missing_is_cut_longest_first(store):
 
 
 def answered(piece: Piece, worker: dict[str, Any] = WORKER) -> Iterator[Result]:
-    if not piece.asked:
+    if not piece.methods:
         yield Result(worker)
-    for run, places in piece.asked:
+    for run, places in piece.methods:
         label = RUNS[run].method_label
         yield Result(
             worker, tuple(AnswerRecord.of(label, piece.samples[place], text=label) for place in places)
@@ -254,14 +259,14 @@ def test_what_comes_twice_counts_once_and_what_is_lost_is_sent_again(store):
 
     told: list[str] = []
     met: list[list[str]] = []
-    roster = answer_spread(
+    roster = answer_distributed(
         send,
         SAMPLES,
         RUNS,
         store,
         batch_size=1,
-        met=lambda roster, warnings: met.append(warnings),
-        told=lambda record: told.append(record.id),
+        on_worker=lambda roster, warnings: met.append(warnings),
+        on_record=lambda record: told.append(record.id),
     )
     assert rounds == [3, 1]
     assert sorted(written(store)) == [
@@ -278,12 +283,12 @@ def test_what_never_comes_is_recorded_as_failed(store):
             if piece.samples[0].id != "c":
                 yield from answered(piece)
 
-    answer_spread(send, SAMPLES, RUNS, store, batch_size=1)
+    answer_distributed(send, SAMPLES, RUNS, store, batch_size=1)
     reason = f"its worker was lost {RETRIES + 1} times"
     assert [row for row in written(store) if row[2]] == [("adacd", "c", reason), ("default", "c", reason)]
     assert len(written(store)) == 6
     # and the same command tries it again
-    answer_spread(
+    answer_distributed(
         lambda work: iter([r for piece in work for r in answered(piece)]), SAMPLES, RUNS, store, batch_size=1
     )
     assert len(written(store)) == 8
@@ -300,14 +305,16 @@ def test_a_finished_run_asks_one_worker_what_model_it_has(store):
     for sample in SAMPLES:
         for settings in RUNS:
             store.add_answer(AnswerRecord.of(settings.method_label, sample, text="."))
-    assert answer_spread(send, SAMPLES, RUNS, store, batch_size=2).facts == WORKER["model"]
+    assert answer_distributed(send, SAMPLES, RUNS, store, batch_size=2).facts == WORKER["model"]
     assert sent == [[Piece((), ())]]
 
 
 def test_a_worker_that_cannot_answer_says_so_in_its_own_words(store):
     fault = {"kind": "ModelError", "message": "There is no model at /m.", "hint": "Look."}
     with pytest.raises(ModelError) as raised:
-        answer_spread(lambda work: iter([Result(WORKER, fault=fault)]), SAMPLES, RUNS, store, batch_size=1)
+        answer_distributed(
+            lambda work: iter([Result(WORKER, error=fault)]), SAMPLES, RUNS, store, batch_size=1
+        )
     assert (raised.value.message, raised.value.hint, raised.value.exit_code) == (
         "On node 10.0.0.1: There is no model at /m.",
         "Look.",
@@ -315,7 +322,7 @@ def test_a_worker_that_cannot_answer_says_so_in_its_own_words(store):
     )
     with pytest.raises(AdacdError, match="On node"):
         odd = fault | {"kind": "annotations"}
-        answer_spread(lambda work: iter([Result(WORKER, fault=odd)]), SAMPLES, RUNS, store, batch_size=1)
+        answer_distributed(lambda work: iter([Result(WORKER, error=odd)]), SAMPLES, RUNS, store, batch_size=1)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +341,7 @@ def test_workers_that_differ_end_the_run_with_what_was_answered_kept(store, chan
         yield from answered(work[1], other)
 
     with pytest.raises(EnvironmentFault) as raised:
-        answer_spread(send, SAMPLES, RUNS, store, batch_size=1)
+        answer_distributed(send, SAMPLES, RUNS, store, batch_size=1)
     assert raised.value.message == f"The workers differ: {said}."
     assert len(written(store)) == 2
 
@@ -350,7 +357,7 @@ def test_a_sample_that_fails_on_a_worker_is_recorded_and_not_sent_again(store):
                     result, records=tuple(replace(one, text="", error="too long") for one in result.records)
                 )
 
-    answer_spread(send, SAMPLES, RUNS, store, batch_size=1)
+    answer_distributed(send, SAMPLES, RUNS, store, batch_size=1)
     assert (rounds, len(written(store))) == ([3], 6)
 
 

@@ -2,8 +2,6 @@
 
 address    what --ray was given, and whether anything answers there (no Ray needed)
 cluster    joining or starting Ray, and how many workers fit
-work       what is left to do, and how it and its answers travel
-worker     one model, answering what it is sent
-drive      sends out the work, writes down what comes back, sends again what was lost
-pool       the workers through Ray Data
+driver     pieces of work, sent out and written down as answers come back
+workers    one model each, run by Ray Data
 """
