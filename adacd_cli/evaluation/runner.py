@@ -109,8 +109,8 @@ def answer(
     *,
     places: Places | None = None,
     known: Prefixes | None = None,
-) -> Iterator[tuple[Job, TokenStep | AnswerRecord]]:
-    """The tokens of the jobs as they come, and each job's record as it ends; a job that fails has one, too.
+) -> Iterator[tuple[int, TokenStep | AnswerRecord]]:
+    """Each token and, when it ends or fails, the record of each job, with the job's index.
 
     Args:
         model: with everything that the methods need.
@@ -123,17 +123,18 @@ def answer(
         for index, item in _decode(model, jobs, places, known) if jobs else ():
             if isinstance(item, AnswerRecord):
                 del left[index]
-            yield jobs[index], item
+            yield index, item
         return
     except Exception as error:
         if len(jobs) == 1:
             label = jobs[0].settings.method_label
-            yield jobs[0], AnswerRecord.of(label, jobs[0].sample, error=first_line(error))
+            yield 0, AnswerRecord.of(label, jobs[0].sample, error=first_line(error))
             return
     # one of them is at fault, and nobody knows which: halves are tried by themselves
-    rest = list(left.values())
+    rest = list(left)
     for half in (rest[: len(rest) // 2], rest[len(rest) // 2 :]):
-        yield from answer(model, half, places=places, known=known)
+        for index, item in answer(model, [jobs[each] for each in half], places=places, known=known):
+            yield half[index], item
 
 
 def _request(model: LanguageModel, job: Job) -> Request:
