@@ -93,7 +93,7 @@ def command(
     _require_optuna()
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
-    from adacd_cli.evaluation.runner import places_for
+    from adacd_cli.evaluation.runner import Runner
     from adacd_cli.evaluation.store import Store
     from adacd_cli.evaluation.tune import Task, best, pareto, tune
 
@@ -120,16 +120,16 @@ def command(
     )[0]
     folder = Path(output).expanduser()
     with Store(folder, _plan(settings, sets, chosen, seed)) as store:
-        model = load_model(settings)
+        runner = Runner(load_model(settings))
         samples = [*sets["safe"].samples, *sets["unsafe"].samples]
+        runner.limit(samples, [settings], at_once)
         task = Task(
-            model=model,
+            runner=runner,
             settings=settings,
             samples=samples,
             neutral=sets["neutral"].samples if "neutral" in sets else [],
             judge=chosen,
             most_changed=most_changed,
-            places=places_for(model, samples, [settings], at_once),
         )
         with (
             keeping(settings, lambda: f"Finished trials are kept in {folder}"),

@@ -139,7 +139,8 @@ def run_questions(
         AdacdError: an answer failed.
     """
     from adacd_cli.evaluation.records import AnswerRecord
-    from adacd_cli.evaluation.runner import Job, answer, places_for
+    from adacd_cli.evaluation.runner import Job, Runner
+    from adacd_cli.events import Notice, TokenStep
 
     tokens = ANSWER_TOKENS + (THINKING_TOKENS if thinks else 0)
     updates: dict[Way, dict[str, Any]] = {way: {"method": way} for way in WAYS["neutral"]}
@@ -154,8 +155,12 @@ def run_questions(
     steps: list[list[TokenStep]] = [[] for _ in jobs]
     answers: dict[int, Answer] = {}
     shown, done = "", 0
-    for index, item in answer(model, jobs, places=places_for(model, questions, list(runs.values()), "auto")):
-        if not isinstance(item, AnswerRecord):
+    runner = Runner(model)
+    runner.limit(questions, list(runs.values()), "auto")
+    for index, item in runner.answer(jobs):
+        if isinstance(item, Notice):
+            continue
+        if isinstance(item, TokenStep):
             steps[index].append(item)
             done += 1
         elif item.error:

@@ -16,11 +16,10 @@ from urllib.parse import quote
 from adacd_cli.errors import AdacdError, OutputError
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judge
 from adacd_cli.evaluation.records import AnswerRecord, Sample
-from adacd_cli.evaluation.runner import Job, answer_records
+from adacd_cli.evaluation.runner import Job, Runner
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel, Places
 
 STUDY = "study.db"
 _NAME = "adacd"
@@ -61,22 +60,20 @@ class Task:
     """What is tuned, on what, by whose word.
 
     Attributes:
-        model: the model.
+        runner: answers with the model.
         settings: of everything that is not sought, the method among it.
         samples: safe and unsafe prompts.
         neutral: prompts whose answers should stay Default's; may be empty.
         judge: says what is a refusal.
         most_changed: bound on the share of changed neutral answers, in [0, 1].
-        places: how many prompts are decoded at once.
     """
 
-    model: LanguageModel
+    runner: Runner
     settings: Settings
     samples: Sequence[Sample]
     neutral: Sequence[Sample]
     judge: Judge
     most_changed: float
-    places: Places
 
 
 def tune(
@@ -187,10 +184,10 @@ def _answers(
 ) -> dict[tuple[str, str, str], AnswerRecord]:
     found: dict[tuple[str, str, str], AnswerRecord] = {}
     ordered = sorted(samples, key=lambda sample: len(sample.prompt))
-    for record in answer_records(task.model, [Job(each, settings) for each in ordered], places=task.places):
+    for record in task.runner.records([Job(each, settings) for each in ordered]):
         if record.error:  # a ratio over fewer prompts would look better than it is
             hint = "Take it out of the file, or lower --batch-size where memory ran out."
-            if task.model.model is None:
+            if task.runner.model.server is not None:
                 hint = "See to the server, or to that prompt, then run the same command again: it goes on."
             raise AdacdError(
                 f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}", hint

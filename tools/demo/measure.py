@@ -17,10 +17,11 @@ from typing import Any
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.demo import model_folder
-from adacd_cli.engine import LanguageModel, Request, decode
+from adacd_cli.answers.run import decode
+from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Finished, FinishReason
 from adacd_cli.loading import load
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import prompts_for
 from tools.demo.judge import Judgement, judge
 from tools.demo.prompts import HELDOUT, KINDS, Prompt, read_prompts
 
@@ -44,10 +45,10 @@ def answers(model: LanguageModel, prompts: Sequence[Prompt], settings: Settings)
     for start in range(0, len(prompts), _BATCH):
         batch = prompts[start : start + _BATCH]
         requests = [
-            Request(build_pair(model.tokenizer, Conversation.ask(each.prompt), settings.contrast_prompt))
+            Request(prompts_for(model.tokenizer, Conversation.ask(each.prompt), settings), settings)
             for each in batch
         ]
-        for event in decode(model, requests, settings):
+        for event in decode(model, requests, batch_size=_BATCH):
             if isinstance(event, Finished):
                 prompt = batch[event.request]
                 ended = event.finish_reason is FinishReason.STOP

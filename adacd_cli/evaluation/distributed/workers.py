@@ -17,7 +17,7 @@ from adacd_cli.errors import AdacdError, EnvironmentFault, OutOfMemoryError, fir
 from adacd_cli.evaluation.distributed.cluster import Cluster
 from adacd_cli.evaluation.distributed.driver import RETRIES, Piece, Result, Send
 from adacd_cli.evaluation.provenance import model_facts
-from adacd_cli.evaluation.runner import Job, answer_records, places_for
+from adacd_cli.evaluation.runner import Job, Runner
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -132,8 +132,9 @@ class Worker:
         try:
             if os.path.isdir(folder):
                 os.chdir(folder)
-            self._model = _load(runs)
-            self._facts |= _facts(self._model)
+            model = _load(runs)
+            self._runner = Runner(model)
+            self._facts |= _facts(model)
         except Exception as error:
             self._error = _as_values(error)
 
@@ -149,18 +150,18 @@ class Worker:
             return
         for run, indices in piece.methods:
             settings, samples = self._runs[run], [piece.samples[index] for index in indices]
-            places = places_for(self._model, samples, [settings], piece.batch_size)
+            self._runner.limit(samples, [settings], piece.batch_size)
             jobs = [Job(sample, settings) for sample in samples]
             # all of them at once: after a loss Ray repeats the piece and skips the results it has had
-            yield Result(self._facts, tuple(answer_records(self._model, jobs, places=places)))
+            yield Result(self._facts, tuple(self._runner.records(jobs)))
 
 
 def _load(runs: Sequence[Settings]) -> LanguageModel:
-    from adacd_cli.loading import equip, load
+    from adacd_cli.loading import load, load_extras
 
     model = load(runs[0], for_long=True)
     for settings in runs:
-        model = equip(model, settings)
+        model = load_extras(model, settings)
     return model
 
 
