@@ -112,10 +112,11 @@ def scripted_doctor(says: Says) -> LanguageModel:
     @cache
     def sayings(prompt: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
         text = tokenizer.decode(prompt)
-        kinds = (kind for kind, questions in QUESTIONS.items() if any(each in text for each in questions))
+        kinds = [kind for kind, questions in QUESTIONS.items() if any(each in text for each in questions)]
         return [
             ((*tokenizer(said, add_special_tokens=False)["input_ids"], end), logit)
-            for said, logit in says(next(kinds), "refuse" in text).items()
+            for kind in kinds  # none yet at a place inside the prompt
+            for said, logit in says(kind, "refuse" in text).items()
         ]
 
     def script(fed: tuple[int, ...]) -> Sequence[float]:

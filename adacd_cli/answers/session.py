@@ -33,6 +33,8 @@ class Session:
 
     def use(self, model: LanguageModel) -> None:
         """Answers with this model from now on, such as the same one with more loaded beside it."""
+        if model is getattr(self, "model", None):
+            return
         self.model = model
         self.prefix_cache = prefix_cache_for(model, self._bytes)
         self.scheduler = Scheduler(backend_for(model), prefix_cache=self.prefix_cache)

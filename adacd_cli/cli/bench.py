@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
@@ -196,7 +196,7 @@ def _subject(
     from adacd_cli.bench.prompts import RandomPrompts, TextPrompts
 
     if shape is None:
-        model = equip_all(load_model(runs[0], for_long=True), runs)
+        model = load_all_extras(load_model(runs[0], for_long=True), runs)
         return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
     from adacd_cli.bench.random_model import build_shape
 

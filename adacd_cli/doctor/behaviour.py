@@ -138,7 +138,6 @@ def run_questions(
     Raises:
         AdacdError: an answer failed.
     """
-    from adacd_cli.evaluation.records import AnswerRecord
     from adacd_cli.evaluation.runner import Job, Runner
     from adacd_cli.events import Notice, TokenStep
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from adacd_cli.answers.run import decode
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.demo import model_folder
-from adacd_cli.answers.run import decode
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Finished, FinishReason
 from adacd_cli.loading import load
