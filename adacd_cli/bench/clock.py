@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.bench.device import synchronize
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError
 from adacd_cli.events import Failed, TokenStep
 
 if TYPE_CHECKING:
-    import torch
-
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.prompts import Prompts
@@ -38,14 +37,6 @@ class Timing:
     def decode_s(self) -> float:
         """What all tokens after the first ones took."""
         return self.seconds - self.prefill_s
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was told."""
-    import torch
-
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
 
 
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.bench.clock import Timing, time_decode, time_generate
-from adacd_cli.bench.memory import PeakMemory, cache_bytes
+from adacd_cli.bench.device import PeakMemory, cache_bytes
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import AdacdError, OutOfMemoryError
 

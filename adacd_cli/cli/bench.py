@@ -109,7 +109,7 @@ def command(
     model, prompts = _subject(runs, shape, prompt_tokens, seed)
     with interrupts_said() as hold:
         with hold():
-            from adacd_cli.bench import bandwidth, measure
+            from adacd_cli.bench import device, measure
             from adacd_cli.bench.prompts import check_context
 
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
@@ -118,7 +118,7 @@ def command(
         for settings in runs:
             check_context(model, settings, prompt_tokens, generation_tokens)
         measurements = measure.Measurements(
-            contestants, model.device, prompt_tokens, generation_tokens, bandwidth.weight_bytes(model.model)
+            contestants, model.device, prompt_tokens, generation_tokens, device.weight_bytes(model.model)
         )
         measurements.check_memory(sizes[0])
         for settings in runs:
@@ -126,7 +126,7 @@ def command(
             check_context(model, settings, prompt_tokens, generation_tokens, pair)
         busy = others.busy_cores()
         warn(_busy(busy, "before it measured"), runs[0])
-        measurements.bandwidth = bandwidth.copy_bandwidth(model.device)
+        measurements.bandwidth = device.copy_bandwidth(model.device)
         meanwhile = Load()
         try:
             with Pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as pace:
@@ -165,7 +165,7 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
     """What a model without a name, a tokenizer and trained weights cannot be asked for."""
-    from adacd_cli.bench.shapes import read_shape
+    from adacd_cli.bench.random_model import read_shape
     from adacd_cli.config.methods import METHODS
 
     for name in ("model", "quantize"):
@@ -218,7 +218,7 @@ def _machine(
     import platform
 
     from adacd_cli import __version__
-    from adacd_cli.bench.memory import PeakMemory
+    from adacd_cli.bench.device import PeakMemory
     from adacd_cli.loading.facts import machine, versions
 
     return {

@@ -67,7 +67,7 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
-    from adacd_cli.bench.memory import cache_bytes
+    from adacd_cli.bench.device import cache_bytes
     from adacd_cli.loading.folder import inspect
     from adacd_cli.loading.hardware import choose_dtype, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
