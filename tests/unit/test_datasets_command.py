@@ -32,15 +32,15 @@ def package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 NOTHING = """\
-set            safe  unsafe  licence     at hand  source
-xstest          250     200  CC-BY-4.0   no       Paul/XSTest
-orbench       1,319       –  CC-BY-4.0   no       bench-llm/or-bench
-oktest          300       –  not stated  no       InvokerStark/OverKill on GitHub
-advbench          –     520  MIT         no       walledai/AdvBench
-jbb             100     100  MIT         no       JailbreakBench/JBB-Behaviors
-jailbench         –     100  MIT         no       JailbreakBench/JBB-Behaviors
-strongreject      –     313  MIT         no       walledai/StrongREJECT
-just-eval       800     200  MIT         no       re-align/just-eval-instruct
+set            safe  unsafe  licence     status   source
+xstest          250     200  CC-BY-4.0   missing  Paul/XSTest
+orbench       1,319       –  CC-BY-4.0   missing  bench-llm/or-bench
+oktest          300       –  not stated  missing  InvokerStark/OverKill on GitHub
+advbench          –     520  MIT         missing  walledai/AdvBench
+jbb             100     100  MIT         missing  JailbreakBench/JBB-Behaviors
+jailbench         –     100  MIT         missing  JailbreakBench/JBB-Behaviors
+strongreject      –     313  MIT         missing  walledai/StrongREJECT
+just-eval       800     200  MIT         missing  re-align/just-eval-instruct
 
 xstest, orbench, advbench, jbb, jailbench, strongreject, just-eval: Run `pip
 install 'adacd[datasets]'` to load them from the hub, or put xstest.jsonl,
@@ -52,22 +52,22 @@ name that with --data.
 """
 
 
-def test_with_nothing_at_hand_it_says_how_to_get_each(adacd: RunCommand) -> None:
+def test_with_nothing_available_it_says_how_to_get_each(adacd: RunCommand) -> None:
     assert adacd("datasets") == (0, NOTHING, "")
 
 
 SOME = """\
-set           safe  unsafe  licence     at hand  source
-xstest         250     200  CC-BY-4.0   broken   Paul/XSTest
-orbench          2       –  CC-BY-4.0   yes      bench-llm/or-bench
-oktest         300       –  not stated  yes      InvokerStark/OverKill on GitHub
-advbench         –     520  MIT         hub      walledai/AdvBench
-jbb              1       1  MIT         yes      JailbreakBench/JBB-Behaviors
-jailbench        –       1  MIT         yes      JailbreakBench/JBB-Behaviors
-strongreject     –     313  MIT         hub      walledai/StrongREJECT
-just-eval      800     200  MIT         hub      re-align/just-eval-instruct
+set           safe  unsafe  licence     status  source
+xstest         250     200  CC-BY-4.0   broken  Paul/XSTest
+orbench          2       –  CC-BY-4.0   file    bench-llm/or-bench
+oktest         300       –  not stated  file    InvokerStark/OverKill on GitHub
+advbench         –     520  MIT         hub     walledai/AdvBench
+jbb              1       1  MIT         file    JailbreakBench/JBB-Behaviors
+jailbench        –       1  MIT         file    JailbreakBench/JBB-Behaviors
+strongreject     –     313  MIT         hub     walledai/StrongREJECT
+just-eval      800     200  MIT         hub     re-align/just-eval-instruct
 
-yes: in some [bold] sets as orbench-hard-1k.jsonl, OKTest.csv, jbb.jsonl.
+file: in some [bold] sets as orbench-hard-1k.jsonl, OKTest.csv, jbb.jsonl.
 
 xstest: some [bold] sets/xstest.jsonl, line 2: the label is 'bad', neither safe
 nor unsafe. safe is a prompt to answer, unsafe one to refuse.
@@ -127,7 +127,7 @@ def test_json_is_an_object_a_set(adacd: RunCommand, some: str) -> None:
     assert rows["xstest"] == {
         "name": "xstest",
         **published,
-        "at_hand": "broken",
+        "status": "broken",
         "where": f"{some}/xstest.jsonl",
         "problem": f"{some}/xstest.jsonl, line 2: the label is 'bad', neither safe nor unsafe.",
         "how": "safe is a prompt to answer, unsafe one to refuse.",
@@ -140,16 +140,16 @@ def test_json_is_an_object_a_set(adacd: RunCommand, some: str) -> None:
         "licence": "not stated",
         "source": "InvokerStark/OverKill on GitHub",
         "revision": None,
-        "at_hand": "yes",
+        "status": "file",
         "where": f"{some}/OKTest.csv",
         "problem": None,
         "how": None,
     }
-    assert rows["advbench"]["at_hand"] == "hub"
+    assert rows["advbench"]["status"] == "hub"
     assert rows["advbench"]["how"] == (
         "Accept its terms at https://huggingface.co/datasets/walledai/AdvBench, then run `hf auth login`."
     )
-    assert (rows["just-eval"]["at_hand"], rows["just-eval"]["how"]) == ("hub", None)
+    assert (rows["just-eval"]["status"], rows["just-eval"]["how"]) == ("hub", None)
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error(adacd: RunCommand) -> None:
@@ -170,7 +170,7 @@ def test_the_variable_is_no_misspelt_setting(adacd: RunCommand) -> None:
 HELP = """\
 Usage: adacd datasets [OPTIONS]
 
-  List the data sets: rows, label, licence, source, whether at hand.
+  List the data sets: rows, label, licence, source, whether available.
 
 Options:
   --data DIR  Folder with xstest.jsonl, jbb.jsonl, …: id, prompt, label,
