@@ -243,7 +243,7 @@ def check_obedience(answers: Sequence[Answer]) -> Finding:
     sentence = f"Under the contrast prompt p* it refuses {_refused(own)} of {len(own)} neutral questions"
     if _refused(own) < OBEYS * len(own):
         sentence += ", so the difference of the two streams is not that of refusing."
-        step = "Try another --contrast-prompt, in words that the model obeys."
+        step = "Try another --contrast-placement, or a --contrast-prompt that the model obeys."
         return warned("obeys p*", sentence, step, facts, DISOBEYS)
     return fine("obeys p*", f"{sentence}.", facts)
 
