@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
@@ -41,12 +41,7 @@ _BUSY = 0.25
 )
 def command(
     resolved: Resolved,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
-        ),
-    ] = None,
+    method: MethodsOption = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="transformers", help="Measure transformers' generate as well."),
@@ -95,7 +90,10 @@ def command(
     sizes = _batch_sizes(batch_size or ["1"])
     if against is not None and against not in _AGAINST:
         raise UsageError(f"Unknown rival {against!r} (from --against).", known_names_hint(against, _AGAINST))
-    runs = method_runs(resolved, _base(resolved, generation_tokens), method or PAPERS_PAIR, done="measured")
+    # greedy, and nothing that could end an answer early or begin its contrast late
+    fixed = {"temperature": 0.0, "stop": (), "seed": None, "thinking": False}
+    base = resolved.settings.model_copy(update={**fixed, "max_new_tokens": generation_tokens})
+    runs = method_runs(resolved, base, method or PAPERS_PAIR, done="measured")
     if shape is None:
         refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
     else:
@@ -140,18 +138,6 @@ def command(
                 _show(facts, rows, runs[0], picture, as_json=as_json)
 
 
-def _base(resolved: Resolved, generation_tokens: int) -> Settings:
-    """Greedy, and nothing that could end an answer early or begin its contrast late."""
-    fixed = {
-        "max_new_tokens": generation_tokens,
-        "temperature": 0.0,
-        "stop": (),
-        "seed": None,
-        "thinking": False,
-    }
-    return resolved.settings.model_copy(update=fixed)
-
-
 def _batch_sizes(texts: Sequence[str]) -> list[int]:
     parts = [part.strip() for text in texts for part in text.split(",")]
     for part in parts:
@@ -164,7 +150,7 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
 
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
-    """What a model without a name, a tokenizer and trained weights cannot be asked for."""
+    """Refuses what a model without a name, a tokenizer and trained weights cannot do."""
     from adacd_cli.bench.random_model import read_shape
     from adacd_cli.config.methods import METHODS
 

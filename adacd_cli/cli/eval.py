@@ -20,7 +20,7 @@ from adacd_cli.cli.judging import (
     JudgeUrlOption,
     make_judges,
 )
-from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.ray_options import RayOption, answer_over_ray, ray_address
@@ -48,12 +48,7 @@ def command(
         list[str] | None,
         typer.Option("--dataset", metavar="NAME|FILE", help="A data set, or a file of prompts; repeatable."),
     ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
-        ),
-    ] = None,
+    method: MethodsOption = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""Under torchrun: the same command in several processes that divide one model, of which the first speaks."""
+"""Under torchrun: the same command in several processes that share one model; only the first one writes."""
 
 from __future__ import annotations
 
@@ -12,23 +12,22 @@ import typer
 
 from adacd_cli.errors import INTERRUPTED, UsageError
 
-_SECONDS_TO_SPEAK = 30.0
-"""How long the first process has to say why the command failed, before another one that failed says it."""
+_GRACE_S = 30.0
+"""Seconds that the first process has to report its error before another process that failed reports it."""
 
 
 @contextmanager
 def taking_part(words: Sequence[str]) -> Iterator[None]:
-    """Makes this process one of torchrun's while the command runs, where it is one; elsewhere does nothing.
+    """While the command runs in a process of torchrun: nothing is read from stdin, and only the first writes.
 
-    None reads stdin, which they would have to share, and only the first writes. torchrun ends them all as
-    soon as one has failed, so the others wait with that until the first has said why. One that is not ended
-    by then failed alone, and says why itself.
+    torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error.
+    One that is still running then failed alone, and reports its own. Outside torchrun this does nothing.
 
     Args:
         words: the command line.
 
     Raises:
-        UsageError: the command is not made for several processes.
+        UsageError: the command cannot run in several processes.
     """
     if "LOCAL_RANK" not in os.environ:
         yield
@@ -50,7 +49,7 @@ def taking_part(words: Sequence[str]) -> Iterator[None]:
         yield
     except Exception as error:
         if not (isinstance(error, typer.Exit) and error.exit_code in (0, INTERRUPTED)):
-            time.sleep(_SECONDS_TO_SPEAK)
+            time.sleep(_GRACE_S)
             sys.stderr = stderr
         raise
 

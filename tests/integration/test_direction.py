@@ -145,7 +145,7 @@ def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     built = adacd("direction", "build", *flags, "-o", str(folder), *more)
     assert built.code == 0, built.err
     assert re.search(
-        r"Only \d+ of 15 harmful prompts to learn from, those that the model refuses; 32", built.err
+        r"Only \d+ of 15 harmful prompts to learn from, those that the model refuses; use 32", built.err
     )
     assert "prompts to choose with; use 32 or more." in built.err
     card = json.loads((folder / "direction.json").read_text())

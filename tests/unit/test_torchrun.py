@@ -30,7 +30,7 @@ def part(monkeypatch):
     return become
 
 
-@pytest.mark.parametrize(("rank", "naps"), [(0, []), (1, [torchrun._SECONDS_TO_SPEAK])])
+@pytest.mark.parametrize(("rank", "naps"), [(0, []), (1, [torchrun._GRACE_S])])
 def test_the_others_wait_before_they_say_what_is_refused(part, capsys, rank, naps):
     slept = part(rank)
     with pytest.raises(UsageError, match=REFUSED), taking_part(["generate", "-o", "f", "Hello"]):
@@ -55,7 +55,7 @@ def test_the_others_wait_with_an_end_that_would_end_the_first(part, error, rank,
     slept = part(rank)
     with pytest.raises(type(error)), taking_part(["generate", "Hello"]):
         raise error
-    assert slept == ([torchrun._SECONDS_TO_SPEAK] if waits else [])
+    assert slept == ([torchrun._GRACE_S] if waits else [])
 
 
 def test_only_the_first_writes_and_none_reads(part, capsys):
