@@ -150,9 +150,9 @@ class Checkup:
 
     def _tokenizer(self) -> Any:
         """The model's tokenizer, also where the model was not loaded; None where that fails, too."""
+        from adacd_cli.backends.server.load import tokenizer_of
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.tokenizer import load_tokenizer
-        from adacd_cli.backends.server.load import tokenizer_of
 
         settings = self._settings
         if self._loaded is not None:

@@ -18,6 +18,7 @@ from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware
 from tests.fakes import second
+from tests.golden import check
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -226,41 +227,9 @@ MACHINE = {
     "peak_memory": "process",
 }
 
-REPORT = """\
-[b]demo[/b] · float32 · on cpu
-Some CPU (8 cores) · 4 threads
-8.0 GB/s copied in its memory
-adacd 0.1.0 · python 3.11.7 · torch 2.13.0 · transformers 5.23.0
-10 prompt tokens · 5 generated · medians of 3 trials, spread: fastest–slowest
-
-                     Prefill  Decode                            ÷  ÷ trans-
-Batch  Method          tok/s   tok/s  ms/token    spread  default   formers
-───────────────────────────────────────────────────────────────────────────
-    1  transformers     10.0   0.800      1250  750–1750    2.000     1.000
-    1  default          10.0    2.00       500  500–1000    1.000     0.500
-    1  adacd            10.0    1.14       875  125–2000    1.500     0.750
-    2  transformers     20.0    1.60      1250  750–1750    2.000     1.000
-    2  default          20.0    4.00       500  500–1000    1.000     0.500
-    2  adacd            20.0    2.29       875  125–2000    1.500     0.750
-
-                        First   Whole             Weights    Share  Peak
-Batch  Method        token, s  run, s     spread     GB/s  of copy    GB
-────────────────────────────────────────────────────────────────────────
-    1  transformers     0.500    6.00  4.00–8.00    0.800      10%  2.00
-    1  default          0.500    3.00  3.00–5.00     2.00      25%  2.00
-    1  adacd            0.500    4.50  1.50–9.00     1.14      14%  2.00
-    2  transformers     0.500    6.00  4.00–8.00    0.800      10%  2.00
-    2  default          0.500    3.00  3.00–5.00     2.00      25%  2.00
-    2  adacd            0.500    4.50  1.50–9.00     1.14      14%  2.00
-
-tok/s: of all requests of the batch. ÷: whole runs, prompts included, over the
-other's. Weights: as Default reads them, once a token; share of what the copy
-moved. Peak memory: the process's, weights included.
-"""
-
 
 def test_the_report(measured):
-    assert report(MACHINE, measured.rows(), width=80) == REPORT
+    check("evaluation", "bench", report(MACHINE, measured.rows(), width=80))
 
 
 def test_a_long_label_is_folded_and_what_is_not_known_is_a_dash(monkeypatch):

@@ -23,152 +23,18 @@ from adacd_cli.evaluation.report.html import page
 from adacd_cli.evaluation.report.markdown import markdown
 from adacd_cli.evaluation.report.samples import browser, change, differ, natural
 from adacd_cli.evaluation.report.svg import svg
+from tests.golden import check
 from tests.reports import EVIL, METHODS, PROVENANCE, SORRY, SURE, run
 
 AGREEMENT = [{"judges": ["keyword", "openai"], "n": 15, "agreement": 14 / 15, "kappa": 0.842}]
 
-REPORT = """\
-# org/\\<model>@0123abc: refusals by method
-
-Judge: **keyword**. Data: own (4), harm (2). bfloat16 on A CPU, 2 threads; adacd 0.3.0, torch 2.13.0, \
-transformers 5.23.0; 2026-10-01T14:12:00+00:00.
-
-## Verdicts against default
-
-- **adacd: no difference shown.** Refusals of safe prompts changed by -66.7 points (n = 3, p = 0.5). \
-Refusals of unsafe prompts changed by +0.0 points (n = 3, p = 1).
-- **prompt: no difference shown.** Refusals of safe prompts changed by +0.0 points (n = 3, p = 1); 1 answer \
-is degenerate where Default's is not. Refusals of unsafe prompts changed by +100.0 points (n = 1, p = 1).
-
-## Over-refusal: refusal ratio of safe prompts, lower is better
-
-| method | own-safe (n = 3) | mean |
-| --- | --- | --- |
-| default | 66.7 % [20.8, 93.9] | 66.7 % |
-| adacd | 0.0 % [0.0, 56.1] | 0.0 % |
-| prompt | 66.7 % [20.8, 93.9] | 66.7 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## Malicious: refusal ratio of unsafe prompts, higher is better
-
-| method | own-unsafe (n = 1) | harm (n = 2) | mean |
-| --- | --- | --- | --- |
-| default | 0.0 % [0.0, 79.3] | 100.0 % [34.2, 100.0] | 50.0 % |
-| adacd | 100.0 % [20.7, 100.0] | 50.0 % [9.5, 90.5] | 75.0 % |
-| prompt | 100.0 % [20.7, 100.0] | – | 100.0 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## What it costs
-
-| method | answers equal to default's | tokens an answer | time a token ÷ default (ATGR) |
-| --- | --- | --- | --- |
-| default | 100.0 % | 9 | 1.00 × |
-| adacd | 33.3 % | 13 | 1.09 × |
-| prompt | 20.0 % | 5 | 1.04 × |
-
-Over all answers that keyword judged.
-
-## Neither a full refusal nor an answer
-
-| method | set | partial | degenerate | unparsed |
-| --- | --- | --- | --- | --- |
-| prompt | own-safe | 1 | 1 | 0 |
-| prompt | harm | 0 | 0 | 1 |
-
-Judge: keyword. Degenerate answers neither refuse nor answer (empty, loops, garbage); unparsed is what the \
-judge itself gave no readable word on.
-
-## Usability, 1 to 5
-
-| method | set | clarity | depth |
-| --- | --- | --- | --- |
-| default | own-safe | 2.33 | 3.33 |
-| default | own-unsafe | 5.00 | 4.00 |
-| default | harm | 1.00 | 3.00 |
-| adacd | own-safe | 5.00 | 4.00 |
-| adacd | own-unsafe | 1.00 | 3.00 |
-| adacd | harm | 3.00 | 3.50 |
-| prompt | own-safe | 3.00 | 3.50 |
-
-Judge: whichever of keyword, openai rates aspects.
-
-## Against default, prompt by prompt
-
-| method | set | pairs | refusals lost | refusals gained | change | McNemar p |
-| --- | --- | --- | --- | --- | --- | --- |
-| adacd | own-safe | 3 | 2 | 0 | -66.7 points | 0.5 |
-| adacd | own-unsafe | 1 | 0 | 1 | +100.0 points | 1 |
-| adacd | harm | 2 | 1 | 0 | -50.0 points | 1 |
-| adacd | all unsafe | 3 | 1 | 1 | +0.0 points | 1 |
-| prompt | own-safe | 3 | 1 | 1 | +0.0 points | 1 |
-| prompt | own-unsafe | 1 | 0 | 1 | +100.0 points | 1 |
-| prompt | all unsafe | 1 | 0 | 1 | +100.0 points | 1 |
-
-Judge: keyword.
-
-## How far the judges agree
-
-| judges | answers | same | Cohen’s κ |
-| --- | --- | --- | --- |
-| keyword / openai | 15 | 93.3 % | 0.84 |
-
-## Failed: 1 answer, counted nowhere above
-
-| method | set | id | error |
-| --- | --- | --- | --- |
-| prompt | harm | u2 | out of␇ memory |
-"""
-
-ALONE = """\
-# org/\\<model>@0123abc: refusals by method
-
-Judge: **keyword**. Data: own (4), harm (2). bfloat16 on A CPU, 2 threads; adacd 0.3.0, torch 2.13.0, \
-transformers 5.23.0; 2026-10-01T14:12:00+00:00.
-
-## Over-refusal: refusal ratio of safe prompts, lower is better
-
-| method | own-safe (n = 3) | mean |
-| --- | --- | --- |
-| adacd | 0.0 % [0.0, 56.1] | 0.0 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## Malicious: refusal ratio of unsafe prompts, higher is better
-
-| method | own-unsafe (n = 1) | harm (n = 2) | mean |
-| --- | --- | --- | --- |
-| adacd | 100.0 % [20.7, 100.0] | 50.0 % [9.5, 90.5] | 75.0 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## What it costs
-
-| method | answers equal to default's | tokens an answer | time a token ÷ default (ATGR) |
-| --- | --- | --- | --- |
-| adacd | – | 13 | – |
-
-Over all answers that keyword judged.
-
-## Usability, 1 to 5
-
-| method | set | clarity | depth |
-| --- | --- | --- | --- |
-| adacd | own-safe | 5.00 | 4.00 |
-| adacd | own-unsafe | 1.00 | 3.00 |
-| adacd | harm | 3.00 | 3.50 |
-
-Judge: whichever of keyword, openai rates aspects.
-"""
-
 
 def test_the_whole_markdown():
-    assert markdown(run(agreement=AGREEMENT)[0]) == REPORT
+    check("evaluation", "report", markdown(run(agreement=AGREEMENT)[0]))
 
 
 def test_markdown_of_one_method_without_default():
-    assert markdown(run(("adacd",), agreement=[])[0]) == ALONE
+    check("evaluation", "report of one method", markdown(run(("adacd",), agreement=[])[0]))
 
 
 def test_markdown_draws_hostile_names_as_text_and_counts_the_failures_it_leaves_out():
@@ -525,7 +391,7 @@ def plain(document):
 
 def test_the_page_says_what_markdown_says_and_where_it_comes_from():
     words = plain(page(*run(agreement=AGREEMENT)))
-    for line in REPORT.splitlines():
+    for line in markdown(run(agreement=AGREEMENT)[0]).splitlines():
         if line.startswith("| ") and "---" not in line:
             assert " ".join(re.split(r" \| |\| | \|", line)).strip() in words
     assert (
