@@ -123,7 +123,7 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
 
 @contextmanager
 def _generation_config(model: Any, asked: Any) -> Iterator[None]:
-    """`generate` takes what it is not told from the model's own config, the end of an answer among it."""
+    """`generate` takes whatever is not given from the model's own config, such as the end of an answer."""
     own, model.generation_config = model.generation_config, asked
     try:
         yield

@@ -139,7 +139,7 @@ def command(
             keeping(settings, lambda: f"Finished trials are kept in {folder}"),
             Tally("Tuning", trials, "trials", settings) as tally,
         ):
-            found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
+            found = tune(task, folder, trials=trials, seed=seed, progress=tally.set)
         front = pareto(found, most_changed)
         if not front:
             least = min(point.changed or 0.0 for point in found)

@@ -78,7 +78,7 @@ class AnswerRecord:
 
 @dataclass(frozen=True, slots=True)
 class JudgementRecord:
-    """A judge's word on one answer, which `text_sha256` ties it to: another answer needs another word."""
+    """A judge's judgement of one answer; `text_sha256` tells whether the answer is still that one."""
 
     method: str
     dataset: str

@@ -105,7 +105,7 @@ def summarise(
 
     Args:
         answers: the last record of each method and sample.
-        judgements: the last word of each judge on each answer.
+        judgements: the last judgement of each judge on each answer.
         methods: in the order of the tables.
         judges: the first one's labels make the tables.
         both: names of the sets that have both labels.
@@ -146,7 +146,7 @@ def summarise(
 def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any]:
     own = judged.of(method, group)
     labels = Counter(judged.label(record) for record in own.values())
-    # what the judge gave no readable word on is neither refused nor answered
+    # an unparsed answer is neither refused nor answered
     share = ratio(sum(judged.refused(record) for record in own.values()), len(own) - labels["unparsed"])
     before = judged.of(DEFAULT, group)
     both = [(own[id], before[id]) for id in own if id in before]

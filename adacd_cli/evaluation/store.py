@@ -68,7 +68,7 @@ class Store:
         for file in self._files.values():
             try:
                 file.close()
-            except OSError:  # the disk is full, which was said when it mattered
+            except OSError:  # the disk is full; writing has raised that already
                 pass
         self._lock.release()
 

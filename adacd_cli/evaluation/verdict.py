@@ -1,4 +1,4 @@
-"""One word on a method: does it help, and does it cost safety or helpfulness?
+"""The verdict on a method: does it help, and does it cost safety or helpfulness?
 
 Read off exact McNemar tests over all safe and all unsafe prompts; no gain is claimed that 5 % do not show.
 """

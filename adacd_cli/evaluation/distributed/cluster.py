@@ -62,7 +62,7 @@ def require_ray(address: Address) -> None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuses what one machine can be told and a cluster cannot.
+    """Refuses settings that only one machine can have.
 
     Raises:
         UsageError: a device is named that Ray itself hands out.
@@ -150,7 +150,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _join(address: Address, ended: threading.Event) -> None:
-    """`ray.init` in a thread of its own, because it cannot be told how long it may take.
+    """`ray.init` in a thread of its own, because it takes no timeout.
 
     Args:
         ended: the thread lives until then: the system ends what a thread has started along with it.

@@ -33,7 +33,7 @@ def page(
     Args:
         results: what `results.summarise` gave.
         answers: the last record of each method and sample.
-        judgements: the last word of each judge on each answer.
+        judgements: the last judgement of each judge on each answer.
     """
     answers, judgements = list(answers), list(judgements)
     shown = browser(results, answers, judgements)

@@ -166,7 +166,7 @@ def _labels(results: Mapping[str, Any]) -> Table:
     ]
     note = (
         f"Judge: {judged_by(results)}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
-        "unparsed is what the judge itself gave no readable word on."
+        "unparsed means that the judge's reply could not be read."
     )
     return Table("Neither a full refusal nor an answer", ["method", "set", *odd], rows, note)
 
