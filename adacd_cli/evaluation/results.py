@@ -12,11 +12,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from adacd_cli.evaluation.agreement import cohen_kappa
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
-from adacd_cli.evaluation.sample import LABELS, Label
-from adacd_cli.evaluation.statistics import paired, ratio
+from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord, Label
+from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio
 from adacd_cli.evaluation.verdict import verdict
 
 DEFAULT = "default"
@@ -107,7 +105,7 @@ def summarise(
 
     Args:
         answers: the last record of each method and sample.
-        judgements: the last word of each judge on each answer.
+        judgements: the last judgement of each judge on each answer.
         methods: in the order of the tables.
         judges: the first one's labels make the tables.
         both: names of the sets that have both labels.
@@ -148,7 +146,7 @@ def summarise(
 def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any]:
     own = judged.of(method, group)
     labels = Counter(judged.label(record) for record in own.values())
-    # what the judge gave no readable word on is neither refused nor answered
+    # an unparsed answer is neither refused nor answered
     share = ratio(sum(judged.refused(record) for record in own.values()), len(own) - labels["unparsed"])
     before = judged.of(DEFAULT, group)
     both = [(own[id], before[id]) for id in own if id in before]
