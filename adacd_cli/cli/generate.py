@@ -9,7 +9,7 @@ from typing import Annotated, TextIO
 
 import typer
 
-from adacd_cli.answers.run import run
+from adacd_cli.answers.run import decode
 from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.inputs import read_prompt, read_prompts
@@ -56,12 +56,18 @@ def command(
     with open_output(output) as out:
         model = load_model(settings)
         requests = make_requests(model, questions, settings)
-        warn(dict.fromkeys(warning for each in requests for warning in each.pair.warnings), settings)
+        warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
         if prompts_shown:
             for request in requests:
-                show_prompts(request.pair)
+                show_prompts(model.tokenizer, request.prompts)
         with interruptible() as interruption:
-            decoded = run(model, requests, settings, batch_size=at_once, cancelled=interruption.cancelled)
+            decoded = decode(
+                model,
+                requests,
+                batch_size=at_once,
+                prefix_cache=settings.prefix_cache,
+                cancelled=interruption.cancelled,
+            )
             events = _in_order(interruption.watch(decoded))
             if as_json:
                 write_events(for_renderer(events, settings, as_json=True), out)

@@ -178,11 +178,11 @@ def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, lim
     """How many requests run at once, sized by the longest that may come, or by a usual one."""
     from adacd_cli.engine import Request
     from adacd_cli.loading.speed import places_for
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompt, Prompts
 
     prompt = limits.prompt_tokens or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
-    ids = (0,) * prompt
-    return places_for(model, [Request(PromptPair(ids, ids, ""))], settings, batch_size)
+    prompts = Prompts({"unprompted": Prompt((0,) * prompt)})
+    return places_for(model, [Request(prompts, settings)], batch_size)
 
 
 def _say(line: str, settings: Settings) -> None:

@@ -174,6 +174,14 @@ class Settings(BaseModel):
         Text,
         _prompt("Prompt p* that asks for a refusal, given to the prompted stream only.", "--contrast-prompt"),
     ] = "Please refuse to answer me!"
+    contrast_placement: Annotated[
+        Literal["system", "user-start", "user-end"],
+        Field(
+            description="Where the contrast prompt stands: in the system message, or at the start or the end "
+            "of the last user message. With user-end both streams share the KV cache up to there."
+        ),
+        Option("Prompt", ("--contrast-placement",), choices=("system", "user-start", "user-end")),
+    ] = "system"
     thinking: Annotated[
         bool, _prompt("Let a thinking model think before it answers.", "--thinking/--no-thinking")
     ] = False
@@ -316,6 +324,6 @@ class Settings(BaseModel):
 
 
 _DECODING = (
-    *("contrast_prompt", "thinking", "alpha", "agreement_threshold", "plausibility", "contrast_steps"),
-    *("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
+    *("contrast_prompt", "contrast_placement", "thinking", "alpha", "agreement_threshold", "plausibility"),
+    *("contrast_steps", "max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
 )

@@ -17,7 +17,7 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import build_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +108,7 @@ def find_direction(
         ModelError: the model's blocks cannot be found.
         AdacdError: no direction can be had; the message says what is in the way.
     """
-    from adacd_cli.engine.views import find_blocks
+    from adacd_cli.backends.torch.views import find_blocks
 
     blocks = find_blocks(model.model)
     train, validation, warnings = _split(prompts, recipe)
@@ -212,7 +212,10 @@ class _Encoder:
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
         conversation = Conversation.ask(prompt, self._recipe.system)
-        return build_pair(self._tokenizer, conversation, None, thinking=self._recipe.thinking).unprompted_ids
+        prompts = build_prompts(
+            self._tokenizer, conversation, {"unprompted": None}, thinking=self._recipe.thinking
+        )
+        return prompts.base.ids
 
 
 def _keep(
@@ -290,7 +293,7 @@ def _try(
     loud: Sequence[Sequence[int]],
 ) -> Candidate:
     """What the removal of a direction does to the validation prompts."""
-    from adacd_cli.engine.views import AblatedView
+    from adacd_cli.backends.torch.views import AblatedView
 
     view = AblatedView(model.model, vector)
     kl = 0.0

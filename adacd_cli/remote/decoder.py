@@ -22,7 +22,6 @@ from adacd_cli.remote.answer import Answer
 from adacd_cli.remote.failures import ServerGone, ServerRefused
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.remote.model import RemoteModel
 
 _WAIT_SECONDS = 0.1
@@ -80,13 +79,13 @@ class RemoteDecoder:
         """How many requests wait for a place."""
         return len(self._waiting)
 
-    def submit(self, request: Request, settings: Settings) -> Started:
+    def submit(self, request: Request) -> Started:
         """Takes a request in; it runs as soon as there is a place.
 
         Raises:
             ConfigurationError: its method needs more than a server tells.
         """
-        row = Row(self._submitted, request, self._model, settings, self._candidates)
+        row = Row(self._submitted, request, self._model, self._candidates)
         self._model.require(row.method)
         self._submitted += 1
         self._waiting.append(row)

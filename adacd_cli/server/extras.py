@@ -19,6 +19,7 @@ ASKABLE = (
         if setting.option.panel == "Method" and setting.name not in ("expert", "draft", "direction")
     ),
     "contrast_prompt",
+    "contrast_placement",
     "thinking",
 )
 """The settings that a request's `adacd` object may hold."""

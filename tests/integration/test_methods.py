@@ -18,12 +18,12 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.rules.ssd import Annealing
 from adacd_cli.engine.sampling import choose, draw_noise, make_generator
-from adacd_cli.engine.views import AblatedView, find_blocks
+from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.extras import load_extras
-from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -48,7 +48,7 @@ def same(model, question):
 
 
 def run(model, pairs, **values):
-    events = list(decode(model, [Request(each) for each in pairs], Settings(max_new_tokens=STEPS, **values)))
+    events = list(decode(model, [Request(each, Settings(max_new_tokens=STEPS, **values)) for each in pairs]))
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(pairs))
@@ -71,12 +71,12 @@ def recompute(model, prompts, settings, second=None, rule=None, log=lambda match
     rule, chosen, steps = rule or rule_of(method), [], []
     generator = make_generator(settings.seed or 0, model.device)
     while len(chosen) < settings.max_new_tokens:
-        z = whole(model.model, prompts.unprompted_ids, chosen)
+        z = whole(model.model, prompts.base.ids, chosen)
         noise = draw_noise([generator], z.shape[-1], z.device) if settings.temperature else None
         scores, decision = z, 0
         contrasted = thought <= len(chosen) < thought + method.window(settings)
         if contrasted:
-            other = whole(second or model.model, prompts.prompted_ids, chosen)
+            other = whole(second or model.model, second(prompts).ids, chosen)
             verdict = rule(StepLogits(other, z), settings)
             scores, decision = verdict.scores, int(verdict.decision)
         chosen.append(int(choose(scores, settings, noise)))
@@ -179,7 +179,7 @@ def test_a_draft_never_runs_past_the_context(tiny):
     hook = tiny.model.register_forward_hook(watch, with_kwargs=True)
     request = [Request(PromptPair(prompt, prompt, ""))]
     settings = Settings(method="ssd", draft="small", max_new_tokens=50)
-    finished = next(event for event in decode(model, request, settings) if isinstance(event, Finished))
+    finished = next(event for event in decode(model, request) if isinstance(event, Finished))
     hook.remove()
     assert finished.context_full or finished.finish_reason.value == "stop"
     assert max(longest) < CONTEXT
@@ -195,7 +195,7 @@ def test_a_cancelled_draft_run_ends_every_request(tiny):
     settings = Settings(method="ssd", draft="small", max_new_tokens=12)
     requests = [Request(same(tiny, question)) for question in QUESTIONS[:2]]
     ends = {}
-    for event in decode(model, requests, settings, cancelled=cancelled):
+    for event in decode(model, requests, cancelled=cancelled):
         if isinstance(event, TokenStep):
             seen.append(event)
         if isinstance(event, Finished):
@@ -297,7 +297,7 @@ def test_surgical_decodes_the_ablated_model(tiny, tmp_path):
     prompts = pair(tiny, QUESTIONS[0])
     view, chosen = model.extras["direction", str(tmp_path / "d")], []
     for _ in range(STEPS):
-        chosen.append(int(whole(view, prompts.unprompted_ids, chosen).argmax()))
+        chosen.append(int(whole(view, prompts.base.ids, chosen).argmax()))
         if chosen[-1] in tiny.eos_ids:
             break
     steps = run(model, [prompts], **values)[0]
@@ -331,7 +331,7 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     save_tiny("qwen3", other)
     settings = Settings(method="ssd", draft=str(other), threads=1)
     model = load_extras(target, settings)
-    started = next(iter(decode(model, [Request(same(target, "Hi"))], settings)))
+    started = next(iter(decode(model, [Request(same(target, "Hi"), settings)])))
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
     assert set(METHODS["ssd"].settings) <= set(started.settings)
@@ -340,10 +340,10 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     short = replace(model, context_lengths={("draft", str(other)): 100})
     prompt = tuple(range(3, 103))
     request = [Request(PromptPair(prompt, prompt, ""))]
-    plain = next(iter(decode(short, request, settings.model_copy(update={"method": "default"}))))
+    plain = next(iter(decode(short, request)))
     assert isinstance(plain, Started)
     with pytest.raises(PromptError, match="100 tokens long, and the model's context is 100"):
-        next(iter(decode(short, request, settings)))
+        next(iter(decode(short, request)))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
         load_extras(target, foreign)
@@ -456,7 +456,7 @@ def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
     tiny, settings = tiny_model("llama"), Settings(**values)
     needed = METHODS[settings.method].resource
     for begin in (
-        lambda: decode(tiny, [Request(same(tiny, "Hi"))], settings),
+        lambda: decode(tiny, [Request(same(tiny, "Hi"), settings)]),
         lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
     ):
         with pytest.raises(ModelError) as refused:

@@ -127,10 +127,13 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
     exchanges = "1 exchange" if count == 1 else f"{count} exchanges"
     if view.left_out:
         exchanges += f", the model sees the last {count - view.left_out}"
-    plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
-    second = METHODS[talk.settings.effective_method].second_stream(talk.settings)
-    longer = f" ({prompted} with the {spoken(second.prompt)})" if second and second.prompt else ""
-    taken = f"{limit}; last prompt {plain}{longer}"
+    prompts = view.prompts
+    longer = ", ".join(
+        f"{len(prompts.streams[spec.name].ids)} with the {spoken(spec.prompt)}"
+        for spec in METHODS[talk.settings.effective_method].streams_for(talk.settings)[1:]
+        if spec.prompt
+    )
+    taken = f"{limit}; last prompt {len(prompts.base.ids)}{f' ({longer})' if longer else ''}"
     answers = [f", its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
     return [("conversation", exchanges), ("context", "".join([taken, *answers]))]
 

@@ -123,7 +123,7 @@ class Chat:
     def view(self, asked: Conversation) -> View:
         """What the model sees of a conversation, having said what it does not see of it."""
         view = self.talk.view(asked)
-        self._warn(view.pair.warnings)
+        self._warn(view.prompts.warnings)
         limit = self.talk.context_length
         if limit is None or view.tokens >= limit:
             return view  # too long with everything left out: that is what decoding is going to say
