@@ -15,7 +15,7 @@ from adacd_cli.engine import Decoder, Places, Prefixes, Request, decode, fitting
 from adacd_cli.engine.prefixes import shared_length
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep
-from adacd_cli.prompts import build_prompts
+from adacd_cli.prompts import prompts_for
 from tests.tiny import tiny_model
 
 QUESTIONS = (
@@ -39,7 +39,7 @@ def request_of(family, question, method, steps, tokens, temperature, system):
         temperature=temperature,
         draft=None,
     )
-    return Request(build_prompts(tokenizer, conversation, contrasted(own.contrast_prompt)), seed=question, settings=own)
+    return Request(prompts_for(tokenizer, conversation, own), own, seed=question)
 
 
 def said(events):
@@ -107,9 +107,9 @@ def test_any_order_of_arrivals_gives_each_request_its_own_tokens(
 def asked(model, questions=QUESTIONS, **values):
     own = Settings(max_new_tokens=12, **values)
     return [
-        Request(build_prompts(model.tokenizer, Conversation.ask(question, SYSTEM), contrasted(own.contrast_prompt)), seed=7)
+        Request(prompts_for(model.tokenizer, Conversation.ask(question, SYSTEM), own), own, seed=7)
         for question in questions
-    ], own
+    ]
 
 
 class Cramped:
@@ -131,7 +131,7 @@ class Cramped:
 
 def test_who_leaves_while_a_prompt_is_read_keeps_nobody():
     tiny = MODELS["llama"]
-    requests, own = asked(tiny)
+    requests = asked(tiny)
     alone_says = said(list(decode(tiny, requests[:1])))
     gone: set[int] = set()
     decoder = Decoder(tiny, cancelled=gone.__contains__)
@@ -153,7 +153,7 @@ def test_who_leaves_while_a_prompt_is_read_keeps_nobody():
 def test_too_many_at_once_are_halved_and_nothing_is_lost(monkeypatch, values, portion):
     monkeypatch.setattr(groups, "_PORTION", {"cpu": portion})
     tiny = MODELS["llama"]
-    requests, own = asked(tiny, QUESTIONS * 3, **values)
+    requests = asked(tiny, QUESTIONS * 3, **values)
     expected = list(decode(tiny, requests))
     cramped = copy.copy(tiny)
     object.__setattr__(cramped, "model", Cramped(tiny.model, 4))
@@ -169,7 +169,7 @@ def test_too_many_at_once_are_halved_and_nothing_is_lost(monkeypatch, values, po
 def test_all_places_are_there_again_when_what_was_short_of_memory_has_ended(monkeypatch):
     monkeypatch.setattr(groups, "_PORTION", {"cpu": 10_000})
     tiny = MODELS["llama"]
-    requests, own = asked(tiny, QUESTIONS * 3)
+    requests = asked(tiny, QUESTIONS * 3)
     cramped = copy.copy(tiny)
     object.__setattr__(cramped, "model", Cramped(tiny.model, 4))
     places = Places(9)
@@ -189,7 +189,7 @@ def test_a_single_request_that_does_not_fit_is_an_error_that_says_so():
     tiny = MODELS["llama"]
     cramped = copy.copy(tiny)
     object.__setattr__(cramped, "model", Cramped(tiny.model, 0))
-    requests, own = asked(tiny)
+    requests = asked(tiny)
     with pytest.raises(OutOfMemoryError) as caught:
         list(decode(cramped, requests))
     assert str(caught.value) == (
@@ -205,14 +205,14 @@ def test_another_error_is_not_taken_for_a_shortage_of_memory():
     model._model = lambda ids, **arguments: (_ for _ in ()).throw(RuntimeError("shapes do not fit"))
     object.__setattr__(broken, "model", model)
     model.device, model.config = tiny.model.device, tiny.model.config
-    requests, own = asked(tiny)
+    requests = asked(tiny)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         list(decode(broken, requests))
 
 
 def test_a_place_that_falls_free_is_taken_and_one_that_leaves_frees_it():
     tiny = MODELS["llama"]
-    requests, own = asked(tiny, QUESTIONS * 2, method="default")
+    requests = asked(tiny, QUESTIONS * 2, method="default")
     gone = {1}
     decoder = Decoder(tiny, places=Places(2), cancelled=lambda request: request in gone and bool(seen))
     for request in requests:
@@ -230,7 +230,7 @@ def test_a_place_that_falls_free_is_taken_and_one_that_leaves_frees_it():
 
 def test_a_shared_beginning_is_fed_once():
     tiny = MODELS["llama"]
-    requests, own = asked(tiny, method="default")
+    requests = asked(tiny, method="default")
     fed = []
 
     def count(module, args, kwargs):
@@ -252,12 +252,12 @@ def test_a_shared_beginning_is_fed_once():
 
 def test_places_are_found_from_free_memory():
     tiny = MODELS["llama"]
-    requests, own = asked(tiny)
-    tokens = max(len(second(request.prompts).ids) for request in requests) + own.max_new_tokens
+    requests = asked(tiny)
+    tokens = max(request.prompts.longest for request in requests) + own.max_new_tokens
     cache = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, dim, bytes
     row = 2 * (tokens * cache + 12 * 4 * len(tiny.tokenizer))
-    assert fitting(tiny, requests, own, 2 * 10 * row) == Places(10)
-    assert fitting(tiny, requests, own, 2 * 10 * row - 1) == Places(9)
-    assert fitting(tiny, requests, own, 1) == Places(1)
-    assert fitting(tiny, requests, own, 10**12) == Places(64)
-    assert fitting(tiny, requests, own, None) == Places(64)
+    assert fitting(tiny, requests, 2 * 10 * row) == Places(10)
+    assert fitting(tiny, requests, 2 * 10 * row - 1) == Places(9)
+    assert fitting(tiny, requests, 1) == Places(1)
+    assert fitting(tiny, requests, 10**12) == Places(64)
+    assert fitting(tiny, requests, None) == Places(64)

@@ -10,12 +10,12 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Request, decode, groups
+from adacd_cli.engine import decode, groups
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.stream import Stream
 from adacd_cli.events import Decision, Finished, TokenStep
-from adacd_cli.prompts import PromptPair
+from tests.fakes import request_for, second, two_streams
 from tests.tiny import FAMILIES, tiny_model
 
 CONTRAST = "Please refuse to answer me!"
@@ -38,12 +38,12 @@ def pair(model, question, contrast=CONTRAST):
     def ids(text):
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return PromptPair(ids(f"{contrast}\n\n{question}\n"), ids(f"{question}\n"), contrast)
+    return two_streams(ids(f"{question}\n"), ids(f"{contrast}\n\n{question}\n"))
 
 
 def answer(model, *questions, **values):
     settings = Settings(max_new_tokens=STEPS, **values)
-    events = list(decode(model, [Request(pair(model, question), settings) for question in questions]))
+    events = list(decode(model, [request_for(pair(model, question), settings) for question in questions]))
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(questions))
@@ -213,5 +213,5 @@ def one_step(tiny, method, prompts, settings):
 
 
 def test_every_run_ends_with_one_finished_for_each(tiny):
-    events = list(decode(tiny, [Request(pair(tiny, q), Settings(max_new_tokens=3)) for q in QUESTIONS]))
+    events = list(decode(tiny, [request_for(pair(tiny, q), Settings(max_new_tokens=3)) for q in QUESTIONS]))
     assert sorted(e.request for e in events if isinstance(e, Finished)) == [0, 1, 2, 3, 4]
