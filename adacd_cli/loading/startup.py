@@ -1,7 +1,8 @@
 """Imports torch and transformers without the parts of their start that no decoding needs.
 
-`import_libraries` and then `import_modelling` are called before anything else imports them. Nothing of either
-library is replaced; a saving that does not apply gives way to the plain import.
+`import_libraries` and then `import_modelling` are called before anything else imports them. A saving that
+does not apply (another transformers, a package that is not there or already loaded) gives way to the plain
+import.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +26,9 @@ def import_libraries() -> None:
     """
     with _no_collections():
         import torch  # noqa: F401  # first, so that its absence is not reported in transformers' words
-        import transformers  # noqa: F401
+        import transformers
+
+        scan_models_once(Path(transformers.__file__).parent / "models")
 
 
 def import_modelling() -> None:
@@ -52,6 +56,36 @@ def _no_collections() -> Iterator[None]:
             gc.freeze()
             gc.unfreeze()  # frozen and thawed they all are old, and the next search passes them by
         gc.enable()
+
+
+def scan_models_once(folder: Path) -> None:
+    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself.
+
+    It scans them again there (its cache holds 128 folders of some 500), a tenth of the whole start; there is
+    no public way to hand the result over. Another transformers, which may scan otherwise, scans again.
+
+    Args:
+        folder: the folder of transformers.models.
+    """
+    from transformers.utils import import_utils
+
+    scan = import_utils.define_import_structure
+    with suppress(Exception):
+        found = {
+            backends: {name[7:]: made for name, made in names.items() if name.startswith("models.")}
+            for backends, names in scan(folder, prefix="models").items()
+        }
+        if "llama.modeling_llama" not in {name for names in found.values() for name in names}:
+            return
+
+        def scanned(path: str, prefix: str | None = None) -> Any:
+            return found if prefix is None and Path(path).parent == folder else scan(path, prefix)
+
+        import_utils.define_import_structure = scanned
+        try:
+            import_module("transformers.models")
+        finally:
+            import_utils.define_import_structure = scan
 
 
 @contextmanager

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from adacd_cli.loading import startup
-from adacd_cli.loading.startup import import_libraries, import_modelling
+from adacd_cli.loading.startup import import_libraries, import_modelling, scan_models_once
 
 SCIPY = """\
 import sys
@@ -43,6 +44,12 @@ except SystemExit as left:
 heavy = ("scipy.optimize", "sklearn", "pandas", "pyarrow", "ray", "matplotlib", "datasets")
 print([name for name in heavy if name in sys.modules])
 
+from transformers import models
+from transformers.utils.import_utils import define_import_structure
+plain = type(models)("models", models.__file__, define_import_structure(models.__file__))
+print("LlamaForCausalLM" in models.__all__, set(plain.__all__) ^ set(models.__all__))
+print(models._class_to_module == plain._class_to_module)
+
 from transformers.loss import loss_for_object_detection as loss
 print("called", file=sys.stderr)
 print(loss.linear_sum_assignment(1))
@@ -50,7 +57,7 @@ print(loss.linear_sum_assignment(1))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(packages), os.getcwd()])}
     command = [sys.executable, "-c", program]
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
-    assert ran.stdout.splitlines()[1:] == ["[]", "('assigned', (1,))"], ran.stderr
+    assert ran.stdout.splitlines()[1:] == ["[]", "True set()", "True", "('assigned', (1,))"], ran.stderr
     assert ran.stderr == "called\nscipy.optimize was imported\n"
 
 
@@ -74,6 +81,23 @@ def test_an_importer_that_wants_more_of_scipy_gets_the_real_module(
     finally:
         for name in ("greedy", "content", "scipy", "scipy.optimize"):
             sys.modules.pop(name, None)
+
+
+def test_a_transformers_that_scans_otherwise_is_imported_plainly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers.utils import import_utils
+
+    def refuse(path: str) -> dict[Any, Any]:  # knows no prefix
+        raise AssertionError
+
+    def find_nothing(path: str, prefix: str | None = None) -> dict[Any, Any]:
+        return {frozenset(): {"elsewhere.llama": {"LlamaModel"}}}
+
+    for scan in (refuse, find_nothing):
+        monkeypatch.setattr(import_utils, "define_import_structure", scan)
+        scan_models_once(tmp_path)
+        assert import_utils.define_import_structure is scan
 
 
 @pytest.mark.parametrize("collecting", [True, False])
