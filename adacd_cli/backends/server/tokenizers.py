@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from adacd_cli.backends.server.dialect import Dialect
+from adacd_cli.backends.server.errors import OWN_TOKENIZER, ServerRefused
 from adacd_cli.errors import ModelError
-from adacd_cli.remote.dialects.base import OWN_TOKENIZER, Dialect
-from adacd_cli.remote.failures import ServerRefused
 
 _PIECES = (
     "Hello",

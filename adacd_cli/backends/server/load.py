@@ -6,21 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.config.methods import METHODS
+from adacd_cli.backends.server.address import Address, key_of_environment
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.remote.address import Address, key_of_environment
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
+    from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.source import Source
-    from adacd_cli.remote.model import RemoteModel
 
 PROBE_ATTEMPTS = 3
 """A server that is just starting is waited for, but not long: somebody sits there."""
 
 
-def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteModel:
+def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
     """The model at `settings.model`, an address, looked over.
 
     Args:
@@ -28,13 +27,10 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteMo
         progress: told in short lines what is being done.
 
     Raises:
-        ConfigurationError: the address or the method cannot be used, or no tokenizer is named.
+        ConfigurationError: the address cannot be used, or no tokenizer is named.
         ModelError: there is no such server or tokenizer, or they do not fit.
     """
-    from adacd_cli.remote.model import require_served
-
     address = Address.parse(settings.model)
-    require_served(METHODS[settings.effective_method])
     if settings.tokenizer is None:
         raise ConfigurationError(
             f"The model at {address.base} needs a tokenizer here.",
@@ -93,11 +89,12 @@ def _ends(tokenizer: Any, folder: Path | None) -> frozenset[int]:
 
 def _connect(
     settings: Settings, address: Address, tokenizer: Any, source: Source, ends: frozenset[int]
-) -> RemoteModel:
-    from adacd_cli.remote.background import Background
-    from adacd_cli.remote.client import ATTEMPTS, Client
-    from adacd_cli.remote.model import RemoteModel, Server
-    from adacd_cli.remote.probe import examine
+) -> LanguageModel:
+    from adacd_cli.backends.server.background import Background
+    from adacd_cli.backends.server.client import ATTEMPTS, Client
+    from adacd_cli.backends.server.probe import examine
+    from adacd_cli.backends.server.server import Server
+    from adacd_cli.engine.model import LanguageModel
 
     client = Client(address, key_of_environment(), PROBE_ATTEMPTS)
     background = Background()
@@ -110,7 +107,7 @@ def _connect(
     if probe.end_token in (known := tokenizer.get_vocab()):
         ends |= {known[probe.end_token]}
     vocab = probe.vocab or 1 + max(known.values())
-    return RemoteModel(
+    return LanguageModel(
         model=None,
         tokenizer=tokenizer,
         name=address.base,
