@@ -18,10 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from adacd_cli import Conversation, Request, Settings, decode, load, prompts_for
 from adacd_cli.engine.stream import Stream
 
-from adacd_cli import Conversation, Request, Settings, build_prompts, decode, load
+from adacd_cli import Conversation, Request, Settings, decode, load, prompts_for
 from adacd_cli.events import TokenStep
 
 
