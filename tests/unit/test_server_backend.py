@@ -176,7 +176,7 @@ def test_ids_are_found_by_longer_lists_where_the_server_has_no_limit(scores_ids)
 
 
 def test_ids_beyond_a_limit_are_asked_by_name():
-    backend, dialect = backend_of(most=20)
+    backend, _ = backend_of(most=20)
     dialect.scores_ids = True
     sequence = backend.open()
     rare = tuple(reference((1,)).argsort()[:3].tolist())
@@ -190,7 +190,7 @@ def test_ids_beyond_a_limit_are_asked_by_name():
 
 
 def test_without_values_by_name_a_limited_list_is_all_there_is():
-    backend, dialect = backend_of(most=20)
+    backend, _ = backend_of(most=20)
     sequence = backend.open()
     (logits,) = fetch(backend, Extend(sequence, (1,), Need(top=256, ids=(3,))))
     assert (logits.listed, logits.exhausted) == (20, True)
@@ -213,7 +213,7 @@ def test_a_value_above_those_of_the_list_that_lacks_it_is_not_believed():
 
 
 def test_an_id_beyond_the_vocabulary_is_an_error():
-    backend, dialect = backend_of(lambda ids: [*([0.0] * BYTE_VOCAB), 5.0])
+    backend, _ = backend_of(lambda ids: [*([0.0] * BYTE_VOCAB), 5.0])
     (pending,) = backend.forward([Extend(backend.open(), (1,))])
     with pytest.raises(ServerError, match="beyond the tokenizer's 260 tokens"):
         pending.result()
