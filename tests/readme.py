@@ -180,7 +180,9 @@ def refreshed(page: Path) -> str:
     text = TABLE.sub(lambda match: match["mark"] + TABLES[match["name"]](), text)
     for block in blocks(page):
         if block.kind == "console" and not block.reason:
-            text = text.replace(f"```console\n{block.body}```", f"```console\n{run_console(block.body)}```")
+            body = run_console(block.body)
+            if masked(body) != masked(block.body):  # else only what was measured differs
+                text = text.replace(f"```console\n{block.body}```", f"```console\n{body}```")
     for code, says, prints in run_python(page):
         if says is not None:
             text = text.replace(f"{code}```\n\n```text\n{says}```", f"{code}```\n\n```text\n{prints}```")
