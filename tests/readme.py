@@ -5,9 +5,9 @@
 - `<!-- not run: needs … -->` on the line above a fence marks a block that is only shown.
 - `<!-- generated: NAME -->` … `<!-- end -->` encloses a table that is made from the code (`TABLES`).
 
-`python -m tests.readme` runs all of it again and writes what it prints into the pages; `test_readme` compares.
-What differs from run to run or from CPU to CPU is left out of the comparison: times, memory and the last
-digits of numbers.
+`python -m tests.readme` runs all of it again and writes what it prints into the pages; `test_readme`
+compares. What differs from run to run or from CPU to CPU is left out of the comparison: times, memory and the
+last digits of numbers.
 """
 
 from __future__ import annotations
@@ -28,14 +28,15 @@ from typing import Any
 from typer.testing import CliRunner
 
 from adacd_cli.cli.app import app
-from adacd_cli.config.declaration import SETTINGS, Setting
+from adacd_cli.cli.options import help_text
+from adacd_cli.config.declaration import SETTINGS
 from adacd_cli.config.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 BLOCK = re.compile(
-    r"^(?:<!-- not run: (?P<reason>[^\n]+) -->\n)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<body>.*?)^ *```$",
+    r"^(?: *<!-- not run: (?P<reason>[^\n]+) -->\n)?^(?P<indent> *)```(?P<kind>\w*)\n(?P<body>.*?)^ *```$",
     re.DOTALL | re.MULTILINE,
 )
 PRINTED = re.compile(r"\n\n```text\n(?P<body>.*?)```", re.DOTALL)
@@ -47,7 +48,7 @@ MEASURED = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its page, where it begins, its language, its text, and why it is not run ("": it is)."""
+    """A fenced block: page, first line, language, text, and why it is not run; "" if it is."""
 
     page: Path
     line: int
@@ -143,22 +144,14 @@ def masked(screen: str) -> str:
 
 
 def settings_table() -> str:
-    """Every setting, under the headings of the help texts."""
+    """Every setting with its flags and its help, under the headings of the help texts."""
     lines = []
     for panel in dict.fromkeys(setting.option.panel for setting in SETTINGS.values()):
-        lines += ["", f"### {panel}", "", "| setting | flags | default | values | |", "|---|---|---|---|---|"]
-        lines += [_row(setting) for setting in SETTINGS.values() if setting.option.panel == panel]
+        lines += ["", f"### {panel}", "", "| setting | flags | meaning |", "|---|---|---|"]
+        for setting in (setting for setting in SETTINGS.values() if setting.option.panel == panel):
+            flags = ", ".join(f"`{flag}`" for name in setting.option.names for flag in name.split("/"))
+            lines.append(f"| `{setting.name}` | {flags or '`--set` only'} | {help_text(setting)} |")
     return "\n".join([*lines[1:], "", ""])
-
-
-def _row(setting: Setting) -> str:
-    option = setting.option
-    flags = ", ".join(f"`{flag}`" for name in option.names for flag in name.split("/")) or "`--set` only"
-    values = [" ".join(f"`{choice}`" for choice in option.choices), setting.range, option.unit]
-    default = {None: "", (): "", True: "on", False: "off"}.get(setting.default, setting.default)
-    shown = f"{default:g}" if isinstance(default, float) else str(default)
-    cells = f"`{setting.name}`", flags, shown, "; ".join(filter(None, values)), setting.sentence
-    return f"| {' | '.join(cells)} |"
 
 
 def methods_table() -> str:

@@ -22,7 +22,8 @@ SCREENS = [block for block in BLOCKS if block.kind == "console" and not block.re
 NOT_RUN = [block for block in BLOCKS if block.reason]
 PYTHON = sorted({block.page for block in BLOCKS if block.kind == "python" and not block.reason})
 COMMAND_LINE = re.compile(
-    r"^(\$ |([A-Z_]+=\S+ )?(adacd|python|pip|make|git|curl|vllm|llama-server|torchrun|ray) )", re.MULTILINE
+    r"^(\$ \w|([A-Z_]+=\S+ )?(adacd|python|pip|make|git|curl|vllm|llama-server|torchrun|ray) [\w.-])",
+    re.MULTILINE,
 )
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
 
