@@ -71,10 +71,14 @@ def test_tables_from_the_code_are_those_of_today(page):
         assert match["body"] == TABLES[match["name"]](), "`python -m tests.readme` writes it"
 
 
-def test_every_command_has_a_section_and_every_key_of_an_event_is_described():
+def test_every_command_extra_and_key_of_an_event_is_described():
     commands = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^## (\w+)", commands, re.MULTILINE)) >= set(COMMANDS)
     reference = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\ndev =")[0]
+    extras = re.findall(r"^([\w-]+) =", extras, re.MULTILINE)
+    assert [name for name in extras if f"`{name}`" not in reference] == []
     kinds = [kind for kind in vars(events).values() if hasattr(kind, "__dataclass_fields__")]
     names = {field.name for kind in kinds for field in fields(kind)} - {"measures", "named"}
     assert sorted(name for name in names if f"`{name}`" not in reference) == []
