@@ -14,9 +14,9 @@ import pytest
 from adacd_cli import __version__
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import PromptPair
+from adacd_cli.prompts import Prompt, Prompts
 from tests.conftest import RunCommand
-from tests.fakes import saying, scripted
+from tests.fakes import named, saying, scripted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,18 +32,16 @@ SCRIPT = saying(
 )
 
 
-def pair_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> PromptPair:
+def prompts_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> Prompts:
     question = f"{conversation.system or ''}{conversation.messages[-1].content}"
-    prompted, unprompted = f"refuse|{question}\n", f"{question}\n"
-    return PromptPair(
-        tuple(prompted.encode()), tuple(unprompted.encode()), settings.contrast_prompt, prompted, unprompted
-    )
+    prompts = [Prompt(tuple(text.encode()), text) for text in (f"{question}\n", f"refuse|{question}\n")]
+    return named(Prompts({"unprompted": prompts[0], "prompted": prompts[1]}), settings)
 
 
 @pytest.fixture(autouse=True)
 def _scripted_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(SCRIPT, context=60))
-    monkeypatch.setattr("adacd_cli.prompts.prompts_for", pair_of)
+    monkeypatch.setattr("adacd_cli.prompts.prompts_for", prompts_of)
 
 
 def events(out: str) -> list[dict[str, Any]]:
@@ -253,8 +251,8 @@ def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:
     assert adacd("generate", "Count.", "--show-prompts", "--no-stats") == (
         0,
         "1 2 3\n",
-        "--- Prompted stream, 14 tokens ---\nrefuse|Count.\n\n"
         "--- Unprompted stream, 7 tokens ---\nCount.\n\n"
+        "--- Prompted stream, 14 tokens ---\nrefuse|Count.\n\n"
         "--- Answer ---\n",
     )
 
@@ -274,7 +272,7 @@ INTERRUPTED = """
 import os, signal, sys, threading, time
 import adacd_cli.loading, adacd_cli.prompts
 from tests.fakes import scripted, BYTE_VOCAB
-from tests.integration.test_generate import pair_of
+from tests.integration.test_generate import prompts_of
 from adacd_cli.cli.app import app
 
 moment = sys.argv[1]
@@ -311,7 +309,7 @@ def load(settings, **_):
     return scripted(script)
 
 adacd_cli.loading.load = load
-adacd_cli.prompts.prompts_for = pair_of
+adacd_cli.prompts.prompts_for = prompts_of
 app(["generate", "Go.", *sys.argv[2:]])
 """
 

@@ -19,8 +19,8 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import StepLogits
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
-from adacd_cli.prompts import prompts_for
-from adacd_cli.prompts import PromptPair
+from adacd_cli.prompts import Prompt, Prompts, prompts_for
+from tests.fakes import second
 from tests.llama_server import llama_server, write_demo_gguf
 
 QUESTIONS = (
@@ -119,13 +119,9 @@ def test_without_a_mask_the_whole_vocabulary_is_asked_for(demo_server, demo_mode
 def test_answers_are_those_of_the_model_loaded_here(demo_model, method):
     settings = Settings(method=method, dtype="float32", max_new_tokens=40)
     here = load(settings)
-    requests = [Request(pair_of(here, question, settings)) for question in QUESTIONS]
+    requests = [Request(pair_of(here, question, settings), settings) for question in QUESTIONS]
     texts = [
-        {
-            event.request: event.text
-            for event in decode(each, requests)
-            if isinstance(event, Finished)
-        }
+        {event.request: event.text for event in decode(each, requests) if isinstance(event, Finished)}
         for each in (demo_model, here)
     ]
     assert texts[0] == texts[1]
@@ -151,7 +147,7 @@ def test_what_the_stream_leaves_out_is_found_again(demo_server, demo_model, monk
     monkeypatch.setattr(client, "stream", drawn_from_signs_of_several_bytes)
     ids = tuple(demo_model.tokenizer.encode("Say 日本語 🙂:", add_special_tokens=False))
     settings = Settings(method="default", temperature=temperature, seed=3, max_new_tokens=24)
-    request = Request(PromptPair(prompted_ids=ids, unprompted_ids=ids, contrast_prompt=""))
+    request = Request(Prompts({"unprompted": Prompt(ids)}), settings)
     events = list(decode(demo_model, [request]))
     steps = [event for event in events if isinstance(event, TokenStep)]
     url = f"{demo_server.url.removesuffix('/v1')}/completion"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from adacd_cli.conversation import Conversation, Message
-from adacd_cli.engine import Request, decode
+from adacd_cli.engine import Request
 from adacd_cli.errors import LogitsError, PromptError, UsageError
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep
 from tests.chats import CONTRAST, byte_pair, hashed, talk
-from tests.fakes import saying, scripted
+from tests.fakes import decode, saying, scripted
 
 ANSWERS = ("hi", "Hello!"), ("why", "Because."), ("tell", "A tale.")
 PREFIX = len(CONTRAST) + 1

@@ -11,26 +11,21 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.engine import Places, Request, decode
+from adacd_cli.engine import Places, decode
 from adacd_cli.errors import ConfigurationError, ServerError
 from adacd_cli.events import Finished, FinishReason, Measures, TokenStep
-from adacd_cli.prompts import PromptPair, ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
 from adacd_cli.remote import answer as answer_module
 from adacd_cli.remote.background import Background
 from adacd_cli.remote.failures import ServerGone, ServerRefused, ServerSilent
-from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
+from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, request_for, saying, scripted, two_streams
 from tests.served import served
 
 MARKS = ThinkingMarks("<think>", "</think>", opened=False)
 
 
 def pair(question="hi", thinking=None):
-    return PromptPair(
-        prompted_ids=tuple(f"refuse {question}\n".encode()),
-        unprompted_ids=tuple(f"{question}\n".encode()),
-        contrast_prompt="refuse",
-        thinking=thinking,
-    )
+    return two_streams(f"{question}\n".encode(), f"refuse {question}\n".encode(), thinking)
 
 
 def polite(*answers, sharp=8.0):
@@ -74,9 +69,10 @@ def about(event):
     return replace(event, measures=Measures(**numbers))
 
 
-def both(script, *requests, **settings):
+def both(script, *asked, seed=None, **settings):
     """The events over a server and those of the engine."""
     values = Settings(**({"max_new_tokens": 24} | settings))
+    requests = [request_for(prompts, values, **({} if seed is None else {"seed": seed})) for prompts in asked]
     model, _ = served(script)
     over = list(decode(model, [*requests]))
     here = [about(event) for event in decode(scripted(script), [*requests])]
@@ -87,7 +83,7 @@ def both(script, *requests, **settings):
 @pytest.mark.parametrize("method", ["default", "prompt", "adacd", "adacd-gated"])
 @pytest.mark.parametrize("script", [polite(("hi", "Yo there"), ("héé", "Öäß"), sharp=3.0), noisy])
 def test_the_events_are_those_of_the_engine(method, script):
-    over, here = both(script, Request(pair()), Request(pair("héé")), method=method)
+    over, here = both(script, pair(), pair("héé"), method=method)
     assert over == here
     assert len(steps(over)) > 1
 
@@ -104,15 +100,15 @@ def test_the_events_are_those_of_the_engine(method, script):
     ],
 )
 def test_the_settings_mean_the_same(settings):
-    over, here = both(polite(("hi", "Yo there"), sharp=3.0), Request(pair()), **settings)
+    over, here = both(polite(("hi", "Yo there"), sharp=3.0), pair(), **settings)
     assert over == here
-    over, here = both(noisy, Request(pair()), **settings)
+    over, here = both(noisy, pair(), **settings)
     assert over == here
 
 
 @pytest.mark.parametrize("method", ["default", "adacd"])
 def test_the_window_opens_after_the_thinking(method):
-    over, here = both(thinking, Request(pair(thinking=MARKS)), method=method, contrast_steps=2)
+    over, here = both(thinking, pair(thinking=MARKS), method=method, contrast_steps=2)
     assert over == here
     assert [step.thinking for step in steps(over)] == [True] * 4 + [False] * 4
 
@@ -120,7 +116,7 @@ def test_the_window_opens_after_the_thinking(method):
 @pytest.mark.parametrize("method", ["default", "adacd"])
 def test_a_model_that_may_think_and_does_not(method):
     script = polite(("hi", "Yo"))
-    over, here = both(script, Request(pair(thinking=MARKS)), method=method)
+    over, here = both(script, pair(thinking=MARKS), method=method)
     assert over == here
     assert not any(step.thinking for step in steps(over))
 
@@ -129,15 +125,15 @@ def test_a_model_that_may_think_and_does_not(method):
 def test_a_draw_inside_the_window_is_the_engines(method):
     """The seed's noise is drawn here, over the whole vocabulary; after the window the server draws."""
     settings = {"method": method, "temperature": 1.3, "contrast_steps": 24, "max_new_tokens": 12}
-    over, here = both(noisy, Request(pair(), seed=11), **settings)
+    over, here = both(noisy, pair(), seed=11, **settings)
     window = next((n for n, step in enumerate(steps(here)) if step.measures.agreement is None), 12)
     assert window > 0
     assert steps(over)[:window] == steps(here)[:window]
 
 
 def test_candidates_and_logprobs_are_filled_in_and_outside_the_window():
-    request = Request(pair(), candidates=3, top_logprobs=2)
     values = Settings(max_new_tokens=6, contrast_steps=3)
+    request = request_for(pair(), values, candidates=3, top_logprobs=2)
     model, dialect = served(noisy)
     over, here = (steps(list(decode(each, [request]))) for each in (model, scripted(noisy)))
     for mine, theirs in zip(over, here, strict=True):
@@ -154,8 +150,8 @@ def test_candidates_and_logprobs_are_filled_in_and_outside_the_window():
 
 def test_only_tokens_that_the_server_told_of_are_candidates(monkeypatch):
     monkeypatch.setattr(answer_module, "FIRST_COUNTS", (2, 2))
-    request = Request(pair(), candidates=6, top_logprobs=5)
     values = Settings(max_new_tokens=4, contrast_steps=3)
+    request = request_for(pair(), values, candidates=6, top_logprobs=5)
     model, _ = served(noisy)
     whole, here = (steps(list(decode(each, [request]))) for each in (model, scripted(noisy)))
     few = steps(list(decode(served(noisy, most=3)[0], [request])))
@@ -169,8 +165,8 @@ def test_only_tokens_that_the_server_told_of_are_candidates(monkeypatch):
 def test_a_list_that_is_too_short_is_asked_for_again_and_longer(monkeypatch):
     monkeypatch.setattr(answer_module, "FIRST_COUNTS", (2, 4))
     model, dialect = served(noisy)
-    events = list(decode(model, [Request(pair(), Settings(max_new_tokens=10))]))
-    here = list(decode(scripted(noisy), [Request(pair(), Settings(max_new_tokens=10))]))
+    events = list(decode(model, [request_for(pair(), Settings(max_new_tokens=10))]))
+    here = list(decode(scripted(noisy), [request_for(pair(), Settings(max_new_tokens=10))]))
     assert [step.token_id for step in steps(events)] == [step.token_id for step in steps(here)]
     assert all(step.exact for step in steps(events))
     assert {count for _, count in dialect.asked} >= {2, 4, 16, 32}
@@ -180,7 +176,15 @@ def test_a_server_that_gives_too_few_is_told_of_once(monkeypatch):
     model, _ = served(noisy, most=5)
     told = []
     model.server.told = told.append
-    events = list(decode(model, [Request(pair(), Settings(max_new_tokens=12)), Request(pair("yo"), Settings(max_new_tokens=12))]))
+    events = list(
+        decode(
+            model,
+            [
+                request_for(pair(), Settings(max_new_tokens=12)),
+                request_for(pair("yo"), Settings(max_new_tokens=12)),
+            ],
+        )
+    )
     inside = [step.exact for request in (0, 1) for step in steps(events, request)[:10]]
     after = [step.exact for request in (0, 1) for step in steps(events, request)[10:]]
     assert not all(inside)
@@ -192,10 +196,10 @@ def test_a_server_that_gives_too_few_is_told_of_once(monkeypatch):
 def test_a_value_that_the_longest_list_lacks_is_asked_for_by_its_id():
     model, dialect = served(noisy, most=40)
     values = Settings(max_new_tokens=10, plausibility=0.02)
-    without = steps(list(decode(model, [Request(pair(), values)])))
+    without = steps(list(decode(model, [request_for(pair(), values)])))
     dialect.tells_values = True
-    told = steps(list(decode(model, [Request(pair(), values)])))
-    here = steps(list(decode(scripted(noisy), [Request(pair(), values)])))
+    told = steps(list(decode(model, [request_for(pair(), values)])))
+    here = steps(list(decode(scripted(noisy), [request_for(pair(), values)])))
     assert not all(step.exact for step in without)
     assert all(step.exact for step in told)
     assert [step.token_id for step in told] == [step.token_id for step in here]
@@ -210,9 +214,11 @@ def test_a_value_above_those_of_the_list_that_lacks_it_is_not_believed():
         return {token: value + 5.0 for token, value in (await values(ids, tokens)).items()}
 
     dialect.values = raised
-    told = steps(list(decode(model, [Request(pair(), Settings(max_new_tokens=10, plausibility=0.02))])))
+    told = steps(list(decode(model, [request_for(pair(), Settings(max_new_tokens=10, plausibility=0.02))])))
     dialect.tells_values = False
-    without = steps(list(decode(model, [Request(pair(), Settings(max_new_tokens=10, plausibility=0.02))])))
+    without = steps(
+        list(decode(model, [request_for(pair(), Settings(max_new_tokens=10, plausibility=0.02))]))
+    )
     assert [step.exact for step in told] == [step.exact for step in without]
     assert not all(step.exact for step in told)
 
@@ -222,7 +228,7 @@ def test_the_rest_is_one_request_that_passes_the_sampling_on():
     values = Settings(
         max_new_tokens=9, temperature=0.7, top_p=0.9, top_k=30, seed=5, contrast_steps=2, method="adacd"
     )
-    events = list(decode(model, [Request(pair(), values)]))
+    events = list(decode(model, [request_for(pair(), values)]))
     ((ids, sampling, length, count),) = dialect.opened
     said = tuple(step.token_id for step in steps(events)[:2])
     assert ids == (*pair().base.ids, *said)
@@ -233,7 +239,7 @@ def test_the_rest_is_one_request_that_passes_the_sampling_on():
 def test_no_more_run_at_once_than_there_are_places():
     model, dialect = served(polite(("hi", "Yo")))
     dialect.pause = 0.002
-    requests = [Request(pair()) for _ in range(6)]
+    requests = [request_for(pair(), Settings(method="default")) for _ in range(6)]
     events = list(decode(model, requests, places=Places(2)))
     assert dialect.most_at_once == 2
     assert {event.text for event in events if isinstance(event, Finished)} == {"Yo"}
@@ -242,7 +248,7 @@ def test_no_more_run_at_once_than_there_are_places():
 def test_without_a_word_as_many_run_as_the_server_has_room_for():
     model, dialect = served(polite(("hi", "Yo")), concurrency=3)
     dialect.pause = 0.002
-    list(decode(model, [Request(pair(), Settings(method="default")) for _ in range(6)]))
+    list(decode(model, [request_for(pair(), Settings(method="default")) for _ in range(6)]))
     assert dialect.most_at_once == 3
 
 
@@ -250,7 +256,7 @@ def test_a_stream_that_ends_early_is_taken_up_again():
     script = polite(("hi", "Yo there, you"))
     model, dialect = served(script)
     dialect.cut = 3
-    events = list(decode(model, [Request(pair(), Settings(method="default"))]))
+    events = list(decode(model, [request_for(pair(), Settings(method="default"))]))
     assert events[-1].text == "Yo there, you"
     assert len(dialect.opened) > 2
 
@@ -258,7 +264,7 @@ def test_a_stream_that_ends_early_is_taken_up_again():
 def test_a_stream_that_says_nothing_is_answered_token_by_token():
     model, dialect = served(polite(("hi", "Yo")))
     dialect.cut = 0
-    events = list(decode(model, [Request(pair(), Settings(method="default"))]))
+    events = list(decode(model, [request_for(pair(), Settings(method="default"))]))
     assert events[-1].text == "Yo"
     assert len(dialect.asked) == 3
 
@@ -273,7 +279,7 @@ def test_a_stream_that_breaks_is_taken_up_again_where_it_was():
             raise ServerGone("the connection broke")
 
     dialect.before_token = break_once
-    events = list(decode(model, [Request(pair(), Settings(method="default"))]))
+    events = list(decode(model, [request_for(pair(), Settings(method="default"))]))
     assert events[-1].text == "Yo there, you"
     assert dialect.opened[1][0] == (*pair().base.ids, *b"Yo t")
 
@@ -288,7 +294,7 @@ def test_a_stream_that_falls_silent_again_and_again_is_given_up():
     dialect.before_token = silent
     texts = []
     with pytest.raises(ServerError, match="it gave no token for 60 s"):
-        for event in decode(model, [Request(pair(), Settings(method="default"))]):
+        for event in decode(model, [request_for(pair(), Settings(method="default"))]):
             texts.append(event.text if isinstance(event, TokenStep) else "")
     assert "".join(texts) == "Yo t"
     assert len(dialect.opened) == 2
@@ -314,7 +320,7 @@ def test_a_server_that_fails_in_mid_answer_is_an_error_and_what_it_said_was_give
     failing_at(dialect, pair().base.ids, ServerRefused("no memory left"))
     decoder = model.decoder()
     for question in ("hi", "hi"):
-        decoder.submit(Request(pair(question), Settings(method="default")))
+        decoder.submit(request_for(pair(question), Settings(method="default")))
     texts = []
     with pytest.raises(ServerError) as error:
         while decoder.busy:
@@ -332,7 +338,7 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone():
     told = []
     decoder = model.decoder(failed=lambda number, error: told.append((number, error.message)))
     for question in ("hi", "yo"):
-        decoder.submit(Request(pair(question), Settings(method="default")))
+        decoder.submit(request_for(pair(question), Settings(method="default")))
     events = []
     while decoder.busy:
         events += decoder.step()
@@ -350,7 +356,7 @@ def test_cancelling_one_ends_it_and_leaves_the_others():
     values = Settings(method="default")
     for event in decode(
         model,
-        [Request(pair(), values), Request(pair("yo"), values), Request(pair("yo"), values)],
+        [request_for(pair(), values), request_for(pair("yo"), values), request_for(pair("yo"), values)],
         places=Places(2),
         cancelled=lambda number: number == 2 or (number == 0 and len(enough) > 3),
     ):
@@ -377,7 +383,7 @@ def test_close_ends_everything_after_what_was_still_to_be_told():
     dialect.pause = 0.002
     decoder = model.decoder(places=Places(1))
     for _ in range(2):
-        decoder.submit(Request(pair(), Settings(method="default")))
+        decoder.submit(request_for(pair(), Settings(method="default")))
     events = list(decoder.step())
     assert (decoder.running, decoder.waiting) == (1, 1)
     events += decoder.close()
@@ -391,7 +397,7 @@ def test_close_ends_everything_after_what_was_still_to_be_told():
 def test_a_consumer_that_stops_iterating_leaves_nothing_running_at_the_server():
     model, dialect = served(polite(("hi", "Yo there" * 40)))
     dialect.pause = 0.002
-    events = decode(model, [Request(pair(), Settings(method="default"))])
+    events = decode(model, [request_for(pair(), Settings(method="default"))])
     for event in events:
         if isinstance(event, TokenStep):
             break
@@ -405,12 +411,12 @@ def test_a_consumer_that_stops_iterating_leaves_nothing_running_at_the_server():
 def test_methods_that_need_more_than_a_server_tells_are_refused(method):
     model, _ = served(noisy)
     with pytest.raises(ConfigurationError, match="needs every token's logit or the weights"):
-        list(decode(model, [Request(pair(), Settings(method=method))]))
+        list(decode(model, [request_for(pair(), Settings(method=method))]))
 
 
 def test_the_context_ends_an_answer():
     over, here = (
-        list(decode(each, [Request(pair(), Settings(max_new_tokens=50))]))
+        list(decode(each, [request_for(pair(), Settings(max_new_tokens=50))]))
         for each in (served(noisy, context=20)[0], scripted(noisy, context=20))
     )
     assert over[-1] == here[-1]
@@ -419,7 +425,7 @@ def test_the_context_ends_an_answer():
 
 def test_the_confidence_of_a_streamed_token_is_the_best_ones():
     model, _ = served(polite(("hi", "Yo"), sharp=2.0))
-    (first, *_) = steps(list(decode(model, [Request(pair(), Settings(method="default"))])))
+    (first, *_) = steps(list(decode(model, [request_for(pair(), Settings(method="default"))])))
     assert first.measures.confidence == pytest.approx(math.exp(2) / (math.exp(2) + BYTE_VOCAB - 1), rel=1e-4)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
+from adacd_cli.backends.torch.compiled import uncompiled
 from adacd_cli.backends.torch.kv_cache import new_cache, sized
 from adacd_cli.backends.torch.rope import Rope, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
@@ -142,7 +143,6 @@ class TorchBackend:
         self._opened = 0
         self._bytes_per_token: int | None = None
         self._ropes: dict[Weights, Rope] = {}
-        self._notices: list[str] = []
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
         """A new sequence, or a fork that copies the keys and values of another's first tokens."""
@@ -229,8 +229,11 @@ class TorchBackend:
 
     def notices(self) -> list[str]:
         """That compiled forwards had to be given up, once."""
-        notices, self._notices = self._notices, []
-        return notices
+        compiled = self.model.compiled
+        if compiled is None or not compiled.problem or compiled.told:
+            return []
+        compiled.told = True
+        return [uncompiled(self.model.name, compiled.problem)]
 
     # --- one step ---
 
