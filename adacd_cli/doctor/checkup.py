@@ -150,7 +150,6 @@ class Checkup:
 
     def _tokenizer(self) -> Any:
         """The model's tokenizer, also where the model was not loaded; None where that fails, too."""
-        from adacd_cli.backends.server.load import tokenizer_of
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.tokenizer import load_tokenizer
 
@@ -160,6 +159,8 @@ class Checkup:
         try:
             with quiet(lambda line: None):
                 if settings.served and settings.tokenizer is not None:
+                    from adacd_cli.backends.server.load import tokenizer_of
+
                     return tokenizer_of(settings, lambda line: None)[0]
                 if self._source is not None:
                     trust = settings.trust_remote_code
