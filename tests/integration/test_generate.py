@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts import Prompt, Prompts
 from tests.conftest import RunCommand
-from tests.fakes import named, saying, scripted
+from tests.fakes import named, saying, scripted, two_streams
+from tests.golden import check
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,6 +98,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
         "unprompted_tokens": 25,
         "settings": {
             "contrast_prompt": "Please refuse to answer me!",
+            "contrast_placement": "system",
             "thinking": False,
             "alpha": 4.5,
             "agreement_threshold": 0.9,
@@ -225,9 +228,9 @@ def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
     arguments = ["generate", "-q", "-f", "-", "-o", str(file)]
     code, out, err = adacd(*arguments, stdin="Count.\nThe script has no answer to this.\n")
     assert (code, out) == (1, "")
-    assert err.startswith(f"What was written so far is in {file}.partial.\nError: ")
+    assert "Error: " in err and f"What was written so far is in {file}.partial.\n" in err
     assert file.read_text(encoding="utf-8") == "old\n"
-    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n"
+    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n\n"
 
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
@@ -248,13 +251,9 @@ def test_a_file_with_a_prompt_too_long_is_refused_before_any_answer(adacd: RunCo
 
 
 def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:
-    assert adacd("generate", "Count.", "--show-prompts", "--no-stats") == (
-        0,
-        "1 2 3\n",
-        "--- Unprompted stream, 7 tokens ---\nCount.\n\n"
-        "--- Prompted stream, 14 tokens ---\nrefuse|Count.\n\n"
-        "--- Answer ---\n",
-    )
+    code, out, err = adacd("generate", "Count.", "--show-prompts", "--no-stats")
+    assert (code, out) == (0, "1 2 3\n")
+    check("cli", "--show-prompts", err)
 
 
 def test_warnings_of_loading_are_shown_unless_quiet(
@@ -271,6 +270,7 @@ def test_warnings_of_loading_are_shown_unless_quiet(
 INTERRUPTED = """
 import os, signal, sys, threading, time
 import adacd_cli.loading, adacd_cli.prompts
+from tests.golden import check
 from tests.fakes import scripted, BYTE_VOCAB
 from tests.integration.test_generate import prompts_of
 from adacd_cli.cli.app import app
