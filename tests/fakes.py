@@ -13,7 +13,7 @@ from adacd_cli.backends import backend_for
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine import LanguageModel, Request, Scheduler
-from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, Weights
+from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SampledToken, Sampling, Weights
 from adacd_cli.errors import ModelError
 from adacd_cli.prompts import Contrast, Prompt, Prompts, ThinkingMarks
 
@@ -111,6 +111,29 @@ class Done:
         """Nothing to end."""
 
 
+class ScriptedRun:
+    """A stretch that a script decodes greedily, a token each time it is asked."""
+
+    def __init__(self, script: Script, ids: list[int], top: int, max_tokens: int) -> None:
+        self._script, self._ids, self._top, self._left = script, ids, top, max_tokens
+
+    def take(self) -> list[SampledToken]:
+        if self.done():
+            return []
+        logprobs = torch.tensor(self._script(tuple(self._ids))).log_softmax(-1)
+        best = logprobs.topk(self._top)
+        top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        self._left = 0 if top[0][0] == BYTE_EOS else self._left - 1
+        self._ids.append(top[0][0])
+        return [SampledToken(*top[0], top)]
+
+    def done(self) -> bool:
+        return self._left == 0
+
+    def close(self) -> None:
+        self._left = 0
+
+
 class ScriptedBackend:
     """The smallest backend: a sequence is its ids, and the logits after it are `script(ids)`.
 
@@ -175,6 +198,10 @@ class ScriptedBackend:
         ends = range(len(ids) - extend.need.positions + 1, len(ids) + 1)
         rows = [list(script(tuple(ids[:end]))) for end in ends]
         return Done(Logits(torch.tensor([rows]), 0) if rows else None)
+
+    def free_run(self, sequence: int, sampling: Sampling, max_tokens: int) -> ScriptedRun:
+        script = self._scripts[self._weights[sequence]]
+        return ScriptedRun(script, self.sequences[sequence], sampling.top, max_tokens)
 
     def wait(self, seconds: float) -> None:
         """Everything is done at once."""

@@ -45,7 +45,7 @@ def test_torch_keeps_the_contract(model, check):
     check(TorchBackend(model), whole(model.model))
 
 
-@pytest.mark.parametrize("can", [{}, {"fork": False}, {"fork": False, "trim": False}], ids=str)
+@pytest.mark.parametrize("can", [{}, {"free_run": True}, {"fork": False, "trim": False}], ids=str)
 @every_check
 def test_a_script_keeps_the_contract(check, can):
     def script(ids):

@@ -18,7 +18,7 @@ from adacd_cli.events import (
     TokenStep,
     to_json,
 )
-from tests.fakes import BYTE_EOS, Done, ScriptedBackend, request_for, saying, two_streams
+from tests.fakes import BYTE_EOS, BYTE_VOCAB, Done, ScriptedBackend, request_for, saying, two_streams
 
 QUESTIONS = ("hi", "ho", "ha")
 SCRIPT = saying(
@@ -132,6 +132,18 @@ def test_a_draft_goes_on_where_nothing_can_be_taken_back():
     assert found[0] == found[1]
 
 
+def test_a_backend_that_decodes_by_itself_gives_the_same_answers():
+    requests = [asked("hi", method="adacd", contrast_steps=1), asked("ho"), asked("ha", max_new_tokens=2)]
+    found = []
+    for free in (False, True):
+        backend = ScriptedBackend(SCRIPT, vocab_size=BYTE_VOCAB, free_run=free)
+        events = run(Scheduler(backend), *requests)
+        steps = [(each.request, each.token_id, each.text) for each in events if isinstance(each, TokenStep)]
+        found.append((sorted(steps, key=lambda step: step[0]), texts(events)))
+        assert backend.sequences == {}
+    assert found[0] == found[1]
+
+
 # --- failures ---
 
 
@@ -155,6 +167,23 @@ def test_a_backend_that_dies_fails_what_runs_and_what_waits_goes_on():
     assert ends(events)[2].text == "Ah!"
     assert not scheduler.busy
     assert texts(run(scheduler, *map(asked, QUESTIONS))) == ["Yo", "Hey", "Ah!"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("gone"), KeyboardInterrupt()], ids=["dead", "interrupted"])
+def test_a_stretch_that_the_backend_decodes_ends_with_the_rest(error):
+    backend = ScriptedBackend(SCRIPT, vocab_size=BYTE_VOCAB, free_run=True)
+    scheduler = Scheduler(backend)
+    for question in QUESTIONS[:2]:
+        scheduler.submit(asked(question))
+    events = [*scheduler.step()]
+    backend.failing = failing_at(*range(9), error=error)
+    scheduler.submit(asked("ha", method="adacd"))
+    try:
+        events += scheduler.step()
+    except KeyboardInterrupt:
+        events += scheduler.close()
+    assert sorted(ends(events)) == [0, 1, 2]
+    assert not (scheduler.busy or backend.sequences)
 
 
 def test_a_backend_that_stays_dead_ends_every_request():
