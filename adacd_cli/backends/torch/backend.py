@@ -188,7 +188,7 @@ class TorchBackend:
         for batch in {id(own.batch): own.batch for own in closed if own.batch is not None}.values():
             batch.take_out([own for own in closed if own.batch is batch], store=False)
 
-    def forward(self, work: Sequence[Extend]) -> list[_Done]:
+    def forward(self, work: Sequence[Extend]) -> Sequence[_Done]:
         """One step over all the work."""
         return self._guarded(lambda: self._forward(work))
 
@@ -227,6 +227,9 @@ class TorchBackend:
             self._bytes_per_token = cache.bytes_per_token
         return tokens * self._bytes_per_token
 
+    def found_inexact(self) -> None:
+        """Never: every logit is known."""
+
     def notices(self) -> list[str]:
         """That compiled forwards had to be given up, once."""
         compiled = self.model.compiled
@@ -238,7 +241,7 @@ class TorchBackend:
     # --- one step ---
 
     def _forward(self, work: Sequence[Extend]) -> list[_Done]:
-        groups: dict[Hashable, list[tuple[_Sequence, Extend]]] = {}
+        groups: dict[tuple[bool, Weights, Hashable], list[tuple[_Sequence, Extend]]] = {}
         for extend in work:
             own = self._sequences[extend.sequence]
             rope = self._rope(own.weights)
@@ -248,7 +251,7 @@ class TorchBackend:
             single = own.computed and len(extend.tokens) == 1 and extend.need.positions == 1
             groups.setdefault((single, own.weights, after), []).append((own, extend))
         found: dict[SequenceId, _Done] = {}
-        for (single, *_), group in groups.items():
+        for (single, _, _), group in groups.items():
             for part in [group] if single else self._portions(group):
                 for extend, done in (self._advance if single else self._prefill)(part):
                     found[extend.sequence] = done
@@ -358,7 +361,7 @@ class TorchBackend:
         """
         if weights == BASE:
             return self.model.model
-        if weights not in self.model.extras:
+        if not isinstance(weights, tuple) or weights not in self.model.extras:
             name = weights[0] if isinstance(weights, tuple) else weights
             raise ModelError(
                 f"The method needs `{name}`, which is not loaded.",
