@@ -66,7 +66,7 @@ def show_error(error: BaseException) -> int:
 
 
 def shows_tracebacks() -> bool:
-    """Whether the traceback of an error was asked for."""
+    """Whether --debug shows the traceback of an error."""
     return _debug.get()
 
 

@@ -1,7 +1,7 @@
 """Where a prompt comes from: the argument, stdin, or a file with one prompt a line.
 
-Stdin is read to its end when it is asked for (`-`, `-f -`), when there is no argument and it is no terminal,
-and besides an argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
+Stdin is read to its end for `-` and `-f -`, when there is no argument and it is no terminal, and besides an
+argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
 shell loop's file is read empty, as with `cat`; `< /dev/null` beside the argument says that there is no input.
 """
 
@@ -105,7 +105,7 @@ def _stdin_is_pipe_or_file() -> bool:
         return False
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # a stream without a descriptor, put in the place of stdin
+    except (OSError, ValueError):  # a stream without a descriptor, in place of stdin
         return True
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 

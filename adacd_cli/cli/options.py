@@ -61,8 +61,8 @@ def help_text(setting: Setting) -> str:
     facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
     if setting.option.unit and setting.option.unit not in setting.sentence:
         facts.insert(0, setting.option.unit)
-    known = "; ".join(fact for fact in facts if fact)
-    return f"{setting.sentence.rstrip('.')} ({known})." if known else setting.sentence
+    shown = "; ".join(fact for fact in facts if fact)
+    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
 
 def _default(setting: Setting) -> str:

@@ -70,7 +70,7 @@ def command(
     ] = "auto",
     queue: Annotated[
         int,
-        typer.Option("--queue", metavar="N", min=0, help="Requests that may wait for a place (default 64)."),
+        typer.Option("--queue", metavar="N", min=0, help="Requests that may wait for a slot (default 64)."),
     ] = 64,
     max_body_size: Annotated[
         str, typer.Option("--max-body-size", metavar="SIZE", help="Largest body, such as 512k (default 4m).")
@@ -83,7 +83,9 @@ def command(
     ] = None,
     max_answer_tokens: Annotated[
         int | None,
-        typer.Option("--max-answer-tokens", metavar="N", min=1, help="Longest answer that may be asked for."),
+        typer.Option(
+            "--max-answer-tokens", metavar="N", min=1, help="Longest answer that a request may ask for."
+        ),
     ] = None,
     max_seconds: Annotated[
         float | None,
@@ -133,7 +135,7 @@ def command(
         warn([f"Whoever reaches {address} can use this server: give it an --api-key."], settings)
     metrics = Metrics()
     worker = Worker(metrics, waiting=queue, seconds=max_seconds)
-    signals = Signals(worker, lambda: _say("Stopping once what was asked is answered.", settings))
+    signals = Signals(worker, lambda: _say("Stopping once the requests under way are answered.", settings))
     http = Http(create_app(served, worker, metrics), listening)
 
     def begin() -> tuple[LanguageModel, Places]:

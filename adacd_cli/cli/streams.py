@@ -15,7 +15,7 @@ from adacd_cli.errors import OutputError
 
 
 class _ClosedOutput(TextIOBase):
-    """In the place of a stdout that the process was started without."""
+    """Stands in for a stdout that the process was started without."""
 
     def write(self, text: str) -> int:
         raise _closed()
@@ -48,7 +48,7 @@ class _Notes:
 
 
 def prepare_streams() -> None:
-    """Puts streams that never fail in a wrong way in the place of `sys.stdout` and `sys.stderr`."""
+    """Replaces `sys.stdout` and `sys.stderr` by streams that never fail in a wrong way."""
     sys.stdout = sys.stdout or cast(TextIO, _ClosedOutput())
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -216,7 +216,7 @@ def test_a_file_that_is_no_shape_is_refused(
     assert (found.code, found.out) == (code, "")
     assert found.err.startswith(f"Error: {message}")
     if "cannot be used" in message:
-        assert found.err.endswith("\nHint: Mend that in it, or name a model's own config.json.\n")
+        assert found.err.endswith("\nHint: Fix that in it, or name a model's own config.json.\n")
 
 
 def test_a_folder_is_the_shape_that_its_configuration_describes(

@@ -278,7 +278,7 @@ def test_a_port_in_use(adacd: RunCommand) -> None:
             ["--port", "0", "--model", "./nowhere"],
             3,
             "The model folder ./nowhere does not exist.",
-            "Check the path; a model on the hub is named owner/name, and `demo` is the model in the box.",
+            "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model.",
         ),
     ],
 )

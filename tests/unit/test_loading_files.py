@@ -237,7 +237,7 @@ def test_a_path_that_leads_nowhere(name: str) -> None:
         _locate(name)
     assert caught.value.message == f"The model folder {name} does not exist."
     assert caught.value.hint == (
-        "Check the path; a model on the hub is named owner/name, and `demo` is the model in the box."
+        "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model."
     )
 
 
