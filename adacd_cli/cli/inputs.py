@@ -49,7 +49,7 @@ def read_prompts(file: str) -> list[str]:
     Raises:
         UsageError: it cannot be read, is not UTF-8, or has no prompt in it.
     """
-    text = read_stdin() if file == "-" else _read_file(file)
+    text = _read(file, _named(file), "Name a text file with one prompt a line, or - for stdin.")
     prompts = [line for line in text.split("\n") if line.strip()]
     if not prompts:
         raise UsageError(f"{_named(file)} has no prompt in it.", "Write one prompt a line.")
@@ -62,15 +62,7 @@ def read_lines(file: str) -> list[str]:
     Raises:
         UsageError: it cannot be read or is not UTF-8.
     """
-    if file == "-":
-        return read_stdin().split("\n")
-    try:
-        data = Path(file).expanduser().read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"The file {file!r} could not be read: {error.strerror or error}.", "Name a file, or - for stdin."
-        ) from error
-    return _decode(data, f"The file {file!r}").split("\n")
+    return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")
 
 
 def read_stdin() -> str:
@@ -110,15 +102,14 @@ def _stdin_is_pipe_or_file() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _read_file(file: str) -> str:
+def _read(file: str, name: str, hint: str) -> str:
+    if file == "-":
+        return read_stdin()
     try:
         data = Path(file).expanduser().read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"The prompt file {file!r} could not be read: {error.strerror or error}.",
-            "Name a text file with one prompt a line, or - for stdin.",
-        ) from error
-    return _decode(data, _named(file))
+        raise UsageError(f"{name} could not be read: {error.strerror or error}.", hint) from error
+    return _decode(data, name)
 
 
 def _decode(data: bytes, name: str) -> str:
