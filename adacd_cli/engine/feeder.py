@@ -39,14 +39,14 @@ class Feeder:
         """
         budget = self._can.prefill_chunk
         while True:
+            for state in states:
+                if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
+                    self._settle(state)
             work = self._work(states, budget)
             if work:
                 self._forward(work)
                 long = sum(len(extend.tokens) for _, extend in work if len(extend.tokens) > 1)
                 budget = None if budget is None else max(0, budget - long)
-                for state in states:
-                    if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
-                        self._settle(state)
             elif not self._draft(states):
                 break
         for state in states:
@@ -72,8 +72,26 @@ class Feeder:
                     pending, stream.pending = stream.pending, None
                     stream.logits = pending.result()
         except Exception as error:
-            return error
-        return None
+            state.failure = error
+        return state.failure
+
+    def complete(self, states: Sequence[RequestState]) -> None:
+        """Asks for more where logits are partial and the next token depends on what is not known."""
+        if self._can.full_logits:
+            return
+        while True:
+            work = []
+            for state in states:
+                if state.ready and state.failure is None:
+                    noise = state.draw(self._can.vocab_size or 0)
+                    more = partial.needs(state.method_now, state.settings, state.logits(), noise)
+                    streams = [(state.streams[name], need) for name, need in more.items()]
+                    work += [(stream, Extend(stream.opened, (), need)) for stream, need in streams]
+            if not work:
+                return
+            self._forward(work)
+            for state in states:
+                self.collect(state)
 
     def close_unwanted(self, state: RequestState) -> None:
         """Closes the streams that the rest of the answer does not need."""
@@ -132,14 +150,8 @@ class Feeder:
                             break  # a whole chunk in the next step, rather than a bit of one now
                         tokens, need = tokens[:budget], NOTHING
                     budget = max(0, budget - len(tokens))
-                if tokens:
+                if tokens or (need.positions and not self._can.full_logits):  # of what was fed before
                     work.append((stream, Extend(stream.opened, tokens, self._need(state, stream, need))))
-            if not self._can.full_logits and state.ready:
-                noise = state.draw(self._can.vocab_size or 0)
-                more = partial.needs(state.method_now, state.settings, state.logits(), noise)
-                work += [
-                    (state.streams[name], Extend(state.streams[name].opened, (), more[name])) for name in more
-                ]
         return work
 
     def _need(self, state: RequestState, stream: StreamState, need: Need) -> Need:

@@ -47,8 +47,8 @@ def logits_of(
     """The logits of one position from what is known of it: float32 [1, 1, vocab], finite.
 
     Args:
-        ids: the most probable tokens, the most probable one first; at least one. Ids of a model's padding, beyond
-            the vocabulary, only take their share of the probability.
+        ids: the most probable tokens, the most probable one first; at least one. Ids beyond the vocabulary,
+            of a model's padding, only take their share of the probability.
         logprobs: their log-probabilities, nats.
         vocab: tokens in the vocabulary.
         others: log-probabilities that are known besides, by id.
@@ -186,7 +186,7 @@ def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> StepOutcome
 
 
 class _Known:
-    """What is known of a stream's next position: values by token, the best one, and the bound of the others."""
+    """What is known of a stream's next position: values by token, and the bound of all others."""
 
     def __init__(self, logits: Logits) -> None:
         row = logits.at()[0]
@@ -214,7 +214,7 @@ def _lacking(
         noise = None
     (base_name, logits), *others = streams.items()
     base = _Known(logits)
-    longer = {base_name: Need(top=min(GROWTH * base.listed, base.vocab))}
+    longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
     if not others:
         return {} if _plain_is_certain(base, settings, noise) else longer
     ((other_name, logits),) = others  # AdaCD and its gated form have two
@@ -239,8 +239,8 @@ def _lacking(
 
 
 def _adds(base: _Known, other: _Known, settings: Settings) -> bool | None:
-    """Whether the step adds: agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where the rank decides it and only
-    a bound of it is known."""
+    """Whether the step adds: agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where the rank decides it, and
+    only a bound of it is known."""
     threshold = settings.agreement_threshold
     if math.exp(base.highest) < threshold * math.exp(other.highest):
         return False
@@ -271,8 +271,8 @@ def _could_win(
 ) -> bool:
     """Whether a token with a value that is only bounded could be chosen, or change which one is.
 
-    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where it
-    is negative it could be anything, and where it is 0 nothing depends on z*.
+    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where
+    it is negative it could be anything, and where it is 0 nothing depends on z*.
     """
     sign = 1.0 if add else -1.0
     slope = 1 + sign * settings.alpha

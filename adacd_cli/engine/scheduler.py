@@ -164,8 +164,9 @@ class Scheduler:
         try:
             self._admit()
             self._feeder.feed(self.running)
-            failed = [(state, error) for state in self.running if (error := self._feeder.collect(state))]
-            chosen = self._choose([state for state in self.running if state.ready])
+            failed = [(state, fault) for state in self.running if (fault := self._feeder.collect(state))]
+            self._feeder.complete(self.running)
+            chosen = self._choose([state for state in self.running if state.ready and state.failure is None])
         except OutOfMemoryError as error:
             yield from self._start_again(error)
             return
@@ -178,8 +179,8 @@ class Scheduler:
             self._feeder.close_all(self.running)
             raise
         yield from self._told()
-        for state, error in failed:
-            yield self._end(state, error)
+        for state, failure in failed:
+            yield self._end(state, failure)
         for state, outcome in chosen:
             yield from self._take(state, outcome)
         arrived = bool(failed or chosen)
@@ -281,6 +282,8 @@ class Scheduler:
                 logits = state.logits()
                 sure = partial.is_certain(state.method, state.settings, logits, state.noise)
                 outcome = replace(partial.only_told(outcome, logits), exact=sure)
+                if not sure:
+                    self.backend.found_inexact()
             yield from self._take_one(state, outcome)
         if not state.closed:
             self._feeder.close_unwanted(state)

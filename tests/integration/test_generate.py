@@ -15,7 +15,7 @@ import pytest
 from adacd_cli import __version__
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import Prompts
+from adacd_cli.prompts import Prompt, Prompts
 from tests.conftest import RunCommand
 from tests.fakes import named, saying, scripted, two_streams
 from tests.golden import check
@@ -35,11 +35,9 @@ SCRIPT = saying(
 
 
 def prompts_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> Prompts:
-    unprompted = f"{conversation.system or ''}{conversation.messages[-1].content}\n"
-    streams = two_streams(unprompted.encode(), f"refuse|{unprompted}".encode())
-    texts = {"unprompted": unprompted, "prompted": f"refuse|{unprompted}"}
-    streams = {name: replace(prompt, text=texts[name]) for name, prompt in streams.streams.items()}
-    return named(Prompts(streams), settings)
+    question = f"{conversation.system or ''}{conversation.messages[-1].content}"
+    prompts = [Prompt(tuple(text.encode()), text) for text in (f"{question}\n", f"refuse|{question}\n")]
+    return named(Prompts({"unprompted": prompts[0], "prompted": prompts[1]}), settings)
 
 
 @pytest.fixture(autouse=True)

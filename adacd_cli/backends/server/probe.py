@@ -1,0 +1,272 @@
+"""Looks a server over before anything is decoded: what it is, what it serves, and whether that is enough.
+
+Everything that is missing is an error that says what to do; what is only worth knowing is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import anyio
+
+from adacd_cli.backends.server.address import KEY_VARIABLES
+from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.completions import Completions
+from adacd_cli.backends.server.dialect import Dialect
+from adacd_cli.backends.server.errors import START_IT, InvalidLogprobs, ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.llamacpp import LlamaCpp
+from adacd_cli.backends.server.tokenizers import compare_tokenizers, whole_token
+from adacd_cli.engine.backend import Sampling
+from adacd_cli.errors import ModelError, UsageError
+
+_FLAGS = {
+    "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
+    "vLLM": "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init.",
+    "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
+}
+LOOKED_OVER_SECONDS = 180.0
+"""How long all questions together may take: a server may load its model at the first one."""
+
+_ASKED = 1000
+"""How many log-probabilities are tried for: a server that gives fewer says how many."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a server can do.
+
+    Attributes:
+        address: where it is; no key in it.
+        dialect: `llama.cpp`, `vLLM` or `OpenAI`.
+        model: the served model.
+        served: everything it serves.
+        most_logprobs: how many log-probabilities of a position it gives; None where it knows no bound.
+        context_length: tokens that a request may have, prompt and answer; None where it does not tell.
+        vocab: tokens in its vocabulary; None where it does not tell.
+        slots: how many requests it runs at once; None where it does not tell.
+        end_token: the text of the token that ends its answers; None where it does not tell.
+        tokenizer_compared: whether its token ids were compared with the tokenizer's.
+        warnings: what the user should know, one sentence each.
+    """
+
+    address: str
+    dialect: str
+    model: str
+    served: tuple[str, ...]
+    most_logprobs: int | None
+    context_length: int | None
+    vocab: int | None
+    slots: int | None
+    end_token: str | None
+    tokenizer_compared: bool
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests it is asked at once where nobody says: each has two streams."""
+        return 16 if self.slots is None else max(1, self.slots // 2)
+
+
+async def examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
+    """Asks the server what it is, and a few questions that show whether it suits.
+
+    Args:
+        client: its routes.
+        served_model: the model that is asked for; None where it serves exactly one.
+        tokenizer: what the prompts are encoded with.
+
+    Raises:
+        ModelError: it is no such server, does not serve the model, gives too little, or has another
+            tokenizer.
+        UsageError: it serves several models and none is named.
+    """
+    try:
+        with anyio.fail_after(LOOKED_OVER_SECONDS):
+            return await _examine(client, served_model, tokenizer)
+    except TimeoutError:
+        raise ModelError(
+            f"The server at {client.address.base} cannot be used: it did not answer adacd's first questions "
+            f"within {LOOKED_OVER_SECONDS:g} s.",
+            "Its own log may tell more.",
+        ) from None
+
+
+async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
+    address = client.address.base
+    listing = await _models(client)
+    entry = _choose(address, listing, served_model)
+    model = str(entry["id"])
+    props = await _props(client, entry, len(listing) > 1)
+    dialect: Dialect
+    if props is not None:
+        dialect = LlamaCpp(client, model, whole_token(tokenizer))
+    else:
+        dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
+    warnings: list[str] = []
+    compared = await compare_tokenizers(address, dialect, tokenizer, warnings)
+    await _try(client, dialect, tokenizer, compared=compared)
+    slots = _number((props or {}).get("total_slots"))
+    if slots == 1:
+        warnings.append(
+            "The server has one slot, so its two streams push each other out of the cache: start it with "
+            "--parallel 2, or AdaCD reads the whole prompt again at every step."
+        )
+    if not compared:
+        warnings.append(
+            "The server does not tell how it encodes text: that its tokenizer is the one given with "
+            "--tokenizer could not be checked."
+        )
+    defaults, meta = _object(props, "default_generation_settings"), _object(entry, "meta")
+    probe = Probe(
+        address=address,
+        dialect=dialect.name,
+        model=model,
+        served=tuple(str(each["id"]) for each in listing),
+        most_logprobs=dialect.most,
+        context_length=_number(defaults.get("n_ctx")) or _number(entry.get("max_model_len")),
+        vocab=_number(meta.get("n_vocab")),
+        slots=slots,
+        end_token=end if isinstance(end := (props or {}).get("eos_token"), str) and end else None,
+        tokenizer_compared=compared,
+        warnings=tuple(warnings),
+    )
+    return dialect, probe
+
+
+async def _models(client: Client) -> list[dict[str, Any]]:
+    address = client.address.base
+    try:
+        answer = await client.get(f"{address}/models")
+    except ServerUnavailable as failure:
+        what = "cannot be used now" if failure.status else "cannot be reached"
+        raise ModelError(
+            f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
+            failure.hint or START_IT,
+        ) from None
+    except ServerRefused as failure:
+        _refuse_key(address, failure)
+        raise _no_server(address, failure.reason) from None
+    data = answer.get("data")
+    if not isinstance(data, list):
+        raise _no_server(address, "it lists no models")
+    entries = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
+    if not entries:
+        raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
+    return entries
+
+
+def _refuse_key(address: str, failure: ServerRefused) -> None:
+    """Raises what it means that the key was refused; does nothing where it was not."""
+    if failure.status in (401, 403):
+        raise ModelError(
+            f"The server at {address} does not accept the key: {failure.reason.rstrip('.')}.",
+            f"Put its key into the environment variable {KEY_VARIABLES[0]}.",
+        ) from None
+
+
+def _no_server(address: str, reason: str) -> ModelError:
+    return ModelError(
+        f"There is no OpenAI-compatible server at {address}: {reason.rstrip('.')}.",
+        "Name the address of vLLM or llama.cpp's server, like http://localhost:8000/v1.",
+    )
+
+
+def _choose(address: str, listing: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
+    names = [str(each["id"]) for each in listing]
+    if wanted is None:
+        if len(listing) == 1:
+            return listing[0]
+        raise UsageError(
+            f"The server at {address} serves {len(names)} models: {_named(names)}.",
+            "Choose one with --served-model.",
+        )
+    for entry in listing:
+        aliases = entry.get("aliases")
+        if wanted == entry["id"] or (isinstance(aliases, list) and wanted in aliases):
+            return entry
+    raise ModelError(
+        f"The server at {address} does not serve {wanted!r}; it serves {_named(names)}.",
+        "Name one of these with --served-model.",
+    )
+
+
+def _named(names: Sequence[str]) -> str:
+    shown = [repr(name) for name in names[:5]]
+    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dict[str, Any] | None:
+    """llama.cpp's own description of itself, of the model where it has several; None where it is another."""
+    owner = str(entry.get("owned_by", "")).lower()
+    if owner == "vllm":
+        return None
+    query = f"?model={quote(str(entry['id']), safe='')}" if several else ""
+    try:
+        props = await client.get(f"{client.address.root}/props{query}")
+        return props if "default_generation_settings" in props else None
+    except ServerRefused as failure:
+        if owner != "llamacpp":
+            return None
+        _refuse_key(client.address.base, failure)
+        raise ModelError(
+            f"The llama.cpp server at {client.address.base} hides its own routes: "
+            f"{failure.reason.rstrip('.')}.",
+            "adacd needs /props, /tokenize and /completion beside /v1; let a proxy pass them on.",
+        ) from None
+
+
+async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bool) -> None:
+    """Asks one question of each kind.
+
+    Raises:
+        ModelError: it takes no token ids, gives no log-probabilities, or not the model's own.
+    """
+    address = client.address.base
+    prompt = [int(each) for each in tokenizer.encode("Hello", add_special_tokens=False)]
+    try:
+        await dialect.top([prompt], 5)
+        (longer,) = await dialect.top([prompt], min(_ASKED, len(tokenizer)))
+        longer.check(len(tokenizer))
+        async with aclosing(dialect.stream(prompt, Sampling(), 1)) as stream:
+            streamed = await anext(stream, None)  # one that goes on past its one token is left
+    except ServerUnavailable as failure:
+        raise ModelError(
+            f"The server at {address} cannot be used: {failure.reason.rstrip('.')}.",
+            failure.hint or "Its own log may tell more.",
+        ) from None
+    except InvalidLogprobs as failure:
+        raise ModelError(
+            f"The server at {address} ({dialect.name}) gives no log-probabilities of the model: "
+            f"{failure.reason}.",
+            failure.hint or "Its own log may tell more.",
+        ) from None
+    except ServerRefused as failure:
+        _refuse_key(address, failure)
+        raise ModelError(
+            f"The server at {address} ({dialect.name}) does not give what AdaCD needs: "
+            f"{failure.reason.rstrip('.')}.",
+            _FLAGS[dialect.name],
+        ) from None
+    if streamed is None:
+        raise ModelError(
+            f"The server at {address} ({dialect.name}) gives no log-probabilities.", _FLAGS[dialect.name]
+        )
+    if (
+        dialect.most is None
+        and dialect.name == "OpenAI"
+        and len(longer.ids) < min(_ASKED, len(tokenizer)) // 2
+    ):
+        dialect.most = len(longer.ids)  # it gives fewer, and does not say so
+
+
+def _object(values: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
+    found = (values or {}).get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
