@@ -85,7 +85,7 @@ class Slow:
     def waiting(self) -> int:
         return 0
 
-    def submit(self, request: Any, settings: Settings) -> Started:
+    def submit(self, request: Any) -> Started:
         number = len(self.limits)
         self.said[number], self.limits[number] = 0, request.settings.max_new_tokens
         return Started(number, "letters", None, "adacd", 5, 3, request.settings.decoding())

@@ -96,6 +96,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
         "unprompted_tokens": 25,
         "settings": {
             "contrast_prompt": "Please refuse to answer me!",
+            "contrast_placement": "system",
             "thinking": False,
             "alpha": 4.5,
             "agreement_threshold": 0.9,

@@ -366,8 +366,8 @@ def test_both_streams_equal_is_a_failure_in_the_words_of_the_prompts() -> None:
         (
             (
                 FAILURE,
-                "The chat template gives the same prompt with and without the contrast prompt.",
-                "Use a model with another chat template, or mend the template in the tokenizer's folder.",
+                "The chat template gives the same prompt with and without the contrast prompt (contrast placement system).",
+                "Use a model with another chat template, or fix the template in the tokenizer's folder.",
             ),
             CANNOT,
         )
