@@ -17,7 +17,7 @@ from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts import Prompt, Prompts
 from tests.conftest import RunCommand
-from tests.fakes import named, saying, scripted, two_streams
+from tests.fakes import named, saying, scripted
 from tests.golden import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,7 +259,6 @@ def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:
 def test_warnings_of_loading_are_shown_unless_quiet(
     adacd: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
 
     model = replace(scripted(SCRIPT), warnings=("It was odd.",))
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: model)
