@@ -331,8 +331,8 @@ FLAGS = "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init."
             lambda server: None,
             ("--device", "cpu"),
             2,
-            "`device` is for weights that adacd loads; those of a model at a server are the server's.",
-            "Leave it out, and give the server its own when it is started.",
+            "`device` is for weights that adacd loads itself, and the model runs on a server.",
+            "Leave it out, and give the server its own when you start it.",
         ),
     ],
 )
