@@ -24,7 +24,7 @@ from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from adacd_cli.loading.equip import equip
 from adacd_cli.prompts import ThinkingMarks
-from tests.fakes import request_for, two_streams
+from tests.fakes import request_for, second, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -68,7 +68,7 @@ def whole(model, prompt, chosen):
         return model(input_ids=torch.tensor([[*prompt, *chosen]]), use_cache=False).logits[:, -1].float()
 
 
-def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None, thought=0):
+def recompute(model, prompts, settings, reader=None, rule=None, log=lambda match: None, thought=0):
     """(token, decision) of each step, both streams read anew at each; the first `thought` are plain."""
     method = METHODS[settings.effective_method]
     rule, chosen, steps = rule or rule_of(method), [], []
@@ -79,7 +79,7 @@ def recompute(model, prompts, settings, second=None, rule=None, log=lambda match
         scores, decision = z, 0
         contrasted = thought <= len(chosen) < thought + method.window(settings)
         if contrasted:
-            other = whole(second or model.model, second(prompts).ids, chosen)
+            other = whole(reader or model.model, second(prompts).ids, chosen)
             verdict = rule(StepLogits(other, z), settings)
             scores, decision = verdict.scores, int(verdict.decision)
         chosen.append(int(choose(scores, settings, noise)))

@@ -243,8 +243,8 @@ def test_the_same_seed_gives_the_same_answer(server: Site) -> None:
         (
             "completions",
             {"prompt": [3, 4, 999_999]},
-            "The prompt contains the token id 999999, but the tokenizer's ids go from 0 to 261. Encode the prompt "
-            "with the model's own tokenizer.",
+            "The prompt contains the token id 999999, but the tokenizer's ids go from 0 to 261. Encode the "
+            "prompt with the model's own tokenizer.",
             "prompt",
             None,
         ),
