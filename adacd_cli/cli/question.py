@@ -1,4 +1,4 @@
-"""What `explain` and `compare` share: one question, asked of a loaded model."""
+"""What `explain` and `compare` share: one question to a loaded model."""
 
 from __future__ import annotations
 

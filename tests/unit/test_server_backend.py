@@ -176,7 +176,7 @@ def test_ids_are_found_by_longer_lists_where_the_server_has_no_limit(scores_ids)
 
 
 def test_ids_beyond_a_limit_are_asked_by_name():
-    backend, _ = backend_of(most=20)
+    backend, dialect = backend_of(most=20)
     dialect.scores_ids = True
     sequence = backend.open()
     rare = tuple(reference((1,)).argsort()[:3].tolist())
