@@ -209,6 +209,9 @@ class ScriptedBackend:
     def bytes_for(self, tokens: int) -> int:
         return tokens
 
+    def found_inexact(self) -> None:
+        raise AssertionError("every logit is told")
+
     def notices(self) -> list[str]:
         return []
 
