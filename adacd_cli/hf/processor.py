@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, LogitsProcessor
-from transformers.distributed.fsdp import is_fsdp_managed_module
+from transformers.generation.utils import is_deepspeed_zero3_enabled, is_fsdp_managed_module
 
 from adacd_cli.backends.torch.backend import TorchBackend
 from adacd_cli.config import SETTINGS, Settings
-from adacd_cli.config.methods import METHODS
+from adacd_cli.config.methods import METHODS, Method
 from adacd_cli.engine import LanguageModel, Request, validate
 from adacd_cli.engine.backend import Extend, stacked
 from adacd_cli.engine.state import Phase, RequestState
@@ -28,6 +28,7 @@ from adacd_cli.errors import ConfigurationError, ModelError, UsageError
 from adacd_cli.events import Decision, Measures
 from adacd_cli.hf.prompts import PANELS, prompts_of, read_rows, settings_of
 from adacd_cli.loading.tokenizer import context_length
+from adacd_cli.prompts.build import streams_of
 
 
 class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
@@ -70,7 +71,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         **changes: Any,
     ) -> None:
         chosen = settings_of(settings, changes, "adacd()")
-        _check(model, chosen)
+        method = METHODS[chosen.effective_method]
+        _check(model, method, chosen)
         if isinstance(tokenizer := adacd_tokenizer, str):
             raise UsageError("adacd_tokenizer takes the tokenizer itself, not its name.")
         with suppress(Exception):  # missing files, unknown classes, JSON errors: each tokenizer its own
@@ -78,12 +80,15 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         # how long an answer gets, only generate knows
         chosen = chosen.model_copy(update={"max_new_tokens": 2**31})
         rows = read_rows(input_ids, attention_mask, "input_ids")
-        if METHODS[chosen.effective_method].window(chosen) == 0:
-            prompted = rows
-        elif prompted_input_ids is None:
-            prompted = None
-        else:
-            _check_made_for(settings, chosen)
+        prompted = None if method.window(chosen) > 0 else rows
+        if prompted is None and prompted_input_ids is not None:
+            made_for = settings or Settings(method=method.name)
+            texts = [(streams_of(each), each.contrast_placement) for each in (made_for, chosen)]
+            if texts[0] != texts[1]:
+                raise ConfigurationError(
+                    "`prompted_input_ids` were made without the text that the second stream is to read.",
+                    "Pass the method and its prompt to inputs_for() already.",
+                )
             prompted = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids")
         prompts = prompts_of(rows, chosen, tokenizer, messages, prompted)
         tokenizer = tokenizer or SimpleNamespace(decode=lambda ids, **options: "")  # no text is of interest
@@ -196,16 +201,14 @@ def adacd(
     forbid every token that AdaCD allows, the step is plain decoding under them.
 
     Args:
-        model, input_ids, logits_processor, stopping_criteria, generation_config: from generate.
         adacd_streamer: what `streamer=` would be, which transformers does not pass on.
-        **keywords: those of AdacdLogitsProcessor, and the model's inputs.
+        **keywords: those of AdacdLogitsProcessor, and the model's inputs; the others are generate's own.
 
     Returns:
         What `generate` returns; `scores` are those that tokens were chosen by, `logits` the base stream's.
 
     Raises:
-        UsageError: an argument of generate cannot be combined with AdaCD.
-        AdacdError: of any other kind, see AdacdLogitsProcessor.
+        UsageError: an argument of generate cannot be combined with AdaCD; for others see AdacdLogitsProcessor.
     """
 
     def processors(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -242,18 +245,19 @@ def _check_generate(model: Any, generation_config: Any, inputs: dict[str, Any]) 
     """Refuses what generate is asked for and AdaCD cannot do."""
     mode = generation_config.get_generation_mode().value
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)
     unread = {name for name, each in inputs.items() if isinstance(each, torch.Tensor) and bool(each.any())}
     unread -= {"attention_mask", "position_ids"}
     for wrong, what in (
         (mode not in ("greedy_search", "sample"), mode.replace("_", " ")),
-        (processes > 1 and is_fsdp_managed_module(model), "a model sharded by FSDP (synced_gpus)"),
-        (bool(unread), f"`{', '.join(sorted(unread))}`, which the second stream does not read"),
+        (processes > 1 and sharded, "a model sharded by FSDP or ZeRO-3 (synced_gpus)"),
+        (unread, f"`{', '.join(sorted(unread))}`, which the second stream does not read"),
     ):
         if wrong:
             raise UsageError(f"AdaCD cannot be decoded with {what}.", "Leave it out of generate().")
 
 
-def _check(model: Any, settings: Settings) -> None:
+def _check(model: Any, method: Method, settings: Settings) -> None:
     """Refuses a model that cannot be decoded as it is, and a method that needs more than a second prompt."""
     for wrong, reason in (
         (model.config.is_encoder_decoder, "is an encoder-decoder, and AdaCD decodes causal language models"),
@@ -262,24 +266,11 @@ def _check(model: Any, settings: Settings) -> None:
     ):
         if wrong:
             raise ModelError(f"{type(model).__name__} {reason}.")
-    method = METHODS[settings.effective_method]
-    streams = method.streams_for(settings)
-    if len(streams) > 2 or streams[0].prompt or any(each.weights != "base" for each in streams):
+    base, *others = method.streams_for(settings)
+    if len(others) > 1 or base.prompt or any(each.weights != "base" for each in (base, *others)):
         raise ConfigurationError(
             f"Method {method.name} needs more than a second prompt, all that it has in transformers' generate.",
             "Use adacd_cli.load and adacd_cli.generate for it.",
-        )
-
-
-def _check_made_for(settings: Settings | None, chosen: Settings) -> None:
-    """Refuses to read ready prompts, which came with these settings, under settings that would have made others."""
-    made_for = settings or Settings(method=chosen.effective_method)
-    prompt = [METHODS[each.effective_method].streams[-1].prompt for each in (made_for, chosen)]
-    same = prompt[0] == prompt[1] and getattr(made_for, prompt[1]) == getattr(chosen, prompt[1])
-    if not same or made_for.contrast_placement != chosen.contrast_placement:
-        raise ConfigurationError(
-            "`prompted_input_ids` were made without the text that the second stream is to read.",
-            "Pass the method and its prompt to inputs_for() already.",
         )
 
 

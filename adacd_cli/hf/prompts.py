@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import product, takewhile
+from functools import reduce
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,7 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.errors import AdacdError, ConfigurationError, PromptError
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
+from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import find_template
 from adacd_cli.prompts.thinking import find_marks
 
@@ -183,17 +185,13 @@ def _read_off(place: int, row: Ids, ways: Sequence[list[tuple[Ids, Ids]]]) -> Id
     that begin as it does differ in nothing else."""
     for pairs, step in product(ways, (1, -1)):
         turned = [(one[::step], other[::step]) for one, other in pairs]
-        old, new = (_shared(side) for side in zip(*turned[: len(_WORDS)], strict=True))
+        sides = zip(*turned[: len(_WORDS)], strict=True)
+        old, new = (reduce(lambda one, other: one[: shared_length(one, other)], side) for side in sides)
         alike = all(other == new + one[len(old) :] for one, other in turned if one[: len(old)] == old)
         if alike and row[::step][: len(old)] == old:
-            return (new + row[::step][len(old) :])[::step]
+            return tuple((new + row[::step][len(old) :])[::step])
     raise PromptError(
         f"The second stream's prompt cannot be read off row {place} of input_ids: it begins otherwise than a "
         "question in the chat template (with a system message?), or the contrast prompt stands elsewhere.",
         f"Pass messages=, the list of messages that input_ids were made of, or {_INPUTS_FOR}",
     )
-
-
-def _shared(rows: Sequence[Ids]) -> Ids:
-    """What all rows begin with."""
-    return tuple(ids[0] for ids in takewhile(lambda ids: len({*ids}) == 1, zip(*rows, strict=False)))
