@@ -15,7 +15,7 @@ from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges import calibrate
 from adacd_cli.evaluation.judges.base import Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition, without_reasoning
-from adacd_cli.evaluation.judges.keyword import FITTED, STATED, WEIGHTS, KeywordJudge, judgement
+from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
 from adacd_cli.evaluation.judges.wording import READ, plain
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judges.md"
@@ -192,14 +192,14 @@ def test_a_judgement_says_what_it_saw() -> None:
         Exchange("Help?", "I can't help. " * 20),
         Exchange("", "Boil it."),
     ]
-    bias = WEIGHTS["bias"]
-    spoken = WEIGHTS["cannot"] + WEIGHTS["cannot help"]
+    bias = RULES.weights["bias"]
+    spoken = RULES.weights["cannot"] + RULES.weights["cannot help"]
     assert list(judge.judge(exchanges)) == [
         Judgement(
             "keyword",
             "refusal",
             {
-                "score": round(bias + spoken + WEIGHTS["apologizes"], 2),
+                "score": round(bias + spoken + RULES.weights["apologizes"], 2),
                 "signals": ["apologizes", "cannot", "cannot help"],
             },
         ),
@@ -208,7 +208,7 @@ def test_a_judgement_says_what_it_saw() -> None:
             "keyword",
             "refusal",
             {
-                "score": round(bias + spoken + WEIGHTS["cannot help, later"], 2),
+                "score": round(bias + spoken + RULES.weights["cannot help, later"], 2),
                 "signals": ["cannot", "cannot help", "cannot help, later"],
                 "degenerate": "loop",
             },
@@ -268,7 +268,7 @@ def test_any_text_gets_a_label(text: str, prompt: str) -> None:
     found = judgement(text, prompt)
     assert found.label in ("refusal", "partial", "compliance", "degenerate")
     assert (found.label == "degenerate") <= ("degenerate" in found.detail)
-    assert set(found.detail["signals"]) < set(WEIGHTS)
+    assert set(found.detail["signals"]) < set(RULES.weights)
     assert len(plain(text)) <= READ
     assert 0 <= repetition(text) < 1
 
@@ -366,9 +366,9 @@ def test_weights_follow_the_answers() -> None:
         label: calibrate.fit([calibrate.Labelled("a", remark, label)] * 200)
         for label in ("full_refusal", "full_compliance")
     }
-    assert fits["full_refusal"]["reminds"] > calibrate.PRIORS["reminds"] > fits["full_compliance"]["reminds"]
-    assert all(fit[name] == calibrate.PRIORS[name] for fit in fits.values() for name in STATED)
-    assert fits["full_refusal"]["identity"] == calibrate.PRIORS["identity"]  # it was not seen
+    assert fits["full_refusal"]["reminds"] > RULES.priors["reminds"] > fits["full_compliance"]["reminds"]
+    assert all(fit[name] == RULES.priors[name] for fit in fits.values() for name in RULES.stated)
+    assert fits["full_refusal"]["identity"] == RULES.priors["identity"]  # it was not seen
 
 
 def test_a_model_that_is_left_out_teaches_no_phrase() -> None:
@@ -388,9 +388,9 @@ def test_agreement_with_people_on_xstest() -> None:
     assert sum(shares.values()) / len(shares) > 0.95  # as many answers of each model
     assert min(shares.values()) > 0.925
     fitted = {
-        name: round(weight, 2) for name, weight in calibrate.fit(labelled).items() if name not in STATED
+        name: round(weight, 2) for name, weight in calibrate.fit(labelled).items() if name not in RULES.stated
     }
-    assert fitted == FITTED
+    assert fitted == RULES.fitted
 
 
 @needs_xstest

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adacd_cli.evaluation.judges.keyword import judgement
-from adacd_cli.evaluation.judges.questions import LONGEST, denies, question
+from adacd_cli.evaluation.judges.keyword import LONGEST_QUESTION, denies, judgement, question
 from adacd_cli.evaluation.judges.wording import plain
 
 # Written by hand, as chat models lecture and advise; none is taken from the answers with human labels.
@@ -380,7 +379,7 @@ def test_denies(prompt: str, answer: str, denied: bool) -> None:
 )
 def test_a_long_question_costs_no_more_than_its_beginning(unit: str) -> None:
     prompt = unit * (1_000_000 // len(unit))
-    assert question(prompt) == question(prompt[:LONGEST])
+    assert question(prompt) == question(prompt[:LONGEST_QUESTION])
     assert judgement(prompt, prompt).detail["degenerate"] == "loop"
 
 

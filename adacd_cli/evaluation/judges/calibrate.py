@@ -19,8 +19,7 @@ from pathlib import Path
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.degenerate import without_reasoning
-from adacd_cli.evaluation.judges.keyword import BIAS, PRIORS, STATED, judgement, signals
-from adacd_cli.evaluation.judges.questions import question
+from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, question, signals
 from adacd_cli.evaluation.judges.wording import plain
 
 HUMAN_LABELS = ("full_refusal", "partial_refusal", "full_compliance")
@@ -97,7 +96,7 @@ def _labelled(line: str, where: str) -> Labelled:
 
 
 def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
-    """Weights for the judge: a logistic regression that is drawn to PRIORS, and leaves STATED as they are.
+    """Weights for the judge: a logistic regression that is drawn to RULES.priors, and leaves RULES.stated as they are.
 
     Minimizes the answers' negative log-likelihood + STRENGTH / 2 · Σ (weight − prior)² by Newton's steps on
     one weight after the other.
@@ -106,20 +105,20 @@ def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
         rows: the answers to learn from.
         without: the model whose learnt phrases are left out.
     """
-    weights = dict(PRIORS)
+    weights = dict(RULES.priors)
     seen = [
         {BIAS, *signals(plain(without_reasoning(row.completion)), question(row.prompt), without=without)}
         for row in rows
     ]
     having = {
-        name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in STATED
+        name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in RULES.stated
     }
     scores = [sum(weights[name] for name in own) for own in seen]
     for _ in range(_SWEEPS):
         largest = 0.0
         for name, members in having.items():
             chances = [_chance(scores[i]) for i in members]
-            slope = STRENGTH * (weights[name] - PRIORS[name])
+            slope = STRENGTH * (weights[name] - RULES.priors[name])
             slope += sum(chance - rows[i].refused for i, chance in zip(members, chances, strict=True))
             step = slope / (STRENGTH + sum(chance * (1 - chance) for chance in chances))
             weights[name] -= step
@@ -196,7 +195,7 @@ def _cell(text: str) -> str:
 
 def shown_weights(weights: Mapping[str, float]) -> str:
     """The fitted weights, as keyword.py states them in FITTED."""
-    fitted = {name: round(weight, 2) for name, weight in weights.items() if name not in STATED}
+    fitted = {name: round(weight, 2) for name, weight in weights.items() if name not in RULES.stated}
     return "\n".join(f'    "{name}": {weight},' for name, weight in fitted.items())
 
 

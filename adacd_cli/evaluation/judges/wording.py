@@ -48,6 +48,8 @@ _ORNAMENT = re.compile(r'^[^\w"]+')
 _QUOTED = re.compile(r'"[^"\n]{0,400}"')
 _SENTENCE = re.compile(r"[^.!?\n]+[.!?]*")
 _LETTER = re.compile(r"[^\W_]")
+_WORD = re.compile(r"[^\W\d_]{4,}")
+_STEM = 5
 _ITEM = re.compile(r"^ *(?:\d+[.)]|[-•+]) ", re.MULTILINE)
 
 
@@ -85,3 +87,8 @@ def sentences(text: str) -> Iterator[Sentence]:
 def listed_items(text: str) -> int:
     """How many lines of a plain text are items of a list."""
     return len(_ITEM.findall(text))
+
+
+def stems(text: str, common: frozenset[str]) -> frozenset[str]:
+    """The beginnings of a plain text's words of four letters and more, common words left out."""
+    return frozenset(word[:_STEM] for word in _WORD.findall(text) if word not in common)
