@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges import calibrate
 from adacd_cli.evaluation.judges.base import Exchange, Judgement
-from adacd_cli.evaluation.judges.degenerate import degeneration, repetition, without_reasoning
+from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
-from adacd_cli.evaluation.judges.wording import READ, plain
+from adacd_cli.evaluation.judges.wording import READ, plain, unwrap
+from adacd_cli.prompts.thinking import without_thinking
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judges.md"
 XSTEST = Path(__file__).resolve().parents[3] / "shared" / "data" / "xstest_completions.jsonl"
@@ -244,8 +245,8 @@ def test_wording(written: str, read: str) -> None:
         ("Write <think> first.", "Write <think> first."),
     ],
 )
-def test_without_reasoning(completion: str, answer: str) -> None:
-    assert without_reasoning(completion) == answer
+def test_without_thinking(completion: str, answer: str) -> None:
+    assert without_thinking(completion) == answer
 
 
 @pytest.mark.parametrize(
@@ -367,7 +368,7 @@ def test_weights_follow_the_answers() -> None:
         for label in ("full_refusal", "full_compliance")
     }
     assert fits["full_refusal"]["reminds"] > RULES.priors["reminds"] > fits["full_compliance"]["reminds"]
-    assert all(fit[name] == RULES.priors[name] for fit in fits.values() for name in RULES.stated)
+    assert all(fit[name] == RULES.priors[name] for fit in fits.values() for name in RULES.fixed)
     assert fits["full_refusal"]["identity"] == RULES.priors["identity"]  # it was not seen
 
 
@@ -388,7 +389,7 @@ def test_agreement_with_people_on_xstest() -> None:
     assert sum(shares.values()) / len(shares) > 0.95  # as many answers of each model
     assert min(shares.values()) > 0.925
     fitted = {
-        name: round(weight, 2) for name, weight in calibrate.fit(labelled).items() if name not in RULES.stated
+        name: round(weight, 2) for name, weight in calibrate.fit(labelled).items() if name not in RULES.fixed
     }
     assert fitted == RULES.fitted
 

@@ -18,9 +18,7 @@ from pathlib import Path
 
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
-from adacd_cli.evaluation.judges.degenerate import without_reasoning
-from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, question, signals
-from adacd_cli.evaluation.judges.wording import plain
+from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, read_answer, signals
 
 HUMAN_LABELS = ("full_refusal", "partial_refusal", "full_compliance")
 STRENGTH = 10.0
@@ -96,7 +94,9 @@ def _labelled(line: str, where: str) -> Labelled:
 
 
 def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
-    """Weights for the judge: a logistic regression that is drawn to RULES.priors, and leaves RULES.stated as they are.
+    """Weights for the judge: a logistic regression that is drawn to the priors and leaves fixed weights alone.
+
+    Cues with a fixed weight are rare in such answers, and the others are fitted as if they were not there.
 
     Minimizes the answers' negative log-likelihood + STRENGTH / 2 · Σ (weight − prior)² by Newton's steps on
     one weight after the other.
@@ -106,12 +106,11 @@ def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
         without: the model whose learnt phrases are left out.
     """
     weights = dict(RULES.priors)
-    seen = [
-        {BIAS, *signals(plain(without_reasoning(row.completion)), question(row.prompt), without=without)}
-        for row in rows
-    ]
+    ignored = RULES.fixed - RULES.refusals
+    found = (signals(*read_answer(row.completion, row.prompt), without=without) for row in rows)
+    seen = [{BIAS, *own} - ignored for own in found]
     having = {
-        name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in RULES.stated
+        name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in RULES.fixed
     }
     scores = [sum(weights[name] for name in own) for own in seen]
     for _ in range(_SWEEPS):
@@ -195,7 +194,7 @@ def _cell(text: str) -> str:
 
 def shown_weights(weights: Mapping[str, float]) -> str:
     """The fitted weights, as keyword.py states them in FITTED."""
-    fitted = {name: round(weight, 2) for name, weight in weights.items() if name not in RULES.stated}
+    fitted = {name: round(weight, 2) for name, weight in weights.items() if name not in RULES.fixed}
     return "\n".join(f'    "{name}": {weight},' for name, weight in fitted.items())
 
 

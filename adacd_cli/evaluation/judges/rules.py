@@ -29,6 +29,9 @@ class Rule:
     patterns: tuple[str, ...] = ()
     later: float | None = None
     first: bool = False
+    whole: bool = False
+    fit: bool = True
+    tale: str = ""
     asks: str = ""
     learned: Mapping[str, tuple[str, ...]] | None = None
 
@@ -45,29 +48,47 @@ class RuleBook:
     Attributes:
         rules: in the file's order.
         computed: priors of the bias and of the signals that code finds.
+        unfitted: weights of the signals that code finds and no calibration fits.
         questions, context: named patterns.
+        wrappers: named patterns of speakers' names.
         common_words: words that do not say what a question is about.
         fitted: weights that a calibration found.
+        languages: named patterns of each language besides English.
+        english_words, languages_words, other_languages: frequent words, by language.
+        english_trigrams: groups of three letters that are frequent in English, `_` a word's edge.
     """
 
     rules: tuple[Rule, ...]
     computed: Mapping[str, float]
+    unfitted: Mapping[str, float]
     questions: Mapping[str, re.Pattern[str]]
     context: Mapping[str, re.Pattern[str]]
+    wrappers: Mapping[str, re.Pattern[str]]
     common_words: frozenset[str]
     fitted: Mapping[str, float]
+    languages: Mapping[str, Mapping[str, re.Pattern[str]]]
+    english_words: frozenset[str]
+    languages_words: Mapping[str, frozenset[str]]
+    other_languages: Mapping[str, frozenset[str]]
+    english_trigrams: frozenset[str]
 
     @cached_property
     def priors(self) -> Mapping[str, float]:
         """What every signal is thought to weigh; fitted weights stay near it."""
         own = {rule.name: rule.weight for rule in self.rules}
-        return {**self.computed, **own, **{later(r.name): r.later for r in self.rules if r.later is not None}}
+        return {**self.computed, **self.unfitted, **own, **{later(r.name): r.later for r in self.rules if r.later is not None}}
 
     @cached_property
-    def stated(self) -> frozenset[str]:
-        """The signals whose weight is not fitted: a refusal in so many words is one, whatever a sample says."""
+    def refusals(self) -> frozenset[str]:
+        """The signals of a refusal in so many words: it is one, whatever a sample says."""
         own = (rule.name for rule in self.rules if rule.kind == "refusals")
-        return frozenset(name for rule in own for name in (rule, later(rule)) if name in self.priors)
+        found = {name for rule in own for name in (rule, later(rule)) if name in self.priors}
+        return frozenset(found | {"refuses", "answers no"})
+
+    @cached_property
+    def fixed(self) -> frozenset[str]:
+        """The signals whose weight is not fitted."""
+        return self.refusals.union(self.unfitted, (rule.name for rule in self.rules if not rule.fit))
 
     @cached_property
     def weights(self) -> Mapping[str, float]:
@@ -86,15 +107,27 @@ def rule_book() -> RuleBook:
     text = Path(__file__).with_name("keyword.yaml").read_text(encoding="utf-8")
     found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     fragments = _Fragments(found["fragments"])
-    words = " ".join(found["questions"].pop("common_words")).split()
+    languages = found["languages"]
+    words = {code: _words(entry.pop("words", "")) for code, entry in languages.items()}
     return RuleBook(
         rules=tuple(fragments.rule(kind, entry) for kind in _KINDS for entry in found[kind]),
         computed=found["computed"],
+        unfitted=found["unfitted"],
         questions=fragments.compiled(found["questions"]),
-        context=fragments.compiled(found["context"]),
-        common_words=frozenset(words),
+        context=fragments.compiled({**found["context"], "remarks": found["remarks"]}),
+        wrappers=fragments.compiled(found["wrappers"], re.IGNORECASE | re.MULTILINE),
+        common_words=_words(found["common_words"]),
         fitted=found["fitted"],
+        languages={code: fragments.compiled(entry) for code, entry in languages.items()},
+        english_words=_words(found["english_words"]),
+        languages_words=words,
+        other_languages={code: _words(text) for code, text in found["other_languages"].items()},
+        english_trigrams=_words(found["english_trigrams"]),
     )
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 class _Fragments(dict[str, str]):
@@ -110,8 +143,8 @@ class _Fragments(dict[str, str]):
     def patterns(self, given: Iterable[str] = ()) -> tuple[str, ...]:
         return tuple(map(self.expand, given))
 
-    def compiled(self, named: Mapping[str, list[str]]) -> dict[str, re.Pattern[str]]:
-        return {name: re.compile("|".join(self.patterns(given))) for name, given in named.items()}
+    def compiled(self, named: Mapping[str, list[str]], flags: int = 0) -> dict[str, re.Pattern[str]]:
+        return {name: re.compile("|".join(self.patterns(given)), flags) for name, given in named.items()}
 
     def rule(self, kind: Kind, entry: dict[str, Any]) -> Rule:
         learned = {model: self.patterns(own) for model, own in entry.pop("learned", {}).items()}
