@@ -79,9 +79,9 @@ def _latin(prose: str, foreign: float) -> str | None:
     if hits >= max(1, _FUNCTION_WORDS * len(words)):
         unknown = best in book.other_languages
         return None if unknown and (hits > 1 or foreign or not found["en"]) else ("en" if unknown else best)
-    if foreign > _FOREIGN_LETTERS:
-        return None
     lower = [word for word in written if word.islower()]
+    if foreign > _FOREIGN_LETTERS and lower:
+        return None
     grams = [f"_{word}_"[i : i + 3] for word in lower for i in range(len(word))]
     english = sum(gram in book.english_trigrams for gram in grams)
     if len(lower) < _LOWER_WORDS or english >= _ENGLISH_TRIGRAMS * len(grams):
