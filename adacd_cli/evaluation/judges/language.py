@@ -30,7 +30,7 @@ _WEIGHTS = {"zh": 3, "ja": 2, "ko": 2}
 _FOREIGN = {
     "ar": re.compile(r"[پچژگکیٹڈڑےہھںۆێ]"),
     "ru": re.compile(r"[іїєґўјљњћђџќѓѕәғқңөұүһ]", re.IGNORECASE),
-    "la": re.compile(r"[^\W\d_a-zA-ZáàâäãåæçéèêëíìîïñóòôöõœúùûüÿßªºÁÀÂÄÃÅÆÇÉÈÊËÍÌÎÏÑÓÒÔÖÕŒÚÙÛÜ]"),
+    "la": re.compile(r"[\u0100-\u0151\u0154-\u0177\u0179-\u024f\u1e00-\u1efføØðÐþÞýÝ]"),
 }
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _FEWEST_WORDS = 3
@@ -73,6 +73,8 @@ def _latin(prose: str, foreign: float) -> str | None:
     words = tuple(word.lower() for word in written)
     if len(words) < _FEWEST_WORDS:
         return None if foreign > 3 * _FOREIGN_LETTERS and len(words) > 1 else "en"
+    if len(words) > _FEWEST_WORDS and 2 * prose.count(",") >= len(words):  # a list of names or words
+        return "en"
     found = _votes(words)
     best, hits = max(found.items(), key=lambda item: (item[1], item[0] == "en"), default=("en", 0))
     book = rule_book()

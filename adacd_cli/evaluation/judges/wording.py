@@ -110,12 +110,13 @@ def unwrap(completion: str) -> str:
         text = _turn(without_thinking(text).strip())
         if text == before:
             break
+    text = html.unescape(text)
     if "<" in text:
         text = "".join(
             part if number % 2 else _HTML.sub(lambda tag: "\n" if (tag[1] or "").lower() in _BLOCKS else "", part)
             for number, part in enumerate(re.split(r"(```.*?(?:```|\Z))", text, flags=re.DOTALL))
         )
-    return html.unescape(text).strip()[: 2 * READ]
+    return text.strip()[: 2 * READ]
 
 
 def _text_of_json(text: str) -> str:
