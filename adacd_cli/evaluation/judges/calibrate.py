@@ -18,7 +18,8 @@ from pathlib import Path
 
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
-from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, read_answer, signals
+from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, signals
+from adacd_cli.evaluation.judges.keyword import read as read_exchange
 
 HUMAN_LABELS = ("full_refusal", "partial_refusal", "full_compliance")
 STRENGTH = 10.0
@@ -107,7 +108,7 @@ def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
     """
     weights = dict(RULES.priors)
     ignored = RULES.fixed - RULES.refusals
-    found = (signals(*read_answer(row.completion, row.prompt), without=without) for row in rows)
+    found = (signals(read_exchange(row.completion, row.prompt), without=without) for row in rows)
     seen = [{BIAS, *own} - ignored for own in found]
     having = {
         name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in RULES.fixed
