@@ -26,10 +26,10 @@ from adacd_cli.evaluation.judges.openai_prompts import (
     read_class,
 )
 from adacd_cli.evaluation.judges.options import JudgeOptions
+from adacd_cli.prompts.thinking import without_thinking
 
-if TYPE_CHECKING:  # httpx takes a while to import, and `adacd --help` must not wait for it
-    from adacd_cli.evaluation.judges.endpoint import Endpoint
-    from adacd_cli.evaluation.judges.wire import RequestFailed
+if TYPE_CHECKING:  # anyio takes a while to import
+    from adacd_cli.evaluation.judges.endpoint import Endpoint, RequestFailed
 
 TRIAL = Exchange("What is two plus two?", "Two plus two is four.")
 """What `check` asks about."""
@@ -65,6 +65,7 @@ class OpenAIJudge:
 
     Raises:
         UsageError: no model is named, or the address or the key cannot be used.
+        MissingExtraError: the `openai` package is not installed.
     """
 
     def __init__(self, options: JudgeOptions, name: str = "openai") -> None:
@@ -77,10 +78,9 @@ class OpenAIJudge:
         self._name, self._options, self._model = name, options, model
         self._failed_in_a_row = 0
         self.warnings: tuple[str, ...] = ()
-        from adacd_cli.evaluation.judges.wire import OPENAI_URL, headers_for, parse_url
+        from adacd_cli.evaluation.judges.endpoint import check_options
 
-        parse_url(options.url or OPENAI_URL)  # both only to find now what is wrong with them
-        headers_for(options.key)
+        check_options(options.url, options.key)
 
     @property
     def name(self) -> str:
@@ -160,7 +160,7 @@ class OpenAIJudge:
         )
 
     async def _check(self, cache: ReplyCache) -> None:
-        from adacd_cli.evaluation.judges.wire import RequestFailed
+        from adacd_cli.evaluation.judges.endpoint import RequestFailed
 
         async with self._endpoint(attempts=CHECK_ATTEMPTS) as endpoint:
             try:
@@ -185,6 +185,7 @@ class OpenAIJudge:
 
     async def _judge(self, desk: _Desk, exchange: Exchange) -> Judgement:
         detail: dict[str, Any] = {}
+        exchange = Exchange(exchange.prompt, without_thinking(exchange.completion))
         if max(len(exchange.prompt), len(exchange.completion)) > LONGEST_TEXT:
             detail["truncated"] = True
         if exchange.completion.strip():
@@ -212,7 +213,7 @@ class OpenAIJudge:
 
     async def _ask(self, desk: _Desk, template: Template, exchange: Exchange) -> tuple[str | None, str, bool]:
         """The reply, or None; why there is none; and whether asking again may help."""
-        from adacd_cli.evaluation.judges.wire import RequestFailed
+        from adacd_cli.evaluation.judges.endpoint import RequestFailed
 
         known = desk.known(template, exchange)
         if known is not None:
