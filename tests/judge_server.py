@@ -16,9 +16,8 @@ import pytest
 from openai import _base_client
 
 from adacd_cli.evaluation.judges import endpoint
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
-from adacd_cli.evaluation.judges.options import JudgeOptions
 
 KEY = "sk-test-1234567890"
 EXCHANGES = [Exchange(f"question {number}", f"answer {number}") for number in range(12)]
@@ -123,7 +122,13 @@ class JudgeServer:
                     self.close_connection = True
                     return
                 body = json.loads(content) if content else None
-                asked = Asked(self.command, self.path, {k.lower(): v for k, v in self.headers.items()}, body, time.monotonic())
+                asked = Asked(
+                    self.command,
+                    self.path,
+                    {k.lower(): v for k, v in self.headers.items()},
+                    body,
+                    time.monotonic(),
+                )
                 says = server._respond(asked)
                 sent = says.body if isinstance(says.body, bytes) else json.dumps(says.body).encode()
                 try:

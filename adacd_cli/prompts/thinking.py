@@ -54,9 +54,7 @@ _ANY_TAG = re.compile(
 )
 _FINAL = re.compile(r"<\|channel\|>\s*final\b[^\n]{0,40}?<\|message\|>", re.IGNORECASE)
 # gpt-oss with its special tokens stripped: "analysisThe user asks …assistantfinalHere is …"
-_STRIPPED = re.compile(
-    r"\s*(?:assistant\s*)?analysis(?=[A-Z\W]).*?assistant\s?final(?:json)?", re.DOTALL
-)
+_STRIPPED = re.compile(r"\s*(?:assistant\s*)?analysis(?=[A-Z\W]).*?assistant\s?final(?:json)?", re.DOTALL)
 _STRIPPED_AND_CUT = re.compile(r"\s*(?:assistant)?analysis(?=[A-Z\"“])")
 _STRIPPED_FINAL = re.compile(r"\s*(?:assistant)?final(?=[A-Z\"“])")
 

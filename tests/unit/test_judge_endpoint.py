@@ -12,9 +12,8 @@ import pytest
 
 from adacd_cli.errors import EnvironmentFault
 from adacd_cli.evaluation.judges import endpoint as endpoint_module
-from adacd_cli.evaluation.judges.base import Judgement
+from adacd_cli.evaluation.judges.base import Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.openai import DOWN_AFTER, OpenAIJudge
-from adacd_cli.evaluation.judges.options import JudgeOptions
 from tests.judge_server import (
     EXCHANGES,
     KEY,
@@ -138,12 +137,12 @@ def test_a_request_that_fails_leaves_its_answer_unparsed(
         (
             error(429, "You exceeded your current quota", code="insufficient_quota"),
             "The judge at URL says that the quota is used up: status 429, You exceeded your current quota.",
-            "Use another key, or pay; then run the same command again: what it has said so far is kept.",
+            "Use another key, or pay; then run the same command again: its replies so far are kept.",
         ),
         (
             error(429, "daily limit", {"Retry-After": "86400"}),
             "The judge at URL asks to be left alone for 86,400 seconds: status 429, daily limit.",
-            "Run the same command again later: what it has said so far is kept.",
+            "Run the same command again later: its replies so far are kept.",
         ),
     ],
 )
@@ -173,9 +172,7 @@ def test_an_endpoint_that_goes_down_ends_the_run(server: JudgeServer, tmp_path: 
     assert labels[:2] == ["compliance"] * 2
     assert labels[2:] == ["unparsed"] * min(len(labels[2:]), DOWN_AFTER - 1)
     assert caught.value.message == f"The judge at {server.url} gives no judgement: status 500, oops."
-    assert (
-        caught.value.hint == f"Start it, or check its address; what it has said so far is kept in {tmp_path}."
-    )
+    assert caught.value.hint == f"Start it, or check its address; its replies so far are kept in {tmp_path}."
     assert caught.value.exit_code == 3
 
 

@@ -16,7 +16,7 @@ from adacd_cli.evaluation.judges import calibrate
 from adacd_cli.evaluation.judges.base import Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
-from adacd_cli.evaluation.judges.wording import READ, plain, unwrap
+from adacd_cli.evaluation.judges.wording import READ, plain
 from adacd_cli.prompts.thinking import without_thinking
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judges.md"

@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from adacd_cli.errors import MissingExtraError, OutputError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.cache import FILE_NAME
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
 from adacd_cli.evaluation.judges.openai_prompts import LONGEST_TEXT, REFUSAL
-from adacd_cli.evaluation.judges.options import JudgeOptions
 from tests.judge_server import (
     EXCHANGES,
     KEY,
@@ -239,7 +238,7 @@ def test_ctrl_c_stops_promptly_and_what_is_cached_stays(server: JudgeServer, tmp
         "from pathlib import Path\n"
         "from adacd_cli.evaluation.judges.base import Exchange\n"
         "from adacd_cli.evaluation.judges.openai import OpenAIJudge\n"
-        "from adacd_cli.evaluation.judges.options import JudgeOptions\n"
+        "from adacd_cli.evaluation.judges.base import JudgeOptions\n"
         "options = JudgeOptions(url=sys.argv[1], model='m', cache=Path(sys.argv[2]))\n"
         "exchanges = [Exchange(f'question {n}', f'answer {n}') for n in range(12)]\n"
         "for judgement in OpenAIJudge(options).judge(exchanges):\n"

@@ -31,7 +31,7 @@ _PAUSE = 0.5
 """Seconds before a body that cannot be read is asked for again; then twice that, and so on."""
 
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
-_LATER = "Run the same command again later: what it has said so far is kept."
+_LATER = "Run the same command again later: its replies so far are kept."
 
 
 class RequestFailed(Exception):
@@ -153,7 +153,10 @@ class Endpoint:
                 async with self._slots:  # by then it may be known what the model refuses
                     sent = {name: values[value] for value, name in self._optional.items()}
                     raw = await self._client.chat.completions.with_raw_response.create(
-                        model=self.model, messages=[{"role": "user", "content": content}], extra_headers=self._headers, **sent
+                        model=self.model,
+                        messages=[{"role": "user", "content": content}],
+                        extra_headers=self._headers,
+                        **sent,
                     )
                 return self._reply_of(raw.content)
             except RequestFailed:
@@ -217,11 +220,12 @@ class Endpoint:
             # an account without money is answered with 429 too, and no waiting helps
             raise EnvironmentFault(
                 f"The judge at {self.shown_url} says that the quota is used up: {told}.",
-                "Use another key, or pay; then run the same command again: what it has said so far is kept.",
+                "Use another key, or pay; then run the same command again: its replies so far are kept.",
             )
         if wait > PATIENCE:
             raise EnvironmentFault(
-                f"The judge at {self.shown_url} asks to be left alone for {wait:,.0f} seconds: {told}.", _LATER
+                f"The judge at {self.shown_url} asks to be left alone for {wait:,.0f} seconds: {told}.",
+                _LATER,
             )
         if waited >= PATIENCE:
             raise EnvironmentFault(

@@ -15,7 +15,9 @@ from adacd_cli.evaluation.judges.rules import rule_book
 READ = 1_500
 """Characters of an answer that are read: a language shows early."""
 
-_NO_PROSE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|<[^<>\n]{1,80}>|[\"“«][^\"”»\n]{0,400}[\"”»]", re.DOTALL)
+_NO_PROSE = re.compile(
+    r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|<[^<>\n]{1,80}>|[\"“«][^\"”»\n]{0,400}[\"”»]", re.DOTALL
+)
 _SCRIPTS = {
     "la": re.compile(r"[A-Za-zÀ-ɏḀ-ỿ]"),
     "zh": re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]"),

@@ -15,8 +15,7 @@ from pydantic import ValidationError
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError, OutOfMemoryError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
-from adacd_cli.evaluation.judges.options import JudgeOptions
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.prompts.thinking import without_thinking
 
 LONGEST_INPUT = 8192

@@ -76,7 +76,12 @@ class RuleBook:
     def priors(self) -> Mapping[str, float]:
         """What every signal is thought to weigh; fitted weights stay near it."""
         own = {rule.name: rule.weight for rule in self.rules}
-        return {**self.computed, **self.unfitted, **own, **{later(r.name): r.later for r in self.rules if r.later is not None}}
+        return {
+            **self.computed,
+            **self.unfitted,
+            **own,
+            **{later(r.name): r.later for r in self.rules if r.later is not None},
+        }
 
     @cached_property
     def refusals(self) -> frozenset[str]:
