@@ -1,5 +1,5 @@
-"""The tags around a model's thinking: which ones a template knows, whether a prompt ends inside them, and what
-an answer is without them."""
+"""The tags around a model's thinking: those that a template knows, whether a prompt ends inside them, and
+what an answer is without its thinking."""
 
 from __future__ import annotations
 

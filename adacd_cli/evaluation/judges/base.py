@@ -1,4 +1,4 @@
-"""What a judge takes and gives: answers in, one Judgement each out, in their order; and the options of all judges.
+"""What a judge takes and gives: answers in, one Judgement each out, in their order; and all judges' options.
 
 Values only. The key of an endpoint comes from the environment and is shown by nothing, `repr` included.
 """
@@ -59,7 +59,7 @@ class Judge(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What decides its judgements besides its name, JSON values: its model, and whether it rates aspects."""
+        """What decides besides its name, JSON values: its model, and whether it rates aspects."""
         ...
 
     def check(self) -> None:

@@ -1,8 +1,8 @@
 """One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out.
 
-The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After; here a body that
-is no chat completion is retried as well, 429 gets more patience, parameters that a model refuses are left out,
-and each error becomes one of two: this request failed, or none can succeed.
+The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here a body
+that is no chat completion is retried as well, 429 gets more patience, parameters that a model refuses are
+left out, and each error becomes one of two: this request failed, or none can succeed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _PAUSE = 0.5
 """Seconds before a body that cannot be read is asked for again; then twice that, and so on."""
 
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
-_LATER = "Run the same command again later: its replies so far are kept."
 
 
 class RequestFailed(Exception):
@@ -147,8 +146,8 @@ class Endpoint:
         # half a surrogate pair is no UTF-8
         content = message.encode("utf-8", "replace").decode("utf-8")
         unread, begin = 0, anyio.current_time()
+        sent: dict[str, Any] = {}
         while True:
-            sent: dict[str, Any] = {}
             try:
                 async with self._slots:  # by then it may be known what the model refuses
                     sent = {name: values[value] for value, name in self._optional.items()}
@@ -214,24 +213,18 @@ class Endpoint:
 
     async def _put_off(self, error: APIStatusError, waited: float) -> None:
         """Waits before a request that was put off by 429 is made again, beyond what the SDK waits."""
-        told = self._told(error.status_code, json_object(error.response.content))
         wait = retry_seconds(error.response.headers.get("retry-after", ""))
+        what, hint = "", "Run the same command again later: its replies so far are kept."
         if "insufficient_quota" in (error.code, error.type):
             # an account without money is answered with 429 too, and no waiting helps
-            raise EnvironmentFault(
-                f"The judge at {self.shown_url} says that the quota is used up: {told}.",
-                "Use another key, or pay; then run the same command again: its replies so far are kept.",
-            )
-        if wait > PATIENCE:
-            raise EnvironmentFault(
-                f"The judge at {self.shown_url} asks to be left alone for {wait:,.0f} seconds: {told}.",
-                _LATER,
-            )
-        if waited >= PATIENCE:
-            raise EnvironmentFault(
-                f"The judge at {self.shown_url} puts requests off for more than {PATIENCE:g} seconds: {told}.",
-                _LATER,
-            )
+            what = "says that the quota is used up"
+            hint = "Use another key, or pay; then run the same command again: its replies so far are kept."
+        elif wait > PATIENCE:
+            what = f"asks to be left alone for {wait:,.0f} seconds"
+        elif waited >= PATIENCE:
+            what = f"puts requests off for more than {PATIENCE:g} seconds"
+        if what:
+            raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {self._told_by(error)}.", hint)
         await anyio.sleep(wait)
 
     def _do_without(self, refused: str | None, sent: Mapping[str, Any]) -> bool:
@@ -257,19 +250,19 @@ class Endpoint:
             if type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol"):
                 raise RequestFailed(what, unreachable=True) from None
             raise RequestFailed(f"the connection broke: {what}") from None
-        status = error.status_code
-        told = self._told(status, json_object(error.response.content))
+        status, told = error.status_code, self._told_by(error)
         if status not in _REFUSED and not 300 <= status < 400:
             passing = status in (408, 409, 425, 429) or status >= 500
             raise RequestFailed(told, rejected=not passing) from None
+        mostly = "" if self.shown_url.endswith("/v1") else ", which mostly ends in /v1"
+        hint = f"Check the judge's model ({self.model}) and address{mostly}."
         if status in (401, 403):
             hint = "Put a key that may use it into the environment variable ADACD_JUDGE_KEY."
-        elif self.shown_url.endswith("/v1"):
-            hint = f"Check the judge's model ({self.model}) and address."
-        else:
-            hint = f"Check the judge's model ({self.model}) and address, which mostly ends in /v1."
         what = _REFUSED.get(status, "is somewhere else")
         raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {told}.", hint) from None
+
+    def _told_by(self, error: APIStatusError) -> str:
+        return self._told(error.status_code, json_object(error.response.content))
 
     def _told(self, status: int, answer: Mapping[str, Any] | None) -> str:
         """`status 429, Rate limit reached`."""

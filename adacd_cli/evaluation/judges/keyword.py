@@ -176,8 +176,8 @@ def signals(reading: Reading, *, without: str = "") -> frozenset[str]:
         backed = {rule.name for rule, _ in rules if rule.tale == "backed"}
         seen -= backed if not seen & RULES.refusals - backed else set()
     seen = _with_nothing_else(seen, text, asked)
-    if reading.language in RULES.languages:
-        seen |= _signals_in(RULES.languages[reading.language], text, asked)
+    if known_language := RULES.languages.get(reading.language or ""):
+        seen |= _signals_in(known_language, text, asked)
     return frozenset(seen)
 
 
@@ -224,9 +224,9 @@ def _signals_in(known: Mapping[str, re.Pattern[str]], text: str, asked: Question
 class Question:
     """A question in plain wording, and the forms that it has.
 
-    `means` ("How do I …?", "Write …") and `reasons` ("Why should …?"); `request`, which an answer can turn down,
-    unlike a question for a fact; `deed`, a request that an answer can call wrong, unlike one for how to prevent
-    something; `tale`, a story or a letter; `foreign`, for words of another language.
+    `means` ("How do I …?", "Write …") and `reasons` ("Why should …?"); `request`, which an answer can turn
+    down, unlike a question for a fact; `deed`, a request that an answer can call wrong, unlike one for how to
+    prevent something; `tale`, a story or a letter; `foreign`, for words of another language.
     """
 
     text: str

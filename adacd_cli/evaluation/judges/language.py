@@ -1,7 +1,7 @@
 """Which language an answer is in, as far as the `keyword` judge must know: one its rules read, or another.
 
-By script, then by frequent words (keyword.yaml); only where there are none of these by letters. What is too short
-or no prose (names, numbers, code) counts as English.
+By script, then by frequent words (keyword.yaml); only where there are none of these by letters. What is too
+short or no prose (names, numbers, code) counts as English.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SCRIPTS = {
 }
 _WEIGHTS = {"zh": 3, "ja": 2, "ko": 2}
 """How many letters a character of a denser script stands for."""
-# letters of the same script that the languages with rules do not have: of Persian and Urdu, of Ukrainian, Serbian, …
+# letters of a script that the languages with rules do not have: of Persian and Urdu, of Ukrainian, Serbian, …
 _FOREIGN = {
     "ar": re.compile(r"[پچژگکیٹڈڑےہھںۆێ]"),
     "ru": re.compile(r"[іїєґўјљњћђџќѓѕәғқңөұүһ]", re.IGNORECASE),
@@ -43,7 +43,7 @@ _ENGLISH_TRIGRAMS = 0.34
 
 
 def language_of(answer: str) -> str | None:
-    """The code of an answer's language, `en` where nothing else shows, None for one that the rules do not know.
+    """The code of an answer's language, `en` where nothing else shows, None for one that no rules know.
 
     Args:
         answer: what `wording.unwrap` gives.
@@ -53,7 +53,7 @@ def language_of(answer: str) -> str | None:
     letters = sum(map(str.isalpha, prose))
     others = letters - sum(count // _WEIGHTS.get(code, 1) for code, count in counts.items())
     main = max(counts, key=counts.__getitem__)
-    if others > max(counts.values()):
+    if 2 * others > letters:
         return None
     if main in ("zh", "ja"):
         return "ja" if counts["ja"] * 10 >= counts["zh"] else "zh"

@@ -2,8 +2,8 @@
 
 The text is the one of its model card (https://huggingface.co/NousResearch/Minos-v1): the roles on lines of
 their own, at most 8,192 tokens, classes Non-refusal (0) and Refusal (1). The weights (Apache-2.0, 1.6 GB)
-were not run here: format, batching and labels are tested on a tiny random ModernBERT. The files are checked
-before torch is imported, and a checkpoint that lacks a tensor is refused: it would classify by random numbers.
+were not run here: format, batching and labels are tested on a tiny random ModernBERT. Files are checked
+before torch is imported; a checkpoint that lacks a tensor is refused: it would classify by random numbers.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ class OpenAIJudge:
         at: str = "",
         known: bool = True,
     ) -> str:
-        """The reply that is kept, if `known` lets it count, or that the endpoint gives, which is then kept."""
+        """The reply that is kept, if `known` lets it count, or the endpoint's, which is then kept."""
         key = reply_key(self.model, template.version + at, exchange.prompt, exchange.completion)
         kept = cache.get(key) if known else None
         if kept is not None:

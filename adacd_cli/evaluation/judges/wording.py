@@ -24,7 +24,8 @@ OPENING = 200
 """A sentence that begins before this character belongs to the opening."""
 
 _ANSI = re.compile(
-    r"(?:\x1b|\\(?:x1b|033|e|u001b))\[[\d;]{0,20}m|\[(?:0|1|[349]\d)(?:;\d+)*m|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*\x07?"
+    r"(?:\x1b|\\(?:x1b|033|e|u001b))\[[\d;]{0,20}m|\[(?:0|1|[349]\d)(?:;\d+)*m"
+    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*\x07?"
 )
 _TOKENS = re.compile(
     # control tokens of chat templates, with the role that follows some of them
@@ -41,48 +42,14 @@ _HTML = re.compile(
     r"|span|b|i|u|em|strong|a|font|small|hr|pre|code)\b[^<>]{0,300}>|<!(?:--|doctype)[^<>]{0,300}>",
     re.IGNORECASE,
 )
-_BLOCKS = frozenset(
-    [
-        "p",
-        "br",
-        "div",
-        "li",
-        "ul",
-        "ol",
-        "h1",
-        "h2",
-        "h3",
-        "h4",
-        "h5",
-        "h6",
-        "title",
-        "section",
-        "article",
-        "tr",
-        "blockquote",
-    ]
-)
+_BLOCKS = re.compile(r"p|br|div|li|[uo]l|h[1-6]|title|section|article|tr|blockquote", re.IGNORECASE)
 _FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _WHOLE_FENCE = re.compile(r"\s*```\w*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _CUT_OBJECT = re.compile(r'\s*\{\s*"\w+"\s*:\s*"((?:[^"\\]|\\.)*)\\?"?\s*\Z', re.DOTALL)
-_TEXT_KEYS = [
-    "content",
-    "text",
-    "answer",
-    "response",
-    "output",
-    "completion",
-    "reply",
-    "message",
-    "result",
-    "final_answer",
-    "final",
-    "refusal",
-    "error",
-    "reason",
-    "explanation",
-    "choices",
-]
+_TEXT_KEYS = (
+    *("content", "text", "answer", "response", "output", "completion", "reply", "message", "result"),
+    *("final_answer", "final", "refusal", "error", "reason", "explanation", "choices"),
+)
 
 _CHARACTERS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "’‘ʼ´＇′"), "'"),
@@ -147,14 +114,14 @@ def unwrap(completion: str) -> str:
         if text == before:
             break
     text = html.unescape(text)
-    if "<" in text:
-        text = "".join(
-            part
-            if number % 2
-            else _HTML.sub(lambda tag: "\n" if (tag[1] or "").lower() in _BLOCKS else "", part)
-            for number, part in enumerate(re.split(r"(```.*?(?:```|\Z))", text, flags=re.DOTALL))
-        )
+    if "<" in text:  # not in code
+        parts = re.split(r"(```.*?(?:```|\Z))", text, flags=re.DOTALL)
+        text = "".join(part if n % 2 else _HTML.sub(_line_or_nothing, part) for n, part in enumerate(parts))
     return text.strip()[: 2 * READ]
+
+
+def _line_or_nothing(tag: re.Match[str]) -> str:
+    return "\n" if _BLOCKS.fullmatch(tag[1] or "") else ""
 
 
 def _text_of_json(text: str) -> str:
