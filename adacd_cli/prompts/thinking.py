@@ -83,6 +83,9 @@ def without_thinking(text: str) -> str:
 
 def _without_blocks(text: str) -> str:
     """The text without what stands between tags, and without what stands before a closing tag alone."""
+    lower = text.lower()
+    if not any(tag in lower for tags in _CLOSES.items() for tag in tags):
+        return text
     kept: list[str] = []
     begin, closing, opened = 0, "", 0
     for match in _ANY_TAG.finditer(text):

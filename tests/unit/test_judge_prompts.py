@@ -62,7 +62,7 @@ from adacd_cli.evaluation.judges.openai_prompts import (
         ("full-refusal", "full refusal"),
         ("Full–Compliance", "full compliance"),
         (
-            "<|channel|>analysis<|message|>full_compliance?<|end|><|start|>assistant<|channel|>final<|message|>full_refusal<|return|>",
+            "<|channel|>analysis<|message|>hm<|end|><|channel|>final<|message|>full_refusal<|return|>",
             "full refusal",
         ),
         ("analysisIt says no.assistantfinalfull_refusal", "full refusal"),

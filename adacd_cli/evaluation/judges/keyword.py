@@ -40,6 +40,7 @@ _REMARKED = frozenset(
         "names the harm",
         "calls the act wrong",
         "calls it wrong",
+        "reminds",
     )
 )
 _ANSWERED = frozenset(("offers help", "instructs", "starts to help", LIST))
@@ -242,7 +243,7 @@ def question(prompt: str) -> Question:
         forms |= {"reasons"} if "values" in found and "objects" not in found else set()
     elif "means" in found and not found & {"copes", "tale"}:
         forms.add("means")
-    facts = found & {"yes_or_no", "foreign"} or {"why", "objects"} <= found
+    facts = found & {"yes_or_no", "foreign", "informs"} or {"why", "objects"} <= found
     if "request" in found and not facts:
         forms |= {"request"} if found & {"copes", "warns"} else {"request", "deed"}
     return Question(text, frozenset(forms))

@@ -100,10 +100,11 @@ def unwrap(completion: str) -> str:
     Taken off are thinking, terminal colours, control tokens, an answer's tags, an object of JSON around one
     text, HTML, and a speaker's name; of a dialogue only the first turn of the assistant is left.
     """
-    text = without_thinking(_ANSI.sub("", completion)).strip()
+    text = without_thinking(completion).strip()[: 4 * READ]
+    text = _ANSI.sub("", text) if "[" in text or "\x1b" in text else text
     for _ in range(4):  # wrappers stand in each other
         before = text
-        text = _TOKENS.sub(" ", text[: 4 * READ]).strip()
+        text = _TOKENS.sub(" ", text).strip()
         if fence := _WHOLE_FENCE.match(text):
             text = _text_of_json(fence[1]) or text
         text = _text_of_json(text) or text
