@@ -473,20 +473,31 @@ def test_agreement_with_people_on_xstest(table: list[str]) -> None:
 @needs_xstest
 def test_the_weights_are_those_of_a_calibration(labelled: list[calibrate.Labelled]) -> None:
     fitted = calibrate.fit(labelled)
-    assert {name: round(weight, 2) for name, weight in fitted.items() if name not in RULES.fixed} == RULES.fitted
+    assert {
+        name: round(weight, 2) for name, weight in fitted.items() if name not in RULES.fixed
+    } == RULES.fitted
 
 
 @needs_xstest
 def test_the_documentation_shows_the_tables(table: list[str]) -> None:
-    section = DOCS.read_text(encoding="utf-8").split("\n### How often it agrees with people\n")[1].split("\n### ")[0]
+    section = (
+        DOCS.read_text(encoding="utf-8")
+        .split("\n### How often it agrees with people\n")[1]
+        .split("\n### ")[0]
+    )
     assert [line for line in section.splitlines() if line.startswith("|")] == table
 
 
-@pytest.mark.parametrize("which", ["development", "first test", "second test"])
+SETS = ["development", "first test", "second test", "third test"]
+
+
+@pytest.mark.parametrize("which", SETS)
 def test_the_documentation_counts_the_answers(which: str) -> None:
-    section = DOCS.read_text(encoding="utf-8").split("\n### The kinds that XSTest lacks\n")[1].split("\n### ")[0]
+    section = (
+        DOCS.read_text(encoding="utf-8").split("\n### The kinds that XSTest lacks\n")[1].split("\n### ")[0]
+    )
     kinds = Counter(row["kind"] for row in ANSWERS_BY_KIND if row["set"] == which)
-    column = 2 + ["development", "first test", "second test"].index(which)
+    column = 2 + SETS.index(which)
     rows = [line.split("|") for line in section.splitlines() if line.startswith("| ")][1:-1]
     shown = {row[1].strip(): int(row[column].split("/")[-1]) for row in rows if row[column].strip() != "–"}
     assert shown == kinds
