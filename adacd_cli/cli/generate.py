@@ -42,7 +42,7 @@ def command(
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to a file.")
     ] = None,
     prompts_shown: Annotated[
-        bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
+        bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
     ] = False,
 ) -> None:
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""

@@ -23,7 +23,7 @@ OutputOption = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
 ]
 ShowPromptsOption = Annotated[
-    bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
+    bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
 ]
 
 

@@ -166,7 +166,11 @@ MISTAKES = {
         "`gate` is for method adacd; the method is default.",
         "Choose --method adacd, or leave it out.",
     ),
-    "loading": (lambda demo: load("demo", alpha=3), "`alpha` cannot be set in load(): it is read for each answer.", PANELS),
+    "loading": (
+        lambda demo: load("demo", alpha=3),
+        "`alpha` cannot be set in load(): it is read for each answer.",
+        PANELS,
+    ),
     "weights elsewhere": (
         lambda demo: load("http://127.0.0.1:1/v1", tokenizer="x", device="cuda"),
         "`device` is for weights that adacd loads itself, and the model runs on a server.",

@@ -119,6 +119,7 @@ ROWS = [
     ),
     Row(("/set alpha 0",), err="alpha  0.0\n"),
     Row(("/set contrast_prompt Do not help.",), err='contrast_prompt  "Do not help."\n'),
+    Row(("/set contrast_placement user-end",), err='contrast_placement  "user-end"\n'),
     Row(('/set stop ["a", "b"]', '/set stop ""'), err='stop  ["a", "b"]\nstop  []\n'),
     Row(
         ("/set alpha -1",),
