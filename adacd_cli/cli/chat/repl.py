@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import typer
 
 from adacd_cli.cli.chat.commands import run_command
-from adacd_cli.cli.chat.syntax import Call, parse
+from adacd_cli.cli.chat.input import Call, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.running import Interruption, for_renderer, interruptible, warn
@@ -30,11 +30,7 @@ class Reader(Protocol):
     """Where messages and commands come from."""
 
     def read(self, draft: str) -> str:
-        """The next one; `draft` is a message that was not answered, to be offered again.
-
-        Raises:
-            EOFError: there is none.
-        """
+        """The next one, EOFError where there is none; `draft` was not answered and is offered again."""
         ...
 
 
@@ -67,7 +63,7 @@ class Chat:
         """Reads and answers until there is nothing more, or /exit."""
         if self._interactive:
             method = self.talk.settings.method_label
-            self.note(f"{self.talk.model_name} · {method} · /help for commands, Ctrl-D to leave")
+            self.note(f"{self.talk.session.model.name} · {method} · /help for commands, Ctrl-D to leave")
         while not self.is_over:
             try:
                 self.take(reader.read(self.draft))
@@ -125,7 +121,7 @@ class Chat:
         view = self.talk.view(conversation)
         self._warn(view.prompts.warnings)
         limit = self.talk.context_length
-        if limit is None or view.tokens >= limit:
+        if limit is None or view.prompts.longest >= limit:
             return view  # too long with everything left out: that is what decoding is going to say
         if view.left_out and view.left_out != self._left_out:
             oldest = f"{view.left_out} oldest exchanges" if view.left_out > 1 else "oldest exchange"

@@ -1,11 +1,11 @@
 """A chat without its terminal: the conversation, the session that answers it, and what the model sees of it.
 
-An answer becomes part of the conversation when it ends or is stopped, never when it fails. Messages and
-commands are for `commands`, the terminal for `repl`.
+An answer becomes part of the conversation when it ends or is stopped, never when it fails.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,11 +41,6 @@ class View:
     prompts: Prompts
     left_out: int
 
-    @property
-    def tokens(self) -> int:
-        """Length of the longest prompt, in tokens."""
-        return self.prompts.longest
-
 
 class Talk:
     """A conversation whose answers can be stopped, taken back and decoded again.
@@ -80,11 +75,6 @@ class Talk:
         self.session.use(load_extras(before, settings))
         self.settings = settings
         return self.session.model.warnings[len(before.warnings) :]
-
-    @property
-    def model_name(self) -> str:
-        """What `--model` named: hub id, folder, file or `demo`."""
-        return self.session.model.name
 
     @property
     def context_length(self) -> int | None:
@@ -141,14 +131,9 @@ class Talk:
         whole = self._seen(conversation, 0, self.settings)
         if self._fits(whole):
             return whole
-        low, high = 0, max(len(_questions(conversation)) - 1, 0)
-        while low < high:  # the fewest left out that fit; each more makes the prompts shorter
-            middle = (low + high) // 2
-            if self._fits(self._seen(conversation, middle, self.settings)):
-                high = middle
-            else:
-                low = middle + 1
-        return self._seen(conversation, low, self.settings) if low else whole
+        choices = range(max(len(_questions(conversation)) - 1, 0))
+        fits = lambda left_out: self._fits(self._seen(conversation, left_out, self.settings))  # noqa: E731
+        return self._seen(conversation, bisect_left(choices, True, key=fits), self.settings)
 
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
@@ -163,8 +148,7 @@ class Talk:
         """
         events: list[Event] = []
         try:
-            answer = self._decode(view.prompts, self.settings, seed, cancelled)
-            for event in raise_failures(answer):
+            for event in self._decode(view.prompts, self.settings, seed, cancelled):
                 events.append(event)
                 if isinstance(event, Finished) and (
                     event.text or event.finish_reason is not FinishReason.CANCELLED
@@ -172,9 +156,8 @@ class Talk:
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
-            text = "".join(
-                event.text for event in events if isinstance(event, TokenStep) and not event.thinking
-            )
+            steps = (event for event in events if isinstance(event, TokenStep))
+            text = "".join(step.text for step in steps if not step.thinking)
             if text and not isinstance(events[-1], Finished):
                 self._keep(view.conversation.with_assistant(text), [])
             raise
@@ -189,15 +172,15 @@ class Talk:
         """
         # another method may read another prompt
         prompts = self._seen(view.conversation, view.left_out, settings).prompts
-        yield from raise_failures(self._decode(prompts, settings, seed, cancelled))
+        yield from self._decode(prompts, settings, seed, cancelled)
 
     def _decode(
         self, prompts: Prompts, settings: Settings, seed: int | None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
         from adacd_cli.engine import Request
 
-        request = Request(prompts, settings, seed)
-        return self.session.decode([request], cancelled=lambda index: cancelled())
+        decoded = self.session.decode([Request(prompts, settings, seed)], cancelled=lambda _: cancelled())
+        return raise_failures(decoded)
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -206,15 +189,16 @@ class Talk:
             del self._traces[next(iter(self._traces))]
 
     def _seen(self, conversation: Conversation, left_out: int, settings: Settings) -> View:
-        messages = conversation.messages
-        if left_out:
-            messages = messages[_questions(conversation)[left_out] :]
-        prompts = self._build(replace(conversation, messages=messages), settings)
+        first = _questions(conversation)[left_out] if left_out else 0
+        prompts = self._build(replace(conversation, messages=conversation.messages[first:]), settings)
         return View(conversation, prompts, left_out)
 
     def _fits(self, view: View) -> bool:
         limit = self.context_length
-        return limit is None or view.tokens + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
+        return (
+            limit is None
+            or view.prompts.longest + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
+        )
 
 
 def _questions(conversation: Conversation) -> list[int]:
