@@ -194,7 +194,7 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
     limit = f"{talk.context_length} tokens" if talk.context_length else "of unknown length"
     if not talk.conversation.messages:
         return [("conversation", "empty"), ("context", limit)]
-    count = sum(message.role == "user" for message in talk.conversation.messages)
+    count = len(talk.conversation.questions)
     view = talk.view(talk.up_to_last_question())
     exchanges = counted(count, "exchange")
     if view.left_out:

@@ -42,18 +42,12 @@ class Chat:
         out: gets the answers.
         err: gets everything about them.
         interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
-
-    Attributes:
-        is_over: whether the chat is over.
-        draft: the last message, where it was not answered.
     """
 
     def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
-        self.talk = talk
-        self.out = out
-        self.err = err
+        self.talk, self.out, self.err = talk, out, err
         self.is_over = False
-        self.draft = ""
+        self._draft = ""  # the last message, where it was not answered
         self._interactive = interactive
         self._legend_shown = False
         self._left_out = 0
@@ -66,7 +60,7 @@ class Chat:
             self.note(f"{self.talk.session.model.name} · {method} · /help for commands, Ctrl-D to leave")
         while not self.is_over:
             try:
-                self.take(reader.read(self.draft))
+                self.take(reader.read(self._draft))
             except EOFError:
                 return
             except KeyboardInterrupt:  # one that came too late for the answer it was meant to end
@@ -75,7 +69,7 @@ class Chat:
 
     def take(self, text: str) -> None:
         """Answers a message or runs a command; an error is shown, and nothing of the conversation is lost."""
-        self.draft = ""
+        self._draft = ""
         try:
             line = parse(text)
             if isinstance(line, Call):
@@ -90,9 +84,9 @@ class Chat:
             if isinstance(error, OSError) and error.filename is None:
                 raise  # the output is gone
             show_error(error)
-        if self.draft:
+        if self._draft:
             self.note(
-                "Your message is back at the prompt." if self._interactive else f"Not answered: {self.draft}"
+                "Your message is back at the prompt." if self._interactive else f"Not answered: {self._draft}"
             )
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
@@ -154,7 +148,7 @@ class Chat:
             self.answer(self.talk.with_question(question))
         finally:
             if self.talk.conversation is before:
-                self.draft = question
+                self._draft = question
 
     def use(self, settings: Settings) -> None:
         """Decodes with these settings from now on."""

@@ -64,11 +64,7 @@ class Talk:
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
 
     def use(self, settings: Settings) -> tuple[str, ...]:
-        """Decodes with these settings from now on; gives the warnings of what was loaded for them.
-
-        Raises:
-            ModelError, MissingExtraError: what the method needs besides the model cannot be had.
-        """
+        """Decodes with these settings from now on; loads what they need, and gives the warnings of that."""
         from adacd_cli.loading.extras import load_extras
 
         before = self.session.model
@@ -79,8 +75,7 @@ class Talk:
     @property
     def context_length(self) -> int | None:
         """Positions of the context under the method that decodes; None where the model names none."""
-        method = METHODS[self.settings.effective_method]
-        return self.session.model.context_for(method, self.settings)
+        return self.session.model.context_for(METHODS[self.settings.effective_method], self.settings)
 
     @property
     def trace(self) -> tuple[Event, ...]:
@@ -88,21 +83,13 @@ class Talk:
         return self._traces.get(self.conversation.messages, ())
 
     def with_question(self, question: str) -> Conversation:
-        """The conversation with one more question.
-
-        Raises:
-            UsageError: the last question has no answer yet, as a loaded conversation may end.
-        """
+        """The conversation with one more question; UsageError where the last one has no answer yet."""
         if self.conversation.messages and self.conversation.messages[-1].role == "user":
             raise UsageError("The last question has no answer yet.", "/retry answers it, /undo drops it.")
         return self.conversation.with_user(question)
 
     def up_to_last_question(self) -> Conversation:
-        """The conversation up to its last question, without the answer.
-
-        Raises:
-            UsageError: there is no question yet.
-        """
+        """The conversation up to its last question, without the answer; UsageError where there is none."""
         before = self.conversation.without_last_turn()
         if before == self.conversation:
             raise UsageError("There is no question yet.", "Type one first.")
@@ -124,14 +111,11 @@ class Talk:
 
         Both prompts must leave room for an answer: `max_new_tokens`, but at most a quarter of the context.
         The last exchange always stays; one that is too long by itself is refused when it is to be answered.
-
-        Raises:
-            PromptError: no prompts can be made of it.
         """
         whole = self._seen(conversation, 0, self.settings)
         if self._fits(whole):
             return whole
-        choices = range(max(len(_questions(conversation)) - 1, 0))
+        choices = range(max(len(conversation.questions) - 1, 0))
         fits = lambda left_out: self._fits(self._seen(conversation, left_out, self.settings))  # noqa: E731
         return self._seen(conversation, bisect_left(choices, True, key=fits), self.settings)
 
@@ -165,11 +149,7 @@ class Talk:
     def rehearse(
         self, view: View, settings: Settings, *, seed: int | None = None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
-        """Answers the question with other settings; the conversation stays as it is.
-
-        Raises:
-            PromptError, LogitsError: as `decode`.
-        """
+        """Answers the question with other settings; the conversation stays as it is."""
         # another method may read another prompt
         prompts = self._seen(view.conversation, view.left_out, settings).prompts
         yield from self._decode(prompts, settings, seed, cancelled)
@@ -189,7 +169,7 @@ class Talk:
             del self._traces[next(iter(self._traces))]
 
     def _seen(self, conversation: Conversation, left_out: int, settings: Settings) -> View:
-        first = _questions(conversation)[left_out] if left_out else 0
+        first = conversation.questions[left_out] if left_out else 0
         prompts = self._build(replace(conversation, messages=conversation.messages[first:]), settings)
         return View(conversation, prompts, left_out)
 
@@ -199,7 +179,3 @@ class Talk:
             limit is None
             or view.prompts.longest + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
         )
-
-
-def _questions(conversation: Conversation) -> list[int]:
-    return [index for index, message in enumerate(conversation.messages) if message.role == "user"]
