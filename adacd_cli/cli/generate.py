@@ -16,7 +16,15 @@ from adacd_cli.cli.inputs import read_prompt, read_prompts
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import PromptArgument, ShowPromptsOption
-from adacd_cli.cli.running import for_renderer, interruptible, load_model, make_requests, show_prompts, warn
+from adacd_cli.cli.running import (
+    for_renderer,
+    interruptible,
+    load_model,
+    make_requests,
+    show_answer,
+    show_prompts,
+    warn,
+)
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
@@ -75,7 +83,7 @@ def command(
 
                 write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
-                _write_answer(for_renderer(events, settings), out, settings)
+                show_answer(events, settings, out)
             else:
                 _write_answers(events, questions, out, settings)
 
@@ -127,20 +135,6 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
         yield answer(first)
 
 
-def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings, *, legend: bool = True) -> None:
-    from adacd_cli.render.text import stream_answer
-
-    stream_answer(
-        events,
-        out=out,
-        err=sys.stderr,
-        display=settings.display,
-        stats=settings.stats,
-        quiet=settings.quiet,
-        legend=legend,
-    )
-
-
 def _write_answers(
     events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
 ) -> None:
@@ -158,7 +152,7 @@ def _write_answers(
         if not settings.quiet:
             notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
         try:
-            _write_answer(for_renderer(answer, settings), out, settings, legend=number == 0)
+            show_answer(answer, settings, out, legend=number == 0)
         except AdacdError as error:
             code = show_error(error)
     if code:

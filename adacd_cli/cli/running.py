@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from adacd_cli.cli.errors import show_error
 from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError, error_named
-from adacd_cli.events import Event, Failed, Notice, Started, TokenStep
+from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -183,6 +183,24 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
             yield event
     if code:
         raise typer.Exit(code)
+
+
+def show_answer(
+    events: Iterable[Event],
+    settings: Settings,
+    out: TextIO,
+    err: TextIO | None = None,
+    *,
+    legend: bool = True,
+) -> Finished:
+    """Writes one request's answer as it is decoded, and what is said about it to ERR, stderr by default."""
+    from adacd_cli.render.text import stream_answer
+
+    display, stats, quiet = settings.display, settings.stats, settings.quiet
+    shown = for_renderer(events, settings)
+    return stream_answer(
+        shown, out=out, err=err or sys.stderr, display=display, stats=stats, quiet=quiet, legend=legend
+    )
 
 
 class Interruption:

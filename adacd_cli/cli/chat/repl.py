@@ -16,11 +16,10 @@ from adacd_cli.cli.chat.commands import run_command
 from adacd_cli.cli.chat.input import Call, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, warn
+from adacd_cli.cli.running import Interruption, interruptible, show_answer, warn
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
 from adacd_cli.render.screen import DIM, Screen
-from adacd_cli.render.text import stream_answer
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -97,15 +96,8 @@ class Chat:
             self.interruptible() as interruption,
             closing(self.talk.answer(view, seed=seed, cancelled=lambda: interruption.requested)) as events,
         ):
-            finished = stream_answer(
-                for_renderer(interruption.watch(events), settings),
-                out=self.out,
-                err=self.err,
-                display=settings.display,
-                stats=settings.stats,
-                quiet=settings.quiet,
-                legend=not self._legend_shown,
-            )
+            watched = interruption.watch(events)
+            finished = show_answer(watched, settings, self.out, self.err, legend=not self._legend_shown)
             self._legend_shown = self._legend_shown or finished.added + finished.subtracted > 0
             if finished.text and finished.finish_reason is FinishReason.CANCELLED:
                 self.note("Stopped; the answer so far stays in the conversation.")
