@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from importlib.util import find_spec
 from pathlib import Path
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import MissingExtraError, UsageError
 
-_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
 def require_extra() -> None:
-    """Checks that the packages of the extra are installed.
-
-    Raises:
-        MissingExtraError: one of them is not.
-    """
+    """Raises MissingExtraError where a package of the extra is not installed."""
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
             raise MissingExtraError(
@@ -26,10 +23,7 @@ def require_extra() -> None:
 
 
 def key_of(given: str | None) -> str | None:
-    """The key that clients must send; None where there is none.
-
-    Args:
-        given: by --api-key; None reads ADACD_API_KEY.
+    """The key of --api-key, or else of ADACD_API_KEY; None where there is none.
 
     Raises:
         UsageError: it is empty, which would be no key, or cannot be sent in a header.
@@ -45,11 +39,7 @@ def key_of(given: str | None) -> str | None:
 
 
 def origins_of(given: list[str]) -> tuple[str, ...]:
-    """The origins of --cors-origin, as browsers write them.
-
-    Raises:
-        UsageError: one of them is not an origin.
-    """
+    """The origins of --cors-origin, as browsers write them; UsageError where one is not an origin."""
     for origin in given:
         scheme, mark, rest = origin.rstrip("/").partition("://")
         if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
@@ -61,26 +51,18 @@ def origins_of(given: list[str]) -> tuple[str, ...]:
 
 
 def bytes_of(text: str) -> int:
-    """The bytes of --max-body-size.
-
-    Raises:
-        UsageError: it is not a number of bytes.
-    """
-    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
-    if number.isascii() and number.isdecimal() and int(number) > 0:
-        return int(number) * _UNITS.get(unit, 1)
+    """The bytes of --max-body-size, such as `512k`; UsageError where it is not a number of bytes."""
+    found = re.fullmatch("([0-9]*[1-9][0-9]*)([kmg]?)", text.lower())
+    if found:
+        return int(found[1]) * _UNITS[found[2]]
     raise UsageError(
         f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
     )
 
 
 def id_of(settings: Settings, served: str | None = None) -> str:
-    """The model's name for clients: of a path, the last part alone.
-
-    Args:
-        settings: name the model.
-        served: its name at the server that runs it, where one does.
-    """
+    """The model's name for clients: SERVED, its name at the server that runs it, or that of the settings; of a
+    path, the last part alone."""
     from adacd_cli.loading.source import looks_like_a_path
 
     name = served or getattr(settings, "served_model", None) or settings.model
