@@ -1,4 +1,4 @@
-"""A tokenizer's chat template: which one it is, how it is asked, and what it answers.
+"""A tokenizer's chat template: which one it is, how it is called, what it answers, how it marks thinking.
 
 A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here, and a
 source that is not Jinja is the model's fault, a ModelError. What the rendered text must hold is for `build`.
@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 
 from adacd_cli.errors import ModelError, PromptError
+from adacd_cli.prompts.prompts import ThinkingMarks
 
 NO_THINK_FLAG = "/no_think"
 """The flag that some templates read from the messages themselves to turn thinking off."""
@@ -39,21 +40,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a template wants to be asked.
-
-    Attributes:
-        parts: whether a message's content is a list of parts instead of a string.
-        variables: template variables beside the messages.
-    """
+    """How a template is called: with contents as lists of parts or as strings, and with which variables."""
 
     parts: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_template(tokenizer: Any) -> str | None:
-    """The source of the tokenizer's chat template; None where it has none.
-
-    Of several named ones it is `default`, else the first.
+    """The source of the tokenizer's chat template, of several the `default` or first one; None without one.
 
     Raises:
         PromptError: the tokenizer makes prompts in a way that is not a Jinja template.
@@ -145,3 +139,69 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
         told = name == "TemplateError" and reason  # what the template itself says, by raise_exception
         raise TemplateRefusal(reason if told else f"{name}: {reason}") from error
     return str(text)
+
+
+_CHANNELS = ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
+"""gpt-oss: every answer begins in a channel, whatever the switches say."""
+
+TAGS = (
+    _CHANNELS,
+    ("<|channel>thought", "<channel|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<seed:think>", "</seed:think>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("Here is my thought process:", "Here is my response:"),
+)
+"""Opening and closing tags in use, rarer ones first: a template may name the usual ones beside its own."""
+
+
+def find_tags(source: str, tokenizer: Any) -> tuple[str, str] | None:
+    """The tags that the template names, else those among the tokenizer's added tokens; None without any."""
+    for tags in TAGS:
+        if tags[1] in source:
+            return tags
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
+    return next((tags for tags in TAGS if added.issuperset(tags)), None)
+
+
+def history_tags(source: str) -> tuple[str, ...]:
+    """The tags that the template may look for in earlier answers, to cut their thinking out."""
+    # A template of channels raises when it meets one in a message.
+    return next((tags for tags in TAGS if tags[1] in source and tags != _CHANNELS), ())
+
+
+def find_marks(
+    source: str, tokenizer: Any, rendered: str, thinking: bool
+) -> tuple[ThinkingMarks | None, tuple[str, ...]]:
+    """The marks to watch for in the answer, and warnings, one sentence each.
+
+    Args:
+        source: the chat template.
+        tokenizer: the model's tokenizer.
+        rendered: the rendered prompt, the user's own tags hidden.
+        thinking: whether the user wants the model to think.
+
+    Returns:
+        None in place of the marks when the model is not going to think.
+    """
+    tags, end = find_tags(source, tokenizer), rendered.rstrip()
+    warning = ""
+    if tags is None:
+        warning = "neither the chat template nor the tokenizer knows a thinking tag"
+    elif end.endswith(tags[1]):
+        warning = "the chat template closes it before the answer"
+    if tags is None or warning:
+        return None, ((f"Thinking is on, but {warning}.",) if thinking else ())
+    marks = ThinkingMarks(*tags, opened=end.endswith(tags[0]))
+    if thinking:
+        return marks, ()
+    if marks.opened or tags == _CHANNELS:
+        return marks, ("This chat template always lets the model think first: it has no switch against it.",)
+    return None, ()
