@@ -21,6 +21,7 @@ from adacd_cli.cli.judging import (
 )
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.running import warn
 from adacd_cli.config import Settings, change
 from adacd_cli.errors import UsageError
 from adacd_cli.render.jsonl import json_line
@@ -71,6 +72,7 @@ def command(
             out.write(json_line({**line.values, "judgement": written}, out) + "\n")
             counts[judgement.label] += 1
             tally.add()
+    warn(getattr(chosen, "notices", ()), settings)
     if not quiet:
         counted = f"{len(lines)} {'answer' if len(lines) == 1 else 'answers'}"
         total = ", ".join(f"{count} {label}" for label, count in counts.most_common())

@@ -115,7 +115,7 @@ def command(
         model = _load(settings)
         scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
-            facts: dict[str, str] = getattr(model, "served_facts", dict)()
+            facts: dict[str, str] = model.server.facts() if model.server else {}
             state.model_id = id_of(settings, facts.get("served_model"))
         state.set_model(model)
         return scheduler

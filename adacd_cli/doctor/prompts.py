@@ -135,7 +135,7 @@ def _default_system(prompts_of: Callable[..., Prompts]) -> str:
 
 
 def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -> Thinking:
-    from adacd_cli.prompts.templates import find_tags
+    from adacd_cli.prompts.thinking import find_tags
 
     question = Conversation.ask(QUESTION)
     direct = prompts_of(question, thinking=False)

@@ -19,7 +19,8 @@ from adacd_cli.prompts.encode import Encoder, beginning
 from adacd_cli.prompts.placement import PLACEMENTS, Said
 from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
 from adacd_cli.prompts.streams import Addition, placement_error, render_streams
-from adacd_cli.prompts.templates import Turn, find_marks, find_template, history_tags, no_think_flag
+from adacd_cli.prompts.templates import Turn, find_template, no_think_flag
+from adacd_cli.prompts.thinking import find_marks, history_tags
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

@@ -1,7 +1,7 @@
-"""A tokenizer's chat template: which one it is, how it is called, what it answers, how it marks thinking.
+"""A tokenizer's chat template: which one it is, how to call it, and what it renders.
 
 A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here, and a
-source that is not Jinja is the model's fault, a ModelError. What the rendered text must hold is for `build`.
+source that is not Jinja is the model's fault, a ModelError. What the text must hold is for `placement`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 
 from adacd_cli.errors import ModelError, PromptError
-from adacd_cli.prompts.prompts import ThinkingMarks
 
 NO_THINK_FLAG = "/no_think"
 """The flag that some templates read from the messages themselves to turn thinking off."""
@@ -40,7 +39,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a template is called: with contents as lists of parts or as strings, and with which variables."""
+    """How a template wants to be called: contents as lists of parts or as strings, and which variables."""
 
     parts: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -72,7 +71,7 @@ def find_template(tokenizer: Any) -> str | None:
 def thinking_switches(source: str, thinking: bool) -> dict[str, Any]:
     """The template variables that turn thinking on or off, those that the template reads.
 
-    `enable_thinking` is always among them: a template that does not know it does not mind.
+    `enable_thinking` is always among them: a template without it ignores it.
     """
     switches: dict[str, Any] = {"enable_thinking": thinking}
     switches |= {name: thinking for name in _BOOLEAN_SWITCHES if _reads(source, name)}
@@ -97,7 +96,7 @@ def _reads(source: str, name: str) -> bool:
 
 
 def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
-    """The ways to ask a template, most usual first.
+    """The ways to call a template, most usual first.
 
     The last ones are for templates made for tools, which fail on a missing list of tools, and for those that
     add up special tokens which the tokenizer does not have.
@@ -136,72 +135,6 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
                 f"The model's chat template is broken: {name}: {reason}.",
                 "Fix the chat template in the model's folder, or use another model.",
             ) from error
-        told = name == "TemplateError" and reason  # what the template itself says, by raise_exception
-        raise TemplateRefusal(reason if told else f"{name}: {reason}") from error
+        own = name == "TemplateError" and reason  # the template's own words, by raise_exception
+        raise TemplateRefusal(reason if own else f"{name}: {reason}") from error
     return str(text)
-
-
-_CHANNELS = ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
-"""gpt-oss: every answer begins in a channel, whatever the switches say."""
-
-TAGS = (
-    _CHANNELS,
-    ("<|channel>thought", "<channel|>"),
-    ("<|START_THINKING|>", "<|END_THINKING|>"),
-    ("<seed:think>", "</seed:think>"),
-    ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
-    ("<longcat_think>", "</longcat_think>"),
-    ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<think>", "</think>"),
-    ("<thinking>", "</thinking>"),
-    ("<thought>", "</thought>"),
-    ("<reasoning>", "</reasoning>"),
-    ("Here is my thought process:", "Here is my response:"),
-)
-"""Opening and closing tags in use, rarer ones first: a template may name the usual ones beside its own."""
-
-
-def find_tags(source: str, tokenizer: Any) -> tuple[str, str] | None:
-    """The tags that the template names, else those among the tokenizer's added tokens; None without any."""
-    for tags in TAGS:
-        if tags[1] in source:
-            return tags
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values()}
-    return next((tags for tags in TAGS if added.issuperset(tags)), None)
-
-
-def history_tags(source: str) -> tuple[str, ...]:
-    """The tags that the template may look for in earlier answers, to cut their thinking out."""
-    # A template of channels raises when it meets one in a message.
-    return next((tags for tags in TAGS if tags[1] in source and tags != _CHANNELS), ())
-
-
-def find_marks(
-    source: str, tokenizer: Any, rendered: str, thinking: bool
-) -> tuple[ThinkingMarks | None, tuple[str, ...]]:
-    """The marks to watch for in the answer, and warnings, one sentence each.
-
-    Args:
-        source: the chat template.
-        tokenizer: the model's tokenizer.
-        rendered: the rendered prompt, the user's own tags hidden.
-        thinking: whether the user wants the model to think.
-
-    Returns:
-        None in place of the marks when the model is not going to think.
-    """
-    tags, end = find_tags(source, tokenizer), rendered.rstrip()
-    warning = ""
-    if tags is None:
-        warning = "neither the chat template nor the tokenizer knows a thinking tag"
-    elif end.endswith(tags[1]):
-        warning = "the chat template closes it before the answer"
-    if tags is None or warning:
-        return None, ((f"Thinking is on, but {warning}.",) if thinking else ())
-    marks = ThinkingMarks(*tags, opened=end.endswith(tags[0]))
-    if thinking:
-        return marks, ()
-    if marks.opened or tags == _CHANNELS:
-        return marks, ("This chat template always lets the model think first: it has no switch against it.",)
-    return None, ()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adacd_cli.cli.chat.talk import Talk
@@ -147,13 +149,13 @@ def test_a_turn_feeds_only_what_is_new_to_each_stream(tiny, forwards):
 
 
 def test_a_conversation_that_outgrows_the_context_equals_fresh_runs(tiny):
-    it = start(tiny)
+    it = start(replace(tiny, context_length=256))
     left_out = 0
-    for place in range(14):
+    for place in range(6):
         view = it.view(it.with_question(f"{QUESTIONS[1]} ({place})"))
         events = list(it.answer(view))
         left_out = view.left_out
         assert isinstance(events[-1], Finished)
     assert left_out > 0
     assert_equal(events, list(decode(tiny, [Request(view.prompts, it.settings)])))
-    assert len(it.conversation.messages) == 28
+    assert len(it.conversation.messages) == 12

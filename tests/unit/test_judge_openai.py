@@ -15,12 +15,11 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.errors import OutputError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.errors import MissingExtraError, OutputError, UsageError
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.cache import FILE_NAME
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
 from adacd_cli.evaluation.judges.openai_prompts import LONGEST_TEXT, REFUSAL
-from adacd_cli.evaluation.judges.options import JudgeOptions
 from tests.judge_server import (
     EXCHANGES,
     KEY,
@@ -53,14 +52,14 @@ def test_what_is_asked(server: JudgeServer) -> None:
     assert one(judge_at(server), exchange) == Judgement("openai", "compliance", {"class": "full compliance"})
     (asked,) = server.asked
     assert (asked.method, asked.path) == ("POST", "/v1/chat/completions")
-    assert asked.headers["Authorization"] == f"Bearer {KEY}"
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
     assert asked.body == {
         "model": "m",
         "messages": [
             {
                 "role": "user",
                 "content": f"{REFUSAL.text}\n\n"
-                '{"question": "Say \\"hi\\"\\nnow", "answer": "Hi é 语 \ud800"}'
+                '{"question": "Say \\"hi\\"\\nnow", "answer": "Hi é 语 ?"}'
                 "\n\nReply with the name of the class and nothing else.",
             }
         ],
@@ -71,7 +70,7 @@ def test_what_is_asked(server: JudgeServer) -> None:
 
 def test_without_a_key_none_is_sent(server: JudgeServer) -> None:
     one(judge_at(server, key=None))
-    assert "Authorization" not in server.asked[0].headers
+    assert "authorization" not in server.asked[0].headers
 
 
 @pytest.mark.parametrize(
@@ -239,7 +238,7 @@ def test_ctrl_c_stops_promptly_and_what_is_cached_stays(server: JudgeServer, tmp
         "from pathlib import Path\n"
         "from adacd_cli.evaluation.judges.base import Exchange\n"
         "from adacd_cli.evaluation.judges.openai import OpenAIJudge\n"
-        "from adacd_cli.evaluation.judges.options import JudgeOptions\n"
+        "from adacd_cli.evaluation.judges.base import JudgeOptions\n"
         "options = JudgeOptions(url=sys.argv[1], model='m', cache=Path(sys.argv[2]))\n"
         "exchanges = [Exchange(f'question {n}', f'answer {n}') for n in range(12)]\n"
         "for judgement in OpenAIJudge(options).judge(exchanges):\n"
@@ -299,6 +298,13 @@ def test_wrong_options_are_refused_at_once(options: dict[str, Any], message: str
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        OpenAIJudge(JudgeOptions(model="m", key=None, cache=None))
+    assert caught.value.hint == "pip install 'adacd[judge]'"
+
+
 @pytest.mark.parametrize("ending", ["", "/", "/chat/completions", "/chat/completions/"])
 def test_the_address_may_have_what_many_copy_along(server: JudgeServer, ending: str) -> None:
     one(judge_at(server, url=server.url + ending))
@@ -316,7 +322,7 @@ def test_the_keys_of_the_environment(server: JudgeServer, monkeypatch: pytest.Mo
     assert options.key == "own"
     assert "own" not in repr(options)
     one(OpenAIJudge(options))
-    assert server.asked[0].headers["Authorization"] == "Bearer own"
+    assert server.asked[0].headers["authorization"] == "Bearer own"
 
 
 @pytest.mark.parametrize("damage", ["garbage", "folder"])

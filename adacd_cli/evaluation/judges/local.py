@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError, OutOfMemoryError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
-from adacd_cli.evaluation.judges.options import JudgeOptions
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
+from adacd_cli.prompts.thinking import without_thinking
 
 LONGEST_INPUT = 8192
 """Tokens that a judge reads of an exchange, whatever its context: Minos' own limit, and bounded memory."""
@@ -152,7 +152,8 @@ class LocalJudge(ABC):
         """Judges a batch; None where there is no memory for it and it can be made smaller."""
         found: dict[int, Judgement] = {}
         asked: list[tuple[int, tuple[int, ...], bool]] = []
-        for place, exchange in enumerate(exchanges):
+        for place, given in enumerate(exchanges):
+            exchange = Exchange(given.prompt, without_thinking(given.completion))
             if not exchange.completion.strip():
                 found[place] = Judgement(self._name, "degenerate")  # it neither refuses nor answers
                 continue

@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from adacd_cli.errors import MissingExtraError, ModelError
-from adacd_cli.evaluation.judges.base import JudgementLabel
+from adacd_cli.evaluation.judges.base import JudgementLabel, JudgeOptions
 from adacd_cli.evaluation.judges.local import LONGEST_INPUT, LocalJudge, Reader, Verdict
-from adacd_cli.evaluation.judges.options import JudgeOptions
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
