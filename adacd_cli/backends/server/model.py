@@ -14,10 +14,10 @@ from adacd_cli.engine.places import Places
 from adacd_cli.engine.prefixes import Prefixes
 from adacd_cli.engine.protocol import AnyDecoder, Cancelled, Failed, never
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.remote.background import Background
-from adacd_cli.remote.client import Client
-from adacd_cli.remote.dialects.base import Dialect
-from adacd_cli.remote.probe import Probe
+from adacd_cli.backends.server.background import Background
+from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.dialect import Dialect
+from adacd_cli.backends.server.probe import Probe
 
 SERVED_METHODS = ("default", "prompt", "adacd", "adacd-gated")
 """The others need every token's logit, or the weights."""
@@ -93,7 +93,7 @@ class RemoteModel(LanguageModel):
         failed: Failed | None = None,
     ) -> AnyDecoder:
         """What decodes requests at the server; `known` is the server's own to keep."""
-        from adacd_cli.remote.decoder import RemoteDecoder
+        from adacd_cli.backends.server.decoder import RemoteDecoder
 
         return RemoteDecoder(self, places=places, candidates=candidates, cancelled=cancelled, failed=failed)
 

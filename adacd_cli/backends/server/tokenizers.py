@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from adacd_cli.errors import ModelError
-from adacd_cli.remote.dialects.base import OWN_TOKENIZER, Dialect
-from adacd_cli.remote.failures import ServerRefused
+from adacd_cli.backends.server.dialect import OWN_TOKENIZER, Dialect
+from adacd_cli.backends.server.errors import ServerRefused
 
 _PIECES = (
     "Hello",

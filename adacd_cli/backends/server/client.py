@@ -1,14 +1,15 @@
-"""Requests to a server, with patience and within bounds; used within one event loop.
+"""Requests to a server, with retries and bounds on time and size; used within one event loop.
 
-What may pass (429, 5xx, a broken connection) is tried again with growing pauses. A server that stayed away
-through all of them is asked only once by the next requests, so that many of them fail soon. One that takes a
-request and says nothing is not asked the same again. No message holds the key.
+What may pass (429, 5xx, a broken connection) is tried again with growing pauses. While a server stays away
+each further request is tried only once, so that many of them fail soon. A request that was accepted and then
+not answered is not made again. No message holds the key.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from typing import Any, TypeVar
@@ -17,9 +18,8 @@ import anyio
 import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
-from adacd_cli.remote.address import KEY_VARIABLES, Address
-from adacd_cli.remote.failures import CONNECT_SECONDS, ServerGone, ServerRefused, ServerSilent, named
-from adacd_cli.remote.reading import lines_of, read
+from adacd_cli.backends.server.address import KEY_VARIABLES, Address
+from adacd_cli.backends.server.errors import CONNECT_SECONDS, ServerUnavailable, ServerRefused, ReadTimeout, named
 from adacd_cli.wire import error_field, headers_for, json_object, one_line, retry_seconds
 
 _Result = TypeVar("_Result")
@@ -34,14 +34,17 @@ PATIENCE = 60.0
 """The longest Retry-After, in seconds, that is waited for."""
 
 LOOKING_SECONDS = 15.0
-"""How long a server may take to say what it is."""
+"""How long a server may take to describe itself."""
 
 FIRST_SECONDS, NEXT_SECONDS = 180.0, 60.0
 """How long a response or a stream's first token may take (there may be a queue, and the prompt is read), and
 how long each further token."""
 
 NOTICE_SECONDS = 20.0
-"""After so long the user is told that the server is waited for."""
+"""After so long the user is informed that the server is waited for."""
+
+LARGEST = 64_000_000
+"""Bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB."""
 
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
@@ -55,7 +58,7 @@ class Client:
 
     Attributes:
         attempts: how often a request that may succeed later is made.
-        told: takes, in a sentence, that the server is waited for; called at each request where it is.
+        notify: called with a sentence for the user at each request that is waited for.
 
     Raises:
         UsageError: the key cannot be sent.
@@ -64,9 +67,9 @@ class Client:
     def __init__(self, address: Address, key: str | None, attempts: int = ATTEMPTS) -> None:
         self.address, self.attempts = address, attempts
         self._key, self._headers = key, headers_for(key, whose="model", variable=KEY_VARIABLES[0])
-        self.told: Callable[[str], None] = lambda notice: None
+        self.notify: Callable[[str], None] = lambda notice: None
         self._stays_away = False
-        # one for each request under way: their number is the decoder's to bound
+        # one for each request under way: the scheduler bounds their number
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # `_within` bounds the rest
         self._http = httpx.AsyncClient(headers=self._headers, limits=limits, timeout=timeout)
@@ -81,15 +84,16 @@ class Client:
         Raises:
             ServerRefused: there is none, or nothing answers.
         """
-        return await self._request("GET", url, b"", LOOKING_SECONDS)
+        return await self._patiently(lambda: self._once("GET", url, b"", LOOKING_SECONDS))
 
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that a request is answered with.
+        """The JSON object that a request is answered with; a list is the `list` of an object.
 
         Raises:
             ServerRefused: it was refused, or nothing answers any more.
         """
-        return await self._request("POST", url, json.dumps(body).encode("ascii"))
+        content = json.dumps(body).encode("ascii")
+        return await self._patiently(lambda: self._once("POST", url, content, self._first_seconds))
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -97,7 +101,7 @@ class Client:
 
         Raises:
             ServerRefused: it was refused, or an event is an error.
-            ServerGone: nothing answers any more, or the stream broke off.
+            ServerUnavailable: nothing answers any more, or the stream broke off.
         """
         content = json.dumps(body).encode("ascii")
         response = await self._patiently(lambda: self._open(url, content))
@@ -107,16 +111,11 @@ class Client:
         finally:
             await response.aclose()
 
-    async def _request(
-        self, method: str, url: str, content: bytes, seconds: float | None = None
-    ) -> dict[str, Any]:
-        return await self._patiently(lambda: self._once(method, url, content, seconds))
-
     async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
         attempts = 1 if self._stays_away else self.attempts
         pauses = wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE / 4)
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(ServerGone),
+            retry=retry_if_exception_type(ServerUnavailable),
             stop=lambda state: (
                 state.attempt_number >= min(attempts, _worth(state)) or _asked_to_wait(state) > PATIENCE
             ),
@@ -129,25 +128,25 @@ class Client:
                     result = await once()
                     self._stays_away = False
                     return result
-        except ServerGone as failure:
+        except ServerUnavailable as failure:
             self._stays_away = failure.status == 0
             raise
         raise AssertionError("tenacity returns or raises")
 
-    async def _once(self, method: str, url: str, content: bytes, seconds: float | None) -> dict[str, Any]:
+    async def _once(self, method: str, url: str, content: bytes, seconds: float) -> dict[str, Any]:
         with self._named():
-            async with self._within(seconds or self._first_seconds, "gave no answer within"):
+            async with self._within(seconds, "gave no answer within"):
                 request = self._http.build_request(method, url, content=content or None)
                 response = await self._http.send(request, stream=True)
                 try:
                     body = await read(response)
                 finally:
                     await response.aclose()
-        answer = json_object(body)
+        answer = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
         self._check(response, answer)
         if answer is None:
             start = self.clean(body[:100].decode("utf-8", "replace"))
-            raise ServerRefused(f"its response is no JSON object: {start}" if start else "it says nothing")
+            raise ServerRefused(f"its response is no JSON object: {start}" if start else "its response is empty")
         return answer
 
     async def _open(self, url: str, content: bytes) -> httpx.Response:
@@ -175,12 +174,12 @@ class Client:
             with anyio.fail_after(seconds):
                 yield
         except TimeoutError:
-            raise ServerSilent(f"it {silence} {seconds:g} s") from None
+            raise ReadTimeout(f"it {silence} {seconds:g} s") from None
         finally:
             notice.cancel()
 
     def _notice(self, seconds: float) -> None:
-        self.told(f"The server has said nothing for {NOTICE_SECONDS:g} s; it is given {seconds:g} s in all.")
+        self.notify(f"The server has sent nothing for {NOTICE_SECONDS:g} s; waiting up to {seconds:g} s.")
 
     async def _in_time(
         self, events: AsyncGenerator[dict[str, Any], None]
@@ -208,19 +207,28 @@ class Client:
                 if event is None:
                     raise ServerRefused(f"an event of its stream is no JSON object: {self.clean(value)}")
                 if field == "error" or event.get("error"):
-                    said = event if field == "data" else {"error": event}
-                    raise ServerRefused(self.clean(error_field(said, "message")) or "an error in its stream")
+                    raise self._error_event(event if field == "data" else {"error": event})
                 yield event
+
+    def _error_event(self, event: Mapping[str, Any]) -> ServerRefused:
+        """An error in a stream whose status was 200: vLLM reports so that its engine died (code 500)."""
+        message = self.clean(error_field(event, "message")) or "an error in its stream"
+        code = event["error"].get("code") if isinstance(event["error"], dict) else None
+        status = int(code) if str(code).isdigit() else 0
+        if status in _PASSING:
+            return ServerUnavailable(f"status {status}, {message.rstrip('.')}", status, message)
+        return ServerRefused(message, status, message)
 
     def _check(self, response: httpx.Response, answer: Mapping[str, Any] | None) -> None:
         status = response.status_code
         if status == 200:
             return
         message = self.clean(error_field(answer, "message"))
-        said = f"status {status}, {message.rstrip('.')}" if message else f"status {status}"
+        reason = f"status {status}, {message.rstrip('.')}" if message else f"status {status}"
         if status in _PASSING:
-            raise ServerGone(said, status, message, retry_seconds(response.headers.get("retry-after", "")))
-        raise ServerRefused(said, status, message)
+            wait = retry_seconds(response.headers.get("retry-after", ""))
+            raise ServerUnavailable(reason, status, message, wait)
+        raise ServerRefused(reason, status, message)
 
     def _named(self) -> AbstractContextManager[None]:
         return named(self.clean, secure=self.address.base.startswith("https:"))
@@ -232,9 +240,41 @@ class Client:
 
 def _asked_to_wait(state: RetryCallState) -> float:
     failure = None if state.outcome is None else state.outcome.exception()
-    return failure.wait if isinstance(failure, ServerGone) else 0.0
+    return failure.wait if isinstance(failure, ServerUnavailable) else 0.0
 
 
 def _worth(state: RetryCallState) -> int:
     failure = None if state.outcome is None else state.outcome.exception()
-    return failure.worth if isinstance(failure, ServerGone) else ATTEMPTS
+    return failure.worth if isinstance(failure, ServerUnavailable) else ATTEMPTS
+
+
+async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a stream, and blank ones between them; httpx's own are of any length.
+
+    Raises:
+        ServerRefused: one is longer than `LARGEST`.
+    """
+    line = bytearray()
+    async for chunk in response.aiter_bytes():
+        *ended, rest = re.split(rb"[\r\n]", chunk)
+        for piece in ended:
+            yield (bytes(line) + piece).decode("utf-8", "replace")
+            line.clear()
+        line += rest
+        if len(line) > LARGEST:
+            raise ServerRefused(f"a line of its stream is longer than {LARGEST:,} bytes")
+    yield line.decode("utf-8", "replace")
+
+
+async def read(response: httpx.Response) -> bytes:
+    """The whole body.
+
+    Raises:
+        ServerRefused: it is longer than `LARGEST`.
+    """
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > LARGEST:
+            raise ServerRefused(f"its response is longer than {LARGEST:,} bytes")
+    return bytes(body)

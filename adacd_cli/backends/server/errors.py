@@ -1,6 +1,6 @@
 """What can go wrong with a request to a server, and httpx's errors by these names.
 
-No message holds the key. `ServerRefused` is final; what a `ServerGone` is about may work later.
+No message holds the key. `ServerRefused` is final; what a `ServerUnavailable` is about may work later.
 """
 
 from __future__ import annotations
@@ -15,18 +15,20 @@ CONNECT_SECONDS, CONNECT_ATTEMPTS = 10.0, 2
 """How long a connection may take, and how often one is tried for that takes longer."""
 
 START_IT = "Start it, or check the address and the port."
+RAW_LOGPROBS = "Start vLLM with --logprobs-mode raw_logprobs, and without anything that changes them afterwards."
+OWN_TOKENIZER = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
 _IS_PLAIN = "write http:// in the address if the server has no TLS."
 _NO_AUTHORITY = "Name the file of its certificate authority in the environment variable SSL_CERT_FILE."
 
 
 class ServerRefused(Exception):
-    """The server read the request and does not take it, or said something that cannot be read.
+    """The server does not accept a request, or its response cannot be used.
 
     Attributes:
         reason: what happened, as the end of a sentence without its full stop.
-        status: of the response; 0 where none came.
+        status: HTTP status of the response; 0 where none came.
         message: the server's own words.
-        hint: what to do about it; empty where nobody knows better than whoever asks.
+        hint: what to do about it; empty where nothing better is known than the caller's own hint.
     """
 
     def __init__(self, reason: str, status: int = 0, message: str = "", *, hint: str = "") -> None:
@@ -34,8 +36,15 @@ class ServerRefused(Exception):
         self.reason, self.status, self.message, self.hint = reason, status, message, hint
 
 
-class ServerGone(ServerRefused):
-    """What may be over at the next attempt: no connection, one that broke, or a server that is busy.
+class InvalidLogprobs(ServerRefused):
+    """The server gives values that are no log-probabilities of the model's tokens."""
+
+    def __init__(self, reason: str, hint: str = RAW_LOGPROBS) -> None:
+        super().__init__(reason, hint=hint)
+
+
+class ServerUnavailable(ServerRefused):
+    """What may be over at the next attempt: no connection, a broken one, or a server that is busy.
 
     Attributes:
         wait: seconds that the server asks to wait before the next attempt.
@@ -56,8 +65,8 @@ class ServerGone(ServerRefused):
         self.wait, self.worth = wait, worth
 
 
-class ServerSilent(ServerGone):
-    """The server took the request and then said nothing."""
+class ReadTimeout(ServerUnavailable):
+    """The server accepted the request and then sent nothing."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason, worth=1)
@@ -68,32 +77,32 @@ def named(clean: Callable[[str], str], *, secure: bool) -> Iterator[None]:
     """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them.
 
     Args:
-        clean: takes out what nobody may see.
+        clean: removes what nobody may see.
         secure: whether the address is one of https.
     """
     try:
         yield
     except httpx.ConnectTimeout:
-        raise ServerGone(
+        raise ServerUnavailable(
             f"no connection within {CONNECT_SECONDS:g} s",
             worth=1 if secure else CONNECT_ATTEMPTS,  # a server without TLS waits for the rest of a line
             hint=f"{START_IT.removesuffix('.')}; {_IS_PLAIN}" if secure else "",
         ) from None
     except httpx.TimeoutException:
-        raise ServerSilent("it said nothing for too long") from None
+        raise ReadTimeout("it sent nothing for too long") from None
     except (httpx.ConnectError, httpx.ProxyError) as error:
-        said, tls = clean(str(error)) or "there is no connection", _tls_failure(error)
+        reason, tls = clean(str(error)) or "there is no connection", _tls_failure(error)
         if tls is None:
-            raise ServerGone(said) from None
+            raise ServerUnavailable(reason) from None
         certificate = isinstance(tls, ssl.SSLCertVerificationError)
-        raise ServerGone(
-            f"there is no secure connection: {said}",
+        raise ServerUnavailable(
+            f"there is no secure connection: {reason}",
             worth=1,
             hint=_NO_AUTHORITY if certificate else f"{_IS_PLAIN[0].upper()}{_IS_PLAIN[1:]}",
         ) from None
     except httpx.HTTPError as error:
         what = clean(str(error)) or type(error).__name__
-        raise ServerGone(f"the connection broke: {what}") from None
+        raise ServerUnavailable(f"the connection broke: {what}") from None
 
 
 def _tls_failure(error: BaseException) -> ssl.SSLError | None:

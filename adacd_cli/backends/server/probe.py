@@ -14,14 +14,14 @@ from urllib.parse import quote
 import anyio
 
 from adacd_cli.errors import ModelError, UsageError
-from adacd_cli.remote.address import KEY_VARIABLES
-from adacd_cli.remote.client import Client
-from adacd_cli.remote.dialects.base import GREEDY, Dialect, Unbelievable
-from adacd_cli.remote.dialects.completions import Completions
-from adacd_cli.remote.dialects.llamacpp import LlamaCpp
-from adacd_cli.remote.failures import START_IT, ServerGone, ServerRefused
-from adacd_cli.remote.lists import check_rest
-from adacd_cli.remote.tokenizers import compare_tokenizers, whole_token
+from adacd_cli.backends.server.address import KEY_VARIABLES
+from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.dialect import GREEDY, Dialect, InvalidLogprobs
+from adacd_cli.backends.server.completions import Completions
+from adacd_cli.backends.server.llamacpp import LlamaCpp
+from adacd_cli.backends.server.errors import START_IT, ServerUnavailable, ServerRefused
+from adacd_cli.engine.partial import check_rest
+from adacd_cli.backends.server.tokenizers import compare_tokenizers, whole_token
 
 _FLAGS = {
     "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
@@ -141,7 +141,7 @@ async def _models(client: Client) -> list[dict[str, Any]]:
     address = client.address.base
     try:
         answer = await client.get(f"{address}/models")
-    except ServerGone as failure:
+    except ServerUnavailable as failure:
         what = "cannot be used now" if failure.status else "cannot be reached"
         raise ModelError(
             f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
@@ -233,12 +233,12 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
         check_rest(longer, len(tokenizer))
         async with aclosing(dialect.stream(prompt, GREEDY, 1, 1)) as stream:
             streamed = await anext(stream, None)  # one that goes on past its one token is left
-    except ServerGone as failure:
+    except ServerUnavailable as failure:
         raise ModelError(
             f"The server at {address} cannot be used: {failure.reason.rstrip('.')}.",
             failure.hint or "Its own log may tell more.",
         ) from None
-    except Unbelievable as failure:
+    except InvalidLogprobs as failure:
         raise ModelError(
             f"The server at {address} ({dialect.name}) gives no log-probabilities of the model: "
             f"{failure.reason}.",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.remote.address import Address, key_of_environment
+from adacd_cli.backends.server.address import Address, key_of_environment
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.loading.source import Source
-    from adacd_cli.remote.model import RemoteModel
+    from adacd_cli.backends.server.model import RemoteModel
 
 PROBE_ATTEMPTS = 3
 """A server that is just starting is waited for, but not long: somebody sits there."""
@@ -31,7 +31,7 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteMo
         ConfigurationError: the address or the method cannot be used, or no tokenizer is named.
         ModelError: there is no such server or tokenizer, or they do not fit.
     """
-    from adacd_cli.remote.model import require_served
+    from adacd_cli.backends.server.model import require_served
 
     address = Address.parse(settings.model)
     require_served(METHODS[settings.effective_method])
@@ -94,10 +94,10 @@ def _ends(tokenizer: Any, folder: Path | None) -> frozenset[int]:
 def _connect(
     settings: Settings, address: Address, tokenizer: Any, source: Source, ends: frozenset[int]
 ) -> RemoteModel:
-    from adacd_cli.remote.background import Background
-    from adacd_cli.remote.client import ATTEMPTS, Client
-    from adacd_cli.remote.model import RemoteModel, Server
-    from adacd_cli.remote.probe import examine
+    from adacd_cli.backends.server.background import Background
+    from adacd_cli.backends.server.client import ATTEMPTS, Client
+    from adacd_cli.backends.server.model import RemoteModel, Server
+    from adacd_cli.backends.server.probe import examine
 
     client = Client(address, key_of_environment(), PROBE_ATTEMPTS)
     background = Background()

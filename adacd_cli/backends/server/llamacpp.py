@@ -1,26 +1,20 @@
 """llama.cpp's own `/completion`, which names tokens by their ids and lists as many as are asked for.
 
-The server says nothing of a token with which the text so far ends in half a character: neither its id nor
-its log-probabilities. So a question for log-probabilities has it choose a token that is whole (what it lists
+The server leaves out a token after which the text so far ends in half a character: both its id and its
+log-probabilities. So a request for log-probabilities makes it choose a token whose text is whole (what it lists
 is the model's distribution, whatever is chosen), and what a stream left out is found again by its bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from adacd_cli.remote.client import Client
-from adacd_cli.remote.dialects.base import (
-    Said,
-    Sampling,
-    TopList,
-    chosen_logprob_of,
-    ids_of,
-    logprob_of,
-    token_of,
-)
-from adacd_cli.remote.failures import ServerRefused
+from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.dialect import TopList, ids_of, logprob_of, sampled_token, token_of
+from adacd_cli.backends.server.errors import ServerRefused
+from adacd_cli.engine.backend import SampledToken, Sampling
 
 _FORCED = 1e9
 _NEUTRAL = {
@@ -44,11 +38,11 @@ _SEEDS = 2**32 - 1
 """llama.cpp's seeds have 32 bits, and the last one means any."""
 
 _LISTED = (64, 1024)
-"""How many tokens are looked through for those that a stream left out, before all of them are."""
+"""How many tokens are searched for those that a stream left out, before all of them are."""
 
 
 class LlamaCpp:
-    """A llama.cpp server.
+    """A llama.cpp server; see `Dialect`.
 
     Args:
         client: its routes.
@@ -58,30 +52,30 @@ class LlamaCpp:
 
     name = "llama.cpp"
     most: int | None = None
+    scores_ids = False  # its lists are as long as they are asked for
 
     def __init__(self, client: Client, model: str, whole: int) -> None:
         self._client, self._model, self._whole = client, model, whole
 
-    async def ask(self, ids: Sequence[int], count: int) -> TopList:
-        """The most probable next tokens; see `Dialect`."""
-        return TopList.of(
-            [(entry["id"], entry["logprob"]) for entry in await self._entries(ids, count)], count
-        )
+    async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
+        """The most probable next tokens of each prompt."""
+        found = await self._entries(prompts, count)
+        return [TopList.of([(each["id"], each["logprob"]) for each in entries], count) for entries in found]
 
-    async def values(self, ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        """None: its lists are as long as they are asked for."""
+    async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        """None."""
         return {}
 
     async def stream(
-        self, ids: Sequence[int], sampling: Sampling, length: int, count: int
-    ) -> AsyncGenerator[Said, None]:
-        """The tokens that follow; see `Dialect`."""
+        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
+    ) -> AsyncGenerator[SampledToken, None]:
+        """The tokens that follow."""
         body = {
             **_NEUTRAL,
             "model": self._model,
-            "prompt": list(ids),
-            "n_predict": length,
-            "n_probs": count,
+            "prompt": list(prompt),
+            "n_predict": max_tokens,
+            "n_probs": sampling.top,
             "stream": True,
             "temperature": sampling.temperature,
             "samplers": ["temperature", "top_k", "top_p"] if sampling.temperature > 0 else ["top_k"],
@@ -90,29 +84,30 @@ class LlamaCpp:
         }
         if sampling.seed is not None:
             body["seed"] = sampling.seed % _SEEDS
-        given = list(ids)
-        held: Said | None = None  # a token without text may be the last one
+        given = list(prompt)
+        held: SampledToken | None = None  # a token without text may be the last one
         async with self._client.stream(f"{self._client.address.root}/completion", body) as events:
             async for event in events:
                 ended = bool(event.get("stop"))
                 if held is not None:
-                    yield Said(held.token_id, held.logprob, held.top, last=ended)
+                    yield replace(held, last=ended)
                     held = None
                 for entry in event.get("completion_probabilities") or ():
-                    missing = _count(event.get("tokens_predicted")) - (len(given) - len(ids)) - 1
+                    missing = _count(event.get("tokens_predicted")) - (len(given) - len(prompt)) - 1
                     if missing > 0:
-                        found = await self._left_out(given, str(event.get("content")), entry, missing, count)
+                        content = str(event.get("content"))
+                        found = await self._left_out(given, content, entry, missing, sampling.top)
                         if found is None:
-                            return  # whoever asks goes on from what is known
-                        for said in found:
-                            given.append(said.token_id)
-                            yield said
-                    said = _said(entry, count)
-                    given.append(said.token_id)
+                            return  # the caller goes on from the ids that it has
+                        for token in found:
+                            given.append(token.token_id)
+                            yield token
+                    token = _sampled(entry, sampling.top)
+                    given.append(token.token_id)
                     if event.get("content") or ended:
-                        yield said
+                        yield token
                     else:
-                        held = said
+                        held = token
 
     async def tokenize(self, text: str) -> list[int] | None:
         """The text's ids by `/tokenize`."""
@@ -120,12 +115,13 @@ class LlamaCpp:
         answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
         return ids_of(answer.get("tokens"))
 
-    async def _entries(self, ids: Sequence[int], count: int) -> list[dict[str, Any]]:
-        """The server's own list: id, bytes and log-probability of each token."""
+    async def _entries(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[dict[str, Any]]]:
+        """The server's own list for each prompt: id, bytes and log-probability of each token."""
+        prompt = [list(ids) for ids in prompts]
         body = {
             **_NEUTRAL,
             "model": self._model,
-            "prompt": list(ids),
+            "prompt": prompt[0] if len(prompt) == 1 else prompt,
             "n_predict": 1,
             "n_probs": count,
             "temperature": 0.0,
@@ -135,27 +131,32 @@ class LlamaCpp:
             "response_fields": ["completion_probabilities"],
         }
         answer = await self._client.post(f"{self._client.address.root}/completion", body)
+        results = [answer] if len(prompt) == 1 else answer.get("list")
+        if not isinstance(results, list) or len(results) != len(prompt):
+            raise ServerRefused(f"it does not answer {len(prompt)} prompts at once")
         try:
-            entries: list[dict[str, Any]] = answer["completion_probabilities"][0]["top_logprobs"]
-            for entry in entries:
+            found: list[list[dict[str, Any]]] = [
+                each["completion_probabilities"][0]["top_logprobs"] for each in results
+            ]
+            for entry in (entry for entries in found for entry in entries):
                 entry["id"], entry["logprob"] = token_of(entry["id"]), logprob_of(entry["logprob"])
         except (KeyError, IndexError, TypeError):
             raise ServerRefused("it gives no log-probabilities") from None
-        return entries
+        return found
 
     async def _left_out(
         self, given: Sequence[int], content: str, after: Mapping[str, Any], missing: int, count: int
-    ) -> list[Said] | None:
-        """The tokens that came before `after` without being told of; None where they cannot be found.
+    ) -> list[SampledToken] | None:
+        """The tokens that the stream left out before `after`; None where they cannot be found.
 
         Args:
             given: the ids before them.
             content: their text and that of `after`, together.
             after: the token that made the text whole.
             missing: how many there are.
-            count: how many tokens of each position to tell of.
+            count: how many of the most probable tokens of each position to give.
         """
-        if "\ufffd" in content:  # bytes that are no character come as this, so they are not known
+        if "\ufffd" in content:  # bytes that are no character come as this: they are lost
             return None
         left = content.encode("utf-8")
         own: Mapping[str, Any] = next(
@@ -163,38 +164,39 @@ class LlamaCpp:
         )
         tail = _bytes(own)
         left = left.removesuffix(tail)
-        found: list[Said] = []
+        found: list[SampledToken] = []
         ids = list(given)
         for more in range(missing - 1, -1, -1):  # how many are to follow this one
-            entry, top = await self._entry_of(ids, left, more, exact=bool(tail) and not more, count=count)
+            entry, entries = await self._entry_of(ids, left, more, exact=bool(tail) and not more)
             if entry is None:
                 return None
             ids.append(entry["id"])
             left = left[len(_bytes(entry)) :]
-            found.append(Said(entry["id"], entry["logprob"], top))
+            pairs = [(each["id"], each["logprob"]) for each in entries]
+            found.append(sampled_token(entry["id"], entry["logprob"], pairs, count))
         return found
 
     async def _entry_of(
-        self, ids: Sequence[int], left: bytes, more: int, *, exact: bool, count: int
-    ) -> tuple[dict[str, Any] | None, TopList]:
-        """The most probable token that the bytes begin with, and leaves enough for those to follow."""
+        self, ids: Sequence[int], left: bytes, more: int, *, exact: bool
+    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+        """The most probable token that the bytes begin with and that leaves enough for those to follow, and the
+        list that it is from."""
+        entries: list[dict[str, Any]] = []
         for size in (*_LISTED, 10**9):
-            entries = await self._entries(ids, size)
+            (entries,) = await self._entries([ids], size)
             for entry in entries:  # the most probable first
                 own = _bytes(entry)
                 if own and left.startswith(own) and (own == left if exact else len(left) - len(own) >= more):
-                    top = TopList.of([(each["id"], each["logprob"]) for each in entries[:count]], count)
-                    return entry, top
+                    return entry, entries
             if len(entries) < size:
                 break
-        return None, TopList()
+        return None, entries
 
 
-def _said(entry: Mapping[str, Any], count: int) -> Said:
+def _sampled(entry: Mapping[str, Any], count: int) -> SampledToken:
     try:
-        top = [(token_of(each["id"]), logprob_of(each["logprob"])) for each in entry["top_logprobs"]]
-        own = chosen_logprob_of(entry["logprob"])
-        return Said(token_of(entry["id"]), own, TopList.of(top, count))
+        pairs = [(token_of(each["id"]), logprob_of(each["logprob"])) for each in entry["top_logprobs"]]
+        return sampled_token(entry["id"], entry["logprob"], pairs, count)
     except (KeyError, TypeError):
         raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
 
@@ -204,6 +206,6 @@ def _count(value: Any) -> int:
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes:
-    """A token's own bytes; none where it does not tell."""
+    """A token's own bytes; none where the server does not give them."""
     values = ids_of(entry.get("bytes")) or ()
     return bytes(values) if all(0 <= each < 256 for each in values) else b""

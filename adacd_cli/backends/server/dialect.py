@@ -1,0 +1,181 @@
+"""What the backend asks of a server, whatever it is called there, and which of its numbers are accepted.
+
+Numbers that cannot be what they are meant to be are an error: a token chosen by them would be wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from adacd_cli.backends.server.errors import OWN_TOKENIZER, InvalidLogprobs, ServerRefused
+from adacd_cli.engine.backend import SampledToken, Sampling
+
+FLOOR = -9000.0
+"""Servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); below this is no value."""
+
+_ABOVE_ZERO, _ABOVE_ONE = 1e-3, 1e-2
+"""By how much a log-probability may be above 0 and the sum of a list above 1: servers round."""
+
+_LEAST_WHOLE = 0.98
+"""What all probabilities add up to at least, as a server rounds them."""
+
+_PADDING = math.log(0.01)
+"""A model's padding ids, which its tokenizer does not have, are at least this much below the best token."""
+
+
+class Dialect(Protocol):
+    """A server that takes token ids and gives log-probabilities.
+
+    Attributes:
+        name: `llama.cpp`, `vLLM` or `OpenAI`.
+        most: how many log-probabilities of a position it gives; None where no limit is known.
+        scores_ids: whether it gives the values of tokens that are named by id.
+    """
+
+    name: str
+    most: int | None
+    scores_ids: bool
+
+    async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
+        """The most probable next tokens of each prompt, in ONE request.
+
+        A list is shorter than `count` where the server gives no more.
+
+        Raises:
+            ServerRefused: it does not accept the request, or its response cannot be read.
+            ServerUnavailable: it does not answer.
+        """
+
+    async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        """The log-probabilities of these next tokens, of as many as the server gives.
+
+        Raises:
+            ServerRefused, ServerUnavailable: as `top`.
+        """
+
+    def stream(
+        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
+    ) -> AsyncGenerator[SampledToken, None]:
+        """The tokens that follow, which the server chooses itself. It may end early where the server does.
+
+        Raises:
+            ServerRefused, ServerUnavailable: as `top`, also in the middle.
+        """
+
+    async def tokenize(self, text: str) -> list[int] | None:
+        """The text as the server's ids, control tokens read as such; None where the server does not say."""
+
+
+@dataclass(frozen=True)
+class TopList:
+    """The most probable tokens of one position.
+
+    Attributes:
+        ids: the most probable one first.
+        logprobs: their log-probabilities in nats, of the model's whole distribution.
+    """
+
+    ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[int, float]], count: int) -> TopList:
+        """The `count` best of (id, log-probability) pairs in any order, without those that are no values.
+
+        Raises:
+            ServerRefused: none has a value.
+            InvalidLogprobs: a token is there twice, or they add up to more than 1.
+        """
+        best = sorted((pair for pair in pairs if pair[1] > FLOOR), key=lambda pair: (-pair[1], pair[0]))
+        if not best:
+            raise ServerRefused("it gives no log-probabilities")
+        if len({token for token, _ in best}) < len(best):
+            raise InvalidLogprobs("it gives two log-probabilities of one token")
+        if (whole := sum(math.exp(value) for _, value in best)) > 1 + _ABOVE_ONE:
+            raise InvalidLogprobs(f"the probabilities that it gives add up to {whole:.3g}")
+        return cls(tuple(pair[0] for pair in best[:count]), tuple(pair[1] for pair in best[:count]))
+
+    def check(self, vocab: int, floor: float | None = None) -> None:
+        """Checks that these can be the most probable of `vocab` tokens.
+
+        Args:
+            vocab: tokens in the vocabulary.
+            floor: ids beyond the vocabulary are padding where they are so many nats below the best one.
+
+        Raises:
+            InvalidLogprobs: a plausible id is beyond the vocabulary, or the tokens that are not listed, each
+                at most as probable as the last one, cannot make up the rest.
+        """
+        least = self.logprobs[0] + (_PADDING if floor is None or floor == -math.inf else floor)
+        for token, value in zip(self.ids, self.logprobs, strict=True):
+            if value >= least:
+                check_id(token, vocab)
+        most = sum(map(math.exp, self.logprobs))
+        most += max(0, vocab - len(self.ids)) * math.exp(self.logprobs[-1])
+        if most < _LEAST_WHOLE:
+            raise InvalidLogprobs(f"the probabilities that it gives add up to {most:.3g} at most")
+
+
+def check_id(token: int, vocab: int) -> int:
+    """The token's id.
+
+    Raises:
+        InvalidLogprobs: no token of the vocabulary has it.
+    """
+    if token >= vocab:
+        raise InvalidLogprobs(
+            f"it gave the id {token}, beyond the tokenizer's {vocab:,} tokens: it has another tokenizer",
+            OWN_TOKENIZER,
+        )
+    return token
+
+
+def token_of(value: Any) -> int:
+    """A token's id out of JSON.
+
+    Raises:
+        InvalidLogprobs: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise InvalidLogprobs(f"it gives {_shown(value)} as a token's id", hint="")
+    return value
+
+
+def logprob_of(value: Any) -> float:
+    """A log-probability out of JSON, in nats; -inf and what stands for it are among them.
+
+    Raises:
+        InvalidLogprobs: it is none.
+    """
+    if value is None:
+        raise InvalidLogprobs("it leaves out the values of its log-probabilities")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value <= _ABOVE_ZERO:
+        raise InvalidLogprobs(f"it gives {_shown(value)} as a log-probability")
+    return float(value) if value > FLOOR else -math.inf
+
+
+def sampled_token(token: Any, value: Any, pairs: Sequence[tuple[int, float]], count: int) -> SampledToken:
+    """A token that the server chose, with the `count` most probable tokens of its position.
+
+    Raises:
+        InvalidLogprobs: its id or its value is none, or one of a token that cannot be chosen.
+    """
+    own, top = logprob_of(value), TopList.of(pairs, count)
+    if own <= FLOOR:
+        raise InvalidLogprobs("it chose a token that has no probability")
+    return SampledToken(token_of(token), own, tuple(zip(top.ids, top.logprobs, strict=True)))
+
+
+def ids_of(value: Any) -> list[int] | None:
+    """A list of token ids out of JSON; None where it is something else."""
+    return value if isinstance(value, list) and all(isinstance(each, int) for each in value) else None
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return json.dumps(value)[:40] if isinstance(value, (int, str)) else f"a {type(value).__name__}"

@@ -1,0 +1,325 @@
+"""Logits of which only the most probable are known: rows for the rules, and when a step's token is certain.
+
+Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list has the
+most probable tokens; the probability that is left is shared equally among the others, which makes a row whose
+softmax gives the known tokens the probabilities that they have. Needed where
+`Capabilities.full_logits` is False, and only there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from adacd_cli.engine.backend import Logits, Need, SampledToken
+from adacd_cli.engine.step import Report, RowCandidate, RowOutcome
+from adacd_cli.events import Decision, Measures
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.config.methods import Method
+
+FIRST_COUNTS = (128, 256)
+"""How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs
+more in 2 and 14 of 100 steps; another request costs a forward, a longer list hardly anything."""
+
+GROWTH = 8
+"""How many times as long each further list is."""
+
+_SLACK = 1e-4
+"""By how much a probability may be rounded: in nats for one token, and of the whole for a sum."""
+
+_LEAST_SHARE = 1e-30
+
+
+def logits_of(
+    ids: Sequence[int],
+    logprobs: Sequence[float],
+    vocab: int,
+    others: Mapping[int, float] | None = None,
+    *,
+    exhausted: bool = False,
+) -> Logits:
+    """The logits of one position from what is known of it: float32 [1, 1, vocab], finite.
+
+    Args:
+        ids: the most probable tokens, the most probable one first; at least one. Ids of a model's padding, beyond
+            the vocabulary, only take their share of the probability.
+        logprobs: their log-probabilities, nats.
+        vocab: tokens in the vocabulary.
+        others: log-probabilities that are known besides, by id.
+        exhausted: see `Logits`.
+    """
+    others = others or {}
+    known = torch.tensor([*ids, *others])
+    values = torch.tensor([*logprobs, *others.values()], dtype=torch.float64)
+    share = max(1.0 - float(values.exp().sum()), _LEAST_SHARE) / max(vocab - len(known), 1)
+    batch = torch.full((1, 1, vocab), min(math.log(share), logprobs[-1]), dtype=torch.float32)
+    batch[0, 0, known[known < vocab]] = values[known < vocab].float()
+    listed = tuple(token for token in ids if token < vocab)
+    if len(listed) == vocab:
+        return Logits(batch, 0)
+    return Logits(
+        batch, 0, told=(*listed, *(each for each in others if each < vocab)), listed=len(listed), exhausted=exhausted
+    )
+
+
+def bound_of_rest(ids: Sequence[float], last: float) -> float:
+    """The most that the log-probability of a token can be that is not among the known ones.
+
+    Args:
+        ids: log-probabilities of all known tokens, nats.
+        last: the lowest one of the list of the most probable ones.
+    """
+    rest = max(0.0, 1.0 - math.fsum(map(math.exp, ids))) + _SLACK
+    return min(last, math.log(rest))
+
+
+def first_needs(
+    method: Method, settings: Settings, streams: Sequence[str], report: Report
+) -> dict[str, Need]:
+    """What to ask of each stream's next position before anything of it is known.
+
+    Args:
+        method, settings: of the request.
+        streams: the names of the streams that choose the token, the base stream first.
+        report: what its steps report of other tokens.
+    """
+    reported = max(1, report.candidates, report.top_logprobs or 0)
+    base, *others = streams
+    if not others:
+        first = 1 if settings.temperature == 0 else FIRST_COUNTS[0]
+        return {base: Need(top=max(first, reported))}
+    if settings.plausibility == 0:  # every token counts, in both streams
+        return {name: Need(top=reported, floor=-math.inf) for name in streams}
+    floor = None if method.follows_track else math.log(settings.plausibility) - _SLACK
+    needs = {base: Need(top=max(FIRST_COUNTS[0], reported), floor=floor)}
+    return needs | {name: Need(top=max(FIRST_COUNTS[1], reported)) for name in others}
+
+
+def needs(
+    method: Method,
+    settings: Settings,
+    streams: Mapping[str, Logits],
+    noise: torch.Tensor | None,
+) -> dict[str, Need]:
+    """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
+
+    Nothing is asked of a stream that is `exhausted`; without such streams, nothing is asked exactly where the
+    step `is_certain`.
+
+    Args:
+        method: of the request: plain where only the base stream is there, else AdaCD or its gated form.
+        settings: α, λ, β and those of sampling.
+        streams: what is known of each stream's next position, the base stream first.
+        noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
+    """
+    return {
+        name: need
+        for name, need in _lacking(method, settings, streams, noise).items()
+        if not streams[name].exhausted
+    }
+
+
+def is_certain(
+    method: Method,
+    settings: Settings,
+    streams: Mapping[str, Logits],
+    noise: torch.Tensor | None,
+) -> bool:
+    """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
+    return not _lacking(method, settings, streams, noise)
+
+
+def only_told(outcome: RowOutcome, streams: Mapping[str, Logits]) -> RowOutcome:
+    """The outcome of a step without the tokens whose values are not known but shared out.
+
+    Args:
+        outcome: of a step over these streams.
+        streams: the base stream first.
+    """
+    base = next(iter(streams.values()))
+    if all(logits.told is None for logits in streams.values()):
+        return outcome
+    known = None
+    if all(logits.told is not None for logits in streams.values()):
+        known = {token for logits in streams.values() for token in logits.told or ()}
+    own = None if base.told is None else set(base.told)
+    return replace(
+        outcome,
+        candidates=tuple(each for each in outcome.candidates if known is None or each.token_id in known),
+        top_logprobs=tuple(each for each in outcome.top_logprobs if own is None or each[0] in own),
+    )
+
+
+def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> RowOutcome:
+    """A token that a backend chose by itself, as the outcome of a plain step.
+
+    Args:
+        sampled: the token, with as many of the most probable ones as the report needs.
+        report: what is reported of other tokens.
+        vocab: tokens in the vocabulary; higher ids, of a model's padding, are left out.
+    """
+    top, own = [pair for pair in sampled.top if pair[0] < vocab], sampled.logprob
+    highest = max(own, sampled.top[0][1])
+    offered = top[: report.candidates]
+    if report.candidates and sampled.token_id not in [token for token, _ in offered]:
+        offered = [*offered[: report.candidates - 1], (sampled.token_id, own)]
+    return RowOutcome(
+        finite=True,
+        token_id=sampled.token_id,
+        plain_token_id=sampled.token_id,
+        decision=Decision.PLAIN,
+        measures=Measures(confidence=min(1.0, math.exp(highest))),
+        candidates=tuple(RowCandidate(token, value, None, value, True) for token, value in offered),
+        logprob=None if report.top_logprobs is None else own,
+        top_logprobs=tuple(top[: report.top_logprobs or 0]),
+    )
+
+
+class _Known:
+    """What is known of a stream's next position: values by token, the best one, and the bound of the others."""
+
+    def __init__(self, logits: Logits) -> None:
+        row = logits.at()[0]
+        self.vocab, self.whole = len(row), logits.told is None
+        self.ids = torch.arange(self.vocab) if logits.told is None else torch.tensor(logits.told)
+        self.logprobs = row.log_softmax(-1)[self.ids] if self.whole else row[self.ids]
+        best = int(self.logprobs.argmax())
+        self.best, self.highest = int(self.ids[best]), float(self.logprobs[best])
+        self.listed = self.vocab if self.whole else logits.listed
+        self.bound, self.rest = -math.inf, 0.0
+        if not self.whole:
+            values = self.logprobs.tolist()
+            self.bound = bound_of_rest(values, values[self.listed - 1])
+            self.rest = max(0.0, 1.0 - math.fsum(map(math.exp, values))) + _SLACK
+
+    def unknown(self, row: torch.Tensor) -> torch.Tensor:
+        """A row over the vocabulary without the known tokens, which get -inf."""
+        return row.scatter(-1, self.ids, -torch.inf)
+
+
+def _lacking(
+    method: Method, settings: Settings, streams: Mapping[str, Logits], noise: torch.Tensor | None
+) -> dict[str, Need]:
+    if settings.temperature == 0:
+        noise = None
+    (base_name, logits), *others = streams.items()
+    base = _Known(logits)
+    longer = {base_name: Need(top=min(GROWTH * base.listed, base.vocab))}
+    if not others:
+        return {} if _plain_is_certain(base, settings, noise) else longer
+    ((other_name, logits),) = others  # AdaCD and its gated form have two
+    other, gated = _Known(logits), method.follows_track
+    if gated and other.best != base.best:  # a plain step
+        return {} if _plain_is_certain(base, settings, noise) else longer
+
+    lacking: dict[str, Need] = {}
+    floor = settings.plausibility and math.log(settings.plausibility) - _SLACK
+    least = base.highest + floor if settings.plausibility > 0 else -math.inf
+    if not base.whole and base.bound >= least:
+        lacking[base_name] = replace(longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf)
+    add = _adds(base, other, settings)
+    if add is None:
+        lacking.setdefault(base_name, longer[base_name])
+    missing = _missing(base, other, least)
+    if len(missing) and _could_win(missing, base, other, least, settings, noise, add):
+        lacking[other_name] = Need(top=other.listed, ids=tuple(missing.tolist()))
+    return lacking
+
+
+def _adds(base: _Known, other: _Known, settings: Settings) -> bool | None:
+    """Whether the step adds: agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where the rank decides it and only
+    a bound of it is known."""
+    threshold = settings.agreement_threshold
+    if math.exp(base.highest) < threshold * math.exp(other.highest):
+        return False
+    listed = base.ids[: base.listed]
+    found = (listed == other.best).nonzero()
+    if len(found):
+        above = int((base.logprobs > base.logprobs[found[0, 0]]).sum())
+        return 1 / (1 + above) >= threshold
+    if threshold <= 0:
+        return True
+    return None if 1 / (base.listed + 1) >= threshold else False
+
+
+def _missing(base: _Known, other: _Known, least: float) -> torch.Tensor:
+    """The plausible tokens whose value in the other stream is not known, int64 [n]."""
+    plausible = base.ids[base.logprobs >= least]
+    return plausible[:0] if other.whole else plausible[~torch.isin(plausible, other.ids)]
+
+
+def _could_win(
+    missing: torch.Tensor,
+    base: _Known,
+    other: _Known,
+    least: float,
+    settings: Settings,
+    noise: torch.Tensor | None,
+    add: bool | None,
+) -> bool:
+    """Whether a token with a value that is only bounded could be chosen, or change which one is.
+
+    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where it
+    is negative it could be anything, and where it is 0 nothing depends on z*.
+    """
+    sign = 1.0 if add else -1.0
+    slope = 1 + sign * settings.alpha
+    if add is None or slope < 0:
+        return True
+    if slope == 0:
+        return False
+    if noise is not None and (settings.top_p < 1 or 0 < settings.top_k < base.vocab):
+        return True  # how many tokens they keep may depend on it
+    plain = torch.full((base.vocab,), -torch.inf).scatter(0, base.ids, base.logprobs)
+    prompted = torch.full((base.vocab,), other.bound).scatter(0, other.ids, other.logprobs)
+    scores = slope * prompted - sign * settings.alpha * plain
+    scores = scores.masked_fill(plain < least, -torch.inf)
+    if noise is not None:
+        scores = scores / settings.temperature - noise[0].log()
+    bounded = scores[missing].max()
+    scores[missing] = -torch.inf
+    return bool(bounded >= scores.max() - _SLACK)
+
+
+def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | None) -> bool:
+    """Whether a plain choice is the same whatever the tokens that are not known share among themselves.
+
+    They weigh least or most in the softmax, after the temperature, where all have the same probability or as
+    few as possible have all; top-p keeps more tokens the more they weigh.
+    """
+    if noise is None or known.whole:
+        return True
+    temperature, count = settings.temperature, known.listed
+    order = known.logprobs[:count]  # the most probable first; values that are known besides are not needed
+    scaled = (order - known.highest) / temperature
+    if 0 < settings.top_k <= count:
+        scaled = scaled[: settings.top_k]
+        weights = (0.0, 0.0)
+    else:
+        others = known.vocab - count
+        rest, bound = max(known.rest, _LEAST_SHARE), math.exp(known.bound)
+        equal = others * (rest / others) ** (1 / temperature)
+        fewest = rest * bound ** (1 / temperature - 1)
+        scale = math.exp(-known.highest / temperature)
+        weights = (scale * min(equal, fewest), scale * max(equal, fewest))
+    tops = []
+    before = scaled.exp().cumsum(0) - scaled.exp()
+    drawn = scaled - noise[0, known.ids[: len(scaled)]].log()
+    for weight in weights:
+        whole = float(scaled.exp().sum()) + weight
+        kept = before / whole < settings.top_p if settings.top_p < 1 else torch.ones_like(scaled).bool()
+        kept[0] = True
+        tops.append(int(drawn.masked_fill(~kept, -torch.inf).argmax()))
+        out = weight == 0 or (settings.top_p < 1 and float(scaled.exp().sum()) / whole >= settings.top_p)
+    if tops[0] != tops[1]:
+        return False
+    if out:  # top-k or top-p leaves out everything that is not known
+        return True
+    rival = known.unknown((known.bound - known.highest) / temperature - noise[0].log()).max()
+    return bool(drawn[tops[0]] > rival)

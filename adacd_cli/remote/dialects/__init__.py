@@ -1,1 +1,0 @@
-"""The dialects of servers, one file each, behind `base.Dialect`."""
