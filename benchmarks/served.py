@@ -23,7 +23,7 @@ from adacd_cli.engine import LanguageModel, Request, decode
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
 from adacd_cli.prompts import pair_for
-from adacd_cli.remote.model import RemoteModel
+from adacd_cli.backends.server.model import ServedModel
 
 QUESTION = "Write a long story about ship number {} and its crew."
 

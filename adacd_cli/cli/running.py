@@ -47,9 +47,9 @@ def load_model(
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     if settings.served:
-        from adacd_cli.remote.model import RemoteModel
+        from adacd_cli.backends.server.model import ServedModel
 
-        if isinstance(model, RemoteModel):
+        if isinstance(model, ServedModel):
             model.server.told = lambda warning: _warn_amid(warning, settings)
     if model.compiled is not None:
         from adacd_cli.loading.speed import uncompiled

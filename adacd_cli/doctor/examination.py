@@ -164,7 +164,7 @@ class Examination:
         """The tokenizer of a model that was not loaded; None where that fails, too."""
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.tokenizer import load_tokenizer
-        from adacd_cli.remote.load import tokenizer_of
+        from adacd_cli.backends.server.load import tokenizer_of
 
         settings = self._settings
         try:

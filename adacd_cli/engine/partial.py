@@ -47,8 +47,8 @@ def logits_of(
     """The logits of one position from what is known of it: float32 [1, 1, vocab], finite.
 
     Args:
-        ids: the most probable tokens, the most probable one first; at least one. Ids of a model's padding, beyond
-            the vocabulary, only take their share of the probability.
+        ids: the most probable tokens, the most probable one first; at least one. Ids beyond the vocabulary,
+            of a model's padding, only take their share of the probability.
         logprobs: their log-probabilities, nats.
         vocab: tokens in the vocabulary.
         others: log-probabilities that are known besides, by id.
@@ -64,7 +64,11 @@ def logits_of(
     if len(listed) == vocab:
         return Logits(batch, 0)
     return Logits(
-        batch, 0, told=(*listed, *(each for each in others if each < vocab)), listed=len(listed), exhausted=exhausted
+        batch,
+        0,
+        told=(*listed, *(each for each in others if each < vocab)),
+        listed=len(listed),
+        exhausted=exhausted,
     )
 
 
@@ -182,7 +186,7 @@ def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> RowOutcome:
 
 
 class _Known:
-    """What is known of a stream's next position: values by token, the best one, and the bound of the others."""
+    """What is known of a stream's next position: values by token, and the bound of all others."""
 
     def __init__(self, logits: Logits) -> None:
         row = logits.at()[0]
@@ -222,7 +226,9 @@ def _lacking(
     floor = settings.plausibility and math.log(settings.plausibility) - _SLACK
     least = base.highest + floor if settings.plausibility > 0 else -math.inf
     if not base.whole and base.bound >= least:
-        lacking[base_name] = replace(longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf)
+        lacking[base_name] = replace(
+            longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf
+        )
     add = _adds(base, other, settings)
     if add is None:
         lacking.setdefault(base_name, longer[base_name])
@@ -233,8 +239,8 @@ def _lacking(
 
 
 def _adds(base: _Known, other: _Known, settings: Settings) -> bool | None:
-    """Whether the step adds: agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where the rank decides it and only
-    a bound of it is known."""
+    """Whether the step adds: agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where the rank decides it, and
+    only a bound of it is known."""
     threshold = settings.agreement_threshold
     if math.exp(base.highest) < threshold * math.exp(other.highest):
         return False
@@ -265,8 +271,8 @@ def _could_win(
 ) -> bool:
     """Whether a token with a value that is only bounded could be chosen, or change which one is.
 
-    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where it
-    is negative it could be anything, and where it is 0 nothing depends on z*.
+    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where
+    it is negative it could be anything, and where it is 0 nothing depends on z*.
     """
     sign = 1.0 if add else -1.0
     slope = 1 + sign * settings.alpha

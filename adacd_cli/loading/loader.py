@@ -63,7 +63,7 @@ def load(
     settings = _chosen(settings, changes)
     check_complete(settings)
     if settings.served:
-        from adacd_cli.remote.load import load_served
+        from adacd_cli.backends.server.load import load_served
 
         return load_served(settings, progress)
     if settings.offline:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -20,26 +21,26 @@ class Background:
         self._thread.start()
 
     def start(
-        self, work: Coroutine[Any, Any, _Result], done: Callable[[asyncio.Task[_Result]], None]
-    ) -> Callable[[], None]:
-        """Starts the work, and gives what cancels it.
+        self, *works: tuple[Coroutine[Any, Any, _Result], Callable[[asyncio.Task[_Result]], None]]
+    ) -> list[Callable[[], None]]:
+        """Starts works side by side, in one turn of the loop, and gives what cancels each.
 
         Args:
-            work: what to do.
-            done: called in the loop's thread when it has ended, cancelled or not.
+            works: what to do, and what to call in the loop's thread when it has ended, cancelled or not.
         """
         tasks: list[asyncio.Task[_Result]] = []
 
         def begin() -> None:
-            tasks.append(self._loop.create_task(work))
-            tasks[0].add_done_callback(done)
+            for work, done in works:
+                tasks.append(self._loop.create_task(work))
+                tasks[-1].add_done_callback(done)
 
-        def cancel() -> None:
+        def cancel(place: int) -> None:
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                self._loop.call_soon_threadsafe(lambda: tasks[place].cancel())
 
         self._loop.call_soon_threadsafe(begin)
-        return cancel
+        return [partial(cancel, place) for place in range(len(works))]
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Does the work and gives its result; an interruption cancels it."""

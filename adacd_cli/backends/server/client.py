@@ -19,7 +19,13 @@ import httpx
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
 from adacd_cli.backends.server.address import KEY_VARIABLES, Address
-from adacd_cli.backends.server.errors import CONNECT_SECONDS, ServerUnavailable, ServerRefused, ReadTimeout, named
+from adacd_cli.backends.server.errors import (
+    CONNECT_SECONDS,
+    ReadTimeout,
+    ServerRefused,
+    ServerUnavailable,
+    named,
+)
 from adacd_cli.wire import error_field, headers_for, json_object, one_line, retry_seconds
 
 _Result = TypeVar("_Result")
@@ -146,7 +152,9 @@ class Client:
         self._check(response, answer)
         if answer is None:
             start = self.clean(body[:100].decode("utf-8", "replace"))
-            raise ServerRefused(f"its response is no JSON object: {start}" if start else "its response is empty")
+            raise ServerRefused(
+                f"its response is no JSON object: {start}" if start else "its response is empty"
+            )
         return answer
 
     async def _open(self, url: str, content: bytes) -> httpx.Response:
@@ -213,8 +221,8 @@ class Client:
     def _error_event(self, event: Mapping[str, Any]) -> ServerRefused:
         """An error in a stream whose status was 200: vLLM reports so that its engine died (code 500)."""
         message = self.clean(error_field(event, "message")) or "an error in its stream"
-        code = event["error"].get("code") if isinstance(event["error"], dict) else None
-        status = int(code) if str(code).isdigit() else 0
+        code = error_field(event, "code")
+        status = int(code) if code.isdigit() else 0
         if status in _PASSING:
             return ServerUnavailable(f"status {status}, {message.rstrip('.')}", status, message)
         return ServerRefused(message, status, message)

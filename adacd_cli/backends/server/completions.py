@@ -34,8 +34,8 @@ MOST_IDS = 128
 """vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is."""
 
 TRIES = 5
-"""How often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the lists
-of every other request that vLLM's V1 runner computes in the same batch, whoever sent it."""
+"""How often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the
+lists of every other request that vLLM's V1 runner computes in the same batch, whoever sent it."""
 
 _PAUSE = 0.02
 """Seconds before the second try; doubled for each further one."""

@@ -110,14 +110,23 @@ class TopList:
             InvalidLogprobs: a plausible id is beyond the vocabulary, or the tokens that are not listed, each
                 at most as probable as the last one, cannot make up the rest.
         """
-        least = self.logprobs[0] + (_PADDING if floor is None or floor == -math.inf else floor)
-        for token, value in zip(self.ids, self.logprobs, strict=True):
-            if value >= least:
-                check_id(token, vocab)
+        check_ids(tuple(zip(self.ids, self.logprobs, strict=True)), vocab, floor)
         most = sum(map(math.exp, self.logprobs))
         most += max(0, vocab - len(self.ids)) * math.exp(self.logprobs[-1])
         if most < _LEAST_WHOLE:
             raise InvalidLogprobs(f"the probabilities that it gives add up to {most:.3g} at most")
+
+
+def check_ids(top: Sequence[tuple[int, float]], vocab: int, floor: float | None = None) -> None:
+    """Checks (id, log-probability) pairs, the most probable one first; see `TopList.check`.
+
+    Raises:
+        InvalidLogprobs: a plausible id is beyond the vocabulary.
+    """
+    least = top[0][1] + (_PADDING if floor is None or floor == -math.inf else floor)
+    for token, value in top:
+        if value >= least:
+            check_id(token, vocab)
 
 
 def check_id(token: int, vocab: int) -> int:

@@ -1,8 +1,8 @@
 """llama.cpp's own `/completion`, which names tokens by their ids and lists as many as are asked for.
 
 The server leaves out a token after which the text so far ends in half a character: both its id and its
-log-probabilities. So a request for log-probabilities makes it choose a token whose text is whole (what it lists
-is the model's distribution, whatever is chosen), and what a stream left out is found again by its bytes.
+log-probabilities. So a request for log-probabilities makes it choose a token whose text is whole (it lists
+the model's distribution, whatever is chosen), and what a stream left out is found again by its bytes.
 """
 
 from __future__ import annotations
@@ -179,8 +179,8 @@ class LlamaCpp:
     async def _entry_of(
         self, ids: Sequence[int], left: bytes, more: int, *, exact: bool
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The most probable token that the bytes begin with and that leaves enough for those to follow, and the
-        list that it is from."""
+        """The most probable token that the bytes begin with and that leaves enough for those to follow, and
+        the list that it is from."""
         entries: list[dict[str, Any]] = []
         for size in (*_LISTED, 10**9):
             (entries,) = await self._entries([ids], size)

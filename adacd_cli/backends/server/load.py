@@ -6,21 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.backends.server.address import Address, key_of_environment
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.backends.server.address import Address, key_of_environment
 
 if TYPE_CHECKING:
+    from adacd_cli.backends.server.model import ServedModel
     from adacd_cli.config import Settings
+    from adacd_cli.config.methods import Method
     from adacd_cli.loading.source import Source
-    from adacd_cli.backends.server.model import RemoteModel
 
 PROBE_ATTEMPTS = 3
 """A server that is just starting is waited for, but not long: somebody sits there."""
 
 
-def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteModel:
+def load_served(settings: Settings, progress: Callable[[str], None]) -> ServedModel:
     """The model at `settings.model`, an address, looked over.
 
     Args:
@@ -31,8 +32,6 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteMo
         ConfigurationError: the address or the method cannot be used, or no tokenizer is named.
         ModelError: there is no such server or tokenizer, or they do not fit.
     """
-    from adacd_cli.backends.server.model import require_served
-
     address = Address.parse(settings.model)
     require_served(METHODS[settings.effective_method])
     if settings.tokenizer is None:
@@ -46,6 +45,20 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> RemoteMo
     tokenizer, source, ends = tokenizer_of(settings, progress)
     progress("Asking the server")
     return _connect(settings, address, tokenizer, source, ends)
+
+
+def require_served(method: Method) -> None:
+    """Refuses a method for which a server does not give enough.
+
+    Raises:
+        ConfigurationError: it needs every token's logit, or the weights.
+    """
+    if not method.sparse:
+        able = ", ".join(name for name, each in METHODS.items() if each.sparse)
+        raise ConfigurationError(
+            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
+            f"Methods for a server: {able}.",
+        )
 
 
 def tokenizer_of(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, frozenset[int]]:
@@ -93,10 +106,10 @@ def _ends(tokenizer: Any, folder: Path | None) -> frozenset[int]:
 
 def _connect(
     settings: Settings, address: Address, tokenizer: Any, source: Source, ends: frozenset[int]
-) -> RemoteModel:
+) -> ServedModel:
     from adacd_cli.backends.server.background import Background
     from adacd_cli.backends.server.client import ATTEMPTS, Client
-    from adacd_cli.backends.server.model import RemoteModel, Server
+    from adacd_cli.backends.server.model import ServedModel, Server
     from adacd_cli.backends.server.probe import examine
 
     client = Client(address, key_of_environment(), PROBE_ATTEMPTS)
@@ -110,7 +123,7 @@ def _connect(
     if probe.end_token in (known := tokenizer.get_vocab()):
         ends |= {known[probe.end_token]}
     vocab = probe.vocab or 1 + max(known.values())
-    return RemoteModel(
+    return ServedModel(
         model=None,
         tokenizer=tokenizer,
         name=address.base,

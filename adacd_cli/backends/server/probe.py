@@ -13,19 +13,19 @@ from urllib.parse import quote
 
 import anyio
 
-from adacd_cli.errors import ModelError, UsageError
 from adacd_cli.backends.server.address import KEY_VARIABLES
 from adacd_cli.backends.server.client import Client
-from adacd_cli.backends.server.dialect import GREEDY, Dialect, InvalidLogprobs
 from adacd_cli.backends.server.completions import Completions
+from adacd_cli.backends.server.dialect import Dialect
+from adacd_cli.backends.server.errors import START_IT, InvalidLogprobs, ServerRefused, ServerUnavailable
 from adacd_cli.backends.server.llamacpp import LlamaCpp
-from adacd_cli.backends.server.errors import START_IT, ServerUnavailable, ServerRefused
-from adacd_cli.engine.partial import check_rest
 from adacd_cli.backends.server.tokenizers import compare_tokenizers, whole_token
+from adacd_cli.engine.backend import Sampling
+from adacd_cli.errors import ModelError, UsageError
 
 _FLAGS = {
     "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
-    "vLLM": "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init.",
+    "vLLM": "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init.",
     "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
 LOOKED_OVER_SECONDS = 180.0
@@ -228,10 +228,10 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
     address = client.address.base
     prompt = [int(each) for each in tokenizer.encode("Hello", add_special_tokens=False)]
     try:
-        await dialect.ask(prompt, 5)
-        longer = await dialect.ask(prompt, _ASKED)
-        check_rest(longer, len(tokenizer))
-        async with aclosing(dialect.stream(prompt, GREEDY, 1, 1)) as stream:
+        await dialect.top([prompt], 5)
+        (longer,) = await dialect.top([prompt], min(_ASKED, len(tokenizer)))
+        longer.check(len(tokenizer))
+        async with aclosing(dialect.stream(prompt, Sampling(), 1)) as stream:
             streamed = await anext(stream, None)  # one that goes on past its one token is left
     except ServerUnavailable as failure:
         raise ModelError(
@@ -255,7 +255,11 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
         raise ModelError(
             f"The server at {address} ({dialect.name}) gives no log-probabilities.", _FLAGS[dialect.name]
         )
-    if dialect.most is None and len(longer.ids) < min(_ASKED, len(tokenizer)) // 2:
+    if (
+        dialect.most is None
+        and dialect.name == "OpenAI"
+        and len(longer.ids) < min(_ASKED, len(tokenizer)) // 2
+    ):
         dialect.most = len(longer.ids)  # it gives fewer, and does not say so
 
 

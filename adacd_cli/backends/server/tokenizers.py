@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from adacd_cli.backends.server.dialect import Dialect
+from adacd_cli.backends.server.errors import OWN_TOKENIZER, ServerRefused
 from adacd_cli.errors import ModelError
-from adacd_cli.backends.server.dialect import OWN_TOKENIZER, Dialect
-from adacd_cli.backends.server.errors import ServerRefused
 
 _PIECES = (
     "Hello",

@@ -1,0 +1,160 @@
+"""ServerBackend: sequences whose logits are the most probable tokens that a server gives.
+
+A sequence is its list of ids; the server's prefix cache does the rest. What one `forward` asks for travels in
+as few requests as the server allows, in the background: everything here returns at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from adacd_cli.backends.server.batcher import Batcher
+from adacd_cli.backends.server.pending import PendingLogits, Position, SequenceState, ServerFreeRun, Work
+from adacd_cli.engine.backend import BASE, Capabilities, Extend, Sampling, SequenceId, Weights
+from adacd_cli.errors import ModelError
+
+if TYPE_CHECKING:
+    from adacd_cli.backends.server.model import ServedModel, Server
+
+
+class ServerBackend:
+    """See `engine.backend.Backend`. Its `Failed` requests have a `ServerError`.
+
+    Args:
+        model: the served model.
+    """
+
+    def __init__(self, model: ServedModel) -> None:
+        self.model = model
+        self._server = server = model.server
+        self.capabilities = Capabilities(
+            device=torch.device("cpu"),
+            context_length=model.context_length,
+            full_logits=False,
+            free_run=True,
+            max_sequences=server.concurrency,
+        )
+        self._numbers = itertools.count()
+        self._sequences: dict[SequenceId, SequenceState] = {}
+        self._arrived = threading.Event()
+        self._requests = Requests(server)
+        # a consumer that stops iterating leaves no request running at the server
+        self._leave = weakref.finalize(self, self._requests.cancel)
+
+    def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
+        """A new sequence; a fork copies ids."""
+        self.alike(weights, 0, 0)
+        number = next(self._numbers)
+        source = None if like is None else self._sequences[like]
+        self._sequences[number] = sequence = SequenceState([] if source is None else source.ids[:length])
+        if source is not None and len(sequence.ids) == len(source.ids):
+            sequence.position = source.position
+        return number
+
+    def alike(self, weights: Weights, first: int, second: int) -> bool:
+        """True: what is shared is the server's to find."""
+        if weights != BASE:
+            raise ModelError(
+                f"The weights {weights!r} are not loaded: a server has its own model only.",
+                "Load the model here to use this method.",
+            )
+        return True
+
+    def tokens(self, sequence: SequenceId) -> Sequence[int]:
+        """What a sequence was fed."""
+        return self._sequences[sequence].ids
+
+    def trim(self, sequence: SequenceId, length: int) -> None:
+        """Takes back all but the first `length` tokens."""
+        state = self._sequences[sequence]
+        if length < len(state.ids):
+            del state.ids[length:]
+            state.position = None
+
+    def close(self, sequences: Sequence[SequenceId]) -> None:
+        """Forgets sequences; what is pending of them is the caller's to cancel."""
+        for number in sequences:
+            self._sequences.pop(number, None)
+
+    def forward(self, work: Sequence[Extend]) -> list[PendingLogits]:
+        """Starts the requests for what is not known yet."""
+        pendings = [self._extend(extend) for extend in work]
+        self._requests.start([each for each in pendings if not each.done()])
+        return pendings
+
+    def _extend(self, extend: Extend) -> PendingLogits:
+        sequence = self._sequences[extend.sequence]
+        tokens = [int(token) for token in extend.tokens]
+        if tokens:
+            sequence.ids += tokens
+            sequence.position = None
+        need, length = extend.need, len(sequence.ids)
+        if need.positions and sequence.position is None:
+            sequence.position = Position(tuple(sequence.ids))
+        earlier = range(length - need.positions + 1, length)
+        positions = [Position(tuple(sequence.ids[:end])) for end in earlier]
+        if need.positions and sequence.position is not None:
+            positions.append(sequence.position)
+        return PendingLogits(positions, need, self._server, self._arrived, again=not tokens)
+
+    def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> ServerFreeRun:
+        """One streamed request."""
+        run = ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._server, self._arrived)
+        self._requests.start([run])
+        return run
+
+    def wait(self, seconds: float) -> None:
+        """Returns when something has arrived since the last call."""
+        if self._arrived.wait(seconds):
+            self._arrived.clear()
+
+    def bytes_for(self, tokens: int) -> int:
+        """0: keys and values are held by the server."""
+        return 0
+
+    def notices(self) -> list[str]:
+        """What the user should know of the server since this was last called, one sentence each."""
+        found = []
+        while self._server.notices:
+            found.append(self._server.notices.popleft())
+        return found
+
+
+class Requests:
+    """What runs in the background for one backend; it holds no reference to it."""
+
+    def __init__(self, server: Server) -> None:
+        self._background, self._batcher = server.background, Batcher(server.dialect)
+        self._live: dict[int, Callable[[], None]] = {}
+
+    def start(self, works: Sequence[Work]) -> None:
+        """Starts works in one turn of the loop, so that what they ask for travels together."""
+        if not works:
+            return
+        cancels = self._background.start(*((each.work(self._batcher), self._ender(each)) for each in works))
+        for each, cancel in zip(works, cancels, strict=True):
+            each.stop = cancel
+            self._live[id(each)] = cancel
+            if each.ended:  # in the meantime
+                self._live.pop(id(each), None)
+
+    def _ender(self, work: Work) -> Callable[[asyncio.Task[None]], None]:
+        def end(task: asyncio.Task[None]) -> None:
+            error = None if task.cancelled() else task.exception()
+            work.end(error)
+            self._live.pop(id(work), None)
+
+        return end
+
+    def cancel(self) -> None:
+        """Cancels everything."""
+        for cancel in list(self._live.values()):
+            cancel()
+        self._live.clear()

@@ -1,0 +1,91 @@
+"""Requests for lists that are wanted at the same time, as few requests of several prompts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from adacd_cli.backends.server.dialect import Dialect, TopList
+from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+
+PROMPTS = 8
+"""How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
+replicas, so they are not all in one."""
+
+_SHORT = 256
+"""Lists up to this length are asked for together, as long as the longest one; longer ones by their length."""
+
+_Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
+
+
+class Batcher:
+    """Joins what is wanted in one turn of the event loop; used within that loop.
+
+    Args:
+        dialect: who is asked.
+    """
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+        self._wanted: list[_Wanted] = []
+        self._prompts = PROMPTS
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def top(self, ids: tuple[int, ...], count: int) -> TopList:
+        """The `count` most probable tokens after these ids; see `Dialect.top`.
+
+        Raises:
+            ServerRefused, ServerUnavailable: this prompt failed; others that travelled with it may not have.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[TopList] = loop.create_future()
+        if not self._wanted:
+            loop.call_soon(self._send)
+        self._wanted.append((ids, count, future))
+        return await future
+
+    def _send(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        groups: dict[int, list[_Wanted]] = {}
+        for each in wanted:
+            groups.setdefault(max(each[1], _SHORT), []).append(each)
+        for group in groups.values():
+            for start in range(0, len(group), self._prompts):
+                part = group[start : start + self._prompts]
+                task = asyncio.get_running_loop().create_task(self._request(part))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                for _, _, future in part:
+                    future.add_done_callback(partial(_leave, part, task))
+
+    async def _request(self, part: Sequence[_Wanted]) -> None:
+        """Asks for a part, and for each of it alone where that is refused: one prompt may be to blame."""
+        try:
+            lists = await self._dialect.top([ids for ids, _, _ in part], max(count for _, count, _ in part))
+        except ServerRefused as failure:
+            if len(part) == 1 or isinstance(failure, ServerUnavailable):
+                _fail(part, failure)
+                return
+            await asyncio.gather(*(self._request([each]) for each in part))
+            if not any(future.cancelled() or future.exception() for _, _, future in part):
+                self._prompts = 1  # it does not take several
+            return
+        except Exception as failure:
+            _fail(part, failure)
+            return
+        for (_, _, future), top in zip(part, lists, strict=True):
+            if not future.done():
+                future.set_result(top)
+
+
+def _fail(part: Sequence[_Wanted], failure: Exception) -> None:
+    for _, _, future in part:
+        if not future.done():
+            future.set_exception(failure)
+
+
+def _leave(part: Sequence[_Wanted], task: asyncio.Task[None], _: asyncio.Future[TopList]) -> None:
+    """Cancels a request that nobody waits for any more."""
+    if all(future.cancelled() for _, _, future in part):
+        task.cancel()
