@@ -1,4 +1,4 @@
-"""What a run says: Started, TokenStep and Finished, as plain values of str, int, float and enums.
+"""The events of a run: Started, TokenStep, then Finished or Failed, and Notice, as plain values.
 
 They compare equal, print, and come back from JSON. This module knows no torch, no tokenizer and no terminal;
 the engine makes the values and `render` draws them.
@@ -47,6 +47,8 @@ class Measures:
         prompted_top_rank: rank of y* in the unprompted stream, 1-based.
         prompted_confidence: c* = max P* of the prompted stream, in [0, 1].
         plausible_count: how many tokens the plausibility mask kept.
+        named: the method's own numbers by name, flat beside the others in JSON; a name is neither a field of
+            this class nor one of TokenStep.
     """
 
     confidence: float
@@ -55,6 +57,7 @@ class Measures:
     prompted_top_rank: int | None = None
     prompted_confidence: float | None = None
     plausible_count: int | None = None
+    named: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class Started:
         unprompted_tokens: prompt length of the unprompted stream.
         settings: the decoding settings by name, JSON values only.
         seed: the sampling seed, None when greedy.
+        shared_tokens: how many prompt tokens the other streams took over from the base stream's KV cache.
     """
 
     request: int
@@ -116,6 +120,7 @@ class Started:
     unprompted_tokens: int
     settings: Mapping[str, Any]
     seed: int | None = None
+    shared_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,12 +194,44 @@ class Finished:
     context_full: bool = False
 
 
-Event = Started | TokenStep | Finished
+@dataclass(frozen=True)
+class Failed:
+    """A request ended with an error; it comes in place of Finished.
 
-_KINDS: dict[str, type[Started] | type[TokenStep] | type[Finished]] = {
+    Attributes:
+        request: index of the request in its batch, 0-based.
+        error: name of the error's class in `errors`, e.g. `OutOfMemoryError`.
+        message: what went wrong and why, one sentence.
+        hint: what the user can do, one sentence; "" when there is nothing.
+    """
+
+    request: int
+    error: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something worth knowing that ends no request, e.g. that a model cannot be compiled.
+
+    Attributes:
+        text: one or two sentences.
+        request: index of the request in its batch, 0-based; None where it concerns all of them.
+    """
+
+    text: str
+    request: int | None = None
+
+
+Event = Started | TokenStep | Finished | Failed | Notice
+
+_KINDS: dict[str, type[Event]] = {
     "started": Started,
     "token": TokenStep,
     "finished": Finished,
+    "failed": Failed,
+    "notice": Notice,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
 
@@ -203,11 +240,13 @@ def to_json(event: Event) -> dict[str, Any]:
     """The event as one JSON object: `event` names its kind, a step's measures stand flat beside its token."""
     values = asdict(event)
     if isinstance(event, TokenStep):
-        values |= values.pop("measures")
+        measures = values.pop("measures")
+        named = measures.pop("named")
+        values |= measures | {name: number for name, number in named.items() if name not in values}
         values["decision"] = event.decision.value
-        for asked in ("candidates", "logprob", "top_logprobs"):
-            if not values[asked] and values[asked] != 0:
-                del values[asked]
+        for optional in ("candidates", "logprob", "top_logprobs"):
+            if not values[optional] and values[optional] != 0:
+                del values[optional]
     if isinstance(event, Finished):
         values["finish_reason"] = event.finish_reason.value
     schema = {"schema": SCHEMA} if isinstance(event, Started) else {}
@@ -215,22 +254,24 @@ def to_json(event: Event) -> dict[str, Any]:
 
 
 def from_json(values: Mapping[str, Any]) -> Event:
-    """The event that `to_json` wrote; keys it does not know are left out.
+    """The event that `to_json` wrote; keys it does not know are left out, but a step's numbers are measures.
 
     Raises:
-        ValueError: `event` is not one of started, token, finished.
+        ValueError: `event` is not one of started, token, finished, failed, notice.
         TypeError: a key that the event needs is missing.
     """
     kind = _KINDS.get(values.get("event", ""))
     if kind is None:
         raise ValueError(f"not an event of adacd: {values.get('event')!r}")
-    known = {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
+    fields = {key: value for key, value in values.items() if key in kind.__dataclass_fields__}
     if kind is TokenStep:
-        measures = {key: values[key] for key in Measures.__dataclass_fields__ if key in values}
-        known["measures"] = Measures(**measures)
-        known["decision"] = Decision(known["decision"])
-        known["candidates"] = tuple(Candidate(**c) for c in known.get("candidates", ()))
-        known["top_logprobs"] = tuple(TokenLogprob(**t) for t in known.get("top_logprobs", ()))
+        others = {key: value for key, value in values.items() if key not in kind.__dataclass_fields__}
+        measures = {key: others.pop(key) for key in Measures.__dataclass_fields__ if key in others}
+        named = {key: value for key, value in others.items() if type(value) in (int, float)}
+        fields["measures"] = Measures(**measures, named=named)
+        fields["decision"] = Decision(fields["decision"])
+        fields["candidates"] = tuple(Candidate(**c) for c in fields.get("candidates", ()))
+        fields["top_logprobs"] = tuple(TokenLogprob(**t) for t in fields.get("top_logprobs", ()))
     if kind is Finished:
-        known["finish_reason"] = FinishReason(known["finish_reason"])
-    return kind(**known)
+        fields["finish_reason"] = FinishReason(fields["finish_reason"])
+    return kind(**fields)

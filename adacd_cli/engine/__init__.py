@@ -1,23 +1,19 @@
-"""The decoding engine: two KV caches, the rules, one loop, one event per token."""
+"""The decoding engine: one scheduler over a backend of sequences, the rules, one event per token."""
 
-from adacd_cli.engine.decode import check_room, decode
-from adacd_cli.engine.decoder import Decoder
+from adacd_cli.engine.backend import Backend, Capabilities
+from adacd_cli.engine.concurrency import fitting_concurrency
 from adacd_cli.engine.model import LanguageModel
-from adacd_cli.engine.places import Places, fitting
-from adacd_cli.engine.prefixes import Prefixes
-from adacd_cli.engine.protocol import AnyDecoder
-from adacd_cli.engine.row import Request
-from adacd_cli.engine.session import Session
+from adacd_cli.engine.prefix_cache import PrefixCache
+from adacd_cli.engine.request import Request, validate
+from adacd_cli.engine.scheduler import Scheduler
 
 __all__ = [
-    "AnyDecoder",
-    "Decoder",
+    "Backend",
+    "Capabilities",
     "LanguageModel",
-    "Places",
-    "Prefixes",
+    "PrefixCache",
     "Request",
-    "Session",
-    "check_room",
-    "decode",
-    "fitting",
+    "Scheduler",
+    "fitting_concurrency",
+    "validate",
 ]

@@ -8,7 +8,7 @@ Every backend passes `tests/backend_contract.py`.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -31,6 +31,7 @@ class Capabilities:
 
     Attributes:
         device: where logits arrive, and where the rules therefore run.
+        vocab_size: tokens in the vocabulary; None where only the logits tell.
         context_length: positions of the base weights; None where the model names none.
         full_logits: whether every token's logit is always there; False where only the most probable ones are
             told, and `Need` says how many.
@@ -43,6 +44,7 @@ class Capabilities:
     """
 
     device: torch.device
+    vocab_size: int | None = None
     context_length: int | None = None
     full_logits: bool = True
     fork: bool = True
@@ -130,7 +132,7 @@ class Pending(Protocol):
         """The logits; None where none were asked for.
 
         Raises:
-            BackendError: this sequence's request failed; others may go on.
+            AdacdError: this sequence's request failed (ServerError); others may go on.
         """
 
     def cancel(self) -> None:
@@ -181,7 +183,7 @@ class FreeRun(Protocol):
         """The tokens that have come since; does not wait.
 
         Raises:
-            BackendError: it broke off, after everything that came was taken.
+            AdacdError: it broke off, after everything that came was taken.
         """
 
     def done(self) -> bool:
@@ -221,8 +223,9 @@ class Backend(Protocol):
         """ONE step over all the work: a forward where the model runs here.
 
         Raises:
-            OutOfMemoryError: memory is short; every sequence that was open is closed.
-            BackendError: the backend as a whole failed; every sequence that was open is closed.
+            OutOfMemoryError: memory is short; every sequence that was open is closed. Its message is what the
+                device said.
+            Exception: the backend as a whole failed, in its own words; likewise.
             KeyboardInterrupt: during a forward; likewise.
         """
 
@@ -235,10 +238,16 @@ class Backend(Protocol):
     def bytes_for(self, tokens: int) -> int:
         """About how many bytes a sequence of so many tokens holds; 0 where they are not held here."""
 
+    def notices(self) -> list[str]:
+        """What the user should know and was not told yet, a sentence or two each."""
 
-@dataclass
-class SequenceTokens:
-    """The ids of an open sequence, for backends that keep them in a list."""
 
-    weights: Weights
-    ids: list[int] = field(default_factory=list)
+def stacked(logits: Sequence[Logits]) -> torch.Tensor:
+    """The last positions of several sequences, float32 [sequences, vocab]; rows in order are not copied."""
+    first = logits[0]
+    if all(each.batch is first.batch for each in logits):
+        rows = [each.row for each in logits]
+        if rows == list(range(first.row, first.row + len(rows))):
+            return first.batch[first.row : first.row + len(rows), -1]
+        return first.batch[rows, -1]
+    return torch.cat([each.at() for each in logits])

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from adacd_cli.engine.backend import Logits, Need, SampledToken
-from adacd_cli.engine.step import Report, RowCandidate, RowOutcome
+from adacd_cli.engine.step import Report, StepCandidate, StepOutcome
 from adacd_cli.events import Decision, Measures
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def is_certain(
     return not _lacking(method, settings, streams, noise)
 
 
-def only_told(outcome: RowOutcome, streams: Mapping[str, Logits]) -> RowOutcome:
+def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
     """The outcome of a step without the tokens whose values are not known but shared out.
 
     Args:
@@ -160,7 +160,7 @@ def only_told(outcome: RowOutcome, streams: Mapping[str, Logits]) -> RowOutcome:
     )
 
 
-def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> RowOutcome:
+def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> StepOutcome:
     """A token that a backend chose by itself, as the outcome of a plain step.
 
     Args:
@@ -173,13 +173,13 @@ def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> RowOutcome:
     offered = top[: report.candidates]
     if report.candidates and sampled.token_id not in [token for token, _ in offered]:
         offered = [*offered[: report.candidates - 1], (sampled.token_id, own)]
-    return RowOutcome(
+    return StepOutcome(
         finite=True,
         token_id=sampled.token_id,
         plain_token_id=sampled.token_id,
         decision=Decision.PLAIN,
         measures=Measures(confidence=min(1.0, math.exp(highest))),
-        candidates=tuple(RowCandidate(token, value, None, value, True) for token, value in offered),
+        candidates=tuple(StepCandidate(token, value, None, value, True) for token, value in offered),
         logprob=None if report.top_logprobs is None else own,
         top_logprobs=tuple(top[: report.top_logprobs or 0]),
     )

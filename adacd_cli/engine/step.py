@@ -1,15 +1,15 @@
-"""One step on the device: logits of both streams in, tokens and their numbers out, one copy to the host."""
+"""One step on the device: logits of the streams in, tokens and their numbers out, one copy to the host."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.functional import pad
 
-from adacd_cli.engine.rules.base import DECISIONS, PLAIN, RowMeasures, Rule, StepLogits
+from adacd_cli.engine.rules.base import DECISIONS, PLAIN, Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.sampling import choose
 from adacd_cli.events import Decision, Measures
@@ -17,12 +17,8 @@ from adacd_cli.events import Decision, Measures
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
-_MEASURES = 5
-_FIXED = 5 + _MEASURES
-"""The columns of a packed step that every row has."""
-
-TOKEN = 1
-"""The column of a packed step that holds the chosen tokens' ids."""
+_FIXED = 5
+"""The columns of a packed step that every row has: finite, token, plain token, decision, confidence."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +39,12 @@ class Report:
         """How many columns the log-probabilities take in a packed step."""
         return 0 if self.top_logprobs is None else 1 + 2 * self.top_logprobs
 
-    @property
-    def columns(self) -> int:
-        """How many columns a row takes in a packed step."""
-        return _FIXED + self.logprob_columns + 4 * self.candidates
-
 
 NOTHING_ELSE = Report()
 
 
 @dataclass(frozen=True)
-class RowCandidate:
+class StepCandidate:
     """A Candidate before its text is known; the fields are `events.Candidate`'s."""
 
     token_id: int
@@ -64,7 +55,7 @@ class RowCandidate:
 
 
 @dataclass(frozen=True)
-class RowOutcome:
+class StepOutcome:
     """What a step gave one row, on the host.
 
     Attributes:
@@ -79,90 +70,84 @@ class RowOutcome:
     plain_token_id: int
     decision: Decision
     measures: Measures
-    candidates: tuple[RowCandidate, ...] = ()
+    candidates: tuple[StepCandidate, ...] = ()
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
     exact: bool = True
 
 
+@dataclass(frozen=True)
+class PackedStep:
+    """The outcomes of rows that choose alike, still on the device.
+
+    Attributes:
+        columns: float32 [rows, columns].
+        measures: the names of the measures, in the order of their columns.
+        report: what else is in the columns.
+    """
+
+    columns: torch.Tensor
+    measures: tuple[str, ...]
+    report: Report
+
+    @property
+    def tokens(self) -> torch.Tensor:
+        """The chosen tokens, int64 [rows]."""
+        return self.columns[:, 1].long()
+
+
 @torch.inference_mode()
 def pack_step(
     rule: Rule,
-    unprompted: torch.Tensor,
-    prompted: torch.Tensor | None,
+    logits: StepLogits,
     settings: Settings,
     noise: torch.Tensor | None,
     report: Report = NOTHING_ELSE,
-) -> torch.Tensor:
+) -> PackedStep:
     """Chooses a token for every row, by the same rule and numbers.
 
     Args:
-        rule: asked where there is a prompted stream; without one the token is chosen plainly.
-        unprompted: z, float32 [rows, vocab].
-        prompted: z*, float32 [rows, vocab]; None outside the contrast window.
+        rule: asked where there is more than the base stream; with that alone the token is chosen plainly.
+        logits: of each stream that is in its window, the base stream first, float32 [rows, vocab].
         settings: passed to the rule and to `choose`.
         noise: float32 [rows, vocab] when sampling.
         report: what to tell of other tokens.
 
     Returns:
-        float32 [rows, report.columns] on the device, for `unpack`; TOKEN is the column of the chosen ids.
+        What `unpack` copies to the host.
     """
-    verdict = (default if prompted is None else rule)(StepLogits(prompted, unprompted), settings)
+    base, *others = logits.values()
+    verdict = (rule if others else default)(logits, settings)
     scores = verdict.scores
-    finite = _finite(unprompted) if prompted is None else _finite(unprompted) & _finite(prompted)
-    numbers = unprompted.new_full((unprompted.shape[0], _MEASURES), torch.nan)
-    if verdict.measures is not None:
-        numbers = torch.stack(_columns(verdict.measures), dim=-1)
-
+    finite = _finite(base)
+    for other in others:
+        finite &= _finite(other)
     token = choose(scores, settings, noise)
-    plain = choose(unprompted, settings, noise)
+    plain = choose(base, settings, noise)
     # float32 holds every id below 2^24 exactly, so ids travel with the measures in one copy
-    packed = [
-        torch.stack(
-            [finite.float(), token.float(), plain.float(), verdict.decision.float(), verdict.confidence],
-            dim=-1,
-        ),
-        numbers,
-    ]
+    fixed = finite, token, plain, verdict.decision, verdict.confidence, *verdict.measures.values()
+    packed = [torch.stack([column.float() for column in fixed], dim=-1)]
     if report.top_logprobs is not None:
-        packed.append(_logprob_columns(report.top_logprobs, token, unprompted))
+        packed.append(_logprob_columns(report.top_logprobs, token, base))
     if report.candidates > 0:
-        packed.append(_candidate_columns(report.candidates, token, plain, unprompted, prompted, scores))
-    return torch.cat(packed, dim=-1)
+        second = others[0] if others else None
+        packed.append(_candidate_columns(report.candidates, token, plain, base, second, scores))
+    return PackedStep(torch.cat(packed, dim=-1), tuple(verdict.measures), report)
 
 
-def join_packed(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Packed steps with different reports, one below the other; the narrow ones are widened with NaN."""
-    width = max(part.shape[-1] for part in parts)
-    return torch.cat([pad(part, (0, width - part.shape[-1]), value=torch.nan) for part in parts])
-
-
-def unpack(packed: torch.Tensor, reports: Sequence[Report] | None = None) -> list[RowOutcome]:
-    """What `pack_step` gave, on the host: the one place where a step waits for the device.
-
-    Args:
-        packed: float32 [rows, columns].
-        reports: what each row was asked to tell; None for nothing.
-    """
-    rows = packed.tolist()
-    return [_unpack(*each) for each in zip(rows, reports or [NOTHING_ELSE] * len(rows), strict=True)]
+def unpack(parts: Sequence[PackedStep]) -> list[StepOutcome]:
+    """The outcomes of all parts, one part after the other: the one place where a step waits for the device."""
+    width = max(part.columns.shape[-1] for part in parts)
+    joined = (
+        torch.cat([_widened(part.columns, width) for part in parts]) if len(parts) > 1 else parts[0].columns
+    )
+    rows = iter(joined.tolist())
+    return [_unpack(next(rows), part) for part in parts for _ in range(len(part.columns))]
 
 
 def _finite(logits: torch.Tensor) -> torch.Tensor:
     """Whether all of a row are, bool [rows]; its two ends tell, in a tenth of the time of asking each."""
     return logits.amax(dim=-1).isfinite() & logits.amin(dim=-1).isfinite()
-
-
-def _columns(measures: RowMeasures) -> list[torch.Tensor]:
-    columns = (
-        measures.agreement,
-        measures.prompted_top_id,
-        measures.prompted_top_rank,
-        measures.prompted_confidence,
-        measures.plausible_count,
-    )
-    missing = torch.full_like(measures.prompted_confidence, torch.nan)
-    return [missing if column is None else column.float() for column in columns]
 
 
 def _logprob_columns(count: int, token: torch.Tensor, unprompted: torch.Tensor) -> torch.Tensor:
@@ -210,34 +195,35 @@ def _candidate_columns(
     return _widened(torch.stack(parts, dim=-1).flatten(start_dim=-2), 4 * count)
 
 
-def _unpack(row: list[float], report: Report) -> RowOutcome:
-    finite, token, plain, decision, confidence = row[:5]
-    agreement, top, rank, prompted_confidence, plausible = row[5:_FIXED]
+_KNOWN = {each.name for each in fields(Measures)} - {"confidence", "named"}
+_WHOLE = {"prompted_top_id", "prompted_top_rank", "plausible_count"}
+
+
+def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
+    finite, token, plain, decision, confidence = row[:_FIXED]
     if not finite:
-        return RowOutcome(False, 0, 0, DECISIONS[PLAIN], Measures(confidence=0.0))
-    measures = Measures(confidence=confidence)
-    if rank == rank:  # not NaN: the row has a second stream
-        measures = Measures(
-            confidence=confidence,
-            agreement=_number(agreement),
-            prompted_top_id=int(top),
-            prompted_top_rank=int(rank),
-            prompted_confidence=prompted_confidence,
-            plausible_count=None if plausible != plausible else int(plausible),
-        )
+        return StepOutcome(False, 0, 0, DECISIONS[PLAIN], Measures(confidence=0.0))
+    numbers = dict(zip(part.measures, row[_FIXED:], strict=False))
+    own = {name: int(value) if name in _WHOLE else value for name, value in numbers.items()}
+    measures = Measures(
+        confidence,
+        **{name: value for name, value in own.items() if name in _KNOWN},  # type: ignore[arg-type]
+        named={name: value for name, value in own.items() if name not in _KNOWN},
+    )
+    report, start = part.report, _FIXED + len(numbers)
+    logprobs, rest = row[start : start + report.logprob_columns], row[start + report.logprob_columns :]
     found = [
-        RowCandidate(
-            token_id=int(row[place]),
-            unprompted_logprob=row[place + 1],
-            prompted_logprob=_number(row[place + 2]),
-            score=None if row[place + 3] == -torch.inf else row[place + 3],
-            kept=row[place + 3] != -torch.inf,
+        StepCandidate(
+            token_id=int(rest[place]),
+            unprompted_logprob=rest[place + 1],
+            prompted_logprob=_number(rest[place + 2]),
+            score=None if rest[place + 3] == -torch.inf else rest[place + 3],
+            kept=rest[place + 3] != -torch.inf,
         )
-        for place in range(_FIXED + report.logprob_columns, report.columns, 4)
-        if row[place] == row[place]
+        for place in range(0, 4 * report.candidates, 4)
+        if rest[place] == rest[place]
     ]
-    logprobs = row[_FIXED : _FIXED + report.logprob_columns]
-    return RowOutcome(
+    return StepOutcome(
         True,
         int(token),
         int(plain),

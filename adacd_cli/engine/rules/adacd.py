@@ -6,7 +6,6 @@ literally does not suppress the refusal token.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,22 +23,21 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
     ADD where agr ≥ λ and c ≥ λ·c*, else SUBTRACT. scores = z* ± α·Δ, and −inf where P[v] < β·max P.
 
     Args:
-        logits: both streams, finite, float32 [rows, vocab].
+        logits: `unprompted` and `prompted`, finite, float32 [rows, vocab].
         settings: `alpha` (α), `agreement_threshold` (λ), `plausibility` (β).
     """
-    assert logits.prompted is not None
-    z, prompted = logits.unprompted, logits.prompted
-    streams = compare_streams(logits)
-    agreement = 1.0 / streams.prompted_top_rank.to(torch.float32)
+    z, prompted = logits["unprompted"], logits["prompted"]
+    streams = compare_streams(z, prompted)
+    agreement = 1.0 / streams["prompted_top_rank"].to(torch.float32)
     probabilities = z.softmax(dim=-1)
     confidence = probabilities.amax(dim=-1)
 
     threshold = settings.agreement_threshold
-    add = (agreement >= threshold) & (confidence >= threshold * streams.prompted_confidence)
+    add = (agreement >= threshold) & (confidence >= threshold * streams["prompted_confidence"])
     sign = torch.where(add, 1.0, -1.0).unsqueeze(-1)
     implausible = probabilities < settings.plausibility * confidence.unsqueeze(-1)
     scores = (prompted + sign * settings.alpha * (prompted - z)).masked_fill(implausible, -torch.inf)
 
     plausible = z.shape[-1] - torch.count_nonzero(implausible, dim=-1)
-    measures = replace(streams, agreement=agreement, plausible_count=plausible)
+    measures = streams | {"agreement": agreement, "plausible_count": plausible}
     return Verdict(scores, torch.where(add, ADD, SUBTRACT), confidence, measures)

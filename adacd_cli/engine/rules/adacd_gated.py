@@ -21,7 +21,6 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
     asking this rule as soon as a chosen token is not y*.
     """
     verdict = adacd.rule(logits, settings)
-    assert verdict.measures is not None
-    agreed = verdict.measures.prompted_top_rank == 1
-    scores = torch.where(agreed.unsqueeze(-1), verdict.scores, logits.unprompted)
+    agreed = verdict.measures["prompted_top_rank"] == 1
+    scores = torch.where(agreed.unsqueeze(-1), verdict.scores, logits["unprompted"])
     return replace(verdict, scores=scores, decision=torch.where(agreed, verdict.decision, PLAIN))

@@ -1,13 +1,14 @@
 """What goes into a rule and what comes out: tensors over the rows of a batch.
 
 A rule is a pure function (StepLogits, Settings) -> Verdict. It knows no cache and no tokenizer, so a
-five-token vocabulary tests it.
+five-token vocabulary tests it. A method whose rule has a state from token to token gives a class `State`
+besides (see `ssd`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,36 +27,12 @@ _LISTED = 8
 """How many times as long as the shared tokens asked for the first lists are, and each next one."""
 
 
-@dataclass(frozen=True)
-class StepLogits:
-    """The next-token logits of one step.
+StepLogits = Mapping[str, torch.Tensor]
+"""The next-token logits of one step by the stream's name, float32 [rows, vocab]; the base stream comes first."""
 
-    Attributes:
-        prompted: z* of the second stream, float32 [rows, vocab]; None where the method has none.
-        unprompted: z of the first stream, float32 [rows, vocab].
-    """
-
-    prompted: torch.Tensor | None
-    unprompted: torch.Tensor
-
-
-@dataclass(frozen=True)
-class RowMeasures:
-    """What the two streams say of each other, one number of each per row.
-
-    Attributes:
-        prompted_top_id: y* = argmax z*, int64 [rows].
-        prompted_top_rank: 1 + how many tokens z puts above y*, int64 [rows].
-        prompted_confidence: c* = max P*, float32 [rows], in [0, 1].
-        agreement: agr(n) = 1 / rank, float32 [rows], in (0, 1]; None where the rule does not decide by it.
-        plausible_count: tokens that could be chosen, int64 [rows]; None where all of them could.
-    """
-
-    prompted_top_id: torch.Tensor
-    prompted_top_rank: torch.Tensor
-    prompted_confidence: torch.Tensor
-    agreement: torch.Tensor | None = None
-    plausible_count: torch.Tensor | None = None
+RowMeasures = Mapping[str, torch.Tensor]
+"""Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures` have
+its meaning there; any other is the method's own, and is shown under its name."""
 
 
 @dataclass(frozen=True)
@@ -66,29 +43,41 @@ class Verdict:
         scores: what the token is chosen by, float32 [rows, vocab]; -inf marks an implausible token.
         decision: index into DECISIONS, int64 [rows].
         confidence: c = max P, float32 [rows], in [0, 1].
-        measures: what the streams say of each other; None where there is only one.
+        measures: what the streams say of each other; empty where there is only one.
     """
 
     scores: torch.Tensor
     decision: torch.Tensor
     confidence: torch.Tensor
-    measures: RowMeasures | None = None
+    measures: RowMeasures = field(default_factory=dict)
 
 
 Rule = Callable[[StepLogits, "Settings"], Verdict]
 
 
-def compare_streams(logits: StepLogits) -> RowMeasures:
-    """The second stream's top token, its rank in the first, and how sure the second is."""
-    assert logits.prompted is not None
-    z, prompted = logits.unprompted, logits.prompted
-    top = prompted.argmax(dim=-1, keepdim=True)
-    return RowMeasures(
-        prompted_top_id=top.squeeze(-1),
+def base_logits(logits: StepLogits) -> torch.Tensor:
+    """Those of the base stream."""
+    return next(iter(logits.values()))
+
+
+def compare_streams(base: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The other stream's top token, its rank in the base stream, and how sure the other one is.
+
+    Args:
+        base, other: logits, float32 [rows, vocab].
+
+    Returns:
+        prompted_top_id: y* = argmax of the other, int64 [rows].
+        prompted_top_rank: 1 + how many tokens the base puts above y*, int64 [rows].
+        prompted_confidence: c* = the other's largest probability, float32 [rows], in [0, 1].
+    """
+    top = other.argmax(dim=-1, keepdim=True)
+    return {
+        "prompted_top_id": top.squeeze(-1),
         # counting is one pass and stable under ties; sorting a 150k vocabulary is 30 times slower
-        prompted_top_rank=1 + torch.count_nonzero(z > z.gather(-1, top), dim=-1),
-        prompted_confidence=confidence_of(prompted),
-    )
+        "prompted_top_rank": 1 + torch.count_nonzero(base > base.gather(-1, top), dim=-1),
+        "prompted_confidence": confidence_of(other),
+    }
 
 
 def confidence_of(logits: torch.Tensor) -> torch.Tensor:

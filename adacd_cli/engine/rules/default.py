@@ -1,10 +1,10 @@
-"""Default: plain decoding on the first stream; also what every method does outside its window."""
+"""Default: plain decoding on the base stream; also what every method does outside its window."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adacd_cli.engine.rules.base import PLAIN, StepLogits, Verdict, all_rows, confidence_of
+from adacd_cli.engine.rules.base import PLAIN, StepLogits, Verdict, all_rows, base_logits, confidence_of
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -12,5 +12,5 @@ if TYPE_CHECKING:
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:
     """Scores are z itself; the decision is PLAIN."""
-    z = logits.unprompted
+    z = base_logits(logits)
     return Verdict(z, all_rows(PLAIN, z), confidence_of(z))

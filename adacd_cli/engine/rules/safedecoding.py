@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,19 +27,18 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
     """P(v) = max(pb(v) + α·(pe(v) − pb(v)), 1e-8) over the tokens that both top-k lists hold, normalised.
 
     k is the smallest that is at least c and at which the lists share at least c tokens. The scores are log P,
-    −inf outside. pb is the first stream, pe the expert's.
+    −inf outside. pb is the base stream, pe the expert's.
 
     Args:
-        logits: both streams, finite, float32 [rows, vocab].
+        logits: `base` and `expert`, finite, float32 [rows, vocab].
         settings: `safedecoding_strength` (α), `safedecoding_candidates` (c).
     """
-    assert logits.prompted is not None
-    base, expert = logits.unprompted.softmax(dim=-1), logits.prompted.softmax(dim=-1)
+    base, expert = logits["base"].softmax(dim=-1), logits["expert"].softmax(dim=-1)
     count = settings.safedecoding_candidates
-    ranks = joint_rank(logits.unprompted, logits.prompted, count)
+    ranks = joint_rank(logits["base"], logits["expert"], count)
     shared = ranks <= overlap_size(ranks, count).clamp(min=count)
     mixed = (base + settings.safedecoding_strength * (expert - base)).clamp(min=_FLOOR)
     mixed = torch.where(shared, mixed, 0.0)
     scores = (mixed / mixed.sum(dim=-1, keepdim=True)).log()
-    measures = replace(compare_streams(logits), plausible_count=shared.sum(dim=-1))
-    return Verdict(scores, all_rows(ADD, base), confidence_of(logits.unprompted), measures)
+    measures = compare_streams(logits["base"], logits["expert"]) | {"plausible_count": shared.sum(dim=-1)}
+    return Verdict(scores, all_rows(ADD, base), confidence_of(logits["base"]), measures)

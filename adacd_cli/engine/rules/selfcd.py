@@ -18,13 +18,12 @@ if TYPE_CHECKING:
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:
-    """scores = zs − a·(zs − zn), without a mask; zn is the first stream, zs the safety-prompted one.
+    """scores = zs − a·(zs − zn), without a mask; zn is the plain stream, zs the safety-prompted one.
 
     Args:
-        logits: both streams, finite, float32 [rows, vocab].
+        logits: `plain` and `safe`, finite, float32 [rows, vocab].
         settings: `selfcd_strength` (a).
     """
-    assert logits.prompted is not None
-    plain, safe = logits.unprompted, logits.prompted
+    plain, safe = logits["plain"], logits["safe"]
     scores = safe - settings.selfcd_strength * (safe - plain)
-    return Verdict(scores, all_rows(SUBTRACT, plain), confidence_of(plain), compare_streams(logits))
+    return Verdict(scores, all_rows(SUBTRACT, plain), confidence_of(plain), compare_streams(plain, safe))

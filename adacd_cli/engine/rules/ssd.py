@@ -1,13 +1,12 @@
 """SSD (Speculative Safety-Aware Decoding, EMNLP 2025): lean towards a small safe model that also drafts.
 
-`mix` is the rule of one position; `Annealing` is the state that a request carries from token to token. Both
+`mix` is the rule of one position; `State` is what a request carries from token to token. Both
 depend on nothing but the two models' distributions at each position, so drafting changes no token.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -41,11 +40,6 @@ class Mode(Enum):
     UNION = auto()  # those that either ranks high: the two disagree, the safe model leads
 
 
-def rule(logits: StepLogits, settings: Settings) -> Verdict:
-    """The rule as a request begins: INTERSECTION."""
-    return mix(logits, settings, Mode.INTERSECTION, settings.ssd_intersection)
-
-
 def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> Verdict:
     """pM + strength·(pm − pM) over the mode's tokens; pM is the target's distribution, pm the draft's.
 
@@ -54,35 +48,32 @@ def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> 
     either top-C list holds. The scores are logarithms, −inf outside.
 
     Args:
-        logits: `unprompted` is the target's, `prompted` the draft's, finite, float32 [rows, vocab].
+        logits: `target` and `draft`, finite, float32 [rows, vocab].
         settings: `ssd_overlap` (C).
         mode: which tokens.
         strength: α of the mode, in [0, 1].
     """
-    assert logits.prompted is not None
-    target, draft = logits.unprompted.softmax(dim=-1), logits.prompted.softmax(dim=-1)
+    target, draft = logits["target"].softmax(dim=-1), logits["draft"].softmax(dim=-1)
     count = min(settings.ssd_overlap, target.shape[-1])
-    top = logits.unprompted.argmax(dim=-1, keepdim=True)
+    top = logits["target"].argmax(dim=-1, keepdim=True)
     if mode is Mode.INTERSECTION:
-        ranks = joint_rank(logits.unprompted, logits.prompted, count)
+        ranks = joint_rank(logits["target"], logits["draft"], count)
         offered = ranks <= overlap_size(ranks, count)
         # the target ranks its top token first, so it is outside where the draft ranks it too low
         forced = ~offered.gather(-1, top)
         offered = torch.where(forced, torch.zeros_like(offered).scatter(-1, top, True), offered)
     else:
-        offered = (top_ranks(logits.unprompted, count) <= count) | (
-            top_ranks(logits.prompted, count) <= count
-        )
+        offered = (top_ranks(logits["target"], count) <= count) | (top_ranks(logits["draft"], count) <= count)
         forced = torch.zeros_like(top, dtype=torch.bool)
     mixed = (target + strength * (draft - target)).clamp(min=_FLOOR).log()
-    measures = replace(compare_streams(logits), plausible_count=offered.sum(dim=-1))
+    measures = compare_streams(logits["target"], logits["draft"]) | {"plausible_count": offered.sum(dim=-1)}
     decision = torch.where(forced.squeeze(-1), PLAIN, ADD)
     return Verdict(
-        mixed.masked_fill(~offered, -torch.inf), decision, confidence_of(logits.unprompted), measures
+        mixed.masked_fill(~offered, -torch.inf), decision, confidence_of(logits["target"]), measures
     )
 
 
-class Annealing:
+class State:
     """Which mode a request is in, and how strong it leans; moved on every `ssd_bin` tokens.
 
     Args:
@@ -107,7 +98,7 @@ class Annealing:
         return mix(logits, settings, self.mode, self.strength)
 
     def log(self, *, match: bool) -> None:
-        """Counts a token; `match`: it is the one that the draft would have taken."""
+        """Counts a token; `match` says whether it is the one that the draft would have taken."""
         self._matches.append(match)
         self._logged += 1
         if self._logged % self._settings.ssd_bin:

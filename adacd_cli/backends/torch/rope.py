@@ -13,7 +13,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Positions:
+class Rope:
     """How a model's keys depend on the text's length; for most models not at all.
 
     Attributes:
@@ -33,11 +33,6 @@ class Positions:
         """On which side of each border a text of this length is: rows of one forward must be on the same."""
         return tuple(tokens > border for border in self.borders)
 
-    def turns(self, tokens: int) -> bool:
-        """Whether the last of so many tokens gives all before it other keys; transformers' `generate` then
-        feeds the whole text again, as we do."""
-        return tokens - 1 in self.borders
-
 
 def text_config_of(model: Any) -> Any:
     """The configuration of the model's text decoder; None where it has none."""
@@ -45,7 +40,7 @@ def text_config_of(model: Any) -> Any:
     return None if config is None else config.get_text_config(decoder=True)
 
 
-def positions_of(model: Any) -> Positions:
+def rope_of(model: Any) -> Rope:
     """What a model's configuration says of it."""
     text = text_config_of(model)
     parameters = getattr(text, "rope_parameters", None) or {}
@@ -54,4 +49,4 @@ def positions_of(model: Any) -> Positions:
         if isinstance(kind, Mapping) and kind.get("rope_type") in found:
             length = kind.get("original_max_position_embeddings") or text.max_position_embeddings
             found[kind["rope_type"]].append(length)
-    return Positions(tuple(found["longrope"]), tuple(found["dynamic"]))
+    return Rope(tuple(found["longrope"]), tuple(found["dynamic"]))

@@ -45,7 +45,7 @@ class _Here(threading.local):
 _here = _Here()
 
 
-class few_rows:
+class fast_small_batch:
     """Within it the model's products take the fastest way that was found, on this thread."""
 
     def __enter__(self) -> None:
@@ -107,7 +107,7 @@ class _Linear(torch.nn.Linear):
 
 @torch.inference_mode()
 def speed_up(model: Any, free_bytes: int | None) -> None:
-    """Lets the model's linear layers take the fastest way inside `few_rows`; does nothing where none is.
+    """Lets the model's linear layers take the fastest way inside `fast_small_batch`; does nothing where none is.
 
     Tokens are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the
     order in which they are added.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, StaticLayer
 
-from adacd_cli.engine.cache import GrowingLayer, Tensors
+from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors
 from adacd_cli.errors import first_line
 
 _LEAST_COLUMNS = 256

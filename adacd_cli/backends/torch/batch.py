@@ -1,8 +1,8 @@
-"""Stream: one KV cache over the rows of a batch.
+"""BatchedKVCache: one KV cache over the rows of a batch.
 
 It prefills prompts of different lengths (left-padded, positions counted from each row's own first token),
-advances every row by one token, drops rows, takes in those of another stream, and begins a prompt with keys
-and values that are known already. It knows nothing of methods or tokens' meaning.
+advances every row by one token, drops rows, takes in those of another cache, and begins a row with keys and
+values that are computed already. It knows nothing of methods or of what tokens mean.
 """
 
 from __future__ import annotations
@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adacd_cli.engine.cache import Tensors, grows, new_cache
-from adacd_cli.engine.matmul import few_rows
+from adacd_cli.backends.torch.kv_cache import Tensors, grows, new_cache
+from adacd_cli.backends.torch.matmul import fast_small_batch
 from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from adacd_cli.engine.compiled import Compiled
-    from adacd_cli.engine.prefixes import Prefix
+    from adacd_cli.backends.torch.compiled import Compiled
+
+KeyValues = list[Tensors]
+"""Keys and values of one row, [1, heads, tokens, dim] of each layer."""
 
 
-class Stream:
+class BatchedKVCache:
     """The model's keys and values for what each row has been fed.
 
     Args:
@@ -59,11 +61,11 @@ class Stream:
 
     @property
     def joins(self) -> bool:
-        """Whether rows can be taken in and carried over: it holds nothing but keys and values."""
+        """Whether rows can be taken in and copied out: it holds nothing but keys and values."""
         return grows(self._cache)
 
     def release(self) -> None:
-        """Lets the cache go; the stream is as new."""
+        """Frees the cache; it is as new."""
         if self._fixed is not None and self._compiled is not None:
             self._compiled.end(self._fixed)
         self._fixed = None
@@ -73,45 +75,48 @@ class Stream:
 
     @torch.inference_mode()
     def prefill(
-        self, prompts: Sequence[Sequence[int]], known: Sequence[tuple[Prefix, int] | None] = ()
+        self,
+        texts: Sequence[Sequence[int]],
+        computed: Sequence[tuple[KeyValues, int] | None] = (),
+        positions: int = 1,
     ) -> torch.Tensor:
-        """Feeds whole prompts to an empty stream.
+        """Feeds whole texts to an empty cache.
 
         All rows are fed as many tokens as the row that has most of them new: what would be padding of the
         others is computed again instead, so that no row has a gap.
 
         Args:
-            prompts: token ids of each row, none empty.
-            known: for each row what is known of it and how many of its first tokens to take from that, fewer
-                than the prompt has; None or left out for nothing.
+            texts: token ids of each row, none empty.
+            computed: for each row keys and values of its first tokens, and of how many; fewer than the text
+                has. None or left out for nothing.
+            positions: how many of the last positions are asked for; each row feeds at least so many.
 
         Returns:
-            Logits of the token after each prompt, float32 [rows, vocab].
+            Logits of the token after each, float32 [rows, positions, vocab].
         """
-        sizes = [len(prompt) for prompt in prompts]
-        starts = [0 if each is None else each[1] for each in known] or [0] * len(prompts)
+        sizes = [len(text) for text in texts]
+        starts = [0 if each is None else each[1] for each in computed] or [0] * len(texts)
         new = max(size - start for size, start in zip(sizes, starts, strict=True))
         starts = [max(0, size - new) for size in sizes]
         if any(starts):
-            self._begin(known, starts, max(sizes) - new)
+            self._begin(computed, starts, max(sizes) - new)
         self.lengths = starts
-        return self._forward([list(prompt[start:]) for prompt, start in zip(prompts, starts, strict=True)])[
-            :, -1
-        ]
+        fed = [list(text[start:]) for text, start in zip(texts, starts, strict=True)]
+        return self._forward(fed, positions)
 
     @torch.inference_mode()
-    def feed(self, ids: Sequence[int], count: int) -> torch.Tensor:
-        """Feeds a single row, or the first one of an empty stream.
+    def feed(self, ids: Sequence[int], positions: int) -> torch.Tensor:
+        """Feeds a cache with a single row, or the first one of an empty cache.
 
         Args:
             ids: the new token ids.
-            count: how many of the last positions are asked for; at least 1, at most all.
+            positions: how many of the last positions are asked for; at least 1, at most all.
 
         Returns:
-            Logits of the token after each of them, float32 [count, vocab].
+            Logits of the token after each of them, float32 [1, positions, vocab].
         """
         self.lengths = self.lengths or [0]
-        return self._forward([list(ids)], count)[0]
+        return self._forward([list(ids)], positions)
 
     @torch.inference_mode()
     def advance(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
@@ -121,12 +126,12 @@ class Stream:
             tokens: ids, or int64 [rows] on the model's device.
 
         Returns:
-            Logits of the token after it, float32 [rows, vocab].
+            Logits of the token after it, float32 [rows, 1, vocab].
         """
         if not isinstance(tokens, torch.Tensor):
             tokens = torch.tensor(tokens, device=self.model.device)
         logits = self._advance_compiled(tokens.unsqueeze(-1))
-        return (self._forward(tokens.unsqueeze(-1)) if logits is None else logits)[:, -1]
+        return self._forward(tokens.unsqueeze(-1)) if logits is None else logits
 
     def _advance_compiled(self, tokens: torch.Tensor) -> torch.Tensor | None:
         """What `_forward` gives, by a compiled forward; None where there is none."""
@@ -134,7 +139,7 @@ class Stream:
         if compiled is None or compiled.problem or not self.joins:
             return None
         if self._fixed is not None and self._held >= self._fixed.shape[1]:
-            self._settle()
+            self.settle()
         try:
             if self._fixed is None:
                 self._fixed = compiled.begin(self._cache.layers, self.lengths, self._held)
@@ -144,13 +149,13 @@ class Stream:
             raise
         except Exception as error:  # the compiler's own, of any kind; what is held is as it was
             compiled.give_up(error)
-            self._settle()
+            self.settle()
             return None
         self.lengths, self._held = [length + 1 for length in self.lengths], self._held + 1
         return logits.float()
 
-    def _settle(self) -> None:
-        """Takes keys and values back from where compiled forwards had them."""
+    def settle(self) -> None:
+        """Copies keys and values back from where compiled forwards had them."""
         if self._fixed is not None and self._compiled is not None:
             self._fixed.give(self._cache.layers, self.rows, self._held)
             self._compiled.end(self._fixed)
@@ -164,7 +169,7 @@ class Stream:
         if not rows:
             self.release()
             return
-        self._settle()
+        self.settle()
         # meant for beams, but the only selection that layers with a running state have as well
         self._cache.reorder_cache(torch.tensor(rows, device=self.model.device))
         self.lengths = [self.lengths[row] for row in rows]
@@ -175,10 +180,10 @@ class Stream:
             self._held -= spare
 
     @torch.inference_mode()
-    def join(self, other: Stream) -> None:
-        """Takes in the rows of another stream over the same model, which is then empty; both must `joins`."""
-        self._settle()
-        other._settle()
+    def join(self, other: BatchedKVCache) -> None:
+        """Takes in the rows of another cache over the same model, which is then empty; both must `joins`."""
+        self.settle()
+        other.settle()
         held = max(self._held, other._held)
         for mine, theirs in zip(self._cache.layers, other._cache.layers, strict=True):
             mine.place([(mine.keys, mine.values), (theirs.keys, theirs.values)], held)
@@ -186,14 +191,14 @@ class Stream:
         other.release()
 
     @torch.inference_mode()
-    def copy_row(self, row: int) -> list[Tensors]:
-        """Keys and values of a row, without its padding: [1, heads, tokens, dim] of each layer."""
-        self._settle()
+    def copy_row(self, row: int, tokens: int) -> KeyValues:
+        """Keys and values of a row's first tokens, without its padding."""
+        self.settle()
         pad = self._held - self.lengths[row]
         return [
-            (layer.keys[row : row + 1, :, pad:].clone(), layer.values[row : row + 1, :, pad:].clone())
+            tuple(each[row : row + 1, :, pad : pad + tokens].clone() for each in (layer.keys, layer.values))
             for layer in self._cache.layers
-        ]
+        ]  # type: ignore[misc]
 
     @property
     def bytes_held(self) -> int:
@@ -202,14 +207,14 @@ class Stream:
         return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
 
     @torch.inference_mode()
-    def begin(self, known: Prefix, tokens: int) -> None:
-        """Begins a single row with the first tokens of what is known."""
-        self._begin([(known, tokens)], [tokens], tokens)
+    def begin(self, computed: KeyValues, tokens: int) -> None:
+        """Begins an empty cache with the first tokens of one row that are computed already."""
+        self._begin([(computed, tokens)], [tokens], tokens)
         self.lengths = [tokens]
 
-    def take_back(self, tokens: int) -> bool:
+    def trim(self, tokens: int) -> bool:
         """Takes back the last tokens of a single row; False where a running state cannot go back."""
-        self._settle()
+        self.settle()
         try:
             self._cache.crop(-tokens)
         except (RuntimeError, ValueError, AttributeError):
@@ -218,13 +223,15 @@ class Stream:
         self._held -= tokens
         return True
 
-    def _begin(self, known: Sequence[tuple[Prefix, int] | None], starts: Sequence[int], columns: int) -> None:
-        """Lays the known keys and values out, right-aligned in `columns`."""
-        first = next(each[0] for each in known if each is not None)
-        for number, like in enumerate(first.layers):
+    def _begin(
+        self, computed: Sequence[tuple[KeyValues, int] | None], starts: Sequence[int], columns: int
+    ) -> None:
+        """Lays the computed keys and values out, right-aligned in `columns`."""
+        first = next(each[0] for each in computed if each is not None)
+        for number, like in enumerate(first):
             rows = []
-            for each, start in zip(known, starts, strict=True):
-                keys, values = like if each is None else each[0].layers[number]
+            for each, start in zip(computed, starts, strict=True):
+                keys, values = like if each is None else each[0][number]
                 rows.append((keys[:, :, :start], values[:, :, :start]))
             self._cache_layer(number).place(rows, columns)
         self._held = columns
@@ -235,9 +242,9 @@ class Stream:
             layers.append(self._cache.layer_class_to_replicate())
         return layers[number]
 
-    def _forward(self, new: list[list[int]] | torch.Tensor, count: int = 1) -> torch.Tensor:
-        """Logits of the last `count` positions, float32 [rows, count, vocab]."""
-        self._settle()
+    def _forward(self, new: list[list[int]] | torch.Tensor, positions: int = 1) -> torch.Tensor:
+        """Logits of the last `positions` positions of each row, float32 [rows, positions, vocab]."""
+        self.settle()
         device = self.model.device
         if isinstance(new, torch.Tensor):
             sizes, longest, ids = [1] * self.rows, 1, new
@@ -259,18 +266,18 @@ class Stream:
         if "position_ids" in self._takes:
             arguments["position_ids"] = (torch.arange(-longest, 0, device=device) + ends).clamp(min=0)
         if "logits_to_keep" in self._takes:
-            arguments["logits_to_keep"] = count
+            arguments["logits_to_keep"] = positions
         if self.joins:
             for layer in self._cache.layers:
                 # transformers then builds the mask without asking the device whether it hides anything
                 layer.is_compileable = padded
         try:
-            with few_rows():
+            with fast_small_batch():
                 output = self.model(ids, **arguments)
         except BaseException:
             # an interrupted forward leaves layers of different lengths: nothing held can be trusted
             self.release()
             raise
         self.lengths, self._held = after, columns
-        logits: torch.Tensor = output.logits[:, -count:].float()
+        logits: torch.Tensor = output.logits[:, -positions:].float()
         return logits

@@ -15,7 +15,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from adacd_cli.engine.positions import text_config_of
+from adacd_cli.backends.torch.rope import text_config_of
 
 ROOM = 128
 """Tokens that a buffer is made longer by, and is a multiple of."""
@@ -123,3 +123,8 @@ def new_cache(model: Any) -> Any:
 def grows(cache: Any) -> bool:
     """Whether the cache's rows can be joined and carried over: every layer is a GrowingLayer."""
     return bool(cache.layers) and all(type(layer) is GrowingLayer for layer in cache.layers)
+
+
+def sized(cache: Any) -> bool:
+    """Whether an empty cache will hold nothing but keys and values that can be copied, joined and cut."""
+    return getattr(cache, "layer_class_to_replicate", None) is GrowingLayer

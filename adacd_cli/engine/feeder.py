@@ -1,0 +1,214 @@
+"""The feeder: brings each stream's sequence to where the next token is chosen.
+
+It opens sequences (the base stream's first, every other one as a fork of it as far as both agree, or of
+whatever shares more), feeds prompts in chunks and answers token by token, has drafts propose tokens, and takes
+the logits that have arrived. When requests run, and what is chosen, is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from adacd_cli.engine import partial
+from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend, Need
+from adacd_cli.engine.prefix_cache import PrefixCache
+from adacd_cli.engine.request import Phase, RequestState, StreamState
+from adacd_cli.engine.rules.default import rule as default
+from adacd_cli.engine.step import pack_step, unpack
+
+
+class Feeder:
+    """Feeds the streams of running requests.
+
+    Args:
+        backend: who computes.
+        prefix_cache: where ended streams leave their sequences.
+    """
+
+    def __init__(self, backend: Backend, prefix_cache: PrefixCache) -> None:
+        self._backend, self._can, self._cache = backend, backend.capabilities, prefix_cache
+
+    def feed(self, states: Sequence[RequestState]) -> None:
+        """Feeds all that can be fed in one step: a round for the base streams, one for what is forked of them,
+        and as many as drafts propose tokens.
+
+        Raises:
+            As `Backend.forward`; every sequence is closed then.
+        """
+        budget = self._can.prefill_chunk
+        while True:
+            work = self._work(states, budget)
+            if work:
+                self._forward(work)
+                long = sum(len(extend.tokens) for _, extend in work if len(extend.tokens) > 1)
+                budget = None if budget is None else max(0, budget - long)
+                for state in states:
+                    if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
+                        self._settle(state)
+            elif not self._draft(states):
+                break
+        for state in states:
+            if self._can.free_run and state.run is None and state.may_run_freely:
+                self._run_freely(state, states)
+
+    def feed_ahead(self, states: Sequence[RequestState], tokens: torch.Tensor) -> None:
+        """Feeds chosen tokens, int64 [requests] on the device, before the host has seen them, so that a GPU
+        computes the next logits meanwhile. A request that turns out to have ended was fed one for nothing."""
+        self._forward(
+            [
+                (stream, Extend(stream.opened, tokens[place : place + 1], NEXT))
+                for place, state in enumerate(states)
+                for stream in state.wanted_after_next()
+            ]
+        )
+
+    def collect(self, state: RequestState) -> Exception | None:
+        """Takes logits that have arrived to their streams; gives what went wrong for this request."""
+        try:
+            for stream in state.streams.values():
+                if stream.pending is not None and stream.pending.done():
+                    pending, stream.pending = stream.pending, None
+                    stream.logits = pending.result()
+        except Exception as error:
+            return error
+        return None
+
+    def close_unwanted(self, state: RequestState) -> None:
+        """Closes the streams that the rest of the answer does not need."""
+        wanted = list(state.wanted())
+        for stream in state.streams.values():
+            if stream.sequence is not None and stream not in wanted:
+                self.close(stream, park=stream.recurs)
+
+    def close(self, stream: StreamState, *, park: bool) -> None:
+        """Closes a stream's sequence, or parks it."""
+        sequence = stream.release()
+        if sequence is not None and park and self._can.fork and self._cache.limit > 0:
+            self._cache.park(self._backend, sequence, stream.weights)
+        elif sequence is not None:
+            self._backend.close([sequence])
+
+    def close_all(self, states: Iterable[RequestState]) -> bool:
+        """Closes everything; the requests keep what they have answered. Gives whether something was parked."""
+        for state in states:
+            state.proposals = []
+            for stream in state.streams.values():
+                self.close(stream, park=False)
+        return self._cache.clear(self._backend)
+
+    def trim(self, stream: StreamState, length: int) -> None:
+        """Takes a stream back to its first `length` tokens."""
+        stream.logits = None
+        if self._can.trim:
+            self._backend.trim(stream.opened, length)
+            stream.fed = length
+        else:
+            self.close(stream, park=False)
+
+    def _forward(self, work: Sequence[tuple[StreamState, Extend]]) -> None:
+        results = self._backend.forward([extend for _, extend in work])
+        for (stream, extend), pending in zip(work, results, strict=True):
+            stream.fed += len(extend.tokens)
+            if extend.need.positions:
+                stream.pending = pending
+
+    def _work(self, states: Sequence[RequestState], budget: int | None) -> list[tuple[StreamState, Extend]]:
+        """What the streams lack, prompts for at most `budget` tokens in all."""
+        work: list[tuple[StreamState, Extend]] = []
+        for state in states:
+            if state.run is not None or (self._can.free_run and state.may_run_freely):
+                continue
+            for stream in state.wanted():
+                if stream.pending is not None or stream.logits is not None:
+                    continue
+                if stream.sequence is None and not self._open(state, stream, states):
+                    break  # its base stream has to read on first
+                tokens, need = state.lacks(stream)
+                if len(tokens) > 1 and budget is not None:
+                    if len(tokens) > budget and self._backend.alike(stream.weights, 1, len(stream.prompt)):
+                        tokens, need = tokens[:budget], NOTHING
+                    budget = max(0, budget - len(tokens))
+                if tokens:
+                    work.append((stream, Extend(stream.opened, tokens, self._need(state, stream, need))))
+            if not self._can.full_logits and state.ready:
+                noise = state.draw(self._can.vocab_size or 0)
+                more = partial.needs(state.method_now, state.settings, state.logits(), noise)
+                work += [
+                    (state.streams[name], Extend(state.streams[name].opened, (), more[name])) for name in more
+                ]
+        return work
+
+    def _need(self, state: RequestState, stream: StreamState, need: Need) -> Need:
+        if self._can.full_logits or need is not NEXT:
+            return need
+        names = [each.name for each in state.wanted()]
+        return partial.first_needs(state.method_now, state.settings, names, state.report)[stream.name]
+
+    def _open(self, state: RequestState, stream: StreamState, states: Sequence[RequestState]) -> bool:
+        """Opens a stream's sequence with as much as can be taken over; False while its base stream has to read
+        on before it can be forked."""
+        whole = (*stream.prompt, *state.ids)
+        running = []
+        if self._can.fork:
+            base = state.base
+            if stream is not base and stream.weights == base.weights:
+                shared = min(state.prompts.shared_with_base(stream.name), len(whole) - 1)
+                alike = self._backend.alike(base.weights, len(base.prompt) + len(state.ids), len(whole))
+                if alike and base.fed < shared:
+                    return False
+            running = [
+                (other.weights, other.sequence, (*other.prompt, *each.ids)[: other.fed])
+                for each in states
+                for other in each.streams.values()
+                if other.sequence is not None and other.fed > 0
+            ]
+        stream.sequence, stream.fed = self._cache.open(self._backend, stream.weights, whole, running)
+        return True
+
+    def _settle(self, state: RequestState) -> None:
+        """Before the first token: what a model that may think would plainly begin with decides."""
+        base = state.base
+        if base.logits is None:
+            return
+        logits = base.logits.at()
+        plain = pack_step(default, {base.name: logits}, state.settings, state.draw(logits.shape[-1]))
+        state.settle(unpack([plain])[0].token_id)
+        if state.drafts:  # its last token is fed again, with what the draft proposes
+            self.trim(base, base.fed - 1)
+
+    def _draft(self, states: Sequence[RequestState]) -> bool:
+        """Has drafts propose tokens, greedily, for requests that lack nothing but the last one; whether any
+        did."""
+        states = [state for state in states if state.can_draft]
+        lengths = {id(state): state.draft_length for state in states}
+        for place in range(max(lengths.values(), default=0)):
+            proposing = [(state, state.draft) for state in states if place < lengths[id(state)]]
+            self._forward(
+                [
+                    (draft, Extend(draft.opened, state.proposals[-1][:1] if place else state.tail(draft)))
+                    for state, draft in proposing
+                ]
+            )
+            for state, draft in proposing:
+                assert draft.pending is not None
+                scored, draft.pending = draft.pending.result(), None
+                assert scored is not None
+                state.proposals.append((int(scored.at().argmax()), scored.at()))
+        return bool(states)
+
+    def _run_freely(self, state: RequestState, states: Sequence[RequestState]) -> None:
+        """Lets the backend decode by itself what needs no other stream."""
+        base = state.base
+        if base.sequence is None:
+            self._open(state, base, states)
+        self._forward([(base, Extend(base.opened, state.tail(base), NOTHING))])
+        state.start_run(self._backend.free_run(base.opened, state.sampling(), state.room))
+
+    def end_run(self, state: RequestState) -> None:
+        """Ends a stretch that the backend decodes; what was taken and not used is taken back."""
+        if state.run is not None:
+            state.run.close()
+            state.end_run()
+            self._backend.trim(state.base.opened, state.base.fed)
