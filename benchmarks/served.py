@@ -23,7 +23,6 @@ from adacd_cli.engine import LanguageModel, Request, decode
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
 from adacd_cli.prompts import pair_for
-from adacd_cli.backends.server.model import ServedModel
 
 QUESTION = "Write a long story about ship number {} and its crew."
 
@@ -40,7 +39,6 @@ def main() -> None:
     asked = parser.parse_args()
 
     served = load(Settings(model=asked.url, served_model=asked.served_model, tokenizer=asked.tokenizer))
-    assert isinstance(served, RemoteModel)
     contestants: dict[str, Callable[[str], tuple[float, float, int]]] = {
         "httpx, plain": lambda question: plain_request(served, question, asked.tokens),
         "adacd, default": lambda question: decoded(served, "default", question, asked.tokens),
@@ -91,7 +89,7 @@ def decoded(model: LanguageModel, method: str, question: str, tokens: int) -> tu
     return time.perf_counter() - begin, first, count
 
 
-def plain_request(model: RemoteModel, question: str, tokens: int) -> tuple[float, float, int]:
+def plain_request(model: LanguageModel, question: str, tokens: int) -> tuple[float, float, int]:
     """The same of one streamed request that asks for text alone, as any client would."""
     pair = pair_for(model.tokenizer, Conversation.ask(question, None), Settings(method="default"))
     body = {"prompt": list(pair.unprompted_ids), "temperature": 0, "stream": True, "max_tokens": tokens}

@@ -21,7 +21,8 @@ from adacd_cli.engine.backend import BASE, Capabilities, Extend, Sampling, Seque
 from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
-    from adacd_cli.backends.server.model import ServedModel, Server
+    from adacd_cli.backends.server.server import Server
+    from adacd_cli.engine.model import LanguageModel
 
 
 class ServerBackend:
@@ -31,11 +32,13 @@ class ServerBackend:
         model: the served model.
     """
 
-    def __init__(self, model: ServedModel) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         self.model = model
-        self._server = server = model.server
+        self._server: Server = model.server
+        server = self._server
         self.capabilities = Capabilities(
             device=torch.device("cpu"),
+            vocab_size=server.vocab,
             context_length=model.context_length,
             full_logits=False,
             free_run=True,
@@ -119,8 +122,12 @@ class ServerBackend:
         """0: keys and values are held by the server."""
         return 0
 
+    def found_inexact(self) -> None:
+        """A token was chosen without all the values that it depends on."""
+        self._server.found_inexact()
+
     def notices(self) -> list[str]:
-        """What the user should know of the server since this was last called, one sentence each."""
+        """What the user should know of the server and was not told yet."""
         found = []
         while self._server.notices:
             found.append(self._server.notices.popleft())

@@ -12,16 +12,16 @@ from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.hub import go_offline
 
 if TYPE_CHECKING:
-    from adacd_cli.backends.server.model import ServedModel
     from adacd_cli.config import Settings
     from adacd_cli.config.methods import Method
+    from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.source import Source
 
 PROBE_ATTEMPTS = 3
 """A server that is just starting is waited for, but not long: somebody sits there."""
 
 
-def load_served(settings: Settings, progress: Callable[[str], None]) -> ServedModel:
+def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
     """The model at `settings.model`, an address, looked over.
 
     Args:
@@ -106,11 +106,12 @@ def _ends(tokenizer: Any, folder: Path | None) -> frozenset[int]:
 
 def _connect(
     settings: Settings, address: Address, tokenizer: Any, source: Source, ends: frozenset[int]
-) -> ServedModel:
+) -> LanguageModel:
     from adacd_cli.backends.server.background import Background
     from adacd_cli.backends.server.client import ATTEMPTS, Client
-    from adacd_cli.backends.server.model import ServedModel, Server
     from adacd_cli.backends.server.probe import examine
+    from adacd_cli.backends.server.server import Server
+    from adacd_cli.engine.model import LanguageModel
 
     client = Client(address, key_of_environment(), PROBE_ATTEMPTS)
     background = Background()
@@ -123,7 +124,7 @@ def _connect(
     if probe.end_token in (known := tokenizer.get_vocab()):
         ends |= {known[probe.end_token]}
     vocab = probe.vocab or 1 + max(known.values())
-    return ServedModel(
+    return LanguageModel(
         model=None,
         tokenizer=tokenizer,
         name=address.base,

@@ -24,7 +24,7 @@ from adacd_cli.engine.partial import GROWTH, bound_of_rest, logits_of
 from adacd_cli.errors import AdacdError, ServerError, first_line
 
 if TYPE_CHECKING:
-    from adacd_cli.backends.server.model import Server
+    from adacd_cli.backends.server.server import Server
 
 _ROUNDED = 0.5
 """Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
