@@ -7,9 +7,12 @@ the engine makes the values and `render` draws them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
+
+from adacd_cli import errors
+from adacd_cli.errors import AdacdError, first_line
 
 SCHEMA = 1
 """Version of the JSON Lines form; it grows only when a key changes its meaning or goes away."""
@@ -203,12 +206,28 @@ class Failed:
         error: name of the error's class in `errors`, e.g. `OutOfMemoryError`.
         message: what went wrong and why, one sentence.
         hint: what the user can do, one sentence; "" when there is nothing.
+        cause: the exception itself, for its traceback; not compared and not in JSON.
     """
 
     request: int
     error: str
     message: str
     hint: str = ""
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, request: int, error: BaseException) -> Failed:
+        """The event of a request that failed with this exception."""
+        hint = error.hint if isinstance(error, AdacdError) else ""
+        message = error.message if isinstance(error, AdacdError) else first_line(error)
+        return cls(request, type(error).__name__, message, hint, error)
+
+    def exception(self) -> BaseException:
+        """The exception to raise for it."""
+        if self.cause is not None:
+            return self.cause
+        kind = getattr(errors, self.error, AdacdError)
+        return kind(self.message, self.hint) if issubclass(kind, AdacdError) else AdacdError(self.message)
 
 
 @dataclass(frozen=True)
@@ -238,7 +257,10 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as one JSON object: `event` names its kind, a step's measures stand flat beside its token."""
+    if isinstance(event, Failed):
+        event = replace(event, cause=None)
     values = asdict(event)
+    values.pop("cause", None)
     if isinstance(event, TokenStep):
         measures = values.pop("measures")
         named = measures.pop("named")

@@ -1,19 +1,17 @@
-"""Conversations become requests, and requests are decoded side by side in the order that costs least."""
+"""Conversations become requests, and requests are decoded side by side by a scheduler that is made for them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from adacd_cli.errors import UsageError
-from adacd_cli.events import Event
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.conversation import Conversation
-    from adacd_cli.engine import LanguageModel, Request
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.engine import Backend, LanguageModel, PrefixCache, Request, Scheduler
+    from adacd_cli.events import Event
 
 
 def never(request: int) -> bool:
@@ -22,35 +20,39 @@ def never(request: int) -> bool:
 
 
 def requests_for(
-    model: LanguageModel, conversations: Sequence[Conversation], settings: Settings
+    model: LanguageModel, conversations: Sequence[Conversation], settings: Settings, *, candidates: int = 0
 ) -> list[Request]:
     """The requests that answer conversations under the settings.
 
     Where a seed is given each draws differently, and its Started tells the seed that repeats it alone.
 
     Raises:
+        UsageError: `candidates` is negative.
         PromptError: no prompts can be made of a conversation.
         ModelError: the model's chat template is broken.
     """
     from adacd_cli.engine import Request
-    from adacd_cli.prompts import pair_for
+    from adacd_cli.prompts import prompts_for
 
+    if candidates < 0:
+        raise UsageError(f"`candidates` is at least 0; got {candidates}.")
     return [
         Request(
-            pair_for(model.tokenizer, conversation, settings),
+            prompts_for(model.tokenizer, conversation, settings),
+            settings,
             None if settings.seed is None else (settings.seed + number) % 2**63,
+            candidates,
         )
         for number, conversation in enumerate(conversations)
     ]
 
 
-def run(
+def decode(
     model: LanguageModel,
     requests: Sequence[Request],
-    settings: Settings,
     *,
     batch_size: int | Literal["auto"] = "auto",
-    candidates: int = 0,
+    prefix_cache: int | None = None,
     cancelled: Callable[[int], bool] = never,
 ) -> Iterator[Event]:
     """Decodes requests side by side; `request` in the events is a request's place in the list.
@@ -58,50 +60,68 @@ def run(
     Args:
         model: the model, ready to decode.
         requests: any number; none gives no events.
-        settings: those of requests that bring none.
         batch_size: how many run at once; "auto" is as many as memory has room for.
-        candidates: how many of the most probable tokens each step reports.
+        prefix_cache: bytes that the KV caches of ended requests may hold, for those that begin alike; None is a
+            share of the free memory.
         cancelled: asked before each step with a request's place; True ends it as CANCELLED.
 
-    Raises:
-        UsageError: `batch_size` or `candidates` is no such number.
-        PromptError: a prompt leaves no room in the model's context; before anything is decoded.
-        ModelError, LogitsError, OutOfMemoryError, KeyboardInterrupt: as `decode`.
-    """
-    from adacd_cli.engine import check_room, decode
-    from adacd_cli.loading.speed import places_for
+    Yields:
+        Started of every request, their TokenSteps as they come, and Finished or Failed of each as it ends.
 
-    if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise UsageError(f'`batch_size` is at least 1, or "auto"; got {batch_size!r}.')
-    if candidates < 0:
-        raise UsageError(f"`candidates` is at least 0; got {candidates}.")
+    Raises:
+        UsageError: `batch_size` is no such number.
+        PromptError: a prompt is empty, or leaves no room in the model's context; before anything is decoded.
+        ConfigurationError: a method needs what the model's engine cannot give.
+        ModelError: what a method needs besides the model is not loaded; `load_extras` does that.
+        KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
+    """
+    from adacd_cli.backends import backend_for
+    from adacd_cli.engine import Scheduler
+
     if not requests:
         return iter(())
-    for number, request in enumerate(requests, 1):  # in the order given, before any takes its time
-        which = "The prompt" if len(requests) == 1 else f"Prompt {number}"
-        check_room(model, request.pair, request.settings or settings, which)
-    places = places_for(model, requests, settings, 1 if len(requests) == 1 else batch_size)
-    order = _by_length([request.pair for request in requests], places.limit or 1)
-    events = decode(
-        model,
-        [requests[number] for number in order],
-        settings,
-        places=places,
-        candidates=candidates,
-        cancelled=lambda place: cancelled(order[place]),
-    )
-    return (replace(event, request=order[event.request]) for event in events)
+    backend = backend_for(model)
+    cache = prefix_cache_for(model, prefix_cache) if len(requests) > 1 else None
+    limit = concurrency_for(backend, requests, batch_size)
+    return decode_with(Scheduler(backend, prefix_cache=cache, max_concurrency=limit), requests, cancelled)
 
 
-def _by_length(pairs: Sequence[PromptPair], at_once: int) -> list[int]:
-    """The prompts' numbers, portions of them by length: what runs side by side is padded to the longest.
+def decode_with(
+    scheduler: Scheduler, requests: Sequence[Request], cancelled: Callable[[int], bool] = never
+) -> Iterator[Event]:
+    """Like `decode`, with a scheduler that runs nothing else; what is wrong with a request is said at once."""
+    scheduler.submit_all(requests)
+    return scheduler.run(cancelled)
 
-    Only portions, because who writes the answers in the prompts' order waits for the first.
+
+def concurrency_for(
+    backend: Backend, requests: Sequence[Request], batch_size: int | Literal["auto"] = "auto"
+) -> int:
+    """How many requests run at once: what was asked for, or what memory or a server has room for.
+
+    Raises:
+        UsageError: `batch_size` is no such number.
     """
-    size = 8 * at_once if at_once > 1 else 1
-    numbers = range(len(pairs))
-    return [
-        number
-        for start in range(0, len(pairs), size)
-        for number in sorted(numbers[start : start + size], key=lambda each: len(pairs[each].unprompted_ids))
-    ]
+    from adacd_cli.engine import fitting_concurrency
+    from adacd_cli.loading.hardware import free_on
+
+    if batch_size != "auto":
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise UsageError(f'`batch_size` is at least 1, or "auto"; got {batch_size!r}.')
+        return batch_size
+    if backend.capabilities.max_sequences is not None:
+        return backend.capabilities.max_sequences
+    if len(requests) == 1:
+        return 1
+    return fitting_concurrency(backend, requests, free_on(backend.capabilities.device))
+
+
+def prefix_cache_for(model: LanguageModel, limit: int | None) -> PrefixCache:
+    """A prefix cache of so many bytes; None is a share of the memory that is free now."""
+    from adacd_cli.engine import PrefixCache
+    from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY
+    from adacd_cli.loading.hardware import free_on
+
+    if limit is None:
+        limit = 0 if model.server is not None else int(SHARE_OF_FREE_MEMORY * (free_on(model.device) or 0))
+    return PrefixCache(limit)

@@ -1,7 +1,7 @@
 """The feeder: brings each stream's sequence to where the next token is chosen.
 
-It opens sequences (the base stream's first, every other one as a fork of it as far as both agree, or of
-whatever shares more), feeds prompts in chunks and answers token by token, has drafts propose tokens, and takes
+It opens sequences (the base stream's first, every other one as a fork of it as far as both agree, or of what
+shares more), feeds prompts in chunks and answers token by token, has drafts propose tokens, and takes
 the logits that have arrived. When requests run, and what is chosen, is the scheduler's.
 """
 
@@ -31,8 +31,8 @@ class Feeder:
         self._backend, self._can, self._cache = backend, backend.capabilities, prefix_cache
 
     def feed(self, states: Sequence[RequestState]) -> None:
-        """Feeds all that can be fed in one step: a round for the base streams, one for what is forked of them,
-        and as many as drafts propose tokens.
+        """Feeds all that can be fed in one step: a round for the base streams, one for the forks of them, and as
+        many as drafts propose tokens.
 
         Raises:
             As `Backend.forward`; every sequence is closed then.

@@ -9,7 +9,7 @@ is the backend's business, what a token means is the request's.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -20,7 +20,6 @@ from adacd_cli.engine.backend import Backend, stacked
 from adacd_cli.engine.feeder import Feeder
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.request import Phase, Request, RequestState, validate
-from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Event, Failed, Finished, Notice
@@ -111,25 +110,45 @@ class Scheduler:
         for state in (*self.running, *self.waiting):
             state.cancelled |= state.index == index
 
-    def run(self, requests: Sequence[Request]) -> Iterator[Event]:
-        """The events of a batch, when nothing else runs; `request` in them is a request's place in it.
+    def submit_all(self, requests: Sequence[Request]) -> None:
+        """Takes a batch in when nothing else runs: a request's number is its place in it.
 
         Raises:
-            As `submit`, before anything is decoded.
-            KeyboardInterrupt: after Finished (CANCELLED) of whatever was not finished.
+            As `submit`; then none was taken in.
         """
-        assert not self.busy, "a batch is run when nothing else runs"
+        assert not self.busy, "a batch is taken in when nothing else runs"
         self._submitted = 0
         try:
             for number, request in enumerate(requests, 1):
                 self.submit(request, "The prompt" if len(requests) == 1 else f"Prompt {number}")
+        except BaseException:
+            self.waiting.clear()
+            self._events.clear()
+            raise
+
+    def run(self, cancelled: Callable[[int], bool]) -> Iterator[Event]:
+        """The events of what was taken in, to the end of all.
+
+        Args:
+            cancelled: asked before each step with a request's number; True ends it as CANCELLED.
+
+        Raises:
+            KeyboardInterrupt: after Finished (CANCELLED) of whatever was not finished.
+        """
+        try:
             while self.busy:
+                for state in (*self.running, *self.waiting):
+                    state.cancelled |= cancelled(state.index)
                 yield from self.step()
         except BaseException as error:
             ends = list(self.close())
             if isinstance(error, KeyboardInterrupt):  # a consumer sees every request end
                 yield from ends
             raise
+
+    def limit_to(self, max_concurrency: int | None) -> None:
+        """Lets so many requests run at once from now on."""
+        self.max_concurrency = self._limit = max_concurrency
 
     def step(self) -> Iterator[Event]:
         """At most one token for every running request, a stretch for those that the backend decodes.

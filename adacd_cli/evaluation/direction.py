@@ -108,7 +108,7 @@ def find_direction(
         ModelError: the model's blocks cannot be found.
         AdacdError: no direction can be had; the message says what is in the way.
     """
-    from adacd_cli.engine.views import find_blocks
+    from adacd_cli.backends.torch.views import find_blocks
 
     blocks = find_blocks(model.model)
     train, validation, warnings = _split(prompts, recipe)
@@ -290,7 +290,7 @@ def _try(
     loud: Sequence[Sequence[int]],
 ) -> Candidate:
     """What the removal of a direction does to the validation prompts."""
-    from adacd_cli.engine.views import AblatedView
+    from adacd_cli.backends.torch.views import AblatedView
 
     view = AblatedView(model.model, vector)
     kl = 0.0

@@ -86,7 +86,7 @@ def _with_draft(
 def _with_direction(
     model: LanguageModel, folder: str, settings: Settings, progress: Callable[[str], None]
 ) -> LanguageModel:
-    from adacd_cli.engine.views import AblatedView
+    from adacd_cli.backends.torch.views import AblatedView
     from adacd_cli.loading.direction import read_direction
 
     hidden_size = model.model.config.get_text_config(decoder=True).hidden_size

@@ -16,7 +16,7 @@ from adacd_cli.loading.quantization import require
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.engine.views import AdapterView
+    from adacd_cli.backends.torch.views import AdapterView
 
 _WEIGHTS = "adapter_model.safetensors"
 _HINT = "An expert is a LoRA adapter of this very model, in the folder that peft's save_pretrained wrote."
@@ -34,7 +34,7 @@ def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[s
     require(("peft",), "--expert")
     from peft import PeftModel, get_peft_model_state_dict
 
-    from adacd_cli.engine.views import AdapterView
+    from adacd_cli.backends.torch.views import AdapterView
 
     path = Path(folder).expanduser()
     config = _read_config(path, folder)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from adacd_cli.engine.compiled import Compiled
-from adacd_cli.engine.matmul import speed_up
+from adacd_cli.backends.torch.compiled import Compiled
+from adacd_cli.backends.torch.matmul import speed_up
 from adacd_cli.engine.places import Places, fitting
 from adacd_cli.engine.stream import Stream
 from adacd_cli.errors import first_line

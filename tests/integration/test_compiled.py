@@ -13,7 +13,7 @@ import torch
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import Places, Prefixes, Request, decode
-from adacd_cli.engine.compiled import Compiled, columns_for
+from adacd_cli.backends.torch.compiled import Compiled, columns_for
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import speed
 from adacd_cli.prompts import build_pair

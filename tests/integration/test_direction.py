@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adacd_cli.engine.views import find_blocks
+from adacd_cli.backends.torch.views import find_blocks
 from adacd_cli.errors import AdacdError, OutputError, UsageError
 from adacd_cli.evaluation.direction import (
     KINDS,

@@ -18,7 +18,7 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.rules.ssd import Annealing
 from adacd_cli.engine.sampling import choose, draw_noise, make_generator
-from adacd_cli.engine.views import AblatedView, find_blocks
+from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from adacd_cli.engine import matmul
-from adacd_cli.engine.matmul import few_rows, speed_up
+from adacd_cli.backends.torch.matmul import fast_small_batch, speed_up
 
 PLENTY = 10**12
 
@@ -47,7 +47,7 @@ def agree(model, dtype):
         layer.__class__ = torch.nn.Linear
     for shape in ((1, 1, 96), (2, 1, 96), (4, 1, 96), (1, 5, 96), (40, 1, 96), (96,), (0, 1, 96)):
         x = torch.randn(shape, dtype=dtype)
-        with few_rows():
+        with fast_small_batch():
             fast = model(x)
         assert fast.shape == plain(x).shape
         close = 1e-5 if dtype is torch.float32 else 1e-2
@@ -83,7 +83,7 @@ def test_a_changed_weight_is_copied_anew(small_counts):
     model = Model(torch.bfloat16)
     speed_up(model, PLENTY)
     x = torch.ones(1, 96, dtype=torch.bfloat16)
-    with torch.no_grad(), few_rows():
+    with torch.no_grad(), fast_small_batch():
         before = model(x)
         model.second.weight.mul_(2)
         assert torch.equal(model(x), 2 * before)
@@ -115,7 +115,7 @@ def test_a_small_model_and_other_layers_are_left_alone():
 def test_another_dtype_than_the_weights_is_pytorchs_to_refuse(small_counts):
     model = Model(torch.bfloat16)
     speed_up(model, PLENTY)
-    with few_rows(), pytest.raises(RuntimeError, match="dtype"):
+    with fast_small_batch(), pytest.raises(RuntimeError, match="dtype"):
         model(torch.ones(1, 96))
 
 
@@ -123,7 +123,7 @@ def test_a_thread_that_decodes_leaves_the_others_their_own_way():
     inside, done = threading.Event(), threading.Event()
 
     def decode():
-        with few_rows():
+        with fast_small_batch():
             inside.set()
             done.wait(10)
 

@@ -1,7 +1,7 @@
 """TorchBackend: sequences over a transformers model in this process.
 
-Sequences that are decoded side by side are rows of one batch; one that is not extended for a step is moved out
-of it, so that it costs nothing until it is forked or goes on. A prompt's chunk is a batch of its own.
+Sequences that are decoded side by side are rows of one batch; one that is not extended in a step is moved out
+of it, and costs nothing until it is forked or goes on. A prompt's chunk is a batch of its own.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
 from adacd_cli.backends.torch.kv_cache import new_cache, sized
-from adacd_cli.engine.memory import is_out_of_memory
-from adacd_cli.backends.torch.rope import Rope, rope_of
+from adacd_cli.backends.torch.rope import Rope, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
+from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import ModelError, OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _PREFILL_CHUNK_ELSEWHERE = 4096
 """Prompt tokens in one forward: enough for it to be efficient."""
 
 _PADDING, _FEW_TOKENS = 0.25, 64
-"""On a CPU padding costs as much as tokens: this share of a prefill's tokens may be padding, and so many more."""
+"""On a CPU padding costs as much as tokens: this share of a prefill may be padding, and so many tokens."""
 
 
 @dataclass(eq=False)
@@ -57,7 +57,7 @@ class _Sequence:
         return self.batch is not None or self.stored is not None
 
     def copy(self, tokens: int) -> KeyValues | None:
-        """Keys and values of the first tokens; None where they cannot be copied, or have to be computed anew."""
+        """Keys and values of the first tokens; None where they cannot be copied or are not there."""
         if self.batch is not None:
             return self.batch.copy(self, tokens) if self.batch.cache.joins else None
         if self.stored is None:
@@ -131,6 +131,7 @@ class TorchBackend:
         chunk = _PREFILL_CHUNK.get(device.type, _PREFILL_CHUNK_ELSEWHERE)
         self.capabilities = Capabilities(
             device=device,
+            vocab_size=getattr(text_config_of(model.model), "vocab_size", None),
             context_length=model.context_length,
             fork=self._keys_only,
             trim=self._keys_only,
@@ -141,6 +142,7 @@ class TorchBackend:
         self._opened = 0
         self._bytes_per_token: int | None = None
         self._ropes: dict[Weights, Rope] = {}
+        self._notices: list[str] = []
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
         """A new sequence, or a fork that copies the keys and values of another's first tokens."""
@@ -224,6 +226,11 @@ class TorchBackend:
             cache.feed([0], 1)
             self._bytes_per_token = cache.bytes_held
         return tokens * self._bytes_per_token
+
+    def notices(self) -> list[str]:
+        """That compiled forwards had to be given up, once."""
+        notices, self._notices = self._notices, []
+        return notices
 
     # --- one step ---
 

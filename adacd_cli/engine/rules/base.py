@@ -31,8 +31,8 @@ StepLogits = Mapping[str, torch.Tensor]
 """The next-token logits of one step by the stream's name, float32 [rows, vocab]; the base stream comes first."""
 
 RowMeasures = Mapping[str, torch.Tensor]
-"""Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures` have
-its meaning there; any other is the method's own, and is shown under its name."""
+"""Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures`
+mean what they mean there; any other is the method's own, and is shown under its name."""
 
 
 @dataclass(frozen=True)
