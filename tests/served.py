@@ -1,4 +1,4 @@
-"""A served model whose distributions are a script: the remote decoder without a server."""
+"""A served model whose distributions are a script: the server backend without a server."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import torch
 
-from adacd_cli.remote.background import Background
-from adacd_cli.remote.dialects.base import Said, Sampling, TopList
-from adacd_cli.remote.model import RemoteModel, Server
-from adacd_cli.remote.probe import Probe
+from adacd_cli.backends.server.background import Background
+from adacd_cli.backends.server.dialect import TopList
+from adacd_cli.backends.server.probe import Probe
+from adacd_cli.backends.server.server import Server
+from adacd_cli.engine import LanguageModel
+from adacd_cli.engine.backend import SampledToken, Sampling
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, ByteTokenizer, Script
 
 
@@ -23,12 +25,14 @@ class ScriptedDialect:
         most: how many log-probabilities it gives; None for all.
 
     Attributes:
-        asked: (number of ids, count) of each question.
+        asked: (prompts, count) of each request for lists.
+        named: the tokens of each request for single values.
         opened: what each stream was opened with.
-        running: how many questions and streams are under way, and `most_at_once` there ever were.
+        running: how many requests and streams are under way, and `most_at_once` there ever were.
+        before: called with the prompts of each request for lists; may raise.
         before_token: called before each token of a stream with the number of the token; may raise.
-        pause: seconds before each token.
-        tells_values: whether it tells the log-probabilities of tokens that are named.
+        pause: seconds before each answer and each token.
+        scores_ids: whether it gives the log-probabilities of tokens that are named.
         cut: a stream ends without a word after so many tokens; None for never.
     """
 
@@ -36,41 +40,46 @@ class ScriptedDialect:
 
     def __init__(self, script: Script, most: int | None = None) -> None:
         self._script, self.most = script, most
-        self.asked: list[tuple[int, int]] = []
-        self.opened: list[tuple[tuple[int, ...], Sampling, int, int]] = []
+        self.asked: list[tuple[list[tuple[int, ...]], int]] = []
+        self.named: list[tuple[int, ...]] = []
+        self.opened: list[tuple[tuple[int, ...], Sampling, int]] = []
         self.running = self.most_at_once = 0
+        self.before: Callable[[list[tuple[int, ...]]], None] = lambda prompts: None
         self.before_token: Callable[[int], None] = lambda number: None
         self.cut: int | None = None
-        self.pause, self.tells_values = 0.0, False
+        self.pause, self.scores_ids = 0.0, False
         self._lock = threading.Lock()
 
-    async def ask(self, ids: Sequence[int], count: int) -> TopList:
-        self.asked.append((len(ids), count))
+    async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
+        given = [tuple(ids) for ids in prompts]
+        self.asked.append((given, count))
         with _Counted(self):
             await asyncio.sleep(self.pause)
-            return self._list(ids, count)
+            self.before(given)
+            return [self._list(ids, count) for ids in given]
 
-    async def values(self, ids: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        if not self.tells_values:
-            return {}
-        logprobs = torch.tensor(list(self._script(tuple(ids)))).log_softmax(dim=-1)
+    async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
+        self.named.append(tuple(tokens))
+        logprobs = torch.tensor(list(self._script(tuple(prompt)))).log_softmax(dim=-1)
         return {token: float(logprobs[token]) for token in tokens}
 
     async def stream(
-        self, ids: Sequence[int], sampling: Sampling, length: int, count: int
-    ) -> AsyncGenerator[Said, None]:
-        self.opened.append((tuple(ids), sampling, length, count))
-        given = list(ids)
+        self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
+    ) -> AsyncGenerator[SampledToken, None]:
+        self.opened.append((tuple(prompt), sampling, max_tokens))
+        given = list(prompt)
         with _Counted(self):
-            for number in range(length):
+            for number in range(max_tokens):
                 if number == self.cut:
                     return
                 await asyncio.sleep(self.pause)
                 self.before_token(number)
-                top = self._list(given, BYTE_VOCAB)
-                token = top.ids[0]
+                best = self._list(given, BYTE_VOCAB)
+                token = best.ids[0]
+                top = self._list(given, sampling.top)
                 given.append(token)
-                yield Said(token, top.logprobs[0], self._list(given[:-1], count), last=token == BYTE_EOS)
+                pairs = tuple(zip(top.ids, top.logprobs, strict=True))
+                yield SampledToken(token, best.logprobs[0], pairs, last=token == BYTE_EOS)
                 if token == BYTE_EOS:
                     return
 
@@ -103,13 +112,13 @@ class _NoClient:
 
 def served(
     script: Script, *, most: int | None = None, context: int | None = None, concurrency: int = 16
-) -> tuple[RemoteModel, ScriptedDialect]:
-    """A RemoteModel over a script, with byte tokens, and the dialect that it asks."""
+) -> tuple[LanguageModel, ScriptedDialect]:
+    """A served model over a script, with byte tokens, and the dialect that it asks."""
     dialect = ScriptedDialect(script, most)
     probe = Probe("http://scripted/v1", "scripted", "m", ("m",), most, context, BYTE_VOCAB, None, None, True)
     server = Server(Background(), _NoClient(), dialect, probe, BYTE_VOCAB)
     server.concurrency = concurrency
-    model = RemoteModel(
+    model = LanguageModel(
         model=None,
         tokenizer=ByteTokenizer(),
         name="scripted",

@@ -238,6 +238,9 @@ class Backend(Protocol):
     def bytes_for(self, tokens: int) -> int:
         """About how many bytes a sequence of so many tokens holds; 0 where they are not held here."""
 
+    def found_inexact(self) -> None:
+        """A token was chosen without all the values that it depends on; never where logits are full."""
+
     def notices(self) -> list[str]:
         """What the user should know and was not told yet, a sentence or two each."""
 

@@ -72,8 +72,26 @@ class Feeder:
                     pending, stream.pending = stream.pending, None
                     stream.logits = pending.result()
         except Exception as error:
-            return error
-        return None
+            state.failure = error
+        return state.failure
+
+    def complete(self, states: Sequence[RequestState]) -> None:
+        """Asks for more where logits are partial and the next token depends on what is not known."""
+        if self._can.full_logits:
+            return
+        while True:
+            work = []
+            for state in states:
+                if state.ready and state.failure is None:
+                    noise = state.draw(self._can.vocab_size or 0)
+                    more = partial.needs(state.method_now, state.settings, state.logits(), noise)
+                    streams = [(state.streams[name], need) for name, need in more.items()]
+                    work += [(stream, Extend(stream.opened, (), need)) for stream, need in streams]
+            if not work:
+                return
+            self._forward(work)
+            for state in states:
+                self.collect(state)
 
     def close_unwanted(self, state: RequestState) -> None:
         """Closes the streams that the rest of the answer does not need."""
@@ -132,12 +150,6 @@ class Feeder:
                     budget = max(0, budget - len(tokens))
                 if tokens:
                     work.append((stream, Extend(stream.opened, tokens, self._need(state, stream, need))))
-            if not self._can.full_logits and state.ready:
-                noise = state.draw(self._can.vocab_size or 0)
-                more = partial.needs(state.method_now, state.settings, state.logits(), noise)
-                work += [
-                    (state.streams[name], Extend(state.streams[name].opened, (), more[name])) for name in more
-                ]
         return work
 
     def _need(self, state: RequestState, stream: StreamState, need: Need) -> Need:

@@ -214,7 +214,7 @@ def _lacking(
         noise = None
     (base_name, logits), *others = streams.items()
     base = _Known(logits)
-    longer = {base_name: Need(top=min(GROWTH * base.listed, base.vocab))}
+    longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
     if not others:
         return {} if _plain_is_certain(base, settings, noise) else longer
     ((other_name, logits),) = others  # AdaCD and its gated form have two

@@ -174,6 +174,7 @@ class RequestState:
         proposals: tokens that a draft proposed for the next places, with the draft's logits there.
         run: the stretch that the backend decodes by itself now; None while tokens are chosen here.
         noise: what the next token is drawn with, float32 [1, vocab]; None when greedy, or not drawn yet.
+        failure: why the backend gave no logits for it; None while it did.
     """
 
     def __init__(self, index: int, request: Request, model: LanguageModel, device: torch.device) -> None:
@@ -193,6 +194,7 @@ class RequestState:
         self.finish: FinishReason | None = None
         self.closed = False
         self.cancelled = False
+        self.failure: Exception | None = None
         self.seed = _seed_of(request, settings)
         self.noise: torch.Tensor | None = None
         self._model, self._device, self._generator = model, device, None
@@ -251,7 +253,8 @@ class RequestState:
     def ready(self) -> bool:
         """Whether all logits are there that the next token is chosen by."""
         return self.run is None and all(
-            stream.logits is not None or (self.proposals and stream is not self.base)
+            (stream.logits is not None and stream.pending is None)
+            or (self.proposals and stream is not self.base)
             for stream in self.wanted()
         )
 

@@ -164,7 +164,8 @@ class Scheduler:
             self._admit()
             self._feeder.feed(self.running)
             failed = [(state, error) for state in self.running if (error := self._feeder.collect(state))]
-            chosen = self._choose([state for state in self.running if state.ready])
+            self._feeder.complete(self.running)
+            chosen = self._choose([state for state in self.running if state.ready and state.failure is None])
         except OutOfMemoryError as error:
             yield from self._start_again(error)
             return
@@ -280,6 +281,8 @@ class Scheduler:
                 logits = state.logits()
                 sure = partial.is_certain(state.method, state.settings, logits, state.noise)
                 outcome = replace(partial.only_told(outcome, logits), exact=sure)
+                if not sure:
+                    self.backend.found_inexact()
             yield from self._take_one(state, outcome)
         if not state.closed:
             self._feeder.close_unwanted(state)

@@ -13,6 +13,9 @@ PROMPTS = 8
 """How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
 replicas, so they are not all in one."""
 
+GATHER_SECONDS = 0.002
+"""How long others may join a request: the streams of an answer are opened one after the other."""
+
 _SHORT = 256
 """Lists up to this length are asked for together, as long as the longest one; longer ones by their length."""
 
@@ -20,7 +23,7 @@ _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
 class Batcher:
-    """Joins what is wanted in one turn of the event loop; used within that loop.
+    """Joins what is wanted at about the same time; used within one event loop.
 
     Args:
         dialect: who is asked.
@@ -41,7 +44,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[TopList] = loop.create_future()
         if not self._wanted:
-            loop.call_soon(self._send)
+            loop.call_later(GATHER_SECONDS, self._send)
         self._wanted.append((ids, count, future))
         return await future
 

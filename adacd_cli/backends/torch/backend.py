@@ -227,6 +227,9 @@ class TorchBackend:
             self._bytes_per_token = cache.bytes_held
         return tokens * self._bytes_per_token
 
+    def found_inexact(self) -> None:
+        """Never: every logit is known."""
+
     def notices(self) -> list[str]:
         """That compiled forwards had to be given up, once."""
         notices, self._notices = self._notices, []
