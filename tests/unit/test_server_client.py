@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from adacd_cli.remote import client as client_module
-from adacd_cli.remote import failures, reading
-from adacd_cli.remote.address import Address
-from adacd_cli.remote.client import Client
-from adacd_cli.remote.failures import ServerGone, ServerRefused, ServerSilent
+from adacd_cli.backends.server import client as client_module
+from adacd_cli.backends.server import errors
+from adacd_cli.backends.server.address import Address
+from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.errors import ReadTimeout, ServerRefused, ServerUnavailable
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
@@ -85,7 +86,7 @@ def asked(say, method="post", scheme="http"):
     async def ask():
         async with asking(say, scheme) as (client, connections):
             told = []
-            client.told = told.append
+            client.notify = told.append
             with pytest.raises(ServerRefused) as error:
                 await (client.get("/".join((client.address.base, "x"))) if method == "get" else _post(client))
             return error.value, len(connections), told
@@ -105,7 +106,7 @@ def test_the_lines_of_a_stream_may_come_in_any_pieces():
 
 
 def test_a_line_without_an_end_is_not_read_for_ever(monkeypatch):
-    monkeypatch.setattr(reading, "LARGEST", 3000)
+    monkeypatch.setattr(client_module, "LARGEST", 3000)
     events, failure = streamed(sends(HEAD, b'data: {"a": 1}\n\n', then=b"x" * 1000))
     assert events == [{"a": 1}]
     assert failure.reason == "a line of its stream is longer than 3,000 bytes"
@@ -117,7 +118,7 @@ def test_a_stream_that_falls_silent_is_given_up(monkeypatch, then):
     monkeypatch.setattr(client_module, "NEXT_SECONDS", 0.05)
     events, failure = streamed(sends(HEAD, b'data: {"a": 1}\n\n', then=then))
     assert events == [{"a": 1}]
-    assert isinstance(failure, ServerSilent)
+    assert isinstance(failure, ReadTimeout)
     assert failure.reason == "it gave no token for 0.05 s"
 
 
@@ -130,10 +131,10 @@ def test_a_server_that_says_nothing_is_asked_once_and_the_user_told(monkeypatch,
         monkeypatch.setattr(client_module, name, 0.2)
     monkeypatch.setattr(client_module, "NOTICE_SECONDS", 0.02)
     failure, connections, told = asked(say, method)
-    assert isinstance(failure, ServerSilent)
+    assert isinstance(failure, ReadTimeout)
     assert failure.reason == "it gave no answer within 0.2 s"
     assert connections < 2
-    assert told == ["The server has said nothing for 0.02 s; it is given 0.2 s in all."]
+    assert told == ["The server has sent nothing for 0.02 s; waiting up to 0.2 s."]
 
 
 def test_after_a_silence_the_next_requests_are_given_less(monkeypatch):
@@ -144,7 +145,7 @@ def test_after_a_silence_the_next_requests_are_given_less(monkeypatch):
         reasons = []
         async with asking(sends()) as (client, _):
             for _ in range(2):
-                with pytest.raises(ServerSilent) as error:
+                with pytest.raises(ReadTimeout) as error:
                     await _post(client)
                 reasons.append(error.value.reason)
         return reasons
@@ -157,7 +158,7 @@ def test_a_connection_that_breaks_is_tried_again():
         pass
 
     failure, connections, _ = asked(hang_up)
-    assert isinstance(failure, ServerGone)
+    assert isinstance(failure, ServerUnavailable)
     assert connections == client_module.ATTEMPTS
 
 
@@ -169,7 +170,7 @@ def test_https_where_there_is_no_tls_fails_at_once():
 
 
 def test_https_to_a_server_that_waits_for_a_line_is_tried_once(monkeypatch):
-    for module in (client_module, failures):
+    for module in (client_module, errors):
         monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
     failure, connections, _ = asked(sends(), scheme="https")
     assert failure.reason == "no connection within 0.05 s"
@@ -177,3 +178,27 @@ def test_https_to_a_server_that_waits_for_a_line_is_tried_once(monkeypatch):
         "Start it, or check the address and the port; write http:// in the address if the server has no TLS."
     )
     assert connections < 2
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(500, ServerUnavailable), (503, ServerUnavailable), (400, ServerRefused), ("x", ServerRefused)],
+)
+def test_an_error_in_a_stream_is_what_its_code_says(code, kind):
+    """vLLM reports a dead engine so, under status 200, before [DONE]."""
+    error = json.dumps({"error": {"message": "EngineCore encountered an issue.", "code": code}}).encode()
+    events, failure = streamed(
+        sends(HEAD, b'data: {"a": 1}\n\n', b"data: " + error + b"\n\n", b"data: [DONE]\n\n")
+    )
+    assert events == [{"a": 1}]
+    assert type(failure) is kind
+    assert failure.message == "EngineCore encountered an issue."
+
+
+def test_a_list_is_the_list_of_an_object():
+    async def ask():
+        body = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[{\"a\": 1}]"
+        async with asking(sends(body)) as (client, _):
+            return await _post(client)
+
+    assert asyncio.run(ask()) == {"list": [{"a": 1}]}
