@@ -13,9 +13,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from adacd_cli.answers import Answer, generate, stream
+    from adacd_cli.answers.run import decode
+    from adacd_cli.answers.session import Session
     from adacd_cli.config import Resolved, Settings, resolve
     from adacd_cli.conversation import Conversation, Message
-    from adacd_cli.engine import LanguageModel, Request, Session, decode
+    from adacd_cli.engine import LanguageModel, Request, Scheduler
     from adacd_cli.errors import AdacdError
     from adacd_cli.events import (
         Candidate,
@@ -32,14 +34,16 @@ if TYPE_CHECKING:
         from_json,
         to_json,
     )
-    from adacd_cli.loading import equip, load
-    from adacd_cli.prompts import PromptPair, build_pair, pair_for
+    from adacd_cli.loading import load, load_extras
+    from adacd_cli.prompts import Contrast, Prompts, build_prompts, prompts_for
 
 _HOMES = {
     "adacd_cli.answers": ("Answer", "generate", "stream"),
     "adacd_cli.config": ("Resolved", "Settings", "resolve"),
     "adacd_cli.conversation": ("Conversation", "Message"),
-    "adacd_cli.engine": ("LanguageModel", "Request", "Session", "decode"),
+    "adacd_cli.answers.run": ("decode",),
+    "adacd_cli.answers.session": ("Session",),
+    "adacd_cli.engine": ("LanguageModel", "Request", "Scheduler"),
     "adacd_cli.errors": ("AdacdError",),
     "adacd_cli.events": (
         "Candidate",
@@ -56,8 +60,8 @@ _HOMES = {
         "from_json",
         "to_json",
     ),
-    "adacd_cli.loading": ("equip", "load"),
-    "adacd_cli.prompts": ("PromptPair", "build_pair", "pair_for"),
+    "adacd_cli.loading": ("load", "load_extras"),
+    "adacd_cli.prompts": ("Contrast", "Prompts", "build_prompts", "prompts_for"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -65,6 +69,7 @@ __all__ = [
     "AdacdError",
     "Answer",
     "Candidate",
+    "Contrast",
     "Conversation",
     "Decision",
     "Event",
@@ -75,22 +80,23 @@ __all__ = [
     "Measures",
     "Message",
     "Notice",
-    "PromptPair",
+    "Prompts",
     "Request",
     "Resolved",
+    "Scheduler",
     "Session",
     "Settings",
     "Started",
     "TokenLogprob",
     "TokenStep",
     "__version__",
-    "build_pair",
+    "build_prompts",
     "decode",
-    "equip",
     "from_json",
     "generate",
     "load",
-    "pair_for",
+    "load_extras",
+    "prompts_for",
     "resolve",
     "stream",
     "to_json",

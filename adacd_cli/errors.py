@@ -13,7 +13,7 @@
         ├── DeviceError             3   no such device or dtype here
         └── MissingExtraError       3   an optional package is not installed
 
-Only `cli.app` shows them; nothing here imports anything of the project.
+Only `cli.errors` shows them; nothing here imports anything of the project.
 """
 
 from __future__ import annotations
@@ -86,6 +86,13 @@ class DeviceError(EnvironmentFault):
 
 class MissingExtraError(EnvironmentFault):
     """An optional package is not installed; the hint is the pip command."""
+
+
+def error_named(name: str, message: str, hint: str = "") -> AdacdError:
+    """The error of that class, as a Failed event names it; an AdacdError where there is no such class."""
+    kind = globals().get(name)
+    is_error = isinstance(kind, type) and issubclass(kind, AdacdError)
+    return kind(message, hint) if is_error else AdacdError(message, hint)
 
 
 def first_line(error: BaseException) -> str:

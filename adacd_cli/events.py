@@ -6,13 +6,12 @@ the engine makes the values and `render` draws them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from adacd_cli import errors
-from adacd_cli.errors import AdacdError, first_line
+from adacd_cli.errors import AdacdError, error_named, first_line
 
 SCHEMA = 1
 """Version of the JSON Lines form; it grows only when a key changes its meaning or goes away."""
@@ -224,10 +223,7 @@ class Failed:
 
     def exception(self) -> BaseException:
         """The exception to raise for it."""
-        if self.cause is not None:
-            return self.cause
-        kind = getattr(errors, self.error, AdacdError)
-        return kind(self.message, self.hint) if issubclass(kind, AdacdError) else AdacdError(self.message)
+        return error_named(self.error, self.message, self.hint) if self.cause is None else self.cause
 
 
 @dataclass(frozen=True)
@@ -297,3 +293,15 @@ def from_json(values: Mapping[str, Any]) -> Event:
     if kind is Finished:
         fields["finish_reason"] = FinishReason(fields["finish_reason"])
     return kind(**fields)
+
+
+def raise_failures(events: Iterable[Event]) -> Iterator[Event]:
+    """The same events, for who handles errors as exceptions: a Failed is raised as the error it names.
+
+    Raises:
+        AdacdError: a request failed.
+    """
+    for event in events:
+        if isinstance(event, Failed):
+            raise event.exception()
+        yield event

@@ -22,7 +22,7 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.engine import LanguageModel, Request, decode
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
-from adacd_cli.prompts import pair_for
+from adacd_cli.prompts import prompts_for
 
 QUESTION = "Write a long story about ship number {} and its crew."
 
@@ -79,9 +79,9 @@ def main() -> None:
 def decoded(model: LanguageModel, method: str, question: str, tokens: int) -> tuple[float, float, int]:
     """Seconds of an answer, seconds to its first token, and how many tokens it has."""
     settings = Settings(method=method, max_new_tokens=tokens)
-    request = Request(pair_for(model.tokenizer, Conversation.ask(question, None), settings))
+    request = Request(prompts_for(model.tokenizer, Conversation.ask(question, None), settings))
     begin, first, count = time.perf_counter(), 0.0, 0
-    for event in decode(model, [request], settings):
+    for event in decode(model, [request]):
         if isinstance(event, TokenStep):
             first = first or time.perf_counter() - begin
         elif isinstance(event, Finished):
@@ -91,8 +91,8 @@ def decoded(model: LanguageModel, method: str, question: str, tokens: int) -> tu
 
 def plain_request(model: LanguageModel, question: str, tokens: int) -> tuple[float, float, int]:
     """The same of one streamed request that asks for text alone, as any client would."""
-    pair = pair_for(model.tokenizer, Conversation.ask(question, None), Settings(method="default"))
-    body = {"prompt": list(pair.unprompted_ids), "temperature": 0, "stream": True, "max_tokens": tokens}
+    pair = prompts_for(model.tokenizer, Conversation.ask(question, None), Settings(method="default"))
+    body = {"prompt": list(pair.base.ids), "temperature": 0, "stream": True, "max_tokens": tokens}
     body["model"] = model.server.probe.model
     begin, first, count = time.perf_counter(), 0.0, 0
     url = f"{model.server.probe.address}/completions"

@@ -9,7 +9,7 @@ from adacd_cli.cli.chat.repl import Chat
 from adacd_cli.cli.chat.talk import Talk
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts import PromptPair
 from tests.fakes import BYTE_EOS, BYTE_VOCAB
 
 CONTRAST = "refuse"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from adacd_cli.config import Settings
+from adacd_cli.config.methods import METHODS
 from adacd_cli.engine import LanguageModel
+from adacd_cli.prompts import Contrast, Prompt, Prompts, ThinkingMarks
 
 Script = Callable[[tuple[int, ...]], Sequence[float]]
 
@@ -110,3 +114,32 @@ def saying(*answers: tuple[str, str], vocab: int = BYTE_VOCAB, sharp: float = 8.
         return logits
 
     return script
+
+
+def contrasted(text: str) -> dict[str, Contrast | None]:
+    """The streams of AdaCD, for `build_prompts`."""
+    return {"unprompted": None, "prompted": Contrast(text)}
+
+
+def two_streams(
+    unprompted_ids: Sequence[int], prompted_ids: Sequence[int], thinking: ThinkingMarks | None = None
+) -> Prompts:
+    """The prompts of AdaCD's streams by their token ids."""
+    return Prompts(
+        {"unprompted": Prompt(tuple(unprompted_ids)), "prompted": Prompt(tuple(prompted_ids))}, thinking
+    )
+
+
+def named(prompts: Prompts, settings: Settings) -> Prompts:
+    """The same prompts under the names of the streams of the settings' method, in order; the last one recurs."""
+    specs = METHODS[settings.effective_method].streams_for(settings)
+    given = [*prompts.streams.values()]
+    names = [spec.name for spec in specs]
+    return replace(
+        prompts, streams={name: given[min(place, len(given) - 1)] for place, name in enumerate(names)}
+    )
+
+
+def second(prompts: Prompts) -> Prompt:
+    """The prompt of the stream after the base; the base's own where there is no other."""
+    return [*prompts.streams.values()][:2][-1]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adacd_cli.conversation import Conversation
-from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Event, Failed, Finished, FinishReason, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.engine import Request
@@ -80,18 +80,29 @@ def collect(
         events: as `decode` gives them; each request's number is its conversation's place.
         conversations: what was asked.
         requests: what was made of it.
+
+    Raises:
+        AdacdError: what the first answer that failed did so with, once all have ended.
     """
     started: dict[int, Started] = {}
     steps: list[list[TokenStep]] = [[] for _ in conversations]
     answers: dict[int, Answer] = {}
+    failures: list[Failed] = []
+    notices: list[str] = []
     for event in events:
-        number = event.request
-        if isinstance(event, Started):
-            started[number] = event
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        elif isinstance(event, Failed):
+            failures.append(event)
+        elif isinstance(event, Started):
+            started[event.request] = event
         elif isinstance(event, TokenStep):
-            steps[number].append(event)
+            steps[event.request].append(event)
         else:
-            said = conversations[number].with_assistant(event.text)
-            warnings = requests[number].pair.warnings
-            answers[number] = Answer(said, started[number], tuple(steps[number]), event, warnings)
+            number = event.request
+            answered = conversations[number].with_assistant(event.text)
+            warnings = (*requests[number].prompts.warnings, *notices)
+            answers[number] = Answer(answered, started[number], tuple(steps[number]), event, warnings)
+    if failures:
+        raise failures[0].exception()
     return [answers[number] for number in range(len(conversations))]

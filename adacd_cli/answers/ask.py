@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from adacd_cli.answers.answer import Answer, collect
-from adacd_cli.answers.run import never, requests_for, run
+from adacd_cli.answers.run import decode, never, requests_for
 from adacd_cli.config.changes import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
@@ -16,7 +14,8 @@ from adacd_cli.errors import PromptError, UsageError
 from adacd_cli.events import Event
 
 if TYPE_CHECKING:
-    from adacd_cli.engine import LanguageModel, Request, Session
+    from adacd_cli.answers.session import Session
+    from adacd_cli.engine import LanguageModel, Request
 
 Messages: TypeAlias = Sequence[Mapping[str, object]]
 """`{"role", "content"}` each, as OpenAI's clients have them."""
@@ -75,12 +74,12 @@ def generate(
         ConfigurationError: a setting is unknown, out of range, or has no say once the model is loaded.
         PromptError: a prompt is empty, no conversation, too long, or the chat template refuses it.
         ModelError: what the method needs besides the model is not loaded.
-        LogitsError, OutOfMemoryError: as `decode`.
+        LogitsError, OutOfMemoryError, ServerError: what an answer failed with.
     """
     settings = changed(Settings() if settings is None else settings, changes, DECODING, "generate()")
     conversations, several = as_conversations(prompt, settings)
-    requests = _requests(model, conversations, settings)
-    events = _decode(model, requests, settings, batch_size, candidates, never)
+    requests = _requests(model, conversations, settings, candidates)
+    events = _decode(model, requests, settings, batch_size, never)
     answers = collect(events, conversations, requests)
     return answers if several else answers[0]
 
@@ -95,7 +94,8 @@ def stream(
     cancelled: Callable[[int], bool] = never,
     **changes: Any,
 ) -> Iterator[Event]:
-    """Like `generate`, but gives the events as they come: Started, a TokenStep for each token, Finished.
+    """Like `generate`, but gives the events as they come: Started, a TokenStep for each token, Finished;
+    or Failed in its place, and the other answers go on.
 
     What is wrong with the settings or the prompts is said at once, before the first event is asked for.
     `request` in an event is the place of its prompt.
@@ -109,22 +109,23 @@ def stream(
     """
     settings = changed(Settings() if settings is None else settings, changes, DECODING, "stream()")
     conversations, _ = as_conversations(prompt, settings)
-    requests = _requests(model, conversations, settings)
-    return _decode(model, requests, settings, batch_size, candidates, cancelled)
+    requests = _requests(model, conversations, settings, candidates)
+    return _decode(model, requests, settings, batch_size, cancelled)
 
 
 def _requests(
-    model: LanguageModel | Session, conversations: Sequence[Conversation], settings: Settings
+    model: LanguageModel | Session,
+    conversations: Sequence[Conversation],
+    settings: Settings,
+    candidates: int,
 ) -> list[Request]:
-    from adacd_cli.engine import Session
-
-    reader = model.model if isinstance(model, Session) else model
-    if not hasattr(reader, "tokenizer") or not hasattr(reader, "decoder"):
+    reader = getattr(model, "model", model) if hasattr(model, "scheduler") else model
+    if not (hasattr(reader, "tokenizer") and hasattr(reader, "extras")):
         raise UsageError(
             f"What answers is what load() gave, or a Session of it; got {type(model).__name__}.",
             'Write model = load("demo") first; adacd_cli.hf.adacd is for models of transformers.',
         )
-    return requests_for(reader, conversations, settings)
+    return requests_for(reader, conversations, settings, candidates=candidates)
 
 
 def _decode(
@@ -132,34 +133,14 @@ def _decode(
     requests: Sequence[Request],
     settings: Settings,
     batch_size: int | Literal["auto"],
-    candidates: int,
     cancelled: Callable[[int], bool],
 ) -> Iterator[Event]:
-    from adacd_cli.engine import Session
+    from adacd_cli.answers.session import Session
 
     if isinstance(model, Session):
-        return _answered(model, requests, settings, candidates, cancelled)
-    return run(model, requests, settings, batch_size=batch_size, candidates=candidates, cancelled=cancelled)
-
-
-def _answered(
-    session: Session,
-    requests: Sequence[Request],
-    settings: Settings,
-    candidates: int,
-    cancelled: Callable[[int], bool],
-) -> Iterator[Event]:
-    """One after the other, because a session keeps what each leaves for the next."""
-    for number, request in enumerate(requests):
-        events = session.answer(
-            request.pair,
-            settings,
-            candidates=candidates,
-            seed=request.seed,
-            cancelled=partial(cancelled, number),
-        )
-        for event in events:
-            yield replace(event, request=number)
+        return model.decode(requests, batch_size=batch_size, cancelled=cancelled)
+    limit = settings.prefix_cache
+    return decode(model, requests, batch_size=batch_size, prefix_cache=limit, cancelled=cancelled)
 
 
 def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list[Conversation], bool]:

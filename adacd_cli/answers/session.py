@@ -7,9 +7,9 @@ agrees with the new prompt from its first token on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from adacd_cli.answers.run import decode_with, never, prefix_cache_for
+from adacd_cli.answers.run import concurrency_for, decode_with, never, prefix_cache_for
 from adacd_cli.backends import backend_for
 from adacd_cli.engine import Scheduler
 
@@ -33,6 +33,8 @@ class Session:
 
     def use(self, model: LanguageModel) -> None:
         """Answers with this model from now on, such as the same one with more loaded beside it."""
+        if model is getattr(self, "model", None):
+            return
         self.model = model
         self.prefix_cache = prefix_cache_for(model, self._bytes)
         self.scheduler = Scheduler(backend_for(model), prefix_cache=self.prefix_cache)
@@ -41,11 +43,11 @@ class Session:
         self,
         requests: Sequence[Request],
         *,
-        max_concurrency: int | None = None,
+        batch_size: int | Literal["auto"] = "auto",
         cancelled: Callable[[int], bool] = never,
     ) -> Iterator[Event]:
         """The events of requests, as `decode` gives them; what their streams held stays with the session."""
-        self.scheduler.limit_to(max_concurrency)
+        self.scheduler.limit_to(concurrency_for(self.scheduler.backend, requests, batch_size))
         return decode_with(self.scheduler, requests, cancelled)
 
     def forget(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.prompts import Prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
-def time_decode(model: LanguageModel, pairs: Sequence[PromptPair], settings: Settings) -> Timing:
+def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
     """Runs `decode` to its end.
 
     Args:
         model: one that no token ends.
-        pairs: the prompts of the batch.
+        prompts: those of the batch.
         settings: the method; `max_new_tokens` is what every request gets.
 
     Raises:
@@ -62,11 +62,11 @@ def time_decode(model: LanguageModel, pairs: Sequence[PromptPair], settings: Set
     """
     from adacd_cli.engine import Places, Request, decode
 
-    requests, places = [Request(pair) for pair in pairs], Places(len(pairs))
+    requests, places = [Request(each, settings) for each in prompts], Places(len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
     begin = last = time.perf_counter()
-    for event in decode(model, requests, settings, places=places):
+    for event in decode(model, requests, places=places):
         now = time.perf_counter()
         if isinstance(event, TokenStep):
             tokens += 1
@@ -76,9 +76,9 @@ def time_decode(model: LanguageModel, pairs: Sequence[PromptPair], settings: Set
         last = now
     synchronize(model.device)
     seconds = time.perf_counter() - begin
-    if places.limit != len(pairs):  # it went on with half of it, which is not what was to be measured
+    if places.limit != len(prompts):  # it went on with half of it, which is not what was to be measured
         raise MemoryError
-    _check_count(tokens, len(pairs) * settings.max_new_tokens, settings.method_label)
+    _check_count(tokens, len(prompts) * settings.max_new_tokens, settings.method_label)
     return Timing(seconds, first, prefill)
 
 

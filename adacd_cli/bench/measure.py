@@ -20,7 +20,7 @@ from adacd_cli.errors import AdacdError, OutOfMemoryError
 if TYPE_CHECKING:
     import torch
 
-    from adacd_cli.bench.prompts import Prompts
+    from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
 
@@ -46,14 +46,16 @@ class Contestant:
     needs: Callable[[int], int]
 
 
-def of_method(model: LanguageModel, settings: Settings, prompts: Prompts, prompt_tokens: int) -> Contestant:
+def of_method(
+    model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
+) -> Contestant:
     """A decoding method: `decode` over the batch."""
     fed = min(METHODS[settings.effective_method].window(settings), settings.max_new_tokens)
     positions = prompt_tokens + settings.max_new_tokens + (prompt_tokens + fed if fed else 0)
 
     def prepare(batch: int) -> Callable[[], Timing]:
-        pairs = prompts.pairs(settings, batch)
-        return lambda: time_decode(model, pairs, settings)
+        made = prompts.make(settings, batch)
+        return lambda: time_decode(model, made, settings)
 
     return Contestant(
         settings.method_label, settings, prepare, lambda batch: batch * _row_bytes(model, positions)
@@ -61,13 +63,13 @@ def of_method(model: LanguageModel, settings: Settings, prompts: Prompts, prompt
 
 
 def of_transformers(
-    model: LanguageModel, settings: Settings, prompts: Prompts, prompt_tokens: int
+    model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
 ) -> Contestant:
     """transformers' `generate` over Default's prompts."""
     default = settings.model_copy(update={"method": "default"})
 
     def prepare(batch: int) -> Callable[[], Timing]:
-        ids = [pair.unprompted_ids for pair in prompts.pairs(default, batch)]
+        ids = [each.base.ids for each in prompts.make(default, batch)]
         return lambda: time_generate(model.model, ids, default.max_new_tokens)
 
     positions = prompt_tokens + default.max_new_tokens

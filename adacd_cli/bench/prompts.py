@@ -15,7 +15,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -36,11 +36,11 @@ _SYSTEM_TOKENS = 12
 """About how many tokens the contrast prompt and what a template writes around it take."""
 
 
-class Prompts(Protocol):
+class PromptMaker(Protocol):
     """Makes the prompts of a batch."""
 
-    def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
-        """That many prompt pairs under the settings' method; the same ones at every call."""
+    def make(self, settings: Settings, count: int) -> list[Prompts]:
+        """The prompts of that many requests under the settings' method; the same ones at every call."""
 
 
 class TextPrompts:
@@ -56,8 +56,8 @@ class TextPrompts:
         self._tokenizer, self._tokens = model.tokenizer, tokens
         self._texts: list[str] = []
 
-    def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
-        """That many prompt pairs.
+    def make(self, settings: Settings, count: int) -> list[Prompts]:
+        """The prompts of that many requests.
 
         Raises:
             UsageError: the system message takes more tokens than the whole prompt may have.
@@ -67,22 +67,19 @@ class TextPrompts:
             self._texts.append(self._fitting(len(self._texts), default))
         made = []
         for text in self._texts[:count]:
-            short = self._tokens - len(self._pair(text, default).unprompted_ids)
-            pair = self._pair(text, settings)
-            made.append(
-                replace(
-                    pair,
-                    unprompted_ids=_stretched(pair.unprompted_ids, short),
-                    prompted_ids=_stretched(pair.prompted_ids, short),
-                    thinking=None,  # the contrast begins with the first token
-                )
-            )
+            short = self._tokens - len(self._prompts(text, default).base.ids)
+            prompts = self._prompts(text, settings)
+            streams = {
+                name: replace(each, ids=_stretched(each.ids, short)) for name, each in prompts.streams.items()
+            }
+            # without thinking, so that the contrast begins with the first token
+            made.append(replace(prompts, streams=streams, thinking=None))
         return made
 
-    def _pair(self, text: str, settings: Settings) -> PromptPair:
-        from adacd_cli.prompts import pair_for
+    def _prompts(self, text: str, settings: Settings) -> Prompts:
+        from adacd_cli.prompts import prompts_for
 
-        return pair_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
+        return prompts_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
 
     def _fitting(self, number: int, settings: Settings) -> str:
         """The text of a request: as much of it as the tokens allow."""
@@ -93,9 +90,9 @@ class TextPrompts:
             return (passage * (length // len(passage) + 1))[:length]
 
         def fits(length: int) -> bool:
-            return len(self._pair(text(length), settings).unprompted_ids) <= self._tokens
+            return len(self._prompts(text(length), settings).base.ids) <= self._tokens
 
-        least = len(self._pair(text(1), settings).unprompted_ids)
+        least = len(self._prompts(text(1), settings).base.ids)
         if settings.system and least > self._tokens:
             raise UsageError(
                 f"--prompt-tokens is {self._tokens}, and the system message alone makes a prompt of "
@@ -138,22 +135,14 @@ class RandomPrompts:
     def __init__(self, vocabulary: int, tokens: int, seed: int) -> None:
         self._vocabulary, self._tokens, self._seed = vocabulary, tokens, seed
 
-    def pairs(self, settings: Settings, count: int) -> list[PromptPair]:
-        method = METHODS[settings.effective_method]
-        second = method.second_stream(settings)
+    def make(self, settings: Settings, count: int) -> list[Prompts]:
+        specs = METHODS[settings.effective_method].streams_for(settings)
         generator = random.Random(self._seed)
         made = []
         for _ in range(count):
             system = tuple(generator.choices(range(self._vocabulary), k=_SYSTEM_TOKENS))
             ids = tuple(generator.choices(range(self._vocabulary), k=self._tokens))
-            longer = system + ids
-            made.append(
-                PromptPair(
-                    prompted_ids=longer if method.prompt or (second and second.prompt) else ids,
-                    unprompted_ids=longer if method.prompt else ids,
-                    contrast_prompt="",
-                )
-            )
+            made.append(Prompts({spec.name: Prompt(system + ids if spec.prompt else ids) for spec in specs}))
         return made
 
 
@@ -162,13 +151,13 @@ def check_context(
     settings: Settings,
     prompt_tokens: int,
     generation_tokens: int,
-    pair: PromptPair | None = None,
+    prompts: Prompts | None = None,
 ) -> None:
     """Refuses more tokens than the model's context has.
 
     Args:
-        pair: a prompt pair of the settings' method, whose streams may be longer than Default's prompt; None
-            looks at that alone.
+        prompts: those of a request under the settings' method, which may be longer than Default's prompt;
+            None looks at that alone.
 
     Raises:
         UsageError: it says the numbers.
@@ -176,10 +165,10 @@ def check_context(
     method = METHODS[settings.effective_method]
     limit = model.context_for(method, settings)
     longest, extra = prompt_tokens + generation_tokens, ""
-    if pair is not None:
+    if prompts is not None:
         fed = min(method.window(settings), generation_tokens)
-        second = len(pair.prompted_ids) + fed if fed else 0
-        streams = max(len(pair.unprompted_ids) + generation_tokens, second)
+        second = max((len(each.ids) for each in prompts.others.values()), default=0) + fed if fed else 0
+        streams = max(len(prompts.base.ids) + generation_tokens, second)
         if streams > longest:
             longest, extra = streams, f" with method {method.name}"
     if limit is not None and longest > limit:

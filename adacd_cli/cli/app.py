@@ -19,7 +19,7 @@ import typer.core
 import typer.main
 
 from adacd_cli import __version__
-from adacd_cli.cli.boundary import guarded
+from adacd_cli.cli.errors import guarded
 from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
 from adacd_cli.cli.together import taking_part
 from adacd_cli.errors import UsageError

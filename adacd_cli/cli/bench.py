@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
@@ -24,7 +24,7 @@ from adacd_cli.suggest import known_names_hint
 
 if TYPE_CHECKING:
     from adacd_cli.bench.measure import Measurements
-    from adacd_cli.bench.prompts import Prompts
+    from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.engine import LanguageModel
 
 _AGAINST = ("transformers",)
@@ -122,7 +122,7 @@ def command(
         )
         measurements.check_memory(sizes[0])
         for settings in runs:
-            pair = prompts.pairs(settings, 1)[0]
+            pair = prompts.make(settings, 1)[0]
             check_context(model, settings, prompt_tokens, generation_tokens, pair)
         busy = others.busy_cores()
         warn(_busy(busy, "before it measured"), runs[0])
@@ -191,12 +191,12 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
 
 def _subject(
     runs: Sequence[Settings], shape: str | None, prompt_tokens: int, seed: int
-) -> tuple[LanguageModel, Prompts]:
+) -> tuple[LanguageModel, PromptMaker]:
     """The model, which no token ends, with what the methods need, and what makes its prompts."""
     from adacd_cli.bench.prompts import RandomPrompts, TextPrompts
 
     if shape is None:
-        model = equip_all(load_model(runs[0], for_long=True), runs)
+        model = load_all_extras(load_model(runs[0], for_long=True), runs)
         return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
     from adacd_cli.bench.random_model import build_shape
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adacd_cli.answers.run import run
+from adacd_cli.answers.run import decode
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -21,8 +21,8 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import Interruption, interruptible, make_requests
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests
+from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
 from adacd_cli.render.comparison import write_comparison
@@ -59,35 +59,30 @@ def command(
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
             (alone,) = make_requests(model, [question], plain)
-            default, method = _decode_both(model, ((alone, plain), (request, settings)), interruption)
+            default, method = _decode_both(model, alone, request, interruption)
             if as_json:
-                write_events(chain(default, method), out)
+                write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
                 view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
-                write_comparison(default, method, out, sys.stderr, view)
+                both = (for_renderer(events, settings) for events in (default, method))
+                write_comparison(*both, out, sys.stderr, view)
 
 
 def _decode_both(
-    model: LanguageModel,
-    runs: tuple[tuple[Request, Settings], tuple[Request, Settings]],
-    interruption: Interruption,
+    model: LanguageModel, default: Request, method: Request, interruption: Interruption
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
     seeds: list[int | None] = []
 
-    def default() -> Iterator[Event]:
-        request, settings = runs[0]
-        events = run(model, [request], settings, cancelled=interruption.cancelled)
-        for event in interruption.watch(events):
+    def first() -> Iterator[Event]:
+        for event in interruption.watch(decode(model, [default], cancelled=interruption.cancelled)):
             if isinstance(event, Started):
                 seeds.append(event.seed)
             yield event
 
-    def method() -> Iterator[Event]:
-        request, settings = runs[1]
-        seeded = replace(request, seed=seeds[0])
-        events = run(model, [seeded], settings, cancelled=interruption.cancelled)
-        for event in interruption.watch(events):
-            yield replace(event, request=1)
+    def second() -> Iterator[Event]:
+        seeded = replace(method, seed=seeds[0] if seeds else None)
+        for event in interruption.watch(decode(model, [seeded], cancelled=interruption.cancelled)):
+            yield event if event.request is None else replace(event, request=1)
 
-    return default(), method()
+    return first(), second()

@@ -26,7 +26,7 @@ app = typer.Typer(
 
 _WITHOUT_MEANING = (
     *(name for name, setting in SETTINGS.items() if setting.option.panel in ("Method", "Decoding")),
-    *("contrast_prompt", "stats", "served_model", "tokenizer"),
+    *("contrast_prompt", "contrast_placement", "stats", "served_model", "tokenizer"),
 )
 """Settings that say how an answer is decoded: a direction is sought in the prompts alone."""
 

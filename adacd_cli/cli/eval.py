@@ -20,7 +20,7 @@ from adacd_cli.cli.judging import (
     JudgeUrlOption,
     make_judges,
 )
-from adacd_cli.cli.methods import PAPERS_PAIR, equip_all, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
@@ -267,7 +267,7 @@ def _answer_here(
     from adacd_cli.evaluation.runner import answer_all
     from adacd_cli.loading.facts import machine
 
-    model = equip_all(load_model(runs[0], for_long=True), runs)
+    model = load_all_extras(load_model(runs[0], for_long=True), runs)
     facts = model_facts(model)
     store.agree_on("model.json", facts)
     with tally() as answered:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from adacd_cli.answers.run import run
+from adacd_cli.answers.run import decode
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.question import (
@@ -17,7 +17,7 @@ from adacd_cli.cli.question import (
     prepare,
     read_question,
 )
-from adacd_cli.cli.running import interruptible
+from adacd_cli.cli.running import for_renderer, interruptible
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.render.formats import FORMATS
@@ -62,10 +62,10 @@ def command(
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = View(question, every, settings.display, quiet=settings.quiet, stats=settings.stats)
     with open_output(output) as out:
-        model, request = prepare(question, settings, prompts_shown=prompts_shown)
+        model, request = prepare(question, settings, prompts_shown=prompts_shown, candidates=candidates)
         with interruptible() as interruption:
-            events = run(model, [request], settings, candidates=candidates, cancelled=interruption.cancelled)
-            FORMATS[name](interruption.watch(events), out, view)
+            watched = interruption.watch(decode(model, [request], cancelled=interruption.cancelled))
+            FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
 
 
 def _format_name(form: str | None, as_json: bool) -> str:

@@ -9,15 +9,19 @@ from typing import Annotated, TextIO
 
 import typer
 
-from adacd_cli.answers.run import run
+from adacd_cli.answers.run import decode
 from adacd_cli.cli.batching import batch_size_of
+from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.inputs import read_prompt, read_prompts
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import interruptible, load_model, make_requests, show_prompts, warn
+from adacd_cli.cli.running import for_renderer, interruptible, load_model, make_requests, show_prompts, warn
 from adacd_cli.config import Resolved, Settings
-from adacd_cli.errors import UsageError
-from adacd_cli.events import Event, Finished, FinishReason, Started
+from adacd_cli.errors import AdacdError, UsageError
+from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.render.text import stream_answer
 
 
 @with_settings()
@@ -52,17 +56,23 @@ def command(
     with open_output(output) as out:
         model = load_model(settings)
         requests = make_requests(model, questions, settings)
-        warn(dict.fromkeys(warning for each in requests for warning in each.pair.warnings), settings)
+        warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
         if prompts_shown:
             for request in requests:
-                show_prompts(request.pair)
+                show_prompts(model.tokenizer, request.prompts)
         with interruptible() as interruption:
-            decoded = run(model, requests, settings, batch_size=at_once, cancelled=interruption.cancelled)
-            events = _in_order(_begun(interruption.watch(decoded)))
+            decoded = decode(
+                model,
+                requests,
+                batch_size=at_once,
+                prefix_cache=settings.prefix_cache,
+                cancelled=interruption.cancelled,
+            )
+            events = _in_order(interruption.watch(decoded))
             if as_json:
-                _write_json(events, out)
+                write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
-                _write_answer(events, out, settings)
+                _write_answer(for_renderer(events, settings), out, settings)
             else:
                 _write_answers(events, questions, out, settings)
 
@@ -87,30 +97,25 @@ def _questions(prompt: str | None, file: str | None, batch_size: str | None) -> 
     return read_prompts(file)
 
 
-def _begun(events: Iterable[Event]) -> Iterator[Event]:
-    """The same events without the requests that Ctrl-C ended before their turn came."""
-    waiting: dict[int, Event] = {}
-    for event in events:
-        if isinstance(event, Started):
-            waiting[event.request] = event
-            continue
-        started = waiting.pop(event.request, None)
-        if started is not None:
-            if isinstance(event, Finished) and event.finish_reason is FinishReason.CANCELLED:
-                continue
-            yield started
-        yield event
-
-
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:
-    """One request's events after the other's; the first unfinished one's come as they are decoded."""
+    """One request's events after the other's; the first unfinished one's come as they are decoded.
+
+    Requests that Ctrl-C ended before their turn came are left out.
+    """
     waiting: dict[int, list[Event]] = {}
     current = 0
     for event in events:
+        if event.request is None:
+            yield event
+            continue
         waiting.setdefault(event.request, []).append(event)
-        while current in waiting:
-            yield from (ready := waiting.pop(current))
-            if not isinstance(ready[-1], Finished):
+        while current in waiting and not isinstance(waiting[current][-1], Started):
+            ready = waiting.pop(current)
+            last = ready[-1]
+            cancelled = isinstance(last, Finished) and last.finish_reason is FinishReason.CANCELLED
+            if not (cancelled and isinstance(ready[0], Started) and len(ready) == 2):
+                yield from ready
+            if not isinstance(last, (Finished, Failed)):
                 break
             current += 1
 
@@ -121,23 +126,15 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
 
     def answer(event: Event) -> Iterator[Event]:
         yield event
-        while not isinstance(event, Finished):
+        while not isinstance(event, (Finished, Failed)):
             event = next(coming)
             yield event
 
-    for started in coming:
-        yield answer(started)
-
-
-def _write_json(events: Iterable[Event], out: TextIO) -> None:
-    from adacd_cli.render.jsonl import write_events
-
-    write_events(events, out)
+    for first in coming:
+        yield answer(first)
 
 
 def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings, *, legend: bool = True) -> None:
-    from adacd_cli.render.text import stream_answer
-
     stream_answer(
         events,
         out=out,
@@ -152,13 +149,20 @@ def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings, *, l
 def _write_answers(
     events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
 ) -> None:
-    """Answers separated by a blank line; the question goes to stderr before each."""
-    from adacd_cli.render.screen import DIM, Screen
+    """Answers separated by a blank line; the question goes to stderr before each.
 
+    A question that could not be answered is said to be so, and the others are answered.
+    """
     notes = Screen(sys.stderr, settings.display)
+    code = 0
     for number, answer in enumerate(_one_by_one(events)):
         if number > 0:
             out.write("\n")
         if not settings.quiet:
             notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
-        _write_answer(answer, out, settings, legend=number == 0)
+        try:
+            _write_answer(for_renderer(answer, settings), out, settings, legend=number == 0)
+        except AdacdError as error:
+            code = show_error(error)
+    if code:
+        raise typer.Exit(code)

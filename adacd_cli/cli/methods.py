@@ -47,16 +47,16 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
     return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 
-def equip_all(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
+def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
     """The model with everything that the runs' methods need; shows the warnings that came with it.
 
     Raises:
-        ModelError, MissingExtraError: as `loading.equip`.
+        ModelError, MissingExtraError: as `loading.load_extras`.
     """
-    from adacd_cli.loading.equip import equip
+    from adacd_cli.loading.extras import load_extras
 
     for settings in runs:
         known = model.warnings
-        model = equip(model, settings)
+        model = load_extras(model, settings)
         warn(model.warnings[len(known) :], settings)
     return model

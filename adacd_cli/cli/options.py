@@ -18,7 +18,7 @@ import typer
 
 from adacd_cli.config import SETTINGS, Setting, resolve
 
-_METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT"}
+_METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT", "size": "SIZE"}
 
 
 def with_settings(
@@ -57,7 +57,7 @@ def with_settings(
 
 def help_text(setting: Setting) -> str:
     """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
-    choices = setting.option.choices
+    choices = setting.choices
     facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
     if setting.option.unit and setting.option.unit not in setting.sentence:
         facts.insert(0, setting.option.unit)
@@ -66,6 +66,8 @@ def help_text(setting: Setting) -> str:
 
 
 def _default(setting: Setting) -> str:
+    if setting.kind == "size":
+        return "default auto"
     if setting.kind == "switch" and setting.default is not None:
         return f"default {'on' if setting.default else 'off'}"
     if setting.default is None or setting.default == ():
@@ -78,7 +80,7 @@ def _default(setting: Setting) -> str:
 def _parameter(setting: Setting) -> inspect.Parameter:
     """Values stay text: `resolve` parses and checks them, so that every level's errors read alike."""
     annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
-    choices = [choice for choice in setting.option.choices if choice != "cuda:N"]
+    choices = [choice for choice in setting.choices if choice != "cuda:N"]
     option = typer.Option(
         *setting.option.names,
         help=help_text(setting),

@@ -46,11 +46,13 @@ def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
     return questions[0]
 
 
-def prepare(question: str, settings: Settings, *, prompts_shown: bool) -> tuple[LanguageModel, Request]:
+def prepare(
+    question: str, settings: Settings, *, prompts_shown: bool, candidates: int = 0
+) -> tuple[LanguageModel, Request]:
     """Loads the model and makes the request; warnings, and both prompts on request, go to stderr."""
     model = load_model(settings)
-    (request,) = make_requests(model, [question], settings)
-    warn(request.pair.warnings, settings)
+    (request,) = make_requests(model, [question], settings, candidates=candidates)
+    warn(request.prompts.warnings, settings)
     if prompts_shown:
-        show_prompts(request.pair)
+        show_prompts(model.tokenizer, request.prompts)
     return model, request

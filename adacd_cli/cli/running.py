@@ -1,4 +1,4 @@
-"""What the commands that decode share: loading the model, warnings, Ctrl-C, and both prompts on request.
+"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request.
 
 Everything here goes to stderr.
 """
@@ -10,18 +10,19 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adacd_cli.cli.errors import show_error
 from adacd_cli.counting import counted
-from adacd_cli.errors import INTERRUPTED, UsageError
-from adacd_cli.events import Event, Started, TokenStep
+from adacd_cli.errors import INTERRUPTED, UsageError, error_named
+from adacd_cli.events import Event, Failed, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.prompts import Prompts
     from adacd_cli.render.screen import Screen
 
 
@@ -46,15 +47,6 @@ def load_model(
 
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
-    if settings.served:
-        from adacd_cli.backends.server.model import ServedModel
-
-        if isinstance(model, ServedModel):
-            model.server.told = lambda warning: _warn_amid(warning, settings)
-    if model.compiled is not None:
-        from adacd_cli.loading.speed import uncompiled
-
-        model.compiled.told = lambda problem: warn([uncompiled(model.name, problem)], settings)
     return model
 
 
@@ -137,7 +129,9 @@ def _warn_amid(warning: str, settings: Settings) -> None:
     warn([warning], settings)
 
 
-def make_requests(model: LanguageModel, questions: Sequence[str], settings: Settings) -> list[Request]:
+def make_requests(
+    model: LanguageModel, questions: Sequence[str], settings: Settings, *, candidates: int = 0
+) -> list[Request]:
     """The requests that answer questions, each a conversation of its own.
 
     Raises:
@@ -148,17 +142,39 @@ def make_requests(model: LanguageModel, questions: Sequence[str], settings: Sett
     from adacd_cli.conversation import Conversation
 
     asked = [Conversation.ask(question, settings.system) for question in questions]
-    return requests_for(model, asked, settings)
+    return requests_for(model, asked, settings, candidates=candidates)
 
 
-def show_prompts(pair: PromptPair) -> None:
-    """Prints both rendered prompts, control tokens and all; one where they are the same."""
-    prompts = [("Unprompted stream", pair.unprompted_text, pair.unprompted_ids)]
-    if pair.prompted_ids != pair.unprompted_ids:
-        prompts.insert(0, ("Prompted stream", pair.prompted_text, pair.prompted_ids))
-    for title, text, ids in prompts:
-        _stderr().put_line(f"--- {title}, {counted(len(ids), 'token')} ---\n{text}")
+SHARED = "⟪shared up to here⟫"
+"""Stands in a shown prompt where it parts from the base stream's."""
+
+
+def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
+    """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same.
+
+    In the other streams' prompts a mark stands where they part from the base stream's.
+    """
+    base = prompts.base_name
+    for name, prompt in prompts.streams.items():
+        title, text = f"{name.capitalize()} stream, {counted(len(prompt.ids), 'token')}", prompt.text
+        if name != base:
+            if prompt.ids == prompts.base.ids:
+                continue
+            shared = prompts.shared_with_base(name)
+            title += f", the first {shared:,} shared with the {base} stream" if shared else ", none shared"
+            place = _characters(tokenizer, prompt.ids[:shared], text)
+            text = f"{text[:place]}{SHARED}{text[place:]}"
+        _stderr().put_line(f"--- {title} ---\n{text}")
     _stderr().put_line("--- Answer ---")
+
+
+def _characters(tokenizer: Any, ids: Sequence[int], text: str) -> int:
+    """How many characters of a rendered text its first tokens make, without one that they cut in two."""
+    from adacd_cli.engine.detokenize import decode_ids
+    from adacd_cli.prompts.prompts import shared_length
+
+    decoded = decode_ids(tokenizer, list(ids), control=True)
+    return shared_length(decoded, text)
 
 
 def _stderr() -> Screen:
@@ -166,6 +182,28 @@ def _stderr() -> Screen:
     from adacd_cli.render.screen import Screen
 
     return Screen(sys.stderr, "plain")
+
+
+def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool = False) -> Iterator[Event]:
+    """The events as a renderer draws them.
+
+    A Notice becomes a line on stderr, and a Failed is raised as the error it names. In JSON Lines both are
+    lines of their own; the error is shown on stderr too, and after the last event it is the exit code.
+    """
+    code = 0
+    for event in events:
+        if as_json:
+            if isinstance(event, Failed):
+                code = show_error(error_named(event.error, event.message, event.hint))
+            yield event
+        elif isinstance(event, Notice):
+            _warn_amid(event.text, settings)
+        elif isinstance(event, Failed):
+            raise event.exception()
+        else:
+            yield event
+    if code:
+        raise typer.Exit(code)
 
 
 class Interruption:
@@ -184,7 +222,7 @@ class Interruption:
         return self.requested
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The same events; from the first token on, Ctrl-C asks the answer to end rather than killing it."""
+        """The same events; from the first token on, Ctrl-C ends the answer rather than the program."""
         for event in events:
             if isinstance(event, Started):
                 self._decoding = False  # the next thing is a prefill, which can be long

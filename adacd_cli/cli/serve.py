@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adacd_cli.cli.batching import batch_size_of
-from adacd_cli.cli.boundary import show_error, shows_tracebacks
+from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
 from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
@@ -166,23 +166,23 @@ def _load(settings: Settings) -> LanguageModel:
         for name, method in METHODS.items()
         if method.resource and getattr(settings, method.resource) is not None
     ]
-    from adacd_cli.loading import equip
+    from adacd_cli.loading import load_extras
 
     with progress_line(settings) as progress:
-        equipped = equip(model, settings, methods=needy, progress=progress)
-    warn(equipped.warnings[len(model.warnings) :], settings)
-    return equipped
+        loaded = load_extras(model, settings, methods=needy, progress=progress)
+    warn(loaded.warnings[len(model.warnings) :], settings)
+    return loaded
 
 
 def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Places:
     """How many requests run at once, sized by the longest that may come, or by a usual one."""
     from adacd_cli.engine import Request
     from adacd_cli.loading.speed import places_for
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompt, Prompts
 
     prompt = limits.prompt_tokens or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
-    ids = (0,) * prompt
-    return places_for(model, [Request(PromptPair(ids, ids, ""))], settings, batch_size)
+    prompts = Prompts({"unprompted": Prompt((0,) * prompt)})
+    return places_for(model, [Request(prompts, settings)], batch_size)
 
 
 def _say(line: str, settings: Settings) -> None:

@@ -35,7 +35,10 @@ _TOKENS = 64
 """Longest answer where nobody says otherwise: a refusal shows itself in its first words."""
 
 _SERVED = ("served_model", "tokenizer")
-_FIXED = ("model", "revision", "dtype", "quantize", "system", "contrast_prompt", "thinking")
+_FIXED = (
+    *("model", "revision", "dtype", "quantize", "system"),
+    *("contrast_prompt", "contrast_placement", "thinking"),
+)
 """What is not sought and decides how answers begin all the same."""
 
 

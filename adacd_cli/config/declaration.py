@@ -1,40 +1,39 @@
 """Reads the declaration of `Settings` back: a `Setting` for each field, with its range and parser of text.
 
-Nothing is declared here; options, error texts, `config show` and the tests of configs/default.yaml ask here.
+Nothing is declared here; options, error texts, `config show` and the tests of configs/default.yaml read it.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import ByteSize, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import Option, Settings
 
-Kind = Literal["text", "number", "integer", "switch", "list"]
+Kind = Literal["text", "number", "integer", "switch", "list", "size"]
 
-_SWITCH = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
+_KINDS: dict[Any, Kind] = {bool: "switch", int: "integer", float: "number", tuple: "list", ByteSize: "size"}
+_PARSERS: dict[Kind, TypeAdapter[Any]] = {
+    "switch": TypeAdapter(bool),
+    "integer": TypeAdapter(int),
+    "number": TypeAdapter(float),
 }
-_NULL = ("", "null", "none")
-_RESOURCES = {method.resource for method in METHODS.values()}
 _TAKES = {
     "text": "takes text",
     "number": "takes a number",
     "integer": "takes a whole number",
     "switch": "takes true or false",
     "list": "takes a list of texts",
+    "size": "takes auto, 0, or a size such as 512MiB or 2GiB",
 }
+_NULL = ("", "null", "none")
+_RESOURCES = {method.resource for method in METHODS.values()}
 
 
 @dataclass(frozen=True)
@@ -46,18 +45,23 @@ class Setting:
         kind: what its value is.
         nullable: whether null is a value of it.
         default: the value when nobody gives one.
-        sentence: what it does.
         range: its range, e.g. `in [0, 1]` or `at least 0`; "" where there is none.
-        option: flags, unit and choices.
+        choices: the values there are; empty where they are not a list of names.
+        option: panel, sentence, flags and unit.
     """
 
     name: str
     kind: Kind
     nullable: bool
     default: Any
-    sentence: str
     range: str
+    choices: tuple[str, ...]
     option: Option
+
+    @property
+    def sentence(self) -> str:
+        """What it does."""
+        return self.option.sentence
 
     @property
     def flag(self) -> str:
@@ -72,8 +76,8 @@ class Setting:
     @property
     def aliases(self) -> tuple[str, ...]:
         """Other names people know it by, from its long flags: `lambda` for `agreement_threshold`."""
-        flags = [flag for name in self.option.names for flag in name.split("/") if flag.startswith("--")]
-        names = [flag[2:].replace("-", "_") for flag in flags]
+        flags = self.option.flags.replace("/", " ").split()
+        names = [flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")]
         return tuple(name for name in names if name != self.name)
 
     @property
@@ -82,7 +86,7 @@ class Setting:
         return _TAKES[self.kind]
 
     def parse(self, text: str) -> Any:
-        """The value that `text` means here.
+        """The value that `text` means here; `Settings` checks a size itself.
 
         Text stays as it is, "" included. A list is a JSON list of strings, or else one string; "" is the
         empty list. "", null and none are null where a setting may be null that is not free text: a number,
@@ -92,18 +96,12 @@ class Setting:
             ValueError: the text is not of this kind.
         """
         plain = text.strip().lower()
-        free = self.kind == "text" and not self.option.choices and self.name not in _RESOURCES
+        free = self.kind in ("text", "size") and not self.choices and self.name not in _RESOURCES
         if self.nullable and not free and plain in _NULL:
             return None
-        if self.kind == "text":
-            return text
         if self.kind == "list":
             return _parse_list(text)
-        if self.kind == "switch":
-            if plain not in _SWITCH:
-                raise ValueError(text)
-            return _SWITCH[plain]
-        return int(text) if self.kind == "integer" else float(text)
+        return _PARSERS[self.kind].validate_strings(plain) if self.kind in _PARSERS else text
 
 
 def _parse_list(text: str) -> tuple[str, ...]:
@@ -116,37 +114,27 @@ def _parse_list(text: str) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-def _kind(annotation: Any) -> Kind:
-    for kind, base in (("switch", bool), ("integer", int), ("number", float)):
-        if annotation is base:
-            return kind  # type: ignore[return-value]
-    return "list" if get_origin(annotation) is tuple else "text"
-
-
-def _number(value: float) -> str:
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def _range(field: FieldInfo) -> str:
-    bounds = {type(bound).__name__: bound for bound in field.metadata}
-    if "Gt" in bounds:
-        low = f"({_number(bounds['Gt'].gt)}"
-    elif "Ge" in bounds:
-        low = f"[{_number(bounds['Ge'].ge)}"
-    else:
+def _range(metadata: list[Any]) -> str:
+    bounds = {type(bound).__name__: bound for bound in metadata}
+    if not bounds.keys() & {"Gt", "Ge"}:
         return ""
-    if "Le" not in bounds:
-        return f"at least {low[1:]}"
-    return f"in {low}, {_number(bounds['Le'].le)}]"
+    low, mark = (bounds["Gt"].gt, "(") if "Gt" in bounds else (bounds["Ge"].ge, "[")
+    high = bounds["Le"].le if "Le" in bounds else None
+    return f"at least {low}" if high is None else f"in {mark}{low}, {int(high) if high > 1 else high}]"
 
 
 def _read(name: str, field: FieldInfo) -> Setting:
-    parts = [part for part in get_args(field.annotation) if part is not type(None)]
-    nullable = type(None) in get_args(field.annotation)
-    annotation = parts[0] if nullable else field.annotation
-    option = next(item for item in field.metadata if isinstance(item, Option))
-    sentence = field.description or ""
-    return Setting(name, _kind(annotation), nullable, field.default, sentence, _range(field), option)
+    annotation, metadata, nullable = field.annotation, list(field.metadata), False
+    if get_origin(annotation) in (Union, UnionType):
+        annotation, nullable = next(part for part in get_args(annotation) if part is not type(None)), True
+    if get_origin(annotation) is Annotated:
+        annotation, *inner = get_args(annotation)
+        metadata += [bound for each in inner for bound in each.metadata]
+    option = next(item for item in metadata if isinstance(item, Option))
+    kind = _KINDS.get(get_origin(annotation) or annotation, "text")
+    choices = get_args(annotation) if get_origin(annotation) is Literal else option.choices
+    bounds = "" if kind == "size" else _range(metadata)
+    return Setting(name, kind, nullable, field.default, bounds, choices, option)
 
 
 SETTINGS: dict[str, Setting] = {name: _read(name, field) for name, field in Settings.model_fields.items()}

@@ -76,7 +76,8 @@ class Method:
     def settings(self) -> tuple[str, ...]:
         """The settings that decide its tokens, beside those of all methods."""
         texts = *(stream.prompt for stream in self.streams), self.resource
-        return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts))
+        placement = ("contrast_placement",) if any(stream.prompt for stream in self.streams[1:]) else ()
+        return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts), *placement)
 
     def streams_for(self, settings: Settings) -> tuple[StreamSpec, ...]:
         """The streams under these settings: a stand-in reads its prompt with the model's own weights, and an

@@ -1,7 +1,7 @@
 """Merges flag > environment > file > default into Settings, and remembers where each value came from.
 
 Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every
-problem becomes a ConfigurationError that names the setting, its range, the value and its place.
+problem becomes a ConfigurationError that names the setting, its range, the value and where it was given.
 """
 
 from __future__ import annotations
@@ -27,14 +27,9 @@ from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
 RESERVED_VARIABLES = (
-    "ADACD_CONFIG",
-    "ADACD_DEBUG",
-    "ADACD_API_KEY",
-    "ADACD_MODEL_KEY",
-    "ADACD_JUDGE_KEY",
-    "ADACD_DATA",
+    *("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_MODEL_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA"),
 )
-"""Variables of ours that are no settings; ADACD_TEST_* belong to the tests."""
+"""Variables of adacd that are no settings; ADACD_TEST_* belong to the tests."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +60,7 @@ def resolve(
 
     Args:
         flags: values by setting name, as text or as values; None means not given.
-        config: a YAML file or the name of a preset; None asks ADACD_CONFIG.
+        config: a YAML file or the name of a preset; None reads ADACD_CONFIG.
         assignments: `name=value` texts of `--set`.
         environment: variables; None is the process's own.
         one_method: whether a method that is given is the only one that the run decodes by.
@@ -78,23 +73,20 @@ def resolve(
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
     sources: dict[str, Source] = {name: Source("default") for name in SETTINGS}
-    for name, value, source in (
+    levels = (
         *_file_values(config, environment),
         *_environment_values(environment),
         *_flag_values(flags, assignments),
-    ):
-        values[name] = _convert(SETTINGS[name], value, source.where)
-        given[name] = value
-        sources[name] = source
-    settings = _settings(values, given, sources)
-    by_flag, method_from = (
-        [name for name in SETTINGS if sources[name].kind == "flag"],
-        sources["method"].where,
     )
+    for name, value, source in levels:
+        values[name] = _convert(SETTINGS[name], value, source.where)
+        given[name], sources[name] = value, source
+    settings = _settings(values, given, sources)
+    by_flag = [name for name in SETTINGS if sources[name].kind == "flag"]
     if "gate" in by_flag:
-        refuse_idle_gate(settings, method_from)
+        refuse_idle_gate(settings, sources["method"].where)
     if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
-        refuse_idle_resources(settings, by_flag, method_from)
+        refuse_idle_resources(settings, by_flag, sources["method"].where)
     refuse_misplaced(settings, by_flag)
     refuse_password(settings, sources["model"].where)
     return Resolved(settings, sources)
@@ -104,7 +96,7 @@ def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -
     """The settings with some of them set to values, as Python has them; one text stands for a list of one.
 
     Raises:
-        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no say in it.
+        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no effect.
     """
     values = {name: _as_given(SETTINGS[name], value) for name, value in changes.items()}
     kept = settings.model_dump(exclude_unset=True)
@@ -125,21 +117,21 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
 
     Raises:
         ConfigurationError: no such setting, the text is no value of it, the method lacks what it needs, or
-            the gate has no say in it.
+            the gate has no effect.
     """
     setting = find_setting(name, where)
-    values = settings.model_dump() | {setting.name: _convert(setting, text, where)}
-    changed = _settings(values, {setting.name: text}, {setting.name: Source("flag", where)})
-    if setting.name == "gate":
+    values = settings.model_dump() | {name: _convert(setting, text, where)}
+    changed = _settings(values, {name: text}, {name: Source("flag", where)})
+    if name == "gate":
         refuse_idle_gate(changed, "")
     check_complete(changed, where)
     return changed
 
 
-_Layer = Iterable[tuple[str, Any, Source]]
+_Level = Iterable[tuple[str, Any, Source]]
 
 
-def _file_values(config: str | None, environment: Mapping[str, str]) -> _Layer:
+def _file_values(config: str | None, environment: Mapping[str, str]) -> _Level:
     where = "--config"
     if config is None:
         config, where = environment.get("ADACD_CONFIG"), "ADACD_CONFIG"
@@ -149,26 +141,22 @@ def _file_values(config: str | None, environment: Mapping[str, str]) -> _Layer:
         yield find_setting(entry.name, entry.where).name, entry.value, Source("file", entry.where)
 
 
-def _environment_values(environment: Mapping[str, str]) -> _Layer:
+def _environment_values(environment: Mapping[str, str]) -> _Level:
     variables = {setting.variable: name for name, setting in SETTINGS.items()}
     for variable in sorted(environment):
         if variable in variables:
             yield variables[variable], environment[variable], Source("environment", variable)
         elif variable.startswith("ADACD_") and not variable.startswith(("ADACD_TEST_", *RESERVED_VARIABLES)):
-            _refuse_misspelt(variable, variables)
+            # another program's may begin with ADACD_, too; one that is nearly a setting's is a slip
+            near = _nearest_setting(variable.removeprefix("ADACD_").lower())
+            if near is not None:
+                raise ConfigurationError(
+                    f"The environment variable {variable} names no setting.",
+                    f"Did you mean {SETTINGS[near].variable}? Unset it otherwise.",
+                )
 
 
-def _refuse_misspelt(variable: str, variables: Mapping[str, str]) -> None:
-    """A variable of another program may begin with ADACD_; one that is nearly a setting's is a slip."""
-    near = _nearest_setting(variable.removeprefix("ADACD_").lower())
-    if near is not None:
-        raise ConfigurationError(
-            f"The environment variable {variable} names no setting.",
-            f"Did you mean {SETTINGS[near].variable}? Unset it otherwise.",
-        )
-
-
-def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Layer:
+def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Level:
     given = {name: value for name, value in flags.items() if value is not None}
     for name, value in given.items():
         yield name, value, Source("flag", SETTINGS[name].flag)
@@ -192,26 +180,24 @@ def find_setting(name: str, where: str) -> Setting:
     Raises:
         ConfigurationError: there is none; the message says WHERE it was named.
     """
-    setting = SETTINGS.get(name)
-    if setting is not None:
-        return setting
+    if name in SETTINGS:
+        return SETTINGS[name]
     near = _nearest_setting(name)
     hint = f"Did you mean `{near}`?" if near else "`adacd config show` lists every setting."
     raise ConfigurationError(f"There is no setting `{name}` (from {where}).", hint)
 
 
 def _nearest_setting(name: str) -> str | None:
-    spellings = {
-        alias: setting.name for setting in SETTINGS.values() for alias in (setting.name, *setting.aliases)
-    }
-    near = nearest(name, spellings)
-    return spellings[near] if near else None
+    names = {alias: each.name for each in SETTINGS.values() for alias in (each.name, *each.aliases)}
+    near = nearest(name, names)
+    return names[near] if near else None
 
 
 def _convert(setting: Setting, value: Any, where: str) -> Any:
     """Text becomes a value of the setting's kind; one string stands for a list of one."""
     for text in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(text, str) and not _is_unicode(text):
+        # surrogates are how Python hands on an argument's bytes that are not UTF-8
+        if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
             raise ConfigurationError(
                 f"`{setting.name}` holds bytes that are not UTF-8 (from {where}).", "Write it in UTF-8."
             )
@@ -232,19 +218,16 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapp
 
 
 def _refusal(setting: Setting, value: Any, problem: str, where: str) -> ConfigurationError:
-    if setting.option.choices and isinstance(value, str):
+    """The error of a value that pydantic refused; PROBLEM is the type of its error."""
+    if setting.choices and isinstance(value, str):
         return ConfigurationError(
-            f"Unknown {setting.name} {value!r} (from {where}).",
-            known_names_hint(value, setting.option.choices),
+            f"Unknown {setting.name} {value!r} (from {where}).", known_names_hint(value, setting.choices)
         )
     if problem == "string_too_short":
-        subject = (
-            f"`{setting.name}` holds an empty text"
-            if setting.kind == "list"
-            else f"`{setting.name}` is empty"
-        )
-        return ConfigurationError(f"{subject} (from {where}).", setting.sentence)
-    if problem.endswith(("_type", "_parsing", "_error")) and problem != "value_error":
+        what = "holds an empty text" if setting.kind == "list" else "is empty"
+        return ConfigurationError(f"`{setting.name}` {what} (from {where}).", setting.sentence)
+    wrong_kind = problem.endswith(("_type", "_parsing", "_error")) and problem != "value_error"
+    if wrong_kind or setting.kind == "size":
         return _wrong_kind(setting, value, where)
     number = value if isinstance(value, str) else _shown(value)
     return ConfigurationError(
@@ -262,8 +245,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return repr(list(value) if isinstance(value, tuple) else value)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether it has no surrogates, which is how Python hands on an argument's bytes that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)

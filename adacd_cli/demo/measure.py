@@ -22,7 +22,7 @@ from adacd_cli.demo.judge import Judgement, judge
 from adacd_cli.engine import LanguageModel, Request, decode
 from adacd_cli.events import Finished, FinishReason
 from adacd_cli.loading import load
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import Contrast, build_prompts
 
 METHODS = ("default", "adacd")
 _BATCH = 32
@@ -41,13 +41,14 @@ class Answer:
 
 def answers(model: LanguageModel, prompts: Sequence[Prompt], settings: Settings) -> Iterator[Answer]:
     """Answers all prompts with the settings' method."""
+    streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
     for start in range(0, len(prompts), _BATCH):
         batch = prompts[start : start + _BATCH]
         requests = [
-            Request(build_pair(model.tokenizer, Conversation.ask(each.prompt), settings.contrast_prompt))
+            Request(build_prompts(model.tokenizer, Conversation.ask(each.prompt), streams), settings)
             for each in batch
         ]
-        for event in decode(model, requests, settings):
+        for event in decode(model, requests):
             if isinstance(event, Finished):
                 prompt = batch[event.request]
                 ended = event.finish_reason is FinishReason.STOP

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
     from adacd_cli.evaluation.judges.base import JudgementLabel
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.prompts import Prompts
 
 ANSWER_TOKENS = 32
 """Length of an answer: a refusal shows in its first sentence."""
@@ -82,9 +82,9 @@ def ask(model: LanguageModel, settings: Settings, progress: Callable[[str], None
     window = max(1, settings.contrast_steps)
     steps: list[list[TokenStep]] = [[] for _ in asked]
     answers: dict[int, Answer] = {}
-    places = places_for(model, requests, settings, "auto")
-    events = decode(model, requests, settings, places=places)
-    longest = [(request.settings or settings).max_new_tokens for request in requests]
+    places = places_for(model, requests, "auto")
+    events = decode(model, requests, places=places)
+    longest = [request.settings.max_new_tokens for request in requests]
     for event in _told(events, longest, progress):
         if isinstance(event, TokenStep) and not event.thinking:
             steps[event.request].append(event)
@@ -131,19 +131,19 @@ def _told(
 
 def _requests(model: LanguageModel, settings: Settings) -> Iterator[tuple[Kind, str, Way, Request]]:
     from adacd_cli.engine import Request
-    from adacd_cli.prompts import pair_for
+    from adacd_cli.prompts import prompts_for
 
     for kind, questions in QUESTIONS.items():
         for question in questions:
-            pair = pair_for(model.tokenizer, Conversation.ask(question, settings.system), settings)
-            tokens = ANSWER_TOKENS + (THINKING_TOKENS if pair.thinking is not None else 0)
+            prompts = prompts_for(model.tokenizer, Conversation.ask(question, settings.system), settings)
+            tokens = ANSWER_TOKENS + (THINKING_TOKENS if prompts.thinking is not None else 0)
             for way in WAYS[kind]:
                 method = "default" if way == "prompted" else way
                 own = settings.model_copy(update={"method": method, "gate": False, "max_new_tokens": tokens})
-                read = _under_contrast_prompt(pair) if way == "prompted" else pair
-                yield kind, question, way, Request(read, settings=own, top_logprobs=0)
+                read = _under_contrast_prompt(prompts) if way == "prompted" else prompts
+                yield kind, question, way, Request(read, own, top_logprobs=0)
 
 
-def _under_contrast_prompt(pair: PromptPair) -> PromptPair:
-    """The pair whose first stream is the prompted one."""
-    return replace(pair, unprompted_ids=pair.prompted_ids, unprompted_text=pair.prompted_text)
+def _under_contrast_prompt(prompts: Prompts) -> Prompts:
+    """The prompted stream's prompt in place of the base stream's."""
+    return replace(prompts, streams={prompts.base_name: prompts.streams["prompted"]})

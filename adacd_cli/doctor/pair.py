@@ -14,7 +14,7 @@ from adacd_cli.errors import AdacdError, PromptError
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.prompts import Prompts
 
 QUESTION = "How do I boil an egg?"
 _ANSWER = "Put it into boiling water."
@@ -71,48 +71,55 @@ def look(tokenizer: Any, settings: Settings) -> Pair:
         PromptError: no pair can be made, e.g. because both streams come out equal.
         ModelError: the chat template is not valid Jinja.
     """
-    from adacd_cli.prompts import build_pair
+    from adacd_cli.prompts import Contrast, build_prompts
     from adacd_cli.prompts.templates import find_template
 
-    def pair_of(conversation: Conversation, *, thinking: bool = settings.thinking) -> PromptPair:
-        return build_pair(tokenizer, conversation, settings.contrast_prompt, thinking=thinking)
+    def prompts_of(
+        conversation: Conversation,
+        *,
+        thinking: bool = settings.thinking,
+        placement: str = settings.contrast_placement,
+    ) -> Prompts:
+        streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
+        return build_prompts(tokenizer, conversation, streams, thinking=thinking, placement=placement)
 
     source = find_template(tokenizer)
-    pair = pair_of(Conversation.ask(QUESTION, settings.system))
-    bare = pair_of(Conversation.ask(QUESTION))
+    prompts = prompts_of(Conversation.ask(QUESTION, settings.system))
+    bare = prompts_of(Conversation.ask(QUESTION))
     bos = tokenizer.bos_token_id
-    streams = pair.prompted_ids, pair.unprompted_ids
-    ends = [text.rpartition(QUESTION)[2] for text in (pair.prompted_text, pair.unprompted_text)]
+    unprompted, prompted = prompts.base, prompts.streams["prompted"]
+    streams = prompted.ids, unprompted.ids
+    after = settings.contrast_prompt if settings.contrast_placement == "user-end" else QUESTION
+    ends = [prompted.text.rpartition(after)[2], unprompted.text.rpartition(QUESTION)[2]]
     tail = 0 if not ends[0] else max(1, len(tokenizer(ends[0], add_special_tokens=False)["input_ids"]) - 1)
     return Pair(
         template=source is not None,
-        system_role=_system_role(tokenizer, source, settings),
-        default_system=_default_system(bare) if source else "",
+        system_role=_system_role(tokenizer, source, prompts_of),
+        default_system=_default_system(prompts_of) if source else "",
         dated=bool(source) and re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
-        thinking=_thinking(tokenizer, source, pair_of) if source else "none",
+        thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
         bos=None if bos is None else str(tokenizer.bos_token),
         leading_bos=(_leading(streams[0], bos), _leading(streams[1], bos)),
         adds_bos=bos is not None and bos in tokenizer("a", add_special_tokens=True)["input_ids"][:1],
         generation_prompt=ends[1],
         same_end=ends[0] == ends[1] and (tail == 0 or streams[0][-tail:] == streams[1][-tail:]),
         lengths=(len(streams[0]), len(streams[1])),
-        turn_end=_turn_end(tokenizer, pair_of) if source else (),
-        foreign=_foreign(tokenizer, bare.unprompted_text) if source else (),
+        turn_end=_turn_end(tokenizer, prompts_of) if source else (),
+        foreign=_foreign(tokenizer, bare.base.text) if source else (),
     )
 
 
-def _system_role(tokenizer: Any, source: str | None, settings: Settings) -> SystemRole:
-    from adacd_cli.prompts import build_pair
-    from adacd_cli.prompts.placement import FOLDED
+def _system_role(tokenizer: Any, source: str | None, prompts_of: Any) -> SystemRole:
+    from adacd_cli.prompts.streams import FOLDED
     from adacd_cli.prompts.templates import Dialect, TemplateRefusal, Turn, render, thinking_switches
 
     if source is None:
         return "none"
     try:
-        pair = build_pair(tokenizer, Conversation.ask(QUESTION, _SYSTEM), settings.contrast_prompt)
+        prompts = prompts_of(Conversation.ask(QUESTION, _SYSTEM), thinking=False, placement="system")
     except PromptError:  # it does without
         return "refused"
-    if FOLDED not in pair.warnings:
+    if FOLDED not in prompts.warnings:
         return "used"
     turns = [Turn("system", _SYSTEM), Turn("user", QUESTION)]
     for parts in (False, True):
@@ -124,26 +131,30 @@ def _system_role(tokenizer: Any, source: str | None, settings: Settings) -> Syst
     return "refused"
 
 
-def _default_system(pair: PromptPair) -> str:
-    """What stands in the unprompted stream where the prompted one has p*."""
-    before, found, after = pair.prompted_text.partition(pair.contrast_prompt)
-    text = pair.unprompted_text
+def _default_system(prompts_of: Any) -> str:
+    """What stands in the unprompted stream where the prompted one has p* as its system message."""
+    try:
+        prompts: Prompts = prompts_of(Conversation.ask(QUESTION), placement="system")
+    except PromptError:  # p* can stand elsewhere only
+        return ""
+    prompted, text = prompts.streams["prompted"], prompts.base.text
+    before, found, after = prompted.text.partition(prompted.contrast)
     if not found or not text.startswith(before) or not text.endswith(after):
         return ""
     return text[len(before) : len(text) - len(after)].strip()
 
 
-def _thinking(tokenizer: Any, source: str, pair_of: Any) -> Thinking:
+def _thinking(tokenizer: Any, source: str, prompts_of: Any) -> Thinking:
     from adacd_cli.prompts.thinking import find_tags
 
     asked = Conversation.ask(QUESTION)
-    direct = pair_of(asked, thinking=False)
+    direct = prompts_of(asked, thinking=False)
     if direct.thinking is not None:
         return "always"
     if find_tags(source, tokenizer) is None:
         return "none"
-    thoughtful = pair_of(asked, thinking=True)
-    return "switch" if thoughtful.unprompted_ids != direct.unprompted_ids else "none"
+    thoughtful = prompts_of(asked, thinking=True)
+    return "switch" if thoughtful.base.ids != direct.base.ids else "none"
 
 
 def _foreign(tokenizer: Any, text: str) -> tuple[str, ...]:
@@ -157,13 +168,13 @@ def _leading(ids: tuple[int, ...], bos: int | None) -> int:
     return next((place for place, index in enumerate(ids) if index != bos), len(ids))
 
 
-def _turn_end(tokenizer: Any, pair_of: Any) -> tuple[str, ...]:
+def _turn_end(tokenizer: Any, prompts_of: Any) -> tuple[str, ...]:
     """The control tokens right after an answer of the conversation's, where the template takes one at all."""
     from adacd_cli.prompts.encode import Encoder
 
     said = Conversation.ask(QUESTION).with_assistant(_ANSWER).with_user("And then?")
     try:
-        text = pair_of(said).unprompted_text
+        text = prompts_of(said).base.text
     except AdacdError:  # a template for single questions
         return ()
     rest = text.rpartition(_ANSWER)[2].lstrip()

@@ -14,8 +14,8 @@ import torch
 from adacd_cli.engine import partial
 from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend, Need
 from adacd_cli.engine.prefix_cache import PrefixCache
-from adacd_cli.engine.request import Phase, RequestState, StreamState
 from adacd_cli.engine.rules.default import rule as default
+from adacd_cli.engine.state import Phase, RequestState, StreamState
 from adacd_cli.engine.step import pack_step, unpack
 
 

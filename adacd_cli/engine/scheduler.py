@@ -19,7 +19,8 @@ from adacd_cli.engine import partial
 from adacd_cli.engine.backend import Backend, stacked
 from adacd_cli.engine.feeder import Feeder
 from adacd_cli.engine.prefix_cache import PrefixCache
-from adacd_cli.engine.request import Phase, Request, RequestState, validate
+from adacd_cli.engine.request import Request, validate
+from adacd_cli.engine.state import Phase, RequestState
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Event, Failed, Finished, Notice

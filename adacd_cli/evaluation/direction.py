@@ -17,7 +17,7 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import build_prompts
 
 if TYPE_CHECKING:
     import torch
@@ -212,7 +212,10 @@ class _Encoder:
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
         conversation = Conversation.ask(prompt, self._recipe.system)
-        return build_pair(self._tokenizer, conversation, None, thinking=self._recipe.thinking).unprompted_ids
+        prompts = build_prompts(
+            self._tokenizer, conversation, {"unprompted": None}, thinking=self._recipe.thinking
+        )
+        return prompts.base.ids
 
 
 def _keep(

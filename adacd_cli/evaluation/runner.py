@@ -12,7 +12,6 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from adacd_cli.conversation import Conversation
@@ -52,7 +51,7 @@ def answer_all(
     """Answers whatever the store does not hold yet, or holds as failed.
 
     Args:
-        model: with everything that the methods need (`loading.equip`).
+        model: with everything that the methods need (`loading.load_extras`).
         samples: the prompts of all sets.
         runs: the settings of each method.
         store: keeps each answer as it is finished.
@@ -94,10 +93,10 @@ def places_for(
     for settings in runs if samples else ():
         longest = max(samples, key=lambda sample: len(sample.prompt))
         try:
-            requests.append(replace(_request(model, longest, settings), settings=settings))
+            requests.append(_request(model, longest, settings))
         except AdacdError:  # a prompt that cannot be rendered is recorded when its turn comes
             continue
-    return speed.places_for(model, requests, runs[0], batch_size)
+    return speed.places_for(model, requests, batch_size)
 
 
 def answer_batch(
@@ -139,10 +138,10 @@ def answer_batch(
 
 def _request(model: LanguageModel, sample: Sample, settings: Settings) -> Request:
     from adacd_cli.engine import Request
-    from adacd_cli.prompts import pair_for
+    from adacd_cli.prompts import prompts_for
 
-    pair = pair_for(model.tokenizer, Conversation.ask(sample.prompt, settings.system), settings)
-    return Request(pair, seed=_seed(sample, settings))
+    prompts = prompts_for(model.tokenizer, Conversation.ask(sample.prompt, settings.system), settings)
+    return Request(prompts, settings, _seed(sample, settings))
 
 
 def _decode(
@@ -156,7 +155,7 @@ def _decode(
 
     requests = [_request(model, sample, settings) for sample in batch]
     clock = _Shares(len(batch), places)
-    for event in decode(model, requests, settings, places=places, known=known):
+    for event in decode(model, requests, places=places, known=known):
         # Ctrl-C closes every open answer before it ends the decoding: those are no answers
         if isinstance(event, Finished) and event.finish_reason is not FinishReason.CANCELLED:
             yield AnswerRecord.of(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
 from adacd_cli.hf.rows import Ids
-from adacd_cli.prompts import PromptPair, pair_for
+from adacd_cli.prompts import Prompt, Prompts, prompts_for
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -67,12 +67,12 @@ def beginnings_of(tokenizer: Any, settings: Settings) -> list[Beginning]:
         settings: the system texts, and how thinking models are asked.
 
     Raises:
-        PromptError, ModelError: as `build_pair`.
+        PromptError, ModelError: as `build_prompts`.
     """
-    pairs = [pair_for(tokenizer, Conversation.ask(word, settings.system), settings) for word in _WORDS]
+    pairs = [prompts_for(tokenizer, Conversation.ask(word, settings.system), settings) for word in _WORDS]
     turns = Conversation.ask(_WORDS[0], settings.system).with_assistant(_WORDS[1]).with_user(_WORDS[2])
     try:
-        more = [pair_for(tokenizer, turns, settings)]
+        more = [prompts_for(tokenizer, turns, settings)]
     except AdacdError:
         more = []  # a template of single questions
     found = [_beginning(pairs, [*pairs, *more])]
@@ -87,31 +87,35 @@ def beginnings_of(tokenizer: Any, settings: Settings) -> list[Beginning]:
 def _with_own_system(tokenizer: Any, settings: Settings) -> Ids:
     """How prompts with a system message begin; () where the template takes none."""
     try:
-        asked = [pair_for(tokenizer, Conversation.ask(_WORDS[0], text), settings) for text in _SYSTEMS]
+        asked = [prompts_for(tokenizer, Conversation.ask(_WORDS[0], text), settings) for text in _SYSTEMS]
     except AdacdError:
         return ()
-    return _shared([pair.unprompted_ids for pair in asked])
+    return _shared([pair.base.ids for pair in asked])
 
 
 def ending_of(tokenizer: Any, settings: Settings) -> Ids:
     """The ids that every prompt ends in, after the user's words."""
-    pairs = [pair_for(tokenizer, Conversation.ask(word, settings.system), settings) for word in _WORDS]
-    return _shared([pair.unprompted_ids[::-1] for pair in pairs])[::-1]
+    pairs = [prompts_for(tokenizer, Conversation.ask(word, settings.system), settings) for word in _WORDS]
+    return _shared([pair.base.ids[::-1] for pair in pairs])[::-1]
 
 
-def _beginning(singles: Sequence[PromptPair], pairs: Sequence[PromptPair]) -> Beginning:
+def _beginning(singles: Sequence[Prompts], pairs: Sequence[Prompts]) -> Beginning:
     """What the prompts of single questions share, if it is all that sets both prompts of each pair apart."""
-    unprompted = _shared([pair.unprompted_ids for pair in singles])
-    prompted = _shared([pair.prompted_ids for pair in singles])
-    if all(_differ_there(pair.unprompted_ids, pair.prompted_ids, unprompted, prompted) for pair in pairs):
+    unprompted = _shared([pair.base.ids for pair in singles])
+    prompted = _shared([_second(pair).ids for pair in singles])
+    if all(_differ_there(pair.base.ids, _second(pair).ids, unprompted, prompted) for pair in pairs):
         return Beginning(unprompted, prompted)
     texts = (
-        "".join(_shared([pair.unprompted_text for pair in singles])),
-        "".join(_shared([pair.prompted_text for pair in singles])),
+        "".join(_shared([pair.base.text for pair in singles])),
+        "".join(_shared([_second(pair).text for pair in singles])),
     )
-    if all(_differ_there(pair.unprompted_text, pair.prompted_text, *texts) for pair in pairs):
+    if all(_differ_there(pair.base.text, _second(pair).text, *texts) for pair in pairs):
         return Beginning(unprompted, texts=texts)
     return Beginning(unprompted, reason="the chat template puts the contrast prompt elsewhere")
+
+
+def _second(prompts: Prompts) -> Prompt:
+    return [*prompts.streams.values()][-1]
 
 
 def _differ_there(

@@ -24,7 +24,7 @@ from adacd_cli.hf.settings import settings_of
 from adacd_cli.hf.tokenizer import tokenizer_of
 from adacd_cli.hf.withheld import Withheld
 from adacd_cli.loading.tokenizer import context_length
-from adacd_cli.prompts.pair import ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

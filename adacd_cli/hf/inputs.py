@@ -10,7 +10,7 @@ from transformers import BatchEncoding
 
 from adacd_cli.answers.ask import Prompt, Prompts, as_conversations
 from adacd_cli.hf.settings import settings_of
-from adacd_cli.prompts import pair_for
+from adacd_cli.prompts import prompts_for
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -34,14 +34,14 @@ def inputs_for(
 
     Raises:
         ConfigurationError: a setting is unknown, out of range, or is generate's own to say.
-        PromptError, ModelError: as `prompts.build_pair`.
+        PromptError, ModelError: as `prompts.build_prompts`.
     """
     chosen = settings_of(settings, changes, where="inputs_for()")
     conversations, _ = as_conversations(prompt, chosen)
-    pairs = [pair_for(tokenizer, conversation, chosen) for conversation in conversations]
+    prompts = [prompts_for(tokenizer, conversation, chosen) for conversation in conversations]
     pad = next((id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id is not None), 0)
-    ids, mask = _padded([pair.unprompted_ids for pair in pairs], pad)
-    prompted, prompted_mask = _padded([pair.prompted_ids for pair in pairs], pad)
+    ids, mask = _padded([each.base.ids for each in prompts], pad)
+    prompted, prompted_mask = _padded([[*each.streams.values()][-1].ids for each in prompts], pad)
     return BatchEncoding(
         {
             "input_ids": ids,

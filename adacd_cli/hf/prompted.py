@@ -11,8 +11,7 @@ from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.errors import PromptError
 from adacd_cli.hf.beginnings import Beginning, beginnings_of, ending_of
 from adacd_cli.hf.rows import Ids
-from adacd_cli.prompts import PromptPair, pair_for
-from adacd_cli.prompts.pair import ThinkingMarks
+from adacd_cli.prompts import Prompts, ThinkingMarks, prompts_for
 from adacd_cli.prompts.templates import find_template
 from adacd_cli.prompts.thinking import find_marks
 
@@ -72,7 +71,7 @@ def prompted_rows(
             _matching(place, prompt, conversation, given.tokenizer, ways)
             for place, (prompt, conversation) in enumerate(zip(prompts, said, strict=True))
         ]
-        return [pair.prompted_ids for pair in pairs], [pair.thinking for pair in pairs]
+        return [[*pair.streams.values()][-1].ids for pair in pairs], [pair.thinking for pair in pairs]
     else:
         found = [beginning for way in ways for beginning in beginnings_of(given.tokenizer, way)]
         prompted = [_replaced(place, row, found, given.tokenizer) for place, row in enumerate(prompts)]
@@ -113,13 +112,13 @@ def _conversations(messages: Any) -> list[Conversation]:
 
 def _matching(
     place: int, prompt: Ids, conversation: Conversation, tokenizer: Any, ways: Sequence[Settings]
-) -> PromptPair:
+) -> Prompts:
     """The pair whose unprompted ids are the row's own."""
-    pairs = [pair_for(tokenizer, _with_system(conversation, way), way) for way in ways]
+    pairs = [prompts_for(tokenizer, _with_system(conversation, way), way) for way in ways]
     for pair in pairs:
-        if pair.unprompted_ids == prompt:
+        if pair.base.ids == prompt:
             return pair
-    expected = pairs[0].unprompted_ids
+    expected = pairs[0].base.ids
     parted = next(
         (at for at, (one, other) in enumerate(zip(prompt, expected, strict=False)) if one != other),
         min(len(prompt), len(expected)),

@@ -13,7 +13,7 @@ import torch
 
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts.pair import ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
 
 Ids = tuple[int, ...]
 

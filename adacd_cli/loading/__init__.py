@@ -4,7 +4,7 @@ Everything that can be known without the weights is checked first, from the file
 fails in a moment and says why. It knows nothing of prompts, methods or decoding.
 """
 
-from adacd_cli.loading.equip import equip
+from adacd_cli.loading.extras import load_extras
 from adacd_cli.loading.loader import load
 
-__all__ = ["equip", "load"]
+__all__ = ["load", "load_extras"]

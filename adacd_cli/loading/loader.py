@@ -18,7 +18,7 @@ from adacd_cli.config.refusals import check_complete, refuse_misplaced
 from adacd_cli.config.settings import Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.loading.equip import equip
+from adacd_cli.loading.extras import load_extras
 from adacd_cli.loading.folder import Checkpoint, inspect
 from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
@@ -99,7 +99,7 @@ def load(
         warnings=(*source.warnings, *warnings, *logged),
     )
     loaded = made_fast(loaded, settings, progress, for_long=for_long)
-    return equip(loaded, settings, progress=progress)
+    return load_extras(loaded, settings, progress=progress)
 
 
 def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[str, Any]) -> Settings:

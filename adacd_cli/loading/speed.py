@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from adacd_cli.backends.torch.batch import BatchedKVCache
 from adacd_cli.backends.torch.compiled import Compiled
 from adacd_cli.backends.torch.matmul import speed_up
-from adacd_cli.engine.places import Places, fitting
-from adacd_cli.engine.stream import Stream
 from adacd_cli.errors import first_line
-from adacd_cli.loading.hardware import free_on
 from adacd_cli.loading.machine import free_memory
 from adacd_cli.loading.parallel import processes
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.engine.row import Request
 
 
 def made_fast(
@@ -42,24 +39,6 @@ def made_fast(
         speed_up(model.model, free_memory())
     wanted = for_long and model.device.type == "cuda" if settings.compile is None else settings.compile
     return with_compiled(model, progress) if wanted else model
-
-
-def places_for(
-    model: LanguageModel, requests: Sequence[Request], settings: Settings, batch_size: int | Literal["auto"]
-) -> Places:
-    """How many requests are decoded at once: what was asked for, or what memory or a server has room for.
-
-    Args:
-        model: what answers.
-        requests: all that will be decoded.
-        settings: used where a request has none of its own.
-        batch_size: what was asked for.
-    """
-    if batch_size == "auto" and model.at_once is not None:
-        return Places(model.at_once)
-    if batch_size == "auto":
-        return fitting(model, requests, settings, free_on(model.device))
-    return Places(batch_size)
 
 
 def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> LanguageModel:
@@ -89,15 +68,15 @@ def warm_up(compiled: Compiled) -> None:
         RuntimeError: it cannot be compiled, in the compiler's words.
     """
     for rows in (1, 2):
-        stream = Stream(compiled.model, compiled)
-        stream.prefill([[0, 0]] * rows)
-        if not stream.joins:
+        cache = BatchedKVCache(compiled.model, compiled)
+        cache.prefill([[0, 0]] * rows)
+        if not cache.joins:
             raise TypeError("it keeps a running state")
         for _ in range(2):  # the second time a CUDA graph is recorded
-            stream.advance([0] * rows)
+            cache.advance([0] * rows)
             if compiled.problem:
                 raise RuntimeError(compiled.problem)
-        stream.release()
+        cache.release()
 
 
 def uncompiled(name: str, problem: str) -> str:

@@ -1,8 +1,14 @@
-"""The two prompts: a conversation becomes the token ids of the prompted and of the unprompted stream."""
+"""Prompts: a conversation becomes the token ids that each stream of a decoding method reads."""
 
-from adacd_cli.prompts.build import build_pair
-from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
-from adacd_cli.prompts.raw import build_text_pair
-from adacd_cli.prompts.streams import pair_for, text_pair_for
+from adacd_cli.prompts.build import Contrast, build_prompts, prompts_for, text_prompts_for
+from adacd_cli.prompts.prompts import Prompt, Prompts, ThinkingMarks
 
-__all__ = ["PromptPair", "ThinkingMarks", "build_pair", "build_text_pair", "pair_for", "text_pair_for"]
+__all__ = [
+    "Contrast",
+    "Prompt",
+    "Prompts",
+    "ThinkingMarks",
+    "build_prompts",
+    "prompts_for",
+    "text_prompts_for",
+]

@@ -1,112 +1,256 @@
-"""`build_pair`: a conversation and a contrast prompt, if any, to the token ids of the two streams.
+"""The way from a conversation, or a plain text, to the token ids of every stream of a method.
 
-It checks what was said, hides its control tokens, has `placement` render both streams, and encodes them. A
-model without a chat template gets plain text.
+It checks the texts, hides their control tokens, has `streams` render the chat template, and encodes the
+result. A model without a chat template gets plain text.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from adacd_cli.config.methods import spoken
+from adacd_cli.config import SETTINGS
+from adacd_cli.config.methods import METHODS, spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts.check import check_contrast, check_differs, check_texts
 from adacd_cli.prompts.control import Escape
 from adacd_cli.prompts.encode import Encoder, beginning
-from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
-from adacd_cli.prompts.placement import Texts, join_texts, render_streams
+from adacd_cli.prompts.placement import PLACEMENTS, Said
+from adacd_cli.prompts.prompts import Prompt, Prompts, ThinkingMarks, shared_length
+from adacd_cli.prompts.streams import Addition, placement_error, render_streams
 from adacd_cli.prompts.templates import Turn, find_template, no_think_flag
 from adacd_cli.prompts.thinking import find_marks, history_tags
 
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
 _NO_TEMPLATE = "This model has no chat template; it gets the conversation as plain text."
+_GAP = "\n\n"
 
 
-def build_pair(
+@dataclass(frozen=True)
+class Contrast:
+    """A text that a stream reads besides the conversation, and the setting that it comes from, for errors."""
+
+    text: str
+    setting: str = "contrast_prompt"
+
+
+Streams = Mapping[str, "Contrast | None"]
+"""What each stream reads besides the conversation, by name, the base stream first; None for nothing."""
+
+
+def streams_of(settings: Settings) -> dict[str, Contrast | None]:
+    """What the streams of the settings' method read besides the conversation."""
+    specs = METHODS[settings.effective_method].streams_for(settings)
+    return {
+        spec.name: Contrast(getattr(settings, spec.prompt), spec.prompt) if spec.prompt else None
+        for spec in specs
+    }
+
+
+def prompts_for(tokenizer: Any, conversation: Conversation, settings: Settings) -> Prompts:
+    """The prompts of the streams of the settings' method; see `build_prompts`."""
+    return build_prompts(
+        tokenizer,
+        conversation,
+        streams_of(settings),
+        thinking=settings.thinking,
+        placement=settings.contrast_placement,
+    )
+
+
+def build_prompts(
     tokenizer: Any,
     conversation: Conversation,
-    contrast_prompt: str | None,
+    streams: Streams,
     *,
     thinking: bool = False,
-    setting: str = "contrast_prompt",
-) -> PromptPair:
-    """The prompts of both streams for one conversation.
+    placement: str = "system",
+) -> Prompts:
+    """The prompts of all streams for one conversation.
 
     Args:
         tokenizer: any transformers tokenizer, with or without a chat template.
-        conversation: what was said; it ends in a user message.
-        contrast_prompt: p*, which only the prompted stream gets; None where no stream reads one.
+        conversation: the conversation; it ends in a user message.
+        streams: what each stream reads besides the conversation.
         thinking: whether a thinking model may think before it answers.
-        setting: the setting that p* comes from, for what is said of it.
+        placement: where the texts of the streams other than the base stand, a key of `PLACEMENTS`. The base
+            stream's own text is always a system message.
 
     Returns:
-        A pair whose streams differ by p*, both with the user's own system text, and with the same end.
-        Without p* they are the same.
+        Prompts that differ by those texts alone, all with the user's own system text and the same end.
 
     Raises:
-        PromptError: no such pair can be made; the message says what is in the way.
+        PromptError: they cannot be made; the message says what is in the way.
         ModelError: the model's chat template is not valid Jinja.
     """
-    _check(conversation, contrast_prompt, setting)
-    contrast = contrast_prompt or ""
-    source = find_template(tokenizer)
-    encoder = Encoder.of(tokenizer)
-    said = [message.content for message in conversation.messages]
-    escape = Escape(encoder.control, [contrast, conversation.system or "", *said], source or "")
-    texts = replace(_hide(conversation, contrast, escape, source, thinking), name=spoken(setting))
-    marks: ThinkingMarks | None = None
-    if source is None:
-        unprompted, prompted = _plain_streams(texts)
-        warnings: tuple[str, ...] = (_NO_TEMPLATE,)
-        begin = beginning(tokenizer)
-    else:
-        unprompted, prompted, warnings = render_streams(tokenizer, source, texts, thinking)
-        marks, more = find_marks(source, tokenizer, prompted, thinking)
-        warnings, begin = warnings + more, ()
-    pair = PromptPair(
-        prompted_ids=begin + encoder.encode(tokenizer, prompted, escape),
-        unprompted_ids=begin + encoder.encode(tokenizer, unprompted, escape),
-        contrast_prompt=contrast,
-        prompted_text=escape.show(prompted),
-        unprompted_text=escape.show(unprompted),
-        thinking=marks,
-        warnings=warnings,
-    )
-    if contrast:
-        check_differs(pair, setting)
-    return pair
-
-
-def _check(conversation: Conversation, contrast_prompt: str | None, setting: str) -> None:
+    contrasts = {name: each for name, each in streams.items() if each is not None}
     messages = conversation.messages
-    check_contrast(contrast_prompt, setting)
+    texts = {"system message": conversation.system or ""}
+    texts |= {f"{message.role} message {place}": message.content for place, message in enumerate(messages, 1)}
+    _check_texts(contrasts.values(), texts)
     if not messages or messages[-1].role != "user":
         raise PromptError(
             "The conversation does not end in a user message, so there is nothing to answer.",
             "Add a user message at its end.",
         )
-    if not messages[-1].content.strip():
-        raise PromptError("The prompt is empty.", "Give a prompt with some text in it.")
-    texts = {spoken(setting): contrast_prompt or "", "system message": conversation.system or ""}
-    texts |= {f"{message.role} message {place}": message.content for place, message in enumerate(messages, 1)}
-    check_texts(texts)
+    _check_not_empty(messages[-1].content.strip())
+    source, encoder = find_template(tokenizer), Encoder.of(tokenizer)
+    escape = Escape(
+        encoder.control, [*texts.values(), *(each.text for each in contrasts.values())], source or ""
+    )
+    said = _hide(conversation, escape, source, thinking)
+    base = next(iter(streams))
+    additions = [
+        Addition(escape.hide(each.text), each.setting, PLACEMENTS["system"], movable=False)
+        if name == base
+        else Addition(escape.hide(each.text), each.setting, PLACEMENTS[placement])
+        for name, each in contrasts.items()
+    ]
+    marks: ThinkingMarks | None = None
+    warnings: tuple[str, ...] = (_NO_TEMPLATE,)
+    if source is None:
+        bare = said.plain()
+        rendered = [each.placement.place(said, each.text).plain() for each in additions]
+        begin = beginning(tokenizer)
+    else:
+        bare, rendered, folding = render_streams(tokenizer, source, said, additions, thinking)
+        marks, more = find_marks(source, tokenizer, bare, thinking)
+        warnings, begin = folding + more, ()
+
+    def encode(text: str) -> tuple[int, ...]:
+        return begin + encoder.encode(tokenizer, text, escape)
+
+    alone = Prompt(encode(bare), escape.show(bare))
+    prompts = dict.fromkeys(streams, alone)
+    for (name, each), addition, text in zip(contrasts.items(), additions, rendered, strict=True):
+        ids = encode(text)
+        _check_differs(alone.ids, ids, each)
+        if addition.placement.forks:
+            _check_fork(alone.ids, ids, encode(_last_word(bare, text)), addition)
+        prompts[name] = Prompt(ids, escape.show(text), each.text, addition.placement.recurs)
+    return Prompts(prompts, marks, warnings)
 
 
-def _hide(
-    conversation: Conversation, contrast_prompt: str, escape: Escape, source: str | None, thinking: bool
-) -> Texts:
-    """What was said, its control tokens hidden, with the flag against thinking where a template reads one."""
+def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Settings) -> Prompts:
+    """Like `prompts_for`, of a text that the model continues, without a chat template.
+
+    A contrast prompt stands in front of the text, or at its end (placement user-end), a blank line apart.
+
+    Args:
+        tokenizer: any transformers tokenizer.
+        prompt: the text, whose control tokens are encoded as the text that they are, or its token ids, which
+            are taken as they are. The id that the tokenizer begins a text with comes first in all streams.
+        settings: the method, the texts of its streams and `contrast_placement`.
+
+    Raises:
+        PromptError: the text or a contrast prompt is empty, or a token id is not one of the tokenizer's.
+    """
+    streams = streams_of(settings)
+    contrasts = {name: each for name, each in streams.items() if each is not None}
+    text = prompt if isinstance(prompt, str) else ""
+    _check_texts(contrasts.values(), {"prompt": text})
+    _check_not_empty(prompt)
+    encoder, begin = Encoder.of(tokenizer), beginning(tokenizer)
+    escape = Escape(encoder.control, [text, *(each.text for each in contrasts.values())])
+    own = () if isinstance(prompt, str) else _checked_ids(prompt, encoder.size, begin)
+
+    def encode(before: str, after: str) -> tuple[int, ...]:
+        if isinstance(prompt, str):
+            return begin + encoder.encode(tokenizer, before + escape.hide(text) + after, escape)
+        front = encoder.encode(tokenizer, before, escape) if before else ()
+        return begin + front + own + (encoder.encode_after(tokenizer, after, escape) if after else ())
+
+    alone = Prompt(encode("", ""), text)
+    prompts = dict.fromkeys(streams, alone)
+    for name, each in contrasts.items():
+        placement = PLACEMENTS["system" if name == next(iter(streams)) else settings.contrast_placement]
+        before, after = ("", _GAP + each.text) if placement.forks else (each.text + _GAP, "")
+        ids = encode(escape.hide(before), escape.hide(after))
+        _check_differs(alone.ids, ids, each)
+        prompts[name] = Prompt(ids, before + text + after, each.text, placement.recurs)
+    return Prompts(prompts)
+
+
+def _hide(conversation: Conversation, escape: Escape, source: str | None, thinking: bool) -> Said:
+    """The conversation, its control tokens hidden, with the flag against thinking if a template reads one."""
     # Templates cut the thinking out of earlier answers, so they must see its tags there.
     keep = {"assistant": history_tags(source) if source else (), "user": ()}
     turns = [Turn(each.role, escape.hide(each.content, keep[each.role])) for each in conversation.messages]
     if source and not thinking:
         turns[-1] = Turn("user", turns[-1].content + no_think_flag(source))
     system = conversation.system or ""
-    return Texts(tuple(turns), escape.hide(system) if system.strip() else "", escape.hide(contrast_prompt))
+    return Said(tuple(turns), escape.hide(system) if system.strip() else "")
 
 
-def _plain_streams(texts: Texts) -> tuple[str, str]:
-    """Both streams as plain text, its parts a blank line apart."""
-    said = [turn.content for turn in texts.turns]
-    return join_texts(texts.system, *said), join_texts(texts.contrast, texts.system, *said)
+def _check_texts(contrasts: Iterable[Contrast], texts: Mapping[str, str]) -> None:
+    """Refuses contrast prompts without words, and texts, by what they are called, that are not Unicode."""
+    for contrast in contrasts:
+        setting, name = SETTINGS[contrast.setting], spoken(contrast.setting)
+        if not contrast.text.strip():
+            raise PromptError(
+                f"The {name} is empty, so the prompts of the streams would be the same.",
+                f'Give a {setting.flag}, such as "{setting.default}".'
+                if setting.option.names
+                else f"Leave {contrast.setting} out for its default, or give a text: {setting.flag}=TEXT.",
+            )
+        texts = {name: contrast.text, **texts}
+    for name, text in texts.items():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            code = f"U+{ord(text[error.start]):04X} at character {error.start + 1}"
+            raise PromptError(
+                f"The {name} holds half of a surrogate pair ({code}), which is not text.",
+                "Give the text as valid UTF-8.",
+            ) from error
+
+
+def _check_not_empty(prompt: str | Sequence[int]) -> None:
+    if not prompt:
+        raise PromptError("The prompt is empty.", "Give a prompt with some text in it.")
+
+
+def _checked_ids(ids: Sequence[int], size: int, begin: tuple[int, ...]) -> tuple[int, ...]:
+    """The ids without what the tokenizer begins a text with."""
+    wrong = next((index for index in ids if not 0 <= index < size), None)
+    if wrong is not None:
+        raise PromptError(
+            f"The prompt contains the token id {wrong}, but the tokenizer's ids go from 0 to {size - 1}.",
+            "Encode the prompt with the model's own tokenizer.",
+        )
+    return tuple(ids[len(begin) :] if tuple(ids[: len(begin)]) == begin else ids)
+
+
+def _check_differs(bare: tuple[int, ...], ids: tuple[int, ...], contrast: Contrast) -> None:
+    if bare == ids:
+        raise PromptError(
+            f"The tokenizer gives the same ids with and without the {spoken(contrast.setting)}.",
+            f"Give another {SETTINGS[contrast.setting].flag} with words that the tokenizer knows.",
+        )
+
+
+def _last_word(bare: str, other: str) -> str:
+    """The end of `bare`, from the white space before the last word that both texts begin with alike."""
+    front = bare[: shared_length(bare, other)].rstrip()
+    word = front.rsplit(maxsplit=1)[-1] if front else ""
+    return bare[len(front[: len(front) - len(word)].rstrip()) :]
+
+
+def _check_fork(
+    bare: tuple[int, ...], ids: tuple[int, ...], last_word: tuple[int, ...], addition: Addition
+) -> None:
+    """Checks on token ids that a prompt is the same as without p* up to the end of the user's words.
+
+    The invariant: both begin alike up to the last complete token of the user's words. A token is complete
+    where what follows the words cannot change it. Tokenizers cut at white space, so all tokens before the
+    last word are complete; those of that word itself may be joined with the line break after it.
+    """
+    if shared_length(bare, ids) < len(bare) - len(last_word):
+        raise placement_error(
+            f"The tokenizer encodes the user's words in another way before the {spoken(addition.setting)}",
+            addition.placement,
+            [each.name for each in PLACEMENTS.values() if not each.forks],
+        )

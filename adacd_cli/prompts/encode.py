@@ -8,6 +8,7 @@ not hold; so what the user wrote is plain text to it, in the very segments the t
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -55,6 +56,10 @@ class Encoder:
         if self._renamed is None or self._renamed.names.intersection(shown):
             self._renamed = _RenamedTokenizer(tokenizer, self.control, shown)
         return tuple(self._renamed.encode(shown, spans))
+
+    def encode_after(self, tokenizer: Any, hidden: str, escape: Escape) -> tuple[int, ...]:
+        """The ids of a text that continues another one."""
+        return _continued(lambda text: self.encode(tokenizer, text, escape), hidden)
 
 
 def beginning(tokenizer: Any) -> tuple[int, ...]:
@@ -154,14 +159,14 @@ def _section_ids(tokenizer: Any, control: ControlTokens, section: str) -> list[i
     pieces = [section[start:stop] for start, stop in pairwise([0, *cuts, len(section)])]
     ids = _plain_ids(tokenizer, pieces[0])
     for piece in pieces[1:]:
-        ids += _inner_ids(tokenizer, piece)
+        ids += _continued(lambda text: _plain_ids(tokenizer, text), piece)
     return ids
 
 
-def _inner_ids(tokenizer: Any, text: str) -> list[int]:
-    """The ids of a text that goes on from another: without the space that SentencePiece puts in front."""
+def _continued(encode: Callable[[str], Sequence[int]], text: str) -> tuple[int, ...]:
+    """The ids of a text that continues another: without the space that SentencePiece puts in front."""
     for lead in (".", "0", "\n"):
-        before, ids = _plain_ids(tokenizer, lead), _plain_ids(tokenizer, lead + text)
+        before, ids = encode(lead), encode(lead + text)
         if before and ids[: len(before)] == before:
-            return ids[len(before) :]
-    return _plain_ids(tokenizer, text)
+            return tuple(ids[len(before) :])
+    return tuple(encode(text))

@@ -1,77 +1,57 @@
-"""Where p* goes: both streams as rendered text.
+"""Where a stream's contrast prompt p* stands in the conversation: one strategy for each placement.
 
-It goes into a system message, before the user's own. Where the template has no system role, or takes one and
-drops it, it goes in front of the first user message; there the user's own system text goes too, in both
-streams. Whether a template did what it should is read from the rendered text, never assumed.
+A strategy lays out the messages and checks its invariant on the rendered text; that the template did what it
+should is never assumed. All keep p* out of the base stream's prompt, and the user's words, their own system
+text and the generation prompt in both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
-from adacd_cli.errors import PromptError
-from adacd_cli.prompts.rendered import Rendered
-from adacd_cli.prompts.templates import (
-    Dialect,
-    TemplateRefusal,
-    Turn,
-    dialects,
-    render,
-    thinking_switches,
-)
-
-_OTHER_MODEL = "Use a model with another chat template, or mend the template in the tokenizer's folder."
-
-FOLDED = "The chat template takes no system message; it stands in front of the first user message."
-
-_MOMENTS = 5
-"""How often both streams are rendered again because the clock of the template moved on between them."""
+from adacd_cli.prompts.rendered import Rendered, cannot_be_found
+from adacd_cli.prompts.templates import Turn
 
 
 @dataclass(frozen=True)
-class Texts:
-    """What was said, as it is rendered.
+class Said:
+    """The conversation as it is rendered, its control tokens hidden.
 
     Attributes:
         turns: the messages of user and assistant, the last one the user's.
         system: the user's own system text, "" for none.
-        contrast: p*, "" for none.
-        name: what p* is called in an error.
     """
 
     turns: tuple[Turn, ...]
-    system: str
-    contrast: str
-    name: str = "contrast prompt"
+    system: str = ""
 
+    @property
+    def question(self) -> str:
+        """The last user message."""
+        return self.turns[-1].content
 
-def render_streams(
-    tokenizer: Any, source: str, texts: Texts, thinking: bool
-) -> tuple[str, str, tuple[str, ...]]:
-    """The unprompted and the prompted stream, and what the user should know, one sentence each.
+    def messages(self, *, folded: bool) -> tuple[Turn, ...]:
+        """The messages for the template: a system message first, or its text in front of the first user's."""
+        if not self.system:
+            return self.turns
+        if not folded:
+            return Turn("system", self.system), *self.turns
+        place = next(place for place, turn in enumerate(self.turns) if turn.role == "user")
+        first = Turn("user", join_texts(self.system, self.turns[place].content))
+        return *self.turns[:place], first, *self.turns[place + 1 :]
 
-    Raises:
-        PromptError: the template cannot render the two streams.
-        ModelError: the template is not valid Jinja.
-    """
-    dialect = _find_dialect(tokenizer, source, texts, thinking)
-    try:
-        streams = _render_both(tokenizer, source, dialect, _as_system(texts))
-        fault = _find_fault(*streams, texts)
-    except TemplateRefusal:
-        fault = "no system role"
-    if fault is None:
-        return streams[0].text, streams[1].text, ()
-    try:
-        streams = _render_both(tokenizer, source, dialect, _folded(texts))
-    except TemplateRefusal as refusal:
-        raise _refused(refusal) from refusal
-    fault = _find_fault(*streams, texts)
-    if fault is not None:
-        raise PromptError(fault, _OTHER_MODEL)
-    return streams[0].text, streams[1].text, (FOLDED,) if texts.system else ()
+    def plain(self) -> str:
+        """Plain text for a model without a chat template."""
+        return join_texts(self.system, *(turn.content for turn in self.turns))
+
+    def find_fault(self, rendered: Rendered) -> str | None:
+        """What the chat template does wrong with the conversation; None when nothing is."""
+        if not cannot_be_found(self.system):
+            elsewhere = sum(Rendered(turn.content).count(self.system) for turn in self.turns)
+            if rendered.count(self.system) <= elsewhere:
+                return "leaves the system message out of the prompt"
+        return None if rendered.holds(self.question) else "leaves the user's message out of the prompt"
 
 
 def join_texts(*texts: str) -> str:
@@ -79,78 +59,84 @@ def join_texts(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-def _find_dialect(tokenizer: Any, source: str, texts: Texts, thinking: bool) -> Dialect:
-    """How the template wants to be asked: the first way in which the turns alone show the question."""
-    refusals = []
-    silent = False
-    for dialect in dialects(tokenizer, thinking_switches(source, thinking)):
-        try:
-            rendered = Rendered(render(tokenizer, source, texts.turns, dialect))
-        except TemplateRefusal as refusal:
-            refusals.append(refusal)
-            continue
-        if rendered.holds(texts.turns[-1].content):
-            return dialect
-        silent = True
-    if silent:
-        raise PromptError("The chat template leaves the user's message out of the prompt.", _OTHER_MODEL)
-    raise _refused(refusals[0]) from refusals[0]
+class Placement(Protocol):
+    """Where p* stands.
+
+    Attributes:
+        name: as the setting `contrast_placement` takes it.
+        recurs: as `Prompt.recurs`.
+        forks: whether the prompt is the same as without p* up to the end of the user's words.
+    """
+
+    name: str
+    recurs: bool
+    forks: bool
+
+    def place(self, said: Said, contrast: str) -> Said:
+        """The conversation with p* in it."""
+
+    def find_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
+        """What the chat template does wrong, with {} where p* is to be named; None when nothing is.
+
+        Args:
+            bare: the prompt without p*, with which nothing is wrong.
+            other: the prompt with p*.
+            said: the conversation.
+            contrast: p*.
+        """
 
 
-def _refused(refusal: TemplateRefusal) -> PromptError:
-    return PromptError(
-        f"The chat template refuses the conversation: {refusal}.",
-        "Many templates want user and assistant in turn, the user first: start a new conversation; or use a "
-        "model with another chat template.",
-    )
+class SystemPlacement:
+    """In the system message, before the user's own; folded with it in front of the first user message."""
+
+    name = "system"
+    recurs = True
+    forks = False
+
+    def place(self, said: Said, contrast: str) -> Said:
+        return replace(said, system=join_texts(contrast, said.system))
+
+    def find_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
+        fault = _find_contrast_fault(bare, other, contrast) or said.find_fault(other)
+        if fault is None and not bare.ends_like(other, said.question):
+            return "ends the prompts with and without the {} in different generation prompts"
+        return fault
 
 
-def _as_system(texts: Texts) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-    """The messages of both streams, with system messages."""
-    own, both = (
-        (Turn("system", text),) if text else ()
-        for text in (texts.system, join_texts(texts.contrast, texts.system))
-    )
-    return (*own, *texts.turns), (*both, *texts.turns)
+class UserPlacement:
+    """In the last user message, a blank line before or after the user's words.
+
+    The prompt is to the letter the one without p*, but for the insertion of p* there.
+    """
+
+    recurs = False
+
+    def __init__(self, name: str, *, after: bool) -> None:
+        self.name, self.forks = name, after
+
+    def place(self, said: Said, contrast: str) -> Said:
+        parts = (said.question, contrast) if self.forks else (contrast, said.question)
+        return replace(said, turns=(*said.turns[:-1], Turn("user", join_texts(*parts))))
+
+    def find_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
+        fault = _find_contrast_fault(bare, other, contrast)
+        if fault is None and not other.adds(contrast, bare, said.question, after=self.forks):
+            return f"does not simply put the {{}} {'after' if self.forks else 'before'} the user's words"
+        return fault
 
 
-def _folded(texts: Texts) -> tuple[tuple[Turn, ...], tuple[Turn, ...]]:
-    """The messages of both streams, the system texts in front of the first user message."""
-    place = next(place for place, turn in enumerate(texts.turns) if turn.role == "user")
-    before, first, after = texts.turns[:place], texts.turns[place], texts.turns[place + 1 :]
-    own = replace(first, content=join_texts(texts.system, first.content))
-    both = replace(first, content=join_texts(texts.contrast, texts.system, first.content))
-    return (*before, own, *after), (*before, both, *after)
-
-
-def _render_both(
-    tokenizer: Any, source: str, dialect: Dialect, turns: tuple[Sequence[Turn], Sequence[Turn]]
-) -> tuple[Rendered, Rendered]:
-    """Both streams, rendered in one moment: a date or a time in the template is the same in both."""
-    unprompted = render(tokenizer, source, turns[0], dialect)
-    prompted = render(tokenizer, source, turns[1], dialect)
-    for _ in range(_MOMENTS if "strftime_now" in source else 0):
-        again = render(tokenizer, source, turns[0], dialect)
-        if again == unprompted:
-            break
-        unprompted, prompted = again, render(tokenizer, source, turns[1], dialect)
-    return Rendered(unprompted), Rendered(prompted)
-
-
-def _find_fault(unprompted: Rendered, prompted: Rendered, texts: Texts) -> str | None:
-    """What is wrong with two rendered streams, as a sentence; None when nothing is."""
-    question = texts.turns[-1].content
-    if texts.contrast:
-        if unprompted.text == prompted.text:
-            return f"The chat template gives the same prompt with and without the {texts.name}."
-        if prompted.count(texts.contrast) <= unprompted.count(texts.contrast):
-            return f"The chat template leaves the {texts.name} out of the prompt."
-    if texts.system:
-        in_turns = sum(Rendered(turn.content).count(texts.system) for turn in texts.turns)
-        if min(unprompted.count(texts.system), prompted.count(texts.system)) <= in_turns:
-            return "The chat template leaves the system message out of the prompt."
-    if not (unprompted.holds(question) and prompted.holds(question)):
-        return "The chat template leaves the user's message out of the prompt."
-    if not unprompted.ends_like(prompted, question):
-        return "The chat template ends the two prompts in different generation prompts."
+def _find_contrast_fault(bare: Rendered, other: Rendered, contrast: str) -> str | None:
+    if bare.text == other.text:
+        return "gives the same prompt with and without the {}"
+    if other.count(contrast) <= bare.count(contrast):
+        return "leaves the {} out of the prompt"
     return None
+
+
+_ALL: tuple[Placement, ...] = (
+    SystemPlacement(),
+    UserPlacement("user-start", after=False),
+    UserPlacement("user-end", after=True),
+)
+PLACEMENTS = {placement.name: placement for placement in _ALL}
+"""The placements by name."""

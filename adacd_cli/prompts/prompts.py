@@ -1,9 +1,10 @@
-"""What each stream of a method reads, by the stream's name: the value that the prompt rooms hand to the engine."""
+"""What each stream of a method reads, by the stream's name: the value that this room hands to the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class Prompt:
     Attributes:
         ids: token ids.
         text: the rendered chat template behind them.
-        contrast: the text that this stream reads and the base stream does not, p* of AdaCD; "" for none.
-        recurs: whether the prompt of the next turn of a conversation begins with this one; not so where
-            p* stands in the last user message: nothing of it is worth keeping then.
+        contrast: the text that it reads besides the conversation, p* of AdaCD; "" for none.
+        recurs: whether the prompt of the conversation's next turn begins with this one. False where p* stands
+            in the last user message, so that its KV cache is of no use to the next turn.
     """
 
     ids: tuple[int, ...]
@@ -64,13 +65,23 @@ class Prompts:
         """The base stream's prompt."""
         return self.streams[self.base_name]
 
+    @property
+    def others(self) -> Mapping[str, Prompt]:
+        """The prompts of the other streams by their names, in order."""
+        return {name: prompt for name, prompt in self.streams.items() if name != self.base_name}
+
+    @property
+    def longest(self) -> int:
+        """Length of the longest prompt, in tokens."""
+        return max(len(prompt.ids) for prompt in self.streams.values())
+
     def shared_with_base(self, name: str) -> int:
         """How many tokens a stream's prompt and the base stream's begin with alike."""
         return shared_length(self.base.ids, self.streams[name].ids)
 
 
-def shared_length(first: tuple[int, ...], second: tuple[int, ...]) -> int:
-    """How many ids two sequences begin with alike."""
+def shared_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """How many items two sequences (of one type: tuples, or strings) begin with alike."""
     low, high = 0, min(len(first), len(second))
     while low < high:  # slices compare at the speed of C
         middle = (low + high + 1) // 2

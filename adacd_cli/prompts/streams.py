@@ -1,63 +1,157 @@
-"""What the two streams of a decoding method read: of a conversation, or of a text to be gone on with."""
+"""The rendered text of every stream: how the chat template takes the conversation is tried, and checked.
+
+Where the template has no system role, or takes a system message and drops it, the system text goes in front
+of the first user message, in all streams alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from adacd_cli.config.methods import METHODS
-from adacd_cli.conversation import Conversation
-from adacd_cli.prompts.build import build_pair
-from adacd_cli.prompts.pair import PromptPair
-from adacd_cli.prompts.raw import build_text_pair
+from adacd_cli.config import SETTINGS
+from adacd_cli.config.methods import spoken
+from adacd_cli.errors import PromptError
+from adacd_cli.prompts.placement import PLACEMENTS, Placement, Said
+from adacd_cli.prompts.rendered import Rendered
+from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
 
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
+FOLDED = "The chat template takes no system message; it stands in front of the first user message."
+
+_OTHER_MODEL = "Use a model with another chat template, or fix the template in the tokenizer's folder."
+
+_MOMENTS = 5
+"""How often all streams are rendered again because the clock of the template moved on between them."""
 
 
-def pair_for(tokenizer: Any, conversation: Conversation, settings: Settings) -> PromptPair:
-    """The prompts of both streams under the settings' method.
+@dataclass(frozen=True)
+class Addition:
+    """What one stream reads besides the conversation.
 
-    Where no stream reads a system text of the method's, both prompts are the conversation alone.
-
-    Args:
-        tokenizer: any transformers tokenizer.
-        conversation: what was said; it ends in a user message.
-        settings: the method, the system texts of its streams, and `thinking`.
-
-    Raises:
-        PromptError, ModelError: as `build_pair`.
+    Attributes:
+        text: p*, its control tokens hidden.
+        setting: the setting that it comes from.
+        placement: where it stands.
+        movable: whether the setting `contrast_placement` decides that.
     """
 
-    def build(contrast: str | None, setting: str) -> PromptPair:
-        return build_pair(tokenizer, conversation, contrast, thinking=settings.thinking, setting=setting)
+    text: str
+    setting: str
+    placement: Placement
+    movable: bool = True
 
-    return _for_method(build, settings)
+
+class _Unfit(Exception):
+    """The template does something else with an addition than it should: `fault`, with {} for the addition."""
+
+    def __init__(self, fault: str, addition: Addition) -> None:
+        super().__init__(f"The chat template {fault.replace('{}', spoken(addition.setting), 1)}")
+        self.addition = addition
 
 
-def text_pair_for(tokenizer: Any, prompt: str | Sequence[int], settings: Settings) -> PromptPair:
-    """Like `pair_for`, of a text that is to be gone on with, without a chat template.
-
-    Args:
-        tokenizer: any transformers tokenizer.
-        prompt: the text, or its token ids.
-        settings: the method and the system texts of its streams.
+def render_streams(
+    tokenizer: Any, source: str, said: Said, additions: Sequence[Addition], thinking: bool
+) -> tuple[str, list[str], tuple[str, ...]]:
+    """The prompt of the conversation alone, those with each addition, and warnings, one sentence each.
 
     Raises:
-        PromptError: as `build_text_pair`.
+        PromptError: the template cannot render them.
+        ModelError: the template is not valid Jinja.
     """
-    return _for_method(
-        lambda contrast, setting: build_text_pair(tokenizer, prompt, contrast, setting=setting), settings
+    dialect = _find_dialect(tokenizer, source, said, thinking)
+
+    def attempt(additions: Sequence[Addition]) -> tuple[list[Rendered], bool]:
+        try:
+            return _render_checked(tokenizer, source, dialect, said, additions, folded=False), False
+        except (_Unfit, PromptError):
+            return _render_checked(tokenizer, source, dialect, said, additions, folded=True), True
+
+    def takes(addition: Addition) -> bool:
+        try:
+            attempt([addition])
+        except (_Unfit, PromptError):
+            return False
+        return True
+
+    try:
+        (bare, *others), folded = attempt(additions)
+    except _Unfit as unfit:
+        failed = unfit.addition
+        if not failed.movable:
+            raise PromptError(f"{unfit}.", _OTHER_MODEL) from unfit
+        possible = [name for name, each in PLACEMENTS.items() if takes(replace(failed, placement=each))]
+        raise placement_error(str(unfit), failed.placement, possible) from unfit
+    return bare.text, [other.text for other in others], (FOLDED,) if folded and said.system else ()
+
+
+def placement_error(problem: str, placement: Placement, possible: Sequence[str]) -> PromptError:
+    """The error of a placement that cannot be had, with the names of those that can."""
+    names = " or ".join(possible)
+    return PromptError(
+        f"{problem} (contrast placement {placement.name}).",
+        f"Use {SETTINGS['contrast_placement'].flag} {names}." if names else _OTHER_MODEL,
     )
 
 
-def _for_method(build: Callable[[str | None, str], PromptPair], settings: Settings) -> PromptPair:
-    """What `build` makes with the method's system text, given with the setting's name, where it has one."""
-    method = METHODS[settings.effective_method]
-    second = method.second_stream(settings)
-    text = method.prompt or (second.prompt if second else "")
-    pair = build(getattr(settings, text) if text else None, text or "contrast_prompt")
-    if method.prompt:
-        return replace(pair, unprompted_ids=pair.prompted_ids, unprompted_text=pair.prompted_text)
-    return pair
+def _find_dialect(tokenizer: Any, source: str, said: Said, thinking: bool) -> Dialect:
+    """How to call the template: the first way in which the turns alone show the last user message."""
+    refusals = []
+    silent = False
+    for dialect in dialects(tokenizer, thinking_switches(source, thinking)):
+        try:
+            rendered = Rendered(render(tokenizer, source, said.turns, dialect))
+        except TemplateRefusal as refusal:
+            refusals.append(refusal)
+            continue
+        if rendered.holds(said.question):
+            return dialect
+        silent = True
+    if silent:
+        raise PromptError("The chat template leaves the user's message out of the prompt.", _OTHER_MODEL)
+    raise _refused(refusals[0]) from refusals[0]
+
+
+def _refused(refusal: TemplateRefusal) -> PromptError:
+    return PromptError(
+        f"The chat template refuses the conversation: {refusal}.",
+        "Many templates want user and assistant in turn, the user first: start a new conversation; or use a "
+        "model with another chat template.",
+    )
+
+
+def _render_checked(
+    tokenizer: Any, source: str, dialect: Dialect, said: Said, additions: Sequence[Addition], *, folded: bool
+) -> list[Rendered]:
+    """The prompt of the conversation alone, and those with each of the additions, all as they should be.
+
+    Raises:
+        PromptError: the conversation alone cannot be rendered in this way.
+        _Unfit: one of the additions cannot.
+    """
+    layouts = [said, *(each.placement.place(said, each.text) for each in additions)]
+
+    def render_one(number: int) -> str:
+        try:
+            return render(tokenizer, source, layouts[number].messages(folded=folded), dialect)
+        except TemplateRefusal as refusal:
+            if number == 0:
+                raise _refused(refusal) from refusal
+            fault = f"refuses the conversation with the {{}}: {refusal}"
+            raise _Unfit(fault, additions[number - 1]) from refusal
+
+    texts = [render_one(number) for number in range(len(layouts))]
+    # A date or a time that the template writes must be the same in all of them.
+    for _ in range(_MOMENTS if "strftime_now" in source else 0):
+        if render_one(0) == texts[0]:
+            break
+        texts = [render_one(number) for number in range(len(layouts))]
+    bare, *others = map(Rendered, texts)
+    fault = said.find_fault(bare)
+    if fault is not None:
+        raise PromptError(f"The chat template {fault}.", _OTHER_MODEL)
+    for other, each in zip(others, additions, strict=True):
+        fault = each.placement.find_fault(bare, other, said, each.text)
+        if fault is not None:
+            raise _Unfit(fault, each)
+    return [bare, *others]

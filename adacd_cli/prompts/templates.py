@@ -140,7 +140,7 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
         if isinstance(error, TemplateSyntaxError):
             raise ModelError(
                 f"The model's chat template is broken: {name}: {reason}.",
-                "Mend the chat template in the model's folder, or use another model.",
+                "Fix the chat template in the model's folder, or use another model.",
             ) from error
         told = name == "TemplateError" and reason  # what the template itself says, by raise_exception
         raise TemplateRefusal(reason if told else f"{name}: {reason}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adacd_cli.prompts.pair import ThinkingMarks
+from adacd_cli.prompts.prompts import ThinkingMarks
 
 _CHANNELS = ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
 """gpt-oss: every answer begins in a channel, whatever the switches say."""

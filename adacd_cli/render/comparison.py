@@ -32,7 +32,7 @@ Piece = tuple[str, Style]
 def write_comparison(
     default: Iterable[Event], method: Iterable[Event], out: TextIO, err: TextIO, view: View
 ) -> tuple[Trace, Trace]:
-    """Decodes both, one after the other, then writes the comparison.
+    """Reads both runs, one after the other, then writes the comparison.
 
     Args:
         default: the events of Default.
@@ -46,7 +46,7 @@ def write_comparison(
     """
     progress = Screen(err, view.display)
     quiet = view.quiet or view.display == "none"
-    first, second = (collect(list(run if quiet else _counted(run, progress))) for run in (default, method))
+    first, second = (collect(run if quiet else _counted(run, progress)) for run in (default, method))
     screen = Screen(out, view.display, view.width)
     put_heading(screen, second.started, View(view.prompt, quiet=True))
     parting = find_parting(first, second)

@@ -8,27 +8,26 @@ import re
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from adacd_cli.events import Event, Finished, to_json
+from adacd_cli.events import Event, to_json
+from adacd_cli.render.view import View
 
 _UNSAFE = re.compile("[\ud800-\udfff\x7f-\x9f]")
 
 
-def write_events(events: Iterable[Event], out: TextIO) -> Finished | None:
+def write_events(events: Iterable[Event], out: TextIO) -> None:
     """Writes each event as it comes.
-
-    Returns:
-        the last Finished; None when there was none.
 
     Raises:
         ValueError: a number is NaN or infinite, which JSON cannot say.
     """
-    finished = None
     for event in events:
         out.write(json_line(to_json(event), out, allow_nan=False) + "\n")
         out.flush()
-        if isinstance(event, Finished):
-            finished = event
-    return finished
+
+
+def write_json(events: Iterable[Event], out: TextIO, view: View) -> None:
+    """The trace as JSON Lines, as `--json` gives them everywhere; nothing of VIEW applies."""
+    write_events(events, out)
 
 
 def json_line(value: Any, out: TextIO, *, allow_nan: bool = True) -> str:

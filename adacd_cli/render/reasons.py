@@ -1,24 +1,24 @@
 """A trace in words: the confidence test, why a step decided as it did, and a summary for a newcomer.
 
-Every renderer takes its sentences from here, so that table, Markdown, HTML and compare say the same.
+Every renderer takes its sentences from here, so that table, HTML page and compare say the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from adacd_cli.config.methods import method_of
-from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.safe import spoken
-from adacd_cli.render.text import ended
+from adacd_cli.render.text import count, ended
 
 _MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
 
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything one request said.
+    """The events of one request.
 
     Attributes:
         started: its Started.
@@ -65,19 +65,22 @@ def confidence_test(step: TokenStep, threshold: float) -> str:
 
 def reason(step: TokenStep, threshold: float) -> str:
     """One or two sentences on why the step added, subtracted or did neither."""
-    measures = step.measures
-    if measures.prompted_top_rank is None:
-        return "Plain decoding: the prompted stream was not asked."
+    measures, rank = step.measures, step.measures.prompted_top_rank
     top = spoken(step.prompted_top or "")
-    rank = measures.prompted_top_rank
     if measures.agreement is None:
-        place = "puts first, too" if rank == 1 else f"ranks {_ordinal(rank)}"
         leaning = {
-            Decision.ADD: "the answer leaned towards the second",
-            Decision.SUBTRACT: "the answer was pushed away from the second",
+            Decision.ADD: "the answer leaned towards the second stream",
+            Decision.SUBTRACT: "the answer was pushed away from the second stream",
             Decision.PLAIN: "the plain stream's own token was taken",
         }[step.decision]
-        return f"The second stream wants {top}, which the plain stream {place}; {leaning}."
+        if measures.named:
+            numbers = ", ".join(f"{name} {value:.3g}" for name, value in measures.named.items())
+            return f"With {numbers}, {leaning}."
+        if rank is None:
+            return "Plain decoding: only the plain stream was used."
+        ranked = "puts first, too" if rank == 1 else f"ranks {_ordinal(rank)}"
+        return f"The second stream wants {top}, which the plain stream {ranked}; {leaning}."
+    assert rank is not None, "agreement is 1 / rank"
     limit = f"λ = {threshold:.3g}"
     agreement = f"agr {measures.agreement:.2f}" if rank < 100 else f"agr 1/{rank}"
     both = f"Both streams have the same top token, {top}"
@@ -105,8 +108,11 @@ def reason(step: TokenStep, threshold: float) -> str:
 
 def summary(trace: Trace) -> list[str]:
     """What happened, in paragraphs: what was contrasted, where the answer turned and why, how it ended."""
-    paragraphs = [_contrasted(trace), _turned(trace), _left_track(trace), _ended(trace)]
+    paragraphs = [_contrasted(trace)]
     contrasted = trace.finished.added + trace.finished.subtracted
+    if contrasted:
+        paragraphs += [_turned(trace), _left_track(trace)]
+    paragraphs.append(_ended(trace))
     if contrasted and _decides_by_agreement(trace) and 0.5 < trace.threshold <= 1:
         paragraphs.append(_MEANING_OF_THRESHOLD)
     return [paragraph for paragraph in paragraphs if paragraph]
@@ -124,26 +130,26 @@ def _contrasted(trace: Trace) -> str:
     if not contrasted:
         return f"Nothing was contrasted: {_why_nothing(trace)}."
     rest = tokens - contrasted
-    others = f" The other {_count(rest)} {_are(rest)} plain decoding." if rest else ""
+    others = f" The other {count(rest)} {_are(rest)} plain decoding." if rest else ""
     second = "prompted" if _decides_by_agreement(trace) else "second"
     if not subtracted:
         why = "both streams agreed with confidence, and " if _decides_by_agreement(trace) else ""
         return (
-            f"{_count(added)} contrasted, {_all(added)} added (+): {why}the answer leaned towards the "
+            f"{count(added)} contrasted, {_all(added)} added (+): {why}the answer leaned towards the "
             f"{second} stream.{others}"
         )
     if not added:
         what = f"{_all(subtracted)} subtracted (−): the answer was pushed away from the {second} stream."
-        return f"{_count(subtracted)} contrasted, {what}{others}"
+        return f"{count(subtracted)} contrasted, {what}{others}"
     return (
-        f"{_count(contrasted)} contrasted: {added} added (+, towards the prompted stream) and "
+        f"{count(contrasted)} contrasted: {added} added (+, towards the prompted stream) and "
         f"{subtracted} subtracted (−, away from it).{others}"
     )
 
 
 def _why_nothing(trace: Trace) -> str:
     method = method_of(trace.started.method)
-    if method.second is None:
+    if len(method.streams) == 1:
         return f"method {method.name} is plain decoding" + {
             "prompt": " under a system message that asks for help",
             "surgical": " with a direction removed from the model",
@@ -152,19 +158,17 @@ def _why_nothing(trace: Trace) -> str:
         return "the contrast window is 0 tokens long"
     if all(step.thinking for step in trace.steps):
         return "the answer had not begun when the thinking was cut off"
-    if method_of(trace.started.method).follows_track:
+    if method.follows_track:
         return "the two streams began with different top tokens, so no refusal was near"
     return "every step was left to plain decoding"
 
 
 def _turned(trace: Trace) -> str:
-    if not trace.finished.added + trace.finished.subtracted:
-        return ""
     turn = trace.turn
     if turn is None:
         return "No token was changed: Default would have taken the same ones, so this is its answer too."
     later = sum(step.token_id != step.plain_token_id for step in trace.steps) - 1
-    more = f" {_count(later)} after it {_are(later)} not what Default would have taken there either."
+    more = f" {count(later)} after it {_are(later)} not what Default would have taken there either."
     return (
         f"The answer turned at step {turn.index}: Default would have taken {spoken(turn.plain_token)}, and "
         f"{spoken(turn.token)} was taken. {reason(turn, trace.threshold)}{more if later else ''}"
@@ -172,10 +176,7 @@ def _turned(trace: Trace) -> str:
 
 
 def _left_track(trace: Trace) -> str:
-    if (
-        not method_of(trace.started.method).follows_track
-        or not trace.finished.added + trace.finished.subtracted
-    ):
+    if not method_of(trace.started.method).follows_track:
         return ""
     for step in trace.steps:
         top = step.measures.prompted_top_id
@@ -191,15 +192,15 @@ def _left_track(trace: Trace) -> str:
 def _ended(trace: Trace) -> str:
     finished = trace.finished
     if finished.finish_reason is FinishReason.CANCELLED:
-        when = f"after {_count(finished.tokens)}" if finished.tokens else "before the first token"
+        when = f"after {count(finished.tokens)}" if finished.tokens else "before the first token"
         return f"Cancelled {when}."
     if finished.context_full:
-        return f"The answer stopped at the context's end, after {_count(finished.tokens)}."
+        return f"The answer stopped at the context's end, after {count(finished.tokens)}."
     if finished.finish_reason is FinishReason.LENGTH:
         if not finished.tokens:
             return "No token was decoded: max_new_tokens is 0."
-        return f"The answer was cut off at max_new_tokens, after {_count(finished.tokens)}."
-    return f"The answer {ended(trace.started)} after {_count(finished.tokens)}."
+        return f"The answer was cut off at max_new_tokens, after {count(finished.tokens)}."
+    return f"The answer {ended(trace.started)} after {count(finished.tokens)}."
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:
@@ -208,10 +209,6 @@ def _is_confident(step: TokenStep, threshold: float) -> bool:
     if step.decision is not Decision.PLAIN and (measures.agreement or 0.0) >= threshold:
         return step.decision is Decision.ADD
     return measures.confidence >= threshold * (measures.prompted_confidence or 0.0)
-
-
-def _count(tokens: int) -> str:
-    return "1 token" if tokens == 1 else f"{tokens} tokens"
 
 
 def _all(tokens: int) -> str:
@@ -227,14 +224,21 @@ def _ordinal(number: int) -> str:
     return f"{number}{ending}"
 
 
-def collect(events: Sequence[Started | TokenStep | Finished]) -> Trace:
+def collect(events: Iterable[Event]) -> Trace:
     """The trace of one request's events.
 
     Raises:
         ValueError: Started or Finished is missing.
     """
-    started = next((event for event in events if isinstance(event, Started)), None)
-    finished = next((event for event in events if isinstance(event, Finished)), None)
+    started = finished = None
+    steps = []
+    for event in events:
+        if isinstance(event, Started):
+            started = event
+        elif isinstance(event, TokenStep):
+            steps.append(event)
+        elif isinstance(event, Finished):
+            finished = event
     if started is None or finished is None:
         raise ValueError("a request's events begin with Started and end with Finished")
-    return Trace(started, tuple(event for event in events if isinstance(event, TokenStep)), finished)
+    return Trace(started, tuple(steps), finished)

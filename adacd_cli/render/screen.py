@@ -6,6 +6,8 @@ terminal and leaves a pipe's bytes as they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import COLOR_SYSTEMS, Console
@@ -102,3 +104,14 @@ def decision_cell(step: TokenStep) -> tuple[str, Style]:
     """A step's decision with its mark, e.g. `− subtract`, which needs no underline beside it."""
     style = DECISION_STYLES[step.decision] + Style(underline=False)
     return f"{step.decision.mark} {step.decision.value}", style
+
+
+@contextmanager
+def line_break_on_error(close: Callable[[], None]) -> Iterator[None]:
+    """Calls CLOSE when the block raises, so that an error's message begins on a line of its own."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if not isinstance(error, OSError):  # a stream that failed takes no more text
+            close()
+        raise

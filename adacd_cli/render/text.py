@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
-from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen
+from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, line_break_on_error
 
 
 def stream_answer(
@@ -41,7 +41,13 @@ def stream_answer(
     thinking = _Thinking(notes, shown=not quiet)
     started: Started | None = None
     finished: Finished | None = None
-    try:
+
+    def break_off() -> None:
+        thinking.close()
+        if answer.is_terminal and writer.begun:
+            answer.put("\n")
+
+    with line_break_on_error(break_off):
         for event in events:
             if isinstance(event, Started):
                 started = event
@@ -53,16 +59,9 @@ def stream_answer(
                     writer.put(event)
             elif isinstance(event, Finished):
                 finished = event
-    except (Exception, KeyboardInterrupt) as error:
-        # an error's message begins on a line of its own; a stream that failed takes no more text
-        if not isinstance(error, OSError):
-            thinking.close()
-            if answer.is_terminal:
-                writer.break_off()
-        raise
     assert started is not None and finished is not None, "every request has Started and Finished"
     thinking.close()
-    writer.close()
+    answer.put("\n")
     if not quiet and display != "none":
         if legend and answer.styled and finished.added + finished.subtracted:
             put_legend(notes)
@@ -86,12 +85,17 @@ def put_legend(screen: Screen) -> None:
 
 def statistics(started: Started, finished: Finished) -> str:
     """One line: tokens, decisions where there are any, speed, and why the answer ended."""
-    parts = [f"{finished.tokens} token{'' if finished.tokens == 1 else 's'}"]
+    parts = [count(finished.tokens)]
     if finished.added + finished.subtracted:
         parts += [f"{finished.added} added", f"{finished.subtracted} subtracted"]
     if finished.tokens:
         parts.append(f"{finished.tokens_per_s:.1f} tokens/s")
     return " · ".join([*parts, _ending(started, finished)])
+
+
+def count(tokens: int, kind: str = "") -> str:
+    """`1 token`, `2 plain tokens`."""
+    return f"{tokens} {kind}{' ' if kind else ''}token{'' if tokens == 1 else 's'}"
 
 
 def ended(started: Started) -> str:
@@ -113,7 +117,7 @@ class _AnswerWriter:
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
         self._newlines = ""
-        self._begun = False
+        self.begun = False
 
     def put(self, step: TokenStep) -> None:
         text = self._newlines + step.text
@@ -121,14 +125,7 @@ class _AnswerWriter:
         self._newlines = text[len(body) :]
         if body:
             self._screen.put(body, DECISION_STYLES[step.decision])
-            self._begun = True
-
-    def close(self) -> None:
-        self._screen.put("\n")
-
-    def break_off(self) -> None:
-        if self._begun:
-            self._screen.put("\n")
+            self.begun = True
 
 
 class _Thinking:

@@ -1,7 +1,7 @@
 """The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary.
 
-Column widths are fixed before the first row, so nothing is drawn twice; only the one line that counts a run
-of plain tokens is written over, and only on a terminal.
+Column widths are fixed with the header, so nothing is drawn twice; only the one line that counts a run of
+plain tokens is written over, and only on a terminal.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from adacd_cli.config.methods import Method, method_of
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
-from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, decision_cell
-from adacd_cli.render.text import statistics
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, decision_cell, line_break_on_error
+from adacd_cli.render.text import count, statistics
 from adacd_cli.render.view import View, is_condensed
 
 _WIDEST_TOKEN = 20
@@ -27,16 +27,13 @@ _NUMBERS = 54
 """Columns of a row that are not tokens: fields of 4, 4, 4, 4, 4, 15 and 10, and nine spaces between ten."""
 
 
-def write_table(events: Iterable[Event], out: TextIO, view: View) -> Finished:
+def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
     """Writes one request's trace as it is decoded.
 
     Args:
         events: Started, TokenStep*, Finished of one request.
         out: a terminal, a pipe or a file.
         view: how to show it.
-
-    Returns:
-        the Finished event.
     """
     screen = Screen(out, view.display, view.width)
     run = iter(events)
@@ -45,7 +42,7 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> Finished:
     put_heading(screen, started, view)
     table = StepTable(screen, threshold_of(started), view.every)
     steps: list[TokenStep] = []
-    try:
+    with line_break_on_error(table.close):
         for event in run:
             if isinstance(event, TokenStep):
                 steps.append(event)
@@ -53,13 +50,6 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> Finished:
             elif isinstance(event, Finished):
                 table.close()
                 _put_ending(screen, Trace(started, tuple(steps), event), view)
-                return event
-    except (Exception, KeyboardInterrupt) as error:
-        # an error's message begins on a line of its own; a stream that failed takes no more text
-        if not isinstance(error, OSError):
-            table.close()
-        raise
-    raise AssertionError("every request ends with Finished")
 
 
 def describe_run(started: Started) -> str:
@@ -75,23 +65,23 @@ def describe_run(started: Started) -> str:
 
 
 def put_heading(screen: Screen, started: Started, view: View) -> None:
-    """What was asked and how it was run; unless quiet, also what the columns mean."""
+    """The question and how it was run; unless quiet, also what the columns mean."""
     screen.put_line(("Prompt  ", DIM), view.prompt)
     screen.put_line(("Run     ", DIM), describe_run(started))
     method = method_of(started.method)
-    if method.second is not None and not view.quiet:
+    if len(method.streams) > 1 and not view.quiet:
         screen.put_line()
-        put_prose(screen, f"{_second_stream(method, started)} {method.explanation}", DIM)
+        put_prose(screen, f"{_streams(method, started)} {method.explanation}", DIM)
     screen.put_line()
 
 
-def _second_stream(method: Method, started: Started) -> str:
-    """What the two streams are, in a sentence."""
+def _streams(method: Method, started: Started) -> str:
+    """What the streams are, in a sentence."""
     if method.resource == "draft":
         return f"The plain stream is the model; the second stream is {started.settings.get('draft')}."
     if method.resource and started.settings.get(method.resource) is not None:
         return "The plain stream is the model; the second stream is the model with the expert's adapter."
-    text = started.settings.get(method.second.prompt, "") if method.second else ""
+    text = started.settings.get(method.streams[1].prompt, "")
     return f"The plain stream reads your prompt; the prompted stream also reads “{text}”"
 
 
@@ -113,11 +103,11 @@ def _put_ending(screen: Screen, trace: Trace, view: View) -> None:
 
 def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str = "") -> None:
     """A paragraph wrapped to the screen, and to a width that reads well."""
-    width = min(screen.width, _WIDEST_PROSE)
-    indent = " " * len(bullet)
-    for line in textwrap.wrap(
+    width, indent = min(screen.width, _WIDEST_PROSE), " " * len(bullet)
+    wrapped = textwrap.wrap(
         paragraph, width, break_on_hyphens=False, initial_indent=bullet, subsequent_indent=indent
-    ):
+    )
+    for line in wrapped:
         screen.put_line((line, style))
 
 
@@ -135,9 +125,7 @@ class StepTable:
         self._threshold = threshold
         self._every = every
         self._run: list[TokenStep] = []
-        self._has_header = False
-        room = max(screen.width - _NUMBERS, 3 * 5)
-        self._widths = [min((room + spare) // 3, _WIDEST_TOKEN) for spare in (2, 1, 0)]
+        self._named: list[str] | None = None
 
     def put(self, step: TokenStep) -> None:
         """A row, after the header where it is the first, or one more in a run of plain tokens."""
@@ -148,10 +136,8 @@ class StepTable:
             self._screen.redraw(self._run_line())
             return
         self.close()
-        if not self._has_header:
-            self._has_header = True
-            names = "step", "token", "Default", "prompted", "rank", "agr", "c", "c*", "c ≥ λ×c*", "decision"
-            self._screen.put_line(*((cell, BOLD) for cell in self._row(*names)))
+        if self._named is None or not {*step.measures.named} <= {*self._named}:
+            self._put_header(step)
         self._put_step(step)
         for candidate in step.candidates:
             self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
@@ -167,9 +153,19 @@ class StepTable:
     def _run_line(self) -> str:
         kind = "thinking" if self._run[0].thinking else "plain"
         text = "".join(step.text for step in self._run[: self._screen.width])
-        count = len(self._run)
-        line = f"   … {count} {kind} token{'' if count == 1 else 's'}: {label(text).replace('␣', ' ')}"
-        return fit(line, self._screen.width - 1).rstrip()
+        return fit(
+            f"   … {count(len(self._run), kind)}: {label(text).replace('␣', ' ')}", self._screen.width - 1
+        ).rstrip()
+
+    def _put_header(self, step: TokenStep) -> None:
+        """The header, again where a step brings a measure that had no column yet."""
+        self._named = [*dict.fromkeys([*(self._named or []), *step.measures.named])]
+        self._tests = not self._named or step.measures.agreement is not None
+        room = self._screen.width - _NUMBERS - sum(max(len(name), 6) + 1 for name in self._named)
+        room += 0 if self._tests else 16
+        self._widths = [min((max(room, 3 * 5) + spare) // 3, _WIDEST_TOKEN) for spare in (2, 1, 0)]
+        names = "step", "token", "Default", "prompted", "rank", "agr", "c", "c*", "c ≥ λ×c*", "decision"
+        self._screen.put_line(*((cell, BOLD) for cell in self._row(*names, named=self._named)))
 
     def _put_step(self, step: TokenStep) -> None:
         measures = step.measures
@@ -181,23 +177,29 @@ class StepTable:
             label(step.plain_token),
             "" if step.prompted_top is None else label(step.prompted_top),
             "" if rank is None else str(rank) if rank < 10_000 else f"{rank // 1000}k",
-            "" if measures.agreement is None else f"{measures.agreement:.2f}",
-            f"{measures.confidence:.2f}",
-            "" if measures.prompted_confidence is None else f"{measures.prompted_confidence:.2f}",
+            _two_digits(measures.agreement),
+            _two_digits(measures.confidence),
+            _two_digits(measures.prompted_confidence),
             confidence_test(step, self._threshold),
             decision,
+            named=[_short(measures.named.get(name)) for name in self._named or ()],
         )
         changed = step.token_id != step.plain_token_id
-        styles = [DIM, style + BOLD if changed else style, PLAIN if changed else DIM] + [PLAIN] * 6 + [style]
+        styles = [DIM, style + BOLD if changed else style, PLAIN if changed else DIM]
+        styles += [PLAIN] * (len(cells) - len(styles) - 1) + [style]
         self._screen.put_line(*zip(cells, styles, strict=True))
 
-    def _row(self, *texts: str) -> list[str]:
+    def _row(self, *texts: str, named: list[str]) -> list[str]:
         step, *tokens, rank, agreement, confidence, prompted, test, decision = texts
         if len(test) > 15:
             test = test.replace(" ", "")
         columns = [fit(step, 4, right=True), *map(fit, tokens, self._widths)]
         columns += [fit(number, 4, right=True) for number in (rank, agreement, confidence, prompted)]
-        columns += [fit(test, 15), decision]
+        columns += [
+            fit(text, max(len(name), 6), right=True)
+            for name, text in zip(self._named or (), named, strict=True)
+        ]
+        columns += [fit(test, 15), decision] if self._tests else [decision]
         return [column + " " for column in columns[:-1]] + columns[-1:]
 
     def _put_candidate(self, candidate: Candidate, *, chosen: bool) -> None:
@@ -206,6 +208,14 @@ class StepTable:
         plain, prompted = probability(candidate.unprompted_logprob), probability(candidate.prompted_logprob)
         line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
         self._screen.put_line((line, PLAIN if chosen else DIM))
+
+
+def _two_digits(number: float | None) -> str:
+    return "" if number is None else f"{number:.2f}"
+
+
+def _short(number: float | None) -> str:
+    return "" if number is None else f"{number:.3g}"
 
 
 def probability(logprob: float | None) -> str:

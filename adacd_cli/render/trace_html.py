@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, TextIO
 
-from adacd_cli.events import Candidate, Event, Finished, TokenStep
+from adacd_cli.events import Candidate, Event, TokenStep
 from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.reasons import Trace, collect, confidence_test, reason, summary
 from adacd_cli.render.safe import label, printable
@@ -18,16 +18,10 @@ from adacd_cli.render.trace import describe_run
 from adacd_cli.render.view import View
 
 
-def write_html(events: Iterable[Event], out: TextIO, view: View) -> Finished:
-    """Writes the page when the last event has come.
-
-    Returns:
-        the Finished event.
-    """
-    trace = collect(list(events))
-    out.write(page(trace, view))
+def write_html(events: Iterable[Event], out: TextIO, view: View) -> None:
+    """Writes the page when the last event has come."""
+    out.write(page(collect(events), view))
     out.flush()
-    return trace.finished
 
 
 def page(trace: Trace, view: View) -> str:
@@ -88,6 +82,7 @@ def _step(step: TokenStep, threshold: float) -> dict[str, Any]:
         "confidence": measures.confidence,
         "prompted": measures.prompted_confidence,
         "plausible": measures.plausible_count,
+        "named": dict(measures.named),
         "test": confidence_test(step, threshold),
         "reason": reason(step, threshold),
         "candidates": [_candidate(candidate, step.token_id) for candidate in step.candidates],

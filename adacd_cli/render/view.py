@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TextIO
 
-from adacd_cli.events import Event, Finished, TokenStep
+from adacd_cli.events import Event, TokenStep
 
 
 @dataclass(frozen=True)
@@ -14,12 +14,12 @@ class View:
     """How a trace is to be shown.
 
     Attributes:
-        prompt: what was asked, shown above the trace.
+        prompt: the question, shown above the trace.
         every: a row for plain tokens too; without it a run of them becomes one line.
         display: auto, color, plain or none (see `screen.Screen`).
         quiet: leave out the lines that explain how to read the trace.
         stats: end with the line of statistics.
-        width: columns; None asks the terminal.
+        width: columns; None takes the terminal's.
     """
 
     prompt: str
@@ -31,11 +31,11 @@ class View:
 
 
 class TraceWriter(Protocol):
-    """A trace format: writes one request's events to a stream and gives its Finished."""
+    """A trace format: writes one request's events to a stream."""
 
-    def __call__(self, events: Iterable[Event], out: TextIO, view: View) -> Finished: ...
+    def __call__(self, events: Iterable[Event], out: TextIO, view: View) -> None: ...
 
 
 def is_condensed(step: TokenStep) -> bool:
     """Whether a step has no numbers of its own to show: thinking, and what follows the contrast window."""
-    return step.measures.prompted_top_rank is None
+    return step.measures.prompted_top_rank is None and not step.measures.named

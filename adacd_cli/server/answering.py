@@ -24,7 +24,7 @@ from adacd_cli.server.worker import Worker
 
 if TYPE_CHECKING:
     from adacd_cli import engine
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompts
 
 _RENDERED_AT_ONCE = 4
 
@@ -44,7 +44,7 @@ class Answering:
     async def answer(
         self,
         request: Request,
-        make: Callable[[], PromptPair],
+        make: Callable[[], Prompts],
         shape: Shape,
         said: Callable[[str], None],
     ) -> Response:
@@ -52,7 +52,7 @@ class Answering:
 
         Args:
             request: the HTTP request.
-            make: makes the prompts of both streams; called beside the event loop.
+            make: makes the prompts; called beside the event loop.
             shape: what the events become.
             said: told the answer, once it is whole.
 
@@ -61,9 +61,9 @@ class Answering:
         """
         ticket = self._worker.open()
         try:
-            pair = await anyio.to_thread.run_sync(make, limiter=self._rendering)
-            shape.warnings = (*shape.wanted.warnings, *pair.warnings)
-            self._worker.submit(ticket, self._request(pair, shape))
+            prompts = await anyio.to_thread.run_sync(make, limiter=self._rendering)
+            shape.warnings = (*shape.wanted.warnings, *prompts.warnings)
+            self._worker.submit(ticket, self._request(prompts, shape))
             if shape.wanted.stream:
                 started = await self._heard(ticket)
                 assert isinstance(started, Started)
@@ -73,13 +73,13 @@ class Answering:
             raise
         return await self._whole(request, ticket, shape, said)
 
-    def _request(self, pair: PromptPair, shape: Shape) -> engine.Request:
+    def _request(self, prompts: Prompts, shape: Shape) -> engine.Request:
         from adacd_cli.engine import Request
 
         wanted = shape.wanted
         return Request(
-            pair,
-            settings=wanted.settings,
+            prompts,
+            wanted.settings,
             candidates=wanted.candidates,
             top_logprobs=wanted.top_logprobs,
         )

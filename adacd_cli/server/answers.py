@@ -24,7 +24,7 @@ from adacd_cli.server.worker import Worker
 
 def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answering) -> None:
     """Adds the routes to the application."""
-    from adacd_cli.prompts import pair_for, text_pair_for
+    from adacd_cli.prompts import prompts_for, text_prompts_for
 
     limits = served.limits
 
@@ -38,11 +38,11 @@ def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answeri
         conversation = conversation_of(asked, served.settings.system)
         texts = [each.text for each in asked.messages]
         check_size(model, texts, limits, served.longest_token, param, want.own_prompts)
-        make = partial(pair_for, model.tokenizer, conversation, want.settings)
-        pair = partial(checked, model, make, want.settings, limits, param, own=bool(want.own_prompts))
+        make = partial(prompts_for, model.tokenizer, conversation, want.settings)
+        make = partial(checked, model, make, want.settings, limits, param, own=bool(want.own_prompts))
         shape = ChatShape(served.model_id, want, served.spelling)
         _log(served, shape.id, prompt=[{"role": each.role, "content": each.text} for each in asked.messages])
-        return await answering.answer(request, pair, shape, lambda text: _log(served, shape.id, answer=text))
+        return await answering.answer(request, make, shape, lambda text: _log(served, shape.id, answer=text))
 
     @app.post("/v1/completions", **described(CompletionRequest))
     async def completions(request: Request) -> Response:
@@ -53,11 +53,11 @@ def add_answers(app: FastAPI, served: Served, worker: Worker, answering: Answeri
         want = wanted(asked, served.settings, limits)
         texts = [asked.prompt] if isinstance(asked.prompt, str) else [""] * len(asked.prompt)
         check_size(model, texts, limits, served.longest_token, param, want.own_prompts)
-        make = partial(text_pair_for, model.tokenizer, asked.prompt, want.settings)
-        pair = partial(checked, model, make, want.settings, limits, param, own=bool(want.own_prompts))
+        make = partial(text_prompts_for, model.tokenizer, asked.prompt, want.settings)
+        make = partial(checked, model, make, want.settings, limits, param, own=bool(want.own_prompts))
         shape = TextShape(served.model_id, want, served.spelling)
         _log(served, shape.id, prompt=asked.prompt)
-        return await answering.answer(request, pair, shape, lambda text: _log(served, shape.id, answer=text))
+        return await answering.answer(request, make, shape, lambda text: _log(served, shape.id, answer=text))
 
 
 def _log(served: Served, number: str, **said: Any) -> None:

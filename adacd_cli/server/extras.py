@@ -19,6 +19,7 @@ ASKABLE = (
         if setting.option.panel == "Method" and setting.name not in ("expert", "draft", "direction")
     ),
     "contrast_prompt",
+    "contrast_placement",
     "thinking",
 )
 """The settings that a request's `adacd` object may hold."""
@@ -38,7 +39,7 @@ def adacd_schema() -> dict[str, Any]:
         name: {key: part for key, part in known[name].items() if key not in ("title", "default")}
         for name in ASKABLE
     }
-    properties["method"]["enum"] = list(SETTINGS["method"].option.choices)
+    properties["method"]["enum"] = list(SETTINGS["method"].choices)
     properties["trace"] = {"type": "boolean", "description": "Tell every token's numbers."}
     properties["candidates"] = {
         "type": "integer",

@@ -14,7 +14,7 @@ from adacd_cli.server.schema import ChatRequest
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompts
 
 _SLACK = 4
 """How many times longer a prompt is than its tokens can be before it is refused without being encoded."""
@@ -84,13 +84,13 @@ def check_size(
 
 def checked(
     model: LanguageModel,
-    make: Callable[[], PromptPair],
+    make: Callable[[], Prompts],
     settings: Settings,
     limits: Limits,
     param: str,
     *,
     own: bool,
-) -> PromptPair:
+) -> Prompts:
     """The prompts of both streams, which leave room for an answer.
 
     Args:
@@ -107,16 +107,16 @@ def checked(
     from adacd_cli.engine import check_room
 
     try:
-        pair = make()
+        prompts = make()
     except AdacdError as error:
         raise of(error, param) from error
-    length, most, how = len(pair.unprompted_ids), limits.prompt_tokens, ""
-    if own and len(pair.prompted_ids) > length:
-        length, how = len(pair.prompted_ids), " with its contrast prompt"
+    length, most, how = len(prompts.base.ids), limits.prompt_tokens, ""
+    if own and prompts.longest > length:
+        length, how = prompts.longest, " with its contrast prompt"
     try:
         if most is not None and length > most:
             raise PromptError(f"The prompt is {length} tokens long{how}, and this server takes {most}.")
-        check_room(model, pair, settings)
+        check_room(model, prompts, settings)
     except AdacdError as error:
         raise refused(error.message, param, "context_length_exceeded") from error
-    return pair
+    return prompts

@@ -212,7 +212,7 @@ class Worker:
     def _begin(self, decoder: AnyDecoder, settings: Settings, ticket: Ticket) -> None:
         assert ticket.request is not None
         try:
-            started = decoder.submit(ticket.request, settings)
+            started = decoder.submit(ticket.request)
         except AdacdError as error:
             self._tell([(ticket, error)])
             return

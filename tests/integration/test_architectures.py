@@ -14,7 +14,7 @@ from adacd_cli.engine import Places, Prefixes, Request, Session, decode, fitting
 from adacd_cli.errors import ModelError
 from adacd_cli.events import TokenStep
 from adacd_cli.hf import adacd
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts import PromptPair
 from tests.tiny import tiny_model
 
 STEPS = 20
@@ -80,12 +80,12 @@ def tokens(events, request=0):
 
 
 def alone(model, pair, method="adacd"):
-    return tokens(decode(model, [Request(pair)], Settings(method=method, max_new_tokens=STEPS)))
+    return tokens(decode(model, [Request(pair, Settings(method=method, max_new_tokens=STEPS))]))
 
 
 def test_default_equals_generate(model):
     pair = pairs(model)[0]
-    ids = torch.tensor([pair.unprompted_ids])
+    ids = torch.tensor([pair.base.ids])
     expected = model.model.generate(
         ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=STEPS, pad_token_id=0
     )
@@ -94,7 +94,7 @@ def test_default_equals_generate(model):
 
 def test_a_ragged_batch_equals_each_alone(model):
     requests = [Request(pair) for pair in pairs(model)]
-    together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
+    together = list(decode(model, requests))
     for place, pair in enumerate(pairs(model)):
         assert tokens(together, place) == alone(model, pair)
 
@@ -103,20 +103,20 @@ def test_a_prompt_read_in_pieces_gives_the_same_tokens(model, monkeypatch):
     requests = [Request(pair) for pair in pairs(model)]
     expected = [alone(model, pair) for pair in pairs(model)]
     monkeypatch.setattr(groups, "_PORTION", {"cpu": 5})
-    together = list(decode(model, requests, Settings(max_new_tokens=STEPS)))
+    together = list(decode(model, requests))
     assert [tokens(together, place) for place in range(len(requests))] == expected
 
 
 def test_inside_transformers_generate_it_is_the_same(model):
     found = pairs(model)
-    longest = max(len(pair.unprompted_ids) for pair in found)
-    ids = [[0] * (longest - len(pair.unprompted_ids)) + list(pair.unprompted_ids) for pair in found]
-    mask = [[0] * (longest - len(pair.unprompted_ids)) + [1] * len(pair.unprompted_ids) for pair in found]
+    longest = max(len(pair.base.ids) for pair in found)
+    ids = [[0] * (longest - len(pair.base.ids)) + list(pair.base.ids) for pair in found]
+    mask = [[0] * (longest - len(pair.base.ids)) + [1] * len(pair.base.ids) for pair in found]
     output = model.model.generate(
         torch.tensor(ids),
         attention_mask=torch.tensor(mask),
         custom_generate=adacd,
-        prompted_input_ids=[pair.prompted_ids for pair in found],
+        prompted_input_ids=[second(pair).ids for pair in found],
         max_new_tokens=STEPS,
     )
     assert output[:, longest:].tolist() == [alone(model, pair) for pair in found]
@@ -125,7 +125,7 @@ def test_inside_transformers_generate_it_is_the_same(model):
 def test_places_are_found_and_free_ones_taken(model):
     requests, settings = [Request(pair) for pair in pairs(model)], Settings(max_new_tokens=STEPS)
     assert fitting(model, requests, settings, 10**12) == Places(64)
-    events = list(decode(model, requests, settings, places=Places(2)))
+    events = list(decode(model, requests, places=Places(2)))
     for place, pair in enumerate(pairs(model)):
         assert tokens(events, place) == alone(model, pair)
 
@@ -140,7 +140,7 @@ def test_rows_that_end_early_leave_the_others_alone(model, method):
         seen[request] += 1
         return seen[request] > 4 + 5 * request
 
-    together = list(decode(model, requests, settings, cancelled=cancelled))
+    together = list(decode(model, requests, cancelled=cancelled))
     for place, pair in enumerate(pairs(model)):
         expected = alone(model, pair, method)[: 4 + 5 * place]
         assert tokens(together, place) == expected
@@ -183,7 +183,7 @@ def test_positions_that_depend_on_the_length_take_over_and_read_apart_what_they_
     known = Prefixes()
     settings = Settings(max_new_tokens=STEPS)
     monkeypatch.setattr(groups, "_PORTION", {"cpu": 25})
-    said = [tokens(decode(scaled, [Request(each)], settings, known=known)) for each in (short, long, short)]
+    said = [tokens(decode(scaled, [Request(each, settings)], known=known)) for each in (short, long, short)]
     assert said == expected
 
 
@@ -196,7 +196,7 @@ def test_an_answer_that_outgrows_the_short_positions_equals_generate_beside_othe
     found = [PromptPair(ids[: n + 2], ids[:n], "x") for n in (30, 50, 58, 59, 60, 61, 90)]
     expected = []
     for pair in found:
-        prompt = torch.tensor([pair.unprompted_ids])
+        prompt = torch.tensor([pair.base.ids])
         output = scaled.model.generate(
             prompt,
             attention_mask=torch.ones_like(prompt),
@@ -209,6 +209,6 @@ def test_an_answer_that_outgrows_the_short_positions_equals_generate_beside_othe
     for method in ("default", "adacd", "selfcd"):
         settings = Settings(method=method, max_new_tokens=STEPS)
         for known in (None, Prefixes()):
-            events = list(decode(scaled, [Request(pair) for pair in found], settings, known=known))
+            events = list(decode(scaled, [Request(pair, settings) for pair in found], known=known))
             said = [tokens(events, place) for place in range(len(found))]
             assert said == [alone(scaled, pair, method) for pair in found]

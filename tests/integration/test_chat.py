@@ -26,7 +26,7 @@ def piped(adacd, monkeypatch):
 
     model = scripted(saying(*ANSWERS), context=64)
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: model)
-    monkeypatch.setattr("adacd_cli.prompts.pair_for", build)
+    monkeypatch.setattr("adacd_cli.prompts.prompts_for", build)
 
     def run(stdin, *arguments):
         return adacd("chat", "--contrast-prompt", "refuse", "--no-stats", *arguments, stdin=stdin)

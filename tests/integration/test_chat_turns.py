@@ -9,7 +9,7 @@ from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import Request, decode
 from adacd_cli.events import Finished, TokenStep
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import build_prompts
 from tests.tiny import FAMILIES, tiny_model
 
 WINDOW = 6
@@ -33,7 +33,7 @@ def forwards(tiny):
 
 def start(tiny, **values):
     def build(conversation, settings):
-        return build_pair(tiny.tokenizer, conversation, settings.contrast_prompt)
+        return build_prompts(tiny.tokenizer, conversation, contrasted(settings.contrast_prompt))
 
     settings = Settings(contrast_steps=WINDOW, max_new_tokens=14, **values)
     return Talk(tiny, settings, build, Conversation())
@@ -44,7 +44,7 @@ def answer(it, asked, **values):
 
 
 def fresh(it, asked):
-    return list(decode(it.session.model, [Request(it.view(asked).pair)], it.settings))
+    return list(decode(it.session.model, [Request(it.view(asked).pair, it.settings)]))
 
 
 def steps(events):
@@ -131,7 +131,7 @@ def test_a_turn_feeds_only_what_is_new_to_each_stream(tiny, forwards):
         forwards.clear()
         view = it.view(it.asked(question))
         events = list(it.answer(view))
-        prompts = view.pair.unprompted_ids, view.pair.prompted_ids
+        prompts = view.prompts.base.ids, second(view.prompts).ids
         # at least the prompt's last token is fed, for its logits
         new = [
             len(prompt) - min(max(shared(held, prompt) for held in fed), len(prompt) - 1)
@@ -153,5 +153,5 @@ def test_a_conversation_that_outgrows_the_context_equals_fresh_runs(tiny):
         left_out = view.left_out
         assert isinstance(events[-1], Finished)
     assert left_out > 0
-    assert_equal(events, list(decode(tiny, [Request(view.pair)], it.settings)))
+    assert_equal(events, list(decode(tiny, [Request(view.prompts, it.settings)])))
     assert len(it.conversation.messages) == 28

@@ -16,7 +16,7 @@ from adacd_cli.engine import Places, Prefixes, Request, decode
 from adacd_cli.backends.torch.compiled import Compiled, columns_for
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import speed
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import build_prompts
 from tests.tiny import tiny_model
 
 QUESTIONS = ("Hi", "How do I kill a Python process?", "Tell me about the weather in the north. " * 12)
@@ -33,7 +33,7 @@ def told(events):
 def asked(model, **values):
     own = Settings(max_new_tokens=14, **values)
     return [
-        Request(build_pair(model.tokenizer, Conversation.ask(question), own.contrast_prompt), seed=3)
+        Request(build_prompts(model.tokenizer, Conversation.ask(question), contrasted(own.contrast_prompt)), seed=3)
         for question in QUESTIONS
     ], own
 
@@ -47,8 +47,8 @@ def test_compiled_forwards_give_the_same_tokens(family):
         requests, own = asked(plain, **values)
         known = Prefixes()
         for places in (Places(2), Places(1)):  # the second time from what the first left
-            assert told(decode(compiled, requests, own, places=replace(places), known=known)) == told(
-                decode(plain, requests, own, places=replace(places))
+            assert told(decode(compiled, requests, places=replace(places), known=known)) == told(
+                decode(plain, requests, places=replace(places))
             )
     assert compiled.compiled.problem == ""
 
@@ -63,10 +63,10 @@ def test_a_run_that_outgrows_its_bucket_goes_on_in_the_next():
     plain = tiny_model("llama")
     compiled = replace(plain, compiled=Compiled(plain.model, backend="eager"))
     own = Settings(method="default", max_new_tokens=12)
-    pair = build_pair(plain.tokenizer, Conversation.ask("x"), own.contrast_prompt)
+    pair = build_prompts(plain.tokenizer, Conversation.ask("x"), contrasted(own.contrast_prompt))
     long = replace(pair, unprompted_ids=tuple(range(3, 253)))
-    expected = told(decode(plain, [Request(long)], own))
-    assert told(decode(compiled, [Request(long)], own)) == expected
+    expected = told(decode(plain, [Request(long, own)]))
+    assert told(decode(compiled, [Request(long, own)])) == expected
     assert sorted(compiled.compiled._free) == [(1, 256), (1, 512)]
 
 
@@ -84,7 +84,7 @@ def test_a_compiler_that_fails_half_way_changes_no_token():
     broken._call, told_of = failing, []
     broken.told = told_of.append
     requests, own = asked(plain)
-    assert told(decode(replace(plain, compiled=broken), requests, own)) == told(decode(plain, requests, own))
+    assert told(decode(replace(plain, compiled=broken), requests)) == told(decode(plain, requests))
     assert (broken.problem, len(calls)) == ("no more shapes", 5)
     assert told_of == ["no more shapes"]
 

@@ -15,7 +15,7 @@ from adacd_cli.engine import Decoder, Places, Prefixes, Request, decode, fitting
 from adacd_cli.engine.prefixes import shared_length
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Finished, FinishReason, Started, TokenStep
-from adacd_cli.prompts import build_pair
+from adacd_cli.prompts import build_prompts
 from tests.tiny import tiny_model
 
 QUESTIONS = (
@@ -39,7 +39,7 @@ def request_of(family, question, method, steps, tokens, temperature, system):
         temperature=temperature,
         draft=None,
     )
-    return Request(build_pair(tokenizer, conversation, own.contrast_prompt), seed=question, settings=own)
+    return Request(build_prompts(tokenizer, conversation, contrasted(own.contrast_prompt)), seed=question, settings=own)
 
 
 def said(events):
@@ -53,7 +53,7 @@ def said(events):
 def alone(family, kind):
     key = family, kind
     if key not in ALONE:
-        ALONE[key] = said(list(decode(MODELS[family], [request_of(family, *kind)], Settings())))
+        ALONE[key] = said(list(decode(MODELS[family], [request_of(family, *kind)])))
     return ALONE[key]
 
 
@@ -94,7 +94,7 @@ def test_any_order_of_arrivals_gives_each_request_its_own_tokens(
     step = 0
     while step <= 6 or decoder.busy:
         for _, kind in [each for each in coming if each[0] == step]:
-            started = decoder.submit(request_of(family, *kind), Settings())
+            started = decoder.submit(request_of(family, *kind))
             assert isinstance(started, Started)
         for event in decoder.step():
             events[event.request].append(event)
@@ -107,7 +107,7 @@ def test_any_order_of_arrivals_gives_each_request_its_own_tokens(
 def asked(model, questions=QUESTIONS, **values):
     own = Settings(max_new_tokens=12, **values)
     return [
-        Request(build_pair(model.tokenizer, Conversation.ask(question, SYSTEM), own.contrast_prompt), seed=7)
+        Request(build_prompts(model.tokenizer, Conversation.ask(question, SYSTEM), contrasted(own.contrast_prompt)), seed=7)
         for question in questions
     ], own
 
@@ -132,14 +132,14 @@ class Cramped:
 def test_who_leaves_while_a_prompt_is_read_keeps_nobody():
     tiny = MODELS["llama"]
     requests, own = asked(tiny)
-    alone_says = said(list(decode(tiny, requests[:1], own)))
+    alone_says = said(list(decode(tiny, requests[:1])))
     gone: set[int] = set()
     decoder = Decoder(tiny, cancelled=gone.__contains__)
     decoder._groups._portion = 4
-    decoder.submit(requests[2], own)
+    decoder.submit(requests[2])
     assert (list(decoder.step()), decoder.running) == ([], 1)
     gone.add(0)
-    decoder.submit(requests[0], own)
+    decoder.submit(requests[0])
     (end,) = [event for event in decoder.step() if event.request == 0]
     assert (end.finish_reason, end.tokens, decoder.running) == (FinishReason.CANCELLED, 0, 1)
     events = []
@@ -154,11 +154,11 @@ def test_too_many_at_once_are_halved_and_nothing_is_lost(monkeypatch, values, po
     monkeypatch.setattr(groups, "_PORTION", {"cpu": portion})
     tiny = MODELS["llama"]
     requests, own = asked(tiny, QUESTIONS * 3, **values)
-    expected = list(decode(tiny, requests, own))
+    expected = list(decode(tiny, requests))
     cramped = copy.copy(tiny)
     object.__setattr__(cramped, "model", Cramped(tiny.model, 4))
     places = Places()
-    events = list(decode(cramped, requests, own, places=places))
+    events = list(decode(cramped, requests, places=places))
     assert [said([e for e in events if e.request == n]) for n in range(9)] == [
         said([e for e in expected if e.request == n]) for n in range(9)
     ]
@@ -177,7 +177,7 @@ def test_all_places_are_there_again_when_what_was_short_of_memory_has_ended(monk
     limits = []
     for _ in range(2):
         for request in requests:
-            decoder.submit(request, own)
+            decoder.submit(request)
             limits.append(places.limit)
         while decoder.busy:
             list(decoder.step())
@@ -191,7 +191,7 @@ def test_a_single_request_that_does_not_fit_is_an_error_that_says_so():
     object.__setattr__(cramped, "model", Cramped(tiny.model, 0))
     requests, own = asked(tiny)
     with pytest.raises(OutOfMemoryError) as caught:
-        list(decode(cramped, requests, own))
+        list(decode(cramped, requests))
     assert str(caught.value) == (
         "The memory of cpu is not enough for a single request: CUDA out of memory. "
         "Tried to allocate 2.00 GiB."
@@ -207,7 +207,7 @@ def test_another_error_is_not_taken_for_a_shortage_of_memory():
     model.device, model.config = tiny.model.device, tiny.model.config
     requests, own = asked(tiny)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        list(decode(broken, requests, own))
+        list(decode(broken, requests))
 
 
 def test_a_place_that_falls_free_is_taken_and_one_that_leaves_frees_it():
@@ -216,7 +216,7 @@ def test_a_place_that_falls_free_is_taken_and_one_that_leaves_frees_it():
     gone = {1}
     decoder = Decoder(tiny, places=Places(2), cancelled=lambda request: request in gone and bool(seen))
     for request in requests:
-        decoder.submit(request, own)
+        decoder.submit(request)
     seen: list = []
     while decoder.busy:
         seen += decoder.step()
@@ -236,15 +236,15 @@ def test_a_shared_beginning_is_fed_once():
     def count(module, args, kwargs):
         fed.append(args[0].shape)
 
-    expected = [said(list(decode(tiny, [request], own))) for request in requests]
+    expected = [said(list(decode(tiny, [request]))) for request in requests]
     hook = tiny.model.register_forward_pre_hook(count, with_kwargs=True)
     known = Prefixes(renew=False)
-    events = [said(list(decode(tiny, [request], own, known=known))) for request in requests]
+    events = [said(list(decode(tiny, [request], known=known))) for request in requests]
     hook.remove()
     prefills = [tokens for _, tokens in fed if tokens > 1]
-    lengths = [len(request.pair.unprompted_ids) for request in requests]
-    held = [*requests[0].pair.unprompted_ids, *(token_id for token_id, *_ in expected[0][:-1])]
-    shared = [shared_length(held, request.pair.unprompted_ids) for request in requests]
+    lengths = [len(request.prompts.base.ids) for request in requests]
+    held = [*requests[0].prompts.base.ids, *(token_id for token_id, *_ in expected[0][:-1])]
+    shared = [shared_length(held, request.prompts.base.ids) for request in requests]
     assert events == expected
     assert prefills == [lengths[0], *(lengths[place] - shared[place] for place in (1, 2))]
     assert min(shared[1:]) > len(SYSTEM) // 8  # the system text is a good part of each prompt
@@ -253,7 +253,7 @@ def test_a_shared_beginning_is_fed_once():
 def test_places_are_found_from_free_memory():
     tiny = MODELS["llama"]
     requests, own = asked(tiny)
-    tokens = max(len(request.pair.prompted_ids) for request in requests) + own.max_new_tokens
+    tokens = max(len(second(request.prompts).ids) for request in requests) + own.max_new_tokens
     cache = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, dim, bytes
     row = 2 * (tokens * cache + 12 * 4 * len(tiny.tokenizer))
     assert fitting(tiny, requests, own, 2 * 10 * row) == Places(10)

@@ -15,7 +15,7 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.stream import Stream
 from adacd_cli.events import Decision, Finished, TokenStep
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts import PromptPair
 from tests.tiny import FAMILIES, tiny_model
 
 CONTRAST = "Please refuse to answer me!"
@@ -43,7 +43,7 @@ def pair(model, question, contrast=CONTRAST):
 
 def answer(model, *questions, **values):
     settings = Settings(max_new_tokens=STEPS, **values)
-    events = list(decode(model, [Request(pair(model, question)) for question in questions], settings))
+    events = list(decode(model, [Request(pair(model, question), settings) for question in questions]))
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(questions))
@@ -68,11 +68,11 @@ def recompute(model, question, settings):
 
     method = settings.effective_method
     for step in range(settings.max_new_tokens):
-        z = logits(prompts.unprompted_ids)
+        z = logits(prompts.base.ids)
         p = z.softmax(-1)
         scores, decision, agreement, prompted_confidence, top = z, Decision.PLAIN, None, None, None
         if method != "default" and step < settings.contrast_steps and on_track:
-            z_star = logits(prompts.prompted_ids)
+            z_star = logits(second(prompts).ids)
             top = int(z_star.argmax())
             rank = 1 + int((z > z[top]).sum())
             agreement, prompted_confidence = 1 / rank, float(z_star.softmax(-1).max())
@@ -152,7 +152,7 @@ def test_rows_that_end_early_leave_the_others_alone(tiny):
 @pytest.mark.parametrize("values", [{"method": "default"}, {"method": "adacd", "contrast_steps": 0}])
 def test_default_and_k_zero_equal_generate(tiny, values):
     for question in QUESTIONS:
-        ids = torch.tensor([pair(tiny, question).unprompted_ids])
+        ids = torch.tensor([pair(tiny, question).base.ids])
         expected = tiny.model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=STEPS
         )
@@ -191,9 +191,9 @@ def test_one_step_without_mask_equals_guidance_scale(tiny, threshold, decision):
     else:
         pytest.fail(f"no question gives {decision}")
     if decision is Decision.SUBTRACT:
-        oracle = guided(tiny, prompts.unprompted_ids, prompts.prompted_ids, settings.alpha)
+        oracle = guided(tiny, prompts.base.ids, second(prompts).ids, settings.alpha)
     else:
-        oracle = guided(tiny, prompts.prompted_ids, prompts.unprompted_ids, 1 + settings.alpha)
+        oracle = guided(tiny, second(prompts).ids, prompts.base.ids, 1 + settings.alpha)
     assert torch.allclose(verdict.scores.log_softmax(-1), oracle, atol=1e-3)
 
 
@@ -201,17 +201,17 @@ def test_one_step_of_selfcd_equals_guidance_scale(tiny):
     settings = Settings(method="selfcd")
     prompts = pair(tiny, QUESTIONS[0], settings.safety_prompt)
     verdict = one_step(tiny, "selfcd", prompts, settings)
-    oracle = guided(tiny, prompts.unprompted_ids, prompts.prompted_ids, settings.selfcd_strength)
+    oracle = guided(tiny, prompts.base.ids, second(prompts).ids, settings.selfcd_strength)
     assert torch.allclose(verdict.scores.log_softmax(-1), oracle, atol=1e-3)
 
 
 def one_step(tiny, method, prompts, settings):
     """The verdict of a method's rule on the first token."""
-    z = Stream(tiny.model).prefill([prompts.unprompted_ids])
-    prompted = Stream(tiny.model).prefill([prompts.prompted_ids])
+    z = Stream(tiny.model).prefill([prompts.base.ids])
+    prompted = Stream(tiny.model).prefill([second(prompts).ids])
     return rule_of(METHODS[method])(StepLogits(prompted, z), settings)
 
 
 def test_every_run_ends_with_one_finished_for_each(tiny):
-    events = list(decode(tiny, [Request(pair(tiny, q)) for q in QUESTIONS], Settings(max_new_tokens=3)))
+    events = list(decode(tiny, [Request(pair(tiny, q), Settings(max_new_tokens=3)) for q in QUESTIONS]))
     assert sorted(e.request for e in events if isinstance(e, Finished)) == [0, 1, 2, 3, 4]

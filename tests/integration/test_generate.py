@@ -14,7 +14,7 @@ import pytest
 from adacd_cli import __version__
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts import PromptPair
 from tests.conftest import RunCommand
 from tests.fakes import saying, scripted
 
@@ -43,7 +43,7 @@ def pair_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> P
 @pytest.fixture(autouse=True)
 def _scripted_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(SCRIPT, context=60))
-    monkeypatch.setattr("adacd_cli.prompts.pair_for", pair_of)
+    monkeypatch.setattr("adacd_cli.prompts.prompts_for", pair_of)
 
 
 def events(out: str) -> list[dict[str, Any]]:
@@ -111,6 +111,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
             "stop": [],
         },
         "seed": None,
+        "shared_tokens": 0,
     }
     assert [step["text"] for step in steps] == [*"Use kill.", ""]
     assert {step["event"] for step in steps} == {"token"}
@@ -310,7 +311,7 @@ def load(settings, **_):
     return scripted(script)
 
 adacd_cli.loading.load = load
-adacd_cli.prompts.pair_for = pair_of
+adacd_cli.prompts.prompts_for = pair_of
 app(["generate", "Go.", *sys.argv[2:]])
 """
 

@@ -21,7 +21,7 @@ from adacd_cli import (
     decode,
     generate,
     load,
-    pair_for,
+    prompts_for,
     stream,
 )
 from adacd_cli.errors import PromptError
@@ -59,8 +59,8 @@ def test_every_example_prints_what_the_page_says():
 )
 def test_a_prompt_may_be_text_messages_or_a_conversation(demo, prompt):
     settings = Settings(max_new_tokens=8)
-    pair = pair_for(demo.tokenizer, Conversation.ask(KILL), settings)
-    events = list(decode(demo, [Request(pair)], settings))
+    pair = prompts_for(demo.tokenizer, Conversation.ask(KILL), settings)
+    events = list(decode(demo, [Request(pair, settings)]))
     answer = generate(demo, prompt, settings)
     assert [answer.started, *answer.steps, answer.finished] == events
     assert list(stream(demo, prompt, settings)) == events

@@ -19,8 +19,8 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import StepLogits
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
-from adacd_cli.prompts import pair_for
-from adacd_cli.prompts.pair import PromptPair
+from adacd_cli.prompts import prompts_for
+from adacd_cli.prompts import PromptPair
 from tests.llama_server import llama_server, write_demo_gguf
 
 QUESTIONS = (
@@ -67,7 +67,7 @@ def demo_model(demo_server):
 
 
 def pair_of(model, question, settings):
-    return pair_for(model.tokenizer, Conversation.ask(question, settings.system), settings)
+    return prompts_for(model.tokenizer, Conversation.ask(question, settings.system), settings)
 
 
 def whole_distribution(url, ids, vocab):
@@ -85,14 +85,14 @@ def whole_distribution(url, ids, vocab):
 def check_against_the_rule(model, url, question, settings, window):
     """Each token of the window is what the rule says of the server's own whole distributions."""
     pair = pair_of(model, question, settings)
-    events = list(decode(model, [Request(pair)], settings))
+    events = list(decode(model, [Request(pair, settings)]))
     steps = [event for event in events if isinstance(event, TokenStep)]
     rule, vocab = rule_of(METHODS[settings.effective_method]), model.server.vocab
     ids = []
     for step in steps[:window]:
         logits = StepLogits(
-            whole_distribution(url, (*pair.prompted_ids, *ids), vocab),
-            whole_distribution(url, (*pair.unprompted_ids, *ids), vocab),
+            whole_distribution(url, (*second(pair).ids, *ids), vocab),
+            whole_distribution(url, (*pair.base.ids, *ids), vocab),
         )
         verdict = rule(logits, settings)
         token = int(verdict.scores.argmax())
@@ -123,7 +123,7 @@ def test_answers_are_those_of_the_model_loaded_here(demo_model, method):
     texts = [
         {
             event.request: event.text
-            for event in decode(each, requests, settings)
+            for event in decode(each, requests)
             if isinstance(event, Finished)
         }
         for each in (demo_model, here)
@@ -152,7 +152,7 @@ def test_what_the_stream_leaves_out_is_found_again(demo_server, demo_model, monk
     ids = tuple(demo_model.tokenizer.encode("Say 日本語 🙂:", add_special_tokens=False))
     settings = Settings(method="default", temperature=temperature, seed=3, max_new_tokens=24)
     request = Request(PromptPair(prompted_ids=ids, unprompted_ids=ids, contrast_prompt=""))
-    events = list(decode(demo_model, [request], settings))
+    events = list(decode(demo_model, [request]))
     steps = [event for event in events if isinstance(event, TokenStep)]
     url = f"{demo_server.url.removesuffix('/v1')}/completion"
     whole = httpx.post(url, json={**sent[0], "stream": False}, timeout=60).json()

@@ -530,9 +530,9 @@ def test_compare_and_explain(over):
     compared = over("compare", QUESTION, "-n", "12")
     assert (compared.code, compared.err) == (0, "")
     assert "They part at step 0: default takes “I”, adacd “To”." in compared.out
-    explained = over("explain", QUESTION, "--format", "csv", "-n", "12")
+    explained = over("explain", QUESTION, "--json", "-n", "12")
     assert explained.code == 0
-    assert len(explained.out.splitlines()) == 13
+    assert len(explained.out.splitlines()) == 14
 
 
 def test_lines_of_a_file_at_once(over, server, tmp_path):

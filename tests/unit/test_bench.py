@@ -37,23 +37,23 @@ def tiny():
 def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, tokens):
     prompts = TextPrompts(tiny, tokens)
     plain, adacd = (prompts.pairs(settings, 5) for settings in (DEFAULT, ADACD))
-    assert [len(pair.unprompted_ids) for pair in plain] == [tokens] * 5
-    assert [pair.unprompted_ids for pair in adacd] == [pair.unprompted_ids for pair in plain]
-    assert all(len(pair.prompted_ids) > tokens for pair in adacd)
+    assert [len(pair.base.ids) for pair in plain] == [tokens] * 5
+    assert [pair.base.ids for pair in adacd] == [pair.base.ids for pair in plain]
+    assert all(len(second(pair).ids) > tokens for pair in adacd)
     assert prompts.pairs(ADACD, 2) == adacd[:2]
     if tokens == 333:
-        text = tiny.tokenizer.decode(adacd[0].prompted_ids)
+        text = tiny.tokenizer.decode(second(adacd[0]).ids)
         assert text.startswith(
             "<|im_start|>system\nPlease refuse to answer me!<|im_end|>\n<|im_start|>user\n1. The"
         )
         assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
-        assert len({pair.unprompted_ids for pair in plain}) == 5
+        assert len({pair.base.ids for pair in plain}) == 5
 
 
 def test_random_prompts_repeat_by_their_seed_and_differ_by_twelve_ids():
     def drawn(seed: int, settings: Settings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         pairs = RandomPrompts(50, 9, seed).pairs(settings, 2)
-        return [(pair.unprompted_ids, pair.prompted_ids) for pair in pairs]
+        return [(pair.base.ids, second(pair).ids) for pair in pairs]
 
     adacd = drawn(3, ADACD)
     assert drawn(3, ADACD) == adacd != drawn(4, ADACD)
@@ -85,7 +85,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     own = GenerationConfig(eos_token_id=list(range(len(tiny.tokenizer))), repetition_penalty=9.0)
     model.generation_config, before = own, model.generation_config
     try:
-        prompts = [pair.unprompted_ids for pair in TextPrompts(tiny, 30).pairs(DEFAULT, 2)]
+        prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).pairs(DEFAULT, 2)]
         timing = clock.time_generate(model, prompts, 5)
         assert model.generation_config is own
     finally:

@@ -109,7 +109,7 @@ ROWS = [
     Row(("/set",), SETTINGS.format(method='method               "adacd"\ngate                 false\n')),
     Row(
         ("/set agreement_threshold",),
-        "agreement_threshold  0.9\nThreshold λ of agreement and confidence; above 0.5 it asks that both "
+        "agreement_threshold  0.9\nThreshold λ of agreement and confidence; above 0.5 it requires that both "
         "streams have the same top token. It is in [0, 1].\n",
     ),
     Row(

@@ -14,7 +14,7 @@ from prompt_toolkit.output import DummyOutput
 
 from adacd_cli.cli.chat.input import PipeReader, TerminalReader
 from adacd_cli.conversation import Message
-from adacd_cli.prompts.pair import ThinkingMarks
+from adacd_cli.prompts import ThinkingMarks
 from tests.chats import byte_pair, chat
 from tests.fakes import END_THINK, THINK, saying, scripted
 

@@ -27,7 +27,7 @@ def ask(it, question, **values):
 def fresh(it, conversation):
     """The same question answered with nothing kept from before."""
     view = it.view(conversation)
-    return list(decode(it.session.model, [Request(view.pair)], it.settings))
+    return list(decode(it.session.model, [Request(view.prompts, it.settings)]))
 
 
 def said(events):
@@ -258,8 +258,8 @@ def test_the_fewest_oldest_exchanges_are_left_out_that_leave_room_for_an_answer(
     view = it.view(FIVE)
     seen = Conversation(FIVE.messages[2 * left_out :], "S")
     assert (view.conversation, view.left_out) == (FIVE, left_out)
-    assert view.pair == byte_pair(seen, it.settings)
-    assert len(view.pair.unprompted_ids) == LENGTHS[left_out]
+    assert view.prompts == byte_pair(seen, it.settings)
+    assert len(view.prompts.base.ids) == LENGTHS[left_out]
     assert view.tokens == LENGTHS[left_out] + PREFIX
 
 

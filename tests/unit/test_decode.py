@@ -11,7 +11,7 @@ from adacd_cli.config import Settings
 from adacd_cli.engine import Request, Session, decode
 from adacd_cli.errors import LogitsError, PromptError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
-from adacd_cli.prompts.pair import PromptPair, ThinkingMarks
+from adacd_cli.prompts import PromptPair, ThinkingMarks
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 
 REFUSAL = "Sorry, no."
@@ -35,7 +35,7 @@ def polite(*answers, sharp=8.0):
 def run(model, *requests, cancelled=None, **settings):
     values = {"max_new_tokens": 40} | settings
     keywords = {} if cancelled is None else {"cancelled": cancelled}
-    return list(decode(model, [Request(p) for p in requests], Settings(**values), **keywords))
+    return list(decode(model, [Request(p, Settings(**values)) for p in requests], **keywords))
 
 
 def of(events, kind, request=0):
@@ -223,7 +223,7 @@ def test_logits_that_are_not_finite_are_an_error_not_a_token(bad, stream):
 
     events = []
     with pytest.raises(LogitsError) as caught:
-        for event in decode(scripted(script), [Request(pair())], Settings()):
+        for event in decode(scripted(script), [Request(pair(), Settings())]):
             events.append(event)
     assert tokens(events) == list(b"Yo")
     assert caught.value.message == "The logits of step 2 are not finite (NaN or infinity), in float32."
@@ -242,7 +242,7 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone():
     model = scripted(script)
     decoder = model.decoder(failed=lambda number, error: failures.append((number, error.message)))
     for question in ("hi", "ho"):
-        decoder.submit(Request(pair(question)), Settings())
+        decoder.submit(Request(pair(question), Settings()))
     events = []
     while decoder.busy:
         events += decoder.step()
@@ -256,7 +256,7 @@ def test_a_crowds_prompts_are_read_a_portion_at_a_time():
     model = scripted(polite(("hi", "Yo")))
     decoder = model.decoder()
     for asked in (question, question, "hi", question):
-        decoder.submit(Request(pair(asked)), Settings(method="default"))
+        decoder.submit(Request(pair(asked), Settings(method="default")))
     begun, events = [], []
     while decoder.busy:
         step = list(decoder.step())
@@ -273,7 +273,7 @@ def test_a_long_prompt_is_read_in_pieces_while_the_others_get_their_tokens():
     model = scripted(lambda ids: answers(ids) if 10 in ids else [0.0] * BYTE_VOCAB)
     decoder = model.decoder()
     for asked in ("hi", question, "hi"):
-        decoder.submit(Request(pair(asked)), Settings())
+        decoder.submit(Request(pair(asked), Settings()))
     begun, events = [], []
     while decoder.busy:
         step = list(decoder.step())
@@ -294,7 +294,7 @@ def test_each_request_reports_what_it_asked_for():
         Request(pair("ho"), top_logprobs=0),
         Request(pair("ha")),
     ]
-    events = list(decode(model, requests, own, candidates=1))
+    events = list(decode(model, requests, candidates=1))
     total = 8 + math.log1p(259 * math.exp(-8))
     top, alone, neither = (of(events, TokenStep, number)[0] for number in range(3))
     assert (len(top.candidates), len(top.top_logprobs)) == (3, 2)
@@ -312,8 +312,8 @@ def test_each_request_reports_what_it_asked_for():
 def test_the_logprobs_inside_the_window_are_the_unprompted_streams():
     model = scripted(polite(("hi", "Yo")))
     request = Request(pair("hi"), top_logprobs=1)
-    inside = of(list(decode(model, [request], Settings(max_new_tokens=1))), TokenStep)[0]
-    outside = of(list(decode(model, [request], Settings(max_new_tokens=1, method="default"))), TokenStep)[0]
+    inside = of(list(decode(model, [request])), TokenStep)[0]
+    outside = of(list(decode(model, [request])), TokenStep)[0]
     assert (inside.decision, outside.decision) == (Decision.SUBTRACT, Decision.PLAIN)
     assert (inside.logprob, inside.top_logprobs) == (outside.logprob, outside.top_logprobs)
 
@@ -321,7 +321,7 @@ def test_the_logprobs_inside_the_window_are_the_unprompted_streams():
 def test_more_logprobs_than_there_are_tokens_are_all_of_them():
     model = scripted(polite(("hi", "Yo")))
     request = Request(pair("hi"), top_logprobs=500, candidates=400)
-    step = of(list(decode(model, [request], Settings(max_new_tokens=1))), TokenStep)[0]
+    step = of(list(decode(model, [request])), TokenStep)[0]
     assert len(step.top_logprobs) == len(step.candidates) == 260
 
 
@@ -402,7 +402,7 @@ def test_rows_that_stop_thinking_at_different_steps_get_a_window_each():
 
 def test_candidates_tell_both_streams_and_the_mask():
     model = scripted(polite(("hi", "Yo")))
-    events = list(decode(model, [Request(pair())], Settings(), candidates=3))
+    events = list(decode(model, [Request(pair(), Settings())], candidates=3))
     chosen, refusal, other = of(events, TokenStep)[0].candidates
     total = math.log(math.exp(8) + 259)
     assert (chosen.text, chosen.kept, refusal.text, refusal.kept) == ("Y", True, "S", False)
@@ -419,7 +419,7 @@ def test_candidates_tell_both_streams_and_the_mask():
 
 
 def test_one_candidate_is_the_chosen_token():
-    events = list(decode(scripted(polite(("hi", "Yo"))), [Request(pair())], Settings(), candidates=1))
+    events = list(decode(scripted(polite(("hi", "Yo"))), [Request(pair(), Settings())], candidates=1))
     assert [step.candidates[0].token_id for step in of(events, TokenStep)] == tokens(events)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
-from adacd_cli import Conversation, Settings, generate, pair_for
+from adacd_cli import Conversation, Settings, generate, prompts_for
 from adacd_cli.errors import PromptError
 from adacd_cli.hf import adacd, inputs_for
 from adacd_cli.hf.prompted import Given, prompted_rows
@@ -59,7 +59,7 @@ def tokenizer_with(template):
 
 def read_off(tokenizer, conversations, settings=DEFAULTS, *, messages=None, known=False):
     """(prompted rows, thinking marks) of prompts that somebody else rendered under the settings."""
-    prompts = [pair_for(tokenizer, each, settings).unprompted_ids for each in conversations]
+    prompts = [prompts_for(tokenizer, each, settings).base.ids for each in conversations]
     given = Given(None, messages, tokenizer, 1)
     return prompted_rows(prompts, given, settings, rendering_known=known)
 
@@ -75,7 +75,7 @@ def test_the_beginning_is_replaced_as_the_template_would(template):
     asked = [Conversation.ask(question) for question in questions]
     if template not in (None, OPENED):
         asked.append(TURNS)
-    expected = [pair_for(tokenizer, each, Settings()).prompted_ids for each in asked]
+    expected = [prompts_for(tokenizer, each, Settings()).prompted_ids for each in asked]
     assert read_off(tokenizer, asked)[0] == expected
 
 
@@ -84,11 +84,11 @@ def test_the_beginning_is_replaced_as_the_template_would(template):
 def test_messages_give_what_our_own_prompts_are(template, thinking):
     tokenizer, settings = tokenizer_with(template), Settings(thinking=thinking)
     asked = [TURNS, OWN, Conversation.ask("Hi")]
-    pairs = [pair_for(tokenizer, each, settings) for each in asked]
-    prompts = [pair.unprompted_ids for pair in pairs]
+    pairs = [prompts_for(tokenizer, each, settings) for each in asked]
+    prompts = [pair.base.ids for pair in pairs]
     given = Given(None, [each.as_messages for each in asked], tokenizer, 1)
     prompted, marks = prompted_rows(prompts, given, Settings(), rendering_known=False)
-    assert prompted == [pair.prompted_ids for pair in pairs]
+    assert prompted == [second(pair).ids for pair in pairs]
     if thinking and template not in (THINKING, OPENED):  # nothing in the prompt asks the model to think
         assert marks == [None] * 3
     else:
@@ -132,7 +132,7 @@ def test_what_cannot_be_read_off_is_said(template, conversation, why):
 @pytest.mark.parametrize("template", [EASY, FOLDED, BRACKETS, DEFAULT])
 def test_a_system_message_of_the_settings_is_in_both(template):
     tokenizer, settings = tokenizer_with(template), Settings(system="Be brief.")
-    expected = [pair_for(tokenizer, OWN, Settings()).prompted_ids]
+    expected = [prompts_for(tokenizer, OWN, Settings()).prompted_ids]
     assert read_off(tokenizer, [OWN], settings)[0] == expected
 
 
@@ -154,7 +154,7 @@ def test_whether_a_row_is_going_to_think_is_found_out():
     on, off = Settings(thinking=True), Settings()
     said = [Conversation.ask("Hi")]
     assert read_off(tokenizer, said, off) == (read_off(tokenizer, said, off, known=True)[0], [None])
-    assert read_off(tokenizer, said, on)[1] == [pair_for(tokenizer, said[0], on).thinking]
+    assert read_off(tokenizer, said, on)[1] == [prompts_for(tokenizer, said[0], on).thinking]
     assert read_off(tokenizer, said, on)[1][0].opened is False
     opened = tokenizer_with(OPENED)
     assert read_off(opened, said)[1][0].opened is True

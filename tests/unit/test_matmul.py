@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from adacd_cli.engine import matmul
+from adacd_cli.backends.torch import matmul
 from adacd_cli.backends.torch.matmul import fast_small_batch, speed_up
 
 PLENTY = 10**12
@@ -42,9 +42,11 @@ def always(way):
 
 @torch.inference_mode()
 def agree(model, dtype):
-    plain = copy.deepcopy(model)
-    for layer in (plain.first, plain.second):
-        layer.__class__ = torch.nn.Linear
+    plain = Model(dtype)
+    for name in ("first", "second"):
+        own, other = getattr(plain, name), getattr(model, name)
+        own.weight = torch.nn.Parameter(other.weight.clone())
+        own.bias = other.bias
     for shape in ((1, 1, 96), (2, 1, 96), (4, 1, 96), (1, 5, 96), (40, 1, 96), (96,), (0, 1, 96)):
         x = torch.randn(shape, dtype=dtype)
         with fast_small_batch():
@@ -60,14 +62,15 @@ def test_float32_gives_the_same_numbers(small_counts, monkeypatch, way):
     monkeypatch.setattr(matmul, "_fastest", always(way))
     model = Model(torch.float32)
     speed_up(model, PLENTY)
-    assert ways(model) == [{way.__name__, "_copied"}] * 2
+    assert ways(model) == [{way.__name__, "_packed"}] * 2
     agree(model, torch.float32)
 
 
 def test_bfloat16_gives_the_same_numbers(small_counts):
     model = Model(torch.bfloat16)
     speed_up(model, PLENTY)
-    assert ways(model) == [{"_copied"}] * 2
+    assert [type(layer).__name__ for layer in (model.first, model.second)] == ["_PackedLinear"] * 2
+    assert not [name for name, _ in model.named_parameters() if name.endswith("weight")]  # held once
     agree(model, torch.bfloat16)
 
 
@@ -79,14 +82,22 @@ def test_the_ways_are_tried_on_the_models_own_weights(small_counts):
     agree(model, torch.float32)
 
 
-def test_a_changed_weight_is_copied_anew(small_counts):
-    model = Model(torch.bfloat16)
+def test_a_changed_weight_is_copied_anew(small_counts, monkeypatch):
+    monkeypatch.setattr(matmul, "_fastest", lambda weights: (matmul._packed,) * matmul._FEW)
+    model = Model(torch.float32)
     speed_up(model, PLENTY)
-    x = torch.ones(1, 96, dtype=torch.bfloat16)
+    x = torch.ones(1, 96)
     with torch.no_grad(), fast_small_batch():
         before = model(x)
         model.second.weight.mul_(2)
-        assert torch.equal(model(x), 2 * before)
+        torch.testing.assert_close(model(x), 2 * before)
+
+
+def test_a_packed_weight_refuses_a_change_that_would_be_lost(small_counts):
+    model = Model(torch.bfloat16)
+    speed_up(model, PLENTY)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="inference"):
+        model.second.weight.mul_(2)
 
 
 @pytest.mark.parametrize("free", [None, 1000])
@@ -95,7 +106,7 @@ def test_without_memory_for_copies_there_are_none(small_counts, monkeypatch, fre
     narrow, wide = Model(torch.bfloat16), Model(torch.float32)
     speed_up(narrow, free)
     speed_up(wide, free)
-    assert type(narrow.first) is torch.nn.Linear
+    assert type(narrow.first).__name__ == "_PackedLinear"  # in the place of the original
     assert ways(wide) == [{"_turned", "_plain"}] * 2
 
 

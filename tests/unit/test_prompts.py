@@ -1,4 +1,4 @@
-"""The two prompts, on small templates: each row of the method's table, and plain text."""
+"""The prompts of AdaCD under the paper's placement, on small templates: each row of its table, and plain text."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from tokenizers import processors
 from transformers.utils import chat_template_utils
 
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import PromptPair, build_pair
+from adacd_cli.prompts import Prompt, Prompts, build_prompts
 from tests.byte_tokenizer import CHAT, START, TURN, chat, make_tokenizer
+from tests.fakes import contrasted, second
 
 CONTRAST = "Please refuse!"
 ASKED = Conversation.ask("Hi?")
@@ -24,8 +25,8 @@ DROPS = "{% for m in messages %}{% if m['role'] != 'system' %}" + TURN + "{% end
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
 
 
-def texts_of(pair: PromptPair) -> tuple[str, str]:
-    return pair.unprompted_text, pair.prompted_text
+def texts_of(pair: Prompts) -> tuple[str, str]:
+    return pair.base.text, second(pair).text
 
 
 @pytest.mark.parametrize(
@@ -197,12 +198,12 @@ def test_where_the_contrast_prompt_goes(
     template: str, conversation: Conversation, unprompted: str, prompted: str, warnings: tuple[str, ...]
 ) -> None:
     tokenizer = make_tokenizer(template)
-    assert build_pair(tokenizer, conversation, CONTRAST) == PromptPair(
-        prompted_ids=tuple(tokenizer(prompted, add_special_tokens=False)["input_ids"]),
-        unprompted_ids=tuple(tokenizer(unprompted, add_special_tokens=False)["input_ids"]),
-        contrast_prompt=CONTRAST,
-        prompted_text=prompted,
-        unprompted_text=unprompted,
+    ids = [tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (unprompted, prompted)]
+    assert build_prompts(tokenizer, conversation, contrasted(CONTRAST)) == Prompts(
+        {
+            "unprompted": Prompt(ids[0], unprompted),
+            "prompted": Prompt(ids[1], prompted, CONTRAST, recurs=True),
+        },
         thinking=None,
         warnings=warnings,
     )
@@ -211,20 +212,24 @@ def test_where_the_contrast_prompt_goes(
 def test_of_several_templates_the_default_is_taken() -> None:
     tokenizer = make_tokenizer()
     tokenizer.chat_template = {"tool_use": "{{ nothing.at.all }}", "default": CHAT}
-    assert build_pair(tokenizer, ASKED, CONTRAST) == build_pair(make_tokenizer(), ASKED, CONTRAST)
+    assert build_prompts(tokenizer, ASKED, contrasted(CONTRAST)) == build_prompts(
+        make_tokenizer(), ASKED, contrasted(CONTRAST)
+    )
     tokenizer.chat_template = {"rag": CHAT, "tool_use": "{{ nothing.at.all }}"}
-    assert build_pair(tokenizer, ASKED, CONTRAST) == build_pair(make_tokenizer(), ASKED, CONTRAST)
+    assert build_prompts(tokenizer, ASKED, contrasted(CONTRAST)) == build_prompts(
+        make_tokenizer(), ASKED, contrasted(CONTRAST)
+    )
 
 
 @pytest.mark.parametrize("template", [CHAT, "{{ bos_token }}" + CHAT])
 def test_the_template_alone_decides_about_the_beginning_of_text(template: str) -> None:
     tokenizer = make_tokenizer(template)
-    pair = build_pair(tokenizer, ASKED, CONTRAST)
+    pair = build_prompts(tokenizer, ASKED, contrasted(CONTRAST))
     own = tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi?"}], add_generation_prompt=True, return_dict=False
     )
-    assert list(pair.unprompted_ids) == own
-    assert pair.prompted_ids.count(0) == pair.unprompted_ids.count(0) == template.count("bos_token")
+    assert list(pair.base.ids) == own
+    assert second(pair).ids.count(0) == pair.base.ids.count(0) == template.count("bos_token")
 
 
 class TickingClock(datetime.datetime):
@@ -241,7 +246,7 @@ class TickingClock(datetime.datetime):
 def test_both_streams_are_of_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TickingClock, "looks", 0)
     monkeypatch.setattr(chat_template_utils, "datetime", TickingClock)
-    pair = build_pair(make_tokenizer("{{ strftime_now('%d') }}" + CHAT), ASKED, CONTRAST)
+    pair = build_prompts(make_tokenizer("{{ strftime_now('%d') }}" + CHAT), ASKED, contrasted(CONTRAST))
     assert texts_of(pair) == (
         "05" + chat(("user", "Hi?")),
         "05" + chat(("system", "Please refuse!"), ("user", "Hi?")),
@@ -249,8 +254,8 @@ def test_both_streams_are_of_one_day(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_clock_that_never_rests_ends_all_the_same() -> None:
-    pair = build_pair(make_tokenizer("{{ strftime_now('%f') }}" + CHAT), ASKED, CONTRAST)
-    assert pair.unprompted_text[6:] == chat(("user", "Hi?"))
+    pair = build_prompts(make_tokenizer("{{ strftime_now('%f') }}" + CHAT), ASKED, contrasted(CONTRAST))
+    assert pair.base.text[6:] == chat(("user", "Hi?"))
 
 
 @pytest.mark.parametrize(
@@ -260,12 +265,11 @@ def test_a_clock_that_never_rests_ends_all_the_same() -> None:
 def test_without_a_chat_template(conversation: Conversation, unprompted: str) -> None:
     tokenizer = make_tokenizer(None)
     prompted = "Please refuse!\n\n" + unprompted
-    assert build_pair(tokenizer, conversation, CONTRAST) == PromptPair(
-        prompted_ids=tuple(tokenizer(prompted)["input_ids"]),
-        unprompted_ids=tuple(tokenizer(unprompted)["input_ids"]),
-        contrast_prompt=CONTRAST,
-        prompted_text=prompted,
-        unprompted_text=unprompted,
+    assert build_prompts(tokenizer, conversation, contrasted(CONTRAST)) == Prompts(
+        {
+            "unprompted": Prompt(tuple(tokenizer(unprompted)["input_ids"]), unprompted),
+            "prompted": Prompt(tuple(tokenizer(prompted)["input_ids"]), prompted, CONTRAST),
+        },
         warnings=("This model has no chat template; it gets the conversation as plain text.",),
     )
 
@@ -275,7 +279,7 @@ def test_plain_text_does_not_end_in_an_end_of_text() -> None:
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         "<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
     )
-    assert build_pair(tokenizer, ASKED, CONTRAST).unprompted_ids == (
+    assert build_prompts(tokenizer, ASKED, contrasted(CONTRAST)).base.ids == (
         0,
         *tokenizer("Hi?", add_special_tokens=False)["input_ids"],
     )

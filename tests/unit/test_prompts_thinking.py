@@ -8,9 +8,10 @@ import pytest
 from transformers import ByT5Tokenizer
 
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import ThinkingMarks, build_pair
+from adacd_cli.prompts import ThinkingMarks, build_prompts
 from adacd_cli.prompts.templates import thinking_switches
 from tests.byte_tokenizer import CHAT, chat, make_tokenizer
+from tests.fakes import contrasted, second
 
 CONTRAST = "Please refuse!"
 ASKED = Conversation.ask("Hi?")
@@ -58,8 +59,8 @@ ALWAYS = "This chat template always lets the model think first: it has no switch
 def test_thinking(
     template: str, thinking: bool, end: str, marks: ThinkingMarks | None, warnings: tuple[str, ...]
 ) -> None:
-    pair = build_pair(make_tokenizer(template), ASKED, CONTRAST, thinking=thinking)
-    assert (pair.unprompted_text, pair.prompted_text, pair.thinking, pair.warnings) == (
+    pair = build_prompts(make_tokenizer(template), ASKED, contrasted(CONTRAST), thinking=thinking)
+    assert (pair.base.text, second(pair).text, pair.thinking, pair.warnings) == (
         chat(("user", "Hi?")) + end,
         chat(("system", "Please refuse!"), ("user", "Hi?")) + end,
         marks,
@@ -68,7 +69,7 @@ def test_thinking(
 
 
 def test_thinking_without_any_tag() -> None:
-    pair = build_pair(ByT5Tokenizer(chat_template=CHAT), ASKED, CONTRAST, thinking=True)
+    pair = build_prompts(ByT5Tokenizer(chat_template=CHAT), ASKED, contrasted(CONTRAST), thinking=True)
     assert (pair.thinking, pair.warnings) == (
         None,
         ("Thinking is on, but neither the chat template nor the tokenizer knows a thinking tag.",),
@@ -77,8 +78,8 @@ def test_thinking_without_any_tag() -> None:
 
 def test_a_tag_that_the_user_wrote_opens_nothing() -> None:
     template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    pair = build_pair(make_tokenizer(template), Conversation.ask("So: <think>"), CONTRAST)
-    assert (pair.unprompted_text, pair.thinking) == ("So: <think>", None)
+    pair = build_prompts(make_tokenizer(template), Conversation.ask("So: <think>"), contrasted(CONTRAST))
+    assert (pair.base.text, pair.thinking) == ("So: <think>", None)
 
 
 def test_the_flag_in_the_messages_turns_thinking_off() -> None:
@@ -87,18 +88,21 @@ def test_the_flag_in_the_messages_turns_thinking_off() -> None:
     )
     tokenizer = make_tokenizer(template)
     assert (
-        build_pair(tokenizer, TALK, CONTRAST).unprompted_text
+        build_prompts(tokenizer, TALK, contrasted(CONTRAST)).base.text
         == chat(("user", "Hi?"), ("assistant", "Yes?"), ("user", "Bye. ")) + "<think></think>"
     )
-    assert build_pair(tokenizer, TALK, CONTRAST, thinking=True).unprompted_text == chat(
+    assert build_prompts(tokenizer, TALK, contrasted(CONTRAST), thinking=True).base.text == chat(
         ("user", "Hi?"), ("assistant", "Yes?"), ("user", "Bye.")
     )
+    kept = make_tokenizer(CHAT + "{# reads /no_think #}")
+    prompts = build_prompts(kept, ASKED, contrasted(CONTRAST), placement="user-end")
+    assert second(prompts).text == chat(("user", "Hi? /no_think\n\nPlease refuse!"))
 
 
 def test_templates_still_cut_the_thinking_out_of_earlier_answers() -> None:
     template = CHAT.replace("m['content']", "m['content'].split('</think>')[-1]")
     conversation = ASKED.with_assistant("<think>Well.</think>Yes?").with_user("Is </think> a tag?")
-    assert build_pair(make_tokenizer(template), conversation, CONTRAST).unprompted_text == chat(
+    assert build_prompts(make_tokenizer(template), conversation, contrasted(CONTRAST)).base.text == chat(
         ("user", "Hi?"), ("assistant", "Yes?"), ("user", "Is </think> a tag?")
     )
 

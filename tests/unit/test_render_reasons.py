@@ -159,7 +159,7 @@ def test_summary(name):
 @pytest.mark.parametrize(
     ("step", "why"),
     [
-        (plain("a"), "Plain decoding: the prompted stream was not asked."),
+        (plain("a"), "Plain decoding: only the plain stream was used."),
         (
             contrasted("a", PLAIN, 0.9, 0.9, top=" I", rank=12),
             "The refusal-prompted stream wants “I”, which the plain stream ranks only 12th: no refusal "

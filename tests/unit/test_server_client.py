@@ -197,7 +197,7 @@ def test_an_error_in_a_stream_is_what_its_code_says(code, kind):
 
 def test_a_list_is_the_list_of_an_object():
     async def ask():
-        body = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[{\"a\": 1}]"
+        body = b'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n[{"a": 1}]'
         async with asking(sends(body)) as (client, _):
             return await _post(client)
 

@@ -15,7 +15,7 @@ import pytest
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts import PromptPair, build_pair
+from adacd_cli.prompts import PromptPair, build_prompts
 
 SHARED = Path(__file__).parents[2].with_name("shared")
 if not SHARED.is_dir():
@@ -105,24 +105,24 @@ def test_pair(tokenizer_for: Callable[[str], Any], name: str, talk: str, thinkin
     tokenizer, conversation = tokenizer_for(name), TALKS[talk]
     if (name, talk) in REFUSES:
         with pytest.raises(PromptError) as caught:
-            build_pair(tokenizer, conversation, CONTRAST, thinking=thinking)
+            build_prompts(tokenizer, conversation, contrasted(CONTRAST), thinking=thinking)
         assert caught.value.message == REFUSES[name, talk]
         return
 
-    pair = build_pair(tokenizer, conversation, CONTRAST, thinking=thinking)
+    pair = build_prompts(tokenizer, conversation, contrasted(CONTRAST), thinking=thinking)
 
-    assert pair.prompted_ids != pair.unprompted_ids
-    prompted, unprompted = squeeze(pair.prompted_text), squeeze(pair.unprompted_text)
+    assert second(pair).ids != pair.base.ids
+    prompted, unprompted = squeeze(second(pair).text), squeeze(pair.base.text)
     assert squeeze(CONTRAST) in prompted
     assert squeeze(CONTRAST) not in unprompted
     has_system = conversation.system is not None
     assert (squeeze(SYSTEM) in prompted, squeeze(SYSTEM) in unprompted) == (has_system, has_system)
     question = conversation.messages[-1].content
-    end = pair.unprompted_text.rpartition(question)[2]
-    assert pair.prompted_text.endswith(question + end)
+    end = pair.base.text.rpartition(question)[2]
+    assert second(pair).text.endswith(question + end)
     for ids, text in (
-        (pair.prompted_ids, pair.prompted_text),
-        (pair.unprompted_ids, pair.unprompted_text),
+        (second(pair).ids, second(pair).text),
+        (pair.base.ids, pair.base.text),
     ):
         assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
         # The other tokenizer's <s> is <|im_start|>, which several templates write after it.
@@ -155,8 +155,8 @@ def test_nothing_said_forges_a_turn(tokenizer_for: Callable[[str], Any], name: s
 
     def control_ids(asked: str, ruled: str) -> tuple[list[int], ...]:
         conversation = Conversation.ask(f"Hi {asked} ho", f"Be {ruled} brief")
-        pair = build_pair(tokenizer, conversation, f"Please {ruled} refuse!")
-        return tuple([i for i in ids if i in added] for ids in (pair.unprompted_ids, pair.prompted_ids))
+        pair = build_prompts(tokenizer, conversation, f"Please {ruled} refuse!")
+        return tuple([i for i in ids if i in added] for ids in (pair.base.ids, second(pair).ids))
 
     assert control_ids(tokens, rules) == control_ids("x", "x")
 
@@ -209,6 +209,6 @@ GOLDEN = {
 def test_whole_prompt(name: str) -> None:
     tokenizer = load_tokenizer("phi-3-mini")
     tokenizer.chat_template = TEMPLATES[name]["template"]
-    pair = build_pair(tokenizer, TALKS["talk, system"], CONTRAST)
-    assert pair.prompted_text == GOLDEN[name]
-    assert pair.unprompted_text == GOLDEN[name].replace(f"{CONTRAST}\n\n", "")
+    pair = build_prompts(tokenizer, TALKS["talk, system"], contrasted(CONTRAST))
+    assert second(pair).text == GOLDEN[name]
+    assert pair.base.text == GOLDEN[name].replace(f"{CONTRAST}\n\n", "")

@@ -1,10 +1,9 @@
 """Products of a weight and a few rows on a CPU, at the speed at which memory gives the weight.
 
 Decoding reads every weight for one or two rows. For so few PyTorch multiplies a float32 weight two to five
-times slower than memory can be read on some processors, and lays a bfloat16 weight out anew each time. There
-are two better ways, tried once when a model is loaded, on its own weights: the same product with the weight
-on the left, and a copy of the weight that oneDNN has laid out for good. Engine forwards use the fastest;
-whoever else calls the model gets PyTorch's own.
+times slower than memory can be read on some processors, and lays a bfloat16 weight out anew each time. So a
+bfloat16 weight is laid out once for oneDNN, in the place of the original; a float32 product is computed with
+the weight on the left where that was measured to be faster, but only inside the engine's forwards.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ _LEAST_BYTES = 64_000_000
 """A model whose weights are smaller has them in the processor's cache, where there is nothing to gain."""
 
 _SHARE_OF_FREE_MEMORY = 0.25
-"""How much of the free memory the copies may take; where they need more, none is made."""
+"""How much of the free memory copies of float32 weights may take; where they need more, none is made."""
 
 _FEW = 4
 """float32: up to this many rows the weight is read in place, and the way is tried; above it is copied."""
 
 _MOST = 32
-"""For more rows computing costs more than reading, and PyTorch's own way is as good as any."""
+"""float32: for more rows computing costs more than reading, and PyTorch's own way is as good as any."""
 
 _TRIED_BYTES = 64_000_000
 """Weights of one shape that a way is tried on: more than a processor's cache holds, as in decoding."""
@@ -46,7 +45,7 @@ _here = _Here()
 
 
 class fast_small_batch:
-    """Within it the model's products take the fastest way that was found, on this thread."""
+    """Within it the model's float32 products take the fastest way that was found, on this thread."""
 
     def __enter__(self) -> None:
         self._before, _here.active = _here.active, True
@@ -66,55 +65,74 @@ def _turned(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
     return product if bias is None else product + bias
 
 
-def _copied(x: torch.Tensor, copy: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, copy, bias, "none", [], "")
+def _packed(x: torch.Tensor, packed: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
     return product
 
 
-def _copy(weight: torch.Tensor) -> torch.Tensor:
-    copy: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
-    return copy
+def _pack(weight: torch.Tensor) -> torch.Tensor:
+    packed: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, 2)
+    return packed
 
 
 _Way = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 
-class _Linear(torch.nn.Linear):
-    """A linear layer that takes the way found for its shape; made of one by changing its class.
+class _PackedLinear(torch.nn.Linear):
+    """A bfloat16 layer that holds its weight as oneDNN lays it out, and nowhere else; made of a linear layer by
+    changing its class. `weight` is unpacked for whoever reads it, and cannot be changed in place."""
+
+    packed_weight: torch.Tensor
+
+    @property
+    def weight(self) -> torch.Tensor:  # type: ignore[override]
+        with torch.inference_mode():  # such a tensor refuses changes, which would be lost
+            return self.packed_weight.to_dense()
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        trains = torch.is_grad_enabled() and input.requires_grad
+        if input.dtype is not torch.bfloat16 or trains or input.numel() == 0:
+            return linear(input, self.packed_weight.to_dense(), self.bias)
+        product = _packed(input.reshape(-1, self.in_features), self.packed_weight, self.bias)
+        return product.view(*input.shape[:-1], -1)
+
+
+class _Float32Linear(torch.nn.Linear):
+    """A float32 layer that takes the way found for its shape; made of a linear layer by changing its class.
 
     Attributes:
         ways: the way for 1, 2, … rows.
     """
 
     ways: tuple[_Way, ...]
-    _laid_out: tuple[int, torch.Tensor] | None
+    _copy: tuple[int, torch.Tensor] | None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         rows = input.numel() // self.in_features
         way = self.ways[rows - 1] if _here.active and 0 < rows <= len(self.ways) else _plain
         if way is _plain or input.dtype is not self.weight.dtype:
             return linear(input, self.weight, self.bias)
-        product = way(input.reshape(rows, -1), self._copy() if way is _copied else self.weight, self.bias)
-        return product.view(*input.shape[:-1], -1)
+        weight = self._packed_copy() if way is _packed else self.weight
+        return way(input.reshape(rows, -1), weight, self.bias).view(*input.shape[:-1], -1)
 
-    def _copy(self) -> torch.Tensor:
+    def _packed_copy(self) -> torch.Tensor:
         """The weight as oneDNN lays it out, made when it is first needed and whenever it was changed."""
         version = self.weight._version
-        if self._laid_out is None or self._laid_out[0] != version:
-            self._laid_out = version, _copy(self.weight.detach())
-        return self._laid_out[1]
+        if self._copy is None or self._copy[0] != version:
+            self._copy = version, _pack(self.weight.detach())
+        return self._copy[1]
 
 
 @torch.inference_mode()
 def speed_up(model: Any, free_bytes: int | None) -> None:
-    """Lets the model's linear layers take the fastest way inside `fast_small_batch`; does nothing where none is.
+    """Makes the products of the model's linear layers faster; does nothing where nothing is to be gained.
 
     Tokens are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the
     order in which they are added.
 
     Args:
         model: a loaded model on the CPU.
-        free_bytes: free memory; None where it is not known, and then no copies are made.
+        free_bytes: free memory; None where it is not known, and then no float32 weight is copied.
     """
     layers: dict[tuple[torch.Size, torch.dtype], list[torch.nn.Linear]] = {}
     for module in model.modules():
@@ -123,22 +141,29 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
     needed = sum(module.weight.nbytes for same in layers.values() for module in same)
     if needed < _LEAST_BYTES:
         return
-    copies = free_bytes is not None and needed <= _SHARE_OF_FREE_MEMORY * free_bytes and _can_copy()
+    copies = free_bytes is not None and needed <= _SHARE_OF_FREE_MEMORY * free_bytes and _can_pack()
     for (_, dtype), same in layers.items():
-        above = _copied if copies else _plain
-        if dtype is torch.bfloat16:
-            ways: tuple[_Way, ...] = (above,) * _MOST
-        elif dtype is torch.float32:
-            ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
-        else:
-            continue
-        if any(way is not _plain for way in ways):
+        if dtype is torch.bfloat16 and _can_pack():
             for module in same:
-                module.__class__ = _Linear
-                module.ways, module._laid_out = ways, None  # type: ignore[assignment]
+                _pack_in_place(module)
+        elif dtype is torch.float32:
+            above = _packed if copies else _plain
+            ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
+            if any(way is not _plain for way in ways):
+                for module in same:
+                    module.__class__ = _Float32Linear
+                    module.ways, module._copy = ways, None  # type: ignore[assignment]
 
 
-def _can_copy() -> bool:
+def _pack_in_place(module: torch.nn.Linear) -> None:
+    """Lays a layer's weight out for oneDNN; the original is freed, unless an embedding has it too."""
+    weight = module._parameters.pop("weight")
+    assert weight is not None
+    module.__class__ = _PackedLinear
+    module.packed_weight = _pack(weight.detach())  # type: ignore[assignment]
+
+
+def _can_pack() -> bool:
     """Whether this PyTorch has oneDNN's products; inductor calls them by the same names."""
     ops = torch.ops.mkldnn
     here: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adacd_cli.cli.running import for_renderer
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
 from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
 from adacd_cli.conversation import Conversation
@@ -126,10 +127,13 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
     exchanges = "1 exchange" if count == 1 else f"{count} exchanges"
     if view.left_out:
         exchanges += f", the model sees the last {count - view.left_out}"
-    plain, prompted = len(view.pair.unprompted_ids), len(view.pair.prompted_ids)
-    second = METHODS[talk.settings.effective_method].second_stream(talk.settings)
-    longer = f" ({prompted} with the {spoken(second.prompt)})" if second and second.prompt else ""
-    taken = f"{limit}; last prompt {plain}{longer}"
+    prompts = view.prompts
+    longer = ", ".join(
+        f"{len(prompts.streams[spec.name].ids)} with the {spoken(spec.prompt)}"
+        for spec in METHODS[talk.settings.effective_method].streams_for(talk.settings)[1:]
+        if spec.prompt
+    )
+    taken = f"{limit}; last prompt {len(prompts.base.ids)}{f' ({longer})' if longer else ''}"
     answers = [f", its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
     return [("conversation", exchanges), ("context", "".join([taken, *answers]))]
 
@@ -171,7 +175,12 @@ def compare(chat: Chat, argument: str) -> None:
     view = chat.view(asked)
     with chat.interruptible() as interruption:
         default, method = (
-            interruption.watch(talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested))
+            for_renderer(
+                interruption.watch(
+                    talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested)
+                ),
+                settings,
+            )
             for run in (plain, settings)
         )
         shown = View(asked.messages[-1].content, display=settings.display, quiet=settings.quiet)

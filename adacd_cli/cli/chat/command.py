@@ -19,7 +19,7 @@ def command(resolved: Resolved) -> None:
     from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
     from adacd_cli.cli.chat.repl import Chat, Reader
     from adacd_cli.cli.chat.talk import Talk
-    from adacd_cli.prompts import PromptPair, pair_for
+    from adacd_cli.prompts import Prompts, prompts_for
 
     if sys.stdin is None:
         raise UsageError(
@@ -29,8 +29,8 @@ def command(resolved: Resolved) -> None:
     settings = resolved.settings
     model = load_model(settings)
 
-    def build(conversation: Conversation, settings: Settings) -> PromptPair:
-        return pair_for(model.tokenizer, conversation, settings)
+    def build(conversation: Conversation, settings: Settings) -> Prompts:
+        return prompts_for(model.tokenizer, conversation, settings)
 
     interactive = sys.stdin.isatty()
     reader: Reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)

@@ -72,7 +72,7 @@ def _setting_words(before: Sequence[str]) -> Iterable[str]:
     setting = SETTINGS.get(before[0])
     if setting is None or len(before) > 1:
         return ()
-    return ("true", "false") if setting.kind == "switch" else setting.option.choices
+    return ("true", "false") if setting.kind == "switch" else setting.choices
 
 
 def _method_words(before: Sequence[str]) -> Iterable[str]:

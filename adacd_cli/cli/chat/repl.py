@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 import typer
 
-from adacd_cli.cli.boundary import show_error
 from adacd_cli.cli.chat.commands import run_command
 from adacd_cli.cli.chat.syntax import Call, parse
 from adacd_cli.cli.chat.talk import Talk, View
-from adacd_cli.cli.running import Interruption, interruptible, warn
+from adacd_cli.cli.errors import show_error
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, warn
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
 from adacd_cli.render.screen import DIM, Screen
@@ -108,7 +108,7 @@ class Chat:
             closing(self.talk.answer(view, seed=seed, cancelled=lambda: interruption.requested)) as events,
         ):
             finished = stream_answer(
-                interruption.watch(events),
+                for_renderer(interruption.watch(events), settings),
                 out=self.out,
                 err=self.err,
                 display=settings.display,
@@ -123,7 +123,7 @@ class Chat:
     def view(self, asked: Conversation) -> View:
         """What the model sees of a conversation, having said what it does not see of it."""
         view = self.talk.view(asked)
-        self._warn(view.pair.warnings)
+        self._warn(view.prompts.warnings)
         limit = self.talk.context_length
         if limit is None or view.tokens >= limit:
             return view  # too long with everything left out: that is what decoding is going to say

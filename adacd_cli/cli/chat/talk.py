@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
-from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts.pair import PromptPair
+    from adacd_cli.prompts import Prompts
 
 _REMEMBERED_TRACES = 32
 _SEEDS = 2**63
 
-PairBuilder = Callable[[Conversation, "Settings"], "PromptPair"]
-"""Makes the prompts of both streams; `prompts.pair_for` with the tokenizer filled in."""
+PromptsBuilder = Callable[[Conversation, "Settings"], "Prompts"]
+"""Makes the prompts of all streams; `prompts.prompts_for` with the tokenizer filled in."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class View:
 
     Attributes:
         conversation: all of it.
-        pair: the prompts made of what is seen.
+        prompts: those made of what is seen.
         left_out: how many of the oldest exchanges are not seen.
     """
 
     conversation: Conversation
-    pair: PromptPair
+    prompts: Prompts
     left_out: int
 
     @property
     def tokens(self) -> int:
-        """Length of the longer prompt, in tokens."""
-        return max(len(self.pair.prompted_ids), len(self.pair.unprompted_ids))
+        """Length of the longest prompt, in tokens."""
+        return self.prompts.longest
 
 
 class Talk:
@@ -53,18 +53,18 @@ class Talk:
     Args:
         model: the model that answers.
         settings: the decoding settings; `use` replaces them between two answers.
-        build: makes the prompt pair of a conversation.
+        build: makes the prompts of a conversation.
         conversation: where to begin; may be replaced between two answers.
     """
 
     def __init__(
-        self, model: LanguageModel, settings: Settings, build: PairBuilder, conversation: Conversation
+        self, model: LanguageModel, settings: Settings, build: PromptsBuilder, conversation: Conversation
     ) -> None:
-        from adacd_cli.engine import Session  # torch comes with it
+        from adacd_cli.answers.session import Session  # torch comes with it
 
         self.settings = settings
         self.conversation = conversation
-        self.session = Session(model)
+        self.session = Session(model, settings.prefix_cache)
         self._build = build
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
 
@@ -74,10 +74,10 @@ class Talk:
         Raises:
             ModelError, MissingExtraError: what the method needs besides the model cannot be had.
         """
-        from adacd_cli.loading.equip import equip
+        from adacd_cli.loading.extras import load_extras
 
         before = self.session.model
-        self.session.model = equip(before, settings)
+        self.session.use(load_extras(before, settings))
         self.settings = settings
         return self.session.model.warnings[len(before.warnings) :]
 
@@ -164,7 +164,8 @@ class Talk:
         """
         events: list[Event] = []
         try:
-            for event in self.session.answer(view.pair, self.settings, seed=seed, cancelled=cancelled):
+            answer = self._decode(view.prompts, self.settings, seed, cancelled)
+            for event in raise_failures(answer):
                 events.append(event)
                 if isinstance(event, Finished) and (
                     event.text or event.finish_reason is not FinishReason.CANCELLED
@@ -188,8 +189,16 @@ class Talk:
             PromptError, LogitsError: as `decode`.
         """
         # another method may read another prompt
-        pair = self._seen(view.conversation, view.left_out, settings).pair
-        return self.session.answer(pair, settings, seed=seed, cancelled=cancelled)
+        prompts = self._seen(view.conversation, view.left_out, settings).prompts
+        return raise_failures(self._decode(prompts, settings, seed, cancelled))
+
+    def _decode(
+        self, prompts: Prompts, settings: Settings, seed: int | None, cancelled: Callable[[], bool]
+    ) -> Iterator[Event]:
+        from adacd_cli.engine import Request
+
+        request = Request(prompts, settings, seed)
+        return self.session.decode([request], cancelled=lambda index: cancelled())
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -201,8 +210,8 @@ class Talk:
         messages = conversation.messages
         if left_out:
             messages = messages[_questions(conversation)[left_out] :]
-        pair = self._build(replace(conversation, messages=messages), settings)
-        return View(conversation, pair, left_out)
+        prompts = self._build(replace(conversation, messages=messages), settings)
+        return View(conversation, prompts, left_out)
 
     def _fits(self, view: View) -> bool:
         limit = self.context_length

@@ -221,6 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from adacd_cli.cli.boundary import guarded  # an entry point is where errors are shown
+    from adacd_cli.cli.errors import guarded  # an entry point is where errors are shown
 
     sys.exit(guarded(main, debug=False))

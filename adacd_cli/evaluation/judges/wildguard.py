@@ -117,11 +117,11 @@ class WildGuardJudge(LocalJudge):
     def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
         from adacd_cli.engine import Request, decode
         from adacd_cli.events import Finished
-        from adacd_cli.prompts.pair import PromptPair
+        from adacd_cli.prompts import Prompt, Prompts
 
         assert self._language_model is not None, "judged before it was loaded"
-        requests = [Request(PromptPair(ids, ids, "")) for ids in rows]
-        events = decode(self._language_model, requests, self._settings)
+        requests = [Request(Prompts({"unprompted": Prompt(ids)}), self._settings) for ids in rows]
+        events = decode(self._language_model, requests)
         texts = {event.request: event.text for event in events if isinstance(event, Finished)}
         verdicts: list[Verdict] = []
         for place in range(len(rows)):

@@ -63,11 +63,11 @@ def _row(result: Result) -> dict[str, list[str]]:
 
 
 def _load(runs: Sequence[Settings]) -> LanguageModel:
-    from adacd_cli.loading import equip, load
+    from adacd_cli.loading import load, load_extras
 
     model = load(runs[0], for_long=True)
     for settings in runs:
-        model = equip(model, settings)
+        model = load_extras(model, settings)
     return model
 
 

@@ -106,6 +106,7 @@
       fact(facts, "confidence test", step.test);
       fact(facts, "plausible tokens", String(step.plausible));
     }
+    for (const [name, value] of Object.entries(step.named)) fact(facts, name, number(value));
     byId("position").textContent = `step ${step.index} of ${steps.length - 1}`;
     byId("previous").disabled = place === 0;
     byId("next").disabled = place === steps.length - 1;

@@ -78,7 +78,7 @@ export const isNone = (value) => value === null || value === undefined;
 /** One or two sentences on why the step added, subtracted or did neither. */
 export function reason(step, threshold) {
   const rank = step.prompted_top_rank;
-  if (isNone(rank) || isNone(step.agreement)) return "Plain decoding: the prompted stream was not asked.";
+  if (isNone(rank) || isNone(step.agreement)) return "Plain decoding: only the plain stream was used.";
   const top = spoken(step.prompted_top ?? "");
   const limit = `λ = ${short(threshold, 3)}`;
   const agreement = rank < 100 ? `agr ${fixed(step.agreement, 2)}` : `agr 1/${rank}`;

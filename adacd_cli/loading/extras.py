@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 
-def equip(
+def load_extras(
     model: LanguageModel,
     settings: Settings,
     *,
@@ -38,7 +38,7 @@ def equip(
         model.require(METHODS[name])
         resource = METHODS[name].resource
         value = getattr(settings, resource) if resource else None
-        if resource and value is not None and (resource, value) not in model.equipment:
+        if resource and value is not None and (resource, value) not in model.extras:
             progress(f"Loading {resource}")
             model = _LOADERS[resource](model, value, settings, progress)
     return model
@@ -49,13 +49,13 @@ def _with_expert(
 ) -> LanguageModel:
     from adacd_cli.loading.expert import load_expert
 
-    if any(resource == "expert" for resource, _ in model.equipment):
+    if any(resource == "expert" for resource, _ in model.extras):
         raise ModelError("Another expert is loaded already.", "Start anew with the --expert you want.")
     view, warnings = load_expert(model, path)
     return replace(
         model,
         warnings=(*model.warnings, *warnings),
-        equipment={**model.equipment, ("expert", path): view},
+        extras={**model.extras, ("expert", path): view},
     )
 
 
@@ -78,7 +78,7 @@ def _with_draft(
     return replace(
         model,
         warnings=(*model.warnings, *(f"Draft: {warning}" for warning in draft.warnings)),
-        equipment={**model.equipment, ("draft", name): draft.model},
+        extras={**model.extras, ("draft", name): draft.model},
         context_lengths={**model.context_lengths, **limit},
     )
 
@@ -95,7 +95,7 @@ def _with_direction(
     if card.model != model.name:
         warnings += (f"The direction in {folder} was made with {card.model}, not with {model.name}.",)
     views = {("direction", folder): AblatedView(model.model, vector)}
-    return replace(model, warnings=warnings, equipment={**model.equipment, **views})
+    return replace(model, warnings=warnings, extras={**model.extras, **views})
 
 
 _LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], LanguageModel]] = {
