@@ -39,14 +39,14 @@ class Feeder:
         """
         budget = self._can.prefill_chunk
         while True:
+            for state in states:
+                if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
+                    self._settle(state)
             work = self._work(states, budget)
             if work:
                 self._forward(work)
                 long = sum(len(extend.tokens) for _, extend in work if len(extend.tokens) > 1)
                 budget = None if budget is None else max(0, budget - long)
-                for state in states:
-                    if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
-                        self._settle(state)
             elif not self._draft(states):
                 break
         for state in states:
@@ -148,7 +148,7 @@ class Feeder:
                     if len(tokens) > budget and self._backend.alike(stream.weights, 1, len(stream.prompt)):
                         tokens, need = tokens[:budget], NOTHING
                     budget = max(0, budget - len(tokens))
-                if tokens:
+                if tokens or (need.positions and not self._can.full_logits):  # of what was fed before
                     work.append((stream, Extend(stream.opened, tokens, self._need(state, stream, need))))
         return work
 

@@ -188,7 +188,7 @@ class RequestState:
     @property
     def ready(self) -> bool:
         """Whether all logits are there that the next token is chosen by."""
-        return self.run is None and all(
+        return self.run is None and self.phase is not Phase.UNDECIDED and all(
             (stream.logits is not None and stream.pending is None)
             or (self.proposals and stream is not self.base)
             for stream in self.wanted()
