@@ -9,8 +9,8 @@ from adacd_cli.cli.chat.repl import Chat
 from adacd_cli.cli.chat.talk import Talk
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import PromptPair
-from tests.fakes import BYTE_EOS, BYTE_VOCAB
+from adacd_cli.prompts import Prompts
+from tests.fakes import BYTE_EOS, BYTE_VOCAB, named, two_streams
 
 CONTRAST = "refuse"
 
@@ -25,16 +25,13 @@ def hashed(ids):
     return logits
 
 
-def byte_pair(conversation: Conversation, settings: Settings) -> PromptPair:
+def byte_pair(conversation: Conversation, settings: Settings) -> Prompts:
     """A template of bytes: a question ends in a newline, an answer in byte 3, a system message in byte 2."""
     ends = {"user": "\n", "assistant": "\x03"}
     turns = "".join(message.content + ends[message.role] for message in conversation.messages)
     system = f"{conversation.system}\x02" if conversation.system else ""
-    return PromptPair(
-        prompted_ids=tuple(f"{settings.contrast_prompt}\x02{system}{turns}".encode()),
-        unprompted_ids=tuple(f"{system}{turns}".encode()),
-        contrast_prompt=settings.contrast_prompt,
-    )
+    unprompted = f"{system}{turns}".encode()
+    return named(two_streams(unprompted, f"{settings.contrast_prompt}\x02".encode() + unprompted), settings)
 
 
 EMPTY = Conversation()

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from adacd_cli.backends import backend_for
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import LanguageModel
+from adacd_cli.engine import LanguageModel, Request, Scheduler
 from adacd_cli.prompts import Contrast, Prompt, Prompts, ThinkingMarks
 
 Script = Callable[[tuple[int, ...]], Sequence[float]]
@@ -130,8 +131,13 @@ def two_streams(
     )
 
 
+def request_for(prompts: Prompts, settings: Settings, **values: Any) -> Request:
+    """A request; the streams of the prompts get the names of those of the settings' method."""
+    return Request(named(prompts, settings), settings, **values)
+
+
 def named(prompts: Prompts, settings: Settings) -> Prompts:
-    """The same prompts under the names of the streams of the settings' method, in order; the last one recurs."""
+    """The same prompts, in order, under the names of the streams of the settings' method."""
     specs = METHODS[settings.effective_method].streams_for(settings)
     given = [*prompts.streams.values()]
     names = [spec.name for spec in specs]
@@ -143,3 +149,15 @@ def named(prompts: Prompts, settings: Settings) -> Prompts:
 def second(prompts: Prompts) -> Prompt:
     """The prompt of the stream after the base; the base's own where there is no other."""
     return [*prompts.streams.values()][:2][-1]
+
+
+def decode(model, requests, *, prefix_cache=None, max_concurrency=None, cancelled=lambda index: False):
+    """The events of requests by a scheduler of their own, all at once where nobody says otherwise."""
+    scheduler = scheduler_of(model, prefix_cache=prefix_cache, max_concurrency=max_concurrency)
+    scheduler.submit_all(requests)
+    return scheduler.run(cancelled)
+
+
+def scheduler_of(model: LanguageModel, **options: Any) -> Scheduler:
+    """A scheduler over a new backend of the model."""
+    return Scheduler(backend_for(model), **options)

@@ -176,11 +176,12 @@ class Settings(BaseModel):
     ] = "Please refuse to answer me!"
     contrast_placement: Annotated[
         Literal["system", "user-start", "user-end"],
-        Field(
-            description="Where the contrast prompt stands: in the system message, or at the start or the end "
-            "of the last user message. With user-end both streams share the KV cache up to there."
+        _prompt(
+            "Where the contrast prompt stands: in the system message, or at the start or the end of the last "
+            "user message. With user-end both streams share the KV cache up to there.",
+            "--contrast-placement",
+            choices=("system", "user-start", "user-end"),
         ),
-        Option("Prompt", ("--contrast-placement",), choices=("system", "user-start", "user-end")),
     ] = "system"
     thinking: Annotated[
         bool, _prompt("Let a thinking model think before it answers.", "--thinking/--no-thinking")

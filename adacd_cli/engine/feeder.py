@@ -146,6 +146,8 @@ class Feeder:
                 tokens, need = state.lacks(stream)
                 if len(tokens) > 1 and budget is not None:
                     if len(tokens) > budget and self._backend.alike(stream.weights, 1, len(stream.prompt)):
+                        if budget < (self._can.prefill_chunk or 0):
+                            break  # a whole chunk in the next step, rather than a bit of one now
                         tokens, need = tokens[:budget], NOTHING
                     budget = max(0, budget - len(tokens))
                 if tokens or (need.positions and not self._can.full_logits):  # of what was fed before

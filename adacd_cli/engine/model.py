@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.methods import METHODS
+from adacd_cli.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import torch
@@ -66,6 +67,18 @@ class LanguageModel:
     def methods(self) -> tuple[str, ...]:
         """The names of the methods that it can be decoded with; a server tells enough only for some."""
         return tuple(name for name, method in METHODS.items() if self.server is None or method.sparse)
+
+    def check_method(self, method: Method) -> None:
+        """Refuses a method that it cannot be decoded with.
+
+        Raises:
+            ConfigurationError: the method needs what a server does not give.
+        """
+        if method.name not in self.methods:
+            raise ConfigurationError(
+                f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
+                f"Over a server there are {', '.join(self.methods)}.",
+            )
 
     def context_for(self, method: Method, settings: Settings) -> int | None:
         """Positions that every model which the method runs was built for; None where none names any."""

@@ -52,12 +52,9 @@ def validate(
     """
     settings, prompts = request.settings, request.prompts
     method = METHODS[settings.effective_method]
+    model.check_method(method)
     if not (capabilities.full_logits or method.sparse):
-        able = ", ".join(name for name, each in METHODS.items() if each.sparse)
-        raise ConfigurationError(
-            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
-            f"Over a server there are {able}.",
-        )
+        raise ConfigurationError(f"Method {method.name} needs every token's logit, which is not told here.")
     base = len(prompts.base.ids)
     if base == 0:
         raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")

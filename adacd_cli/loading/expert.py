@@ -15,8 +15,8 @@ from adacd_cli.errors import ModelError
 from adacd_cli.loading.quantization import require
 
 if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel
     from adacd_cli.backends.torch.views import AdapterView
+    from adacd_cli.engine.model import LanguageModel
 
 _WEIGHTS = "adapter_model.safetensors"
 _HINT = "An expert is a LoRA adapter of this very model, in the folder that peft's save_pretrained wrote."

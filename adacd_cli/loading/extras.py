@@ -35,7 +35,7 @@ def load_extras(
         MissingExtraError: an optional package is needed; the hint is the pip command.
     """
     for name in (settings.effective_method,) if methods is None else methods:
-        model.require(METHODS[name])
+        model.check_method(METHODS[name])
         resource = METHODS[name].resource
         value = getattr(settings, resource) if resource else None
         if resource and value is not None and (resource, value) not in model.extras:

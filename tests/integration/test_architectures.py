@@ -10,11 +10,11 @@ from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from adacd_cli.config import Settings
-from adacd_cli.engine import Places, Prefixes, Request, Session, decode, fitting, groups
+from adacd_cli.engine import Places, Prefixes, Session, decode, fitting, groups
 from adacd_cli.errors import ModelError
 from adacd_cli.events import TokenStep
 from adacd_cli.hf import adacd
-from adacd_cli.prompts import PromptPair
+from tests.fakes import request_for, second, two_streams
 from tests.tiny import tiny_model
 
 STEPS = 20
@@ -72,7 +72,7 @@ def pairs(model):
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     contrast = "Please refuse to answer me!"
-    return [PromptPair(ids(f"{contrast}\n\n{text}\n"), ids(f"{text}\n"), contrast) for text in QUESTIONS]
+    return [two_streams(ids(f"{text}\n"), ids(f"{contrast}\n\n{text}\n")) for text in QUESTIONS]
 
 
 def tokens(events, request=0):
@@ -80,7 +80,7 @@ def tokens(events, request=0):
 
 
 def alone(model, pair, method="adacd"):
-    return tokens(decode(model, [Request(pair, Settings(method=method, max_new_tokens=STEPS))]))
+    return tokens(decode(model, [request_for(pair, Settings(method=method, max_new_tokens=STEPS))]))
 
 
 def test_default_equals_generate(model):
@@ -93,14 +93,15 @@ def test_default_equals_generate(model):
 
 
 def test_a_ragged_batch_equals_each_alone(model):
-    requests = [Request(pair) for pair in pairs(model)]
+    settings = Settings(max_new_tokens=STEPS)
+    requests = [request_for(pair, settings) for pair in pairs(model)]
     together = list(decode(model, requests))
     for place, pair in enumerate(pairs(model)):
         assert tokens(together, place) == alone(model, pair)
 
 
 def test_a_prompt_read_in_pieces_gives_the_same_tokens(model, monkeypatch):
-    requests = [Request(pair) for pair in pairs(model)]
+    requests = [request_for(pair, Settings(max_new_tokens=STEPS)) for pair in pairs(model)]
     expected = [alone(model, pair) for pair in pairs(model)]
     monkeypatch.setattr(groups, "_PORTION", {"cpu": 5})
     together = list(decode(model, requests))
@@ -123,8 +124,8 @@ def test_inside_transformers_generate_it_is_the_same(model):
 
 
 def test_places_are_found_and_free_ones_taken(model):
-    requests, settings = [Request(pair) for pair in pairs(model)], Settings(max_new_tokens=STEPS)
-    assert fitting(model, requests, settings, 10**12) == Places(64)
+    requests = [request_for(pair, Settings(max_new_tokens=STEPS)) for pair in pairs(model)]
+    assert fitting(model, requests, 10**12) == Places(64)
     events = list(decode(model, requests, places=Places(2)))
     for place, pair in enumerate(pairs(model)):
         assert tokens(events, place) == alone(model, pair)
@@ -132,8 +133,8 @@ def test_places_are_found_and_free_ones_taken(model):
 
 @pytest.mark.parametrize("method", ["adacd", "adacd-gated"])
 def test_rows_that_end_early_leave_the_others_alone(model, method):
-    requests = [Request(pair) for pair in pairs(model)]
     settings = Settings(max_new_tokens=STEPS, method=method)
+    requests = [request_for(pair, settings) for pair in pairs(model)]
     seen = dict.fromkeys(range(len(requests)), 0)
 
     def cancelled(request):
@@ -148,8 +149,8 @@ def test_rows_that_end_early_leave_the_others_alone(model, method):
 
 def test_a_session_equals_fresh_runs_where_the_past_cannot_be_taken_back_too(model):
     session = Session(model)
-    first, second, _ = pairs(model)
-    for pair in (first, second, first):
+    first, other, _ = pairs(model)
+    for pair in (first, other, first):
         assert tokens(session.answer(pair, Settings(max_new_tokens=STEPS))) == alone(model, pair)
 
 
@@ -178,12 +179,14 @@ def test_positions_that_depend_on_the_length_take_over_and_read_apart_what_they_
     rope = {"rope_theta": 10000.0, **SCALED[family]}
     scaled = random_model(family, **_COMMON | {"max_position_embeddings": 60}, rope_parameters=rope)
     ids = tuple(range(20, 120))
-    short, long = (PromptPair(ids[: n + 2], ids[:n], "x") for n in (30, 90))
+    short, long = (two_streams(ids[:n], ids[: n + 2]) for n in (30, 90))
     expected = [alone(scaled, each) for each in (short, long, short)]
     known = Prefixes()
     settings = Settings(max_new_tokens=STEPS)
     monkeypatch.setattr(groups, "_PORTION", {"cpu": 25})
-    said = [tokens(decode(scaled, [Request(each, settings)], known=known)) for each in (short, long, short)]
+    said = [
+        tokens(decode(scaled, [request_for(each, settings)], known=known)) for each in (short, long, short)
+    ]
     assert said == expected
 
 
@@ -193,7 +196,7 @@ def test_an_answer_that_outgrows_the_short_positions_equals_generate_beside_othe
         "phi3", **_COMMON, original_max_position_embeddings=60, rope_parameters=rope, use_cache=True
     )
     ids = tuple(range(20, 120))
-    found = [PromptPair(ids[: n + 2], ids[:n], "x") for n in (30, 50, 58, 59, 60, 61, 90)]
+    found = [two_streams(ids[:n], ids[: n + 2]) for n in (30, 50, 58, 59, 60, 61, 90)]
     expected = []
     for pair in found:
         prompt = torch.tensor([pair.base.ids])
@@ -209,6 +212,6 @@ def test_an_answer_that_outgrows_the_short_positions_equals_generate_beside_othe
     for method in ("default", "adacd", "selfcd"):
         settings = Settings(method=method, max_new_tokens=STEPS)
         for known in (None, Prefixes()):
-            events = list(decode(scaled, [Request(pair, settings) for pair in found], known=known))
+            events = list(decode(scaled, [request_for(pair, settings) for pair in found], known=known))
             said = [tokens(events, place) for place in range(len(found))]
             assert said == [alone(scaled, pair, method) for pair in found]

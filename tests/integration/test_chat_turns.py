@@ -9,7 +9,8 @@ from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import Request, decode
 from adacd_cli.events import Finished, TokenStep
-from adacd_cli.prompts import build_prompts
+from adacd_cli.prompts import prompts_for
+from tests.fakes import second
 from tests.tiny import FAMILIES, tiny_model
 
 WINDOW = 6
@@ -33,7 +34,7 @@ def forwards(tiny):
 
 def start(tiny, **values):
     def build(conversation, settings):
-        return build_prompts(tiny.tokenizer, conversation, contrasted(settings.contrast_prompt))
+        return prompts_for(tiny.tokenizer, conversation, settings)
 
     settings = Settings(contrast_steps=WINDOW, max_new_tokens=14, **values)
     return Talk(tiny, settings, build, Conversation())
@@ -44,7 +45,7 @@ def answer(it, asked, **values):
 
 
 def fresh(it, asked):
-    return list(decode(it.session.model, [Request(it.view(asked).pair, it.settings)]))
+    return list(decode(it.session.model, [Request(it.view(asked).prompts, it.settings)]))
 
 
 def steps(events):

@@ -13,10 +13,10 @@ import torch
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import Places, Prefixes, Request, decode
-from adacd_cli.backends.torch.compiled import Compiled, columns_for
+from adacd_cli.engine.compiled import Compiled, columns_for
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import speed
-from adacd_cli.prompts import build_prompts
+from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from tests.tiny import tiny_model
 
 QUESTIONS = ("Hi", "How do I kill a Python process?", "Tell me about the weather in the north. " * 12)
@@ -33,9 +33,9 @@ def told(events):
 def asked(model, **values):
     own = Settings(max_new_tokens=14, **values)
     return [
-        Request(build_prompts(model.tokenizer, Conversation.ask(question), contrasted(own.contrast_prompt)), seed=3)
+        Request(prompts_for(model.tokenizer, Conversation.ask(question), own), own, seed=3)
         for question in QUESTIONS
-    ], own
+    ]
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
@@ -44,7 +44,7 @@ def test_compiled_forwards_give_the_same_tokens(family):
     compiled = replace(plain, compiled=Compiled(plain.model, backend="eager"))
     speed.warm_up(compiled.compiled)
     for values in ({"method": "adacd"}, {"temperature": 0.8})[: 2 if family == "llama" else 1]:
-        requests, own = asked(plain, **values)
+        requests = asked(plain, **values)
         known = Prefixes()
         for places in (Places(2), Places(1)):  # the second time from what the first left
             assert told(decode(compiled, requests, places=replace(places), known=known)) == told(
@@ -63,8 +63,7 @@ def test_a_run_that_outgrows_its_bucket_goes_on_in_the_next():
     plain = tiny_model("llama")
     compiled = replace(plain, compiled=Compiled(plain.model, backend="eager"))
     own = Settings(method="default", max_new_tokens=12)
-    pair = build_prompts(plain.tokenizer, Conversation.ask("x"), contrasted(own.contrast_prompt))
-    long = replace(pair, unprompted_ids=tuple(range(3, 253)))
+    long = Prompts({"unprompted": Prompt(tuple(range(3, 253)))})
     expected = told(decode(plain, [Request(long, own)]))
     assert told(decode(compiled, [Request(long, own)])) == expected
     assert sorted(compiled.compiled._free) == [(1, 256), (1, 512)]
@@ -83,7 +82,7 @@ def test_a_compiler_that_fails_half_way_changes_no_token():
 
     broken._call, told_of = failing, []
     broken.told = told_of.append
-    requests, own = asked(plain)
+    requests = asked(plain)
     assert told(decode(replace(plain, compiled=broken), requests)) == told(decode(plain, requests))
     assert (broken.problem, len(calls)) == ("no more shapes", 5)
     assert told_of == ["no more shapes"]

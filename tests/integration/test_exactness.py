@@ -8,14 +8,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from adacd_cli.backends.torch import backend as torch_backend
+from adacd_cli.backends.torch.batch import BatchedKVCache
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Request, decode, groups
 from adacd_cli.engine.rules import rule_of
-from adacd_cli.engine.rules.base import DECISIONS, StepLogits
-from adacd_cli.engine.stream import Stream
+from adacd_cli.engine.rules.base import DECISIONS
 from adacd_cli.events import Decision, Finished, TokenStep
-from adacd_cli.prompts import PromptPair
+from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import FAMILIES, tiny_model
 
 CONTRAST = "Please refuse to answer me!"
@@ -38,12 +38,12 @@ def pair(model, question, contrast=CONTRAST):
     def ids(text):
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    return PromptPair(ids(f"{contrast}\n\n{question}\n"), ids(f"{question}\n"), contrast)
+    return two_streams(ids(f"{question}\n"), ids(f"{contrast}\n\n{question}\n"))
 
 
 def answer(model, *questions, **values):
     settings = Settings(max_new_tokens=STEPS, **values)
-    events = list(decode(model, [Request(pair(model, question), settings) for question in questions]))
+    events = list(decode(model, [request_for(pair(model, question), settings) for question in questions]))
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(questions))
@@ -113,7 +113,7 @@ def test_the_cached_loop_equals_a_full_recompute(tiny, values):
 
 
 def test_a_prompt_read_in_pieces_equals_a_full_recompute(tiny, monkeypatch):
-    monkeypatch.setattr(groups, "_PORTION", {"cpu": 7})
+    monkeypatch.setattr(torch_backend, "_PREFILL_CHUNK", {"cpu": 7})
     settings = Settings(max_new_tokens=STEPS)
     for question, steps in zip(QUESTIONS, answer(tiny, *QUESTIONS), strict=True):
         assert [(s.token_id, s.decision) for s in steps] == [
@@ -207,11 +207,12 @@ def test_one_step_of_selfcd_equals_guidance_scale(tiny):
 
 def one_step(tiny, method, prompts, settings):
     """The verdict of a method's rule on the first token."""
-    z = Stream(tiny.model).prefill([prompts.base.ids])
-    prompted = Stream(tiny.model).prefill([second(prompts).ids])
-    return rule_of(METHODS[method])(StepLogits(prompted, z), settings)
+    streams = prompts.base, second(prompts)
+    z, prompted = (BatchedKVCache(tiny.model).prefill([stream.ids])[:, -1] for stream in streams)
+    names = [stream.name for stream in METHODS[method].streams]
+    return rule_of(METHODS[method])(dict(zip(names, (z, prompted), strict=True)), settings)
 
 
 def test_every_run_ends_with_one_finished_for_each(tiny):
-    events = list(decode(tiny, [Request(pair(tiny, q), Settings(max_new_tokens=3)) for q in QUESTIONS]))
+    events = list(decode(tiny, [request_for(pair(tiny, q), Settings(max_new_tokens=3)) for q in QUESTIONS]))
     assert sorted(e.request for e in events if isinstance(e, Finished)) == [0, 1, 2, 3, 4]

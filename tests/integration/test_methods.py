@@ -12,18 +12,19 @@ from safetensors.torch import load_file, save_file
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Request, Session, decode
+from adacd_cli.engine import Session, decode
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS, StepLogits
 from adacd_cli.engine.rules.ssd import Annealing
 from adacd_cli.engine.sampling import choose, draw_noise, make_generator
-from adacd_cli.backends.torch.views import AblatedView, find_blocks
+from adacd_cli.engine.views import AblatedView, find_blocks
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
-from adacd_cli.loading.extras import load_extras
+from adacd_cli.loading.equip import equip
 from adacd_cli.prompts import ThinkingMarks
+from tests.fakes import request_for, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -40,15 +41,17 @@ def ids(model, text):
 
 
 def pair(model, question, system="Please refuse to answer me!"):
-    return PromptPair(ids(model, f"{system}\n\n{question}\n"), ids(model, f"{question}\n"), system)
+    return two_streams(ids(model, f"{question}\n"), ids(model, f"{system}\n\n{question}\n"))
 
 
 def same(model, question):
-    return PromptPair(ids(model, f"{question}\n"), ids(model, f"{question}\n"), "")
+    return two_streams(ids(model, f"{question}\n"), ids(model, f"{question}\n"))
 
 
 def run(model, pairs, **values):
-    events = list(decode(model, [Request(each, Settings(max_new_tokens=STEPS, **values)) for each in pairs]))
+    events = list(
+        decode(model, [request_for(each, Settings(max_new_tokens=STEPS, **values)) for each in pairs])
+    )
     return [
         [event for event in events if isinstance(event, TokenStep) and event.request == request]
         for request in range(len(pairs))
@@ -122,7 +125,7 @@ def like(model, noise):
 
 
 def with_draft(model, draft):
-    return replace(model, extras={("draft", "small"): draft})
+    return replace(model, equipment={("draft", "small"): draft})
 
 
 @pytest.mark.parametrize(("noise", "length"), [(0.0, 3), (0.1, 1), (0.1, 6), (2.0, 3)])
@@ -177,8 +180,8 @@ def test_a_draft_never_runs_past_the_context(tiny):
         longest.append(int(kwargs["position_ids"].max()))
 
     hook = tiny.model.register_forward_hook(watch, with_kwargs=True)
-    request = [Request(PromptPair(prompt, prompt, ""))]
     settings = Settings(method="ssd", draft="small", max_new_tokens=50)
+    request = [request_for(two_streams(prompt, prompt), settings)]
     finished = next(event for event in decode(model, request) if isinstance(event, Finished))
     hook.remove()
     assert finished.context_full or finished.finish_reason.value == "stop"
@@ -193,7 +196,7 @@ def test_a_cancelled_draft_run_ends_every_request(tiny):
         return request == 0 and len(seen) >= 5
 
     settings = Settings(method="ssd", draft="small", max_new_tokens=12)
-    requests = [Request(same(tiny, question)) for question in QUESTIONS[:2]]
+    requests = [request_for(same(tiny, question), settings) for question in QUESTIONS[:2]]
     ends = {}
     for event in decode(model, requests, cancelled=cancelled):
         if isinstance(event, TokenStep):
@@ -240,10 +243,10 @@ def test_an_expert_reads_the_same_prompt_and_leaves_the_model_as_it_was(tiny, tm
     prompts = same(model, QUESTIONS[0])
     before = run(model, [prompts], method="default")[0]
     expected = recompute(model, prompts, settings, adapted)
-    loaded = load_extras(model, settings)
-    assert tokens(run(loaded, [prompts], **values)[0]) == expected
-    assert tokens(run(loaded, [prompts], method="default")[0]) == tokens(before)
-    assert load_extras(loaded, settings) is loaded
+    equipped = equip(model, settings)
+    assert tokens(run(equipped, [prompts], **values)[0]) == expected
+    assert tokens(run(equipped, [prompts], method="default")[0]) == tokens(before)
+    assert equip(equipped, settings) is equipped
 
 
 def test_a_direction_is_taken_from_every_block_and_only_while_the_view_is_called(tiny):
@@ -293,9 +296,9 @@ def test_surgical_decodes_the_ablated_model(tiny, tmp_path):
     vector, read = read_direction(str(tmp_path / "d"), direction.numel())
     assert (read, torch.equal(vector, direction)) == (card, True)
     values = {"method": "surgical", "direction": str(tmp_path / "d")}
-    model = load_extras(tiny, Settings(**values))
+    model = equip(tiny, Settings(**values))
     prompts = pair(tiny, QUESTIONS[0])
-    view, chosen = model.extras["direction", str(tmp_path / "d")], []
+    view, chosen = model.equipment["direction", str(tmp_path / "d")], []
     for _ in range(STEPS):
         chosen.append(int(whole(view, prompts.base.ids, chosen).argmax()))
         if chosen[-1] in tiny.eos_ids:
@@ -309,29 +312,29 @@ def test_a_direction_of_another_model_is_refused_or_warned_about(tmp_path):
     tiny = tiny_model("llama")
     write_direction(tmp_path, torch.ones(64), DirectionCard("other", None, 1, -1, 64))
     settings = Settings(method="surgical", direction=str(tmp_path))
-    assert load_extras(tiny, settings).warnings == (
+    assert equip(tiny, settings).warnings == (
         f"The direction in {tmp_path} was made with other, not with tiny-llama.",
     )
     write_direction(tmp_path, torch.ones(32), DirectionCard("other", None, 1, -1, 32))
     with pytest.raises(ModelError, match="has 32 numbers, and the model's hidden size is 64"):
-        load_extras(tiny, settings)
+        equip(tiny, settings)
     write_direction(tmp_path, torch.full((64,), torch.nan), DirectionCard("other", None, 1, -1, 64))
     with pytest.raises(ModelError, match="is damaged"):
-        load_extras(tiny, settings)
+        equip(tiny, settings)
     (tmp_path / "direction.json").write_text("{")
     with pytest.raises(ModelError, match="is damaged"):
-        load_extras(tiny, settings)
+        equip(tiny, settings)
     (tmp_path / "direction.json").unlink()
     with pytest.raises(ModelError, match="There is no direction in"):
-        load_extras(tiny, settings)
+        equip(tiny, settings)
 
 
 def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     target, other = save_tiny("llama", tmp_path / "target"), tmp_path / "draft"
     save_tiny("qwen3", other)
     settings = Settings(method="ssd", draft=str(other), threads=1)
-    model = load_extras(target, settings)
-    started = next(iter(decode(model, [Request(same(target, "Hi"), settings)])))
+    model = equip(target, settings)
+    started = next(iter(decode(model, [request_for(same(target, "Hi"), settings)])))
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
     assert set(METHODS["ssd"].settings) <= set(started.settings)
@@ -339,24 +342,25 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     # the draft's context is a limit where it drafts, and nowhere else
     short = replace(model, context_lengths={("draft", str(other)): 100})
     prompt = tuple(range(3, 103))
-    request = [Request(PromptPair(prompt, prompt, ""))]
-    plain = next(iter(decode(short, request)))
+    request = request_for(two_streams(prompt, prompt), settings)
+    default = settings.model_copy(update={"method": "default"})
+    plain = next(iter(decode(short, [request_for(request.prompts, default)])))
     assert isinstance(plain, Started)
     with pytest.raises(PromptError, match="100 tokens long, and the model's context is 100"):
-        next(iter(decode(short, request)))
+        next(iter(decode(short, [request])))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
-        load_extras(target, foreign)
+        equip(target, foreign)
 
 
 def test_what_is_missing_for_a_method_is_named(tmp_path, monkeypatch):
     tiny = tiny_model("llama")
     settings = Settings(method="safedecoding", expert=str(tmp_path))
     with pytest.raises(ModelError, match=r"There is no adapter in .*: adapter_config.json is missing"):
-        load_extras(tiny, settings)
+        equip(tiny, settings)
     monkeypatch.setattr("adacd_cli.loading.quantization.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="--expert needs peft, which is not installed"):
-        load_extras(tiny, settings)
+        equip(tiny, settings)
 
 
 def expert(folder):
@@ -373,7 +377,7 @@ def refused_expert(folder, change=None):
     prompt = torch.tensor([ids(llama, QUESTIONS[0])])
     before, names = llama.model(prompt).logits, [name for name, _ in llama.model.named_modules()]
     with pytest.raises(ModelError) as refusal:
-        load_extras(llama, expert(folder))
+        equip(llama, expert(folder))
     assert torch.equal(llama.model(prompt).logits, before)
     assert [name for name, _ in llama.model.named_modules()] == names
     return refusal.value.message.replace(str(folder), "FOLDER")
@@ -456,13 +460,13 @@ def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
     tiny, settings = tiny_model("llama"), Settings(**values)
     needed = METHODS[settings.method].resource
     for begin in (
-        lambda: decode(tiny, [Request(same(tiny, "Hi"), settings)]),
+        lambda: decode(tiny, [request_for(same(tiny, "Hi"), settings)]),
         lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
     ):
         with pytest.raises(ModelError) as refused:
             list(begin())
         assert refused.value.message == (f"Method {settings.method} needs `{needed}`, which is not loaded.")
-        assert "adacd_cli.load_extras(model, settings)" in refused.value.hint
+        assert "adacd_cli.equip(model, settings)" in refused.value.hint
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
@@ -476,6 +480,6 @@ def test_an_adapter_made_for_a_model_of_another_name_is_warned_about(tmp_path):
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({**config, "base_model_name_or_path": "some/llama"})
     )
-    assert load_extras(tiny_model("llama"), expert(tmp_path)).warnings == (
+    assert equip(tiny_model("llama"), expert(tmp_path)).warnings == (
         f"The adapter in {tmp_path} was made for some/llama, not for tiny-llama.",
     )

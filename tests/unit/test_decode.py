@@ -7,23 +7,29 @@ import math
 import pytest
 import torch
 
+from adacd_cli.answers.session import Session
 from adacd_cli.config import Settings
-from adacd_cli.engine import Request, Session, decode
-from adacd_cli.errors import LogitsError, PromptError
-from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenStep
-from adacd_cli.prompts import PromptPair, ThinkingMarks
-from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
+from adacd_cli.errors import PromptError
+from adacd_cli.events import Decision, Failed, Finished, FinishReason, Started, TokenStep
+from adacd_cli.prompts import ThinkingMarks
+from tests.fakes import (
+    BYTE_EOS,
+    BYTE_VOCAB,
+    END_THINK,
+    THINK,
+    decode,
+    request_for,
+    saying,
+    scheduler_of,
+    scripted,
+    two_streams,
+)
 
 REFUSAL = "Sorry, no."
 
 
 def pair(question="hi", thinking=None):
-    return PromptPair(
-        prompted_ids=tuple(f"refuse {question}\n".encode()),
-        unprompted_ids=tuple(f"{question}\n".encode()),
-        contrast_prompt="refuse",
-        thinking=thinking,
-    )
+    return two_streams(f"{question}\n".encode(), f"refuse {question}\n".encode(), thinking)
 
 
 def polite(*answers, sharp=8.0):
@@ -35,7 +41,7 @@ def polite(*answers, sharp=8.0):
 def run(model, *requests, cancelled=None, **settings):
     values = {"max_new_tokens": 40} | settings
     keywords = {} if cancelled is None else {"cancelled": cancelled}
-    return list(decode(model, [Request(p, Settings(**values)) for p in requests], **keywords))
+    return list(decode(model, [request_for(p, Settings(**values)) for p in requests], **keywords))
 
 
 def of(events, kind, request=0):
@@ -88,15 +94,15 @@ def test_the_prompted_stream_is_let_go_after_the_window():
     model = scripted(polite(("hi", "A long answer")))
     events = run(model, pair(), contrast_steps=4)
     assert decisions(events) == "−−−−" + "·" * 10
-    # two prefills, then both streams in one forward for the three tokens that follow in the window, then one
-    assert model.model.calls == [(1, 3), (1, 10)] + [(2, 1)] * 3 + [(1, 1)] * 10
+    # both streams in one forward, for the prompts and for the three tokens that follow in the window, then one
+    assert model.model.calls == [(2, 10)] + [(2, 1)] * 3 + [(1, 1)] * 10
 
 
 def test_gated_leaves_the_track_with_the_first_token_of_its_own():
     model = scripted(polite(("hi", "A long answer")))
     events = run(model, pair(), method="adacd-gated")
     assert decisions(events) == "·" * 14
-    assert model.model.calls == [(1, 3), (1, 10)] + [(1, 1)] * 13
+    assert model.model.calls == [(2, 10)] + [(1, 1)] * 13
     first, second = of(events, TokenStep)[:2]
     assert (first.measures.agreement, second.measures.agreement) == (0.5, None)
 
@@ -132,8 +138,8 @@ def test_a_batch_is_each_alone_and_a_finished_row_stops_costing():
     together = run(model, *(pair(question) for question, _ in questions))
     assert [finished(together, request).text for request in range(3)] == [answer for _, answer in questions]
     rows = [rows for rows, _ in model.model.calls]
-    assert rows[:3] == [3, 3, 6]  # two prefills, then both streams of all three in one forward
-    assert rows[2:] == sorted(rows[2:], reverse=True)
+    assert rows[0] == 6  # both streams of all three in one forward
+    assert rows == sorted(rows, reverse=True)
     assert rows[-1] == 1
     for request, (question, _) in enumerate(questions):
         alone = run(model, pair(question))
@@ -221,12 +227,11 @@ def test_logits_that_are_not_finite_are_an_error_not_a_token(bad, stream):
             logits[7] = bad
         return logits
 
-    events = []
-    with pytest.raises(LogitsError) as caught:
-        for event in decode(scripted(script), [Request(pair(), Settings())]):
-            events.append(event)
+    events = list(decode(scripted(script), [request_for(pair(), Settings())]))
     assert tokens(events) == list(b"Yo")
-    assert caught.value.message == "The logits of step 2 are not finite (NaN or infinity), in float32."
+    (failed,) = of(events, Failed)
+    assert failed.error == "LogitsError"
+    assert failed.message == "The logits of step 2 are not finite (NaN or infinity), in float32."
 
 
 def test_a_request_that_fails_by_itself_leaves_the_others_alone():
@@ -238,28 +243,25 @@ def test_a_request_that_fails_by_itself_leaves_the_others_alone():
             logits[7] = math.nan
         return logits
 
-    failures = []
-    model = scripted(script)
-    decoder = model.decoder(failed=lambda number, error: failures.append((number, error.message)))
-    for question in ("hi", "ho"):
-        decoder.submit(Request(pair(question), Settings()))
-    events = []
-    while decoder.busy:
-        events += decoder.step()
-    assert failures == [(0, "The logits of step 2 are not finite (NaN or infinity), in float32.")]
-    assert (finished(events, 0).finish_reason, finished(events, 0).text) == (FinishReason.CANCELLED, "Yo")
+    events = run(scripted(script), pair("hi"), pair("ho"))
+    (failed,) = of(events, Failed)
+    assert (failed.error, failed.message) == (
+        "LogitsError",
+        "The logits of step 2 are not finite (NaN or infinity), in float32.",
+    )
+    assert (tokens(events, 0), of(events, Finished, 0)) == (list(b"Yo"), [])
     assert (finished(events, 1).finish_reason, finished(events, 1).text) == (FinishReason.STOP, "Hello")
 
 
 def test_a_crowds_prompts_are_read_a_portion_at_a_time():
     question = "x" * 200 + " hi"
     model = scripted(polite(("hi", "Yo")))
-    decoder = model.decoder()
+    scheduler = scheduler_of(model)
     for asked in (question, question, "hi", question):
-        decoder.submit(Request(pair(asked), Settings(method="default")))
+        scheduler.submit(request_for(pair(asked), Settings(method="default")))
     begun, events = [], []
-    while decoder.busy:
-        step = list(decoder.step())
+    while scheduler.busy:
+        step = list(scheduler.step())
         events += step
         begun.append(sorted(event.request for event in step if isinstance(event, TokenStep)))
     # 512 tokens a step: two prompts and the short one, then the last
@@ -271,18 +273,19 @@ def test_a_long_prompt_is_read_in_pieces_while_the_others_get_their_tokens():
     question = "x" * 1500 + " hi"
     answers = saying(("refuse " + question, REFUSAL), ("refuse hi", REFUSAL), ("hi", "Yo"))
     model = scripted(lambda ids: answers(ids) if 10 in ids else [0.0] * BYTE_VOCAB)
-    decoder = model.decoder()
+    scheduler = scheduler_of(model)
     for asked in ("hi", question, "hi"):
-        decoder.submit(Request(pair(asked), Settings()))
+        scheduler.submit(request_for(pair(asked), Settings()))
     begun, events = [], []
-    while decoder.busy:
-        step = list(decoder.step())
+    while scheduler.busy:
+        step = list(scheduler.step())
         events += step
         begun.append("".join(str(event.request) for event in step if isinstance(event, TokenStep)))
     pieces = [new for rows, new in model.model.calls if new > 100]
-    # 512 tokens a step: the prompt without the contrast prompt, then the one with it
-    assert pieces == [512, 512, 480, 512, 512, 487]
-    assert begun == ["02", "02", "02", "", "", "1", "1", "1"]
+    # 512 tokens a step: the prompt without the contrast prompt, then the one with it, whose "refuse " was
+    # computed for another request already
+    assert pieces == [512, 512, 480, 512, 512, 480]
+    assert begun == ["02", "02", "02", "", "", "", "1", "1", "1"]
     assert [finished(events, number).text for number in range(3)] == ["Yo"] * 3
 
 
@@ -290,11 +293,11 @@ def test_each_request_reports_what_it_asked_for():
     model = scripted(polite(("hi", "Yo"), ("ho", "Ho"), ("ha", "Ha")))
     own = Settings(max_new_tokens=1, method="default")
     requests = [
-        Request(pair("hi"), candidates=3, top_logprobs=2),
-        Request(pair("ho"), top_logprobs=0),
-        Request(pair("ha")),
+        request_for(pair("hi"), own, candidates=3, top_logprobs=2),
+        request_for(pair("ho"), own, top_logprobs=0, candidates=1),
+        request_for(pair("ha"), own),
     ]
-    events = list(decode(model, requests, candidates=1))
+    events = list(decode(model, requests))
     total = 8 + math.log1p(259 * math.exp(-8))
     top, alone, neither = (of(events, TokenStep, number)[0] for number in range(3))
     assert (len(top.candidates), len(top.top_logprobs)) == (3, 2)
@@ -311,16 +314,20 @@ def test_each_request_reports_what_it_asked_for():
 
 def test_the_logprobs_inside_the_window_are_the_unprompted_streams():
     model = scripted(polite(("hi", "Yo")))
-    request = Request(pair("hi"), top_logprobs=1)
-    inside = of(list(decode(model, [request])), TokenStep)[0]
-    outside = of(list(decode(model, [request])), TokenStep)[0]
+    inside, outside = (
+        of(
+            list(decode(model, [request_for(pair("hi"), Settings(max_new_tokens=1, **own), top_logprobs=1)])),
+            TokenStep,
+        )[0]
+        for own in ({}, {"method": "default"})
+    )
     assert (inside.decision, outside.decision) == (Decision.SUBTRACT, Decision.PLAIN)
     assert (inside.logprob, inside.top_logprobs) == (outside.logprob, outside.top_logprobs)
 
 
 def test_more_logprobs_than_there_are_tokens_are_all_of_them():
     model = scripted(polite(("hi", "Yo")))
-    request = Request(pair("hi"), top_logprobs=500, candidates=400)
+    request = request_for(pair("hi"), Settings(max_new_tokens=1), top_logprobs=500, candidates=400)
     step = of(list(decode(model, [request])), TokenStep)[0]
     assert len(step.top_logprobs) == len(step.candidates) == 260
 
@@ -402,7 +409,7 @@ def test_rows_that_stop_thinking_at_different_steps_get_a_window_each():
 
 def test_candidates_tell_both_streams_and_the_mask():
     model = scripted(polite(("hi", "Yo")))
-    events = list(decode(model, [Request(pair(), Settings())], candidates=3))
+    events = list(decode(model, [request_for(pair(), Settings(), candidates=3)]))
     chosen, refusal, other = of(events, TokenStep)[0].candidates
     total = math.log(math.exp(8) + 259)
     assert (chosen.text, chosen.kept, refusal.text, refusal.kept) == ("Y", True, "S", False)
@@ -419,31 +426,31 @@ def test_candidates_tell_both_streams_and_the_mask():
 
 
 def test_one_candidate_is_the_chosen_token():
-    events = list(decode(scripted(polite(("hi", "Yo"))), [Request(pair(), Settings())], candidates=1))
+    events = list(decode(scripted(polite(("hi", "Yo"))), [request_for(pair(), Settings(), candidates=1)]))
     assert [step.candidates[0].token_id for step in of(events, TokenStep)] == tokens(events)
 
 
 def test_a_session_prefills_only_what_is_new():
     model = scripted(saying(("hi", "Yo")))
-    session = Session(model)
-    first = list(session.answer(pair(), Settings()))
+    session = Session(model, 10**9)
+    first = list(session.decode([request_for(pair(), Settings())]))
     model.model.calls.clear()
-    again = list(session.answer(pair(), Settings()))
+    again = list(session.decode([request_for(pair(), Settings())]))
     assert [e for e in again if not isinstance(e, Started)] == [
         e for e in first if not isinstance(e, Started)
     ]
     # the caches are taken back to the prompts; only each prompt's last token is fed again
-    assert model.model.calls == [(1, 1)] * 2 + [(2, 1)] * 2
+    assert model.model.calls == [(2, 1)] * 3
     model.model.calls.clear()
-    longer = PromptPair(tuple(b"refuse hi\nYo hi\n"), tuple(b"hi\nYo hi\n"), "refuse")
-    list(session.answer(longer, Settings(max_new_tokens=1)))
-    assert model.model.calls == [(1, len(" hi\n")), (1, len(" hi\n"))]
+    longer = two_streams(b"hi\nYo hi\n", b"refuse hi\nYo hi\n")
+    list(session.decode([request_for(longer, Settings(max_new_tokens=1))]))
+    assert model.model.calls == [(2, len(" hi\n"))]
 
 
 def test_an_interrupted_forward_leaves_no_half_cache():
     model = scripted(polite(("hi", "Yo")))
-    session = Session(model)
-    expected = list(session.answer(pair(), Settings()))
+    session = Session(model, 10**9)
+    expected = list(session.decode([request_for(pair(), Settings())]))
     broken, whole = model.model, model.model.script
 
     def interrupt(ids):
@@ -452,11 +459,11 @@ def test_an_interrupted_forward_leaves_no_half_cache():
     broken.script = interrupt
     events = []
     with pytest.raises(KeyboardInterrupt):
-        for event in session.answer(pair(), Settings()):
+        for event in session.decode([request_for(pair(), Settings())]):
             events.append(event)
     assert events[1:] == [Finished(0, "", FinishReason.CANCELLED, tokens=0, added=0, subtracted=0)]
     broken.script = whole
-    assert tokens(list(session.answer(pair(), Settings()))) == tokens(expected)
+    assert tokens(list(session.decode([request_for(pair(), Settings())]))) == tokens(expected)
 
 
 def test_the_logits_are_judged_in_float32():

@@ -218,13 +218,13 @@ class TorchBackend:
         """Everything is done at once."""
 
     def bytes_for(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens; the first time, a token is fed to find out."""
+        """Bytes of the keys and values of so many tokens; before any was fed, one is, to find out."""
         if not self._keys_only:
             return 0
         if self._bytes_per_token is None:
             cache = BatchedKVCache(self.model.model)
             cache.feed([0], 1)
-            self._bytes_per_token = cache.bytes_held
+            self._bytes_per_token = cache.bytes_per_token
         return tokens * self._bytes_per_token
 
     def found_inexact(self) -> None:
@@ -304,6 +304,8 @@ class TorchBackend:
             for own, _ in part:
                 self._drop(own)
             _Batch(cache, [own for own, _ in part])
+            if self._bytes_per_token is None and cache.joins:
+                self._bytes_per_token = cache.bytes_per_token
         results = []
         for row, (own, extend) in enumerate(part):
             own.ids += _ids(extend)

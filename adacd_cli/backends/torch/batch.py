@@ -201,10 +201,10 @@ class BatchedKVCache:
         ]  # type: ignore[misc]
 
     @property
-    def bytes_held(self) -> int:
-        """Bytes of the keys and values of all rows, padding included; 0 for what keeps a running state."""
+    def bytes_per_token(self) -> int:
+        """Bytes of the keys and values of one token of a row; 0 for what keeps a running state."""
         layers = self._cache.layers if self.joins else []
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) // (self.rows * self._held)
 
     @torch.inference_mode()
     def begin(self, computed: KeyValues, tokens: int) -> None:
