@@ -1,7 +1,9 @@
-"""A stand-in for vLLM over loopback: its routes and the shapes of its responses, with the demo behind them.
+"""A stand-in for vLLM over loopback: its routes and the shapes of its responses, with the demo behind it.
 
-The shapes are those of vLLM's OpenAI-compatible server (`/v1/models`, `/v1/completions` with
-`return_tokens_as_token_ids`, `/tokenize`, `/version`, errors), as its documentation and protocol have them.
+The shapes are those of vLLM 0.32's OpenAI-compatible server (`/v1/models`, `/v1/completions` with
+`return_tokens_as_token_ids`, `/tokenize`, errors), and so are what was found by running it (`make test-vllm`):
+at most 128 `logprob_token_ids`, lists that are cut by such a request in the same batch, several prompts in one
+request, and a dead engine as an error event of code 500 in a stream of status 200.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import functools
 import itertools
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,18 @@ from typing import Any
 import torch
 
 NAME = "org/demo"
+
+MOST_IDS = 128
+
+DEAD = {
+    "error": {
+        "message": "EngineCore encountered an issue. See stack trace (above) for the root cause.",
+        "type": "InternalServerError",
+        "param": None,
+        "code": 500,
+    }
+}
+"""What a stream ends with, before [DONE], where the engine dies."""
 
 
 class Breaks(Exception):
@@ -45,7 +60,7 @@ class VllmServer:
     """The server.
 
     Attributes:
-        most: --max-logprobs.
+        most: --max-logprobs; -1 for no limit.
         key: --api-key; None for none.
         asked: (path, body, authorization) of each request, in their order.
         before: called with the body of each completion and, in a stream, with the number of the token that is
@@ -53,7 +68,9 @@ class VllmServer:
         edit: called with a request's body and a token's log-probabilities, which it may change.
         logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
         endless: whether its streams go on past max_tokens and the end.
-        values: whether it knows `logprob_token_ids`; one that does not overlooks it.
+        scores_ids: whether it knows `logprob_token_ids`; one that does not ignores it.
+        step_seconds: how long a step of its engine takes; what comes meanwhile is in the same batch.
+        cut: how many lists were cut by a request with `logprob_token_ids` in the same batch.
         owner: who serves, by its own word.
         tokenizes, repeats_ids: whether it has /tokenize, and whether a completion repeats its prompt's ids.
     """
@@ -68,7 +85,8 @@ class VllmServer:
         )
         self.edit: Callable[[dict[str, Any], dict[str, Any]], None] = lambda body, choice: None
         self.logprobs = self.by_id = True
-        self.values = self.endless = False
+        self.scores_ids = self.endless = False
+        self.step_seconds, self.cut, self._scoring = 0.0, 0, 0
         self.owner, self.tokenizes, self.repeats_ids = "vllm", True, False
         self.most_at_once = self._now = 0
         self._lock, self._model_lock = threading.Lock(), threading.Lock()
@@ -99,16 +117,21 @@ class VllmServer:
         """Each token of a greedy completion, its log-probabilities and its finish_reason."""
         _, tokenizer = _demo()
         ids = tuple(body["prompt"])
+        scored = body.get("logprob_token_ids") if self.scores_ids else None
         endless = self.endless and body.get("stream")
         for number in itertools.count() if endless else range(body["max_tokens"]):
-            logprobs = self.distribution(ids)
+            with self._step(scored is not None) as is_cut:
+                logprobs = self.distribution(ids)
             token = int(logprobs.argmax())
             ids = (*ids, token)[-100:] if endless else (*ids, token)
             names = self._name
             top = logprobs.topk(min(body["logprobs"], len(logprobs)))
             listed = {names(int(each)): float(v) for each, v in zip(top.indices, top.values, strict=True)}
-            if self.values and "logprob_token_ids" in body:
-                listed = {names(each): float(logprobs[each]) for each in (token, *body["logprob_token_ids"])}
+            if scored is not None:
+                listed = {names(each): float(logprobs[each]) for each in (token, *scored)}
+            elif is_cut[0]:
+                self.cut += 1
+                listed = {names(0): -9999.0, names(token): float(logprobs[token])}
             choice = {
                 "text_offset": [number],
                 "token_logprobs": [float(logprobs[token])],
@@ -121,6 +144,21 @@ class VllmServer:
             yield token, choice if self.logprobs else None, last
             if ended and not endless:
                 return
+
+    @contextmanager
+    def _step(self, scores: bool) -> Iterator[list[bool]]:
+        """A step of the engine; gives, at its end, whether another request in its batch scored ids."""
+        is_cut = [False]
+        with self._lock:
+            self._scoring += scores
+        try:
+            time.sleep(self.step_seconds)
+            is_cut[0] = not scores and self._scoring > 0
+            yield is_cut
+        finally:
+            is_cut[0] |= not scores and self._scoring > 0
+            with self._lock:
+                self._scoring -= scores
 
     def _name(self, token: int) -> str:
         return f"token_id:{token}" if self.by_id else _demo()[1].decode([token])
@@ -182,14 +220,22 @@ def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
                 self._say(200, {"choices": [choice]})
             elif body["model"] not in server.models:
                 self._error(404, f"The model `{body['model']}` does not exist.", "NotFoundError")
-            elif body["logprobs"] > server.most:
+            elif body["logprobs"] > server.most > -1:
                 asked = f"Requested sample logprobs of {body['logprobs']}"
                 self._error(400, f"{asked}, which is greater than max allowed: {server.most}")
+            elif server.scores_ids and len(body.get("logprob_token_ids", ())) > MOST_IDS:
+                asked = f"Requested logprob_token_ids of length {len(body['logprob_token_ids'])}"
+                self._error(400, f"{asked}, which is greater than max allowed: {MOST_IDS}")
             elif body.get("stream"):
                 self._stream(body)
             else:
-                _, choice, last = next(server.tokens(body))
-                self._say(200, self._response(body, choice, last, "?"))
+                several = not isinstance(body["prompt"][0], int)
+                prompts = body["prompt"] if several else [body["prompt"]]
+                choices = []
+                for index, prompt in enumerate(prompts):
+                    _, choice, last = next(server.tokens({**body, "prompt": prompt}))
+                    choices.append(self._choice(choice, last, index))
+                self._say(200, self._response(body, choices[::-1]))  # in any order, by `index`
 
         def _stream(self, body: dict[str, Any]) -> None:
             self.send_response(200)
@@ -201,7 +247,8 @@ def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
                 if said is not None:
                     self._chunk(f"data: {json.dumps(said[1])}\n\n")
                     break
-                self._chunk(f"data: {json.dumps(self._response(body, choice, last, '?'))}\n\n")
+                response = self._response(body, [self._choice(choice, last)])
+                self._chunk(f"data: {json.dumps(response)}\n\n")
             self._chunk("data: [DONE]\n\n")
             self._chunk("")
 
@@ -209,10 +256,13 @@ def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
             content = text.encode()
             self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
 
-        def _response(self, body: dict[str, Any], choice: Any, last: str | None, text: str) -> dict[str, Any]:
-            shown = {"index": 0, "text": text, "logprobs": choice, "finish_reason": last, "stop_reason": None}
+        def _choice(self, logprobs: Any, last: str | None, index: int = 0) -> dict[str, Any]:
+            shown = {"text": "?", "logprobs": logprobs, "finish_reason": last, "stop_reason": None}
+            return {"index": index, **shown}
+
+        def _response(self, body: dict[str, Any], choices: list[dict[str, Any]]) -> dict[str, Any]:
             whole = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": body["model"]}
-            return whole | {"choices": [shown]}
+            return whole | {"choices": choices}
 
         def _error(self, status: int, message: str, kind: str = "BadRequestError") -> None:
             error = {"message": message, "type": kind, "param": None, "code": status}

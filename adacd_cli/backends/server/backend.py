@@ -17,7 +17,7 @@ import torch
 
 from adacd_cli.backends.server.batcher import Batcher
 from adacd_cli.backends.server.pending import PendingLogits, Position, SequenceState, ServerFreeRun, Work
-from adacd_cli.engine.backend import BASE, Capabilities, Extend, Sampling, SequenceId, Weights
+from adacd_cli.engine.backend import BASE, Capabilities, Extend, Pending, Sampling, SequenceId, Weights
 from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ class ServerBackend:
         for number in sequences:
             self._sequences.pop(number, None)
 
-    def forward(self, work: Sequence[Extend]) -> list[PendingLogits]:
+    def forward(self, work: Sequence[Extend]) -> list[Pending]:
         """Starts the requests for what is not known yet."""
         pendings = [self._extend(extend) for extend in work]
         self._requests.start([each for each in pendings if not each.done()])
-        return pendings
+        return [*pendings]
 
     def _extend(self, extend: Extend) -> PendingLogits:
         sequence = self._sequences[extend.sequence]
