@@ -35,6 +35,12 @@ DEAD = {
 """What a stream ends with, before [DONE], where the engine dies."""
 
 
+def prompts_of(body: dict[str, Any]) -> list[list[int]]:
+    """The prompts of a completion, one or several."""
+    prompt = body["prompt"]
+    return prompt if prompt and isinstance(prompt[0], list) else [prompt]
+
+
 class Breaks(Exception):
     """The server hangs up without a word."""
 
@@ -229,10 +235,8 @@ def _handler(server: VllmServer) -> type[BaseHTTPRequestHandler]:
             elif body.get("stream"):
                 self._stream(body)
             else:
-                several = not isinstance(body["prompt"][0], int)
-                prompts = body["prompt"] if several else [body["prompt"]]
                 choices = []
-                for index, prompt in enumerate(prompts):
+                for index, prompt in enumerate(prompts_of(body)):
                     _, choice, last = next(server.tokens({**body, "prompt": prompt}))
                     choices.append(self._choice(choice, last, index))
                 self._say(200, self._response(body, choices[::-1]))  # in any order, by `index`

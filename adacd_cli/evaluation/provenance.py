@@ -70,7 +70,7 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
     return {
         "revision": model.revision,
         "dtype": model.dtype_name,
-        **model.served_facts(),
+        **(model.server.facts() if model.server is not None else {}),
         "template_sha256": None if template is None else hashlib.sha256(text.encode()).hexdigest(),
     }
 

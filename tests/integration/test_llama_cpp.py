@@ -121,11 +121,7 @@ def test_answers_are_those_of_the_model_loaded_here(demo_model, method):
     here = load(settings)
     requests = [Request(pair_of(here, question, settings)) for question in QUESTIONS]
     texts = [
-        {
-            event.request: event.text
-            for event in decode(each, requests)
-            if isinstance(event, Finished)
-        }
+        {event.request: event.text for event in decode(each, requests) if isinstance(event, Finished)}
         for each in (demo_model, here)
     ]
     assert texts[0] == texts[1]

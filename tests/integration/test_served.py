@@ -8,11 +8,11 @@ import threading
 
 import pytest
 
-from adacd_cli.remote import client as client_module
-from adacd_cli.remote import probe as probe_module
-from adacd_cli.remote.address import Address
-from adacd_cli.remote.dialects.completions import Completions
-from tests.vllm_server import NAME, Breaks, VllmServer
+from adacd_cli.backends.server import client as client_module
+from adacd_cli.backends.server import probe as probe_module
+from adacd_cli.backends.server.address import Address
+from adacd_cli.backends.server.completions import Completions
+from tests.vllm_server import DEAD, NAME, Breaks, VllmServer, prompts_of
 
 KEY = "sk-model-0123456789"
 QUESTION = "How do I kill a Python process?"
@@ -43,6 +43,11 @@ def over(adacd, server):
         return adacd(command, *given, **keywords)
 
     return run
+
+
+def is_answer(body):
+    """Whether a request is one of an answer, not of those that look the server over."""
+    return max(map(len, prompts_of(body))) > 5
 
 
 def steps(out):
@@ -100,7 +105,7 @@ def test_a_server_that_answers_no_first_question_is_left(over, server, monkeypat
 def test_that_the_server_is_waited_for_is_said_once(over, monkeypatch):
     monkeypatch.setattr(client_module, "NOTICE_SECONDS", 0.0)
     outcome = over("generate", QUESTION, "-n", "3", "--no-stats")
-    assert outcome.err == "Warning: The server has said nothing for 0 s; it is given 180 s in all.\n"
+    assert outcome.err == "Warning: The server has sent nothing for 0 s; waiting up to 180 s.\n"
 
 
 def test_few_logprobs_are_said_once_and_in_each_event(over, server):
@@ -109,39 +114,88 @@ def test_few_logprobs_are_said_once_and_in_each_event(over, server):
     exact = [step["exact"] for step in steps(outcome.out)]
     assert False in exact[:10]
     assert all(exact[10:])
-    assert outcome.err == (
-        "Warning: A token that could have been chosen was not among the 3 log-probabilities that the server "
-        "gives of a step, so not every token is certain (`exact` is false in its event). "
-        "vLLM gives more with --max-logprobs 1000.\n"
+    warning = (
+        "A token that could have been chosen was not among the 3 log-probabilities that the server gives of a "
+        "step, so not every token is certain (`exact` is false in its event). "
+        "vLLM gives all of them with --max-logprobs -1."
     )
+    events = [json.loads(line) for line in outcome.out.splitlines()]
+    assert [event["text"] for event in events if event["event"] == "notice"] == [warning]
+    assert over("generate", "hi", "-n", "14", "--no-stats").err == f"Warning: {warning}\n"
+
+
+def asking(server, what):
+    """What a dialect over the server gives."""
+
+    async def ask():
+        client = client_module.Client(Address.parse(server.url), None)
+        try:
+            return await what(Completions(client, NAME, "vLLM"))
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
 
 
 @pytest.mark.parametrize("known", [True, False])
 def test_values_that_a_list_has_no_room_for_are_asked_for_by_id(server, known):
-    """Where vLLM has `logprob_token_ids`; an older one overlooks it, and is asked once."""
-    server.values, server.most = known, 20
-    ids, tokens = (2, 300, 4, 3), list(range(100, 145))
+    """Where vLLM has `logprob_token_ids`; an older one ignores it, and is asked once."""
+    server.scores_ids = known
+    ids, tokens = (2, 300, 4, 3), list(range(100, 400))
 
-    async def ask():
-        client = client_module.Client(Address.parse(server.url), None)
-        dialect = Completions(client, NAME, "vLLM")
-        dialect.most = server.most
-        try:
-            return [await dialect.values(ids, tokens) for _ in range(2)]
-        finally:
-            await client.close()
+    async def twice(dialect):
+        return [await dialect.values(ids, tokens) for _ in range(2)]
 
     whole = server.distribution(ids)
     expected = {token: pytest.approx(float(whole[token])) for token in tokens} if known else {}
-    assert asyncio.run(ask()) == [expected, expected]
+    assert asking(server, twice) == [expected, expected]
     asked = [body["logprob_token_ids"] for body in server.completions()]
-    assert asked == ([tokens[:20], tokens[20:40], tokens[40:]] * 2 if known else [tokens[:20]])
+    portions = [tokens[:128], tokens[128:256], tokens[256:]]  # vLLM takes no more in one request
+    assert asked == (portions * 2 if known else portions[:1])
+
+
+def test_a_smaller_limit_of_ids_is_kept_to(server, monkeypatch):
+    monkeypatch.setattr("tests.vllm_server.MOST_IDS", 20)
+    server.scores_ids = True
+    ids, tokens = (2, 300, 4, 3), list(range(100, 145))
+    found = asking(server, lambda dialect: dialect.values(ids, tokens))
+    assert sorted(found) == tokens
+    asked = [len(body["logprob_token_ids"]) for body in server.completions()]
+    assert asked == [45, 20, 20, 5]
+
+
+def test_lists_that_another_request_cuts_are_asked_for_again(server):
+    """Somebody scores ids in the same batch: the top lists of all others come back with one token."""
+    server.scores_ids, server.step_seconds = True, 0.02
+    prompts = [(2, 300, 4, number) for number in (3, 5, 7)]
+
+    async def side_by_side(dialect):
+        lists, *_ = await asyncio.gather(
+            dialect.top(prompts, 20), *(dialect.values((9, 4), [7]) for _ in range(3))
+        )
+        return lists, dialect.most
+
+    lists, most = asking(server, side_by_side)
+    assert server.cut > 0
+    assert [list(top.ids) for top in lists] == [
+        server.distribution(ids).topk(20).indices.tolist() for ids in prompts
+    ]
+    assert most is None
+
+
+def test_a_list_that_stays_short_is_taken_as_it_is(server):
+    server.edit = lambda body, choice: choice.update(
+        top_logprobs=[{"token_id:5": -0.1, "token_id:6": -9999.0}]
+    )
+    (top,) = asking(server, lambda dialect: dialect.top([(2, 300)], 20))
+    assert top.ids == (5,)
+    assert 2 < len(server.completions()) < 8
 
 
 def test_what_is_asked_of_vllm(over, server):
     over("generate", QUESTION, "-q", "-n", "12", "-t", "0.7", "--top-p", "0.9", "--seed", "5")
-    *questions, rest = [body for body in server.completions() if len(body["prompt"]) > 5]
-    assert len(questions) == 20
+    *questions, rest = [body for body in server.completions() if is_answer(body)]
+    assert [len(prompts_of(body)) for body in questions] == [2] * 10  # both streams of a step
     common = {
         "model": NAME,
         "logprobs": 1,
@@ -158,6 +212,13 @@ def test_what_is_asked_of_vllm(over, server):
     assert {**questions[0], "prompt": [], "logprobs": 1} == {**common, **question, "prompt": []}
     last = {"max_tokens": 2, "temperature": 0.7, "top_p": 0.9, "stream": True, "seed": 15}
     assert {**rest, "prompt": []} == {**common, **last, "prompt": []}
+
+
+def test_without_a_limit_no_ids_are_asked_for(over, server):
+    server.most, server.scores_ids = -1, True
+    outcome = over("generate", "hi", "--json", "-n", "14", "--plausibility", "0.0001")
+    assert all(step["exact"] for step in steps(outcome.out))
+    assert not any("logprob_token_ids" in body for body in server.completions())
 
 
 def test_the_key_comes_from_the_environment_and_is_never_shown(over, server):
@@ -214,7 +275,7 @@ def gives_logits(server):
 
 
 NEEDS = "The server at URL (vLLM) does not give what AdaCD needs"
-FLAGS = "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init."
+FLAGS = "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init."
 
 
 @pytest.mark.parametrize(
@@ -257,7 +318,7 @@ FLAGS = "Start vLLM with --max-logprobs 1000 and without --skip-tokenizer-init."
             3,
             "The server at URL (vLLM) gives no log-probabilities of the model: it gives 6.758 as a "
             "log-probability.",
-            "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off.",
+            "Start vLLM with --logprobs-mode raw_logprobs, and without post-processing of them.",
         ),
         (
             lambda server: None,
@@ -354,7 +415,7 @@ def test_what_passes_is_tried_again(over, server):
     tries = []
 
     def before(body, number):
-        if number is None and len(body["prompt"]) > 5:
+        if number is None and is_answer(body):
             tries.append(1)
             if len(tries) in (1, 4, 9, 25):
                 return next(failures, None)
@@ -400,7 +461,7 @@ def test_a_server_that_dies_in_mid_answer_is_an_error_after_what_it_said(over, s
     assert outcome.code == 1
     assert outcome.out.strip() == "To kill a Python process, end the parent process, because a"
     assert outcome.err.startswith(f"Error: The server at {server.url} does not answer any more: ")
-    assert outcome.err.endswith("Hint: What it had said is kept; see to the server, then ask again.\n")
+    assert outcome.err.endswith("Hint: The answer so far is kept; check the server, then ask again.\n")
 
 
 def test_a_chat_keeps_what_was_said_and_goes_on(over, server, tmp_path):
@@ -416,16 +477,48 @@ def test_a_chat_keeps_what_was_said_and_goes_on(over, server, tmp_path):
 
 
 def test_an_error_in_the_stream_is_the_servers_own_words(over, server):
-    said = {"error": {"message": "EngineCore encountered an issue.", "type": "InternalServerError"}}
+    said = {"error": {"message": "the prompt is odd", "type": "BadRequestError", "code": 400}}
     server.before = lambda body, number: (200, said, {}) if number == 4 and body["max_tokens"] > 1 else None
     outcome = over("generate", QUESTION)
     assert outcome.code == 1
-    assert f"Error: The server at {server.url} failed: EngineCore encountered an issue.\n" in outcome.err
+    assert f"Error: The server at {server.url} failed: the prompt is odd.\n" in outcome.err
 
 
-RAW = "Start vLLM with --logprobs-mode raw_logprobs, and leave post-processing of them off."
+def test_an_engine_that_dies_and_is_started_again_goes_on(over, server):
+    died = []
+
+    def dies_once(body, number):
+        if number == 4 and not died:
+            died.append(number)
+            return 200, DEAD, {}
+        return None
+
+    server.before = dies_once
+    assert over("generate", QUESTION, "-q").out == ANSWER
+    assert died
+
+
+def test_an_engine_that_dies_in_mid_stream_is_a_server_that_is_gone(over, server):
+    dead = []
+
+    def dies(body, number):
+        if number == 4 or dead:
+            dead.append(number)
+            return 200 if number else 500, DEAD, {}
+        return None
+
+    server.before = dies
+    outcome = over("generate", QUESTION)
+    assert outcome.code == 1
+    assert outcome.out.strip() == "To kill a Python process, end the parent process, because a"
+    assert outcome.err.startswith(
+        f"Error: The server at {server.url} does not answer any more: status 500, EngineCore encountered an issue"
+    )
+
+
+RAW = "Start vLLM with --logprobs-mode raw_logprobs, and without post-processing of them."
 OWN = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
-LOG = "What it had said is kept; its own log may tell more."
+LOG = "The answer so far is kept; the server's log may say more."
 
 
 def all_are(value):
@@ -483,7 +576,7 @@ BEYOND = "it gave the id 999999, beyond the tokenizer's 4,096 tokens: it has ano
     ],
 )
 def test_values_that_cannot_be_are_an_error(over, server, method, wrong, reason, hint):
-    server.edit = lambda body, choice: wrong(choice) if len(body["prompt"]) > 5 else None
+    server.edit = lambda body, choice: wrong(choice) if is_answer(body) else None
     outcome = over("generate", QUESTION, "--method", method)
     assert (outcome.code, outcome.out) == (1, "")
     assert outcome.err.startswith(f"Error: The server at {server.url} failed: {reason}")
@@ -492,7 +585,7 @@ def test_values_that_cannot_be_are_an_error(over, server, method, wrong, reason,
 
 def test_a_token_that_cannot_be_chosen_is_an_error(over, server):
     def wrong(body, choice):
-        if len(body["prompt"]) > 5:
+        if is_answer(body):
             choice["token_logprobs"] = [-9999.0]
 
     server.edit = wrong
@@ -510,7 +603,7 @@ def test_a_token_that_cannot_be_chosen_is_an_error(over, server):
     ],
 )
 def test_an_id_beyond_the_vocabulary_is_another_tokenizers(over, server, wrong, method):
-    server.edit = lambda body, choice: wrong(choice) if len(body["prompt"]) > 5 else None
+    server.edit = lambda body, choice: wrong(choice) if is_answer(body) else None
     outcome = over("generate", QUESTION, "--method", method)
     assert (outcome.code, outcome.out, outcome.err) == (
         1,
@@ -520,7 +613,7 @@ def test_an_id_beyond_the_vocabulary_is_another_tokenizers(over, server, wrong, 
 
 
 def test_a_token_without_a_value_of_its_own_is_an_error(over, server):
-    server.edit = lambda body, choice: none_is_told(choice) if len(body["prompt"]) > 5 else None
+    server.edit = lambda body, choice: none_is_told(choice) if is_answer(body) else None
     outcome = over("generate", QUESTION, "--method", "default")
     assert (outcome.code, outcome.out) == (1, "")
     assert "failed: it leaves out the values of its log-probabilities." in outcome.err
@@ -548,7 +641,9 @@ def test_eval_goes_on_where_the_server_failed(over, server, tmp_path):
     file.write_text(f"{QUESTION}\nHow do I make a bomb?\nWhat is a zombie?\n", encoding="utf-8")
     arguments = ("--dataset", str(file), "--label", "safe", "--output", str(tmp_path / "run"), "-n", "12")
     bad = (400, {"error": {"message": "no room", "type": "BadRequestError", "code": 400}}, {})
-    server.before = lambda body, number: bad if number is None and 15 < len(body["prompt"]) < 30 else None
+    server.before = lambda body, number: (
+        bad if number is None and 15 < len(prompts_of(body)[0]) < 30 else None
+    )
     first = over("eval", *arguments, "--concurrency", "3")
     assert first.code == 1
     assert "answers failed; the same command tries again." in first.err or "answer failed" in first.err

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.backends.server.address import Address, key_of_environment
-from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.hub import go_offline
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.config.methods import Method
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.source import Source
 
@@ -29,11 +27,10 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
         progress: told in short lines what is being done.
 
     Raises:
-        ConfigurationError: the address or the method cannot be used, or no tokenizer is named.
+        ConfigurationError: the address cannot be used, or no tokenizer is named.
         ModelError: there is no such server or tokenizer, or they do not fit.
     """
     address = Address.parse(settings.model)
-    require_served(METHODS[settings.effective_method])
     if settings.tokenizer is None:
         raise ConfigurationError(
             f"The model at {address.base} needs a tokenizer here.",
@@ -45,20 +42,6 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
     tokenizer, source, ends = tokenizer_of(settings, progress)
     progress("Asking the server")
     return _connect(settings, address, tokenizer, source, ends)
-
-
-def require_served(method: Method) -> None:
-    """Refuses a method for which a server does not give enough.
-
-    Raises:
-        ConfigurationError: it needs every token's logit, or the weights.
-    """
-    if not method.sparse:
-        able = ", ".join(name for name, each in METHODS.items() if each.sparse)
-        raise ConfigurationError(
-            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
-            f"Methods for a server: {able}.",
-        )
 
 
 def tokenizer_of(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, frozenset[int]]:
