@@ -18,8 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from adacd_cli import Conversation, Request, Settings, build_prompts, decode, load
 from adacd_cli.engine.stream import Stream
+
+from adacd_cli import Conversation, Request, Settings, build_prompts, decode, load
 from adacd_cli.events import TokenStep
 
 
@@ -38,7 +39,8 @@ def main() -> None:
     model = load(settings)
     lines = Path(asked.prompts).read_text(encoding="utf-8").splitlines()[: asked.limit]
     pairs = [
-        build_prompts(model.tokenizer, Conversation.ask(text(line)), contrasted(settings.contrast_prompt)) for line in lines
+        build_prompts(model.tokenizer, Conversation.ask(text(line)), contrasted(settings.contrast_prompt))
+        for line in lines
     ]
     windows = []
     for pair in pairs:
