@@ -11,16 +11,16 @@ import httpx
 import pytest
 import torch
 
+from adacd_cli.answers.run import decode
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine import Request, decode
+from adacd_cli.engine import Request
 from adacd_cli.engine.rules import rule_of
-from adacd_cli.engine.rules.base import StepLogits
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
 from adacd_cli.prompts import prompts_for
-from adacd_cli.prompts import PromptPair
+from adacd_cli.prompts.prompts import Prompt, Prompts
 from tests.llama_server import llama_server, write_demo_gguf
 
 QUESTIONS = (
@@ -66,8 +66,10 @@ def demo_model(demo_server):
     return load(Settings(model=demo_server.url, tokenizer="demo"))
 
 
-def pair_of(model, question, settings):
-    return prompts_for(model.tokenizer, Conversation.ask(question, settings.system), settings)
+def request_of(model, question, settings):
+    return Request(
+        prompts_for(model.tokenizer, Conversation.ask(question, settings.system), settings), settings
+    )
 
 
 def whole_distribution(url, ids, vocab):
@@ -84,21 +86,21 @@ def whole_distribution(url, ids, vocab):
 
 def check_against_the_rule(model, url, question, settings, window):
     """Each token of the window is what the rule says of the server's own whole distributions."""
-    pair = pair_of(model, question, settings)
-    events = list(decode(model, [Request(pair, settings)]))
+    request = request_of(model, question, settings)
+    prompts, events = request.prompts, list(decode(model, [request]))
     steps = [event for event in events if isinstance(event, TokenStep)]
     rule, vocab = rule_of(METHODS[settings.effective_method]), model.server.vocab
     ids = []
     for step in steps[:window]:
-        logits = StepLogits(
-            whole_distribution(url, (*second(pair).ids, *ids), vocab),
-            whole_distribution(url, (*pair.base.ids, *ids), vocab),
-        )
+        logits = {
+            name: whole_distribution(url, (*prompt.ids, *ids), vocab)
+            for name, prompt in prompts.streams.items()
+        }
         verdict = rule(logits, settings)
         token = int(verdict.scores.argmax())
         assert (step.token_id, step.exact) == (token, True), f"step {step.index} of {question!r}"
-        assert step.measures.plausible_count == int(verdict.measures.plausible_count)
-        assert step.measures.prompted_top_id == int(verdict.measures.prompted_top_id)
+        assert step.measures.plausible_count == int(verdict.measures["plausible_count"])
+        assert step.measures.prompted_top_id == int(verdict.measures["prompted_top_id"])
         ids.append(token)
     assert all(step.exact for step in steps)
     return steps
@@ -119,7 +121,7 @@ def test_without_a_mask_the_whole_vocabulary_is_asked_for(demo_server, demo_mode
 def test_answers_are_those_of_the_model_loaded_here(demo_model, method):
     settings = Settings(method=method, dtype="float32", max_new_tokens=40)
     here = load(settings)
-    requests = [Request(pair_of(here, question, settings)) for question in QUESTIONS]
+    requests = [request_of(here, question, settings) for question in QUESTIONS]
     texts = [
         {event.request: event.text for event in decode(each, requests) if isinstance(event, Finished)}
         for each in (demo_model, here)
@@ -147,7 +149,7 @@ def test_what_the_stream_leaves_out_is_found_again(demo_server, demo_model, monk
     monkeypatch.setattr(client, "stream", drawn_from_signs_of_several_bytes)
     ids = tuple(demo_model.tokenizer.encode("Say 日本語 🙂:", add_special_tokens=False))
     settings = Settings(method="default", temperature=temperature, seed=3, max_new_tokens=24)
-    request = Request(PromptPair(prompted_ids=ids, unprompted_ids=ids, contrast_prompt=""))
+    request = Request(Prompts({"unprompted": Prompt(ids)}), settings)
     events = list(decode(demo_model, [request]))
     steps = [event for event in events if isinstance(event, TokenStep)]
     url = f"{demo_server.url.removesuffix('/v1')}/completion"
