@@ -23,32 +23,32 @@ from adacd_cli.backends.server.tokenizers import compare_tokenizers, whole_token
 from adacd_cli.engine.backend import Sampling
 from adacd_cli.errors import ModelError, UsageError
 
+_LOG = "Its log may say more."
 _FLAGS = {
-    "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
+    "llama.cpp": "llama-server needs no flag for it; a proxy in front of it may be the cause.",
     "vLLM": "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init.",
     "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
 LOOKED_OVER_SECONDS = 180.0
-"""How long all questions together may take: a server may load its model at the first one."""
+"""How long the whole check may take: a server may load its model at the first request."""
 
 _ASKED = 1000
-"""How many log-probabilities are tried for: a server that gives fewer says how many."""
+"""How many log-probabilities are requested: a server with a lower limit names it."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a server can do.
+    """What a server can do; None is what it does not say.
 
     Attributes:
         address: where it is; no key in it.
         dialect: `llama.cpp`, `vLLM` or `OpenAI`.
-        model: the served model.
-        served: everything it serves.
-        most_logprobs: how many log-probabilities of a position it gives; None where it knows no bound.
-        context_length: tokens that a request may have, prompt and answer; None where it does not tell.
-        vocab: tokens in its vocabulary; None where it does not tell.
-        slots: how many requests it runs at once; None where it does not tell.
-        end_token: the text of the token that ends its answers; None where it does not tell.
+        model: the served model, one of `served`.
+        most_logprobs: how many log-probabilities of a position it gives; None for no known limit.
+        context_length: tokens that a request may have, prompt and answer.
+        vocab: tokens in its vocabulary.
+        slots: how many requests it runs at once.
+        end_token: the text of the token that ends its answers.
         tokenizer_compared: whether its token ids were compared with the tokenizer's.
         warnings: what the user should know, one sentence each.
     """
@@ -72,11 +72,11 @@ class Probe:
 
 
 async def examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
-    """Asks the server what it is, and a few questions that show whether it suits.
+    """Finds out what the server is, and tries one request of each kind.
 
     Args:
         client: its routes.
-        served_model: the model that is asked for; None where it serves exactly one.
+        served_model: the model to use; None where it serves exactly one.
         tokenizer: what the prompts are encoded with.
 
     Raises:
@@ -89,9 +89,9 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
             return await _examine(client, served_model, tokenizer)
     except TimeoutError:
         raise ModelError(
-            f"The server at {client.address.base} cannot be used: it did not answer adacd's first questions "
+            f"The server at {client.address.base} cannot be used: it did not answer adacd's first requests "
             f"within {LOOKED_OVER_SECONDS:g} s.",
-            "Its own log may tell more.",
+            _LOG,
         ) from None
 
 
@@ -112,13 +112,13 @@ async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> 
     slots = _number((props or {}).get("total_slots"))
     if slots == 1:
         warnings.append(
-            "The server has one slot, so its two streams push each other out of the cache: start it with "
-            "--parallel 2, or AdaCD reads the whole prompt again at every step."
+            "The server has one slot, so the two streams evict each other from its cache, and each step "
+            "processes a whole prompt again: start it with --parallel 2."
         )
     if not compared:
         warnings.append(
-            "The server does not tell how it encodes text: that its tokenizer is the one given with "
-            "--tokenizer could not be checked."
+            "The server does not say how it encodes text, so it could not be checked that --tokenizer is its "
+            "own."
         )
     defaults, meta = _object(props, "default_generation_settings"), _object(entry, "meta")
     probe = Probe(
@@ -236,13 +236,13 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bo
     except ServerUnavailable as failure:
         raise ModelError(
             f"The server at {address} cannot be used: {failure.reason.rstrip('.')}.",
-            failure.hint or "Its own log may tell more.",
+            failure.hint or _LOG,
         ) from None
     except InvalidLogprobs as failure:
         raise ModelError(
             f"The server at {address} ({dialect.name}) gives no log-probabilities of the model: "
             f"{failure.reason}.",
-            failure.hint or "Its own log may tell more.",
+            failure.hint or _LOG,
         ) from None
     except ServerRefused as failure:
         _refuse_key(address, failure)
