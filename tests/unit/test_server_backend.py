@@ -37,8 +37,9 @@ def backend_of(script=noisy, **options):
 
 
 @pytest.fixture(autouse=True)
-def patient_batches(monkeypatch):
-    monkeypatch.setattr(batcher, "GATHER_SECONDS", 0.01)
+def patient(monkeypatch):
+    """Nothing is sent before somebody waits for it."""
+    monkeypatch.setattr(batcher, "GATHER_SECONDS", 5.0)
 
 
 @pytest.mark.parametrize("most", [None, 30])
@@ -66,6 +67,13 @@ def test_forwards_that_follow_at_once_travel_together_and_long_lists_alone():
     ]
     assert [each.result().told is None for each in pendings] == [False, False, True]
     assert sorted(dialect.asked) == [([(1,), (2,)], 30), ([(3,)], BYTE_VOCAB)]
+
+
+def test_what_nobody_waits_for_is_sent_soon(monkeypatch):
+    monkeypatch.setattr(batcher, "GATHER_SECONDS", 0.001)
+    backend, _ = backend_of()
+    (pending,) = backend.forward([Extend(backend.open(), (1,))])
+    assert wait_until(pending.done)
 
 
 def test_a_request_has_no_more_prompts_than_a_balancer_can_spread(monkeypatch):
@@ -190,7 +198,7 @@ def test_ids_beyond_a_limit_are_asked_by_name():
 
 
 def test_without_values_by_name_a_limited_list_is_all_there_is():
-    backend, dialect = backend_of(most=20)
+    backend, _ = backend_of(most=20)
     sequence = backend.open()
     (logits,) = fetch(backend, Extend(sequence, (1,), Need(top=256, ids=(3,))))
     assert (logits.listed, logits.exhausted) == (20, True)
@@ -213,7 +221,7 @@ def test_a_value_above_those_of_the_list_that_lacks_it_is_not_believed():
 
 
 def test_an_id_beyond_the_vocabulary_is_an_error():
-    backend, dialect = backend_of(lambda ids: [*([0.0] * BYTE_VOCAB), 5.0])
+    backend, _ = backend_of(lambda ids: [*([0.0] * BYTE_VOCAB), 5.0])
     (pending,) = backend.forward([Extend(backend.open(), (1,))])
     with pytest.raises(ServerError, match="beyond the tokenizer's 260 tokens"):
         pending.result()
@@ -340,6 +348,7 @@ def test_a_consumer_that_goes_away_leaves_nothing_running_at_the_server():
     dialect.pause = 1.0
     _, run = free_run(backend)
     pendings = backend.forward([Extend(backend.open(), (1,))])
+    backend.wait(0.01)
     assert wait_until(lambda: dialect.running == 2)
     del backend, run, pendings
     gc.collect()
@@ -350,6 +359,7 @@ def test_a_request_ends_when_nobody_waits_for_any_of_it():
     backend, dialect = backend_of()
     dialect.pause = 1.0
     pendings = backend.forward([Extend(backend.open(), (1,)), Extend(backend.open(), (2,))])
+    backend.wait(0.01)
     assert wait_until(lambda: dialect.running == 1)
     pendings[0].cancel()
     time.sleep(0.02)
