@@ -1,5 +1,5 @@
 # make demo   an environment, then one harmless and one harmful question on the bundled model
-# make test   the tests            make lint   ruff and mypy            make clean   removes the environment
+# make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
 #
 # PYTHON is the interpreter of the environment, TORCH what pip installs as torch. On a Linux machine without a
@@ -29,6 +29,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
 
 clean:
 	rm -rf $(VENV)

@@ -91,8 +91,9 @@ class MissingExtraError(EnvironmentFault):
 def error_named(name: str, message: str, hint: str = "") -> AdacdError:
     """The error of that class, as a Failed event names it; an AdacdError where there is no such class."""
     kind = globals().get(name)
-    is_error = isinstance(kind, type) and issubclass(kind, AdacdError)
-    return kind(message, hint) if is_error else AdacdError(message, hint)
+    if isinstance(kind, type) and issubclass(kind, AdacdError):
+        return kind(message, hint)
+    return AdacdError(message, hint)
 
 
 def first_line(error: BaseException) -> str:

@@ -111,7 +111,7 @@ class Started:
         unprompted_tokens: prompt length of the unprompted stream.
         settings: the decoding settings by name, JSON values only.
         seed: the sampling seed, None when greedy.
-        shared_tokens: how many prompt tokens the other streams took over from the base stream's KV cache.
+        shared_tokens: how many prompt tokens the prompted stream takes over from the base stream's KV cache.
     """
 
     request: int

@@ -79,7 +79,7 @@ def main() -> None:
 def decoded(model: LanguageModel, method: str, question: str, tokens: int) -> tuple[float, float, int]:
     """Seconds of an answer, seconds to its first token, and how many tokens it has."""
     settings = Settings(method=method, max_new_tokens=tokens)
-    request = Request(prompts_for(model.tokenizer, Conversation.ask(question, None), settings))
+    request = Request(prompts_for(model.tokenizer, Conversation.ask(question, None), settings), settings)
     begin, first, count = time.perf_counter(), 0.0, 0
     for event in decode(model, [request]):
         if isinstance(event, TokenStep):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adacd_cli import Settings, load
 from adacd_cli.evaluation.datasets.load import load_samples
-from adacd_cli.evaluation.runner import answer_all, places_for
+from adacd_cli.evaluation.runner import Runner, answer_all
 from adacd_cli.evaluation.store import Store
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     loaded = load_samples([asked.prompts], data=None, label=None, limit=asked.limit, seed=0, offline=True)[0]
     samples = loaded.samples
     many = asked.batch_size if asked.batch_size == "auto" else int(asked.batch_size)
-    found = places_for(model, samples, [settings], many).limit
+    found = Runner(model).limit(samples, [settings], many)
     print(
         f"{asked.model}, {model.model.dtype}, {len(samples)} prompts of {Path(asked.prompts).name}, ", end=""
     )

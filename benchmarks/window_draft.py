@@ -20,7 +20,7 @@ from pathlib import Path
 
 from adacd_cli.engine.stream import Stream
 
-from adacd_cli import Conversation, Request, Settings, build_prompts, decode, load
+from adacd_cli import Conversation, Request, Settings, decode, load, prompts_for
 from adacd_cli.events import TokenStep
 
 
@@ -38,21 +38,18 @@ def main() -> None:
     )
     model = load(settings)
     lines = Path(asked.prompts).read_text(encoding="utf-8").splitlines()[: asked.limit]
-    pairs = [
-        build_prompts(model.tokenizer, Conversation.ask(text(line)), contrasted(settings.contrast_prompt))
-        for line in lines
-    ]
+    prompts = [prompts_for(model.tokenizer, Conversation.ask(text(line)), settings) for line in lines]
     windows = []
-    for pair in pairs:
-        steps = [event for event in decode(model, [Request(pair, settings)]) if isinstance(event, TokenStep)]
+    for each in prompts:
+        steps = [event for event in decode(model, [Request(each, settings)]) if isinstance(event, TokenStep)]
         windows.append([step.token_id == step.plain_token_id for step in steps])
     kept = [same for window in windows for same in window]
     first = statistics.fmean(window.index(False) if False in window else len(window) for window in windows)
-    print(f"{asked.model}, {len(pairs)} prompts of {Path(asked.prompts).name}, {model.model.dtype}")
+    print(f"{asked.model}, {len(prompts)} prompts of {Path(asked.prompts).name}, {model.model.dtype}")
     print(f"AdaCD takes the plain token at {sum(kept) / len(kept):.1%} of the window's steps;")
     print(f"{first:.1f} plain tokens on average before the first that differs")
 
-    prompt = pairs[0].base.ids
+    prompt = prompts[0].base.ids
     one, two, chunks = forwards(model.model, prompt)
     print(f"a forward of one row {one:.1f} ms, of two rows {two:.1f} ms")
     now = sum((len(window) - 1) * two for window in windows)

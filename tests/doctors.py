@@ -7,10 +7,9 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from adacd_cli.doctor.behaviour import Answer, Way
+from adacd_cli.doctor.behaviour import Answer, Way, read_questions
 from adacd_cli.doctor.machine import Machine
-from adacd_cli.doctor.pair import Pair
-from adacd_cli.doctor.questions import QUESTIONS, Kind
+from adacd_cli.doctor.prompts import PromptFacts
 from adacd_cli.engine import LanguageModel
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import ScriptedModel
@@ -19,7 +18,7 @@ MACHINE = Machine(
     python="3.11.7",
     adacd="0.1.0",
     packages={"torch": "2.13.0", "transformers": "5.23.0", "tokenizers": "0.23.3", "safetensors": "0.8.0"},
-    allowed={"torch": ">=2.6", "transformers": "<6,>=5.20"},
+    required={"torch": ">=2.6", "transformers": "<6,>=5.20"},
     extras={"gguf": True, "ray": False},
     device="cpu",
     device_error=("", ""),
@@ -34,7 +33,7 @@ MACHINE = Machine(
     facts={"system": "Linux x86_64", "processor": "Test CPU", "cores": 8, "device": "cpu"},
 )
 
-PAIR = Pair(
+PROMPTS = PromptFacts(
     template=True,
     system_role="used",
     default_system="",
@@ -48,6 +47,10 @@ PAIR = Pair(
     lengths=(19, 10),
     turn_end=("<|end|>",),
 )
+
+KINDS = ("neutral", "trigger", "harmful")
+QUESTIONS = {kind: tuple(each.prompt for each in read_questions() if each.category == kind) for kind in KINDS}
+Kind = str
 
 REFUSAL = "I'm sorry, but I can't help with that."
 FULL, LOW = 12.0, 4.0
@@ -79,9 +82,9 @@ def answers(refused: dict[tuple[Kind, Way], int] | None = None) -> list[Answer]:
     }
     counts |= refused or {}
     return [
-        Answer(kind, question, way, "…", "refusal" if place < count else "compliance", (1, 2), 0.5)
+        Answer(kind, way, "refusal" if place < count else "compliance", (1, 2), 0.5)
         for (kind, way), count in counts.items()
-        for place, question in enumerate(QUESTIONS[kind])
+        for place in range(len(QUESTIONS[kind]))
     ]
 
 
@@ -109,10 +112,11 @@ def scripted_doctor(says: Says) -> LanguageModel:
     @cache
     def sayings(prompt: tuple[int, ...]) -> list[tuple[tuple[int, ...], float]]:
         text = tokenizer.decode(prompt)
-        kinds = (kind for kind, questions in QUESTIONS.items() if any(each in text for each in questions))
+        kinds = [kind for kind, questions in QUESTIONS.items() if any(each in text for each in questions)]
         return [
             ((*tokenizer(said, add_special_tokens=False)["input_ids"], end), logit)
-            for said, logit in says(next(kinds), "refuse" in text).items()
+            for kind in kinds  # none yet at a place inside the prompt
+            for said, logit in says(kind, "refuse" in text).items()
         ]
 
     def script(fed: tuple[int, ...]) -> Sequence[float]:

@@ -119,7 +119,7 @@ def _requests(
     settings: Settings,
     candidates: int,
 ) -> list[Request]:
-    reader = getattr(model, "model", model) if hasattr(model, "scheduler") else model
+    reader: Any = getattr(model, "model", model) if hasattr(model, "scheduler") else model
     if not (hasattr(reader, "tokenizer") and hasattr(reader, "extras")):
         raise UsageError(
             f"What answers is what load() gave, or a Session of it; got {type(model).__name__}.",

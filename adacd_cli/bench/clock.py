@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.bench.device import synchronize
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError
-from adacd_cli.events import TokenStep
+from adacd_cli.events import Failed, TokenStep
 
 if TYPE_CHECKING:
-    import torch
-
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.prompts import Prompts
@@ -40,16 +39,8 @@ class Timing:
         return self.seconds - self.prefill_s
 
 
-def synchronize(device: torch.device) -> None:
-    """Waits until the device has done what it was told."""
-    import torch
-
-    if device.type in ("cuda", "mps"):
-        getattr(torch, device.type).synchronize()
-
-
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
-    """Runs `decode` to its end.
+    """Decodes a batch to its end.
 
     Args:
         model: one that no token ends.
@@ -57,26 +48,30 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
         settings: the method; `max_new_tokens` is what every request gets.
 
     Raises:
-        AdacdError: there were not as many tokens; whatever `decode` raises.
+        AdacdError: there were not as many tokens, or a request failed.
         MemoryError: the batch did not fit as a whole.
     """
-    from adacd_cli.engine import Places, Request, decode
+    from adacd_cli.answers.run import decode_with
+    from adacd_cli.backends import backend_for
+    from adacd_cli.engine import Request, Scheduler
 
-    requests, places = [Request(each, settings) for each in prompts], Places(len(prompts))
+    scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
     begin = last = time.perf_counter()
-    for event in decode(model, requests, places=places):
+    for event in decode_with(scheduler, [Request(each, settings) for each in prompts]):
         now = time.perf_counter()
+        if isinstance(event, Failed):
+            raise event.exception()
         if isinstance(event, TokenStep):
             tokens += 1
-            if event.index == 0:  # rows of one batch share the first such wait, others have their own
+            if event.index == 0:  # requests of one batch share the first such wait
                 prefill += now - last
                 first = first or now - begin
         last = now
     synchronize(model.device)
     seconds = time.perf_counter() - begin
-    if places.limit != len(prompts):  # it went on with half of it, which is not what was to be measured
+    if scheduler.max_concurrency != len(prompts):  # it went on with half of the batch
         raise MemoryError
     _check_count(tokens, len(prompts) * settings.max_new_tokens, settings.method_label)
     return Timing(seconds, first, prefill)
@@ -128,7 +123,7 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
 
 @contextmanager
 def _generation_config(model: Any, asked: Any) -> Iterator[None]:
-    """`generate` takes what it is not told from the model's own config, the end of an answer among it."""
+    """`generate` takes whatever is not given from the model's own config, such as the end of an answer."""
     own, model.generation_config = model.generation_config, asked
     try:
         yield

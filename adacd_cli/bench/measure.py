@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.bench.clock import Timing, time_decode, time_generate
-from adacd_cli.bench.memory import PeakMemory, cache_bytes
+from adacd_cli.bench.device import PeakMemory, cache_bytes
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import AdacdError, OutOfMemoryError
 
@@ -120,13 +120,13 @@ class Measurements:
         self,
         batch_sizes: Sequence[int],
         trials: int,
-        told: Callable[[str], None] = lambda line: None,
+        progress: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Measures every contestant at every batch size.
 
         Args:
             trials: timed runs of each, after one that is not timed.
-            told: what is going to be done next, in a short line.
+            progress: called with a short line about what comes next.
 
         Raises:
             OutOfMemoryError: a batch does not fit; it names the batch size.
@@ -138,7 +138,7 @@ class Measurements:
             for batch in batch_sizes:
                 self.check_memory(batch)
                 try:
-                    self._measure_batch(batch, trials, memory, told)
+                    self._measure_batch(batch, trials, memory, progress)
                 except OutOfMemoryError as error:
                     raise _named(MemoryError(), batch) from error
                 except AdacdError:
@@ -147,17 +147,17 @@ class Measurements:
                     raise _named(error, batch) from error
 
     def _measure_batch(
-        self, batch: int, trials: int, memory: PeakMemory, told: Callable[[str], None]
+        self, batch: int, trials: int, memory: PeakMemory, progress: Callable[[str], None]
     ) -> None:
         runs = {contestant.name: contestant.prepare(batch) for contestant in self.contestants}
         for name, run in runs.items():
-            told(f"batch of {batch}, {name}: warming up")
+            progress(f"batch of {batch}, {name}: warming up")
             memory.reset()
             run()
             self._peaks[batch, name] = memory.read()
         for trial in range(trials):
             for name, run in runs.items():
-                told(f"batch of {batch}, {name}: trial {trial + 1} of {trials}")
+                progress(f"batch of {batch}, {name}: trial {trial + 1} of {trials}")
                 timing = run()  # before there is a place for it, as Ctrl-C may come
                 self._timings.setdefault((batch, name), []).append(timing)
 

@@ -5,18 +5,24 @@ The numbers mean nothing to a reader, and cost a machine exactly what trained on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.bench.shapes import SHAPES, read_shape
-from adacd_cli.errors import ModelError, first_line
+from adacd_cli.errors import ModelError, UsageError, first_line
+from adacd_cli.suggest import known_names_hint
 
 if TYPE_CHECKING:
     import torch
 
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
+
+SHAPES: dict[str, dict[str, Any]] = json.loads(
+    Path(__file__).with_name("shapes.json").read_text(encoding="utf-8")
+)
+"""The architectures of the paper's models, as their config.json have them; stored in bfloat16."""
 
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 _BLOCK = 4_194_301
@@ -30,6 +36,33 @@ class IdsAsText:
         return "".join(f" {each}" for each in ids)
 
 
+def read_shape(name: str) -> dict[str, Any]:
+    """The values of a shape's config.json.
+
+    Raises:
+        UsageError: no shape has that name and no file that path, or the file is no model's config.json.
+    """
+    if name in SHAPES:
+        return SHAPES[name]
+    path = Path(name).expanduser()
+    hint = "Name a model's config.json, or the folder that holds it."
+    if path.is_dir():
+        path = path / "config.json"
+        if not path.exists():
+            raise UsageError(f"The shape {name!r} is a folder without a config.json.", hint)
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"Unknown shape {name!r}.", known_names_hint(name, SHAPES)) from error
+    except OSError as error:
+        raise UsageError(f"The shape {name!r} cannot be read: {error.strerror or error}.", hint) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"The shape {name!r} is not valid JSON: {error}.", hint) from error
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise UsageError(f"The shape {name!r} names no model_type.", hint)
+    return values
+
+
 def build_shape(
     name: str, settings: Settings, seed: int, progress: Callable[[str], None] = lambda line: None
 ) -> LanguageModel:
@@ -39,7 +72,7 @@ def build_shape(
         name: of a shape, or the path of a config.json.
         settings: device, dtype (auto is the shape's own, as in loading a checkpoint), threads.
         seed: seed of the weights; the global random state is left as it was.
-        progress: told in short lines what is being done.
+        progress: called with short lines about what is being done.
 
     Raises:
         UsageError: there is no such shape.
@@ -102,7 +135,7 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     path = Path(name).expanduser()
     # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
     found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
-    mend = "Mend that in it, or name a model's own config.json."
+    mend = "Fix that in it, or name a model's own config.json."
     return causal_config(found, name, trust_remote_code=trust_remote_code, mend=mend)
 
 

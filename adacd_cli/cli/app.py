@@ -21,7 +21,7 @@ import typer.main
 from adacd_cli import __version__
 from adacd_cli.cli.errors import guarded
 from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
-from adacd_cli.cli.together import taking_part
+from adacd_cli.cli.torchrun import taking_part
 from adacd_cli.errors import UsageError
 from adacd_cli.suggest import nearest
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
@@ -41,12 +41,7 @@ _BUSY = 0.25
 )
 def command(
     resolved: Resolved,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
-        ),
-    ] = None,
+    method: MethodsOption = None,
     against: Annotated[
         str | None,
         typer.Option("--against", metavar="transformers", help="Measure transformers' generate as well."),
@@ -95,7 +90,10 @@ def command(
     sizes = _batch_sizes(batch_size or ["1"])
     if against is not None and against not in _AGAINST:
         raise UsageError(f"Unknown rival {against!r} (from --against).", known_names_hint(against, _AGAINST))
-    runs = method_runs(resolved, _base(resolved, generation_tokens), method or PAPERS_PAIR, done="measured")
+    # greedy, and nothing that could end an answer early or begin its contrast late
+    fixed = {"temperature": 0.0, "stop": (), "seed": None, "thinking": False}
+    base = resolved.settings.model_copy(update={**fixed, "max_new_tokens": generation_tokens})
+    runs = method_runs(resolved, base, method or PAPERS_PAIR, done="measured")
     if shape is None:
         refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
     else:
@@ -109,7 +107,7 @@ def command(
     model, prompts = _subject(runs, shape, prompt_tokens, seed)
     with interrupts_said() as hold:
         with hold():
-            from adacd_cli.bench import bandwidth, measure
+            from adacd_cli.bench import device, measure
             from adacd_cli.bench.prompts import check_context
 
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
@@ -118,7 +116,7 @@ def command(
         for settings in runs:
             check_context(model, settings, prompt_tokens, generation_tokens)
         measurements = measure.Measurements(
-            contestants, model.device, prompt_tokens, generation_tokens, bandwidth.weight_bytes(model.model)
+            contestants, model.device, prompt_tokens, generation_tokens, device.weight_bytes(model.model)
         )
         measurements.check_memory(sizes[0])
         for settings in runs:
@@ -126,7 +124,7 @@ def command(
             check_context(model, settings, prompt_tokens, generation_tokens, pair)
         busy = others.busy_cores()
         warn(_busy(busy, "before it measured"), runs[0])
-        measurements.bandwidth = bandwidth.copy_bandwidth(model.device)
+        measurements.bandwidth = device.copy_bandwidth(model.device)
         meanwhile = Load()
         try:
             with Pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as pace:
@@ -138,18 +136,6 @@ def command(
                     warn(_busy(later, "while it measured"), runs[0])
                 facts = _machine(model, runs[0], measurements, max(busy, later))
                 _show(facts, rows, runs[0], picture, as_json=as_json)
-
-
-def _base(resolved: Resolved, generation_tokens: int) -> Settings:
-    """Greedy, and nothing that could end an answer early or begin its contrast late."""
-    fixed = {
-        "max_new_tokens": generation_tokens,
-        "temperature": 0.0,
-        "stop": (),
-        "seed": None,
-        "thinking": False,
-    }
-    return resolved.settings.model_copy(update=fixed)
 
 
 def _batch_sizes(texts: Sequence[str]) -> list[int]:
@@ -164,8 +150,8 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
 
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
-    """What a model without a name, a tokenizer and trained weights cannot be asked for."""
-    from adacd_cli.bench.shapes import read_shape
+    """Refuses what a model without a name, a tokenizer and trained weights cannot do."""
+    from adacd_cli.bench.random_model import read_shape
     from adacd_cli.config.methods import METHODS
 
     for name in ("model", "quantize"):
@@ -218,7 +204,7 @@ def _machine(
     import platform
 
     from adacd_cli import __version__
-    from adacd_cli.bench.memory import PeakMemory
+    from adacd_cli.bench.device import PeakMemory
     from adacd_cli.loading.facts import machine, versions
 
     return {

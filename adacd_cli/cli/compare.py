@@ -64,8 +64,8 @@ def command(
                 write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
                 view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
-                both = (for_renderer(events, settings) for events in (default, method))
-                write_comparison(*both, out, sys.stderr, view)
+                default, method = (for_renderer(events, settings) for events in (default, method))
+                write_comparison(default, method, out, sys.stderr, view)
 
 
 def _decode_both(

@@ -1,4 +1,4 @@
-"""`adacd datasets`: the known data sets, with what is known of each, and whether it is at hand."""
+"""`adacd datasets`: lists the known data sets and whether each is available."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import typer
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
-from adacd_cli.evaluation.datasets.folder import VARIABLE, data_folder, find_file
-from adacd_cli.evaluation.datasets.known import how_to_get, load_known
+from adacd_cli.evaluation.datasets.known import VARIABLE, data_folder, find_file, how_to_get, load_known
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS, KnownSet
 from adacd_cli.render.jsonl import escaped
 from adacd_cli.render.screen import BOLD, PLAIN, Screen
 
-_TITLES = ("set", "safe", "unsafe", "licence", "at hand", "source")
+_TITLES = ("set", "safe", "unsafe", "licence", "status", "source")
 _NUMBERS = (1, 2)
 _PROSE_WIDTH = 80
 
@@ -34,10 +33,10 @@ class _Listed:
         name: as `--dataset` takes it.
         rows, safe, unsafe: of the file where it can be read, else as published.
         licence, source, revision: of the published set; the revision is the hub's commit.
-        at_hand: yes (a file), hub (can be loaded from there), broken (a file with an error), no.
+        status: file, hub (can be loaded from there), broken (a file with an error), or missing.
         where: the file.
         problem: what is wrong with the file.
-        how: how to get or mend it; None where it is at hand.
+        how: how to get or fix it; None where it is there.
     """
 
     name: str
@@ -47,7 +46,7 @@ class _Listed:
     licence: str
     source: str
     revision: str | None
-    at_hand: Literal["yes", "hub", "broken", "no"]
+    status: Literal["file", "hub", "broken", "missing"]
     where: str | None
     problem: str | None
     how: str | None
@@ -65,7 +64,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a set.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
-    """List the data sets: rows, label, licence, source, whether at hand."""
+    """List the data sets: rows, label, licence, source, whether available."""
     check_stdout()
     folder = data_folder(data)
     listed = [_list(known, folder) for known in KNOWN_SETS.values()]
@@ -87,11 +86,11 @@ def _list(known: KnownSet, folder: Path | None) -> _Listed:
             return _Listed(known.name, *counts, *facts, "broken", str(path), error.message, error.hint)
         safe = sum(sample.label == "safe" for sample in samples)
         found = (len(samples), safe, len(samples) - safe)
-        return _Listed(known.name, *found, *facts, "yes", str(path), None, None)
+        return _Listed(known.name, *found, *facts, "file", str(path), None, None)
     if known.hub is not None and hub.is_allowed():
         terms = f"Accept its terms at {known.hub.page}, then run `hf auth login`."
         return _Listed(known.name, *counts, *facts, "hub", None, None, terms if known.hub.gated else None)
-    return _Listed(known.name, *counts, *facts, "no", None, None, how_to_get(known, data=folder))
+    return _Listed(known.name, *counts, *facts, "missing", None, None, how_to_get(known, data=folder))
 
 
 def _write_json(listed: Iterable[_Listed]) -> None:
@@ -117,26 +116,26 @@ def _write_table(listed: Sequence[_Listed], folder: Path | None) -> None:
 
 def _cells(one: _Listed) -> tuple[str, ...]:
     safe, unsafe = (f"{count:,}" if count else "–" for count in (one.safe, one.unsafe))
-    return one.name, safe, unsafe, one.licence, one.at_hand, one.source
+    return one.name, safe, unsafe, one.licence, one.status, one.source
 
 
 def _notes(listed: Sequence[_Listed], folder: Path | None) -> Iterator[str]:
-    """What the table has no room for: the files, and how to get or mend the others."""
-    files = dict.fromkeys(Path(one.where).name for one in listed if one.where and one.at_hand == "yes")
+    """What the table has no room for: the files, and how to get or fix the others."""
+    files = dict.fromkeys(Path(one.where).name for one in listed if one.where and one.status == "file")
     if files:
-        yield f"yes: in {folder} as {', '.join(files)}."
+        yield f"file: in {folder} as {', '.join(files)}."
     for one in listed:
         published = KNOWN_SETS[one.name].rows
         if one.rows != published:
             yield f"{one.name}: published with {published:,} rows; the file has {one.rows:,}."
         if one.problem is not None:
             yield f"{one.name}: {one.problem} {one.how}"
-    if any(one.at_hand == "hub" for one in listed):
+    if any(one.status == "hub" for one in listed):
         yield "hub: loaded from the hub when a set is first used."
     for one in listed:
-        if one.at_hand == "hub" and one.how is not None:
+        if one.status == "hub" and one.how is not None:
             yield f"{one.name}: {one.how}"
-    lacking = [KNOWN_SETS[one.name] for one in listed if one.at_hand == "no"]
+    lacking = [KNOWN_SETS[one.name] for one in listed if one.status == "missing"]
     on_hub = [known for known in lacking if known.hub is not None]
     if on_hub:
         yield f"{', '.join(known.name for known in on_hub)}: {how_to_get(*on_hub, data=folder)}"

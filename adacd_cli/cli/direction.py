@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +16,9 @@ from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model, refuse_served, warn
 from adacd_cli.config import SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from adacd_cli.evaluation.direction import Progress
 
 app = typer.Typer(
     cls=PlainGroup,
@@ -28,7 +33,7 @@ _WITHOUT_MEANING = (
     *(name for name, setting in SETTINGS.items() if setting.option.panel in ("Method", "Decoding")),
     *("contrast_prompt", "contrast_placement", "stats", "served_model", "tokenizer"),
 )
-"""Settings that say how an answer is decoded: a direction is sought in the prompts alone."""
+"""Settings of how an answer is decoded: a direction is found in the prompts alone."""
 
 
 @app.callback()
@@ -102,8 +107,8 @@ def build(
         system=settings.system,
         thinking=settings.thinking,
     )
-    with _Steps(settings) as steps:
-        found = find_direction(model, prompts, recipe, progress=steps.tell)
+    with _tallies(settings) as progress:
+        found = find_direction(model, prompts, recipe, progress=progress)
     warn(found.warnings, settings)
     best = found.best
     facts: dict[str, Any] = {
@@ -127,27 +132,17 @@ def build(
     )
 
 
-class _Steps:
-    """A Tally for each thing that is being done."""
+@contextmanager
+def _tallies(settings: Settings) -> Iterator[Progress]:
+    """A Tally for each thing that is being done, one after another."""
+    with ExitStack() as shown:
+        tallies: dict[str, Tally] = {}
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._what = ""
-        self._tally: Tally | None = None
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tallies:
+                shown.close()
+                unit = "prompts" if "prompts" in what else "directions"
+                tallies[what] = shown.enter_context(Tally(what, total, unit, settings))
+            tallies[what].set(done)
 
-    def __enter__(self) -> _Steps:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self._tally is not None:
-            self._tally.__exit__(*error)
-
-    def tell(self, what: str, done: int, total: int) -> None:
-        """That so many of a total are done."""
-        if what != self._what:
-            self.__exit__()
-            self._what = what
-            unit = "prompts" if "prompts" in what else "directions"
-            self._tally = Tally(what, total, unit, self._settings).__enter__()
-        if self._tally is not None:
-            self._tally.set(done)
+        yield progress

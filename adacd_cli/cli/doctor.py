@@ -24,31 +24,28 @@ from adacd_cli.render.screen import Screen
 def command(
     resolved: Resolved,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Ask the model nothing: only machine, files and prompts.")
+        bool, typer.Option("--quick", help="Ask the model nothing: only check machine, files and prompts.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
 ) -> None:
-    """Say whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
+    """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.doctor.examination import Examination
-    from adacd_cli.doctor.finding import Status
-    from adacd_cli.doctor.report import as_json as to_json
-    from adacd_cli.doctor.report import put_section, put_verdict
+    from adacd_cli.doctor.checkup import Checkup
+    from adacd_cli.doctor.findings import Section, Status
+    from adacd_cli.doctor.report import put_section, put_verdict, to_json
 
-    examination = Examination(settings, quick=quick)
-    screen = Screen(sys.stdout, settings.display)
-    encoding = getattr(sys.stdout, "encoding", None)
-    for stage in examination.stages:
+    checkup = Checkup(settings, quick=quick)
+    screen, sections = Screen(sys.stdout, settings.display), list[Section]()
+    for check in checkup.sections:
         with progress_line(settings) as progress, interrupts_said():
-            section = stage(progress)
+            sections.append(check(progress))
         if not as_json:
-            put_section(screen, section, encoding)
+            put_section(screen, sections[-1], getattr(sys.stdout, "encoding", None))
     if as_json:
-        found = to_json(examination.verdict, examination.sections, examination.machine, examination.model)
+        found = to_json(sections, checkup.machine, checkup.model)
         sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     else:
-        put_verdict(screen, examination.verdict)
-    findings = [finding for section in examination.sections for finding in section.findings]
-    if any(finding.status is Status.FAILURE for finding in findings):
+        put_verdict(screen, sections)
+    if any(each.status is Status.FAILURE for section in sections for each in section.findings):
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.batching import BatchSize, BatchSizeOption, ConcurrencyOption, at_once_of
+from adacd_cli.cli.batching import BatchSizeOption, ConcurrencyOption, at_once_of
 from adacd_cli.cli.judging import (
     AspectsOption,
     JudgeCacheOption,
@@ -20,24 +20,24 @@ from adacd_cli.cli.judging import (
     JudgeUrlOption,
     make_judges,
 )
-from adacd_cli.cli.methods import PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model
-from adacd_cli.cli.spreading import RayOption, answer_over_ray, ray_address
+from adacd_cli.cli.ray_options import RayOption, answer_over_ray, ray_address
+from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.gates import broken_gates
 from adacd_cli.evaluation.report.markdown import markdown
+from adacd_cli.evaluation.verdict import broken_gates
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
+    from adacd_cli.evaluation.distributed.address import Address
     from adacd_cli.evaluation.judges.base import Judge
-    from adacd_cli.evaluation.sample import Sample
-    from adacd_cli.evaluation.spread.address import Address
+    from adacd_cli.evaluation.records import Sample
     from adacd_cli.evaluation.store import Store
 
 
@@ -48,12 +48,7 @@ def command(
         list[str] | None,
         typer.Option("--dataset", metavar="NAME|FILE", help="A data set, or a file of prompts; repeatable."),
     ] = None,
-    method: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
-        ),
-    ] = None,
+    method: MethodsOption = None,
     judge: Annotated[
         list[str] | None,
         typer.Option(
@@ -123,97 +118,66 @@ def command(
     base = resolved.settings.model_copy(update={"seed": seed})
     address = None if ray is None else ray_address(ray, base)
     runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
-    results, folder = _evaluate(
-        runs,
-        dataset,
-        judge or ["keyword"],
-        Path(output).expanduser(),
-        limit=limit,
-        data=data,
-        label=label,
-        batch_size=at_once_of(batch_size, concurrency, served=base.served),
-        judging={
-            "url": judge_url,
-            "model": judge_model,
-            "cache": judge_cache,
-            "device": judge_device,
-            "aspects": aspects,
-        },
-        gates={"safe": over_refusal, "unsafe": malicious},
-        address=address,
-    )
-    sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
-    notes = Screen(sys.stderr, base.display)
-    if not base.quiet:
-        notes.put_line(
-            (f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", DIM)
-        )
-    unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
-    if unparsed:
-        notes.put_line(f"Warning: In no ratio, because it cannot be read: {counted(unparsed, 'judgement')}.")
-    broken = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
-    for line in broken:
-        notes.put_line(f"Failed: {line}")
-    if results["failed"]:
-        count = len(results["failed"])
-        notes.put_line(
-            f"{count} {'answer' if count == 1 else 'answers'} failed; the same command tries again."
-        )
-    if results["judgements_failed"]:
-        count = results["judgements_failed"]
-        what = "answer" if count == 1 else "answers"
-        notes.put_line(f"{count} {what} could not be judged; the same command tries again.")
-    if broken or results["failed"] or results["judgements_failed"]:
-        raise typer.Exit(AdacdError.exit_code)
-
-
-def _evaluate(
-    runs: Sequence[Settings],
-    names: Sequence[str],
-    judge_names: Sequence[str],
-    folder: Path,
-    *,
-    limit: int | None,
-    data: str | None,
-    label: str | None,
-    batch_size: BatchSize,
-    judging: dict[str, Any],
-    gates: dict[str, float | None],
-    address: Address | None,
-) -> tuple[dict[str, Any], Path]:
-    """Does what is left to do in the folder, and writes its results and reports."""
-    from adacd_cli.evaluation.datasets.folder import data_folder
+    at_once = at_once_of(batch_size, concurrency, served=base.served)
+    from adacd_cli.evaluation.datasets.known import data_folder
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.provenance import make_plan
     from adacd_cli.evaluation.store import Store
 
-    base = runs[0]
+    folder = Path(output).expanduser()
     sets = load_samples(
-        names,
-        data=data_folder(data),
-        label=label,
-        limit=limit,
-        seed=base.seed or 0,
-        offline=base.offline,
+        dataset, data=data_folder(data), label=label, limit=limit, seed=seed, offline=base.offline
     )
+    _check_bounds(sets, {"safe": over_refusal, "unsafe": malicious})
+    judges = make_judges(
+        judge or ["keyword"],
+        base,
+        url=judge_url,
+        model=judge_model,
+        cache=judge_cache,
+        device=judge_device,
+        aspects=aspects,
+    )
+    plan = make_plan(runs, sets, judges, limit=limit, batch_size=at_once)
+    with Store(folder, plan) as store, keeping(base, lambda: _kept(len(store.answers), folder)):
+        results = _run(runs, sets, judges, store, plan, address)
+    sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
+    problems = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
+    if _report_problems(results, problems, folder, base):
+        raise typer.Exit(AdacdError.exit_code)
+
+
+def _check_bounds(sets: Sequence[LoadedSet], bounds: dict[str, float | None]) -> None:
     labels = {sample.label for each in sets for sample in each.samples}
-    for gated, bound in gates.items():
-        if bound is not None and gated not in labels:
-            flag = "--fail-over-refusal-above" if gated == "safe" else "--fail-malicious-below"
+    for label, bound in bounds.items():
+        if bound is not None and label not in labels:
+            flag = "--fail-over-refusal-above" if label == "safe" else "--fail-malicious-below"
             raise UsageError(
-                f"{flag} bounds refusals of {gated} prompts, and no data set has any.", "Add a --dataset."
+                f"{flag} bounds refusals of {label} prompts, and no data set has any.", "Add a --dataset."
             )
-    judges = make_judges(judge_names, base, **judging)
-    plan = make_plan(runs, sets, judges, limit=limit, batch_size=batch_size)
-    with (
-        Store(folder, plan) as store,
-        keeping(base, lambda: _kept(len(store.answers), folder)),
-    ):
-        return _run(runs, sets, judges, store, plan, address), folder
 
 
 def _kept(count: int, folder: Path) -> str:
     return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
+
+
+def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Path, base: Settings) -> bool:
+    """Says on stderr where the report is and what went wrong; whether anything did."""
+    notes = Screen(sys.stderr, base.display)
+    if not base.quiet:
+        reports = f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}."
+        notes.put_line((reports, DIM))
+    unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
+    if unparsed:
+        notes.put_line(f"Warning: {counted(unparsed, 'judgement')} could not be read and count in no ratio.")
+    failed, unjudged = len(results["failed"]), results["judgements_failed"]
+    for line in broken:
+        notes.put_line(f"Failed: {line}")
+    if failed:
+        notes.put_line(f"{counted(failed, 'answer')} failed; the same command tries again.")
+    if unjudged:
+        notes.put_line(f"{counted(unjudged, 'answer')} could not be judged; the same command tries again.")
+    return bool(broken or failed or unjudged)
 
 
 def _run(
@@ -224,8 +188,9 @@ def _run(
     plan: dict[str, Any],
     address: Address | None,
 ) -> dict[str, Any]:
+    """Does what is left to do in the folder, and writes its results and reports."""
     from adacd_cli.evaluation.provenance import provenance
-    from adacd_cli.evaluation.report.write import write_reports
+    from adacd_cli.evaluation.report import write_reports
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import judge_all, unjudged
 
@@ -236,20 +201,21 @@ def _run(
     def tally() -> Tally:
         return Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
 
+    ray = None
     if address is None:
-        facts, where, ray = *_answer_here(samples, runs, store, plan, tally), None
+        facts, machine = _answer_here(samples, runs, store, plan, tally)
     else:
-        facts, where, ray = answer_over_ray(address, samples, runs, store, plan, tally)
+        facts, machine, ray = answer_over_ray(address, samples, runs, store, plan, tally)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as judged:
-        judge_all(judges, store, told=lambda record: judged.add())
+        judge_all(judges, store, on_record=lambda record: judged.add())
     results = summarise(
         list(store.answers.values()),
         list(store.judgements.values()),
         methods=[settings.method_label for settings in runs],
         judges=[judge.name for judge in judges],
         both=[each.name for each in sets if each.has_both_labels],
-        provenance=provenance(plan, facts, where, sets, began=began, ray=ray),
+        provenance=provenance(plan, facts, machine, sets, began=began, ray=ray),
     )
     write_reports(results, store)
     return results
@@ -268,10 +234,22 @@ def _answer_here(
     from adacd_cli.loading.facts import machine
 
     model = load_all_extras(load_model(runs[0], for_long=True), runs)
-    facts = model_facts(model)
+    facts, notices = model_facts(model), set[str]()
     store.agree_on("model.json", facts)
+
+    def show(notice: str) -> None:
+        if notice not in notices:
+            notices.add(notice)
+            warn([notice], runs[0])
+
     with tally() as answered:
         answer_all(
-            model, samples, runs, store, batch_size=plan["batch_size"], told=lambda record: answered.add()
+            model,
+            samples,
+            runs,
+            store,
+            batch_size=plan["batch_size"],
+            on_record=lambda record: answered.add(),
+            on_notice=show,
         )
     return facts, machine(model.device)

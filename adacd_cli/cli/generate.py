@@ -19,9 +19,6 @@ from adacd_cli.cli.running import for_renderer, interruptible, load_model, make_
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
-from adacd_cli.render.jsonl import write_events
-from adacd_cli.render.screen import DIM, Screen
-from adacd_cli.render.text import stream_answer
 
 
 @with_settings()
@@ -70,6 +67,8 @@ def command(
             )
             events = _in_order(interruption.watch(decoded))
             if as_json:
+                from adacd_cli.render.jsonl import write_events  # rich comes with it, and --help needs none
+
                 write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
                 _write_answer(for_renderer(events, settings), out, settings)
@@ -135,6 +134,8 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
 
 
 def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings, *, legend: bool = True) -> None:
+    from adacd_cli.render.text import stream_answer
+
     stream_answer(
         events,
         out=out,
@@ -153,6 +154,8 @@ def _write_answers(
 
     A question that could not be answered is said to be so, and the others are answered.
     """
+    from adacd_cli.render.screen import DIM, Screen
+
     notes = Screen(sys.stderr, settings.display)
     code = 0
     for number, answer in enumerate(_one_by_one(events)):

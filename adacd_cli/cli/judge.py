@@ -65,10 +65,10 @@ def command(
     exchanges = [Exchange(line.prompt, line.completion) for line in lines]
     with open_output(output) as out, Tally("Judging", len(lines), "answers", settings) as tally:
         for line, judgement in zip(lines, chosen.judge(exchanges), strict=True):
-            said: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
+            written: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
             if judgement.detail:
-                said["detail"] = dict(judgement.detail)
-            out.write(json_line({**line.values, "judgement": said}, out) + "\n")
+                written["detail"] = dict(judgement.detail)
+            out.write(json_line({**line.values, "judgement": written}, out) + "\n")
             counts[judgement.label] += 1
             tally.add()
     if not quiet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from adacd_cli.cli.running import warn
 from adacd_cli.config import Resolved, Settings, change
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 
 PAPERS_PAIR = ("default", "adacd")
 """The methods where none is named."""
+
+MethodsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method", metavar="NAME", help="A decoding method; repeatable (default: default and adacd)."
+    ),
+]
 
 
 def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, done: str) -> list[Settings]:

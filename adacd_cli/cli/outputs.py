@@ -16,7 +16,7 @@ from typing import TextIO
 import typer
 
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.errors import OutputError
+from adacd_cli.errors import INTERRUPTED, OutputError
 
 
 @contextmanager
@@ -47,12 +47,12 @@ def open_output(file: str | None) -> Iterator[TextIO]:
     with _open(partial, file) as stream:
         try:
             yield stream
-        except typer.Exit:  # Ctrl-C while tokens came: the partial answer is the answer
-            stream.flush()
-            _put_in_place(partial, final)
-            raise
-        except BaseException:
-            _keep_or_remove(stream, partial)
+        except BaseException as error:
+            if isinstance(error, typer.Exit) and error.exit_code == INTERRUPTED:
+                stream.flush()  # Ctrl-C while tokens came: the partial answer is the answer
+                _put_in_place(partial, final)
+            else:
+                _keep_or_remove(stream, partial)
             raise
     _put_in_place(partial, final)
 

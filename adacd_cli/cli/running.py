@@ -161,9 +161,10 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
             if prompt.ids == prompts.base.ids:
                 continue
             shared = prompts.shared_with_base(name)
-            title += f", the first {shared:,} shared with the {base} stream" if shared else ", none shared"
-            place = _characters(tokenizer, prompt.ids[:shared], text)
-            text = f"{text[:place]}{SHARED}{text[place:]}"
+            if shared:
+                title += f", the first {shared:,} shared with the {base} stream"
+                place = _characters(tokenizer, prompt.ids[:shared], text)
+                text = f"{text[:place]}{SHARED}{text[place:]}"
         _stderr().put_line(f"--- {title} ---\n{text}")
     _stderr().put_line("--- Answer ---")
 

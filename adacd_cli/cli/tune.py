@@ -1,9 +1,10 @@
-"""`adacd tune`: seeks α, λ, β and k of AdaCD for one model, and writes what it chose as a preset."""
+"""`adacd tune`: searches for α, λ, β and k of AdaCD for one model, and writes the best as a preset."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
     from adacd_cli.evaluation.tune import Point
 
 _TOKENS = 64
-"""Longest answer where nobody says otherwise: a refusal shows itself in its first words."""
+"""Longest answer unless it is set: a refusal shows in its first words."""
 
 _SERVED = ("served_model", "tokenizer")
 _FIXED = (
     *("model", "revision", "dtype", "quantize", "system"),
     *("contrast_prompt", "contrast_placement", "thinking"),
 )
-"""What is not sought and decides how answers begin all the same."""
+"""What is not searched for but decides how answers begin."""
 
 
 @with_settings(omit=("stats", "seed", "stop", "temperature", "top_p", "top_k"))
@@ -82,7 +83,7 @@ def command(
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of the search.")
     ] = 0,
 ) -> None:
-    """Seek α, λ, β and k for a model: fewer refusals of safe prompts, more of unsafe ones."""
+    """Search for α, λ, β and k for a model: fewer refusals of safe prompts, more of unsafe ones."""
     check_stdout()
     if safe is None or unsafe is None:
         missing = "--safe" if safe is None else "--unsafe"
@@ -91,54 +92,54 @@ def command(
         raise UsageError(
             "No folder for the study is named.", "Name one with --output, e.g. --output runs/tune."
         )
-    settings = _settings(resolved)
+    settings = resolved.settings
+    if settings.effective_method not in ("adacd", "adacd-gated"):
+        raise ConfigurationError(
+            f"`adacd tune` searches for settings of AdaCD; the method is {settings.effective_method}.",
+            "Choose --method adacd or adacd-gated.",
+        )
+    if resolved.sources["max_new_tokens"].kind == "default":
+        settings = settings.model_copy(update={"max_new_tokens": _TOKENS})
     at_once = at_once_of(batch_size, concurrency, served=settings.served)
-    _require_optuna()
+    if find_spec("optuna") is None:
+        raise MissingExtraError("`adacd tune` needs optuna, which is not installed.", "pip install optuna")
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
-    from adacd_cli.evaluation.runner import places_for
+    from adacd_cli.evaluation.runner import Runner
     from adacd_cli.evaluation.store import Store
     from adacd_cli.evaluation.tune import Task, best, pareto, tune
 
-    for flag, file in (("--safe", safe), ("--unsafe", unsafe), ("--neutral", neutral)):
+    sets: dict[str, LoadedSet] = {}
+    for name, file in {"safe": safe, "unsafe": unsafe, "neutral": neutral}.items():
         if file in KNOWN_SETS:
             raise UsageError(
-                f"{flag} takes a file; {file} is the name of a data set.",
+                f"--{name} takes a file; {file} is the name of a data set.",
                 f"Name its file, e.g. DIR/{file}.jsonl.",
             )
-
-    sets = {
-        name: load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=settings.offline)[
-            0
-        ]
-        for name, file, label in (
-            ("safe", safe, "safe"),
-            ("unsafe", unsafe, "unsafe"),
-            ("neutral", neutral, "safe"),
-        )
-        if file is not None
-    }
+        if file is not None:
+            label = "unsafe" if name == "unsafe" else "safe"
+            (sets[name],) = load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=True)
     chosen = make_judges(
         [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, device=judge_device
     )[0]
     folder = Path(output).expanduser()
     with Store(folder, _plan(settings, sets, chosen, seed)) as store:
-        model = load_model(settings)
+        runner = Runner(load_model(settings))
         samples = [*sets["safe"].samples, *sets["unsafe"].samples]
+        runner.limit(samples, [settings], at_once)
         task = Task(
-            model=model,
+            runner=runner,
             settings=settings,
             samples=samples,
             neutral=sets["neutral"].samples if "neutral" in sets else [],
             judge=chosen,
             most_changed=most_changed,
-            places=places_for(model, samples, [settings], at_once),
         )
         with (
             keeping(settings, lambda: f"Finished trials are kept in {folder}"),
             Tally("Tuning", trials, "trials", settings) as tally,
         ):
-            found = tune(task, folder, trials=trials, seed=seed, told=tally.set)
+            found = tune(task, folder, trials=trials, seed=seed, progress=tally.set)
         front = pareto(found, most_changed)
         if not front:
             least = min(point.changed or 0.0 for point in found)
@@ -147,7 +148,7 @@ def command(
                 f"the least was {least:.0%}.",
                 "Allow more with --max-changed, try more --trials, or --gate with another --output.",
             )
-        from adacd_cli.evaluation.report.front import draw_front
+        from adacd_cli.evaluation.report.svg import draw_front
 
         store.write("front.svg", draw_front(found, front, judge))
         preset = store.write("preset.yaml", _preset(settings, best(front)))
@@ -155,25 +156,6 @@ def command(
     if not settings.quiet:
         note = f"Use the best one with --config {preset}; the picture is {folder / 'front.svg'}."
         Screen(sys.stderr, settings.display).put_line((note, DIM))
-
-
-def _settings(resolved: Resolved) -> Settings:
-    settings = resolved.settings
-    if settings.effective_method not in ("adacd", "adacd-gated"):
-        raise ConfigurationError(
-            f"`adacd tune` seeks settings of AdaCD; the method is {settings.effective_method}.",
-            "Choose --method adacd or adacd-gated.",
-        )
-    if resolved.sources["max_new_tokens"].kind == "default":
-        settings = settings.model_copy(update={"max_new_tokens": _TOKENS})
-    return settings
-
-
-def _require_optuna() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("optuna") is None:
-        raise MissingExtraError("`adacd tune` needs optuna, which is not installed.", "pip install optuna")
 
 
 def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: int) -> dict[str, Any]:

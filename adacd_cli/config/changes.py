@@ -15,11 +15,11 @@ LOADING = ("Model",)
 DECODING = ("Prompt", "Method", "Decoding")
 """Panels of the settings that are read for each answer."""
 
-_ELSEWHERE = {
-    "Model": "The model is loaded already: give it to load().",
-    "Output": "It is for the command line.",
+_REASONS = {
+    "Model": ("the model is already loaded", "Give it to load()."),
+    "Output": ("it is for the command line", "Leave it out."),
 }
-_LATER = "Give it to generate(), or give Settings to both."
+_LATER = "it is read for each answer", "Give it to generate(), or give Settings to both."
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[str], where: str) -> Settings:
@@ -28,11 +28,11 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
     Args:
         settings: what the others are taken from.
         changes: values by setting name; one text stands for a list of one.
-        panels: headings that the changes may stand under.
-        where: who was given them, for what is said of them: `generate()`.
+        panels: headings that the changes may be under.
+        where: the function that takes them, for the error: `generate()`.
 
     Raises:
-        ConfigurationError: a name is unknown or has no say here, or a value is of the wrong kind or out of
+        ConfigurationError: a name is unknown or cannot be set here, or a value is of the wrong kind or out of
             its range.
     """
     if not isinstance(settings, Settings):
@@ -41,8 +41,8 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
             "Give settings as keywords, or as Settings(…).",
         )
     for name in changes:
-        setting = find_setting(name, where)
-        if setting.option.panel not in panels:
-            hint = _ELSEWHERE.get(setting.option.panel, _LATER)
-            raise ConfigurationError(f"`{name}` has no say in {where}.", hint)
-    return settings if not changes else change_all(settings, changes, Source("flag", where))
+        panel = find_setting(name, where).option.panel
+        if panel not in panels:
+            reason, hint = _REASONS.get(panel, _LATER)
+            raise ConfigurationError(f"`{name}` cannot be set in {where}: {reason}.", hint)
+    return change_all(settings, changes, Source("flag", where)) if changes else settings

@@ -1,25 +1,23 @@
 """Configuration files and presets: YAML text -> raw values with the line each stands on.
 
-It checks the YAML, not the values: `resolve` does that, with the place it hands on.
+It checks the YAML, not the values: `resolve` does that, and names the line.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
-from adacd_cli.errors import ConfigurationError
+from adacd_cli.errors import ConfigurationError, first_line
 from adacd_cli.suggest import known_names_hint
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One `name: value` of a file; `where` is e.g. `my.yaml, line 3`."""
 
     name: str
@@ -41,16 +39,14 @@ def find(config: str, where: str) -> Path:
     Raises:
         ConfigurationError: there is neither.
     """
-    known = presets()
-    if config in known:
-        return known[config]
-    path = Path(config).expanduser()
+    named = presets()
+    path = named.get(config) or Path(config).expanduser()
     if path.is_file():
         return path
     message = f"There is no preset and no file named {config!r} (from {where})."
     if config and path.is_dir():
         message = f"The configuration {config!r} is a folder (from {where})."
-    raise ConfigurationError(message, f"Name a YAML file or a preset. {known_names_hint(config, known)}")
+    raise ConfigurationError(message, f"Name a YAML file or a preset. {known_names_hint(config, named)}")
 
 
 def read(path: Path) -> list[Entry]:
@@ -60,41 +56,42 @@ def read(path: Path) -> list[Entry]:
         ConfigurationError: the file cannot be read, is not YAML, is not a mapping or names a key twice.
     """
     name = path.name if path in presets().values() else str(path)
-    hint = "Write one `name: value` a line; configs/default.yaml shows every setting."
+    where, problem = name, ""
     try:
         loader = yaml.SafeLoader(path.read_bytes())
         root = loader.get_single_node()
-        entries = list(_entries(loader, root, name)) if root is not None else []
+        return [] if root is None else list(_entries(loader, root, name))
     except OSError as error:
         raise ConfigurationError(f"{name} could not be read: {error.strerror or error}.") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}" if mark else ""
-        raise ConfigurationError(
-            f"{name}{place} is not valid YAML: {error.problem or error.context}.", hint
-        ) from error
-    except RecursionError as error:
-        raise ConfigurationError(f"{name} is not valid YAML: it is nested too deeply.", hint) from error
+        where, problem = (
+            f"{name}, line {mark.line + 1}" if mark else name,
+            error.problem or error.context or "",
+        )
+    except RecursionError:
+        problem = "it is nested too deeply"
     except (yaml.YAMLError, ValueError) as error:
-        problem = str(error).splitlines()[0].rstrip(".")
-        raise ConfigurationError(f"{name} is not valid YAML: {problem}.", hint) from error
-    return entries
+        problem = first_line(error).rstrip(".")
+    raise ConfigurationError(
+        f"{where} is not valid YAML: {problem}.",
+        "Write one `name: value` a line; configs/default.yaml shows every setting.",
+    )
 
 
 def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[Entry]:
+    hint = "Write one `name: value` a line."
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigurationError(f"{name} holds no settings.", "Write one `name: value` a line.")
+        raise ConfigurationError(f"{name} holds no settings.", hint)
     lines: dict[str, int] = {}
     for key_node, value_node in root.value:
         line = key_node.start_mark.line + 1
         if not isinstance(key_node, yaml.ScalarNode):
-            raise ConfigurationError(
-                f"{name}, line {line} names no setting.", "Write one `name: value` a line."
-            )
+            raise ConfigurationError(f"{name}, line {line} names no setting.", hint)
         key = key_node.value
         if key in lines:
             raise ConfigurationError(
-                f"`{key}` stands twice in {name}, on lines {lines[key]} and {line}.", "Remove one of them."
+                f"`{key}` is given twice in {name}, on lines {lines[key]} and {line}.", "Remove one of them."
             )
         lines[key] = line
         yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")

@@ -1,4 +1,4 @@
-"""Settings that are each valid and cannot go together: each refusal names them and what to leave out."""
+"""Settings that are each valid and do not go together: each refusal names them and what to leave out."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def check_complete(settings: Settings, where: str = "") -> None:
 
     Args:
         settings: of one run.
-        where: what chose the method, such as `/method`, to say how the rest is given.
+        where: what chose the method, such as `/method`, for the hint.
 
     Raises:
-        ConfigurationError: the setting that names it is null, and nothing stands in for it.
+        ConfigurationError: the setting that names it is null, and the method has no stand-in for it.
     """
     method = METHODS[settings.effective_method]
     if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
@@ -34,14 +34,14 @@ def check_complete(settings: Settings, where: str = "") -> None:
 
 
 def refuse_idle_gate(settings: Settings, method_from: str) -> None:
-    """Refuses a gate, given for this run, that has no say; one of a file is for the methods it is used by.
+    """Refuses a gate given for this run that has no effect; one of a file is for the methods that use it.
 
     Args:
         settings: all of them.
-        method_from: where the method was chosen; "" where that is not to be said.
+        method_from: where the method was chosen; "" leaves that out of the message.
 
     Raises:
-        ConfigurationError: the gate has no say.
+        ConfigurationError: the gate has no effect.
     """
     gated = settings.method in ("adacd", "adacd-gated")
     if not gated if settings.gate else settings.method == "adacd-gated":
@@ -49,15 +49,10 @@ def refuse_idle_gate(settings: Settings, method_from: str) -> None:
 
 
 def refuse_idle_resources(settings: Settings, given: Collection[str], method_from: str) -> None:
-    """Refuses what is given for another method, to be loaded for nothing.
-
-    Args:
-        settings: all of them.
-        given: names of those that were given for this run.
-        method_from: where the method was chosen.
+    """Refuses what another method would load; GIVEN names what was given for this run.
 
     Raises:
-        ConfigurationError: one of them would have no say.
+        ConfigurationError: one of them has no effect.
     """
     for method in METHODS.values():
         name = method.resource
@@ -66,25 +61,20 @@ def refuse_idle_resources(settings: Settings, given: Collection[str], method_fro
 
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
-    """Refuses what is given for a model at a server where it is loaded here, and the reverse.
-
-    Args:
-        settings: all of them.
-        given: names of those that were given for this run.
+    """Refuses what is given for a model on a server where it is loaded here, and the reverse.
 
     Raises:
-        ConfigurationError: one of them would have no say.
+        ConfigurationError: one of the settings GIVEN for this run has no effect.
     """
-    for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
-        if name not in given:
-            continue
-        if settings.served:
-            raise ConfigurationError(
-                f"`{name}` is for weights that adacd loads; those of a model at a server are the server's.",
-                "Leave it out, and give the server its own when it is started.",
-            )
+    name = next((name for name in (_OF_WEIGHTS if settings.served else _OF_SERVERS) if name in given), None)
+    if name is not None and settings.served:
         raise ConfigurationError(
-            f"`{name}` is for a model at a server, and the model is {settings.model!r}.",
+            f"`{name}` is for weights that adacd loads itself, and the model runs on a server.",
+            "Leave it out, and give the server its own when you start it.",
+        )
+    if name is not None:
+        raise ConfigurationError(
+            f"`{name}` is for a model on a server, and the model is {settings.model!r}.",
             "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
         )
 
@@ -92,12 +82,8 @@ def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
 def refuse_password(settings: Settings, where: str) -> None:
     """Refuses an address with a user or a password in it, before it is shown or written into a run's record.
 
-    Args:
-        settings: all of them.
-        where: where the model was named.
-
     Raises:
-        ConfigurationError: there is one.
+        ConfigurationError: there is one in the model's name, which came from WHERE.
     """
     if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
         raise ConfigurationError(

@@ -55,8 +55,8 @@ def is_address(model: str) -> bool:
 
 
 def _check_method(value: str) -> str:
-    if value not in METHOD_NAMES:
-        raise ValueError(f"not one of {', '.join(METHOD_NAMES)}")
+    if value not in METHODS:
+        raise ValueError(f"not one of {', '.join(METHODS)}")
     return value
 
 

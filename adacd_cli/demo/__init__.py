@@ -1,10 +1,7 @@
 """The bundled demo model: a tiny chat model that shows over-refusal and its cure without a download.
 
-This module only says where the weights lie, with the standard library alone; build.py makes them, measure.py
-measures them.
+`tools/demo/` in the repository holds its corpus, its training and the prompts that measure it.
 """
-
-from __future__ import annotations
 
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """The doctor: whether this machine, this model and its chat template are fit for AdaCD.
 
-`machine`, `memory`, `pair` and `behaviour` look; `environment`, `template` and `counts` turn what they saw
-into `Finding`s; `examination` goes from one to the next, and `verdict` says what it comes to. A check knows
-only the facts it is given, so each is tested with facts of its own making; none knows a terminal.
+`machine`, `memory`, `prompts` and `behaviour` each collect facts as plain values and turn them into findings;
+`checkup` runs them one after another, and `findings.verdict` says what they come to. None knows a terminal.
 """

@@ -1,7 +1,4 @@
-"""What the machine is: versions, extras, device, memory, threads and number format.
-
-What it means is for the checks of `environment`.
-"""
+"""Whether the machine is fit: versions, device and its free memory, threads, number format and extras."""
 
 from __future__ import annotations
 
@@ -12,44 +9,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.counting import amount, counted
+from adacd_cli.doctor.findings import CANNOT, Finding, failed, fine, skipped, warned
 from adacd_cli.errors import DeviceError
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
-"""The packages that decide what a model says."""
+"""The packages that decide a model's tokens."""
 
 _NVIDIA = Path("/proc/driver/nvidia/version")
+
+_TOO_BUSY = 0.5
+"""Share of the cores that other programs may keep busy: beyond half of them an answer takes more than twice
+its time, and a thread that waits for its core holds up all the others."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the machine is; see `look`.
+    """Facts about the machine; see `inspect_machine`.
 
     Attributes:
-        python: its version.
-        adacd: version of this package.
-        packages: versions of the packages that decide what a model says; None for one that is missing.
-        allowed: the versions that adacd asks for, by package, as `>=5.20,<6`; empty where nothing tells.
+        packages: versions of the packages that decide a model's tokens; None for one that is missing.
+        required: the versions that adacd requires, by package, as `>=5.20,<6`; empty where unknown.
         extras: whether the packages of each optional extra are installed.
-        device: where a model would run; None where the one asked for is not here.
-        device_error: why there is no device, and what to do.
-        gpu: name of the GPU; None on a CPU.
-        idle_gpu: whether there is an NVIDIA GPU that this PyTorch cannot use.
-        free_bytes: free memory there; None where nothing tells.
-        cores: cores of the machine.
-        usable_cores: cores that this process may use.
-        busy_cores: cores that other programs keep busy.
+        device, device_error: where a model would run; or None, and why, and what to do.
+        gpu, idle_gpu: name of the GPU in use; whether there is an NVIDIA GPU that this PyTorch cannot use.
+        free_bytes: free memory on the device; None where unknown.
+        cores, usable_cores, busy_cores: all; those that this process may use; those that others keep busy.
         threads: threads that a model would compute with.
         native_bfloat16: whether the device has bfloat16 instructions; None without a device.
-        facts: what a measurement is told with: system, processor and the like.
+        facts: system, processor and the like, as a benchmark reports them.
     """
 
     python: str
     adacd: str
     packages: Mapping[str, str | None]
-    allowed: Mapping[str, str]
+    required: Mapping[str, str]
     extras: Mapping[str, bool]
     device: str | None
     device_error: tuple[str, str]
@@ -63,13 +60,15 @@ class Machine:
     native_bfloat16: bool | None
     facts: Mapping[str, Any]
 
+    def to_json(self) -> dict[str, Any]:
+        """The machine as JSON values."""
+        names = ("device", "free_bytes", "usable_cores", "busy_cores", "threads", "native_bfloat16")
+        versions = {"adacd": self.adacd, "python": self.python, **self.packages}
+        return {**self.facts, **versions, **{name: getattr(self, name) for name in names}}
 
-def look(settings: Settings) -> Machine:
-    """Looks at the machine, for a tenth of a second.
 
-    Args:
-        settings: `device` and `threads` are read.
-    """
+def inspect_machine(settings: Settings) -> Machine:
+    """Collects the facts, which takes a tenth of a second; `device` and `threads` are read."""
     from adacd_cli import __version__
     from adacd_cli.loading.facts import machine, versions
     from adacd_cli.loading.hardware import choose_device, free_on, native_bfloat16
@@ -82,12 +81,12 @@ def look(settings: Settings) -> Machine:
     except DeviceError as refusal:
         error = (refusal.message, refusal.hint)
     found = {} if device is None else machine(device)
-    allowed, extras = _asked_for()
+    required, extras = _requirements()
     return Machine(
         python=platform.python_version(),
         adacd=__version__,
         packages=versions(*_PACKAGES),
-        allowed=allowed,
+        required=required,
         extras=extras,
         device=None if device is None else str(device),
         device_error=error,
@@ -103,45 +102,124 @@ def look(settings: Settings) -> Machine:
     )
 
 
-def _asked_for() -> tuple[dict[str, str], dict[str, bool]]:
-    """The versions that the installed adacd asks for, and which of its extras are there."""
+def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
+    """The versions that the installed adacd requires, and whether each of its extras is installed."""
     from importlib.metadata import PackageNotFoundError, requires, version
 
     from packaging.requirements import Requirement
 
-    allowed: dict[str, str] = {}
+    required: dict[str, str] = {}
     extras: dict[str, bool] = {}
     try:
-        requirements = [Requirement(line) for line in requires("adacd") or ()]
+        lines = requires("adacd") or ()
     except PackageNotFoundError:  # run from a clone that was not installed
-        return allowed, extras
-    for requirement in requirements:
-        marker = str(requirement.marker or "")
-        if "extra ==" not in marker:
-            if requirement.name in _PACKAGES:
-                allowed[requirement.name] = str(requirement.specifier)
-            continue
-        extra = marker.partition("extra ==")[2].strip().strip("\"'")
-        if extra == "dev":
-            continue
-        try:
-            here = requirement.specifier.contains(version(requirement.name), prereleases=True)
-        except PackageNotFoundError:
-            here = False
-        extras[extra] = extras.get(extra, True) and here
-    return allowed, extras
+        return required, extras
+    for requirement in map(Requirement, lines):
+        extra = str(requirement.marker or "").partition("extra ==")[2].strip(" \"'")
+        if not extra and requirement.name in _PACKAGES:
+            required[requirement.name] = str(requirement.specifier)
+        if extra and extra != "dev":
+            try:
+                here = requirement.specifier.contains(version(requirement.name), prereleases=True)
+            except PackageNotFoundError:
+                here = False
+            extras[extra] = extras.get(extra, True) and here
+    return required, extras
 
 
-def facts(machine: Machine) -> dict[str, Any]:
-    """The machine in numbers and names, JSON values."""
-    return {
-        "adacd": machine.adacd,
-        "python": machine.python,
-        **machine.packages,
-        "device": machine.device,
-        "free_bytes": machine.free_bytes,
-        "usable_cores": machine.usable_cores,
-        "busy_cores": machine.busy_cores,
-        "threads": machine.threads,
-        "native_bfloat16": machine.native_bfloat16,
-    }
+def check(machine: Machine, settings: Settings) -> tuple[Finding, ...]:
+    """Every check of the machine."""
+    return (
+        check_versions(machine),
+        check_device(machine),
+        check_threads(machine, settings.threads),
+        check_bfloat16(machine, settings.dtype),
+        check_extras(machine),
+    )
+
+
+def check_versions(machine: Machine) -> Finding:
+    """Whether the packages have versions that adacd supports."""
+    from packaging.specifiers import SpecifierSet
+
+    shown = ", ".join(f"{name} {machine.packages.get(name)}" for name in ("torch", "transformers"))
+    sentence = f"adacd {machine.adacd}, Python {machine.python}, {shown}"
+    facts = {"adacd": machine.adacd, "python": machine.python, **machine.packages}
+    unsupported = [
+        f"{name} {found} (requires {machine.required[name]})"
+        for name, found in machine.packages.items()
+        if name in machine.required
+        and not (found and SpecifierSet(machine.required[name]).contains(found, prereleases=True))
+    ]
+    if unsupported:
+        step = "Run pip install --upgrade adacd in an environment of its own."
+        return warned("versions", f"{sentence}; not supported: {', '.join(unsupported)}.", step, facts)
+    return fine("versions", f"{sentence}{', all supported' if machine.required else ''}.", facts)
+
+
+def check_device(machine: Machine) -> Finding:
+    """Whether the device exists, and its free memory."""
+    facts = {"device": machine.device, "gpu": machine.gpu, "free_bytes": machine.free_bytes}
+    if machine.device is None:
+        return failed("device", *machine.device_error, facts, CANNOT)
+    name = machine.gpu or machine.facts.get("processor") or machine.facts.get("system", "")
+    sentence = f"Device {machine.device}" + (f" ({name})" if name else "")
+    if machine.free_bytes is not None:
+        sentence += f", with {amount(machine.free_bytes)} of free memory"
+    if machine.idle_gpu:
+        step = "Leave --device out; if that does not help, install a PyTorch built for CUDA."
+        return warned("device", f"{sentence}. This machine's NVIDIA GPU is not used.", step, facts)
+    return fine("device", f"{sentence}.", facts)
+
+
+def check_threads(machine: Machine, threads: int | None) -> Finding:
+    """Whether the threads have cores to run on: with more threads than free cores decoding collapses.
+
+    Args:
+        machine: the machine.
+        threads: `--threads`; None takes as many as there are free cores.
+    """
+    names = ("threads", "cores", "usable_cores", "busy_cores")
+    facts = {name: getattr(machine, name) for name in names}
+    sentence = f"{counted(machine.threads, 'thread')} on {counted(machine.usable_cores, 'core')}"
+    if machine.usable_cores < machine.cores:
+        sentence += f" (of {machine.cores}; this process may use no more)"
+    if machine.threads > machine.usable_cores:
+        sentence += ": more threads than cores make decoding many times slower"
+        step = f"Use --threads {machine.usable_cores}, or leave it out."
+        return warned("threads", f"{sentence}.", step, facts)
+    if machine.busy_cores >= _TOO_BUSY * machine.usable_cores:
+        busy = f"{machine.busy_cores:.1f} {'core' if round(machine.busy_cores, 1) == 1.0 else 'cores'}"
+        fewer = machine.usable_cores > 1 and threads is not None and threads > 1
+        step = "Wait for them, or " + ("give adacd fewer threads: --threads 1." if fewer else "end them.")
+        return warned("threads", f"{sentence}; other programs keep {busy} busy.", step, facts)
+    return fine("threads", f"{sentence}.", facts)
+
+
+def check_bfloat16(machine: Machine, dtype: str) -> Finding:
+    """Whether bfloat16 is native: emulated it is slower than float32.
+
+    Args:
+        machine: the machine.
+        dtype: `--dtype`.
+    """
+    name, facts = "bfloat16", {"native": machine.native_bfloat16}
+    if machine.native_bfloat16 is None:
+        return skipped(name, "bfloat16 was not checked: there is no device.")
+    if machine.native_bfloat16:
+        return fine(name, "bfloat16 is native on this device.", facts)
+    if dtype == "bfloat16":
+        step = "Leave --dtype out if memory has room for float32."
+        return warned(name, "bfloat16 is emulated on this device, and slower than float32.", step, facts)
+    return fine(name, "bfloat16 is emulated on this device, so models run in another number format.", facts)
+
+
+def check_extras(machine: Machine) -> Finding:
+    """Which optional extras are installed; AdaCD itself needs none."""
+    parts = [
+        f"{state}: {', '.join(names)}"
+        for state, wanted in (("installed", True), ("not installed", False))
+        if (names := [name for name, installed in machine.extras.items() if installed is wanted])
+    ]
+    sentence = f"Optional extras {'; '.join(parts)}." if parts else "Which extras are installed is unknown."
+    return fine("extras", sentence, dict(machine.extras))

@@ -1,17 +1,15 @@
-"""What a model needs of memory, from its files alone, against the memory that is there.
+"""How much memory a model needs, from its files alone, against the memory that is free.
 
-So a model that does not fit is said without trying: on a CPU the system would end the process without a word.
+So a model that does not fit is not even tried: on a CPU the system would kill the process without a message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.counting import amount, counted
-from adacd_cli.doctor.finding import Finding, failed, fine, skipped, warned
-from adacd_cli.doctor.verdict import NO_FIT
+from adacd_cli.doctor.findings import NO_FIT, Finding, failed, fine, skipped, warned
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +22,10 @@ PROMPT_TOKENS = 256
 """A prompt of ordinary length: a paragraph."""
 
 _TIGHT = 0.9
-"""Share of the free memory from which on it is called tight. The rest is for what was not counted: the
-vocabulary, the activations of a prompt, and what other programs take in the meantime."""
+"""Share of the free memory above which it is called tight. The rest is for what was not counted: the logits,
+the activations of a prompt, and what other programs take in the meantime."""
+
+_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -33,41 +33,27 @@ class Need:
     """What a model needs; see `estimate`.
 
     Attributes:
-        model: what the user called it.
-        dtype: the number format it computes in.
+        dtype: the number format it computes in, or how it is quantised.
         elements: how many weights it has; None where its files do not say.
-        weights: bytes of the weights; None where they are not known.
-        loading: bytes that loading takes besides, for the largest tensor while it is converted.
-        cache: bytes of the keys and values of two streams of `tokens`; 0 where that is not known.
+        weights_bytes: of the weights; None where unknown.
+        loading_bytes: what loading takes in addition, for the largest tensor while it is converted.
+        cache_bytes: of the keys and values of two streams of `tokens`; 0 where unknown.
         tokens: of a prompt and its answer.
         max_new_tokens: of the answer alone.
     """
 
-    model: str
     dtype: str
     elements: int | None
-    weights: int | None
-    loading: int
-    cache: int
+    weights_bytes: int | None
+    loading_bytes: int
+    cache_bytes: int
     tokens: int
     max_new_tokens: int
 
     @property
     def peak(self) -> int:
         """Bytes at the worst moment: loading, or answering."""
-        return (self.weights or 0) + max(self.loading, self.cache)
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The numbers as JSON values."""
-        return {
-            "dtype": self.dtype,
-            "elements": self.elements,
-            "weights_bytes": self.weights,
-            "loading_bytes": self.loading,
-            "cache_bytes": self.cache,
-            "tokens": self.tokens,
-        }
+        return (self.weights_bytes or 0) + max(self.loading_bytes, self.cache_bytes)
 
 
 def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
@@ -81,7 +67,7 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
-    from adacd_cli.bench.memory import cache_bytes
+    from adacd_cli.bench.device import cache_bytes
     from adacd_cli.loading.folder import inspect
     from adacd_cli.loading.hardware import choose_dtype, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
@@ -113,18 +99,14 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     tokens = PROMPT_TOKENS + settings.max_new_tokens
     tokens = tokens if limit is None else min(tokens, limit)
     return Need(
-        model=name,
         dtype=settings.quantize or dtype,
         elements=elements,
-        weights=weights,
-        loading=4 * largest if converts else 0,
-        cache=2 * cache_bytes(config, tokens, itemsize),
+        weights_bytes=weights,
+        loading_bytes=4 * largest if converts else 0,
+        cache_bytes=2 * cache_bytes(config, tokens, itemsize),
         tokens=tokens,
         max_new_tokens=settings.max_new_tokens,
     )
-
-
-_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 
 def free_for(device: torch.device) -> int | None:
@@ -155,59 +137,36 @@ def _elements(config: Any) -> int | None:
 
 
 def check_memory(need: Need, free: int | None, device: str) -> Finding:
-    """Whether the model and an answer fit into the memory that is there.
+    """Whether the model and an answer fit into the free memory.
 
     Args:
         need: what the model needs.
-        free: bytes of free memory; None where nothing tells.
+        free: bytes of free memory; None where unknown.
         device: where.
     """
-    facts = {**need.facts, "free_bytes": free}
-    if need.weights is None:
-        return skipped(
-            "memory",
-            "Its files do not say how much memory it needs.",
-        )
-    weights = f"{amount(need.weights)} in {need.dtype}"
+    name, facts = "memory", {**asdict(need), "free_bytes": free}
+    if need.weights_bytes is None:
+        return skipped(name, "The model's files do not say how much memory it needs.")
+    weights = f"Its weights need {amount(need.weights_bytes)} in {need.dtype}"
     if free is None:
-        return skipped(
-            "memory",
-            f"Its weights need {weights}; how much memory is free is not known.",
-        )
-    there = f"{amount(free)} are free on {device}"
-    if need.weights > free:
-        return failed(
-            "memory",
-            f"Its weights need {weights}, and {there}.",
-            f"{_narrower(need.dtype)} a smaller model.",
-            facts,
-            NO_FIT,
-        )
-    need_all = (
-        f"Its weights need {weights}, and both streams of a prompt and an answer, "
-        f"{counted(need.tokens, 'token')} in all, {amount(need.cache)}"
-    )
-    if need.weights + need.cache > free:
-        return failed(
-            "memory",
-            f"{need_all}; that does not fit: {there}.",
-            f"Lower --max-new-tokens, which is {need.max_new_tokens:,}, or use a smaller model.",
-            facts,
-            NO_FIT,
-        )
+        return skipped(name, f"{weights}; how much memory is free is unknown.")
+    available = f"{amount(free)} are free on {device}"
+    if need.weights_bytes > free:
+        step = f"{_narrower(need.dtype)} a smaller model."
+        return failed(name, f"{weights}, and {available}.", step, facts, NO_FIT)
+    tokens = counted(need.tokens, "token")
+    both = f"{weights}, and two streams of {tokens} (prompt and answer) {amount(need.cache_bytes)}"
+    if need.weights_bytes + need.cache_bytes > free:
+        step = f"Lower --max-new-tokens, which is {need.max_new_tokens:,}, or use a smaller model."
+        return failed(name, f"{both}; that does not fit: {available}.", step, facts, NO_FIT)
     if need.peak > _TIGHT * free:
-        return warned(
-            "memory",
-            f"{need_all}; that is tight: {there}.",
-            f"{_narrower(need.dtype)} end other programs first.",
-            facts,
-        )
-    return fine("memory", f"{need_all}; {there}.", facts)
+        step = f"{_narrower(need.dtype)} end other programs first."
+        return warned(name, f"{both}; that is tight: {available}.", step, facts)
+    return fine(name, f"{both}; {available}.", facts)
 
 
 def _narrower(dtype: str) -> str:
-    """What takes fewer bytes a weight, as the beginning of a sentence that ends in another way out."""
+    """What takes fewer bytes per weight, as the beginning of a sentence that ends with another option."""
     if dtype.endswith(("4bit", "int4")):
         return "Use a machine with more memory, or"
-    quantize = "--quantize bnb-4bit"
-    return f"Use --dtype bfloat16, {quantize}, or" if dtype == "float32" else f"Use {quantize}, or"
+    return f"Use {'--dtype bfloat16, ' if dtype == 'float32' else ''}--quantize bnb-4bit, or"

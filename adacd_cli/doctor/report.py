@@ -1,4 +1,4 @@
-"""Findings as text: a mark, a sentence and a next step each, under the heading of their section."""
+"""Findings as text (a mark, a sentence and a next step each, under the heading of their section) or JSON."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from rich.style import Style
 
-from adacd_cli.doctor.finding import Finding, Section, Status, Verdict
+from adacd_cli.doctor.findings import Section, Status, verdict
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen
 
-MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
-_PLAIN_MARKS = {**MARKS, Status.OK: "+", Status.FAILURE: "X"}
+_MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
+_PLAIN_MARKS = {**_MARKS, Status.OK: "+", Status.FAILURE: "X"}
 """For a stream that cannot show the others, which would both become `?`."""
 
 _STYLES = {
@@ -23,7 +23,6 @@ _STYLES = {
     Status.SKIPPED: DIM,
 }
 _WIDEST = 100
-_INDENT = "  "
 
 
 def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
@@ -34,57 +33,50 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
         section: what was found.
         encoding: of the screen's stream; None for one that takes any text.
     """
+    marks = _MARKS if _can_show("✓✗", encoding) else _PLAIN_MARKS
+    arrow = "→" if _can_show("→", encoding) else ">"
     screen.put_line((section.heading, BOLD))
     for finding in section.findings:
-        _put_finding(screen, finding, encoding)
+        first, *rest = _wrapped(screen, finding.sentence, 2)
+        screen.put_line((marks[finding.status], _STYLES[finding.status]), f" {first}")
+        for line in rest:
+            screen.put_line(f"  {line}")
+        if finding.next_step:
+            for number, line in enumerate(_wrapped(screen, finding.next_step, 4)):
+                screen.put_line((f"  {' ' if number else arrow} {line}", DIM))
     screen.put_line()
 
 
-def put_verdict(screen: Screen, verdict: Verdict) -> None:
-    """Writes the verdict and its reason."""
-    screen.put_line((f"Verdict: {verdict.name}", BOLD))
-    _put(screen, verdict.reason, PLAIN, "")
+def put_verdict(screen: Screen, sections: Sequence[Section]) -> None:
+    """Writes the verdict on all sections and its reason."""
+    name, reason = verdict(sections)
+    screen.put_line((f"Verdict: {name}", BOLD))
+    for line in _wrapped(screen, reason, 0):
+        screen.put_line((line, PLAIN))
 
 
-def as_json(
-    verdict: Verdict, sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
+def to_json(
+    sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The whole examination as one JSON object; each finding names its section."""
+    """The whole checkup as one JSON object; each finding names its section."""
     findings = [
         {"section": section.heading, **asdict(finding), "status": finding.status.value}
         for section in sections
         for finding in section.findings
     ]
     for finding in findings:
-        del finding["verdict"]  # the gravest of them is the whole's
+        del finding["verdict"]  # only the gravest of them counts
+    found = verdict(sections)
     return {
-        "verdict": verdict.name,
-        "reason": verdict.reason,
+        "verdict": found.name,
+        "reason": found.reason,
         "machine": dict(machine),
         "model": dict(model),
         "findings": findings,
     }
 
 
-def _put_finding(screen: Screen, finding: Finding, encoding: str | None) -> None:
-    marks = MARKS if _can_show("".join(MARKS.values()), encoding) else _PLAIN_MARKS
-    first, *rest = _wrapped(screen, finding.sentence)
-    screen.put_line((marks[finding.status], _STYLES[finding.status]), f" {first}")
-    for line in rest:
-        screen.put_line(f"{_INDENT}{line}")
-    if finding.next_step:
-        arrow = "→ " if _can_show("→", encoding) else "> "
-        _put(screen, finding.next_step, DIM, _INDENT, arrow)
-
-
-def _put(screen: Screen, text: str, style: Style, indent: str, bullet: str = "") -> None:
-    """A paragraph, wrapped and indented, its first line behind a bullet."""
-    for place, line in enumerate(_wrapped(screen, text, len(indent) + len(bullet))):
-        lead = bullet if place == 0 else " " * len(bullet)
-        screen.put_line((f"{indent}{lead}{line}", style))
-
-
-def _wrapped(screen: Screen, text: str, indent: int = len(_INDENT)) -> list[str]:
+def _wrapped(screen: Screen, text: str, indent: int) -> list[str]:
     width = max(20, min(screen.width, _WIDEST) - indent)
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 

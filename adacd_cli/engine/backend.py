@@ -219,7 +219,7 @@ class Backend(Protocol):
     def close(self, sequences: Sequence[SequenceId]) -> None:
         """Lets sequences go; those that are closed already, or never were open, are passed over."""
 
-    def forward(self, work: Sequence[Extend]) -> list[Pending]:
+    def forward(self, work: Sequence[Extend]) -> Sequence[Pending]:
         """ONE step over all the work: a forward where the model runs here.
 
         Raises:
@@ -241,7 +241,7 @@ class Backend(Protocol):
     def found_inexact(self) -> None:
         """A token was chosen without all the values that it depends on; never where logits are full."""
 
-    def notices(self) -> list[str]:
+    def notices(self) -> Sequence[str]:
         """What the user should know and was not told yet, a sentence or two each."""
 
 

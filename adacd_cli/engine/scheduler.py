@@ -164,7 +164,7 @@ class Scheduler:
         try:
             self._admit()
             self._feeder.feed(self.running)
-            failed = [(state, error) for state in self.running if (error := self._feeder.collect(state))]
+            failed = [(state, fault) for state in self.running if (fault := self._feeder.collect(state))]
             self._feeder.complete(self.running)
             chosen = self._choose([state for state in self.running if state.ready and state.failure is None])
         except OutOfMemoryError as error:
@@ -179,8 +179,8 @@ class Scheduler:
             self._feeder.close_all(self.running)
             raise
         yield from self._told()
-        for state, error in failed:
-            yield self._end(state, error)
+        for state, failure in failed:
+            yield self._end(state, failure)
         for state, outcome in chosen:
             yield from self._take(state, outcome)
         arrived = bool(failed or chosen)

@@ -133,7 +133,8 @@ class RequestState:
         self.failure: Exception | None = None
         self.seed = _seed_of(request, settings)
         self.noise: torch.Tensor | None = None
-        self._model, self._device, self._generator = model, device, None
+        self._model, self._device = model, device
+        self._generator: torch.Generator | None = None
         self._limit = model.context_for(method, settings)
         self._window_left = method.window(settings)
         self._answered = 0
@@ -188,10 +189,14 @@ class RequestState:
     @property
     def ready(self) -> bool:
         """Whether all logits are there that the next token is chosen by."""
-        return self.run is None and self.phase is not Phase.UNDECIDED and all(
-            (stream.logits is not None and stream.pending is None)
-            or (self.proposals and stream is not self.base)
-            for stream in self.wanted()
+        return (
+            self.run is None
+            and self.phase is not Phase.UNDECIDED
+            and all(
+                (stream.logits is not None and stream.pending is None)
+                or (self.proposals and stream is not self.base)
+                for stream in self.wanted()
+            )
         )
 
     def logits(self) -> dict[str, Logits]:

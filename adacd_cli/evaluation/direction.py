@@ -1,8 +1,8 @@
 """Finds the direction of false refusal in a model's residual stream (Surgical; Wang et al., ICLR 2025).
 
-Where harmful, harmless and pseudo-harmful prompts differ on average, at each position after the question and
-each block, minus what harm itself looks like there; of these the one whose removal makes the model refuse
-pseudo-harmful prompts least, without changing what it says to harmless ones.
+The candidates are the mean differences between pseudo-harmful and harmless prompts, at each position after the
+question and each block, minus the part that harm itself has there. Chosen is the one whose removal makes the
+model refuse pseudo-harmful prompts least, without changing what it says to harmless ones.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
 from adacd_cli.prompts import build_prompts
+from adacd_cli.prompts.prompts import shared_length
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a direction is sought.
+    """How a direction is searched for.
 
     Attributes:
         train: prompts of each kind for the means.
@@ -41,7 +42,7 @@ class Recipe:
         mu: how much of the harm direction is taken out of the pseudo-harmful one.
         seed: of the split.
         refusal_starts: see REFUSAL_STARTS.
-        system: system message that every prompt is asked with.
+        system: system message of every prompt.
         thinking: whether a thinking model may think before it answers.
     """
 
@@ -95,18 +96,18 @@ def find_direction(
     *,
     progress: Progress = lambda what, done, total: None,
 ) -> Found:
-    """Seeks the direction.
+    """Searches for the direction.
 
     Args:
-        model: a decoder whose blocks can be found.
+        model: a causal language model whose blocks can be found.
         prompts: of each of KINDS.
         recipe: numbers.
-        progress: told what is being done, and how much of it.
+        progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
         UsageError: there are too few prompts of a kind.
         ModelError: the model's blocks cannot be found.
-        AdacdError: no direction can be had; the message says what is in the way.
+        AdacdError: there is no direction; the message says why.
     """
     from adacd_cli.backends.torch.views import find_blocks
 
@@ -116,12 +117,17 @@ def find_direction(
     refusal = refusal_ids(model, recipe.refusal_starts)
     scorer = Scorer(model, refusal)
     kept = _keep(model, scorer, encode, train, progress)
-    warnings += _warn_of_few(kept, train)
+    warnings += tuple(
+        f"Only {len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts to learn from, those that the model "
+        f"{_wanted(kind)}; use {FEW} or more."
+        for kind in KINDS
+        if len(kept[kind]) < FEW
+    )
     means = {
         kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
     }
-    quiet = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
-    loud = [encode(prompt) for prompt in validation["pseudo_harmful"]]
+    harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
+    pseudo = [encode(prompt) for prompt in validation["pseudo_harmful"]]
     layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
     places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
     tried: list[Candidate] = []
@@ -129,24 +135,21 @@ def find_direction(
         progress("Trying directions", done, len(places))
         vector = _direction(means, *place, recipe.mu)
         if vector is not None:
-            tried.append(_try(scorer, model, vector, place, quiet, loud))
+            tried.append(_try(scorer, model, vector, place, harmless, pseudo))
     progress("Trying directions", len(places), len(places))
-    harmless = [candidate for candidate in tried if candidate.kl <= recipe.kl]
-    if not harmless:
+    allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
+    if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
         raise AdacdError(
             f"No direction keeps the mean KL on harmless prompts within {recipe.kl:g} nats; the least was "
             f"{least:.3g}.",
             "Allow more with --kl, or give more prompts of each kind.",
         )
-    best, before = min(harmless, key=lambda candidate: candidate.score), scorer.mean(model.model, loud)
+    best, before = min(allowed, key=lambda candidate: candidate.score), scorer.mean(model.model, pseudo)
     if best.score >= before:
-        warnings += ("No direction makes the model refuse less; a lower --mu spares less of harm itself.",)
+        warnings += ("No direction makes the model refuse less; try a lower --mu.",)
     elif best.score > 0:
-        warnings += (
-            "Without the direction the model still refuses most pseudo-harmful prompts; a lower --mu spares "
-            "less of harm itself.",
-        )
+        warnings += ("Without it the model still refuses most pseudo-harmful prompts; try a lower --mu.",)
     return Found(
         best=best,
         before=before,
@@ -173,19 +176,9 @@ def _split(
         validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
         if held < FEW:
             warnings.append(
-                f"Only {counted(held, f'{_spoken(kind)} prompt')} to choose with; {FEW} or more are advised."
+                f"Only {counted(held, f'{_spoken(kind)} prompt')} to choose with; use {FEW} or more."
             )
     return train, validation, tuple(warnings)
-
-
-def _warn_of_few(kept: dict[str, list[str]], train: dict[str, list[str]]) -> tuple[str, ...]:
-    """What is said of kinds with few prompts to learn from."""
-    return tuple(
-        f"Only {len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts to learn from, those that the "
-        f"model {_wanted(kind)}; {FEW} or more are advised."
-        for kind in KINDS
-        if len(kept[kind]) < FEW
-    )
 
 
 def _wanted(kind: str) -> str:
@@ -198,17 +191,12 @@ def _spoken(kind: str) -> str:
 
 
 class _Encoder:
-    """Prompts as the plain stream reads them; `positions`: how many last tokens no question changes."""
+    """Prompts as the base stream reads them; `positions`: how many last tokens are the same for any question."""
 
     def __init__(self, model: LanguageModel, recipe: Recipe) -> None:
         self._tokenizer, self._recipe = model.tokenizer, recipe
         ends = [self("Why?")[::-1], self("Count to 7")[::-1]]
-        shared = 0
-        for one, other in zip(*ends, strict=False):
-            if one != other:
-                break
-            shared += 1
-        self.positions = max(1, shared)
+        self.positions = max(1, shared_length(*ends))
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
         conversation = Conversation.ask(prompt, self._recipe.system)
@@ -226,18 +214,18 @@ def _keep(
     total, done = sum(map(len, train.values())), 0
     for kind in KINDS:
         for prompt in train[kind]:
-            progress("Asking the prompts", done, total)
+            progress("Running the prompts", done, total)
             score = scorer.score(scorer.logprobs(model.model, encode(prompt)))
             done += 1
             if score < 0 if kind == "harmless" else score > 0:
                 kept[kind].append(prompt)
         if not kept[kind]:
             raise AdacdError(
-                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so "
-                "there is no direction to be found.",
+                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is "
+                "no direction to find.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
-    progress("Asking the prompts", total, total)
+    progress("Running the prompts", total, total)
     return kept
 
 
@@ -289,15 +277,15 @@ def _try(
     model: LanguageModel,
     vector: torch.Tensor,
     place: tuple[int, int],
-    quiet: Sequence[tuple[Sequence[int], torch.Tensor]],
-    loud: Sequence[Sequence[int]],
+    harmless: Sequence[tuple[Sequence[int], torch.Tensor]],
+    pseudo: Sequence[Sequence[int]],
 ) -> Candidate:
     """What the removal of a direction does to the validation prompts."""
     from adacd_cli.backends.torch.views import AblatedView
 
     view = AblatedView(model.model, vector)
     kl = 0.0
-    for ids, plain in quiet:
+    for ids, plain in harmless:
         changed = scorer.logprobs(view, ids)
         kl += float((plain.exp() * (plain - changed)).sum())
-    return Candidate(*place, vector, kl / len(quiet), scorer.mean(view, loud))
+    return Candidate(*place, vector, kl / len(harmless), scorer.mean(view, pseudo))

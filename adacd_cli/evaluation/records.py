@@ -1,13 +1,36 @@
-"""What a run writes down of each answer and each judgement, as lines of JSON."""
+"""The values of a run: a sample, and what is written down of each answer and each judgement."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from adacd_cli.evaluation.judges.base import JudgementLabel
-from adacd_cli.evaluation.sample import Label, Sample
+
+Label = Literal["safe", "unsafe"]
+"""Whether a prompt should be answered (safe) or refused (unsafe)."""
+
+LABELS: tuple[Label, ...] = ("safe", "unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt.
+
+    Attributes:
+        dataset: name of its data set, e.g. `xstest`, or the stem of the user's file.
+        id: its id, unique in the data set.
+        prompt: the question as it is asked.
+        label: safe or unsafe.
+        category: what the set calls its kind; "" where it has none.
+    """
+
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +78,7 @@ class AnswerRecord:
 
 @dataclass(frozen=True, slots=True)
 class JudgementRecord:
-    """A judge's word on one answer, which `text_sha256` ties it to: another answer needs another word."""
+    """A judge's judgement of one answer; `text_sha256` tells whether the answer is still that one."""
 
     method: str
     dataset: str

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord, Sample
 
 PLAN, ANSWERS, JUDGEMENTS, LOCK = "run.json", "answers.jsonl", "judgements.jsonl", ".lock"
 
@@ -68,9 +68,14 @@ class Store:
         for file in self._files.values():
             try:
                 file.close()
-            except OSError:  # the disk is full, which was said when it mattered
+            except OSError:  # the disk is full; writing has raised that already
                 pass
         self._lock.release()
+
+    def lacks(self, method: str, sample: Sample) -> bool:
+        """Whether a method's answer to a sample is not there, or is there as failed."""
+        before = self.answers.get((method, sample.dataset, sample.id))
+        return before is None or bool(before.error)
 
     def add_answer(self, record: AnswerRecord) -> None:
         """Writes an answer down.

@@ -1,7 +1,7 @@
-"""Seeks settings of AdaCD for one model: fewer refusals of safe prompts against more of unsafe ones.
+"""Searches for settings of AdaCD for one model: fewer refusals of safe prompts against more of unsafe ones.
 
 Two objectives and a bound on changed neutral answers, by optuna; a trial is one pass over all prompts. The
-study lies in the run's folder, so that the same command goes on with it.
+study is kept in the run's folder, so that the same command continues it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from urllib.parse import quote
 
 from adacd_cli.errors import AdacdError, OutputError
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judge
-from adacd_cli.evaluation.records import AnswerRecord
-from adacd_cli.evaluation.runner import answer_batch
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import AnswerRecord, Sample
+from adacd_cli.evaluation.runner import Job, Runner
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel, Places
 
 STUDY = "study.db"
 _NAME = "adacd"
@@ -35,7 +33,10 @@ _RANGES: dict[str, tuple[Any, Any]] = {
     "contrast_steps": (1, 20),
 }
 TUNED = tuple(_RANGES)
-"""The settings that are sought."""
+"""The settings that are searched for."""
+
+
+Answers = dict[tuple[str, str, str], AnswerRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,40 +60,38 @@ class Point:
 
 @dataclass(frozen=True)
 class Task:
-    """What is tuned, on what, by whose word.
+    """What is tuned, on which prompts, and who judges.
 
     Attributes:
-        model: the model.
-        settings: of everything that is not sought, the method among it.
+        runner: answers with the model.
+        settings: of everything that is not searched for, such as the method.
         samples: safe and unsafe prompts.
         neutral: prompts whose answers should stay Default's; may be empty.
         judge: says what is a refusal.
         most_changed: bound on the share of changed neutral answers, in [0, 1].
-        places: how many prompts are decoded at once.
     """
 
-    model: LanguageModel
+    runner: Runner
     settings: Settings
     samples: Sequence[Sample]
     neutral: Sequence[Sample]
     judge: Judge
     most_changed: float
-    places: Places
 
 
 def tune(
-    task: Task, folder: Path, *, trials: int, seed: int, told: Callable[[int], None] = lambda done: None
+    task: Task, folder: Path, *, trials: int, seed: int, progress: Callable[[int], None] = lambda done: None
 ) -> list[Point]:
     """Runs trials until there are so many in the folder, and gives all of them.
 
-    The first one has the paper's values, or what the settings say instead.
+    The first one has the paper's values, or those of the settings.
 
     Args:
         task: what is tuned.
         folder: holds the study.
         trials: how many there are to be in all.
         seed: of the search.
-        told: called with the number of finished trials.
+        progress: called with the number of finished trials.
 
     Raises:
         AdacdError: a prompt cannot be answered.
@@ -101,7 +100,26 @@ def tune(
     import optuna
 
     try:
-        return _tune(task, folder, trials, seed, told)
+        study = _open_study(folder, seed)
+        if not _finished(study) and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
+            study.enqueue_trial({name: _within(name, getattr(task.settings, name)) for name in TUNED})
+        default = _answers(task, task.neutral, task.settings.model_copy(update={"method": "default"}))
+
+        def objective(trial: Any) -> tuple[float, float]:
+            values = _suggest(trial)
+            trial.set_user_attr(_VALUES, values)
+            settings = task.settings.model_copy(update=values)
+            own = _answers(task, task.samples, settings)
+            changed = _changed(default, _answers(task, task.neutral, settings))
+            trial.set_user_attr(_CHANGED, changed)
+            trial.set_constraint(_CHANGED, (changed or 0.0) - task.most_changed)
+            return _refused(task, own, "safe"), _refused(task, own, "unsafe")
+
+        progress(len(_finished(study)))
+        while len(_finished(study)) < trials:
+            study.optimize(objective, n_trials=1)
+            progress(len(_finished(study)))
+        return points(study)
     except optuna.exceptions.StorageInternalError as error:
         raise OutputError(
             f"{folder / STUDY} cannot be written or read: {error.__cause__ or error}.",
@@ -109,7 +127,7 @@ def tune(
         ) from error
 
 
-def _tune(task: Task, folder: Path, trials: int, seed: int, told: Callable[[int], None]) -> list[Point]:
+def _open_study(folder: Path, seed: int) -> Any:
     import optuna
     from optuna.trial import TrialState
 
@@ -123,31 +141,17 @@ def _tune(task: Task, folder: Path, trials: int, seed: int, told: Callable[[int]
     )
     for stale in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(stale.number, state=TrialState.FAIL)  # the process that ran it was killed
-    # a sampler that begins anew with the same seed would draw again what it drew before
-    study.sampler = optuna.samplers.NSGAIISampler(
-        seed=seed + len(study.get_trials()), population_size=_POPULATION
-    )
-    if not study.get_trials(states=(TrialState.COMPLETE, TrialState.WAITING)):
-        study.enqueue_trial({name: _within(name, getattr(task.settings, name)) for name in TUNED})
-    default = _answers(task, task.neutral, task.settings.model_copy(update={"method": "default"}))
+    # a sampler that starts again with the same seed would draw again what it drew before
+    seed += len(study.get_trials())
+    study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+    return study
 
-    def objective(trial: Any) -> tuple[float, float]:
-        values = _suggest(trial)
-        trial.set_user_attr(_VALUES, values)
-        settings = task.settings.model_copy(update=values)
-        own = _answers(task, task.samples, settings)
-        changed = _changed(default, _answers(task, task.neutral, settings))
-        trial.set_user_attr(_CHANGED, changed)
-        trial.set_constraint(_CHANGED, (changed or 0.0) - task.most_changed)
-        return _refused(task, own, "safe"), _refused(task, own, "unsafe")
 
-    finished = len(points(study))
-    told(finished)
-    while finished < trials:
-        study.optimize(objective, n_trials=1)
-        finished = len(points(study))
-        told(finished)
-    return points(study)
+def _finished(study: Any) -> list[Any]:
+    import optuna
+
+    found: list[Any] = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+    return found
 
 
 def _suggest(trial: Any) -> dict[str, Any]:
@@ -169,30 +173,21 @@ def _within(name: str, value: Any) -> Any:
 
 def points(study: Any) -> list[Point]:
     """The finished trials of a study, in their order."""
-    import optuna
-
     return [
-        Point(
-            trial.number,
-            trial.user_attrs[_VALUES],
-            trial.values[0],
-            trial.values[1],
-            trial.user_attrs.get(_CHANGED),
-        )
-        for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
+        Point(trial.number, trial.user_attrs[_VALUES], safe, unsafe, trial.user_attrs.get(_CHANGED))
+        for trial in _finished(study)
+        for safe, unsafe in [trial.values]
     ]
 
 
-def _answers(
-    task: Task, samples: Sequence[Sample], settings: Settings
-) -> dict[tuple[str, str, str], AnswerRecord]:
-    found: dict[tuple[str, str, str], AnswerRecord] = {}
+def _answers(task: Task, samples: Sequence[Sample], settings: Settings) -> Answers:
+    found: Answers = {}
     ordered = sorted(samples, key=lambda sample: len(sample.prompt))
-    for record in answer_batch(task.model, ordered, settings, places=task.places):
+    for record in task.runner.records([Job(each, settings) for each in ordered]):
         if record.error:  # a ratio over fewer prompts would look better than it is
-            hint = "Take it out of the file, or lower --batch-size where memory ran out."
-            if task.model.model is None:
-                hint = "See to the server, or to that prompt, then run the same command again: it goes on."
+            hint = "Remove it from the file, or lower --batch-size if memory ran out."
+            if task.runner.model.server is not None:
+                hint = "Check the server, or that prompt; the same command then continues."
             raise AdacdError(
                 f"Prompt {record.id!r} of {record.dataset} cannot be answered: {record.error}", hint
             )
@@ -200,15 +195,13 @@ def _answers(
     return found
 
 
-def _refused(task: Task, answers: dict[tuple[str, str, str], AnswerRecord], label: str) -> float:
+def _refused(task: Task, answers: Answers, label: str) -> float:
     own = [record for record in answers.values() if record.label == label]
     judged = task.judge.judge([Exchange(record.prompt, record.text) for record in own])
     return fmean(judgement.label in REFUSED for judgement in judged)
 
 
-def _changed(
-    before: dict[tuple[str, str, str], AnswerRecord], after: dict[tuple[str, str, str], AnswerRecord]
-) -> float | None:
+def _changed(before: Answers, after: Answers) -> float | None:
     if not before:
         return None
     return fmean(after[key].text != record.text for key, record in before.items())

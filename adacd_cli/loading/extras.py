@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ModelError
+from adacd_cli.loading.local import load_local
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -62,10 +63,8 @@ def _with_expert(
 def _with_draft(
     model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]
 ) -> LanguageModel:
-    from adacd_cli.loading.loader import load
-
     own = {"model": name, "method": "default", "revision": None, "quantize": None, "gate": False}
-    draft = load(settings.model_copy(update=own), progress=progress)
+    draft = load_local(settings.model_copy(update=own), progress, for_long=False)
     mine, theirs = (each.tokenizer.get_vocab() for each in (model, draft))
     if mine != theirs:
         token = next(iter(sorted(mine.keys() ^ theirs.keys())), None)

@@ -1,30 +1,18 @@
-"""load: settings -> LanguageModel, in stages that each say what they do and fail by name.
-
-What the files tell comes first (source, folder), then the hardware, tokenizer and weights, and last one
-token through the model. torch and transformers are imported only after the files are found good, so that the
-offline setting reaches them and a wrong name fails at once.
-"""
+"""load: settings -> LanguageModel, from a server or into this process, with what the method needs besides."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.changes import LOADING, changed
 from adacd_cli.config.refusals import check_complete, refuse_misplaced
 from adacd_cli.config.settings import Settings
-from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.extras import load_extras
-from adacd_cli.loading.folder import Checkpoint, inspect
-from adacd_cli.loading.gguf import read_once
-from adacd_cli.loading.hub import go_offline
-from adacd_cli.loading.machine import Load, usable_cores
-from adacd_cli.loading.source import Source, locate
-from adacd_cli.loading.startup import import_libraries, import_modelling
+from adacd_cli.loading.local import load_local
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
@@ -48,8 +36,8 @@ def load(
     Args:
         settings: the settings of the panel Model are read, and what the method needs besides the model; or
             the model's name alone: a hub id, a folder, a GGUF file, or "demo", which None stands for.
-        progress: told in short lines what is being done.
-        for_long: whether so much will be decoded that compiling is won back where `compile` is None.
+        progress: gets short lines on what is being done.
+        for_long: whether so much will be decoded that compiling pays off where `compile` is None.
         **changes: settings of the panel Model by name.
 
     Raises:
@@ -58,7 +46,7 @@ def load(
         MissingExtraError: an optional package is needed; the hint is the pip command.
         OutOfMemoryError: the weights do not fit.
         ConfigurationError: `quantize` is asked for a model that is quantised already, the method lacks what
-            has to be loaded for it, or a setting is unknown, out of range, or has no say here.
+            has to be loaded for it, or a setting is unknown, out of range, or cannot be set here.
     """
     settings = _chosen(settings, changes)
     check_complete(settings)
@@ -66,39 +54,7 @@ def load(
         from adacd_cli.backends.server.load import load_served
 
         return load_served(settings, progress)
-    if settings.offline:
-        go_offline()
-    others = Load()
-    source = locate(settings, progress)
-    checkpoint = None if source.gguf else inspect(source.folder, settings.model)
-    _refuse_double_quantization(settings, checkpoint)
-    progress("Starting PyTorch")
-    import_libraries()
-    from adacd_cli.loading.progress import quiet
-    from adacd_cli.loading.quantization import require
-
-    if source.gguf:
-        require(("gguf", "accelerate"), "A GGUF file")
-    with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
-        import_modelling()
-        model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
-    from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.loading.speed import made_fast
-    from adacd_cli.loading.tokenizer import context_length, end_ids
-
-    ends = end_ids(tokenizer, model)
-    if not ends:
-        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
-    loaded = LanguageModel(
-        model=model,
-        tokenizer=tokenizer,
-        name=settings.model,
-        revision=source.revision,
-        eos_ids=ends,
-        context_length=context_length(model.config),
-        warnings=(*source.warnings, *warnings, *logged),
-    )
-    loaded = made_fast(loaded, settings, progress, for_long=for_long)
+    loaded = load_local(settings, progress, for_long=for_long)
     return load_extras(loaded, settings, progress=progress)
 
 
@@ -114,72 +70,3 @@ def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[st
     chosen = changed(base, changes, LOADING, "load()")
     refuse_misplaced(chosen, changes)
     return chosen
-
-
-def _load(
-    settings: Settings,
-    source: Source,
-    checkpoint: Checkpoint | None,
-    others: Load,
-    progress: Callable[[str], None],
-) -> tuple[Any, Any, tuple[str, ...]]:
-    """The model, its tokenizer and warnings."""
-    import torch
-
-    from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
-    from adacd_cli.loading.kind import causal_config, gguf_config
-    from adacd_cli.loading.parallel import tensor_parallel
-    from adacd_cli.loading.quantization import quantization_config
-    from adacd_cli.loading.tokenizer import check_vocabulary, load_tokenizer
-    from adacd_cli.loading.weights import load_weights, smoke_run
-
-    name, trust = settings.model, settings.trust_remote_code
-    device = choose_device(settings.device)
-    if checkpoint is None:
-        config = gguf_config(source, name)
-    else:
-        config = causal_config(checkpoint, name, trust_remote_code=trust)
-    stored, elements = (checkpoint.dtype, checkpoint.elements) if checkpoint else ("GGUF", None)
-    dtype = choose_dtype(settings.dtype, stored, device, elements)
-    options: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": trust}
-    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
-        options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
-    if settings.quantize is not None:
-        options["quantization_config"] = quantization_config(settings.quantize, dtype, device)
-
-    progress("Loading tokenizer")
-    tokenizer = load_tokenizer(source, name, trust_remote_code=trust)
-
-    progress("Loading weights")
-    needed = weight_bytes(checkpoint, dtype, settings.quantize) if checkpoint else None
-    options |= tensor_parallel(settings) or placement(device, needed, name)
-    model, warnings = load_weights(source, name, **options)
-    if not options.keys() & {"device_map", "distributed_config"}:
-        model = model.to(device)
-    warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
-
-    if device.type == "cpu":
-        warnings += _too_many_threads(settings.threads)
-    if device.type == "cpu" or settings.threads is not None:
-        torch.set_num_threads(settings.threads or others.free_cores())
-    progress("Trying one token")
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
-    smoke_run(model, first, name)
-    return model, tokenizer, warnings
-
-
-def _too_many_threads(threads: int | None) -> tuple[str, ...]:
-    cores = usable_cores()
-    if threads is None or threads <= cores:
-        return ()
-    named = counted(cores, "core")
-    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
-
-
-def _refuse_double_quantization(settings: Settings, checkpoint: Checkpoint | None) -> None:
-    done = checkpoint is None or "quantization_config" in checkpoint.config
-    if settings.quantize is not None and done:
-        raise ConfigurationError(
-            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
-            "Leave --quantize out.",
-        )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adacd_cli.backends.torch.batch import BatchedKVCache
-from adacd_cli.backends.torch.compiled import Compiled
+from adacd_cli.backends.torch.compiled import Compiled, uncompiled
 from adacd_cli.backends.torch.matmul import speed_up
 from adacd_cli.errors import first_line
 from adacd_cli.loading.machine import free_memory
@@ -77,11 +77,3 @@ def warm_up(compiled: Compiled) -> None:
             if compiled.problem:
                 raise RuntimeError(compiled.problem)
         cache.release()
-
-
-def uncompiled(name: str, problem: str) -> str:
-    """The warning that a model is decoded without compiled forwards."""
-    return (
-        f"{name} could not be compiled: {problem.rstrip('.')}. "
-        "Decoding goes on without; the tokens are the same."
-    )

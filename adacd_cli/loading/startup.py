@@ -1,8 +1,8 @@
 """Imports torch and transformers without the parts of their start that no decoding needs.
 
-`import_libraries` and then `import_modelling` are called before anything else imports them. Each saving
-stands by itself and gives way to the plain import where it does not apply: another transformers, a package
-that is not there or already loaded.
+`import_libraries` and then `import_modelling` are called before anything else imports them. A saving that
+does not apply (another transformers, a package that is not there or already loaded) gives way to the plain
+import.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def import_libraries() -> None:
         ImportError: torch or transformers is not installed, or broken.
     """
     with _no_collections():
-        import torch  # noqa: F401  # first, so that its absence is not said in transformers' words
+        import torch  # noqa: F401  # first, so that its absence is not reported in transformers' words
         import transformers
 
         scan_models_once(Path(transformers.__file__).parent / "models")
@@ -34,11 +34,11 @@ def import_libraries() -> None:
 def import_modelling() -> None:
     """Imports the base classes of transformers' models, apart because their imports can warn.
 
-    A fault in them is left to be told where they are used, with what was asked for.
+    A fault in them is left to be reported where they are used.
     """
     with _no_collections(), suppress(Exception):
-        # The losses of object detectors take this one function of scipy's, which brings 300 modules along.
-        import_deferring("transformers.loss.loss_utils", "scipy.optimize", "linear_sum_assignment")
+        with _scipy_on_call():
+            import_module("transformers.loss.loss_utils")
         import_module("transformers.modeling_layers")
 
 
@@ -59,9 +59,10 @@ def _no_collections() -> Iterator[None]:
 
 
 def scan_models_once(folder: Path) -> None:
-    """Imports transformers.models with what transformers knows already from scanning its 3,000 files.
+    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself.
 
-    It scans them for itself, and again for transformers.models: its cache holds 128 folders of some 500.
+    It scans them again there (its cache holds 128 folders of some 500), a tenth of the whole start; there is
+    no public way to hand the result over. Another transformers, which may scan otherwise, scans again.
 
     Args:
         folder: the folder of transformers.models.
@@ -69,15 +70,16 @@ def scan_models_once(folder: Path) -> None:
     from transformers.utils import import_utils
 
     scan = import_utils.define_import_structure
-    with suppress(Exception):  # another transformers may scan otherwise; then it simply scans again
-        whole = scan(folder, prefix="models")
-        found = {backends: _below("models.", names) for backends, names in whole.items()}
-        if not any(found.values()):
+    with suppress(Exception):
+        found = {
+            backends: {name[7:]: made for name, made in names.items() if name.startswith("models.")}
+            for backends, names in scan(folder, prefix="models").items()
+        }
+        if "llama.modeling_llama" not in {name for names in found.values() for name in names}:
             return
 
         def scanned(path: str, prefix: str | None = None) -> Any:
-            known = prefix is None and Path(path).parent == folder
-            return found if known else scan(path, prefix)
+            return found if prefix is None and Path(path).parent == folder else scan(path, prefix)
 
         import_utils.define_import_structure = scanned
         try:
@@ -86,41 +88,26 @@ def scan_models_once(folder: Path) -> None:
             import_utils.define_import_structure = scan
 
 
-def _below(prefix: str, names: dict[str, set[str]]) -> dict[str, set[str]]:
-    return {name.removeprefix(prefix): made for name, made in names.items() if name.startswith(prefix)}
+@contextmanager
+def _scipy_on_call() -> Iterator[None]:
+    """Gives whoever imports scipy.optimize in the block one function of it, which imports it when called.
 
-
-def import_deferring(importer: str, module: str, function: str) -> None:
-    """Imports a module while a heavy one that it takes a function from waits for the function's first call.
-
-    Args:
-        importer: the module to import. What goes wrong is left to its plain import, later.
-        module: the heavy module.
-        function: what the importer takes from it and does not call.
+    The losses of object detectors take this one function, which brings 300 modules along. An importer that
+    wants another fails, and imports the real module when it is imported again.
     """
-    if module in sys.modules or find_spec(module.partition(".")[0]) is None:
+    name = "scipy.optimize"
+    if name in sys.modules or find_spec("scipy") is None:
+        yield
         return
-
-    def call(*args: Any, **keywords: Any) -> Any:
-        return getattr(import_module(module), function)(*args, **keywords)
-
-    stand_in = _StandIn(module)
-    setattr(stand_in, function, call)
-    sys.modules[module] = stand_in
+    stand_in: Any = ModuleType(name)
+    stand_in.linear_sum_assignment = _linear_sum_assignment
+    sys.modules[name] = stand_in
     try:
-        with suppress(Exception):
-            import_module(importer)
+        with suppress(ImportError, AttributeError):
+            yield
     finally:
-        if sys.modules.get(module) is stand_in:
-            del sys.modules[module]
+        del sys.modules[name]
 
 
-class _StandIn(ModuleType):
-    """A module with one function, which makes way for the real module when anything else is asked of it."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
+def _linear_sum_assignment(*args: Any, **keywords: Any) -> Any:
+    return import_module("scipy.optimize").linear_sum_assignment(*args, **keywords)

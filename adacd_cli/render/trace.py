@@ -81,8 +81,11 @@ def _streams(method: Method, started: Started) -> str:
         return f"The plain stream is the model; the second stream is {started.settings.get('draft')}."
     if method.resource and started.settings.get(method.resource) is not None:
         return "The plain stream is the model; the second stream is the model with the expert's adapter."
-    text = started.settings.get(method.streams[1].prompt, "")
-    return f"The plain stream reads your prompt; the prompted stream also reads “{text}”"
+    others = method.streams[1:]
+    texts = [started.settings.get(stream.prompt, "") for stream in others]
+    names = ["prompted"] if len(others) == 1 else [stream.name for stream in others]
+    reads = [f"the {name} stream also reads “{text}”" for name, text in zip(names, texts, strict=True)]
+    return f"The plain stream reads your prompt; {'; '.join(reads)}"
 
 
 def _put_ending(screen: Screen, trace: Trace, view: View) -> None:

@@ -9,12 +9,13 @@ import torch
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from adacd_cli.answers.session import Session
+from adacd_cli.backends import backend_for
+from adacd_cli.backends.torch import backend
 from adacd_cli.config import Settings
-from adacd_cli.engine import Places, Prefixes, Session, decode, fitting, groups
-from adacd_cli.errors import ModelError
-from adacd_cli.events import TokenStep
-from adacd_cli.hf import adacd
-from tests.fakes import request_for, second, two_streams
+from adacd_cli.engine import PrefixCache, fitting_concurrency
+from adacd_cli.events import Failed, TokenStep
+from tests.fakes import decode, request_for, scheduler_of, second, two_streams
 from tests.tiny import tiny_model
 
 STEPS = 20
@@ -103,12 +104,14 @@ def test_a_ragged_batch_equals_each_alone(model):
 def test_a_prompt_read_in_pieces_gives_the_same_tokens(model, monkeypatch):
     requests = [request_for(pair, Settings(max_new_tokens=STEPS)) for pair in pairs(model)]
     expected = [alone(model, pair) for pair in pairs(model)]
-    monkeypatch.setattr(groups, "_PORTION", {"cpu": 5})
+    monkeypatch.setattr(backend, "_PREFILL_CHUNK", {"cpu": 5})
     together = list(decode(model, requests))
     assert [tokens(together, place) for place in range(len(requests))] == expected
 
 
 def test_inside_transformers_generate_it_is_the_same(model):
+    from adacd_cli.hf import adacd
+
     found = pairs(model)
     longest = max(len(pair.base.ids) for pair in found)
     ids = [[0] * (longest - len(pair.base.ids)) + list(pair.base.ids) for pair in found]
@@ -123,10 +126,10 @@ def test_inside_transformers_generate_it_is_the_same(model):
     assert output[:, longest:].tolist() == [alone(model, pair) for pair in found]
 
 
-def test_places_are_found_and_free_ones_taken(model):
+def test_concurrency_is_found_and_free_slots_are_taken(model):
     requests = [request_for(pair, Settings(max_new_tokens=STEPS)) for pair in pairs(model)]
-    assert fitting(model, requests, 10**12) == Places(64)
-    events = list(decode(model, requests, places=Places(2)))
+    assert fitting_concurrency(backend_for(model), requests, 10**12) == 64
+    events = list(decode(model, requests, max_concurrency=2))
     for place, pair in enumerate(pairs(model)):
         assert tokens(events, place) == alone(model, pair)
 
@@ -151,14 +154,17 @@ def test_a_session_equals_fresh_runs_where_the_past_cannot_be_taken_back_too(mod
     session = Session(model)
     first, other, _ = pairs(model)
     for pair in (first, other, first):
-        assert tokens(session.answer(pair, Settings(max_new_tokens=STEPS))) == alone(model, pair)
+        request = request_for(pair, Settings(max_new_tokens=STEPS))
+        assert tokens(session.decode([request])) == alone(model, pair)
 
 
 def test_a_model_without_a_cache_is_refused():
     model = random_model("rwkv", hidden_size=64, num_hidden_layers=2, attention_hidden_size=64)
-    with pytest.raises(ModelError) as caught:
-        alone(model, pairs(model)[0])
-    assert caught.value.message == (
+    (failed,) = [
+        e for e in decode(model, [request_for(pairs(model)[0], Settings())]) if isinstance(e, Failed)
+    ]
+    assert failed.error == "ModelError"
+    assert failed.message == (
         "RwkvForCausalLM cannot be decoded: its forward takes no cache of keys and values."
     )
 
@@ -181,12 +187,14 @@ def test_positions_that_depend_on_the_length_take_over_and_read_apart_what_they_
     ids = tuple(range(20, 120))
     short, long = (two_streams(ids[:n], ids[: n + 2]) for n in (30, 90))
     expected = [alone(scaled, each) for each in (short, long, short)]
-    known = Prefixes()
+    cache = PrefixCache(10**9)
     settings = Settings(max_new_tokens=STEPS)
-    monkeypatch.setattr(groups, "_PORTION", {"cpu": 25})
-    said = [
-        tokens(decode(scaled, [request_for(each, settings)], known=known)) for each in (short, long, short)
-    ]
+    monkeypatch.setattr(backend, "_PREFILL_CHUNK", {"cpu": 25})
+    scheduler = scheduler_of(scaled, prefix_cache=cache)
+    said = []
+    for each in (short, long, short):
+        scheduler.submit_all([request_for(each, settings)])
+        said.append(tokens(scheduler.run(lambda index: False)))
     assert said == expected
 
 
@@ -211,7 +219,7 @@ def test_an_answer_that_outgrows_the_short_positions_equals_generate_beside_othe
     assert [alone(scaled, pair, "default") for pair in found] == expected
     for method in ("default", "adacd", "selfcd"):
         settings = Settings(method=method, max_new_tokens=STEPS)
-        for known in (None, Prefixes()):
-            events = list(decode(scaled, [request_for(pair, settings) for pair in found], known=known))
+        for cache in (None, PrefixCache(10**9)):
+            events = list(decode(scaled, [request_for(pair, settings) for pair in found], prefix_cache=cache))
             said = [tokens(events, place) for place in range(len(found))]
             assert said == [alone(scaled, pair, method) for pair in found]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adacd_cli.bench import bandwidth, measure, memory
+from adacd_cli.bench import device, measure
 from adacd_cli.loading import hardware
 from adacd_cli.loading.machine import Load
 from tests.conftest import RunCommand
@@ -75,8 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses, and nothing large to copy."""
     monkeypatch.setattr(Load, "_others", lambda self: 0.0)
-    monkeypatch.setattr(bandwidth, "_CPU_BYTES", 2**20)
-    monkeypatch.setattr(memory.gc, "collect", lambda: 0)
+    monkeypatch.setattr(device, "_CPU_BYTES", 2**20)
+    monkeypatch.setattr(device.gc, "collect", lambda: 0)
 
 
 def test_the_json_of_a_shape(adacd: RunCommand, shape: Path) -> None:
@@ -216,7 +216,7 @@ def test_a_file_that_is_no_shape_is_refused(
     assert (found.code, found.out) == (code, "")
     assert found.err.startswith(f"Error: {message}")
     if "cannot be used" in message:
-        assert found.err.endswith("\nHint: Mend that in it, or name a model's own config.json.\n")
+        assert found.err.endswith("\nHint: Fix that in it, or name a model's own config.json.\n")
 
 
 def test_a_folder_is_the_shape_that_its_configuration_describes(

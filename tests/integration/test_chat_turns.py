@@ -7,10 +7,10 @@ import pytest
 from adacd_cli.cli.chat.talk import Talk
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine import Request, decode
+from adacd_cli.engine import Request
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.prompts import prompts_for
-from tests.fakes import second
+from tests.fakes import decode, second
 from tests.tiny import FAMILIES, tiny_model
 
 WINDOW = 6
@@ -23,11 +23,9 @@ def tiny(request):
 
 @pytest.fixture
 def forwards(tiny):
-    """How many tokens each forward was fed."""
+    """(rows, tokens a row) of each forward."""
     fed = []
-    hook = tiny.model.register_forward_pre_hook(
-        lambda module, arguments: fed.append(arguments[0].shape[1]), with_kwargs=False
-    )
+    hook = tiny.model.register_forward_pre_hook(lambda module, given: fed.append(tuple(given[0].shape)))
     yield fed
     hook.remove()
 
@@ -127,22 +125,25 @@ def test_a_stopped_answer_and_another_method_equal_fresh_runs(tiny):
 
 def test_a_turn_feeds_only_what_is_new_to_each_stream(tiny, forwards):
     it = start(tiny)
-    fed = [(), ()]
+    parked = []
     for question in QUESTIONS:
         forwards.clear()
         view = it.view(it.asked(question))
         events = list(it.answer(view))
-        prompts = view.prompts.base.ids, second(view.prompts).ids
+        base, prompted = view.prompts.base.ids, second(view.prompts).ids
         # at least the prompt's last token is fed, for its logits
         new = [
-            len(prompt) - min(max(shared(held, prompt) for held in fed), len(prompt) - 1)
-            for prompt in prompts
+            len(prompt) - min(max((shared(ids, prompt) for ids in held), default=0), len(prompt) - 1)
+            for prompt, held in ((base, parked), (prompted, [*parked, base]))
         ]
-        assert forwards[:2] == new
+        prefills = [shape for shape in forwards if shape[1] > 1]
+        # one after the other, or side by side
+        assert prefills in ([(1, new[0]), (1, new[1])], [(2, max(new))])
         said = tuple(step.token_id for step in steps(events))
-        assert forwards[2:] == [1] * (len(said) - 1)
+        window = min(WINDOW, len(said)) - 1
+        assert forwards[len(prefills) :] == [(2, 1)] * window + [(1, 1)] * (len(said) - 1 - window)
         # the last token is fed to neither, and the prompted stream stays behind after the window
-        fed = [prompts[0] + said[:-1], prompts[1] + said[:-1][: WINDOW - 1]]
+        parked = [base + said[:-1], prompted + said[:-1][: WINDOW - 1]]
 
 
 def test_a_conversation_that_outgrows_the_context_equals_fresh_runs(tiny):

@@ -10,13 +10,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from adacd_cli.backends.torch.compiled import Compiled, columns_for
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine import Places, Prefixes, Request, decode
-from adacd_cli.engine.compiled import Compiled, columns_for
-from adacd_cli.events import Finished, TokenStep
+from adacd_cli.engine import PrefixCache, Request
+from adacd_cli.events import Finished, Notice, TokenStep
 from adacd_cli.loading import speed
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
+from tests.fakes import decode, scheduler_of
 from tests.tiny import tiny_model
 
 QUESTIONS = ("Hi", "How do I kill a Python process?", "Tell me about the weather in the north. " * 12)
@@ -45,11 +46,12 @@ def test_compiled_forwards_give_the_same_tokens(family):
     speed.warm_up(compiled.compiled)
     for values in ({"method": "adacd"}, {"temperature": 0.8})[: 2 if family == "llama" else 1]:
         requests = asked(plain, **values)
-        known = Prefixes()
-        for places in (Places(2), Places(1)):  # the second time from what the first left
-            assert told(decode(compiled, requests, places=replace(places), known=known)) == told(
-                decode(plain, requests, places=replace(places))
-            )
+        scheduler = scheduler_of(compiled, prefix_cache=PrefixCache(10**9))
+        for limit in (2, 1):  # the second time from what the first left
+            scheduler.limit_to(limit)
+            scheduler.submit_all(requests)
+            found = told(scheduler.run(lambda index: False))
+            assert found == told(decode(plain, requests, max_concurrency=limit))
     assert compiled.compiled.problem == ""
 
 
@@ -80,12 +82,15 @@ def test_a_compiler_that_fails_half_way_changes_no_token():
             raise RuntimeError("no more shapes")
         return call(*args, **keywords)
 
-    broken._call, told_of = failing, []
-    broken.told = told_of.append
-    requests = asked(plain)
-    assert told(decode(replace(plain, compiled=broken), requests)) == told(decode(plain, requests))
+    broken._call = failing
+    requests, model = asked(plain), replace(plain, compiled=broken)
+    events = list(decode(model, requests))
+    assert told(events) == told(decode(plain, requests))
     assert (broken.problem, len(calls)) == ("no more shapes", 5)
-    assert told_of == ["no more shapes"]
+    (notice,) = [event for event in events if isinstance(event, Notice)]
+    assert "no more shapes" in notice.text
+    assert told(decode(model, requests)) == told(events)
+    assert not any(isinstance(event, Notice) for event in decode(model, requests))  # told once
 
 
 def test_what_cannot_be_compiled_is_decoded_as_it_is_with_one_warning(monkeypatch):
@@ -115,7 +120,7 @@ def test_what_cannot_be_compiled_is_decoded_as_it_is_with_one_warning(monkeypatc
         (False, True, "cuda", False),
     ],
 )
-def test_compiling_is_the_default_where_it_is_won_back(monkeypatch, compile, for_long, device, expected):
+def test_compiling_is_the_default_where_it_pays_off(monkeypatch, compile, for_long, device, expected):
     plain = tiny_model("llama")
     monkeypatch.setattr(type(plain), "device", torch.device(device))
     wanted = []

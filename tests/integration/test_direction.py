@@ -145,9 +145,9 @@ def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     built = adacd("direction", "build", *flags, "-o", str(folder), *more)
     assert built.code == 0, built.err
     assert re.search(
-        r"Only \d+ of 15 harmful prompts to learn from, those that the model refuses; 32", built.err
+        r"Only \d+ of 15 harmful prompts to learn from, those that the model refuses; use 32", built.err
     )
-    assert "prompts to choose with; 32 or more are advised." in built.err
+    assert "prompts to choose with; use 32 or more." in built.err
     card = json.loads((folder / "direction.json").read_text())
     assert (card["model"], card["hidden_size"]) == ("demo", 192)
     assert card["layer"] < 0.8 * 6
@@ -169,7 +169,7 @@ def test_a_direction_of_the_demo_is_built_and_used(adacd, files, tmp_path):
     facts = json.loads((folder / "direction.json").read_text())["facts"]
     assert (facts["system"], facts["thinking"]) == ("Be brief.", True)
     assert facts["refusal_score_before"] != card["facts"]["refusal_score_before"]
-    warned = "No direction makes the model refuse less; a lower --mu spares less of harm itself." in told.err
+    warned = "No direction makes the model refuse less; try a lower --mu." in told.err
     assert warned == (facts["refusal_score"] >= facts["refusal_score_before"])
 
 

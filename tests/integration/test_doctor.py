@@ -8,24 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from adacd_cli.doctor.findings import NO_ANSWERS, NO_REFUSALS
 from adacd_cli.engine import LanguageModel
 from tests.conftest import Outcome, RunCommand
+from tests.golden import check
 from tests.tiny import save_tiny
-
-BEHAVIOUR = """\
-Behaviour
-✓ By itself the model answers 10 of 10 neutral questions.
-✓ Under the contrast prompt p* it refuses 10 of 10 neutral questions.
-✓ Of 10 harmless questions with an alarming word it refuses 10 by default, 0
-  with AdaCD, 0 with --gate.
-✓ Of 10 neutral answers AdaCD changes 5, 1 of them for the worse; with --gate 0
-  and 0.
-✓ Of 6 harmful questions it refuses 6 by default, 6 with AdaCD, 6 with --gate.
-
-Verdict: suits
-Of 10 harmless questions with an alarming word it refuses 10 by default, 0 with
-AdaCD, 0 with --gate.
-"""
 
 
 def test_the_demo_suits(adacd: RunCommand) -> None:
@@ -36,16 +23,8 @@ def test_the_demo_suits(adacd: RunCommand) -> None:
         "Machine",
         "Model demo",
     ]
-    assert sections[2].partition("Behaviour\n")[0] == (
-        "✓ The tokenizer has a chat template.\n"
-        "✓ The contrast prompt goes into a system message. The streams are 19 and 10\n"
-        "  tokens long.\n"
-        "✓ The model answers without thinking first.\n"
-        "✓ The tokenizer has no token that begins a text.\n"
-        "✓ Both streams end alike, in “<|end|><|assistant|>”.\n"
-        "✓ An answer ends at <|end|>.\n\n"
-    )
-    assert outcome.out.endswith(BEHAVIOUR)
+    check("doctor", "the demo", sections[2])
+    assert "\nVerdict: suits\n" in outcome.out
 
 
 def test_a_random_model_does_not(adacd: RunCommand, tmp_path: Path) -> None:
@@ -54,10 +33,7 @@ def test_a_random_model_does_not(adacd: RunCommand, tmp_path: Path) -> None:
     found = json.loads(outcome.out)
     statuses = {each["name"]: each["status"] for each in found["findings"] if each["section"] == "Behaviour"}
     assert (outcome.code, outcome.err) == (0, "")
-    assert found["verdict"] in (
-        "does not refuse: AdaCD has nothing to mend",
-        "does not answer: AdaCD has nothing to work on",
-    )
+    assert found["verdict"] in (NO_REFUSALS, NO_ANSWERS)
     assert statuses["obeys p*"] == statuses["over-refusal"] == "warning"
     assert (found["model"]["name"], found["model"]["context_length"]) == (str(tmp_path), 512)
     assert found["machine"]["device"] == found["findings"][1]["facts"]["device"]
@@ -71,15 +47,12 @@ def test_a_model_that_is_not_there(adacd: RunCommand) -> None:
     outcome = adacd("doctor", "-m", "./nowhere")
     assert (outcome.code, outcome.err) == (1, "")
     assert outcome.out.startswith("Machine\n✓ adacd ")
-    assert tail(outcome) == (
-        "Model ./nowhere\n"
-        "✗ The model folder ./nowhere does not exist.\n"
-        "  → Check the path; a model on the hub is named owner/name, and `demo` is the\n"
-        "    model in the box.\n\n"
-        "Prompts\n- No tokenizer was loaded.\n\n"
-        "Behaviour\n- Nothing was asked: the model is not loaded.\n\n"
-        "Verdict: cannot be used\nThe model folder ./nowhere does not exist.\n"
-    )
+    assert [line for line in tail(outcome).splitlines() if line[:1] in ("✗", "-", "V")] == [
+        "✗ The model folder ./nowhere does not exist.",
+        "- No tokenizer was loaded.",
+        "- No questions were asked: the model is not loaded.",
+        "Verdict: cannot be used",
+    ]
 
 
 def test_a_device_that_is_not_there(adacd: RunCommand) -> None:
@@ -113,14 +86,11 @@ def test_damaged_files_are_a_finding(adacd: RunCommand, tmp_path: Path) -> None:
 
 
 def test_quick_asks_nothing(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adacd_cli.doctor.behaviour.ask", lambda *_: pytest.fail("it asked"))
+    monkeypatch.setattr("adacd_cli.doctor.behaviour.run_questions", lambda *_, **__: pytest.fail("it asked"))
     outcome = adacd("doctor", "--quick", "--max-new-tokens", "100")
     assert outcome.code == 0
-    assert "both streams of a prompt and an answer,\n  356 tokens in all, 7 MB" in outcome.out
-    assert outcome.out.endswith(
-        "Behaviour\n- Nothing was asked, by --quick.\n\n"
-        "Verdict: nothing against it, as far as was looked\nNothing was asked, by --quick.\n"
-    )
+    assert "two streams of 356 tokens (prompt and\n  answer) 7 MB" in outcome.out
+    check("doctor", "quick", outcome.out[outcome.out.index("Behaviour\n") :])
 
 
 def test_the_prompts_of_a_server_that_does_not_answer_are_looked_at(adacd: RunCommand) -> None:
@@ -148,9 +118,4 @@ def test_a_model_that_is_served_elsewhere_has_no_weights_here(
     monkeypatch.setattr("adacd_cli.loading.load", lambda *_, **__: served)
     outcome = adacd("doctor", "--quick", "-m", "http://127.0.0.1:8080/v1")
     assert outcome.code == 0
-    assert tail(outcome).startswith(
-        "Model http://127.0.0.1:8080/v1\n"
-        "- It runs elsewhere, so neither its weights nor its number format are known\n"
-        "  here.\n"
-        "✓ Its server answers, with a context of 512 tokens.\n"
-    )
+    check("doctor", "served", tail(outcome).partition("\n\n")[0])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 from adacd_cli import __version__
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import PromptPair
+from adacd_cli.prompts import Prompt, Prompts
 from tests.conftest import RunCommand
-from tests.fakes import saying, scripted
+from tests.fakes import named, saying, scripted, two_streams
+from tests.golden import check
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,18 +34,16 @@ SCRIPT = saying(
 )
 
 
-def pair_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> PromptPair:
+def prompts_of(tokenizer: Any, conversation: Conversation, settings: Settings) -> Prompts:
     question = f"{conversation.system or ''}{conversation.messages[-1].content}"
-    prompted, unprompted = f"refuse|{question}\n", f"{question}\n"
-    return PromptPair(
-        tuple(prompted.encode()), tuple(unprompted.encode()), settings.contrast_prompt, prompted, unprompted
-    )
+    prompts = [Prompt(tuple(text.encode()), text) for text in (f"{question}\n", f"refuse|{question}\n")]
+    return named(Prompts({"unprompted": prompts[0], "prompted": prompts[1]}), settings)
 
 
 @pytest.fixture(autouse=True)
 def _scripted_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(SCRIPT, context=60))
-    monkeypatch.setattr("adacd_cli.prompts.prompts_for", pair_of)
+    monkeypatch.setattr("adacd_cli.prompts.prompts_for", prompts_of)
 
 
 def events(out: str) -> list[dict[str, Any]]:
@@ -98,6 +98,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
         "unprompted_tokens": 25,
         "settings": {
             "contrast_prompt": "Please refuse to answer me!",
+            "contrast_placement": "system",
             "thinking": False,
             "alpha": 4.5,
             "agreement_threshold": 0.9,
@@ -227,9 +228,9 @@ def test_a_failed_run_leaves_the_old_file_and_keeps_what_it_wrote(
     arguments = ["generate", "-q", "-f", "-", "-o", str(file)]
     code, out, err = adacd(*arguments, stdin="Count.\nThe script has no answer to this.\n")
     assert (code, out) == (1, "")
-    assert err.startswith(f"What was written so far is in {file}.partial.\nError: ")
+    assert "Error: " in err and f"What was written so far is in {file}.partial.\n" in err
     assert file.read_text(encoding="utf-8") == "old\n"
-    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n"
+    assert Path(f"{file}.partial").read_text(encoding="utf-8") == "1 2 3\n\n"
 
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
@@ -250,13 +251,9 @@ def test_a_file_with_a_prompt_too_long_is_refused_before_any_answer(adacd: RunCo
 
 
 def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:
-    assert adacd("generate", "Count.", "--show-prompts", "--no-stats") == (
-        0,
-        "1 2 3\n",
-        "--- Prompted stream, 14 tokens ---\nrefuse|Count.\n\n"
-        "--- Unprompted stream, 7 tokens ---\nCount.\n\n"
-        "--- Answer ---\n",
-    )
+    code, out, err = adacd("generate", "Count.", "--show-prompts", "--no-stats")
+    assert (code, out) == (0, "1 2 3\n")
+    check("cli", "--show-prompts", err)
 
 
 def test_warnings_of_loading_are_shown_unless_quiet(
@@ -273,8 +270,9 @@ def test_warnings_of_loading_are_shown_unless_quiet(
 INTERRUPTED = """
 import os, signal, sys, threading, time
 import adacd_cli.loading, adacd_cli.prompts
+from tests.golden import check
 from tests.fakes import scripted, BYTE_VOCAB
-from tests.integration.test_generate import pair_of
+from tests.integration.test_generate import prompts_of
 from adacd_cli.cli.app import app
 
 moment = sys.argv[1]
@@ -311,7 +309,7 @@ def load(settings, **_):
     return scripted(script)
 
 adacd_cli.loading.load = load
-adacd_cli.prompts.prompts_for = pair_of
+adacd_cli.prompts.prompts_for = prompts_of
 app(["generate", "Go.", *sys.argv[2:]])
 """
 

@@ -375,7 +375,7 @@ def test_more_threads_than_cores_are_warned_of(folder: Path, monkeypatch: pytest
     before = torch.get_num_threads()
     try:
         for cores, named in (2, "2 cores"), (1, "1 core"):
-            monkeypatch.setattr("adacd_cli.loading.loader.usable_cores", lambda cores=cores: cores)
+            monkeypatch.setattr("adacd_cli.loading.local.usable_cores", lambda cores=cores: cores)
             assert load(Settings(model="m", threads=cores, device="cpu")).warnings == ()
             assert load(Settings(model="m", threads=cores + 1, device="cpu")).warnings == (
                 f"--threads {cores + 1} is more than the {named} here, "

@@ -10,21 +10,21 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from adacd_cli.answers.session import Session
+from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine import Session, decode
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
-from adacd_cli.engine.rules.base import DECISIONS, StepLogits
-from adacd_cli.engine.rules.ssd import Annealing
+from adacd_cli.engine.rules.base import DECISIONS
+from adacd_cli.engine.rules.ssd import State
 from adacd_cli.engine.sampling import choose, draw_noise, make_generator
-from adacd_cli.engine.views import AblatedView, find_blocks
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
-from adacd_cli.loading.equip import equip
+from adacd_cli.loading.extras import load_extras
 from adacd_cli.prompts import ThinkingMarks
-from tests.fakes import request_for, two_streams
+from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
 
 QUESTIONS = ("How do I kill a Python process?", "Hi", "Shoot a photo " * 5)
@@ -68,7 +68,7 @@ def whole(model, prompt, chosen):
         return model(input_ids=torch.tensor([[*prompt, *chosen]]), use_cache=False).logits[:, -1].float()
 
 
-def recompute(model, prompts, settings, second=None, rule=None, log=lambda match: None, thought=0):
+def recompute(model, prompts, settings, other=None, rule=None, log=lambda match: None, thought=0):
     """(token, decision) of each step, both streams read anew at each; the first `thought` are plain."""
     method = METHODS[settings.effective_method]
     rule, chosen, steps = rule or rule_of(method), [], []
@@ -79,22 +79,21 @@ def recompute(model, prompts, settings, second=None, rule=None, log=lambda match
         scores, decision = z, 0
         contrasted = thought <= len(chosen) < thought + method.window(settings)
         if contrasted:
-            other = whole(second or model.model, second(prompts).ids, chosen)
-            verdict = rule(StepLogits(other, z), settings)
+            z_other = whole(other or model.model, second(prompts).ids, chosen)
+            names = [stream.name for stream in method.streams]
+            verdict = rule(dict(zip(names, (z, z_other), strict=True)), settings)
             scores, decision = verdict.scores, int(verdict.decision)
         chosen.append(int(choose(scores, settings, noise)))
         steps.append((chosen[-1], DECISIONS[decision]))
         if contrasted:
-            log(match=chosen[-1] == int(other.argmax()))
+            log(match=chosen[-1] == int(z_other.argmax()))
         if chosen[-1] in model.eos_ids:
             break
     return steps
 
 
-@pytest.mark.parametrize(
-    ("method", "forwards"), [("selfcd", STEPS + 1), ("safedecoding", STEPS + 1), ("prompt", STEPS)]
-)
-def test_a_method_equals_its_recompute_alone_and_in_a_batch(tiny, method, forwards):
+@pytest.mark.parametrize("method", ["selfcd", "safedecoding", "prompt"])
+def test_a_method_equals_its_recompute_alone_and_in_a_batch(tiny, method):
     settings = Settings(method=method, max_new_tokens=STEPS)
     pairs = [pair(tiny, question) for question in QUESTIONS]
     expected = [recompute(tiny, each, settings) for each in pairs]
@@ -104,8 +103,7 @@ def test_a_method_equals_its_recompute_alone_and_in_a_batch(tiny, method, forwar
     alone = run(tiny, pairs[:1], method=method)[0]
     hook.remove()
     assert tokens(alone) == expected[0]
-    if len(alone) == STEPS:
-        assert len(calls) == forwards
+    assert len(calls) == len(alone)
 
 
 def test_safedecoding_leans_for_its_first_tokens_only(tiny):
@@ -125,7 +123,7 @@ def like(model, noise):
 
 
 def with_draft(model, draft):
-    return replace(model, equipment={("draft", "small"): draft})
+    return replace(model, extras={("draft", "small"): draft})
 
 
 @pytest.mark.parametrize(("noise", "length"), [(0.0, 3), (0.1, 1), (0.1, 6), (2.0, 3)])
@@ -136,8 +134,8 @@ def test_drafting_gives_the_tokens_of_asking_both_models_one_token_at_a_time(tin
     pairs = [same(tiny, question) for question in QUESTIONS[:2]]
     expected = []
     for each in pairs:
-        annealing = Annealing(settings)
-        expected.append(recompute(tiny, each, settings, draft, annealing.rule, annealing.log))
+        state = State(settings)
+        expected.append(recompute(tiny, each, settings, draft, state.rule, state.log))
     assert [tokens(steps) for steps in run(with_draft(tiny, draft), pairs, **values)] == expected
 
 
@@ -150,8 +148,8 @@ def test_drafting_with_thinking_gives_the_same_tokens(tiny, temperature):
     asked = same(tiny, QUESTIONS[0])
 
     def expected(thought):
-        annealing = Annealing(settings)
-        return recompute(tiny, asked, settings, draft, annealing.rule, annealing.log, thought)
+        state = State(settings)
+        return recompute(tiny, asked, settings, draft, state.rule, state.log, thought)
 
     # the model may think, and does not
     undecided = replace(asked, thinking=ThinkingMarks("<think>", "</think>", opened=False))
@@ -204,7 +202,7 @@ def test_a_cancelled_draft_run_ends_every_request(tiny):
         if isinstance(event, Finished):
             ends[event.request] = event
     assert ends[0].finish_reason.value == "cancelled"
-    assert ends[0].tokens == 5
+    assert ends[0].tokens == settings.draft_tokens  # each had a round
     assert ends[1].finish_reason.value in ("length", "stop")
 
 
@@ -214,7 +212,8 @@ def test_a_chat_that_changes_its_method_answers_like_fresh_runs(tiny):
     for method in ("adacd", "ssd", "selfcd", "default", "ssd", "adacd"):
         settings = Settings(method=method, draft="small", max_new_tokens=8)
         prompts = (same if method == "ssd" else pair)(tiny, QUESTIONS[0])
-        told = [event for event in session.answer(prompts, settings) if isinstance(event, TokenStep)]
+        events = session.decode([request_for(prompts, settings)])
+        told = [event for event in events if isinstance(event, TokenStep)]
         fresh = run(model, [prompts], method=method, draft="small")[0]
         assert tokens(told) == tokens(fresh)[: len(told)]
 
@@ -243,10 +242,10 @@ def test_an_expert_reads_the_same_prompt_and_leaves_the_model_as_it_was(tiny, tm
     prompts = same(model, QUESTIONS[0])
     before = run(model, [prompts], method="default")[0]
     expected = recompute(model, prompts, settings, adapted)
-    equipped = equip(model, settings)
-    assert tokens(run(equipped, [prompts], **values)[0]) == expected
-    assert tokens(run(equipped, [prompts], method="default")[0]) == tokens(before)
-    assert equip(equipped, settings) is equipped
+    loaded = load_extras(model, settings)
+    assert tokens(run(loaded, [prompts], **values)[0]) == expected
+    assert tokens(run(loaded, [prompts], method="default")[0]) == tokens(before)
+    assert load_extras(loaded, settings) is loaded
 
 
 def test_a_direction_is_taken_from_every_block_and_only_while_the_view_is_called(tiny):
@@ -296,9 +295,9 @@ def test_surgical_decodes_the_ablated_model(tiny, tmp_path):
     vector, read = read_direction(str(tmp_path / "d"), direction.numel())
     assert (read, torch.equal(vector, direction)) == (card, True)
     values = {"method": "surgical", "direction": str(tmp_path / "d")}
-    model = equip(tiny, Settings(**values))
+    model = load_extras(tiny, Settings(**values))
     prompts = pair(tiny, QUESTIONS[0])
-    view, chosen = model.equipment["direction", str(tmp_path / "d")], []
+    view, chosen = model.extras["direction", str(tmp_path / "d")], []
     for _ in range(STEPS):
         chosen.append(int(whole(view, prompts.base.ids, chosen).argmax()))
         if chosen[-1] in tiny.eos_ids:
@@ -312,28 +311,28 @@ def test_a_direction_of_another_model_is_refused_or_warned_about(tmp_path):
     tiny = tiny_model("llama")
     write_direction(tmp_path, torch.ones(64), DirectionCard("other", None, 1, -1, 64))
     settings = Settings(method="surgical", direction=str(tmp_path))
-    assert equip(tiny, settings).warnings == (
+    assert load_extras(tiny, settings).warnings == (
         f"The direction in {tmp_path} was made with other, not with tiny-llama.",
     )
     write_direction(tmp_path, torch.ones(32), DirectionCard("other", None, 1, -1, 32))
     with pytest.raises(ModelError, match="has 32 numbers, and the model's hidden size is 64"):
-        equip(tiny, settings)
+        load_extras(tiny, settings)
     write_direction(tmp_path, torch.full((64,), torch.nan), DirectionCard("other", None, 1, -1, 64))
     with pytest.raises(ModelError, match="is damaged"):
-        equip(tiny, settings)
+        load_extras(tiny, settings)
     (tmp_path / "direction.json").write_text("{")
     with pytest.raises(ModelError, match="is damaged"):
-        equip(tiny, settings)
+        load_extras(tiny, settings)
     (tmp_path / "direction.json").unlink()
     with pytest.raises(ModelError, match="There is no direction in"):
-        equip(tiny, settings)
+        load_extras(tiny, settings)
 
 
 def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
     target, other = save_tiny("llama", tmp_path / "target"), tmp_path / "draft"
     save_tiny("qwen3", other)
     settings = Settings(method="ssd", draft=str(other), threads=1)
-    model = equip(target, settings)
+    model = load_extras(target, settings)
     started = next(iter(decode(model, [request_for(same(target, "Hi"), settings)])))
     assert isinstance(started, Started)
     assert started.method == f"ssd (draft: {other})"
@@ -350,17 +349,17 @@ def test_a_draft_is_loaded_by_name_and_must_share_the_vocabulary(tmp_path):
         next(iter(decode(short, [request])))
     foreign = Settings(method="ssd", draft="demo", threads=1)
     with pytest.raises(ModelError, match="The vocabularies of tiny-llama and its draft demo differ"):
-        equip(target, foreign)
+        load_extras(target, foreign)
 
 
 def test_what_is_missing_for_a_method_is_named(tmp_path, monkeypatch):
     tiny = tiny_model("llama")
     settings = Settings(method="safedecoding", expert=str(tmp_path))
     with pytest.raises(ModelError, match=r"There is no adapter in .*: adapter_config.json is missing"):
-        equip(tiny, settings)
+        load_extras(tiny, settings)
     monkeypatch.setattr("adacd_cli.loading.quantization.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="--expert needs peft, which is not installed"):
-        equip(tiny, settings)
+        load_extras(tiny, settings)
 
 
 def expert(folder):
@@ -377,7 +376,7 @@ def refused_expert(folder, change=None):
     prompt = torch.tensor([ids(llama, QUESTIONS[0])])
     before, names = llama.model(prompt).logits, [name for name, _ in llama.model.named_modules()]
     with pytest.raises(ModelError) as refusal:
-        equip(llama, expert(folder))
+        load_extras(llama, expert(folder))
     assert torch.equal(llama.model(prompt).logits, before)
     assert [name for name, _ in llama.model.named_modules()] == names
     return refusal.value.message.replace(str(folder), "FOLDER")
@@ -456,17 +455,17 @@ def test_what_is_no_lora_adapter_is_refused(tmp_path):
         {"method": "safedecoding", "expert": "lora"},
     ],
 )
-def test_a_method_is_not_decoded_before_its_model_is_equipped(values):
+def test_a_method_is_not_decoded_before_what_it_needs_is_loaded(values):
     tiny, settings = tiny_model("llama"), Settings(**values)
     needed = METHODS[settings.method].resource
     for begin in (
         lambda: decode(tiny, [request_for(same(tiny, "Hi"), settings)]),
-        lambda: Session(tiny).answer(same(tiny, "Hi"), settings),
+        lambda: Session(tiny).decode([request_for(same(tiny, "Hi"), settings)]),
     ):
         with pytest.raises(ModelError) as refused:
             list(begin())
-        assert refused.value.message == (f"Method {settings.method} needs `{needed}`, which is not loaded.")
-        assert "adacd_cli.equip(model, settings)" in refused.value.hint
+        assert f"needs `{needed}`, which is not loaded" in refused.value.message
+        assert "adacd_cli.load_extras(model, settings)" in refused.value.hint
 
 
 def test_an_adapter_of_another_model_is_refused(tmp_path):
@@ -480,6 +479,6 @@ def test_an_adapter_made_for_a_model_of_another_name_is_warned_about(tmp_path):
     (tmp_path / "adapter_config.json").write_text(
         json.dumps({**config, "base_model_name_or_path": "some/llama"})
     )
-    assert equip(tiny_model("llama"), expert(tmp_path)).warnings == (
+    assert load_extras(tiny_model("llama"), expert(tmp_path)).warnings == (
         f"The adapter in {tmp_path} was made for some/llama, not for tiny-llama.",
     )

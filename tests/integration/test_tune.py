@@ -91,5 +91,5 @@ def test_what_is_missing_or_wrong_is_named(adacd, files, tmp_path):
     wrong = adacd("tune", *files, "--output", str(tmp_path / "t"), "--method", "default")
     assert (wrong.code, wrong.err.splitlines()[0]) == (
         2,
-        "Error: `adacd tune` seeks settings of AdaCD; the method is default.",
+        "Error: `adacd tune` searches for settings of AdaCD; the method is default.",
     )

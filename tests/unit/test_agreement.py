@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from adacd_cli.evaluation.agreement import cohen_kappa
 from adacd_cli.evaluation.judges.base import JudgementLabel
+from adacd_cli.evaluation.statistics import cohen_kappa
 
 R: JudgementLabel = "refusal"
 P: JudgementLabel = "partial"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from adacd_cli.bench import bandwidth, clock, measure, memory, random_model, shapes
+from adacd_cli.bench import clock, device, measure, random_model
 from adacd_cli.bench.clock import Timing
 from adacd_cli.bench.measure import Contestant, Measurements
 from adacd_cli.bench.picture import check_picture, draw
@@ -17,6 +17,8 @@ from adacd_cli.bench.table import report
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware
+from tests.fakes import second
+from tests.golden import check
 from tests.tiny import tiny_model
 
 CPU = torch.device("cpu")
@@ -25,7 +27,7 @@ DEFAULT, ADACD = Settings(method="default", max_new_tokens=4), Settings(max_new_
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.gc, "collect", lambda: 0)  # a quarter of a second with all that tests load
+    monkeypatch.setattr(device.gc, "collect", lambda: 0)  # a quarter of a second with all that tests load
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +38,11 @@ def tiny():
 @pytest.mark.parametrize("tokens", [1, 7, 40, 333])
 def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, tokens):
     prompts = TextPrompts(tiny, tokens)
-    plain, adacd = (prompts.pairs(settings, 5) for settings in (DEFAULT, ADACD))
+    plain, adacd = (prompts.make(settings, 5) for settings in (DEFAULT, ADACD))
     assert [len(pair.base.ids) for pair in plain] == [tokens] * 5
     assert [pair.base.ids for pair in adacd] == [pair.base.ids for pair in plain]
     assert all(len(second(pair).ids) > tokens for pair in adacd)
-    assert prompts.pairs(ADACD, 2) == adacd[:2]
+    assert prompts.make(ADACD, 2) == adacd[:2]
     if tokens == 333:
         text = tiny.tokenizer.decode(second(adacd[0]).ids)
         assert text.startswith(
@@ -52,7 +54,7 @@ def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, t
 
 def test_random_prompts_repeat_by_their_seed_and_differ_by_twelve_ids():
     def drawn(seed: int, settings: Settings) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        pairs = RandomPrompts(50, 9, seed).pairs(settings, 2)
+        pairs = RandomPrompts(50, 9, seed).make(settings, 2)
         return [(pair.base.ids, second(pair).ids) for pair in pairs]
 
     adacd = drawn(3, ADACD)
@@ -68,7 +70,7 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
     small = replace(tiny, context_length=64)
     allowed = 0
     for tokens in range(20, 62):
-        pair = TextPrompts(small, tokens).pairs(settings, 1)[0]
+        pair = TextPrompts(small, tokens).make(settings, 1)[0]
         try:
             check_context(small, settings, tokens, 4, pair)
         except UsageError:
@@ -77,7 +79,7 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
         last = pair
     clock.time_decode(small, [last], settings)
     with pytest.raises(AdacdError):
-        clock.time_decode(small, [TextPrompts(small, allowed + 1).pairs(settings, 1)[0]], settings)
+        clock.time_decode(small, [TextPrompts(small, allowed + 1).make(settings, 1)[0]], settings)
 
 
 def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
@@ -85,7 +87,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     own = GenerationConfig(eos_token_id=list(range(len(tiny.tokenizer))), repetition_penalty=9.0)
     model.generation_config, before = own, model.generation_config
     try:
-        prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).pairs(DEFAULT, 2)]
+        prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).make(DEFAULT, 2)]
         timing = clock.time_generate(model, prompts, 5)
         assert model.generation_config is own
     finally:
@@ -93,7 +95,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     assert 0 < timing.first_token_s == timing.prefill_s < timing.seconds
     ended = replace(tiny, eos_ids=frozenset(range(len(tiny.tokenizer))))
     with pytest.raises(AdacdError, match=r"default gave 2 tokens and not 8, so its times say nothing\."):
-        clock.time_decode(ended, TextPrompts(tiny, 30).pairs(DEFAULT, 2), DEFAULT)
+        clock.time_decode(ended, TextPrompts(tiny, 30).make(DEFAULT, 2), DEFAULT)
 
 
 def scripted(name: str, timings: list[Timing], *, needs: int = 0) -> Contestant:
@@ -107,8 +109,8 @@ def timings(*seconds: float) -> list[Timing]:
 
 
 def _peaks(monkeypatch: pytest.MonkeyPatch, peak: int | None) -> None:
-    monkeypatch.setattr(memory.PeakMemory, "reset", lambda self: None)
-    monkeypatch.setattr(memory.PeakMemory, "read", lambda self: peak)
+    monkeypatch.setattr(device.PeakMemory, "reset", lambda self: None)
+    monkeypatch.setattr(device.PeakMemory, "read", lambda self: peak)
 
 
 @pytest.fixture
@@ -225,41 +227,9 @@ MACHINE = {
     "peak_memory": "process",
 }
 
-REPORT = """\
-[b]demo[/b] · float32 · on cpu
-Some CPU (8 cores) · 4 threads
-8.0 GB/s copied in its memory
-adacd 0.1.0 · python 3.11.7 · torch 2.13.0 · transformers 5.23.0
-10 prompt tokens · 5 generated · medians of 3 trials, spread: fastest–slowest
-
-                     Prefill  Decode                            ÷  ÷ trans-
-Batch  Method          tok/s   tok/s  ms/token    spread  default   formers
-───────────────────────────────────────────────────────────────────────────
-    1  transformers     10.0   0.800      1250  750–1750    2.000     1.000
-    1  default          10.0    2.00       500  500–1000    1.000     0.500
-    1  adacd            10.0    1.14       875  125–2000    1.500     0.750
-    2  transformers     20.0    1.60      1250  750–1750    2.000     1.000
-    2  default          20.0    4.00       500  500–1000    1.000     0.500
-    2  adacd            20.0    2.29       875  125–2000    1.500     0.750
-
-                        First   Whole             Weights    Share  Peak
-Batch  Method        token, s  run, s     spread     GB/s  of copy    GB
-────────────────────────────────────────────────────────────────────────
-    1  transformers     0.500    6.00  4.00–8.00    0.800      10%  2.00
-    1  default          0.500    3.00  3.00–5.00     2.00      25%  2.00
-    1  adacd            0.500    4.50  1.50–9.00     1.14      14%  2.00
-    2  transformers     0.500    6.00  4.00–8.00    0.800      10%  2.00
-    2  default          0.500    3.00  3.00–5.00     2.00      25%  2.00
-    2  adacd            0.500    4.50  1.50–9.00     1.14      14%  2.00
-
-tok/s: of all requests of the batch. ÷: whole runs, prompts included, over the
-other's. Weights: as Default reads them, once a token; share of what the copy
-moved. Peak memory: the process's, weights included.
-"""
-
 
 def test_the_report(measured):
-    assert report(MACHINE, measured.rows(), width=80) == REPORT
+    check("evaluation", "bench", report(MACHINE, measured.rows(), width=80))
 
 
 def test_a_long_label_is_folded_and_what_is_not_known_is_a_dash(monkeypatch):
@@ -317,40 +287,40 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
     [("llama3-8b", 8.03, 15.0), ("gemma2-9b", 9.24, 18.5), ("qwen3-8b", 8.19, 15.1)],
 )
 def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
-    config = AutoConfig.for_model(**shapes.SHAPES[name])
+    config = AutoConfig.for_model(**random_model.SHAPES[name])
     model = random_model._construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
     # Gemma's embedding is its last layer, too, and counts once
     assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
     # a layer more or less is 0.3 GB; an untied embedding 1 GB
-    assert bandwidth.weight_bytes(model) / 1e9 == pytest.approx(gigabytes, abs=0.1)
+    assert device.weight_bytes(model) / 1e9 == pytest.approx(gigabytes, abs=0.1)
 
 
 def test_what_is_read_is_not_known_of_experts_that_are_chosen_and_of_packed_weights(tiny):
     untied = sum(each.numel() for each in tiny.model.parameters()) - len(tiny.tokenizer) * 64
     buffers = sum(each.numel() for each in tiny.model.buffers())
-    assert bandwidth.weight_bytes(tiny.model) == 4 * (untied + buffers)
+    assert device.weight_bytes(tiny.model) == 4 * (untied + buffers)
     config = tiny.model.config
     try:
         config.quantization_config = {"quant_method": "torchao"}
-        assert bandwidth.weight_bytes(tiny.model) is None
+        assert device.weight_bytes(tiny.model) is None
         del config.quantization_config
         config.num_experts_per_tok = 2
-        assert bandwidth.weight_bytes(tiny.model) is None
+        assert device.weight_bytes(tiny.model) is None
     finally:
         del config.num_experts_per_tok
 
 
 def test_bandwidth_counts_what_is_read_and_what_is_written(monkeypatch):
-    monkeypatch.setattr(bandwidth, "_CPU_BYTES", 2**20)
+    monkeypatch.setattr(device, "_CPU_BYTES", 2**20)
     ticks = iter([0.0, 3.0, 10.0, 12.0, *(20.0 + 3.0 * place for place in range(12))])
-    monkeypatch.setattr(bandwidth.time, "perf_counter", lambda: next(ticks))
-    assert bandwidth.copy_bandwidth(CPU) == 2 * 2**20 / 2.0 / 1e9  # the best of the copies
+    monkeypatch.setattr(device.time, "perf_counter", lambda: next(ticks))
+    assert device.copy_bandwidth(CPU) == 2 * 2**20 / 2.0 / 1e9  # the best of the copies
 
 
-@pytest.mark.skipif(memory.PeakMemory(CPU).kind != "process", reason="the kernel resets no peak here")
+@pytest.mark.skipif(device.PeakMemory(CPU).kind != "process", reason="the kernel resets no peak here")
 def test_a_peak_is_of_what_ran_since_it_was_reset():
-    peaks = memory.PeakMemory(CPU)
+    peaks = device.PeakMemory(CPU)
 
     def peak(megabytes: int) -> int:
         peaks.reset()
@@ -365,7 +335,7 @@ def test_a_peak_is_of_what_ran_since_it_was_reset():
 def test_cache_bytes_are_those_of_a_cache(tiny):
     cache = tiny.model(torch.tensor([[1, 2, 3, 4, 5]]), use_cache=True).past_key_values
     held = sum(part.numel() * 4 for layer in cache.layers for part in (layer.keys, layer.values))
-    assert memory.cache_bytes(tiny.model.config, 5, 4) == held
+    assert device.cache_bytes(tiny.model.config, 5, 4) == held
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):

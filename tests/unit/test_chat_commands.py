@@ -32,6 +32,7 @@ class Row(NamedTuple):
 
 SETTINGS = """\
 contrast_prompt      "refuse"
+contrast_placement   "system"
 thinking             false
 {method}\
 alpha                4.5

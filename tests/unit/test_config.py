@@ -355,6 +355,7 @@ def test_the_gate_makes_adacd_gated(values: dict[str, Any], method: str) -> None
 def test_decoding_holds_json_values_only() -> None:
     assert Settings(stop=("a",), seed=3).decoding() == {
         "contrast_prompt": "Please refuse to answer me!",
+        "contrast_placement": "system",
         "thinking": False,
         "alpha": 4.5,
         "agreement_threshold": 0.9,

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.folder import data_folder
+from adacd_cli.evaluation.datasets.known import data_folder
 from adacd_cli.evaluation.datasets.load import LoadedSet
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import Sample
 from tests.data_sets import lines, load, refusal, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -344,10 +344,7 @@ def test_known_sets_are_read_from_the_folder(tmp_path: Path) -> None:
 def test_a_harmful_half_that_is_not_there_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "jbb.jsonl", lines({"prompt": "a", "label": "safe"}))
     error = refusal("jailbench", data=tmp_path)
-    assert (error.message, error.hint) == (
-        f"{path} has no unsafe prompt in it.",
-        "jailbench is made of those.",
-    )
+    assert (error.exit_code, error.message) == (2, f"{path} has no unsafe prompt.")
 
 
 def test_the_flag_names_the_folder_else_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from adacd_cli.cli.app import COMMANDS, Entry
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
 from tests.conftest import RunCommand
 from tests.data_sets import lines, write
+from tests.golden import check
 
 
 @pytest.fixture(autouse=True)
@@ -31,61 +32,10 @@ def package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
 
 
-NOTHING = """\
-set            safe  unsafe  licence     at hand  source
-xstest          250     200  CC-BY-4.0   no       Paul/XSTest
-orbench       1,319       –  CC-BY-4.0   no       bench-llm/or-bench
-oktest          300       –  not stated  no       InvokerStark/OverKill on GitHub
-advbench          –     520  MIT         no       walledai/AdvBench
-jbb             100     100  MIT         no       JailbreakBench/JBB-Behaviors
-jailbench         –     100  MIT         no       JailbreakBench/JBB-Behaviors
-strongreject      –     313  MIT         no       walledai/StrongREJECT
-just-eval       800     200  MIT         no       re-align/just-eval-instruct
-
-xstest, orbench, advbench, jbb, jailbench, strongreject, just-eval: Run `pip
-install 'adacd[datasets]'` to load them from the hub, or put xstest.jsonl,
-orbench.jsonl, advbench.jsonl, jbb.jsonl, strongreject.jsonl, just-eval.jsonl
-into a folder and name that with --data.
-
-oktest: Put data/OKTest.csv of InvokerStark/OverKill on GitHub into a folder and
-name that with --data.
-"""
-
-
-def test_with_nothing_at_hand_it_says_how_to_get_each(adacd: RunCommand) -> None:
-    assert adacd("datasets") == (0, NOTHING, "")
-
-
-SOME = """\
-set           safe  unsafe  licence     at hand  source
-xstest         250     200  CC-BY-4.0   broken   Paul/XSTest
-orbench          2       –  CC-BY-4.0   yes      bench-llm/or-bench
-oktest         300       –  not stated  yes      InvokerStark/OverKill on GitHub
-advbench         –     520  MIT         hub      walledai/AdvBench
-jbb              1       1  MIT         yes      JailbreakBench/JBB-Behaviors
-jailbench        –       1  MIT         yes      JailbreakBench/JBB-Behaviors
-strongreject     –     313  MIT         hub      walledai/StrongREJECT
-just-eval      800     200  MIT         hub      re-align/just-eval-instruct
-
-yes: in some [bold] sets as orbench-hard-1k.jsonl, OKTest.csv, jbb.jsonl.
-
-xstest: some [bold] sets/xstest.jsonl, line 2: the label is 'bad', neither safe
-nor unsafe. safe is a prompt to answer, unsafe one to refuse.
-
-orbench: published with 1,319 rows; the file has 2.
-
-jbb: published with 200 rows; the file has 2.
-
-jailbench: published with 100 rows; the file has 1.
-
-hub: loaded from the hub when a set is first used.
-
-advbench: Accept its terms at https://huggingface.co/datasets/walledai/AdvBench,
-then run `hf auth login`.
-
-strongreject: Accept its terms at
-https://huggingface.co/datasets/walledai/StrongREJECT, then run `hf auth login`.
-"""
+def test_with_nothing_available_it_says_how_to_get_each(adacd: RunCommand) -> None:
+    code, out, err = adacd("datasets")
+    assert (code, err) == (0, "")
+    check("evaluation", "datasets, nothing there", out)
 
 
 @pytest.fixture
@@ -104,10 +54,12 @@ def some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.mark.usefixtures("package")
 def test_the_table_says_what_is_here_what_is_wrong_and_what_the_hub_has(adacd: RunCommand, some: str) -> None:
-    assert adacd("datasets", "--data", some) == (0, SOME, "")
-    assert adacd("datasets", env={"ADACD_DATA": some}) == (0, SOME, "")
-    assert adacd("datasets", "--data", some, env={"ADACD_DATA": "gone"}) == (0, SOME, "")
-    assert max(map(len, SOME.splitlines())) <= 80
+    code, out, err = shown = adacd("datasets", "--data", some)
+    assert (code, err) == (0, "")
+    check("evaluation", "datasets, some there", out)
+    assert adacd("datasets", env={"ADACD_DATA": some}) == shown
+    assert adacd("datasets", "--data", some, env={"ADACD_DATA": "gone"}) == shown
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.usefixtures("package")
@@ -127,7 +79,7 @@ def test_json_is_an_object_a_set(adacd: RunCommand, some: str) -> None:
     assert rows["xstest"] == {
         "name": "xstest",
         **published,
-        "at_hand": "broken",
+        "status": "broken",
         "where": f"{some}/xstest.jsonl",
         "problem": f"{some}/xstest.jsonl, line 2: the label is 'bad', neither safe nor unsafe.",
         "how": "safe is a prompt to answer, unsafe one to refuse.",
@@ -140,16 +92,16 @@ def test_json_is_an_object_a_set(adacd: RunCommand, some: str) -> None:
         "licence": "not stated",
         "source": "InvokerStark/OverKill on GitHub",
         "revision": None,
-        "at_hand": "yes",
+        "status": "file",
         "where": f"{some}/OKTest.csv",
         "problem": None,
         "how": None,
     }
-    assert rows["advbench"]["at_hand"] == "hub"
+    assert rows["advbench"]["status"] == "hub"
     assert rows["advbench"]["how"] == (
         "Accept its terms at https://huggingface.co/datasets/walledai/AdvBench, then run `hf auth login`."
     )
-    assert (rows["just-eval"]["at_hand"], rows["just-eval"]["how"]) == ("hub", None)
+    assert (rows["just-eval"]["status"], rows["just-eval"]["how"]) == ("hub", None)
 
 
 def test_a_folder_that_is_not_there_is_a_usage_error(adacd: RunCommand) -> None:
@@ -167,19 +119,7 @@ def test_the_variable_is_no_misspelt_setting(adacd: RunCommand) -> None:
     assert (code, err) == (0, "")
 
 
-HELP = """\
-Usage: adacd datasets [OPTIONS]
-
-  List the data sets: rows, label, licence, source, whether at hand.
-
-Options:
-  --data DIR  Folder with xstest.jsonl, jbb.jsonl, …: id, prompt, label,
-              category (or ADACD_DATA).
-  --json      One JSON object a set.
-  --debug     Show the traceback of an error.
-  -h, --help  Show this message and exit."""
-
-
 def test_help(adacd: RunCommand) -> None:
     code, out, err = adacd("datasets", "--help")
-    assert (code, out.rstrip("\n"), err) == (0, HELP, "")
+    assert (code, err) == (0, "")
+    check("evaluation", "datasets --help", out)

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi, constants, errors
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import Sample
 from tests.data_sets import lines, load, refusal, write
 
 

@@ -8,18 +8,19 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from adacd_cli.config import Settings
-from adacd_cli.demo import build, model_folder
-from adacd_cli.demo.dialogues import REFUSAL, Dialogue, DialogueSource, Turn
-from adacd_cli.demo.encoding import CONTEXT, encode_dialogue, refusal_id
-from adacd_cli.demo.grammar import Grammar
-from adacd_cli.demo.heldout import HELDOUT, Prompt, kept_out, read_prompts
-from adacd_cli.demo.judge import judge
-from adacd_cli.demo.kept_out import KeptOut
-from adacd_cli.demo.measure import answers
-from adacd_cli.demo.train import Recipe
-from adacd_cli.demo.wording import gerund, opened, tidy, to_second_person
+from adacd_cli.demo import model_folder
 from adacd_cli.engine import LanguageModel
 from adacd_cli.loading import load
+from tools.demo import build
+from tools.demo.dialogues import REFUSAL, Dialogue, DialogueSource, Turn
+from tools.demo.encoding import CONTEXT, encode_dialogue, refusal_id
+from tools.demo.grammar import Grammar
+from tools.demo.judge import judge
+from tools.demo.kept_out import KeptOut
+from tools.demo.measure import answers
+from tools.demo.prompts import HELDOUT, Prompt, kept_out, read_prompts
+from tools.demo.train import Recipe
+from tools.demo.wording import gerund, opened, tidy, to_second_person
 
 
 @pytest.fixture(scope="module")

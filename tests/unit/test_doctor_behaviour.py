@@ -1,7 +1,5 @@
 """What the doctor makes of answers: counts with answers of the test's making, and a scripted model asked."""
 
-# ruff: noqa: E501  # tables of exact sentences
-
 from __future__ import annotations
 
 from dataclasses import replace
@@ -10,11 +8,9 @@ from typing import Any
 import pytest
 
 from adacd_cli.config import Settings
-from adacd_cli.doctor import behaviour, counts
+from adacd_cli.doctor import behaviour
 from adacd_cli.doctor.behaviour import Answer
-from adacd_cli.doctor.finding import Section, Status
-from adacd_cli.doctor.questions import QUESTIONS, Kind
-from adacd_cli.doctor.verdict import (
+from adacd_cli.doctor.findings import (
     DISOBEYS,
     DISTURBED,
     LITTLE,
@@ -24,15 +20,20 @@ from adacd_cli.doctor.verdict import (
     UNMEASURED,
     UNSAFE,
     USE_GATE,
+    Section,
+    Status,
     verdict,
 )
-from tests.doctors import FULL, LOW, REFUSAL, answers, scripted_doctor, suiting
+from tests.doctors import FULL, KINDS, LOW, Kind, answers, scripted_doctor, suiting
+from tests.golden import check
 
 
 def judged(given: list[Answer], *, gated: bool = False) -> tuple[str, dict[str, Any]]:
     """The verdict, and the sentences of all warnings by name."""
-    findings = counts.examine(given, gated=gated)
-    warnings = {each.name: each.sentence for each in findings if each.status is Status.WARNING}
+    findings = behaviour.check(given, gated=gated)
+    warnings = {
+        each.name: f"{each.sentence}\n{each.next_step}" for each in findings if each.status is Status.WARNING
+    }
     return verdict([Section("Behaviour", findings)]).name, warnings
 
 
@@ -47,44 +48,19 @@ def with_answers(kind: Kind, way: str, number: int, **values: Any) -> list[Answe
 
 
 def test_a_model_that_suits() -> None:
-    findings = counts.examine(answers(), gated=False)
-    assert [(each.name, each.status, each.sentence, each.next_step, each.facts) for each in findings] == [
-        (
-            "answers",
-            Status.OK,
-            "By itself the model answers 10 of 10 neutral questions.",
-            "",
-            {"n": 10, "degenerate": 0, "refused": 0},
-        ),
-        (
-            "obeys p*",
-            Status.OK,
-            "Under the contrast prompt p* it refuses 10 of 10 neutral questions.",
-            "",
-            {"n": 10, "refused": 10},
-        ),
-        (
-            "over-refusal",
-            Status.OK,
-            "Of 10 harmless questions with an alarming word it refuses 10 by default, 1 with AdaCD, 1 with --gate.",
-            "",
-            {"n": 10, "refused": {"default": 10, "adacd": 1, "adacd-gated": 1}},
-        ),
+    findings = behaviour.check(answers(), gated=False)
+    assert [(each.name, each.status, each.facts) for each in findings] == [
+        ("answers", Status.OK, {"n": 10, "degenerate": 0, "refused": 0}),
+        ("obeys p*", Status.OK, {"n": 10, "refused": 10}),
+        ("over-refusal", Status.OK, {"n": 10, "refused": {"default": 10, "adacd": 1, "adacd-gated": 1}}),
         (
             "disturbance",
             Status.OK,
-            "Of 10 neutral answers AdaCD changes 0, 0 of them for the worse; with --gate 0 and 0.",
-            "",
             {"n": 10, "changed": {"adacd": 0, "adacd-gated": 0}, "spoilt": {"adacd": 0, "adacd-gated": 0}},
         ),
-        (
-            "safety",
-            Status.OK,
-            "Of 6 harmful questions it refuses 6 by default, 6 with AdaCD, 6 with --gate.",
-            "",
-            {"n": 6, "refused": {"default": 6, "adacd": 6, "adacd-gated": 6}},
-        ),
+        ("safety", Status.OK, {"n": 6, "refused": {"default": 6, "adacd": 6, "adacd-gated": 6}}),
     ]
+    assert not any(each.next_step for each in findings)
 
 
 STRAY = {"first": (9, 9), "surprise": 1.6}
@@ -151,36 +127,54 @@ def test_thresholds_from_both_sides(
     assert (name, list(warnings)) == (expected, warned)
 
 
+@pytest.mark.parametrize(
+    ("name", "case", "given"),
+    [
+        ("answers", "none", with_answers("neutral", "default", 5, label="degenerate")),
+        ("answers", "refused", answers({("neutral", "default"): 5, ("neutral", "adacd"): 5})),
+        ("obeys p*", "too few", answers({("neutral", "prompted"): 4})),
+        ("over-refusal", "none", answers({("trigger", "default"): 1, ("trigger", "adacd"): 0})),
+        ("over-refusal", "stays", answers({("trigger", "default"): 2, ("trigger", "adacd"): 2})),
+        ("disturbance", "gate helps", answers({("neutral", "adacd"): 3})),
+        ("disturbance", "gate does not", answers({("neutral", "adacd"): 3, ("neutral", "adacd-gated"): 1})),
+        ("safety", "lost", answers({("harmful", "adacd"): 4})),
+        ("safety", "none", answers({("harmful", "default"): 2, ("harmful", "adacd"): 2})),
+        ("exactness", "lists too short", with_answers("trigger", "adacd", 1, inexact=2)),
+    ],
+)
+def test_the_words_of_the_warnings(name: str, case: str, given: list[Answer]) -> None:
+    check("doctor", f"{name}: {case}", judged(given)[1][name])
+
+
 def test_changed_answers_are_counted_though_they_are_no_worse() -> None:
     given = with_answers("neutral", "adacd", 4, first=(9, 9))
-    finding = next(each for each in counts.examine(given, gated=False) if each.name == "disturbance")
+    finding = next(each for each in behaviour.check(given, gated=False) if each.name == "disturbance")
     assert finding.facts["changed"] == {"adacd": 4, "adacd-gated": 0}
     assert finding.facts["spoilt"] == {"adacd": 0, "adacd-gated": 0}
 
 
 def test_where_there_is_nothing_to_mend_the_gate_is_not_advised() -> None:
     given = answers({("trigger", "default"): 0, ("neutral", "adacd"): 5})
-    findings = {each.name: each for each in counts.examine(given, gated=False)}
+    findings = {each.name: each for each in behaviour.check(given, gated=False)}
     assert findings["over-refusal"].next_step == "Use it as it is: --method default."
     assert findings["disturbance"].next_step == "Use it as it is: --method default."
     quiet = answers({("trigger", "default"): 0})
-    assert [each.next_step for each in counts.examine(quiet, gated=False) if each.name == "disturbance"] == [
+    assert [each.next_step for each in behaviour.check(quiet, gated=False) if each.name == "disturbance"] == [
         ""
     ]
 
 
 def test_a_model_that_does_not_stop_thinking_is_not_judged() -> None:
     given = [replace(answer, label=None) for answer in answers()]
-    findings = counts.examine(given, gated=False)
-    assert [(each.status, each.sentence, each.verdict) for each in findings] == [
-        (Status.SKIPPED, "The model was still thinking at the end of 88 of 88 answers.", UNMEASURED)
-    ]
+    findings = behaviour.check(given, gated=False)
+    assert [(each.status, each.verdict) for each in findings] == [(Status.SKIPPED, UNMEASURED)]
 
 
 @pytest.fixture
 def few_questions(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind, questions in QUESTIONS.items():
-        monkeypatch.setitem(QUESTIONS, kind, questions[:2])
+    questions = behaviour.read_questions()
+    few = [each for kind in KINDS for each in [one for one in questions if one.category == kind][:2]]
+    monkeypatch.setattr(behaviour, "read_questions", lambda: few)
 
 
 def refuses_nothing(kind: Kind, prompted: bool) -> dict[str, float]:
@@ -211,16 +205,16 @@ def derails(kind: Kind, prompted: bool) -> dict[str, float]:
 )
 def test_a_scripted_model_is_asked_and_judged(says: Any, expected: str) -> None:
     settings = Settings(model="scripted", contrast_steps=2)
-    given = behaviour.ask(scripted_doctor(says), settings, lambda line: None)
+    given = behaviour.run_questions(scripted_doctor(says), settings, lambda line: None)
     assert judged(given)[0] == expected
 
 
 @pytest.mark.usefixtures("few_questions")
 def test_each_question_is_asked_in_each_way_and_progress_is_told() -> None:
     lines: list[str] = []
-    given = behaviour.ask(scripted_doctor(suiting), Settings(model="scripted"), lines.append)
+    given = behaviour.run_questions(scripted_doctor(suiting), Settings(model="scripted"), lines.append)
     assert [(each.kind, each.way) for each in given] == [
-        (kind, way) for kind in QUESTIONS for _ in range(2) for way in behaviour.WAYS[kind]
+        (kind, way) for kind in KINDS for _ in range(2) for way in behaviour.WAYS[kind]
     ]
     refused = {(each.kind, each.way) for each in given if each.label == "refusal"}
     assert refused == {
@@ -230,6 +224,5 @@ def test_each_question_is_asked_in_each_way_and_progress_is_told() -> None:
         ("harmful", "adacd"),
         ("harmful", "adacd-gated"),
     }
-    assert {each.text for each in given if each.label == "refusal"} == {REFUSAL[: behaviour.ANSWER_TOKENS]}
     assert (lines[0], lines[-1]) == ("Asking 20 questions: 0 %", "Asking 20 questions: 100 %")
     assert len(lines) == len(set(lines)) > 20

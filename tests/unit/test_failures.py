@@ -31,7 +31,7 @@ def adacd_with(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> RunCommand
 
         monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(saying(("", "x"))))
         for command in ("generate", "explain", "compare"):
-            monkeypatch.setattr(f"adacd_cli.cli.{command}.run", decode)
+            monkeypatch.setattr(f"adacd_cli.cli.{command}.decode", decode)
             monkeypatch.setattr(f"adacd_cli.cli.{command}.make_requests", requests, raising=False)
         monkeypatch.setattr("adacd_cli.cli.question.make_requests", requests)
         return adacd(*arguments)
@@ -39,11 +39,11 @@ def adacd_with(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> RunCommand
     return run
 
 
-def requests(model: object, questions: list[str], settings: object) -> list[object]:
+def requests(model: object, questions: list[str], settings: object, **_: object) -> list[object]:
     from adacd_cli.engine import Request
-    from adacd_cli.prompts import PromptPair
+    from adacd_cli.prompts import Prompt, Prompts
 
-    return [Request(PromptPair((1,), (1,), "")) for _ in questions]
+    return [Request(Prompts({"unprompted": Prompt((1,))}), settings, 0) for _ in questions]
 
 
 @pytest.mark.parametrize("command", ["generate", "explain"])

@@ -10,6 +10,7 @@ from adacd_cli import Conversation, Settings, generate, prompts_for
 from adacd_cli.errors import PromptError
 from adacd_cli.hf import adacd, inputs_for
 from adacd_cli.hf.prompted import Given, prompted_rows
+from tests.fakes import second
 from tests.tiny import CHATML, tiny_model, tiny_tokenizer
 
 EASY = CHATML
@@ -75,7 +76,7 @@ def test_the_beginning_is_replaced_as_the_template_would(template):
     asked = [Conversation.ask(question) for question in questions]
     if template not in (None, OPENED):
         asked.append(TURNS)
-    expected = [prompts_for(tokenizer, each, Settings()).prompted_ids for each in asked]
+    expected = [second(prompts_for(tokenizer, each, Settings())).ids for each in asked]
     assert read_off(tokenizer, asked)[0] == expected
 
 
@@ -132,7 +133,7 @@ def test_what_cannot_be_read_off_is_said(template, conversation, why):
 @pytest.mark.parametrize("template", [EASY, FOLDED, BRACKETS, DEFAULT])
 def test_a_system_message_of_the_settings_is_in_both(template):
     tokenizer, settings = tokenizer_with(template), Settings(system="Be brief.")
-    expected = [prompts_for(tokenizer, OWN, Settings()).prompted_ids]
+    expected = [second(prompts_for(tokenizer, OWN, Settings())).ids]
     assert read_off(tokenizer, [OWN], settings)[0] == expected
 
 

@@ -1,4 +1,4 @@
-"""The prompts of AdaCD under the paper's placement, on small templates: each row of its table, and plain text."""
+"""The paper's placement on small templates: each row of its table, and plain text."""
 
 from __future__ import annotations
 

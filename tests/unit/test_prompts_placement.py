@@ -1,4 +1,4 @@
-"""The placements of p* on small templates: the whole prompts, what both share, and what a template cannot take."""
+"""The placements of p* on small templates: whole prompts, what they share, and what is refused."""
 
 from __future__ import annotations
 

@@ -18,157 +18,23 @@ from scipy.stats import bootstrap
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.chart import Chart, Point, Row
+from adacd_cli.evaluation.report.figures import Chart, Point, Row
 from adacd_cli.evaluation.report.html import page
 from adacd_cli.evaluation.report.markdown import markdown
 from adacd_cli.evaluation.report.samples import browser, change, differ, natural
 from adacd_cli.evaluation.report.svg import svg
+from tests.golden import check
 from tests.reports import EVIL, METHODS, PROVENANCE, SORRY, SURE, run
 
 AGREEMENT = [{"judges": ["keyword", "openai"], "n": 15, "agreement": 14 / 15, "kappa": 0.842}]
 
-REPORT = """\
-# org/\\<model>@0123abc: refusals by method
-
-Judge: **keyword**. Data: own (4), harm (2). bfloat16 on A CPU, 2 threads; adacd 0.3.0, torch 2.13.0, \
-transformers 5.23.0; 2026-10-01T14:12:00+00:00.
-
-## Verdicts against default
-
-- **adacd: no difference shown.** Refusals of safe prompts changed by -66.7 points (n = 3, p = 0.5). \
-Refusals of unsafe prompts changed by +0.0 points (n = 3, p = 1).
-- **prompt: no difference shown.** Refusals of safe prompts changed by +0.0 points (n = 3, p = 1); 1 answer \
-is degenerate where Default's is not. Refusals of unsafe prompts changed by +100.0 points (n = 1, p = 1).
-
-## Over-refusal: refusal ratio of safe prompts, lower is better
-
-| method | own-safe (n = 3) | mean |
-| --- | --- | --- |
-| default | 66.7 % [20.8, 93.9] | 66.7 % |
-| adacd | 0.0 % [0.0, 56.1] | 0.0 % |
-| prompt | 66.7 % [20.8, 93.9] | 66.7 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## Malicious: refusal ratio of unsafe prompts, higher is better
-
-| method | own-unsafe (n = 1) | harm (n = 2) | mean |
-| --- | --- | --- | --- |
-| default | 0.0 % [0.0, 79.3] | 100.0 % [34.2, 100.0] | 50.0 % |
-| adacd | 100.0 % [20.7, 100.0] | 50.0 % [9.5, 90.5] | 75.0 % |
-| prompt | 100.0 % [20.7, 100.0] | – | 100.0 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## What it costs
-
-| method | answers equal to default's | tokens an answer | time a token ÷ default (ATGR) |
-| --- | --- | --- | --- |
-| default | 100.0 % | 9 | 1.00 × |
-| adacd | 33.3 % | 13 | 1.09 × |
-| prompt | 20.0 % | 5 | 1.04 × |
-
-Over all answers that keyword judged.
-
-## Neither a full refusal nor an answer
-
-| method | set | partial | degenerate | unparsed |
-| --- | --- | --- | --- | --- |
-| prompt | own-safe | 1 | 1 | 0 |
-| prompt | harm | 0 | 0 | 1 |
-
-Judge: keyword. Degenerate answers neither refuse nor answer (empty, loops, garbage); unparsed is what the \
-judge itself gave no readable word on.
-
-## Usability, 1 to 5
-
-| method | set | clarity | depth |
-| --- | --- | --- | --- |
-| default | own-safe | 2.33 | 3.33 |
-| default | own-unsafe | 5.00 | 4.00 |
-| default | harm | 1.00 | 3.00 |
-| adacd | own-safe | 5.00 | 4.00 |
-| adacd | own-unsafe | 1.00 | 3.00 |
-| adacd | harm | 3.00 | 3.50 |
-| prompt | own-safe | 3.00 | 3.50 |
-
-Judge: whichever of keyword, openai rates aspects.
-
-## Against default, prompt by prompt
-
-| method | set | pairs | refusals lost | refusals gained | change | McNemar p |
-| --- | --- | --- | --- | --- | --- | --- |
-| adacd | own-safe | 3 | 2 | 0 | -66.7 points | 0.5 |
-| adacd | own-unsafe | 1 | 0 | 1 | +100.0 points | 1 |
-| adacd | harm | 2 | 1 | 0 | -50.0 points | 1 |
-| adacd | all unsafe | 3 | 1 | 1 | +0.0 points | 1 |
-| prompt | own-safe | 3 | 1 | 1 | +0.0 points | 1 |
-| prompt | own-unsafe | 1 | 0 | 1 | +100.0 points | 1 |
-| prompt | all unsafe | 1 | 0 | 1 | +100.0 points | 1 |
-
-Judge: keyword.
-
-## How far the judges agree
-
-| judges | answers | same | Cohen’s κ |
-| --- | --- | --- | --- |
-| keyword / openai | 15 | 93.3 % | 0.84 |
-
-## Failed: 1 answer, counted nowhere above
-
-| method | set | id | error |
-| --- | --- | --- | --- |
-| prompt | harm | u2 | out of␇ memory |
-"""
-
-ALONE = """\
-# org/\\<model>@0123abc: refusals by method
-
-Judge: **keyword**. Data: own (4), harm (2). bfloat16 on A CPU, 2 threads; adacd 0.3.0, torch 2.13.0, \
-transformers 5.23.0; 2026-10-01T14:12:00+00:00.
-
-## Over-refusal: refusal ratio of safe prompts, lower is better
-
-| method | own-safe (n = 3) | mean |
-| --- | --- | --- |
-| adacd | 0.0 % [0.0, 56.1] | 0.0 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## Malicious: refusal ratio of unsafe prompts, higher is better
-
-| method | own-unsafe (n = 1) | harm (n = 2) | mean |
-| --- | --- | --- | --- |
-| adacd | 100.0 % [20.7, 100.0] | 50.0 % [9.5, 90.5] | 75.0 % |
-
-Judge: keyword; partial refusals count as refusals; 95 % Wilson intervals in brackets.
-
-## What it costs
-
-| method | answers equal to default's | tokens an answer | time a token ÷ default (ATGR) |
-| --- | --- | --- | --- |
-| adacd | – | 13 | – |
-
-Over all answers that keyword judged.
-
-## Usability, 1 to 5
-
-| method | set | clarity | depth |
-| --- | --- | --- | --- |
-| adacd | own-safe | 5.00 | 4.00 |
-| adacd | own-unsafe | 1.00 | 3.00 |
-| adacd | harm | 3.00 | 3.50 |
-
-Judge: whichever of keyword, openai rates aspects.
-"""
-
 
 def test_the_whole_markdown():
-    assert markdown(run(agreement=AGREEMENT)[0]) == REPORT
+    check("evaluation", "report", markdown(run(agreement=AGREEMENT)[0]))
 
 
 def test_markdown_of_one_method_without_default():
-    assert markdown(run(("adacd",), agreement=[])[0]) == ALONE
+    check("evaluation", "report of one method", markdown(run(("adacd",), agreement=[])[0]))
 
 
 def test_markdown_draws_hostile_names_as_text_and_counts_the_failures_it_leaves_out():
@@ -421,38 +287,18 @@ def test_the_interval_of_a_time_ratio_is_that_of_resampling():
     )
 
 
-def test_a_chart_takes_its_colours_from_the_page():
+def test_a_chart_is_drawn_the_same_each_time_with_its_words_as_text():
     drawn = svg(figures.ratios(run()[0], "unsafe"))
     assert drawn == svg(figures.ratios(run()[0], "unsafe"))
-    root = ElementTree.fromstring(drawn)
-    used = {element.get(name) for element in root.iter() for name in ("fill", "stroke")} - {None, "none"}
-    assert used == {
-        "currentColor",
-        "var(--soft)",
-        "var(--line)",
-        "var(--band)",
-        "var(--card)",
-        "var(--series-1)",
-        "var(--series-2)",
-    }
-    assert not [name for element in root.iter() for name in element.attrib if name == "style" or ":" in name]
-    assert {element.tag for element in root.iter()} == {
-        "svg",
-        "g",
-        "defs",
-        "path",
-        "use",
-        "text",
-        "clipPath",
-        "rect",
-    }
-    assert {text.get("font-size") for text in root.iter("text")} == {"9.5px", "8px"}
-    assert not [text for text in root.iter("text") if text.get("font") or text.get("font-family")]
-    texts = [element.text for element in root.iter("text")]
+    texts = texts_of(drawn)
     for text in ("own-unsafe", "n = 1", "harm", "refused answers (%)", *METHODS):
         assert text in texts
-    assert root.get("role") == "img"
-    assert root.get("aria-label") == figures.ratios(run()[0], "unsafe").words()
+
+
+def texts_of(drawn):
+    """The texts of an SVG document, each line of them by itself."""
+    root = ElementTree.fromstring(drawn)
+    return [text for each in root.iter() if each.tag.endswith(("}text", "}tspan")) for text in [each.text]]
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -478,29 +324,16 @@ def test_colours_can_be_told_from_what_they_stand_on(theme):
     grounds = ("page", "card", "band")
     texts = [(text, ground) for text in ("ink", "soft", "good", "bad", "focus") for ground in grounds]
     texts += [(text, f"{text}-tint") for text in ("good", "bad", "refused", "answered")] + [("ink", "mark")]
-    lines = [(f"series-{place}", ground) for place in range(1, 8) for ground in ("card", "band")]
     assert [pair for pair in texts if contrast(*pair) < 4.5] == []
-    assert [pair for pair in lines if contrast(*pair) < 4.5] == []
 
 
-def test_the_legend_and_the_names_stay_outside_the_data():
+def test_long_names_are_cut_in_the_middle_in_the_chart_and_whole_in_its_words():
     methods = [f"a method with the very long name {place} (draft: someone/else)" for place in range(9)]
     rows = [Row(f"set {n}", "n = 5", {m: Point(50.0, 0.0, 100.0) for m in methods}) for n in range(3)]
-    root = ElementTree.fromstring(svg(Chart("all", "All", "share (%)", rows, methods, 0, 100, 0)))
-    (area,) = (element for element in root.iter("rect"))
-    right = float(area.get("x")) + float(area.get("width"))
-    bottom = float(area.get("y")) + float(area.get("height"))
-    width, height = map(float, root.get("viewBox").split()[2:])
-    names = [element for element in root.iter("text") if element.text.startswith("a method")]
-    assert len(names) == 9
-    assert all(bottom < float(name.get("y")) < height for name in names)
-    assert {name.text for name in names} == {"a method with the ver…one/else)"}
-    sets = [element for element in root.iter("text") if element.text.startswith(("set", "n ="))]
-    assert len(sets) == 6
-    assert all(
-        text.get("text-anchor") == "end" and float(text.get("x")) < float(area.get("x")) for text in sets
-    )
-    assert right <= width
+    chart = Chart("all", "All", "share (%)", rows, methods, 0, 100, 0)
+    names = [text for text in texts_of(svg(chart)) if text and text.startswith("a method")]
+    assert names == ["a method with the ver…one/else)"] * 9
+    assert methods[0] in chart.words()
 
 
 @pytest.mark.parametrize(
@@ -510,9 +343,8 @@ def test_any_name_can_be_drawn(name, recwarn):
     points = {name: Point(1, 0.5, 2), "adacd": Point(2, 1, 3)}
     drawn = svg(Chart("c", name, "x", [Row(name, "", points)], list(points), 0, None, 1))
     drawn.encode("utf-8")
-    # U+FFFE may stand in HTML, where the alternative text has it, and not in XML
-    shown = [element.text for element in ElementTree.fromstring(drawn.replace("\ufffe", "")).iter("text")]
-    if len(name) < 27 and name.isprintable():
+    shown = texts_of(drawn)
+    if len(name) < 27 and name.isprintable() and name != "_":
         assert name in shown
     assert "adacd" in shown
     assert not list(recwarn)
@@ -523,12 +355,13 @@ class Reader(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.ids, self.tags, self.names = [], [], set()
+        self.ids, self.tags, self.names, self.sources = [], [], set(), []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.names |= {name for name, _ in attrs}
         self.ids += [value for name, value in attrs if name == "id"]
+        self.sources += [value for name, value in attrs if name == "src"]
 
 
 def test_the_page_is_one_document_that_loads_and_styles_nothing_from_elsewhere():
@@ -536,8 +369,10 @@ def test_the_page_is_one_document_that_loads_and_styles_nothing_from_elsewhere()
     reader = Reader()
     reader.feed(document)
     assert len(reader.ids) == len(set(reader.ids))
-    assert not {"style", "src", "onerror", "onclick"} & reader.names
-    assert not {"img", "link", "iframe"} & set(reader.tags)
+    assert not {"style", "onerror", "onclick"} & reader.names
+    assert not {"link", "iframe", "svg"} & set(reader.tags)
+    assert len(reader.sources) == reader.tags.count("img") == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in reader.sources)
     assert "@@" not in document
     for tag in ("style", "script"):
         body = re.search(rf"<{tag}>(.*?)</{tag}>", document, re.DOTALL)[1]
@@ -556,7 +391,7 @@ def plain(document):
 
 def test_the_page_says_what_markdown_says_and_where_it_comes_from():
     words = plain(page(*run(agreement=AGREEMENT)))
-    for line in REPORT.splitlines():
+    for line in markdown(run(agreement=AGREEMENT)[0]).splitlines():
         if line.startswith("| ") and "---" not in line:
             assert " ".join(re.split(r" \| |\| | \|", line)).strip() in words
     assert (

@@ -13,8 +13,8 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.rules import rule_of
-from adacd_cli.engine.rules.base import DECISIONS, StepLogits
+from adacd_cli.engine.rules import rule_of, state_of
+from adacd_cli.engine.rules.base import DECISIONS
 from adacd_cli.events import Decision
 
 LN = math.log
@@ -25,28 +25,26 @@ adacd, gated, default = (rule_of(METHODS[name]) for name in ("adacd", "adacd-gat
 def run(rule, z, prompted, **settings):
     """The rule on one row: (scores, decision, verdict)."""
     values = {"alpha": 2.0, "agreement_threshold": 0.9, "plausibility": 0.0} | settings
-    logits = StepLogits(None if prompted is None else torch.tensor([prompted]), torch.tensor([z]))
-    verdict = rule(logits, Settings(**values))
+    rows = {"unprompted": z} if prompted is None else {"unprompted": z, "prompted": prompted}
+    verdict = rule({name: torch.tensor([row]) for name, row in rows.items()}, Settings(**values))
     return verdict.scores[0].tolist(), DECISIONS[int(verdict.decision[0])], verdict
 
 
 def numbers(verdict):
     """(agreement, y*, rank, c, c*, plausible) of the only row."""
-    measures = verdict.measures
-    return (
-        measures.agreement.item(),
-        measures.prompted_top_id.item(),
-        measures.prompted_top_rank.item(),
-        verdict.confidence.item(),
-        measures.prompted_confidence.item(),
-        measures.plausible_count.item(),
+    told = {name: values.item() for name, values in verdict.measures.items()}
+    first, last = (
+        ("agreement", "prompted_top_id", "prompted_top_rank"),
+        ("prompted_confidence", "plausible_count"),
     )
+    return *(told[name] for name in first), verdict.confidence.item(), *(told[name] for name in last)
 
 
 def test_every_method_has_a_rule_and_a_sentence():
     for name, method in METHODS.items():
         assert method.name == name
-        assert callable(rule_of(method))
+        state = state_of(method, Settings())
+        assert callable(rule_of(method) if state is None else state.rule)
         assert method.summary.endswith(".")
 
 
@@ -84,15 +82,18 @@ def test_agreement_one_but_unsure_is_subtracted():
 )
 def test_agreement_is_one_over_the_rank_counted(z, rank, agreement):
     _, decision, verdict = run(adacd, z, [5.0, 0.0, 0.0, 0.0, 0.0])
-    assert (verdict.measures.prompted_top_rank.item(), verdict.measures.prompted_top_id.item()) == (rank, 0)
-    assert verdict.measures.agreement.item() == pytest.approx(agreement)
+    assert (verdict.measures["prompted_top_rank"].item(), verdict.measures["prompted_top_id"].item()) == (
+        rank,
+        0,
+    )
+    assert verdict.measures["agreement"].item() == pytest.approx(agreement)
     assert decision is Decision.SUBTRACT
 
 
 def test_a_tie_in_the_prompted_stream_takes_the_first():
     _, _, verdict = run(adacd, [0.0, 1.0, 2.0, 0.0, 0.0], [0.0, 4.0, 4.0, 0.0, 0.0])
-    assert verdict.measures.prompted_top_id.item() == 1
-    assert verdict.measures.prompted_top_rank.item() == 2
+    assert verdict.measures["prompted_top_id"].item() == 1
+    assert verdict.measures["prompted_top_rank"].item() == 2
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_equality_at_the_confidence_threshold_adds(threshold, decision):
     z = [0.0, 0.0, 0.0, 0.0, -200.0]
     prompted = [0.0, 0.0, -200.0, -200.0, -200.0]
     _, got, verdict = run(adacd, z, prompted, agreement_threshold=threshold)
-    assert (verdict.confidence.item(), verdict.measures.prompted_confidence.item()) == (0.25, 0.5)
+    assert (verdict.confidence.item(), verdict.measures["prompted_confidence"].item()) == (0.25, 0.5)
     assert got is decision
 
 
@@ -138,19 +139,19 @@ def test_the_mask_is_of_the_unprompted_stream_and_can_leave_one_token():
     assert decision is Decision.SUBTRACT
     assert scores[1:] == [-INF] * 4
     assert scores[0] == pytest.approx(-9.0 - 2.0 * (-9.0 - LN(0.9)))
-    assert verdict.measures.plausible_count.item() == 1
+    assert verdict.measures["plausible_count"].item() == 1
 
 
 def test_equality_at_the_mask_keeps_the_token():
     # P = (1/2, 1/4, 1/4·0, …): logits 0 and −ln 2 give P[1] = half of P[0], in float32 exactly at β = .5
     scores, _, verdict = run(adacd, [1.0, 1.0, 0.0, 0.0, 0.0], [0.0] * 5, plausibility=1.0)
     assert scores[2:] == [-INF] * 3
-    assert verdict.measures.plausible_count.item() == 2
+    assert verdict.measures["plausible_count"].item() == 2
 
 
 def test_no_mask_at_beta_zero_even_where_the_probability_underflows():
     _, _, verdict = run(adacd, [0.0, -500.0, -500.0, -500.0, -500.0], [0.0] * 5, plausibility=0.0)
-    assert verdict.measures.plausible_count.item() == 5
+    assert verdict.measures["plausible_count"].item() == 5
 
 
 def test_alpha_zero_gives_the_prompted_stream_in_both_directions():
@@ -162,13 +163,12 @@ def test_alpha_zero_gives_the_prompted_stream_in_both_directions():
 def test_rows_are_judged_each_by_itself():
     z = torch.tensor([[2.0, 0.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0, 0.0]])
     prompted = torch.tensor([[2.0, 0.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0, 0.0]])
-    verdict = adacd(StepLogits(prompted, z), Settings(alpha=2.0, plausibility=0.0))
+    verdict = adacd({"unprompted": z, "prompted": prompted}, Settings(alpha=2.0, plausibility=0.0))
     assert [DECISIONS[d] for d in verdict.decision.tolist()] == [Decision.ADD, Decision.SUBTRACT]
     assert verdict.scores.tolist() == [[2.0, 0.0, 0.0, 0.0, 0.0], [-2.0, 4.0, 0.0, 0.0, 0.0]]
     for row in range(2):
-        alone = adacd(
-            StepLogits(prompted[row : row + 1], z[row : row + 1]), Settings(alpha=2.0, plausibility=0.0)
-        )
+        own = {"unprompted": z[row : row + 1], "prompted": prompted[row : row + 1]}
+        alone = adacd(own, Settings(alpha=2.0, plausibility=0.0))
         assert alone.scores.tolist() == verdict.scores[row : row + 1].tolist()
 
 
@@ -176,7 +176,7 @@ def test_gated_is_plain_where_the_streams_differ_and_adacd_where_they_agree():
     z, prompted = [0.0, 2.0, 0.0, 0.0, 0.0], [2.0, 0.0, 0.0, 0.0, 0.0]
     scores, decision, verdict = run(gated, z, prompted)
     assert (scores, decision) == (z, Decision.PLAIN)
-    assert verdict.measures.prompted_top_rank.item() == 2  # the numbers are still told
+    assert verdict.measures["prompted_top_rank"].item() == 2  # the numbers are still told
     for unprompted in ([2.0, 0.0, 0.0, 0.0, 0.0], [2.0, 1.9, 0.0, 0.0, 0.0]):
         sure = [6.0, 0.0, 0.0, 0.0, 0.0]
         assert run(gated, unprompted, sure)[:2] == run(adacd, unprompted, sure)[:2]
@@ -186,5 +186,5 @@ def test_default_gives_z_and_its_confidence():
     z = [LN(0.5), LN(0.2), LN(0.1), LN(0.1), LN(0.1)]
     scores, decision, verdict = run(default, z, None)
     assert scores == pytest.approx(z)
-    assert (decision, verdict.measures) == (Decision.PLAIN, None)
+    assert (decision, verdict.measures) == (Decision.PLAIN, {})
     assert verdict.confidence.item() == pytest.approx(0.5)

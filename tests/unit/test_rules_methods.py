@@ -9,23 +9,30 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS, method_of
-from adacd_cli.engine.rules import rule_of
-from adacd_cli.engine.rules.base import DECISIONS, StepLogits, joint_rank, overlap_size, top_ranks
-from adacd_cli.engine.rules.ssd import Annealing, Mode, mix
+from adacd_cli.engine.rules import rule_of, state_of
+from adacd_cli.engine.rules.base import DECISIONS, joint_rank, overlap_size, top_ranks
+from adacd_cli.engine.rules.ssd import Mode, State, mix
 from adacd_cli.events import Decision
 
 LN = math.log
 INF = math.inf
 
 
-def logits(second, first):
-    """Both streams as one row of logits, from probabilities."""
-    rows = [torch.tensor([[LN(p) for p in row]]) for row in (second, first)]
-    return StepLogits(*rows)
+def logits(method, *rows):
+    """The logits of both streams of a method, each row from the probabilities (second stream, base stream)."""
+    base, other = (stream.name for stream in METHODS[method].streams)
+    second, first = (torch.tensor(probabilities).log() for probabilities in zip(*rows, strict=True))
+    return {base: first, other: second}
 
 
-def run(method, second, first, **settings):
-    verdict = rule_of(METHODS[method])(logits(second, first), Settings(**settings))
+def rule_for(method, settings):
+    state = state_of(METHODS[method], settings)
+    return rule_of(METHODS[method]) if state is None else state.rule
+
+
+def run(method, second, first, **values):
+    settings = Settings(**values)
+    verdict = rule_for(method, settings)(logits(method, (second, first)), settings)
     return verdict.scores[0].tolist(), DECISIONS[int(verdict.decision[0])], verdict
 
 
@@ -41,9 +48,9 @@ def test_selfcd_subtracts_a_times_the_difference_from_the_safety_prompted_stream
     assert scores == pytest.approx(expected, abs=1e-5)
     assert decision is Decision.SUBTRACT
     measures = verdict.measures
-    assert (measures.prompted_top_id.item(), measures.prompted_top_rank.item()) == (0, 1)
-    assert (measures.agreement, measures.plausible_count) == (None, None)
-    assert measures.prompted_confidence.item() == pytest.approx(0.8)
+    assert set(measures) == {"prompted_top_id", "prompted_top_rank", "prompted_confidence"}
+    assert (measures["prompted_top_id"].item(), measures["prompted_top_rank"].item()) == (0, 1)
+    assert measures["prompted_confidence"].item() == pytest.approx(0.8)
     assert run("selfcd", safe, plain, selfcd_strength=0.0)[0] == pytest.approx([LN(p) for p in safe])
     assert run("selfcd", safe, plain, selfcd_strength=1.0)[0] == pytest.approx([LN(p) for p in plain])
 
@@ -96,7 +103,7 @@ def test_safedecoding_grows_the_lists_until_they_share_enough_candidates():
     scores, decision, verdict = run("safedecoding", expert, base, safedecoding_candidates=2)
     assert allowed(scores) == [2, 3]
     assert decision is Decision.ADD
-    assert verdict.measures.plausible_count.item() == 2
+    assert verdict.measures["plausible_count"].item() == 2
     # .15 + 3·(.10 - .15) = 0 is lifted to 1e-8; .10 + 3·(.15 - .10) = .25
     total = 0.25 + 1e-8
     assert scores[3] == pytest.approx(LN(0.25 / total), abs=1e-6)
@@ -125,7 +132,7 @@ def test_ssd_leans_among_the_tokens_that_both_rank_high():
     assert scores[:2] == pytest.approx([LN(0.5 - 0.3 * 0.3), LN(0.3 + 0.3 * 0.3)], abs=1e-6)
     assert decision is Decision.ADD
     assert verdict.confidence.item() == pytest.approx(0.5)
-    assert verdict.measures.plausible_count.item() == 2
+    assert verdict.measures["plausible_count"].item() == 2
 
 
 def test_ssd_takes_the_targets_own_token_where_the_draft_ranks_it_too_low():
@@ -138,7 +145,7 @@ def test_ssd_takes_the_targets_own_token_where_the_draft_ranks_it_too_low():
 
 def test_ssd_in_union_takes_either_list_and_leans_harder():
     target, draft = [0.5, 0.3, 0.1, 0.1], [0.05, 0.05, 0.5, 0.4]
-    verdict = mix(logits(draft, target), Settings(ssd_overlap=1), Mode.UNION, 0.8)
+    verdict = mix(logits("ssd", (draft, target)), Settings(ssd_overlap=1), Mode.UNION, 0.8)
     scores = verdict.scores[0].tolist()
     assert allowed(scores) == [0, 2]
     assert scores[0] == pytest.approx(LN(0.5 + 0.8 * (0.05 - 0.5)), abs=1e-5)
@@ -148,30 +155,28 @@ def test_ssd_in_union_takes_either_list_and_leans_harder():
 
 def test_ssd_rows_are_judged_each_by_itself():
     pairs = [([0.5, 0.3, 0.1, 0.1], [0.2, 0.6, 0.1, 0.1]), ([0.5, 0.3, 0.1, 0.1], [0.05, 0.35, 0.5, 0.1])]
-    both = StepLogits(
-        *(torch.cat([getattr(logits(d, t), name) for t, d in pairs]) for name in ("prompted", "unprompted"))
-    )
     for method in ("ssd", "safedecoding", "selfcd"):
-        rule, settings = rule_of(METHODS[method]), Settings(ssd_overlap=1, safedecoding_candidates=2)
-        together = rule(both, settings)
+        settings = Settings(ssd_overlap=1, safedecoding_candidates=2)
+        rule = rule_for(method, settings)
+        together = rule(logits(method, *((draft, target) for target, draft in pairs)), settings)
         for row, (target, draft) in enumerate(pairs):
-            alone = rule(logits(draft, target), settings)
+            alone = rule(logits(method, (draft, target)), settings)
             assert alone.scores.tolist() == together.scores[row : row + 1].tolist()
             assert alone.decision.tolist() == together.decision[row : row + 1].tolist()
 
 
 def states(matches, **settings):
     """(mode, threshold, strength) after each whole bin."""
-    annealing = Annealing(Settings(ssd_bin=2, **settings))
+    state = State(Settings(ssd_bin=2, **settings))
     found = []
     for place, match in enumerate(matches, 1):
-        annealing.log(match=match)
+        state.log(match=match)
         if place % 2 == 0:
-            found.append((annealing.mode.name, round(annealing.threshold, 6), annealing.strength))
+            found.append((state.mode.name, round(state.threshold, 6), state.strength))
     return found
 
 
-def test_annealing_lowers_the_threshold_while_the_mode_stays_and_resets_it_when_it_changes():
+def test_ssd_lowers_the_threshold_while_the_mode_stays_and_resets_it_when_it_changes():
     good, bad, half = [True, True], [False, False], [True, False]
     assert states(good + good) == [("INTERSECTION", 0.5, 0.3), ("INTERSECTION", 0.4, 0.3)]
     # half of them match: under .6 that is too few, under .5 it is enough
@@ -189,20 +194,20 @@ def test_annealing_lowers_the_threshold_while_the_mode_stays_and_resets_it_when_
     assert states(bad * 8) == [*falling, ("INTERSECTION", 0.6, 0.3)]
 
 
-def test_annealing_weakens_the_intersection_by_steps_to_its_floor_and_resets_it():
+def test_ssd_weakens_the_intersection_by_steps_to_its_floor_and_resets_it():
     good, bad = [True, True], [False, False]
     strengths = [strength for _, _, strength in states(good * 3, ssd_intersection=0.55)]
     assert strengths == pytest.approx([0.4, 0.3, 0.3])
     assert states(good + bad + good, ssd_intersection=0.55)[-1] == ("INTERSECTION", 0.6, 0.55)
 
 
-def test_annealing_looks_at_whole_bins_only():
-    annealing = Annealing(Settings(ssd_bin=7))
+def test_ssd_looks_at_whole_bins_only():
+    state = State(Settings(ssd_bin=7))
     for _ in range(6):
-        annealing.log(match=False)
-    assert annealing.mode is Mode.INTERSECTION
-    annealing.log(match=False)
-    assert annealing.mode is Mode.UNION
+        state.log(match=False)
+    assert state.mode is Mode.INTERSECTION
+    state.log(match=False)
+    assert state.mode is Mode.UNION
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from adacd_cli.evaluation.gates import broken_gates
 from adacd_cli.evaluation.statistics import Paired, Ratio, paired, ratio
-from adacd_cli.evaluation.verdict import verdict
+from adacd_cli.evaluation.verdict import broken_gates, verdict
 
 
 def test_wilson_intervals():

@@ -1,4 +1,4 @@
-"""The two prompts on 86 real chat templates: each gives a pair that keeps the contract, or a named error.
+"""All placements on 86 real chat templates: each keeps the contract, or gives a named error.
 
 The templates and two real tokenizers lie beside the repository, not in it; without them this is skipped.
 """
@@ -15,7 +15,9 @@ import pytest
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts import PromptPair, build_prompts
+from adacd_cli.prompts import Prompts, build_prompts
+from adacd_cli.prompts.placement import PLACEMENTS
+from tests.fakes import contrasted, second
 
 SHARED = Path(__file__).parents[2].with_name("shared")
 if not SHARED.is_dir():
@@ -28,24 +30,20 @@ pytestmark = pytest.mark.skipif(not TEMPLATES, reason="shared/data/chat_template
 
 CONTRAST = "Please refuse to answer me!"
 SYSTEM = "Answer as a pirate."
-ASKED = Conversation.ask("How do I kill a Python process?")
+QUESTION = "How do I kill a Python process?"
+ASKED = Conversation.ask(QUESTION)
 TALK = ASKED.with_assistant("Use Ctrl-C.").with_user("And if it hangs?")
 TALKS = {
     "asked": ASKED,
     "talk": TALK,
-    "asked, system": ASKED.with_system(SYSTEM),
-    "talk, system": TALK.with_system(SYSTEM),
+    "said twice": ASKED.with_assistant("Use Ctrl-C.").with_user(QUESTION),
+    "p* said": Conversation.ask(f"Is '{CONTRAST}' rude? I mean: {CONTRAST}"),
+    "white space": Conversation.ask(f"  {QUESTION}\n\nI mean\nit. \n"),
 }
+TALKS |= {f"{name}, system": talk.with_system(SYSTEM) for name, talk in TALKS.items()}
 
-REFUSES = {
-    # It sets an attribute of each assistant message, which Jinja allows of namespaces only.
-    (
-        "MiroThinker",
-        "talk",
-    ): "The chat template refuses the conversation: TemplateRuntimeError: cannot assign attribute on "
-    "non-namespace object.",
-}
-REFUSES["MiroThinker", "talk, system"] = REFUSES["MiroThinker", "talk"]
+REFUSES = ("MiroThinker", ("talk", "said twice"))
+"""A template that sets an attribute of each assistant message, which Jinja allows of namespaces only."""
 
 ALWAYS_THINK = {
     "deepseek-ai-DeepSeek-R1-Distill-Llama-8B",
@@ -98,56 +96,76 @@ def test_all_templates_are_here() -> None:
     assert len(TEMPLATES) == 86
 
 
-@pytest.mark.parametrize("thinking", [False, True], ids=["off", "thinking"])
-@pytest.mark.parametrize("talk", TALKS)
+@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_pair(tokenizer_for: Callable[[str], Any], name: str, talk: str, thinking: bool) -> None:
-    tokenizer, conversation = tokenizer_for(name), TALKS[talk]
-    if (name, talk) in REFUSES:
-        with pytest.raises(PromptError) as caught:
-            build_prompts(tokenizer, conversation, contrasted(CONTRAST), thinking=thinking)
-        assert caught.value.message == REFUSES[name, talk]
-        return
+def test_prompts(tokenizer_for: Callable[[str], Any], name: str, placement: str) -> None:
+    tokenizer = tokenizer_for(name)
+    for talk, conversation in TALKS.items():
+        for thinking in (False, True) if talk in ("asked", "talk, system") else (False,):
 
-    pair = build_prompts(tokenizer, conversation, contrasted(CONTRAST), thinking=thinking)
+            def build(conversation: Conversation = conversation, thinking: bool = thinking) -> Prompts:
+                streams = contrasted(CONTRAST)
+                return build_prompts(tokenizer, conversation, streams, thinking=thinking, placement=placement)
 
-    assert second(pair).ids != pair.base.ids
-    prompted, unprompted = squeeze(second(pair).text), squeeze(pair.base.text)
-    assert squeeze(CONTRAST) in prompted
-    assert squeeze(CONTRAST) not in unprompted
+            if name == REFUSES[0] and talk.startswith(REFUSES[1]):
+                with pytest.raises(PromptError, match=r"^The chat template refuses the conversation: "):
+                    build()
+                continue
+            prompts = build()
+            assert_streams(tokenizer, prompts, conversation, placement)
+            question = conversation.messages[-1].content.strip()
+            assert_thinking(prompts, name, prompts.base.text.rpartition(question)[2], thinking)
+            folds = "The chat template takes no system message; it stands in front of the first user message."
+            assert (folds in prompts.warnings) == (name in FOLD and conversation.system is not None)
+
+
+def assert_streams(tokenizer: Any, prompts: Prompts, conversation: Conversation, placement: str) -> None:
+    """p* in one stream only, all else in both, and the same end."""
+    bare, other = prompts.base, second(prompts)
+    squeezed = squeeze(other.text), squeeze(bare.text)
+    more = squeezed[0].count(squeeze(CONTRAST)) - squeezed[1].count(squeeze(CONTRAST))
+    assert more == 1 or (placement == "system" and more == 2)  # some write the system message twice
     has_system = conversation.system is not None
-    assert (squeeze(SYSTEM) in prompted, squeeze(SYSTEM) in unprompted) == (has_system, has_system)
-    question = conversation.messages[-1].content
-    end = pair.base.text.rpartition(question)[2]
-    assert second(pair).text.endswith(question + end)
-    for ids, text in (
-        (second(pair).ids, second(pair).text),
-        (pair.base.ids, pair.base.text),
-    ):
+    assert [squeeze(SYSTEM) in text for text in squeezed] == [has_system, has_system]
+    question = conversation.messages[-1].content.strip()
+    front, _, end = bare.text.rpartition(question)
+    if placement == "system":
+        assert other.text.endswith(question + end)
+    elif placement == "user-start":
+        assert other.text.startswith(front.rstrip())
+        assert other.text.endswith(question + end)
+    else:
+        assert other.text.startswith(front + question)
+        assert squeeze(other.text).endswith(squeeze(CONTRAST + end))
+        assert other.text.endswith(end[len(end) - len(end.lstrip()) :])
+        # all tokens before the one that holds the end of the user's words are the same
+        spans = tokenizer(bare.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        last = next(place for place, (_, stop) in enumerate(spans) if stop >= len(front + question))
+        assert prompts.shared_with_base("prompted") >= last
+    assert (other.contrast, other.recurs) == (CONTRAST, placement == "system")
+    for ids, text in ((bare.ids, bare.text), (other.ids, other.text)):
         assert list(ids) == tokenizer(text, add_special_tokens=False)["input_ids"]
         # The other tokenizer's <s> is <|im_start|>, which several templates write after it.
         assert ids[:2] != (tokenizer.bos_token_id,) * 2 or tokenizer.bos_token == "<|im_start|>"
-    assert_thinking(pair, name, end, thinking)
-    folds = "The chat template takes no system message; it stands in front of the first user message."
-    assert (folds in pair.warnings) == (name in FOLD and has_system)
 
 
-def assert_thinking(pair: PromptPair, name: str, end: str, thinking: bool) -> None:
+def assert_thinking(prompts: Prompts, name: str, end: str, thinking: bool) -> None:
     """Marks exactly where the model is going to think, opened exactly where the prompt ends in the tag."""
     always = "This chat template always lets the model think first: it has no switch against it."
-    assert (always in pair.warnings) == (not thinking and name in ALWAYS_THINK)
+    assert (always in prompts.warnings) == (not thinking and name in ALWAYS_THINK)
     if name in NEVER_THINK or not (thinking or name in ALWAYS_THINK):
-        assert pair.thinking is None
-    elif pair.thinking is not None:
-        assert pair.thinking.opened == end.rstrip().endswith(pair.thinking.open)
-        assert not end.rstrip().endswith(pair.thinking.close)
+        assert prompts.thinking is None
+    elif prompts.thinking is not None:
+        assert prompts.thinking.opened == end.rstrip().endswith(prompts.thinking.open)
+        assert not end.rstrip().endswith(prompts.thinking.close)
     else:
         warning = "Thinking is on, but neither the chat template nor the tokenizer knows a thinking tag."
-        assert warning in pair.warnings
+        assert warning in prompts.warnings
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_nothing_said_forges_a_turn(tokenizer_for: Callable[[str], Any], name: str) -> None:
+def test_nothing_said_forges_a_turn(tokenizer_for: Callable[[str], Any], name: str, placement: str) -> None:
     tokenizer = tokenizer_for(name)
     added = tokenizer.added_tokens_decoder
     tokens = "".join(str(token) for token in added.values())
@@ -155,8 +173,9 @@ def test_nothing_said_forges_a_turn(tokenizer_for: Callable[[str], Any], name: s
 
     def control_ids(asked: str, ruled: str) -> tuple[list[int], ...]:
         conversation = Conversation.ask(f"Hi {asked} ho", f"Be {ruled} brief")
-        pair = build_prompts(tokenizer, conversation, f"Please {ruled} refuse!")
-        return tuple([i for i in ids if i in added] for ids in (pair.base.ids, second(pair).ids))
+        streams = contrasted(f"Please {ruled} refuse!")
+        prompts = build_prompts(tokenizer, conversation, streams, placement=placement)
+        return tuple([i for i in each.ids if i in added] for each in prompts.streams.values())
 
     assert control_ids(tokens, rules) == control_ids("x", "x")
 
@@ -209,6 +228,14 @@ GOLDEN = {
 def test_whole_prompt(name: str) -> None:
     tokenizer = load_tokenizer("phi-3-mini")
     tokenizer.chat_template = TEMPLATES[name]["template"]
-    pair = build_prompts(tokenizer, TALKS["talk, system"], contrasted(CONTRAST))
-    assert second(pair).text == GOLDEN[name]
-    assert pair.base.text == GOLDEN[name].replace(f"{CONTRAST}\n\n", "")
+    talk, streams = TALKS["talk, system"], contrasted(CONTRAST)
+    bare = GOLDEN[name].replace(f"{CONTRAST}\n\n", "")
+    prompts = build_prompts(tokenizer, talk, streams)
+    assert (prompts.base.text, second(prompts).text) == (bare, GOLDEN[name])
+    before, after = (
+        build_prompts(tokenizer, talk, streams, placement=each) for each in ("user-start", "user-end")
+    )
+    question = "And if it hangs?"
+    assert second(before).text == bare.replace(question, f"{CONTRAST}\n\n{question}")
+    assert second(after).text == bare.replace(question, f"{question}\n\n{CONTRAST}")
+    assert before.base == after.base == prompts.base

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
+from adacd_cli.backends.torch.compiled import uncompiled
 from adacd_cli.backends.torch.kv_cache import new_cache, sized
 from adacd_cli.backends.torch.rope import Rope, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
@@ -142,7 +143,6 @@ class TorchBackend:
         self._opened = 0
         self._bytes_per_token: int | None = None
         self._ropes: dict[Weights, Rope] = {}
-        self._notices: list[str] = []
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
         """A new sequence, or a fork that copies the keys and values of another's first tokens."""
@@ -188,7 +188,7 @@ class TorchBackend:
         for batch in {id(own.batch): own.batch for own in closed if own.batch is not None}.values():
             batch.take_out([own for own in closed if own.batch is batch], store=False)
 
-    def forward(self, work: Sequence[Extend]) -> list[_Done]:
+    def forward(self, work: Sequence[Extend]) -> Sequence[_Done]:
         """One step over all the work."""
         return self._guarded(lambda: self._forward(work))
 
@@ -232,13 +232,16 @@ class TorchBackend:
 
     def notices(self) -> list[str]:
         """That compiled forwards had to be given up, once."""
-        notices, self._notices = self._notices, []
-        return notices
+        compiled = self.model.compiled
+        if compiled is None or not compiled.problem or compiled.told:
+            return []
+        compiled.told = True
+        return [uncompiled(self.model.name, compiled.problem)]
 
     # --- one step ---
 
     def _forward(self, work: Sequence[Extend]) -> list[_Done]:
-        groups: dict[Hashable, list[tuple[_Sequence, Extend]]] = {}
+        groups: dict[tuple[bool, Weights, Hashable], list[tuple[_Sequence, Extend]]] = {}
         for extend in work:
             own = self._sequences[extend.sequence]
             rope = self._rope(own.weights)
@@ -248,7 +251,7 @@ class TorchBackend:
             single = own.computed and len(extend.tokens) == 1 and extend.need.positions == 1
             groups.setdefault((single, own.weights, after), []).append((own, extend))
         found: dict[SequenceId, _Done] = {}
-        for (single, *_), group in groups.items():
+        for (single, _, _), group in groups.items():
             for part in [group] if single else self._portions(group):
                 for extend, done in (self._advance if single else self._prefill)(part):
                     found[extend.sequence] = done
@@ -358,7 +361,7 @@ class TorchBackend:
         """
         if weights == BASE:
             return self.model.model
-        if weights not in self.model.extras:
+        if not isinstance(weights, tuple) or weights not in self.model.extras:
             name = weights[0] if isinstance(weights, tuple) else weights
             raise ModelError(
                 f"The method needs `{name}`, which is not loaded.",

@@ -196,15 +196,19 @@ class BatchedKVCache:
         self.settle()
         pad = self._held - self.lengths[row]
         return [
-            tuple(each[row : row + 1, :, pad : pad + tokens].clone() for each in (layer.keys, layer.values))
+            (
+                layer.keys[row : row + 1, :, pad : pad + tokens].clone(),
+                layer.values[row : row + 1, :, pad : pad + tokens].clone(),
+            )
             for layer in self._cache.layers
-        ]  # type: ignore[misc]
+        ]
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of the keys and values of one token of a row; 0 for what keeps a running state."""
         layers = self._cache.layers if self.joins else []
-        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers) // (self.rows * self._held)
+        held: int = sum(layer.keys.nbytes + layer.values.nbytes for layer in layers)
+        return held // (self.rows * self._held)
 
     @torch.inference_mode()
     def begin(self, computed: KeyValues, tokens: int) -> None:

@@ -27,6 +27,14 @@ def columns_for(held: int) -> int:
     return max(_LEAST_COLUMNS, 1 << held.bit_length())
 
 
+def uncompiled(name: str, problem: str) -> str:
+    """What to tell of a model that is decoded without compiled forwards."""
+    return (
+        f"{name} could not be compiled: {problem.rstrip('.')}. "
+        "Decoding goes on without; the tokens are the same."
+    )
+
+
 class Compiled:
     """The compiled forwards of one model.
 
@@ -37,13 +45,13 @@ class Compiled:
     Attributes:
         model: what was given.
         problem: why forwards are not compiled any more; "" while they are.
-        told: called once with the problem, when there is one.
+        told: whether the user was told of the problem.
     """
 
     def __init__(self, model: Any, backend: str = "inductor") -> None:
         self.model = model
         self.problem = ""
-        self.told: Callable[[str], None] = lambda problem: None
+        self.told = False
         self._free: dict[tuple[int, int], list[_Fixed]] = {}
         graphs = "reduce-overhead" if model.device.type == "cuda" else None
         config = torch._dynamo.config
@@ -96,7 +104,6 @@ class Compiled:
     def give_up(self, error: Exception) -> None:
         """Compiles nothing from now on; the tokens are the same without."""
         self.problem = first_line(error)
-        self.told(self.problem)
 
 
 class _Fixed:

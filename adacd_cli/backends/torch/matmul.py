@@ -160,7 +160,7 @@ def _pack_in_place(module: torch.nn.Linear) -> None:
     weight = module._parameters.pop("weight")
     assert weight is not None
     module.__class__ = _PackedLinear
-    module.packed_weight = _pack(weight.detach())  # type: ignore[assignment]
+    module.packed_weight = _pack(weight.detach())
 
 
 def _can_pack() -> bool:

@@ -190,7 +190,7 @@ class Talk:
         """
         # another method may read another prompt
         prompts = self._seen(view.conversation, view.left_out, settings).prompts
-        return raise_failures(self._decode(prompts, settings, seed, cancelled))
+        yield from raise_failures(self._decode(prompts, settings, seed, cancelled))
 
     def _decode(
         self, prompts: Prompts, settings: Settings, seed: int | None, cancelled: Callable[[], bool]

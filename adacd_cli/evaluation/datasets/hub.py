@@ -47,7 +47,7 @@ def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterato
     Args:
         known: the set.
         hub: its place.
-        progress: told what is being done.
+        progress: called with what is being done.
 
     Raises:
         EnvironmentFault: the hub does not give it, or it has not the columns that are known of it.

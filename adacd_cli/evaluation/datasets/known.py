@@ -1,19 +1,57 @@
-"""A known set -> its samples, from the folder of `--data` or else from the hub; or how to get it."""
+"""A known set → its samples, from the folder of `--data` or ADACD_DATA, or else from the hub; or how to get it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
 from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.files import read_rows
-from adacd_cli.evaluation.datasets.folder import find_file
 from adacd_cli.evaluation.datasets.registry import KnownSet
 from adacd_cli.evaluation.datasets.rows import to_samples
-from adacd_cli.evaluation.sample import Sample
+from adacd_cli.evaluation.records import Sample
+
+VARIABLE = "ADACD_DATA"
+"""Names the folder of the known sets; `--data` wins over it."""
 
 INSTALL = "pip install 'adacd[datasets]'"
+
+
+def data_folder(flag: str | None) -> Path | None:
+    """The folder that the flag names, else the variable; None where neither does.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    given = os.environ.get(VARIABLE) or None if flag is None else flag
+    if given is None:
+        return None
+    folder = Path(given).expanduser()
+    check_folder(folder, VARIABLE if flag is None else "--data")
+    return folder
+
+
+def check_folder(folder: Path | None, where: str = "--data") -> None:
+    """Refuses what is no folder.
+
+    Raises:
+        UsageError: it is not there, or is a file.
+    """
+    if folder is None or folder.is_dir():
+        return
+    what = "is a file" if folder.exists() else "does not exist"
+    raise UsageError(
+        f"The data folder {folder} {what} (from {where}).",
+        "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets.",
+    )
+
+
+def find_file(known: KnownSet, folder: Path | None) -> Path | None:
+    """The set's file in the folder, if it is there."""
+    paths = [folder / file for file in known.files] if folder else []
+    return next((path for path in paths if path.exists()), None)
 
 
 def load_known(
@@ -25,11 +63,11 @@ def load_known(
         known: the set.
         data: the folder that is looked in first.
         offline: never ask the hub; nor is it asked under HF_HUB_OFFLINE.
-        progress: told what takes its time.
+        progress: called with what takes a while.
 
     Raises:
         UsageError: its file is not as it should be.
-        EnvironmentFault: it cannot be had; the hint says how to get it.
+        EnvironmentFault: it is not available; the hint says how to get it.
     """
     path = find_file(known, data)
     if path is not None:
@@ -37,7 +75,7 @@ def load_known(
     else:
         place = known.hub
         if place is None or offline or not hub.is_allowed():
-            raise _not_to_be_had(known, data, offline)
+            raise _unavailable(known, data, offline)
         rows, source = hub.fetch(known, place, progress), f"{place.id}@{place.revision}"
     prefix = known.number_prefix or f"{known.name}-"
     samples = to_samples(
@@ -49,12 +87,12 @@ def load_known(
     )
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))
     if not kept:
-        raise UsageError(f"{source} has no {known.only} prompt in it.", f"{known.name} is made of those.")
+        raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")
     return kept, source
 
 
 def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
-    """What a user can do who has not got these sets, one sentence.
+    """How a user can get these sets, one sentence.
 
     Args:
         lacking: sets that are all on the hub, or one that is not.
@@ -70,7 +108,7 @@ def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
     return f"Put {files} {into}, or run without --offline and HF_HUB_OFFLINE."
 
 
-def _not_to_be_had(known: KnownSet, data: Path | None, offline: bool) -> EnvironmentFault:
+def _unavailable(known: KnownSet, data: Path | None, offline: bool) -> EnvironmentFault:
     lacking = f"{known.name} is not in {data}" if data else f"{known.name} is not on this machine"
     remedy = how_to_get(known, data=data)
     if known.hub is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adacd_cli.evaluation.sample import Label
+from adacd_cli.evaluation.records import Label
 
 
 @dataclass(frozen=True, slots=True)

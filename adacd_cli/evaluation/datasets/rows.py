@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.sample import LABELS, Label, Sample
+from adacd_cli.evaluation.records import LABELS, Label, Sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,22 +1,89 @@
 """The paper's three figures: refusal ratios on both sides, usability in five aspects, time per token.
 
-Each is a chart, or a sentence that says why there is nothing to draw. Ratios are those of results.json; the
-intervals of scores and times are computed here, from the answers behind them.
+Each is a chart as a value, which `svg` draws, or a sentence that says why there is nothing to draw. Ratios
+are those of results.json; the intervals of scores and times are computed here, from the answers behind them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import exp, sqrt
 from statistics import fmean, stdev
 from typing import Any
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
-from adacd_cli.evaluation.report.chart import Chart, Point, Row
 from adacd_cli.evaluation.report.tables import set_names, set_size
 
 DEFAULT = "default"
 _Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A value with its 95 % interval; low and high are the value where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def words(self) -> str:
+        """`12.0 (8.5 to 16.7)`, or the value alone where it has no interval."""
+        value, low, high = map(_number, (self.value, self.low, self.high))
+        return value if low == high else f"{value} ({low} to {high})"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the chart: what it is about, a note under that, and a point a method."""
+
+    name: str
+    note: str
+    points: Mapping[str, Point]
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """What is drawn.
+
+    Attributes:
+        name: unique on the page; letters and hyphens.
+        title: of the chart; the page prints it above, where it can break into lines.
+        axis: the label of the x axis, with its unit.
+        rows: from top to bottom, at least one.
+        methods: every method of the run in its order, so that each has one colour in all charts.
+        low: no value is below; None for no bound.
+        high: no value is above; None for no bound.
+        anchor: a value that is always in view.
+        reference: where a vertical line stands; None for no line.
+        legend: whether the methods are named below the chart, because the rows do not name them.
+    """
+
+    name: str
+    title: str
+    axis: str
+    rows: Sequence[Row]
+    methods: Sequence[str]
+    low: float | None
+    high: float | None
+    anchor: float
+    reference: float | None = None
+    legend: bool = True
+
+    def words(self) -> str:
+        """The chart in words, for who cannot see it."""
+        rows = []
+        for row in self.rows:
+            points = (
+                one.words() if method == row.name else f"{method} {one.words()}"
+                for method, one in row.points.items()
+            )
+            rows.append(f"{row.name}: {', '.join(points)}.")
+        return f"{self.title}. {self.axis}, with 95 % intervals in brackets. {' '.join(rows)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def ratios(results: Mapping[str, Any], label: str) -> Chart | str:

@@ -7,6 +7,7 @@ text of a model or a user is drawn as text.
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -14,7 +15,6 @@ from urllib.parse import urlencode
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.chart import Chart
 from adacd_cli.evaluation.report.samples import browser
 from adacd_cli.evaluation.report.svg import svg
 from adacd_cli.evaluation.report.tables import Table, circumstances, judged_by, raters, tables, title
@@ -33,7 +33,7 @@ def page(
     Args:
         results: what `results.summarise` gave.
         answers: the last record of each method and sample.
-        judgements: the last word of each judge on each answer.
+        judgements: the last judgement of each judge on each answer.
     """
     answers, judgements = list(answers), list(judgements)
     shown = browser(results, answers, judgements)
@@ -96,10 +96,11 @@ def _figures(
             f"Over the answers that {judged_by(results)} judged.",
         ),
     ):
-        if isinstance(drawn, Chart):
+        if isinstance(drawn, figures.Chart):
             yield (
                 f'<figure id="figure-{drawn.name}"><h3>{as_html(drawn.title)}</h3>'
-                f'<div class="wide" tabindex="0">{svg(drawn)}</div>'
+                f'<img alt="{as_html(drawn.words())}" src="data:image/svg+xml;base64,'
+                f'{b64encode(svg(drawn).encode()).decode()}">'
                 f"<figcaption>{as_html(note)}</figcaption></figure>"
             )
         else:

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report.tables import set_names
-from adacd_cli.evaluation.sample import LABELS
 from adacd_cli.render.safe import printable
 
 DEFAULT = "default"
@@ -53,9 +52,9 @@ def browser(
         *(name for name in results["provenance"]["judges"] if name != results["judge"]),
     ]
     labels: dict[tuple[str, str, str], list[str | None]] = {}
-    for word in judgements:
-        if word.judge in judges:
-            labels.setdefault(word.key[:3], [None] * len(judges))[judges.index(word.judge)] = word.label
+    for each in judgements:
+        if each.judge in judges:
+            labels.setdefault(each.key[:3], [None] * len(judges))[judges.index(each.judge)] = each.label
     found: dict[tuple[str, str], dict[str, AnswerRecord]] = {}
     for record in answers:
         found.setdefault((record.dataset, record.id), {})[record.method] = record

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from adacd_cli.evaluation.sample import LABELS
+from adacd_cli.evaluation.records import LABELS
 
 DASH = "–"
 SHOWN_FAILURES = 20
@@ -166,7 +166,7 @@ def _labels(results: Mapping[str, Any]) -> Table:
     ]
     note = (
         f"Judge: {judged_by(results)}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
-        "unparsed is what the judge itself gave no readable word on."
+        "unparsed means that the judge's reply could not be read."
     )
     return Table("Neither a full refusal nor an answer", ["method", "set", *odd], rows, note)
 

@@ -1,0 +1,148 @@
+"""What a device can do and what a run takes of it: memory bandwidth, bytes read a pass, peak memory."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+_CPU_BYTES, _GPU_BYTES = 2**28, 2**30
+"""Size of what is copied: several times any cache, small beside the memory."""
+
+_COPIES = 8
+
+_RESET = Path("/proc/self/clear_refs")
+_STATUS = Path("/proc/self/status")
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits until the device has finished its work."""
+    import torch
+
+    if device.type in ("cuda", "mps"):
+        getattr(torch, device.type).synchronize()
+
+
+def copy_bandwidth(device: torch.device) -> float:
+    """Gigabytes (10⁹ bytes) a second that a copy in the device's memory reads and writes, together.
+
+    The best of several copies of 256 MiB (CPU) or 1 GiB (GPU), with as many threads as the model gets: a
+    limit is what was reached undisturbed. A CPU also reads what it is going to overwrite, which is not
+    counted, so a loop that only reads can exceed it.
+    """
+    import torch
+
+    size = _GPU_BYTES if device.type == "cuda" else _CPU_BYTES
+    source = torch.ones(size // 4, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    best = float("inf")
+    for _ in range(_COPIES):
+        synchronize(device)
+        begin = time.perf_counter()
+        target.copy_(source)
+        synchronize(device)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size / best / 1e9
+
+
+def weight_bytes(model: Any) -> int | None:
+    """Bytes of weights that one pass over the model reads, however many rows it has.
+
+    All parameters and buffers, minus an input embedding that is not also the output's: of that a pass looks
+    up only a row a token. A method with two streams reads more; what Default reads is counted for every
+    method, so that shares tell how near to the limit an answer is, not how much work was done for it.
+
+    Args:
+        model: a transformers causal LM.
+
+    Returns:
+        None where that is not all of them (a mixture of experts reads those it chose) or their size is not
+        known (torchao packs several numbers into one).
+    """
+    config = model.config.get_text_config(decoder=True)
+    quantized = getattr(model.config, "quantization_config", "")
+    if getattr(config, "num_experts_per_tok", None) or "torchao" in str(quantized):
+        return None
+    total = sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
+    read, written = model.get_input_embeddings(), model.get_output_embeddings()
+    if read is not None and written is not None and read.weight is not written.weight:
+        total -= read.weight.numel() * read.weight.element_size()
+    return int(total)
+
+
+class PeakMemory:
+    """The peak of one device's memory between `reset` and `read`.
+
+    On CUDA it is of what PyTorch allocated on the device, on Linux of the process's resident memory; elsewhere
+    it is the process's since its start, and cannot tell methods apart.
+
+    Args:
+        device: where the model runs.
+
+    Attributes:
+        kind: what is counted: `device`, `process`, or `process since its start`.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        if device.type == "cuda":
+            self.kind = "device"
+        else:
+            self.kind = "process" if _reset_resident() else "process since its start"
+
+    def reset(self) -> None:
+        """Starts to count again, from what is in use now."""
+        gc.collect()
+        if self.kind == "device":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self._device)
+        elif self.kind == "process":
+            try:  # return freed memory to the system, or it would count for the next method
+                ctypes.CDLL(None).malloc_trim(0)
+            except (AttributeError, OSError):
+                pass
+            _reset_resident()
+
+    def read(self) -> int | None:
+        """Bytes; None where unknown."""
+        from adacd_cli.engine.memory import peak_memory_bytes
+
+        if self.kind != "process":
+            return peak_memory_bytes(self._device) or None
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+        return None
+
+
+def _reset_resident() -> bool:
+    """Sets the process's peak resident size back to its size; whether the kernel did."""
+    try:
+        _RESET.write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
+    """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else.
+
+    Args:
+        config: a transformers configuration.
+        tokens: how many.
+        itemsize: bytes of a number.
+    """
+    text = config.get_text_config(decoder=True)
+    layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
+    hidden = getattr(text, "hidden_size", None)
+    if not layers or not heads or not hidden:
+        return 0
+    shared = getattr(text, "num_key_value_heads", None) or heads
+    width = getattr(text, "head_dim", None) or hidden // heads
+    return int(tokens * 2 * layers * shared * width * itemsize)

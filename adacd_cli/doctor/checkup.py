@@ -1,0 +1,190 @@
+"""The checkup: section after section, from the machine to the model's behaviour.
+
+An error in one section is a finding, and the later ones check what can be checked without it. A served model
+has no weights here, so what needs them is skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.doctor.findings import (
+    CANNOT,
+    NO_FIT,
+    UNMEASURED,
+    Finding,
+    Section,
+    fine,
+    raised,
+    skipped,
+    warned,
+)
+from adacd_cli.errors import AdacdError
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.loading.source import Source
+
+Progress = Callable[[str], None]
+"""Called with a short line about what is being done."""
+
+
+class Checkup:
+    """Checks one model on this machine; its sections build on each other, in this order.
+
+    Args:
+        settings: what a run would have.
+        quick: leave the behaviour out, so that nothing is decoded.
+
+    Attributes:
+        sections: functions that each give one section.
+        machine: facts about the machine, JSON values, after the first section.
+        model: facts about the model, JSON values.
+    """
+
+    def __init__(self, settings: Settings, *, quick: bool) -> None:
+        # AdaCD and its gated form are checked, greedily, whatever method is set
+        fixed = {"method": "adacd", "gate": settings.effective_method == "adacd-gated"}
+        self._settings = settings.model_copy(update={**fixed, "temperature": 0.0, "seed": None, "stop": ()})
+        self._quick = quick
+        self._source: Source | None = None
+        self._loaded: LanguageModel | None = None
+        self._device: Any = None
+        self._usable, self._thinks = True, False
+        self.sections = (self._check_machine, self._check_model, self._check_prompts, self._check_behaviour)
+        self.machine: dict[str, Any] = {}
+        self.model: dict[str, Any] = {"name": settings.model}
+
+    def _check_machine(self, progress: Progress) -> Section:
+        from adacd_cli.loading.hub import go_offline
+        from adacd_cli.loading.startup import import_libraries
+
+        if self._settings.offline:
+            go_offline()
+        progress("Starting PyTorch")
+        import_libraries()
+        from adacd_cli.doctor import machine
+        from adacd_cli.loading.hardware import choose_device
+
+        found = machine.inspect_machine(self._settings)
+        if found.device is not None:
+            self._device = choose_device(self._settings.device)
+        self.machine = found.to_json()
+        return Section("Machine", machine.check(found, self._settings))
+
+    def _check_model(self, progress: Progress) -> Section:
+        heading = f"Model {self._settings.model}"
+        if self._device is None:
+            return Section(heading, (skipped("model", "It was not loaded: there is no device for it."),))
+        if self._settings.served:
+            why = "It runs on a server, so its weights and number format are unknown."
+            return Section(heading, (skipped("memory", why), *self._load(progress)))
+        try:
+            memory, *rest = self._check_files(progress)
+        except AdacdError as error:
+            return Section(heading, (raised("model", error),))
+        return Section(heading, (memory, *rest))
+
+    def _check_files(self, progress: Progress) -> tuple[Finding, ...]:
+        """Whether the model fits, from its files alone; and if so, whether it loads.
+
+        Raises:
+            AdacdError: its files cannot be used.
+        """
+        from adacd_cli.doctor.memory import check_memory, estimate, free_for
+        from adacd_cli.loading.gguf import read_once
+        from adacd_cli.loading.progress import quiet
+        from adacd_cli.loading.quantization import require
+        from adacd_cli.loading.source import locate
+
+        self._source = source = locate(self._settings, progress)
+        if source.gguf:
+            require(("gguf", "accelerate"), "A GGUF file")
+        # a GGUF file is parsed once, for the estimate and for loading it
+        with read_once() if source.gguf else nullcontext():
+            progress("Reading the model's files")
+            with quiet(progress):
+                need = estimate(self._settings, source, self._device)
+            memory = check_memory(need, free_for(self._device), str(self._device))
+            facts = {name: value for name, value in memory.facts.items() if name != "free_bytes"}
+            self.model |= {"revision": source.revision, **facts}
+            if memory.verdict == NO_FIT:
+                return memory, skipped("model", "It was not loaded.")
+            return memory, *self._load(progress)
+
+    def _load(self, progress: Progress) -> tuple[Finding, ...]:
+        from adacd_cli.loading import load
+
+        try:
+            self._loaded = model = load(self._settings, progress=progress)
+        except AdacdError as error:
+            return (raised("model", error),)
+        facts: dict[str, Any] = {"name": model.name, "revision": model.revision}
+        facts["context_length"] = model.context_length
+        if model.model is not None:
+            facts["dtype"] = str(model.model.dtype).removeprefix("torch.")
+        self.model |= facts
+        if model.warnings:
+            return tuple(warned("loading", warning, "", facts) for warning in model.warnings)
+        length = model.context_length
+        context = "" if length is None else f", with a context of {length:,} tokens"
+        runs = "Its server answers" if model.model is None else "It loads and runs"
+        return (fine("model", f"{runs}{context}.", facts),)
+
+    def _check_prompts(self, progress: Progress) -> Section:
+        from adacd_cli.doctor import prompts
+
+        progress("Making prompts")
+        tokenizer = self._tokenizer()
+        if tokenizer is None:
+            return Section("Prompts", (skipped("prompts", "No tokenizer was loaded."),))
+        ends = None if self._loaded is None else self._loaded.eos_ids
+        findings = prompts.check(tokenizer, self._settings, ends)
+        self._usable = all(finding.verdict != CANNOT for finding in findings)
+        states = ("always", "switch") if self._settings.thinking else ("always",)
+        self._thinks = any(finding.facts.get("thinking") in states for finding in findings)
+        return Section("Prompts", findings)
+
+    def _tokenizer(self) -> Any:
+        """The model's tokenizer, also where the model was not loaded; None where that fails, too."""
+        from adacd_cli.loading.progress import quiet
+        from adacd_cli.loading.tokenizer import load_tokenizer
+
+        settings = self._settings
+        if self._loaded is not None:
+            return self._loaded.tokenizer
+        try:
+            with quiet(lambda line: None):
+                if settings.served and settings.tokenizer is not None:
+                    from adacd_cli.backends.server.load import tokenizer_of
+
+                    return tokenizer_of(settings, lambda line: None)[0]
+                if self._source is not None:
+                    trust = settings.trust_remote_code
+                    return load_tokenizer(self._source, settings.model, trust_remote_code=trust)
+        except AdacdError:  # the model's section has said so
+            pass
+        return None
+
+    def _check_behaviour(self, progress: Progress) -> Section:
+        from adacd_cli.doctor import behaviour
+
+        if self._loaded is None or self._quick or not self._usable:
+            why = (
+                "the model is not loaded"
+                if self._loaded is None
+                else "--quick is set"
+                if self._quick
+                else "no prompts can be made"
+            )
+            why = f"No questions were asked: {why}."
+            return Section("Behaviour", (skipped("behaviour", why, UNMEASURED),))
+        progress("Asking questions")
+        try:
+            answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)
+        except AdacdError as error:
+            return Section("Behaviour", (raised("behaviour", error),))
+        return Section("Behaviour", behaviour.check(answers, gated=self._settings.gate))

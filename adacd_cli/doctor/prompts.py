@@ -1,0 +1,303 @@
+"""Whether the chat template and the tokenizer give AdaCD the two streams that it needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, Literal
+
+from adacd_cli.conversation import Conversation
+from adacd_cli.counting import counted
+from adacd_cli.doctor.findings import CANNOT, Finding, failed, fine, raised, warned
+from adacd_cli.errors import AdacdError, PromptError
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.prompts import Prompts
+
+QUESTION = "How do I boil an egg?"
+_ANSWER = "Put it into boiling water."
+_SYSTEM = "You talk like a cook."
+
+_CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
+
+SystemRole = Literal["used", "folded", "none"]
+"""Whether the template uses a system message; else its text is folded into the user's; none: no template."""
+
+Thinking = Literal["none", "switch", "always"]
+"""Whether the model thinks first: never, if it is switched on, or always."""
+
+
+@dataclass(frozen=True)
+class PromptFacts:
+    """What became of one question in both streams; see `inspect_prompts`.
+
+    Attributes:
+        template: whether there is a chat template.
+        system_role: what the template does with a system message.
+        default_system: the system text that the template writes by itself, "" for none.
+        dated: whether the template writes the date or the time.
+        thinking: whether the model thinks first.
+        bos: the tokenizer's token for the beginning of a text; None where it has none.
+        leading_bos: how many of them each stream begins with, prompted and unprompted.
+        adds_bos: whether the tokenizer itself begins plain text with one.
+        generation_prompt: the text between the question and the answer.
+        same_end: whether both streams end in the same tokens after the question.
+        lengths: tokens of the prompted and of the unprompted stream.
+        turn_end: the control tokens that the template writes between an answer and the next message.
+        foreign: control tokens that the template writes and the tokenizer does not know.
+    """
+
+    template: bool
+    system_role: SystemRole
+    default_system: str
+    dated: bool
+    thinking: Thinking
+    bos: str | None
+    leading_bos: tuple[int, int]
+    adds_bos: bool
+    generation_prompt: str
+    same_end: bool
+    lengths: tuple[int, int]
+    turn_end: tuple[str, ...]
+    foreign: tuple[str, ...] = ()
+
+
+def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
+    """Makes prompts with the settings' contrast prompt, and others to see how the template behaves.
+
+    Raises:
+        PromptError: no prompts can be made, e.g. because both streams come out equal.
+        ModelError: the chat template is not valid Jinja.
+    """
+    from adacd_cli.prompts import Contrast, build_prompts
+    from adacd_cli.prompts.templates import find_template
+
+    def prompts_of(
+        conversation: Conversation,
+        *,
+        thinking: bool = settings.thinking,
+        placement: str = settings.contrast_placement,
+    ) -> Prompts:
+        streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
+        return build_prompts(tokenizer, conversation, streams, thinking=thinking, placement=placement)
+
+    source = find_template(tokenizer)
+    prompts = prompts_of(Conversation.ask(QUESTION, settings.system))
+    unprompted, prompted = prompts.base, prompts.streams["prompted"]
+    bare, bos = prompts_of(Conversation.ask(QUESTION)).base.text, tokenizer.bos_token_id
+    after = settings.contrast_prompt if settings.contrast_placement == "user-end" else QUESTION
+    ends = [prompted.text.rpartition(after)[2], unprompted.text.rpartition(QUESTION)[2]]
+    tail = 0 if not ends[0] else max(1, len(tokenizer(ends[0], add_special_tokens=False)["input_ids"]) - 1)
+    foreign = [name for name in _CONTROL.findall(bare) if name not in tokenizer.get_vocab()]
+    return PromptFacts(
+        template=source is not None,
+        system_role=_system_role(source, prompts_of),
+        default_system=_default_system(prompts_of) if source else "",
+        dated=re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
+        thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
+        bos=None if bos is None else str(tokenizer.bos_token),
+        leading_bos=(_leading(prompted.ids, bos), _leading(unprompted.ids, bos)),
+        adds_bos=bos is not None and bos in tokenizer("a", add_special_tokens=True)["input_ids"][:1],
+        generation_prompt=ends[1],
+        same_end=ends[0] == ends[1] and (tail == 0 or prompted.ids[-tail:] == unprompted.ids[-tail:]),
+        lengths=(len(prompted.ids), len(unprompted.ids)),
+        turn_end=_turn_end(tokenizer, prompts_of) if source else (),
+        foreign=tuple(dict.fromkeys(foreign)) if source else (),
+    )
+
+
+def _system_role(source: str | None, prompts_of: Callable[..., Prompts]) -> SystemRole:
+    from adacd_cli.prompts.streams import FOLDED
+
+    if source is None:
+        return "none"
+    try:
+        prompts = prompts_of(Conversation.ask(QUESTION, _SYSTEM), thinking=False, placement="system")
+    except PromptError:  # it does without
+        return "folded"
+    return "folded" if FOLDED in prompts.warnings else "used"
+
+
+def _default_system(prompts_of: Callable[..., Prompts]) -> str:
+    """What stands in the unprompted stream where the prompted one has p* as its system message."""
+    try:
+        prompts = prompts_of(Conversation.ask(QUESTION), placement="system")
+    except PromptError:  # p* can only stand elsewhere
+        return ""
+    prompted, text = prompts.streams["prompted"], prompts.base.text
+    before, found, after = prompted.text.partition(prompted.contrast)
+    if not found or not text.startswith(before) or not text.endswith(after):
+        return ""
+    return text[len(before) : len(text) - len(after)].strip()
+
+
+def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -> Thinking:
+    from adacd_cli.prompts.thinking import find_tags
+
+    question = Conversation.ask(QUESTION)
+    direct = prompts_of(question, thinking=False)
+    if direct.thinking is not None:
+        return "always"
+    if find_tags(source, tokenizer) is None:
+        return "none"
+    return "switch" if prompts_of(question, thinking=True).base.ids != direct.base.ids else "none"
+
+
+def _leading(ids: tuple[int, ...], bos: int | None) -> int:
+    """How many BOS tokens the ids begin with."""
+    return next((place for place, index in enumerate(ids) if index != bos), len(ids))
+
+
+def _turn_end(tokenizer: Any, prompts_of: Callable[..., Prompts]) -> tuple[str, ...]:
+    """The control tokens right after an assistant's message, where the template takes one at all."""
+    from adacd_cli.prompts.encode import Encoder
+
+    conversation = Conversation.ask(QUESTION).with_assistant(_ANSWER).with_user("And then?")
+    try:
+        text = prompts_of(conversation).base.text
+    except AdacdError:  # a template for single questions
+        return ()
+    rest = text.rpartition(_ANSWER)[2].lstrip()
+    found: list[str] = []
+    while match := Encoder.of(tokenizer).control.pattern.match(rest):
+        found.append(match[0])
+        rest = rest[match.end() :].lstrip()
+    return tuple(found)
+
+
+def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tuple[Finding, ...]:
+    """Every check of the prompts.
+
+    Args:
+        tokenizer: the model's.
+        settings: the prompts' settings are read.
+        ends: ids that end an answer; None where the model was not loaded.
+    """
+    try:
+        facts = inspect_prompts(tokenizer, settings)
+    except AdacdError as error:
+        return (raised("prompts", error),)
+    findings = (
+        check_template(facts),
+        check_system_role(facts),
+        check_thinking(facts, requested=settings.thinking),
+        check_bos(facts),
+        check_generation_prompt(facts),
+    )
+    return findings if ends is None else (*findings, check_ends(facts, ends, tokenizer))
+
+
+def check_template(prompts: PromptFacts) -> Finding:
+    """Whether there is a chat template for this tokenizer, and what it writes by itself."""
+    name = "chat template"
+    facts = {
+        "default_system": prompts.default_system,
+        "dated": prompts.dated,
+        "foreign": list(prompts.foreign),
+    }
+    if not prompts.template:
+        step = "Use a chat model, or put its chat_template.jinja into the folder."
+        return warned(name, "The tokenizer has no chat template, so the model gets plain text.", step, facts)
+    if prompts.foreign:
+        sentence = f"The chat template writes {', '.join(prompts.foreign)}, unknown to the tokenizer."
+        step = "Use the template and the tokenizer files that came with the weights."
+        return warned(name, sentence, step, facts)
+    sentence = "The tokenizer has a chat template."
+    if prompts.default_system:
+        sentence += (
+            " In the prompted stream the contrast prompt replaces its own system text, "
+            f"“{shorten(prompts.default_system, 60, placeholder='…')}”."
+        )
+    if prompts.dated:
+        sentence += " It writes the date, so cached prompts last for a day."
+    return fine(name, sentence, facts)
+
+
+def check_system_role(prompts: PromptFacts) -> Finding:
+    """Where the contrast prompt stands."""
+    sentence = {
+        "used": "The contrast prompt goes into a system message.",
+        "folded": "The template uses no system message; the contrast prompt goes into the user's message.",
+        "none": "Without a template the contrast prompt goes above the question.",
+    }[prompts.system_role]
+    sentence += f" The streams are {prompts.lengths[0]:,} and {counted(prompts.lengths[1], 'token')} long."
+    facts = {"system_role": prompts.system_role, "tokens": list(prompts.lengths)}
+    return fine("system role", sentence, facts)
+
+
+def check_thinking(prompts: PromptFacts, *, requested: bool) -> Finding:
+    """Whether the model thinks before it answers; the contrast begins after its thinking.
+
+    Args:
+        prompts: the facts.
+        requested: whether `--thinking` is on.
+    """
+    name, facts = "thinking", {"thinking": prompts.thinking}
+    if prompts.thinking == "always":
+        sentence = "The model always thinks first: the template has no switch against it."
+        step = "Allow long answers, e.g. --max-new-tokens 4096; the contrast begins after the thinking."
+        return warned(name, sentence, step, facts)
+    if prompts.thinking == "switch":
+        state = "on, by --thinking" if requested else "off unless --thinking is given"
+        return fine(name, f"The model can think first, which is {state}.", facts)
+    if requested:
+        sentence = "--thinking is on, but neither template nor tokenizer supports it."
+        return warned(name, sentence, "Leave --thinking out.", facts)
+    return fine(name, "The model answers without thinking first.", facts)
+
+
+def check_bos(prompts: PromptFacts) -> Finding:
+    """Whether each stream begins with BOS as often as it should: once, or not at all."""
+    name, bos = "BOS", prompts.bos
+    facts = {"bos": bos, "leading": list(prompts.leading_bos)}
+    if bos is None:
+        return fine(name, "The tokenizer has no BOS token.", facts)
+    if max(prompts.leading_bos) > 1:
+        sentence = f"A prompt begins with {bos} {max(prompts.leading_bos)} times, unlike in training."
+        return warned(name, sentence, "Remove one of them from the chat template.", facts)
+    if min(prompts.leading_bos) == 1:
+        return fine(name, f"Each prompt begins with one {bos}.", facts)
+    if prompts.adds_bos:
+        sentence = f"The tokenizer begins texts with {bos}, but the chat template does not."
+        step = "Compare the template with the original model's: it may lack {{ bos_token }}."
+        return warned(name, sentence, step, facts)
+    return fine(name, f"The prompts begin without {bos}, as all texts of this tokenizer do.", facts)
+
+
+def check_generation_prompt(prompts: PromptFacts) -> Finding:
+    """Whether both streams end in the same way: only then can their next tokens be compared."""
+    name, facts = "generation prompt", {"generation_prompt": prompts.generation_prompt}
+    if not prompts.same_end:
+        sentence = "The two streams end in different tokens after the question."
+        step = "Use a model with another chat template, or another tokenizer."
+        return failed(name, sentence, step, facts, CANNOT)
+    if not prompts.generation_prompt.strip():
+        return fine(name, "Both streams end with the question itself.", facts)
+    return fine(
+        name, f"Both streams end in “{shorten(prompts.generation_prompt, 60, placeholder='…')}”.", facts
+    )
+
+
+def check_ends(prompts: PromptFacts, ends: frozenset[int], tokenizer: Any) -> Finding:
+    """Whether the tokens that end an answer are known, and the template's is one of them.
+
+    Args:
+        prompts: the facts.
+        ends: ids that end an answer.
+        tokenizer: it spells them.
+    """
+    name, turn_end = "end of turn", prompts.turn_end
+    names = [str(each) for each in tokenizer.convert_ids_to_tokens(sorted(ends))]
+    facts = {"end_tokens": names, "turn_end": list(turn_end)}
+    if not ends:
+        sentence = "No token is known to end an answer, so every answer runs to --max-new-tokens."
+        return warned(name, sentence, "Set eos_token_id in the model's generation_config.json.", facts)
+    sentence = f"An answer ends at {' or '.join(names)}"
+    if turn_end and not ends.intersection(tokenizer.convert_tokens_to_ids(list(turn_end))):
+        sentence += f", but the template ends it with {turn_end[0]}: answers may run on"
+        step = f"Add the id of {turn_end[0]} to eos_token_id in the model's generation_config.json."
+        return warned(name, f"{sentence}.", step, facts)
+    return fine(name, f"{sentence}.", facts)

@@ -1,0 +1,229 @@
+"""Cuts what is left of an evaluation into pieces, sends them to the workers and keeps each answer once.
+
+A piece is a batch of samples with every method that has still to answer them, so that the methods are timed
+on one machine. Ray restarts a lost worker and repeats its piece: an answer that comes back twice is dropped,
+one that never comes back is sent out again, and recorded as failed if that does not help either.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from adacd_cli import errors
+from adacd_cli.errors import AdacdError, EnvironmentFault
+from adacd_cli.evaluation.records import AnswerRecord, Sample
+from adacd_cli.evaluation.runner import portions
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.evaluation.distributed.cluster import Cluster
+    from adacd_cli.evaluation.store import Store
+
+Key = tuple[str, str, str]
+
+AUTO = 64
+"""Samples in a piece where each worker decides how many it decodes at once."""
+
+RETRIES = 10
+"""How often a piece is sent again after its worker was lost: the piece itself may be what kills it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Work for one worker.
+
+    Attributes:
+        samples: of similar length.
+        methods: for each method, by its index among the runs, the indices of the samples it has to answer.
+        batch_size: how many are decoded at once; "auto" is as many as the worker's memory has room for.
+    """
+
+    samples: tuple[Sample, ...]
+    methods: tuple[tuple[int, tuple[int, ...]], ...]
+    batch_size: int | Literal["auto"] = "auto"
+
+    def to_json(self) -> str:
+        """The piece as one line of ASCII: a prompt may hold what Arrow's strings refuse."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Piece:
+        """The piece that `to_json` wrote."""
+        values = json.loads(line)
+        return cls(
+            tuple(Sample(**sample) for sample in values["samples"]),
+            tuple((run, tuple(indices)) for run, indices in values["methods"]),
+            values["batch_size"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a worker sends back.
+
+    Attributes:
+        worker: facts about it, JSON values by name; see `workers`.
+        records: answers to the samples of a piece, of one method.
+        error: class, message and hint of the error that keeps the worker from answering, if one does.
+    """
+
+    worker: dict[str, Any]
+    records: tuple[AnswerRecord, ...] = ()
+    error: dict[str, str] | None = None
+
+    def to_json(self) -> str:
+        """The result as one line of ASCII."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> Result:
+        """The result that `to_json` wrote."""
+        values = json.loads(line)
+        records = tuple(AnswerRecord(**record) for record in values["records"])
+        return cls(values["worker"], records, values["error"])
+
+
+Send = Callable[[Sequence[Piece]], Iterator[Result]]
+
+
+def missing(
+    samples: Sequence[Sample], runs: Sequence[Settings], store: Store, tried: Collection[Key] = ()
+) -> set[Key]:
+    """Keys of the answers that the store lacks or holds as failed, without those tried already."""
+    return {
+        (settings.method_label, sample.dataset, sample.id)
+        for sample in samples
+        for settings in runs
+        if store.lacks(settings.method_label, sample)
+    } - set(tried)
+
+
+def pieces(
+    samples: Sequence[Sample],
+    runs: Sequence[Settings],
+    wanted: Collection[Key],
+    *,
+    batch_size: int | Literal["auto"],
+) -> list[Piece]:
+    """The wanted answers in pieces of a batch, the longest first: short ones even out the end."""
+    cut = []
+    for batch in reversed(portions(samples, AUTO if batch_size == "auto" else batch_size)):
+        methods = []
+        for run, settings in enumerate(runs):
+            keys = [(settings.method_label, sample.dataset, sample.id) for sample in batch]
+            if indices := tuple(index for index, key in enumerate(keys) if key in wanted):
+                methods.append((run, indices))
+        if methods:
+            cut.append(Piece(tuple(batch), tuple(methods), batch_size))
+    return cut
+
+
+class Roster:
+    """The workers that have reported, and the check that they are alike.
+
+    Attributes:
+        facts: of the model, as `provenance.model_facts`; {} before the first report.
+        machine: where the first one runs, as `loading.facts.machine`.
+    """
+
+    def __init__(self) -> None:
+        self.facts: dict[str, Any] = {}
+        self.machine: dict[str, Any] = {}
+        self._first: dict[str, Any] = {}
+        self._machines: dict[str, dict[str, Any]] = {}
+        self._workers: set[str] = set()
+        self._warned: set[str] = set()
+
+    def meet(self, result: Result) -> list[str]:
+        """Takes note of the worker; gives its warnings that are new.
+
+        Raises:
+            AdacdError: it cannot answer; class, message and exit code are those of its own error.
+            EnvironmentFault: it is not like the others.
+        """
+        worker = result.worker
+        if result.error is not None:
+            named = getattr(errors, result.error["kind"], None)
+            kind = named if isinstance(named, type) and issubclass(named, AdacdError) else AdacdError
+            raise kind(f"On node {worker['node']}: {result.error['message']}", result.error["hint"])
+        own = {"adacd": worker["adacd"], **worker["versions"], **worker["model"]}
+        if not self._first:
+            self._first, self.facts, self.machine = worker | own, worker["model"], worker["machine"]
+        for name, value in own.items():
+            if value != self._first[name]:
+                raise EnvironmentFault(
+                    f"The workers differ: {name} is {self._first[name]} on node {self._first['node']} "
+                    f"and {value} on node {worker['node']}.",
+                    "Install the same versions and model on every node, or fix --dtype and --revision.",
+                )
+        self._machines[worker["node_id"]] = worker["machine"]
+        self._workers.add(worker["id"])
+        new = [warning for warning in worker["warnings"] if warning not in self._warned]
+        self._warned.update(new)
+        return new
+
+    def report(self, cluster: Cluster) -> dict[str, Any]:
+        """The entry `ray` of a run's provenance: the nodes and workers that answered, and what each had."""
+        from importlib.metadata import version
+
+        return {
+            "ray": version("ray"),
+            "nodes": len(self._machines),
+            "workers": len(self._workers),
+            "cpus_a_worker": cluster.cpus,
+            "gpus_a_worker": cluster.gpus,
+            "machines": list(self._machines.values()),
+        }
+
+
+def answer_distributed(
+    send: Send,
+    samples: Sequence[Sample],
+    runs: Sequence[Settings],
+    store: Store,
+    *,
+    batch_size: int | Literal["auto"],
+    on_worker: Callable[[Roster, list[str]], None] = lambda roster, warnings: None,
+    on_record: Callable[[AnswerRecord], None] = lambda record: None,
+) -> Roster:
+    """Has whatever the store does not hold yet, or holds as failed, answered by the workers.
+
+    Args:
+        send: sends pieces and yields results as they come; `workers.sender` makes it.
+        samples, runs, store, batch_size, on_record: as `runner.answer_all` takes them.
+        on_worker: called before the answers of a result are written, with the worker's new warnings.
+
+    Raises:
+        AdacdError: a worker cannot answer, or is not like the others.
+        OutputError: an answer cannot be written.
+        KeyboardInterrupt: what was finished is in the store.
+    """
+    roster, tried = Roster(), set[Key]()
+    wanted = missing(samples, runs, store)
+
+    def keep(record: AnswerRecord) -> None:
+        if record.key in wanted and record.key not in tried:
+            store.add_answer(record)
+            tried.add(record.key)
+            on_record(record)
+
+    # a worker reports on the model even where nothing is left to answer
+    work = pieces(samples, runs, wanted, batch_size=batch_size) or [Piece((), ())]
+    while work:
+        before = len(tried)
+        for result in send(work):
+            on_worker(roster, roster.meet(result))
+            for record in result.records:
+                keep(record)
+        left = missing(samples, runs, store, tried) & wanted
+        if left and len(tried) == before:
+            by_key = {(sample.dataset, sample.id): sample for sample in samples}
+            for method, *sample in sorted(left):
+                error = f"its worker was lost {RETRIES + 1} times"
+                keep(AnswerRecord.of(method, by_key[sample[0], sample[1]], error=error))
+            break
+        work = pieces(samples, runs, left, batch_size=batch_size)
+    return roster

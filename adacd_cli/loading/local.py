@@ -1,0 +1,130 @@
+"""A model in this process: files, hardware, tokenizer, weights, and last one token through the model.
+
+torch and transformers are imported only after the files are found good, so that the offline setting reaches
+them and a wrong name fails at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.config.settings import Settings
+from adacd_cli.counting import counted
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.folder import Checkpoint, inspect
+from adacd_cli.loading.gguf import read_once
+from adacd_cli.loading.hub import go_offline
+from adacd_cli.loading.machine import Load, usable_cores
+from adacd_cli.loading.source import Source, locate
+from adacd_cli.loading.startup import import_libraries, import_modelling
+
+if TYPE_CHECKING:
+    from adacd_cli.engine.model import LanguageModel
+
+
+def load_local(settings: Settings, progress: Callable[[str], None], *, for_long: bool) -> LanguageModel:
+    """Loads the model that the settings name, without what a method needs besides it; see `loader.load`."""
+    if settings.offline:
+        go_offline()
+    others = Load()
+    source = locate(settings, progress)
+    checkpoint = None if source.gguf else inspect(source.folder, settings.model)
+    _refuse_double_quantization(settings, checkpoint)
+    progress("Starting PyTorch")
+    import_libraries()
+    from adacd_cli.loading.progress import quiet
+    from adacd_cli.loading.quantization import require
+
+    if source.gguf:
+        require(("gguf", "accelerate"), "A GGUF file")
+    with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
+        import_modelling()
+        model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
+    from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.speed import made_fast
+    from adacd_cli.loading.tokenizer import context_length, end_ids
+
+    ends = end_ids(tokenizer, model)
+    if not ends:
+        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
+    loaded = LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=settings.model,
+        revision=source.revision,
+        eos_ids=ends,
+        context_length=context_length(model.config),
+        warnings=(*source.warnings, *warnings, *logged),
+    )
+    return made_fast(loaded, settings, progress, for_long=for_long)
+
+
+def _load(
+    settings: Settings,
+    source: Source,
+    checkpoint: Checkpoint | None,
+    others: Load,
+    progress: Callable[[str], None],
+) -> tuple[Any, Any, tuple[str, ...]]:
+    """The model, its tokenizer and warnings."""
+    import torch
+
+    from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
+    from adacd_cli.loading.kind import causal_config, gguf_config
+    from adacd_cli.loading.parallel import tensor_parallel
+    from adacd_cli.loading.quantization import quantization_config
+    from adacd_cli.loading.tokenizer import check_vocabulary, load_tokenizer
+    from adacd_cli.loading.weights import load_weights, smoke_run
+
+    name, trust = settings.model, settings.trust_remote_code
+    device = choose_device(settings.device)
+    if checkpoint is None:
+        config = gguf_config(source, name)
+    else:
+        config = causal_config(checkpoint, name, trust_remote_code=trust)
+    stored, elements = (checkpoint.dtype, checkpoint.elements) if checkpoint else ("GGUF", None)
+    dtype = choose_dtype(settings.dtype, stored, device, elements)
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": trust}
+    if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
+        options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
+    if settings.quantize is not None:
+        options["quantization_config"] = quantization_config(settings.quantize, dtype, device)
+
+    progress("Loading tokenizer")
+    tokenizer = load_tokenizer(source, name, trust_remote_code=trust)
+
+    progress("Loading weights")
+    needed = weight_bytes(checkpoint, dtype, settings.quantize) if checkpoint else None
+    options |= tensor_parallel(settings) or placement(device, needed, name)
+    model, warnings = load_weights(source, name, **options)
+    if not options.keys() & {"device_map", "distributed_config"}:
+        model = model.to(device)
+    warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
+
+    if device.type == "cpu":
+        warnings += _too_many_threads(settings.threads)
+    if device.type == "cpu" or settings.threads is not None:
+        torch.set_num_threads(settings.threads or others.free_cores())
+    progress("Trying one token")
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
+    smoke_run(model, first, name)
+    return model, tokenizer, warnings
+
+
+def _too_many_threads(threads: int | None) -> tuple[str, ...]:
+    cores = usable_cores()
+    if threads is None or threads <= cores:
+        return ()
+    named = counted(cores, "core")
+    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
+
+
+def _refuse_double_quantization(settings: Settings, checkpoint: Checkpoint | None) -> None:
+    done = checkpoint is None or "quantization_config" in checkpoint.config
+    if settings.quantize is not None and done:
+        raise ConfigurationError(
+            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
+            "Leave --quantize out.",
+        )
