@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adacd_cli.backends import backend_for
-from adacd_cli.backends.server import batcher
+from adacd_cli.backends.server import batcher, pending
 from adacd_cli.backends.server.background import Background
 from adacd_cli.backends.server.errors import InvalidLogprobs, ReadTimeout, ServerRefused, ServerUnavailable
 from adacd_cli.engine.backend import NOTHING, Extend, Need, Sampling
@@ -181,6 +181,16 @@ def test_ids_are_found_by_longer_lists_where_the_server_has_no_limit(scores_ids)
     (logits,) = fetch(backend, Extend(backend.open(), (1,), Need(top=4, ids=(rare,))))
     assert rare in logits.told[: logits.listed]
     assert (dialect.named, [count for _, count in dialect.asked]) == ([], [4, 32, 256])
+
+
+def test_ids_that_are_far_down_are_asked_by_name(monkeypatch):
+    monkeypatch.setattr(pending, "_LONG", 30)
+    backend, dialect = backend_of()
+    dialect.scores_ids = True
+    rare = int(reference((1,)).argsort()[60])
+    (logits,) = fetch(backend, Extend(backend.open(), (1,), Need(top=4, ids=(rare,))))
+    assert logits.told[32:] == (rare,)
+    assert (dialect.named, [count for _, count in dialect.asked]) == ([(rare,)], [4, 32])
 
 
 def test_ids_beyond_a_limit_are_asked_by_name():

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 _ROUNDED = 0.5
 """Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
 
+_LONG = 10_000
+"""A longer list than this costs more than a request for single values, where the server gives those."""
+
 _MOST_TIMEOUTS = 1
 """How often free runs of one sequence may fall silent after some tokens before that is an error."""
 
@@ -161,6 +164,9 @@ class PendingLogits:
         else:  # in this turn of the loop, so that it may be flushed
             await self._lengthen(batcher, position, self._count)
         while self._lacks(position) and position.grows(self._dialect, self._vocab):
+            by_id = self._dialect.scores_ids and len(position.top.ids) >= _LONG
+            if by_id and position.reaches(self._need.floor):
+                break  # only single values are missing
             await self._lengthen(batcher, position, GROWTH * len(position.top.ids))
         if (missing := position.missing(self._need.ids)) and self._dialect.scores_ids:
             values = await self._dialect.values(position.ids, missing)
