@@ -18,7 +18,7 @@ Role = Literal["user", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who said it, and the text."""
+    """One turn: its role, and the text."""
 
     role: Role
     content: str
@@ -52,13 +52,13 @@ class Conversation:
         Raises:
             PromptError: a message has another role, or content that is not text.
         """
-        said = _read_messages(messages)
-        if isinstance(said, str):
+        read = _read_messages(messages)
+        if isinstance(read, str):
             raise PromptError(
-                f"The messages are no conversation: {said}.",
+                f"The messages are no conversation: {read}.",
                 'Give a list of {"role": "user" or "assistant", "content": text}; the first may be "system".',
             )
-        return said
+        return read
 
     @property
     def as_messages(self) -> list[dict[str, str]]:
@@ -112,8 +112,8 @@ class Conversation:
         except UnicodeDecodeError as error:
             raise _not_saved(path, "it is not UTF-8") from error
         except json.JSONDecodeError as error:
-            place = f"line {error.lineno}, column {error.colno}"
-            raise _not_saved(path, f"it is not JSON ({place})") from error
+            where = f"line {error.lineno}, column {error.colno}"
+            raise _not_saved(path, f"it is not JSON ({where})") from error
         return cls._from_data(data, path)
 
     @classmethod
@@ -121,10 +121,10 @@ class Conversation:
         messages = data.get("messages") if isinstance(data, dict) else data
         if not isinstance(messages, list):
             raise _not_saved(path, "it has no list of messages")
-        said = _read_messages(messages)
-        if isinstance(said, str):
-            raise _not_saved(path, said)
-        return said
+        read = _read_messages(messages)
+        if isinstance(read, str):
+            raise _not_saved(path, read)
+        return read
 
 
 def _read_messages(messages: Sequence[object]) -> Conversation | str:

@@ -136,7 +136,7 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
     found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
     mend = "Fix that in it, or name a model's own config.json."
-    return causal_config(found, name, trust_remote_code=trust_remote_code, mend=mend)
+    return causal_config(found, name, trust_remote_code=trust_remote_code, fix=mend)
 
 
 def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:

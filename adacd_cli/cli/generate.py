@@ -42,7 +42,7 @@ def command(
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to a file.")
     ] = None,
     prompts_shown: Annotated[
-        bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
+        bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
     ] = False,
 ) -> None:
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
@@ -120,7 +120,7 @@ def _in_order(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
-    """The events of each request as an iterator, which ends before the next request is asked for."""
+    """The events of each request as an iterator, which ends before the next request begins."""
     coming = iter(events)
 
     def answer(event: Event) -> Iterator[Event]:
@@ -152,7 +152,7 @@ def _write_answers(
 ) -> None:
     """Answers separated by a blank line; the question goes to stderr before each.
 
-    A question that could not be answered is said to be so, and the others are answered.
+    The error of a question is shown, and the others are answered.
     """
     from adacd_cli.render.screen import DIM, Screen
 

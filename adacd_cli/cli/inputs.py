@@ -1,7 +1,7 @@
 """Where a prompt comes from: the argument, stdin, or a file with one prompt a line.
 
-Stdin is read to its end when it is asked for (`-`, `-f -`), when there is no argument and it is no terminal,
-and besides an argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
+Stdin is read to its end for `-` and `-f -`, when there is no argument and it is no terminal, and besides an
+argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
 shell loop's file is read empty, as with `cat`; `< /dev/null` beside the argument says that there is no input.
 """
 
@@ -49,7 +49,7 @@ def read_prompts(file: str) -> list[str]:
     Raises:
         UsageError: it cannot be read, is not UTF-8, or has no prompt in it.
     """
-    text = read_stdin() if file == "-" else _read_file(file)
+    text = _read(file, _named(file), "Name a text file with one prompt a line, or - for stdin.")
     prompts = [line for line in text.split("\n") if line.strip()]
     if not prompts:
         raise UsageError(f"{_named(file)} has no prompt in it.", "Write one prompt a line.")
@@ -62,15 +62,7 @@ def read_lines(file: str) -> list[str]:
     Raises:
         UsageError: it cannot be read or is not UTF-8.
     """
-    if file == "-":
-        return read_stdin().split("\n")
-    try:
-        data = Path(file).expanduser().read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"The file {file!r} could not be read: {error.strerror or error}.", "Name a file, or - for stdin."
-        ) from error
-    return _decode(data, f"The file {file!r}").split("\n")
+    return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")
 
 
 def read_stdin() -> str:
@@ -105,20 +97,19 @@ def _stdin_is_pipe_or_file() -> bool:
         return False
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # a stream without a descriptor, put in the place of stdin
+    except (OSError, ValueError):  # a stream without a descriptor, in place of stdin
         return True
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _read_file(file: str) -> str:
+def _read(file: str, name: str, hint: str) -> str:
+    if file == "-":
+        return read_stdin()
     try:
         data = Path(file).expanduser().read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"The prompt file {file!r} could not be read: {error.strerror or error}.",
-            "Name a text file with one prompt a line, or - for stdin.",
-        ) from error
-    return _decode(data, _named(file))
+        raise UsageError(f"{name} could not be read: {error.strerror or error}.", hint) from error
+    return _decode(data, name)
 
 
 def _decode(data: bytes, name: str) -> str:

@@ -65,7 +65,7 @@ def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageM
     from adacd_cli.loading.extras import load_extras
 
     for settings in runs:
-        known = model.warnings
+        before = len(model.warnings)
         model = load_extras(model, settings)
-        warn(model.warnings[len(known) :], settings)
+        warn(model.warnings[before:], settings)
     return model

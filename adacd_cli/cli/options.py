@@ -61,8 +61,8 @@ def help_text(setting: Setting) -> str:
     facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
     if setting.option.unit and setting.option.unit not in setting.sentence:
         facts.insert(0, setting.option.unit)
-    known = "; ".join(fact for fact in facts if fact)
-    return f"{setting.sentence.rstrip('.')} ({known})." if known else setting.sentence
+    shown = "; ".join(fact for fact in facts if fact)
+    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
 
 def _default(setting: Setting) -> str:
@@ -96,41 +96,21 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _common(name: str, annotation: Any, default: Any, *flags: str, **texts: Any) -> inspect.Parameter:
+    option = typer.Option(*flags, rich_help_panel="Settings", show_default=False, **texts)
+    return _keyword(name, Annotated[annotation, option], default)
+
+
 _COMMON = [
-    _keyword(
-        "config",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--config",
-                "-C",
-                metavar="FILE|PRESET",
-                help="Read settings from a YAML file or a preset.",
-                rich_help_panel="Settings",
-                show_default=False,
-            ),
-        ],
-        None,
+    _common(
+        *("config", str | None, None, "--config", "-C"),
+        metavar="FILE|PRESET",
+        help="Read settings from a YAML file or a preset.",
     ),
-    _keyword(
-        "assignments",
-        Annotated[
-            list[str] | None,
-            typer.Option(
-                "--set",
-                metavar="NAME=VALUE",
-                help="Set any setting by name; repeatable.",
-                rich_help_panel="Settings",
-                show_default=False,
-            ),
-        ],
-        None,
+    _common(
+        *("assignments", list[str] | None, None, "--set"),
+        metavar="NAME=VALUE",
+        help="Set any setting by name; repeatable.",
     ),
-    _keyword(
-        "debug",
-        Annotated[
-            bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Settings")
-        ],
-        False,
-    ),
+    _common("debug", bool, False, "--debug", help="Show the traceback of an error."),
 ]

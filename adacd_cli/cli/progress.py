@@ -126,6 +126,6 @@ def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if not settings.quiet:
-            said = f"\n{kept()}; the same command goes on from there."
-            Screen(sys.stderr, settings.display).put_line((said, DIM))
+            note = f"\n{kept()}; the same command goes on from there."
+            Screen(sys.stderr, settings.display).put_line((note, DIM))
         raise

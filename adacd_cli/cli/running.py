@@ -36,7 +36,7 @@ def load_model(
 
     Args:
         settings: see `loading.load`, as for `for_long`.
-        build: makes the model in another way, and is told where to say what it is doing.
+        build: makes the model in another way; gets the function that shows what it is doing.
 
     Raises:
         EnvironmentFault: the model, the device or a package is not there or cannot be used.

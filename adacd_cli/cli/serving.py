@@ -1,4 +1,4 @@
-"""What the flags of `adacd serve` mean: the key, origins, sizes, the model's id, the address."""
+"""The values of `adacd serve`'s flags: the key, origins, sizes, the model's id, the address."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def require_extra() -> None:
 
 
 def key_of(given: str | None) -> str | None:
-    """The key that is asked for; None where there is none.
+    """The key that clients must send; None where there is none.
 
     Args:
-        given: by --api-key; None asks ADACD_API_KEY.
+        given: by --api-key; None reads ADACD_API_KEY.
 
     Raises:
         UsageError: it is empty, which would be no key, or cannot be sent in a header.
@@ -39,7 +39,7 @@ def key_of(given: str | None) -> str | None:
         return key
     where = "ADACD_API_KEY" if given is None else "--api-key"
     raise UsageError(
-        f"The key of {where} is empty, or holds something else than visible ASCII characters.",
+        f"The key of {where} must be one or more visible ASCII characters.",
         "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
     )
 
@@ -48,7 +48,7 @@ def origins_of(given: list[str]) -> tuple[str, ...]:
     """The origins of --cors-origin, as browsers write them.
 
     Raises:
-        UsageError: one of them is none.
+        UsageError: one of them is not an origin.
     """
     for origin in given:
         scheme, mark, rest = origin.rstrip("/").partition("://")
@@ -61,10 +61,10 @@ def origins_of(given: list[str]) -> tuple[str, ...]:
 
 
 def bytes_of(text: str) -> int:
-    """What --max-body-size means.
+    """The bytes of --max-body-size.
 
     Raises:
-        UsageError: no number of bytes.
+        UsageError: it is not a number of bytes.
     """
     number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
     if number.isascii() and number.isdecimal() and int(number) > 0:
@@ -75,11 +75,11 @@ def bytes_of(text: str) -> int:
 
 
 def id_of(settings: Settings, served: str | None = None) -> str:
-    """The model as clients are told it: of a path, the last part alone.
+    """The model's name for clients: of a path, the last part alone.
 
     Args:
         settings: name the model.
-        served: what another server calls it, where it runs there.
+        served: its name at the server that runs it, where one does.
     """
     from adacd_cli.loading.source import looks_like_a_path
 
@@ -91,5 +91,5 @@ def id_of(settings: Settings, served: str | None = None) -> str:
 
 
 def address_of(host: str, port: int) -> str:
-    """Where a browser finds it."""
+    """The address for a browser."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

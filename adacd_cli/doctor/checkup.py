@@ -159,7 +159,7 @@ class Checkup:
         try:
             with quiet(lambda line: None):
                 if settings.served and settings.tokenizer is not None:
-                    from adacd_cli.backends.server.load import tokenizer_of
+                    from adacd_cli.loading.served import tokenizer_of
 
                     return tokenizer_of(settings, lambda line: None)[0]
                 if self._source is not None:

@@ -28,7 +28,7 @@ def load_extras(
         model: a loaded model.
         settings: `expert`, `draft` and `direction` name what to load.
         methods: names of methods; None is the settings' own.
-        progress: told in short lines what is being done.
+        progress: gets short lines on what is being done.
 
     Raises:
         ConfigurationError: a method needs what the model's engine does not give.

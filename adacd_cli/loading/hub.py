@@ -68,7 +68,7 @@ def fetch(
         revision: branch, tag or commit; None for the main branch.
         offline: use only what is on this machine.
         with_code: whether the Python files are wanted too.
-        progress: told what is downloaded.
+        progress: gets short lines on what is downloaded.
         with_weights: whether the weights are wanted too.
 
     Raises:
@@ -129,7 +129,7 @@ def _cached(name: str, revision: str | None, why: str, remedy: str) -> Snapshot:
         model = f"Model '{name}'" if revision is None else f"Revision '{revision}' of model '{name}'"
         raise ModelError(
             f"{model} is not on this machine, {why}.",
-            f"{remedy}, name a folder or GGUF file, or use `--model demo`, the model in the box.",
+            f"{remedy}, name a folder or GGUF file, or use `--model demo`, the bundled model.",
         )
     folder = Path(config).parent
     return Snapshot(folder, folder.name)

@@ -8,9 +8,9 @@ from adacd_cli.errors import ModelError
 from adacd_cli.loading.folder import Checkpoint
 from adacd_cli.loading.source import Source
 
-_HINT = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the model in the box."
+_HINT = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the bundled model."
 
-_MEND = "Mend that in its config.json, or download or save the model again."
+_FIX = "Fix that in its config.json, or download or save the model again."
 
 _GENERATING = ("ForCausalLM", "LMHeadModel", "WithLMHead", "Decoder", "ForConditionalGeneration")
 
@@ -28,14 +28,14 @@ _KINDS = {
 }
 
 
-def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool, mend: str = _MEND) -> Any:
+def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool, fix: str = _FIX) -> Any:
     """The model's configuration as transformers reads it.
 
     Args:
         checkpoint: what `inspect` found.
         name: what the user called the model.
         trust_remote_code: whether Python code that comes with the model may run.
-        mend: what to do about a value that cannot be, such as a size.
+        fix: what to do about a value that cannot be, such as a size.
 
     Raises:
         ModelError: transformers does not know the model, its own code would have to run, or it is something
@@ -62,7 +62,7 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool,
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # each model type validates its own way
-        raise ModelError(f"config.json of {name} cannot be used: {_reason(error)}.", mend) from error
+        raise ModelError(f"config.json of {name} cannot be used: {_reason(error)}.", fix) from error
     _refuse_other_kinds(config, checkpoint, name, trust_remote_code=trust_remote_code)
     return config
 

@@ -51,7 +51,7 @@ def load(
     settings = _chosen(settings, changes)
     check_complete(settings)
     if settings.served:
-        from adacd_cli.backends.server.load import load_served
+        from adacd_cli.loading.served import load_served
 
         return load_served(settings, progress)
     loaded = load_local(settings, progress, for_long=for_long)

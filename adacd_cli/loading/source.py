@@ -38,7 +38,7 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
 
     Args:
         settings: `model`, `revision`, `trust_remote_code` and `offline` are read.
-        progress: told in short lines what is being done.
+        progress: gets short lines on what is being done.
         weights: whether they are wanted too, or the tokenizer alone.
 
     Raises:
@@ -80,7 +80,7 @@ def _local(name: str, path: Path) -> tuple[Path, str | None]:
         kind = "file" if path.suffix == ".gguf" else "folder"
         raise ModelError(
             f"The model {kind} {name} does not exist.",
-            "Check the path; a model on the hub is named owner/name, and `demo` is the model in the box.",
+            "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model.",
         )
     if path.is_dir():
         return path, None

@@ -31,8 +31,8 @@ def made_fast(
     Args:
         model: a loaded model.
         settings: `compile` is read.
-        progress: told in short lines what is being done.
-        for_long: whether so much will be decoded that compiling is won back where `compile` is None.
+        progress: gets short lines on what is being done.
+        for_long: whether so much will be decoded that compiling pays off where `compile` is None.
     """
     # what is found by a measurement may differ between the processes of torchrun, which must not
     if model.device.type == "cpu" and processes() == 1:
@@ -46,17 +46,17 @@ def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> Lang
 
     Args:
         model: a loaded model.
-        progress: told that it takes a while.
+        progress: gets a line, because it takes a while.
     """
     progress("Compiling (the first use takes a minute or more, later ones are read from disk)")
-    begin = time.perf_counter()
+    started = time.perf_counter()
     try:
         compiled = Compiled(model.model)
         warm_up(compiled)
     except Exception as error:  # the compiler's own errors are of many kinds
         warning = uncompiled(model.name, first_line(error))
         return replace(model, warnings=(*model.warnings, warning))
-    progress(f"Compiled in {time.perf_counter() - begin:.0f} s")
+    progress(f"Compiled in {time.perf_counter() - started:.0f} s")
     return replace(model, compiled=compiled)
 
 

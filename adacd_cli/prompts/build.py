@@ -191,7 +191,7 @@ def _check_texts(contrasts: Iterable[Contrast], texts: Mapping[str, str]) -> Non
         setting, name = SETTINGS[contrast.setting], spoken(contrast.setting)
         if not contrast.text.strip():
             raise PromptError(
-                f"The {name} is empty, so the prompts of the streams would be the same.",
+                f"The {name} is empty, so both streams would be the same.",
                 f'Give a {setting.flag}, such as "{setting.default}".'
                 if setting.option.names
                 else f"Leave {contrast.setting} out for its default, or give a text: {setting.flag}=TEXT.",

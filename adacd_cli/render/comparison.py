@@ -117,8 +117,8 @@ def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
 
 def _put_pieces(screen: Screen, answer: Sequence[Piece]) -> None:
     last = len(answer) - 1
-    for place, (text, style) in enumerate(answer):
-        screen.put(text.rstrip("\n") if place == last else text, style)
+    for index, (text, style) in enumerate(answer):
+        screen.put(text.rstrip("\n") if index == last else text, style)
     screen.put_line()
 
 

@@ -24,11 +24,11 @@ def document(package: str, name: str, parts: Mapping[str, str]) -> str:
     Args:
         package: its folder `page` holds NAME.html, NAME.css and NAME.js.
         name: of these three.
-        parts: HTML that takes the place of `@@key@@` in the template; `style`, `script` and their hashes are
+        parts: HTML that replaces `@@key@@` in the template; `style`, `script` and their hashes are
             added.
     """
     style, script = (_part(package, f"{name}.{suffix}") for suffix in ("css", "js"))
-    known = {
+    values = {
         **parts,
         "style": style,
         "script": script,
@@ -36,7 +36,7 @@ def document(package: str, name: str, parts: Mapping[str, str]) -> str:
         "script_hash": _hash(script),
     }
     # one pass, so that a text of the model that looks like a placeholder stays a text
-    return re.sub("@@([a-z_]+)@@", lambda match: known[match[1]], _part(package, f"{name}.html"))
+    return re.sub("@@([a-z_]+)@@", lambda match: values[match[1]], _part(package, f"{name}.html"))
 
 
 def as_html(text: str) -> str:

@@ -1,67 +1,50 @@
-"""`create_app`: the routes, and what stands in front of them.
-
-The worker is given; whether its model is loaded yet, and where it runs, the routes ask at every request.
-"""
+"""`create_app`: the routes, and the middleware in front of them."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from adacd_cli import __version__
-from adacd_cli.server.answering import Answering
-from adacd_cli.server.answers import add_answers
 from adacd_cli.server.description import describe
-from adacd_cli.server.errors import ApiError
-from adacd_cli.server.facts import add_facts
-from adacd_cli.server.guards import BodyGuard, HostGuard, KeyGuard
-from adacd_cli.server.log import AccessLog
+from adacd_cli.server.errors import HANDLED, on_error
+from adacd_cli.server.info_routes import add_info_routes
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.responses import on_error
-from adacd_cli.server.served import Served
+from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard, host_check, key_check
+from adacd_cli.server.routes import add_routes
+from adacd_cli.server.state import ServerState
+from adacd_cli.server.streaming import Responder
 from adacd_cli.server.worker import Worker
 
-ROUTES = (
-    "/",
-    "/health",
-    "/metrics",
-    "/openapi.json",
-    "/v1/models",
-    "/v1/chat/completions",
-    "/v1/completions",
-)
 
-
-def create_app(served: Served, worker: Worker, metrics: Metrics) -> FastAPI:
+def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
     """The application.
 
     Args:
-        served: what is served.
-        worker: what decodes.
-        metrics: what is counted, by the worker too.
+        state: what the server was started with; its model may still be loading.
+        worker: decodes.
+        metrics: the server's, which the worker counts in too.
     """
     app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None)
-    for kind in (ApiError, HTTPException, RequestValidationError):
+    for kind in HANDLED:
         app.add_exception_handler(kind, on_error)
-    answering = Answering(worker, metrics.left.inc)
-    add_answers(app, served, worker, answering)
-    add_facts(app, served, worker, metrics)
+    add_routes(app, state, worker, Responder(worker, metrics.left.inc))
+    add_info_routes(app, state, worker, metrics)
     describe(app)
-    # the last one added is asked first
-    app.add_middleware(BodyGuard, most=served.limits.body_bytes, check=worker.check_state)
-    if served.key is not None:
-        app.add_middleware(KeyGuard, key=served.key)
-    elif served.local is not None:
-        app.add_middleware(HostGuard, host=served.local)
-    if served.origins:
+    labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
+    # the last one added comes first
+    app.add_middleware(BodyLimit, most=state.max_body_bytes, check=worker.check_state)
+    if state.key is not None:
+        app.add_middleware(Guard, check=key_check(state.key))
+    elif state.local is not None:
+        app.add_middleware(Guard, check=host_check(state.local))
+    if state.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(served.origins),
+            allow_origins=list(state.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(AccessLog, metrics=metrics, routes=ROUTES, quiet=served.quiet, debug=served.debug)
+    app.add_middleware(AccessLog, metrics=metrics, routes=labels, quiet=state.quiet, debug=state.debug)
     return app

@@ -1,12 +1,9 @@
-"""What the server counts, for Prometheus, in a registry of its own.
+"""The server's metrics, for Prometheus, in a registry of its own.
 
 Labels come from fixed lists, so that no request can make another series.
 """
 
 from __future__ import annotations
-
-from collections import Counter as Tally
-from collections.abc import Iterable
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,13 +14,10 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from adacd_cli.events import Decision, Event, Started, TokenStep
+from adacd_cli.events import Decision, Started, TokenStep
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
@@ -38,38 +32,34 @@ class Metrics:
         self.seconds = Histogram(
             "adacd_request_seconds", "Seconds of a request", ["route"], buckets=_SECONDS, registry=own
         )
-        self.first_token = Histogram(
+        self._first_token = Histogram(
             "adacd_first_token_seconds",
             "Seconds from a request to its first token, waiting included",
             buckets=_SECONDS,
             registry=own,
         )
-        self._tokens = Counter("adacd_tokens", "Tokens read and written", ["kind"], registry=own)
-        self._decisions = Counter(
+        tokens = Counter("adacd_tokens", "Tokens of prompts and answers", ["kind"], registry=own)
+        self._prompt, self._generated = tokens.labels("prompt"), tokens.labels("generated")
+        decisions = Counter(
             "adacd_decisions", "Tokens by what was done with the contrast", ["decision"], registry=own
         )
-        for decision in Decision:
-            self._decisions.labels(decision.value)
-        for kind in ("prompt", "generated"):
-            self._tokens.labels(kind)
-        self.queue = Gauge("adacd_queue_length", "Requests that wait for a place", registry=own)
-        self.running = Gauge("adacd_running_rows", "Requests that are decoded", registry=own)
-        self.places = Gauge("adacd_places", "Requests that can be decoded at once", registry=own)
+        self._decisions = {decision: decisions.labels(decision.value) for decision in Decision}
+        self.queue = Gauge("adacd_queue_length", "Requests in the queue", registry=own)
+        self.running = Gauge("adacd_running_rows", "Requests that are being decoded", registry=own)
+        self.max_concurrency = Gauge(
+            "adacd_max_concurrency", "Requests that can be decoded at once", registry=own
+        )
         self.ready = Gauge("adacd_ready", "1 while requests are answered", registry=own)
 
-    def count(self, events: Iterable[Event]) -> None:
-        """Counts what a step of the decoder gave."""
-        decisions: Tally[str] = Tally()
-        for event in events:
-            if isinstance(event, TokenStep):
-                decisions[event.decision.value] += 1
-        for decision, number in decisions.items():
-            self._decisions.labels(decision).inc(number)
-        self._tokens.labels("generated").inc(decisions.total())
+    def count_token(self, step: TokenStep) -> None:
+        """Counts a token."""
+        self._decisions[step.decision].inc()
+        self._generated.inc()
 
-    def count_read(self, started: Started) -> None:
-        """Counts the prompts of a request whose first token has come."""
-        self._tokens.labels("prompt").inc(started.unprompted_tokens + started.prompted_tokens)
+    def count_first_token(self, started: Started, seconds: float) -> None:
+        """Counts the prompts of a request whose first token has come, after so many seconds."""
+        self._prompt.inc(started.unprompted_tokens + started.prompted_tokens)
+        self._first_token.observe(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus' text format."""

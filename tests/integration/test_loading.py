@@ -35,7 +35,7 @@ from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_tokenizer
 
 AGAIN = "Download or save the model again."
 RANDOM = "Download or save the model again; without its weights it would run on random numbers."
-CHOOSE = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the model in the box."
+CHOOSE = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the bundled model."
 
 
 @pytest.fixture(scope="session")
@@ -246,7 +246,7 @@ def test_a_broken_tokenizer(folder: Path) -> None:
             {"num_attention_heads": 7},
             "config.json of m cannot be used: The hidden size (64) is not a multiple of the number of "
             "attention heads (7).",
-            "Mend that in its config.json, or download or save the model again.",
+            "Fix that in its config.json, or download or save the model again.",
         ),
         (
             {"architectures": ["LlamaModel"]},

@@ -228,7 +228,7 @@ def test_other_weights_are_refused_before_they_are_downloaded(
     assert _refusal(lambda: get("own/other")) == (message, hint)
 
 
-ELSEWHERE = "name a folder or GGUF file, or use `--model demo`, the model in the box."
+ELSEWHERE = "name a folder or GGUF file, or use `--model demo`, the bundled model."
 
 
 def test_a_model_that_is_not_here_while_offline() -> None:

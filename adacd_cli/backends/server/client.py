@@ -26,7 +26,7 @@ from adacd_cli.backends.server.errors import (
     ServerUnavailable,
     named,
 )
-from adacd_cli.wire import error_field, headers_for, json_object, one_line, retry_seconds
+from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
 _Result = TypeVar("_Result")
 

@@ -1,7 +1,6 @@
 """What the slash commands of a chat do: a function (Chat, argument) -> None each; `commands` holds the table.
 
-What a command was asked to show goes to `chat.show`, what it did to `chat.note`; it raises the errors of
-`errors.py`.
+What a command shows goes to `chat.show`, what it did to `chat.note`; it raises the errors of `errors.py`.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ CHANGEABLE = tuple(
 _EMPTY = '""'
 
 
-def leave(chat: Chat, argument: str) -> None:
-    chat.leaving = True
+def exit_chat(chat: Chat, argument: str) -> None:
+    chat.is_over = True
 
 
 def reset(chat: Chat, argument: str) -> None:
     system = chat.talk.conversation.system
     chat.talk.conversation = Conversation(system=system)
-    chat.note(f"The conversation begins anew{'; the system message stays' if system else ''}.")
+    chat.note(f"A new conversation begins{'; the system message stays' if system else ''}.")
 
 
 def undo(chat: Chat, argument: str) -> None:
@@ -56,7 +55,7 @@ def undo(chat: Chat, argument: str) -> None:
 def retry(chat: Chat, argument: str) -> None:
     talk = chat.talk
     before = talk.conversation
-    chat.answer(talk.asked_again(), seed=talk.another_seed())
+    chat.answer(talk.up_to_last_question(), seed=talk.another_seed())
     if talk.conversation == before and talk.settings.temperature == 0:
         chat.note("The same answer again: temperature is 0. /set temperature 0.8 draws others.")
 
@@ -123,7 +122,7 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
     if not talk.conversation.messages:
         return [("conversation", "empty"), ("context", limit)]
     count = sum(message.role == "user" for message in talk.conversation.messages)
-    view = talk.view(talk.asked_again())
+    view = talk.view(talk.up_to_last_question())
     exchanges = "1 exchange" if count == 1 else f"{count} exchanges"
     if view.left_out:
         exchanges += f", the model sees the last {count - view.left_out}"
@@ -150,7 +149,7 @@ def choose_method(chat: Chat, argument: str) -> None:
 
 def explain(chat: Chat, argument: str) -> None:
     talk = chat.talk
-    question = talk.asked_again().messages[-1].content
+    question = talk.up_to_last_question().messages[-1].content
     if not talk.trace:
         raise UsageError(
             "There is no trace of the last answer: it was loaded, or stopped twice.",
@@ -166,13 +165,13 @@ def compare(chat: Chat, argument: str) -> None:
         raise UsageError(
             "There is nothing to compare: the method is default itself.", "/method adacd chooses another."
         )
-    asked = talk.asked_again()
+    conversation = talk.up_to_last_question()
     plain = settings.model_copy(update={"method": "default"})
     # both draw with the seed of the answer that is on the screen
     seed = talk.last_seed()
     if seed is None and settings.temperature and settings.seed is None:
         seed = secrets.randbits(31)
-    view = chat.view(asked)
+    view = chat.view(conversation)
     with chat.interruptible() as interruption:
         default, method = (
             for_renderer(
@@ -183,7 +182,7 @@ def compare(chat: Chat, argument: str) -> None:
             )
             for run in (plain, settings)
         )
-        shown = View(asked.messages[-1].content, display=settings.display, quiet=settings.quiet)
+        shown = View(conversation.messages[-1].content, display=settings.display, quiet=settings.quiet)
         write_comparison(default, method, chat.out, chat.err, shown)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.running import load_model
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import UsageError

@@ -60,7 +60,7 @@ def _help(chat: Chat, argument: str) -> None:
         ('"""', 'Begin a message of several lines; """ ends it.'),
         ("//x", "Send /x as a message."),
         ("Alt-Enter", "Begin a new line."),
-        ("Ctrl-C", "Stop an answer and keep what was said; at the prompt, clear the line."),
+        ("Ctrl-C", "Stop an answer and keep it so far; at the prompt, clear the line."),
         ("Ctrl-D", "Leave."),
     ]
     chat.show(*actions.aligned(rows))
@@ -81,7 +81,7 @@ def _method_words(before: Sequence[str]) -> Iterable[str]:
 
 COMMANDS = {
     "help": SlashCommand("", "List the commands.", _help),
-    "exit": SlashCommand("", "Leave.", actions.leave),
+    "exit": SlashCommand("", "Leave.", actions.exit_chat),
     "reset": SlashCommand("", "Begin a new conversation with the same system message.", actions.reset),
     "undo": SlashCommand("", "Take back the last exchange.", actions.undo),
     "retry": SlashCommand("", "Answer the last question again, with another seed.", actions.retry),

@@ -1,6 +1,6 @@
 """The chat at its terminal: takes one message or command after another and shows what comes of it.
 
-Answers and what a command was asked to show go to `out`, everything about them to `err`. An error ends a
+Answers and what a command shows go to `out`, everything about them to `err`. An error ends a
 message or a command, never the chat.
 """
 
@@ -39,7 +39,7 @@ class Reader(Protocol):
 
 
 class Chat:
-    """What is said between a user and a model.
+    """A conversation at a terminal or over a pipe.
 
     Args:
         talk: the conversation and the model.
@@ -48,7 +48,7 @@ class Chat:
         interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
 
     Attributes:
-        leaving: whether the chat is over.
+        is_over: whether the chat is over.
         draft: the last message, where it was not answered.
     """
 
@@ -56,10 +56,10 @@ class Chat:
         self.talk = talk
         self.out = out
         self.err = err
-        self.leaving = False
+        self.is_over = False
         self.draft = ""
         self._interactive = interactive
-        self._explained = False
+        self._legend_shown = False
         self._left_out = 0
         self._warned: set[str] = set()
 
@@ -68,7 +68,7 @@ class Chat:
         if self._interactive:
             method = self.talk.settings.method_label
             self.note(f"{self.talk.model_name} · {method} · /help for commands, Ctrl-D to leave")
-        while not self.leaving:
+        while not self.is_over:
             try:
                 self.take(reader.read(self.draft))
             except EOFError:
@@ -81,11 +81,11 @@ class Chat:
         """Answers a message or runs a command; an error is shown, and nothing of the conversation is lost."""
         self.draft = ""
         try:
-            said = parse(text)
-            if isinstance(said, Call):
-                run_command(self, said.name, said.argument)
-            elif said:
-                self._ask(said)
+            line = parse(text)
+            if isinstance(line, Call):
+                run_command(self, line.name, line.argument)
+            elif line:
+                self._ask(line)
         except (KeyboardInterrupt, typer.Exit):
             if not self._interactive:
                 raise
@@ -99,9 +99,9 @@ class Chat:
                 "Your message is back at the prompt." if self._interactive else f"Not answered: {self.draft}"
             )
 
-    def answer(self, asked: Conversation, *, seed: int | None = None) -> None:
+    def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
         """Streams the answer to a conversation that ends in a question."""
-        view = self.view(asked)
+        view = self.view(conversation)
         settings = self.talk.settings
         with (
             self.interruptible() as interruption,
@@ -114,15 +114,15 @@ class Chat:
                 display=settings.display,
                 stats=settings.stats,
                 quiet=settings.quiet,
-                legend=not self._explained,
+                legend=not self._legend_shown,
             )
-            self._explained = self._explained or finished.added + finished.subtracted > 0
+            self._legend_shown = self._legend_shown or finished.added + finished.subtracted > 0
             if finished.text and finished.finish_reason is FinishReason.CANCELLED:
-                self.note("Stopped; what was said stays in the conversation.")
+                self.note("Stopped; the answer so far stays in the conversation.")
 
-    def view(self, asked: Conversation) -> View:
-        """What the model sees of a conversation, having said what it does not see of it."""
-        view = self.talk.view(asked)
+    def view(self, conversation: Conversation) -> View:
+        """What the model sees of a conversation; notes what it does not see."""
+        view = self.talk.view(conversation)
         self._warn(view.prompts.warnings)
         limit = self.talk.context_length
         if limit is None or view.tokens >= limit:
@@ -140,7 +140,7 @@ class Chat:
             yield interruption
 
     def show(self, *lines: str) -> None:
-        """Writes what a command was asked for."""
+        """Writes what a command was to show."""
         screen = Screen(self.out, self.talk.settings.display)
         for line in lines:
             screen.put_line(line)
@@ -155,7 +155,7 @@ class Chat:
     def _ask(self, question: str) -> None:
         before = self.talk.conversation
         try:
-            self.answer(self.talk.asked(question))
+            self.answer(self.talk.with_question(question))
         finally:
             if self.talk.conversation is before:
                 self.draft = question

@@ -48,7 +48,7 @@ class View:
 
 
 class Talk:
-    """A conversation that can be asked, stopped, taken back and answered again.
+    """A conversation whose answers can be stopped, taken back and decoded again.
 
     Args:
         model: the model that answers.
@@ -83,7 +83,7 @@ class Talk:
 
     @property
     def model_name(self) -> str:
-        """What the user asked for: hub id, folder, file or `demo`."""
+        """What `--model` named: hub id, folder, file or `demo`."""
         return self.session.model.name
 
     @property
@@ -97,7 +97,7 @@ class Talk:
         """The events of the answer that the conversation ends with; () where it was not decoded here."""
         return self._traces.get(self.conversation.messages, ())
 
-    def asked(self, question: str) -> Conversation:
+    def with_question(self, question: str) -> Conversation:
         """The conversation with one more question.
 
         Raises:
@@ -107,15 +107,15 @@ class Talk:
             raise UsageError("The last question has no answer yet.", "/retry answers it, /undo drops it.")
         return self.conversation.with_user(question)
 
-    def asked_again(self) -> Conversation:
+    def up_to_last_question(self) -> Conversation:
         """The conversation up to its last question, without the answer.
 
         Raises:
-            UsageError: nothing was asked yet.
+            UsageError: there is no question yet.
         """
         before = self.conversation.without_last_turn()
         if before == self.conversation:
-            raise UsageError("Nothing was asked yet.", "Type a question first.")
+            raise UsageError("There is no question yet.", "Type one first.")
         return before.with_user(self.conversation.messages[len(before.messages)].content)
 
     def another_seed(self) -> int | None:
@@ -126,7 +126,7 @@ class Talk:
         return ((self.settings.seed if used is None else used) + 1) % _SEEDS
 
     def last_seed(self) -> int | None:
-        """The seed that the last answer was drawn with; None where it was not drawn, or is not known."""
+        """The seed that the last answer was drawn with; None where it was greedy, or was loaded."""
         return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
@@ -155,9 +155,8 @@ class Talk:
     ) -> Generator[Event, None, None]:
         """Answers the question that the view ends with; the conversation then holds the answer.
 
-        An answer that is cancelled, interrupted or closed is kept as far as it was said. When nothing was
-        said, or when decoding fails, the conversation stays as it was; what a server said before it failed is
-        kept.
+        An answer that is cancelled, interrupted or closed is kept as far as it came. When nothing came, or
+        when decoding fails, the conversation stays as it was; what a server sent before it failed is kept.
 
         Raises:
             PromptError, LogitsError, ServerError: as `decode`.
@@ -173,11 +172,11 @@ class Talk:
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
-            said = "".join(
+            text = "".join(
                 event.text for event in events if isinstance(event, TokenStep) and not event.thinking
             )
-            if said and not isinstance(events[-1], Finished):
-                self._keep(view.conversation.with_assistant(said), [])
+            if text and not isinstance(events[-1], Finished):
+                self._keep(view.conversation.with_assistant(text), [])
             raise
 
     def rehearse(
@@ -219,4 +218,4 @@ class Talk:
 
 
 def _questions(conversation: Conversation) -> list[int]:
-    return [place for place, message in enumerate(conversation.messages) if message.role == "user"]
+    return [index for index, message in enumerate(conversation.messages) if message.role == "user"]

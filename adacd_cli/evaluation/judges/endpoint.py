@@ -17,7 +17,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 
 from adacd_cli.errors import EnvironmentFault
 from adacd_cli.evaluation.judges.wire import OPENAI_URL, RequestFailed, headers_for, parse_url, reply_of
-from adacd_cli.wire import error_field, json_object, one_line, retry_seconds
+from adacd_cli.http_util import error_field, json_object, one_line, retry_seconds
 
 ATTEMPTS = 7
 """How often a request is made before it counts as failed, 429s aside; with the pauses about 40 seconds."""

@@ -1,6 +1,6 @@
 """What goes over the wire to a judge's endpoint and comes back: addresses, headers, and how a reply is read.
 
-What it has in common with other servers is in `adacd_cli.wire`.
+What it has in common with other servers is in `adacd_cli.http_util`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from adacd_cli import wire
+from adacd_cli import http_util
 from adacd_cli.errors import UsageError
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -54,7 +54,7 @@ def headers_for(key: str | None) -> dict[str, str]:
     Raises:
         UsageError: the key has characters that no header carries.
     """
-    return wire.headers_for(key, whose="judge", variable="ADACD_JUDGE_KEY")
+    return http_util.headers_for(key, whose="judge", variable="ADACD_JUDGE_KEY")
 
 
 def reply_of(answer: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
-"""What goes over the wire to somebody else's server and comes back: headers, and how a response is read.
+"""Requests to other people's servers (`remote`, `evaluation.judges`): headers, and how a response is read.
 
-Functions over what a server sends, so nothing is taken for granted of its shape; who asks, and for what,
-others know (`remote`, `evaluation.judges`).
+A server may send anything, so nothing is assumed about the form of what it sends.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ def headers_for(key: str | None, *, whose: str, variable: str) -> dict[str, str]
 
     Args:
         key: sent as a bearer token; None sends none.
-        whose: what the key belongs to, for the message: `judge`.
+        whose: what the key is for, as the message names it: `judge`.
         variable: the environment variable that it comes from.
 
     Raises:
-        UsageError: the key has characters that no header carries.
+        UsageError: the key has characters that cannot stand in a header.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key is not None:
@@ -79,5 +78,5 @@ def error_field(answer: Mapping[str, Any] | None, field: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """What a server says, without control characters and not longer than a sentence."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())[:200]
+    """A server's message without control characters, and at most 200 characters of it."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split())[:200]

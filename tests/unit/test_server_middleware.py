@@ -10,18 +10,21 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.server import guards
-from adacd_cli.server.asked import Limits
+from adacd_cli.server import middleware
+from tests.golden import check
 from tests.serving import ALPHABET, CHAT, Site, letters, scope, site
 
 KEY = "sk-unique"
-WRONG = {
-    "message": "The key is wrong.",
-    "type": "authentication_error",
-    "param": None,
-    "code": "invalid_api_key",
-}
-MISSING = {**WRONG, "message": "A key is needed: Authorization: Bearer KEY."}
+WRONG, MISSING = "wrong key", "no key"
+
+
+def check_error(
+    response: Any, status: int, code: str, name: str, *, kind: str = "invalid_request_error"
+) -> None:
+    """Checks an error in OpenAI's format, and its message by the golden file."""
+    error = response.json()["error"]
+    check("server", name, error.pop("message"))
+    assert (response.status_code, error) == (status, {"type": kind, "param": None, "code": code})
 
 
 def basic(password: str) -> str:
@@ -30,12 +33,12 @@ def basic(password: str) -> str:
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Site]:
-    with site(letters(), key=KEY, origins=("http://app.example",), limits=Limits(body_bytes=1000)) as server:
+    with site(letters(), key=KEY, origins=("http://app.example",), max_body_bytes=1000) as server:
         yield server
 
 
 @pytest.mark.parametrize(
-    ("header", "error"),
+    ("header", "refusal"),
     [
         (f"Bearer {KEY}", None),
         (f"bearer   {KEY} ", None),
@@ -52,19 +55,22 @@ def locked() -> Iterator[Site]:
         ("Bearer \xff\xfe", WRONG),
     ],
 )
-def test_a_key_is_asked_on_every_route_but_health(locked: Site, header: str | None, error: Any) -> None:
+def test_a_key_is_required_on_every_route_but_health(
+    locked: Site, header: str | None, refusal: str | None
+) -> None:
     headers = {} if header is None else {"Authorization": header.encode("latin-1")}
-    asked = [
+    responses = [
         locked.http.get("/v1/models", headers=headers),
         locked.http.post("/v1/chat/completions", json={**CHAT, "max_tokens": 1}, headers=headers),
         locked.http.get("/metrics", headers=headers),
         locked.http.get("/openapi.json", headers=headers),
     ]
-    if error is None:
-        assert [each.status_code for each in asked] == [200] * 4
+    if refusal is None:
+        assert [each.status_code for each in responses] == [200] * 4
     else:
-        assert [(each.status_code, each.json()["error"]) for each in asked] == [(401, error)] * 4
-        assert asked[0].headers["www-authenticate"] == "Bearer"
+        for response in responses:
+            check_error(response, 401, "invalid_api_key", refusal, kind="authentication_error")
+        assert responses[0].headers["www-authenticate"] == "Bearer"
     assert locked.http.get("/health", headers=headers).status_code == 200
 
 
@@ -108,13 +114,7 @@ def test_a_body_that_is_too_large_is_refused_while_it_comes(locked: Site, counte
     if counted:
         headers["Content-Length"] = "100000"
     response = locked.http.post("/v1/chat/completions", content=endless(), headers=headers)
-    assert response.status_code == 413
-    assert response.json()["error"] == {
-        "message": "The body is larger than 1000 bytes.",
-        "type": "invalid_request_error",
-        "param": None,
-        "code": "body_too_large",
-    }
+    check_error(response, 413, "body_too_large", "too large a body")
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", ""])
@@ -140,8 +140,10 @@ def test_what_a_page_can_send_without_asking_is_refused(locked: Site, kind: str)
 )
 def test_without_a_key_a_local_server_answers_to_its_own_names_only(host: str, status: int) -> None:
     with site(letters(), ready=False, local="127.0.0.1") as server:
-        found = server.http.get("/openapi.json", headers={"Host": host})
-        assert found.status_code == status
+        response = server.http.get("/openapi.json", headers={"Host": host})
+        assert response.status_code == status
+        if status == 403:
+            check_error(response, 403, "wrong_host", "another host", kind="permission_error")
 
 
 @pytest.mark.parametrize("logged", [False, True])
@@ -168,24 +170,13 @@ def test_what_was_said_is_written_only_where_that_is_wanted(
 def test_errors_of_no_route_have_the_same_shape() -> None:
     with site(letters()) as server:
         nowhere, method = server.http.get("/v1/nothing"), server.http.get("/v1/completions")
-    assert (nowhere.status_code, nowhere.json()["error"]) == (
-        404,
-        {
-            "message": "There is no route /v1/nothing.",
-            "type": "not_found_error",
-            "param": None,
-            "code": "unknown_route",
-        },
-    )
-    assert (method.status_code, method.headers["allow"], method.json()["error"]["message"]) == (
-        405,
-        "POST",
-        "The route /v1/completions does not take GET.",
-    )
+    check_error(nowhere, 404, "unknown_route", "unknown route", kind="not_found_error")
+    check_error(method, 405, "method_not_allowed", "wrong method")
+    assert method.headers["allow"] == "POST"
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guards, "BODY_SECONDS", 0.2)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
     sent: list[Any] = []
 
     async def receive() -> Any:  # a byte now and then
@@ -202,7 +193,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
 
 
 def test_a_body_that_does_not_come_keeps_no_server_that_is_stopping(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guards, "_LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(middleware, "_CHECK_SECONDS", 0.05)
     sent: list[Any] = []
 
     async def send(message: Any) -> None:

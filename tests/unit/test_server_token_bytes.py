@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from adacd_cli.demo import model_folder
-from adacd_cli.server.spelling import Spelling, readable
+from adacd_cli.server.openai_format import TokenBytes, readable
 
 EMOJI = "🎉é"
 
@@ -15,9 +15,9 @@ def test_the_bytes_of_a_texts_tokens_are_the_texts() -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
     ids = tokenizer.encode(EMOJI, add_special_tokens=False)
     assert len(ids) > len(EMOJI)  # the demo's tokens are of bytes
-    spelling = Spelling(tokenizer, frozenset({7}))
-    assert b"".join(spelling.bytes_of(each, tokenizer.decode([each])) for each in ids) == EMOJI.encode()
-    assert [spelling.in_text(each) for each in (ids[0], 7, tokenizer.all_special_ids[0])] == [
+    token_bytes = TokenBytes(tokenizer, frozenset({7}))
+    assert b"".join(token_bytes.bytes_of(each, tokenizer.decode([each])) for each in ids) == EMOJI.encode()
+    assert [token_bytes.in_text(each) for each in (ids[0], 7, tokenizer.all_special_ids[0])] == [
         True,
         False,
         False,
@@ -44,5 +44,5 @@ class Pieces:
     ],
 )
 def test_a_piece(piece: str, text: str, own: bytes, written: str) -> None:
-    found = Spelling(Pieces(piece), frozenset()).bytes_of(3, text)
+    found = TokenBytes(Pieces(piece), frozenset()).bytes_of(3, text)
     assert (found, readable(found)) == (own, written)
