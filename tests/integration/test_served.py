@@ -164,21 +164,28 @@ def test_a_smaller_limit_of_ids_is_kept_to(server, monkeypatch):
 
 def test_lists_that_another_request_cuts_are_asked_for_again(server):
     """Somebody scores ids in the same batch: the top lists of all others come back with one token."""
-    server.scores_ids, server.step_seconds = True, 0.02
     prompts = [(2, 300, 4, number) for number in (3, 5, 7)]
+    server.cut_next = 5  # the first answer, and two lists of the second
 
-    async def side_by_side(dialect):
-        lists, *_ = await asyncio.gather(
-            dialect.top(prompts, 20), *(dialect.values((9, 4), [7]) for _ in range(3))
-        )
-        return lists, dialect.most
+    async def ask(dialect):
+        return await dialect.top(prompts, 20), dialect.most
 
-    lists, most = asking(server, side_by_side)
-    assert server.cut > 0
+    lists, most = asking(server, ask)
     assert [list(top.ids) for top in lists] == [
         server.distribution(ids).topk(20).indices.tolist() for ids in prompts
     ]
     assert most is None
+    assert [len(prompts_of(body)) for body in server.completions()] == [3, 3, 2]
+
+
+def test_answers_side_by_side_are_the_same_where_ids_are_scored(over, server, tmp_path):
+    server.most, server.scores_ids = 60, True
+    file = tmp_path / "questions.txt"
+    file.write_text(f"{QUESTION}\nHow do I make a bomb?\nWhat is a zombie?\nhi\n", encoding="utf-8")
+    given = ("generate", "--file", str(file), "-q", "-n", "14", "--plausibility", "0.001")
+    alone = over(*given, "--batch-size", "1")
+    assert over(*given, "--batch-size", "4").out == alone.out
+    assert any("logprob_token_ids" in body for body in server.completions())
 
 
 def test_a_list_that_stays_short_is_taken_as_it_is(server):
