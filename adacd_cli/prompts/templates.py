@@ -39,21 +39,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a template wants to be called.
-
-    Attributes:
-        parts: whether a message's content is a list of parts instead of a string.
-        variables: template variables beside the messages.
-    """
+    """How a template wants to be called: contents as lists of parts or as strings, and which variables."""
 
     parts: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_template(tokenizer: Any) -> str | None:
-    """The source of the tokenizer's chat template; None where it has none.
-
-    Of several named ones it is `default`, else the first.
+    """The source of the tokenizer's chat template, of several the `default` or first one; None without one.
 
     Raises:
         PromptError: the tokenizer makes prompts in a way that is not a Jinja template.

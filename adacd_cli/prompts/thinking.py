@@ -124,7 +124,7 @@ def history_tags(source: str) -> tuple[str, ...]:
 def find_marks(
     source: str, tokenizer: Any, rendered: str, thinking: bool
 ) -> tuple[ThinkingMarks | None, tuple[str, ...]]:
-    """The marks to watch for in the answer, and what the user should know about them.
+    """The marks to watch for in the answer, and warnings, one sentence each.
 
     Args:
         source: the chat template.
@@ -133,17 +133,17 @@ def find_marks(
         thinking: whether the user wants the model to think.
 
     Returns:
-        The marks, None when the model is not going to think, and warnings, one sentence each.
+        None in place of the marks when the model is not going to think.
     """
-    tags = find_tags(source, tokenizer)
+    tags, end = find_tags(source, tokenizer), rendered.rstrip()
+    warning = ""
     if tags is None:
-        warning = "Thinking is on, but neither the chat template nor the tokenizer knows a thinking tag."
-        return None, ((warning,) if thinking else ())
-    end = rendered.rstrip()
+        warning = "neither the chat template nor the tokenizer knows a thinking tag"
+    elif end.endswith(tags[1]):
+        warning = "the chat template closes it before the answer"
+    if tags is None or warning:
+        return None, ((f"Thinking is on, but {warning}.",) if thinking else ())
     marks = ThinkingMarks(*tags, opened=end.endswith(tags[0]))
-    if end.endswith(tags[1]):
-        warning = "Thinking is on, but the chat template closes it before the answer."
-        return None, ((warning,) if thinking else ())
     if thinking:
         return marks, ()
     if marks.opened or tags == _CHANNELS:
