@@ -58,6 +58,21 @@ def read_prompts(file: str) -> list[str]:
     return prompts
 
 
+def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
+    """The one question of a command; UsageError where there is none, or more than one."""
+    if file is None:
+        return read_prompt(prompt, command=command)
+    if prompt is not None:
+        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
+    questions = read_prompts(file)
+    if len(questions) > 1:
+        raise UsageError(
+            f"`adacd {command}` takes one prompt; the file has {len(questions)}, one a line.",
+            "`adacd generate --file FILE --json` decodes them all.",
+        )
+    return questions[0]
+
+
 def read_lines(file: str) -> list[str]:
     """The lines of a file of answers, or of stdin for `-`, blank ones too; UsageError as `read_prompts`."""
     return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")

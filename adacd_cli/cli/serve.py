@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,16 +15,16 @@ from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
-from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
-from adacd_cli.errors import UsageError
+from adacd_cli.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
     from adacd_cli.engine import LanguageModel, Scheduler
 
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 _USUAL_PROMPT = 4096
@@ -154,3 +157,67 @@ def _scheduler(
 def _say(line: str, settings: Settings) -> None:
     if not settings.quiet:
         print(line, file=sys.stderr, flush=True)
+
+
+def require_extra() -> None:
+    """Raises MissingExtraError where a package of the extra is not installed."""
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
+            )
+
+
+def key_of(given: str | None) -> str | None:
+    """The key of --api-key, or else of ADACD_API_KEY; None where there is none.
+
+    Raises:
+        UsageError: it is empty, which would be no key, or cannot be sent in a header.
+    """
+    key = os.environ.get("ADACD_API_KEY") if given is None else given
+    if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
+        return key
+    where = "ADACD_API_KEY" if given is None else "--api-key"
+    raise UsageError(
+        f"The key of {where} must be one or more visible ASCII characters.",
+        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+    )
+
+
+def origins_of(given: list[str]) -> tuple[str, ...]:
+    """The origins of --cors-origin, as browsers write them; UsageError where one is not an origin."""
+    for origin in given:
+        scheme, mark, rest = origin.rstrip("/").partition("://")
+        if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
+            raise UsageError(
+                f"--cors-origin takes the origin of a page; got {origin!r}.",
+                "Write e.g. --cors-origin http://localhost:3000.",
+            )
+    return tuple(origin.rstrip("/").lower() for origin in given)
+
+
+def bytes_of(text: str) -> int:
+    """The bytes of --max-body-size, such as `512k`; UsageError where it is not a number of bytes."""
+    found = re.fullmatch("([0-9]*[1-9][0-9]*)([kmg]?)", text.lower())
+    if found:
+        return int(found[1]) * _UNITS[found[2]]
+    raise UsageError(
+        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
+    )
+
+
+def id_of(settings: Settings, served: str | None = None) -> str:
+    """The model's name for clients: SERVED, its name at the server that runs it, or that of the settings; of a
+    path, the last part alone."""
+    from adacd_cli.loading.source import looks_like_a_path
+
+    name = served or getattr(settings, "served_model", None) or settings.model
+    path = Path(name).expanduser()
+    if name != "demo" and (path.exists() or looks_like_a_path(name)):
+        return path.resolve().name or "model"
+    return str(name)
+
+
+def address_of(host: str, port: int) -> str:
+    """The address for a browser."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
