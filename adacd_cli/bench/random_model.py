@@ -127,7 +127,7 @@ def build_shape(
 def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    from adacd_cli.loading.folder import Checkpoint
+    from adacd_cli.loading.files import Checkpoint
     from adacd_cli.loading.kind import causal_config
 
     if name in SHAPES:
@@ -135,8 +135,8 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     path = Path(name).expanduser()
     # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
     found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
-    mend = "Fix that in it, or name a model's own config.json."
-    return causal_config(found, name, trust_remote_code=trust_remote_code, mend=mend)
+    fix = "Fix that in it, or name a model's own config.json."
+    return causal_config(found, name, trust_remote_code=trust_remote_code, fix=fix)
 
 
 def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:

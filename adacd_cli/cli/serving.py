@@ -81,7 +81,7 @@ def id_of(settings: Settings, served: str | None = None) -> str:
         settings: name the model.
         served: its name at the server that runs it, where one does.
     """
-    from adacd_cli.loading.source import looks_like_a_path
+    from adacd_cli.loading.files import looks_like_a_path
 
     name = served or getattr(settings, "served_model", None) or settings.model
     path = Path(name).expanduser()

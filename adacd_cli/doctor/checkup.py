@@ -26,7 +26,7 @@ from adacd_cli.errors import AdacdError
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.loading.source import Source
+    from adacd_cli.loading.files import Source
 
 Progress = Callable[[str], None]
 """Called with a short line about what is being done."""
@@ -95,10 +95,9 @@ class Checkup:
             AdacdError: its files cannot be used.
         """
         from adacd_cli.doctor.memory import check_memory, estimate, free_for
-        from adacd_cli.loading.gguf import read_once
+        from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.quantization import require
-        from adacd_cli.loading.source import locate
 
         self._source = source = locate(self._settings, progress)
         if source.gguf:
@@ -159,9 +158,9 @@ class Checkup:
         try:
             with quiet(lambda line: None):
                 if settings.served and settings.tokenizer is not None:
-                    from adacd_cli.backends.server.load import tokenizer_of
+                    from adacd_cli.loading.served import load_own_tokenizer
 
-                    return tokenizer_of(settings, lambda line: None)[0]
+                    return load_own_tokenizer(settings, lambda line: None)[0]
                 if self._source is not None:
                     trust = settings.trust_remote_code
                     return load_tokenizer(self._source, settings.model, trust_remote_code=trust)

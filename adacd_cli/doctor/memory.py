@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from adacd_cli.config import Settings
-    from adacd_cli.loading.folder import Checkpoint
-    from adacd_cli.loading.source import Source
+    from adacd_cli.loading.files import Checkpoint, Source
 
 PROMPT_TOKENS = 256
 """A prompt of ordinary length: a paragraph."""
@@ -68,7 +67,7 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
     from adacd_cli.bench.device import cache_bytes
-    from adacd_cli.loading.folder import inspect
+    from adacd_cli.loading.files import inspect
     from adacd_cli.loading.hardware import choose_dtype, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
     from adacd_cli.loading.tokenizer import context_length

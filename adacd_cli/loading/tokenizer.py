@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adacd_cli.errors import ModelError, first_line
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 
 NO_LIMIT = 10**30
 """transformers' own number for a tokenizer that does not limit its input; the engine minds the context."""

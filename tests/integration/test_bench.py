@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that nobody else uses, and nothing large to copy."""
-    monkeypatch.setattr(Load, "_others", lambda self: 0.0)
+    monkeypatch.setattr(Load, "busy_cores", lambda self: 0.0)
     monkeypatch.setattr(device, "_CPU_BYTES", 2**20)
     monkeypatch.setattr(device.gc, "collect", lambda: 0)
 
@@ -150,7 +150,7 @@ def test_a_busy_machine_is_said_once(adacd: RunCommand, shape: Path, monkeypatch
         (iter([0.0, 1.5, 1.5]), "before it measured"),
         (iter([0.0, 0.1, 1.5]), "while it measured"),
     ):
-        monkeypatch.setattr(Load, "_others", lambda self, busy=busy: next(busy, 1.5))
+        monkeypatch.setattr(Load, "busy_cores", lambda self, busy=busy: next(busy, 1.5))
         monkeypatch.setattr(Load, "free_cores", lambda self: 1)
         next(busy)
         code, _, err = adacd(*arguments)

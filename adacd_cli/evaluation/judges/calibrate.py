@@ -221,6 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from adacd_cli.cli.errors import guarded  # an entry point is where errors are shown
-
-    sys.exit(guarded(main, debug=False))
+    try:
+        sys.exit(main())
+    except UsageError as error:
+        print(f"Error: {error.message}", *filter(None, [error.hint]), sep="\nHint: ", file=sys.stderr)
+        sys.exit(error.exit_code)

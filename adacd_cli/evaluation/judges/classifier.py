@@ -72,10 +72,9 @@ def load_classifier(settings: Settings, progress: Callable[[str], None]) -> Clas
         DeviceError: there is no such device here.
         OutOfMemoryError: the weights do not fit.
     """
-    from adacd_cli.loading.folder import inspect
+    from adacd_cli.loading.files import inspect, locate
     from adacd_cli.loading.hub import go_offline
     from adacd_cli.loading.machine import Load
-    from adacd_cli.loading.source import locate
 
     name = settings.model
     if settings.offline:
