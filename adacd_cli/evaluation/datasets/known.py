@@ -26,9 +26,7 @@ def data_folder(flag: str | None) -> Path | None:
         UsageError: there is no such folder.
     """
     given = os.environ.get(VARIABLE) or None if flag is None else flag
-    if given is None:
-        return None
-    folder = Path(given).expanduser()
+    folder = None if given is None else Path(given).expanduser()
     check_folder(folder, VARIABLE if flag is None else "--data")
     return folder
 
