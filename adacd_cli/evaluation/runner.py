@@ -189,7 +189,7 @@ def answer_all(
         for settings in runs:
             jobs = [Job(sample, settings) for sample in portion if store.lacks(settings.method_label, sample)]
             for record in runner.records(jobs, on_notice):
-                store.add_answer(record)
+                store.add(record)
                 on_record(record)
 
 
@@ -213,7 +213,7 @@ def judge_all(
             judged = JudgementRecord(
                 *record.key, judgement.judge, judgement.label, text_hash(record.text), judgement.detail
             )
-            store.add_judgement(judged)
+            store.add(judged)
             on_record(judged)
 
 

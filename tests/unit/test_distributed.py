@@ -183,8 +183,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def test_what_is_missing_is_cut_longest_first(store):
-    store.add_answer(AnswerRecord.of("default", SAMPLES[0], text="Flour."))
-    store.add_answer(AnswerRecord.of("adacd", SAMPLES[0], error="it broke"))
+    store.add(AnswerRecord.of("default", SAMPLES[0], text="Flour."))
+    store.add(AnswerRecord.of("adacd", SAMPLES[0], error="it broke"))
     wanted = missing(SAMPLES, RUNS, store)
     assert wanted == {
         ("default", "set", "b"),
@@ -277,7 +277,7 @@ def test_a_finished_run_asks_one_worker_what_model_it_has(store):
 
     for sample in SAMPLES:
         for settings in RUNS:
-            store.add_answer(AnswerRecord.of(settings.method_label, sample, text="."))
+            store.add(AnswerRecord.of(settings.method_label, sample, text="."))
     assert answer_distributed(send, SAMPLES, RUNS, store, batch_size=2).facts == WORKER["model"]
     assert sent == [[Piece((), ())]]
 

@@ -206,7 +206,7 @@ def answer_distributed(
 
     def keep(record: AnswerRecord) -> None:
         if record.key in wanted and record.key not in tried:
-            store.add_answer(record)
+            store.add(record)
             tried.add(record.key)
             on_record(record)
 
