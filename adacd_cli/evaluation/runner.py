@@ -12,7 +12,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
@@ -144,19 +144,13 @@ class Runner:
 
 
 def _record(job: Job, event: Finished | Failed, seconds: float) -> AnswerRecord:
-    label = job.settings.method_label
+    values: dict[str, Any] = {"seconds": seconds}
     if isinstance(event, Failed):
-        return AnswerRecord.of(label, job.sample, error=event.message)
-    return AnswerRecord.of(
-        label,
-        job.sample,
-        text=event.text,
-        finish_reason=event.finish_reason.value,
-        tokens=event.tokens,
-        added=event.added,
-        subtracted=event.subtracted,
-        seconds=seconds,
-    )
+        values = {"error": event.message}
+    else:
+        values |= {"text": event.text, "finish_reason": event.finish_reason.value}
+        values |= {"tokens": event.tokens, "added": event.added, "subtracted": event.subtracted}
+    return AnswerRecord.of(job.settings.method_label, job.sample, **values)
 
 
 def answer_all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
@@ -10,7 +11,8 @@ from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 CONFIDENCE = 0.95
 
 
-class Ratio(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Ratio:
     """count of n, the share, and its 95 % Wilson interval, all in [0, 1]; None where n is 0."""
 
     count: int

@@ -163,10 +163,9 @@ def test_an_address_where_nothing_answers(prompts, tmp_path):
     began = time.monotonic()
     code, out, err = finish(start(prompts, tmp_path / "run", "--ray", "127.0.0.1:9"))
     assert (code, out) == (3, "")
-    assert err == (
-        "Error: No Ray cluster answers at 127.0.0.1:9: connection refused.\n"
-        "Hint: `ray status` on the head node says whether Ray runs there; --ray alone uses this machine.\n"
-    )
+    error, hint = err.splitlines()
+    assert error == "Error: No Ray cluster answers at 127.0.0.1:9: connection refused."
+    assert "ray status" in hint
     assert not (tmp_path / "run").exists()
     assert time.monotonic() - began < 60  # Ray by itself would take two minutes
 
