@@ -45,15 +45,13 @@ def read_shape(name: str) -> dict[str, Any]:
     if name in SHAPES:
         return SHAPES[name]
     path = Path(name).expanduser()
-    hint = "Name a model's config.json, or the folder that holds it."
     if path.is_dir():
         path = path / "config.json"
-        if not path.exists():
-            raise UsageError(f"The shape {name!r} is a folder without a config.json.", hint)
+    hint = "Name a model's config.json, or the folder that holds it."
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"Unknown shape {name!r}.", known_names_hint(name, SHAPES)) from error
+        raise UsageError(f"Unknown shape {name!r}.", f"{known_names_hint(name, SHAPES)} {hint}") from error
     except OSError as error:
         raise UsageError(f"The shape {name!r} cannot be read: {error.strerror or error}.", hint) from error
     except (ValueError, RecursionError) as error:
@@ -198,7 +196,5 @@ def _randomize(model: Any, seed: int) -> None:
             if weight.dim() < 2:
                 weight.fill_(0.0 if label.endswith("bias") else 1.0)
                 continue
-            flat = weight.view(-1)
-            for start in range(0, flat.numel(), _BLOCK):
-                piece = flat[start : start + _BLOCK]
+            for piece in weight.view(-1).split(_BLOCK):
                 piece.copy_(block[: piece.numel()])
