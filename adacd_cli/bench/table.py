@@ -59,7 +59,7 @@ def _number(value: float | None) -> str:
 
 
 def _range(ends: Sequence[float] | None) -> str:
-    return "–".join(map(_number, ends or [None]))
+    return "–" if ends is None else "–".join(map(_number, ends))
 
 
 def _gigabytes(value: int | None) -> str:
