@@ -13,9 +13,9 @@ import typer
 
 from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adacd_cli.cli.streams import check_stdout
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.known import VARIABLE, data_folder, find_file, how_to_get, load_known

@@ -25,7 +25,7 @@ from adacd_cli.render.view import View
 from adacd_cli.suggest import known_names_hint
 
 _PAGE_CANDIDATES = 5
-"""The HTML page has room for candidates without being asked."""
+"""The HTML page has room for candidates even without --top."""
 
 
 @with_settings()

@@ -1,7 +1,7 @@
 """Where a prompt comes from: the argument, stdin, or a file with one prompt a line.
 
-Stdin is read to its end when it is asked for (`-`, `-f -`), when there is no argument and it is no terminal,
-and besides an argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
+Stdin is read to its end for `-` and `-f -`, when there is no argument and it is no terminal, and besides an
+argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
 shell loop's file is read empty, as with `cat`; `< /dev/null` beside the argument says that there is no input.
 """
 
@@ -16,8 +16,7 @@ from pathlib import Path
 from adacd_cli.errors import UsageError
 
 _PATIENCE_S = 2.0
-
-_EXAMPLE = 'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
+_STDIN = "Standard input"
 
 
 def read_prompt(argument: str | None, *, command: str) -> str:
@@ -38,8 +37,10 @@ def read_prompt(argument: str | None, *, command: str) -> str:
         parts.append(_decode(os.fsencode(argument), "The prompt"))
     prompt = "\n\n".join(part for part in (part.strip("\r\n") for part in parts) if part.strip())
     if not prompt:
-        message = "The prompt is empty." if argument is not None else "There is no prompt."
-        raise UsageError(message, _EXAMPLE.format(command=command))
+        raise UsageError(
+            "There is no prompt." if argument is None else "The prompt is empty.",
+            f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.',
+        )
     return prompt
 
 
@@ -49,39 +50,24 @@ def read_prompts(file: str) -> list[str]:
     Raises:
         UsageError: it cannot be read, is not UTF-8, or has no prompt in it.
     """
-    text = read_stdin() if file == "-" else _read_file(file)
+    name = _STDIN if file == "-" else f"The prompt file {file!r}"
+    text = _read(file, name, "Name a text file with one prompt a line, or - for stdin.")
     prompts = [line for line in text.split("\n") if line.strip()]
     if not prompts:
-        raise UsageError(f"{_named(file)} has no prompt in it.", "Write one prompt a line.")
+        raise UsageError(f"{name} has no prompt in it.", "Write one prompt a line.")
     return prompts
 
 
 def read_lines(file: str) -> list[str]:
-    """The lines of a file of answers, or of stdin for `-`, blank ones too.
-
-    Raises:
-        UsageError: it cannot be read or is not UTF-8.
-    """
-    if file == "-":
-        return read_stdin().split("\n")
-    try:
-        data = Path(file).expanduser().read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"The file {file!r} could not be read: {error.strerror or error}.", "Name a file, or - for stdin."
-        ) from error
-    return _decode(data, f"The file {file!r}").split("\n")
+    """The lines of a file of answers, or of stdin for `-`, blank ones too; UsageError as `read_prompts`."""
+    return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")
 
 
 def read_stdin() -> str:
-    """All of stdin as text, line ends as `\\n`, without a byte order mark.
-
-    Raises:
-        UsageError: stdin is closed or not UTF-8.
-    """
+    """All of stdin as text, line ends as `\\n`, without a byte order mark; UsageError where it is closed."""
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
-    return _decode(sys.stdin.buffer.read(), _named("-"))
+    return _decode(sys.stdin.buffer.read(), _STDIN)
 
 
 def _say_when_waiting() -> None:
@@ -95,7 +81,7 @@ def _say_when_waiting() -> None:
 
 
 def _stdin_is_given() -> bool:
-    """Whether there is a stdin (Python has none when started with a closed one) and it is no terminal."""
+    # Python has no stdin when it was started with a closed one
     return sys.stdin is not None and not sys.stdin.isatty()
 
 
@@ -105,20 +91,19 @@ def _stdin_is_pipe_or_file() -> bool:
         return False
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # a stream without a descriptor, put in the place of stdin
+    except (OSError, ValueError):  # a stream without a descriptor, in place of stdin
         return True
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _read_file(file: str) -> str:
+def _read(file: str, name: str, hint: str) -> str:
+    if file == "-":
+        return read_stdin()
     try:
         data = Path(file).expanduser().read_bytes()
     except OSError as error:
-        raise UsageError(
-            f"The prompt file {file!r} could not be read: {error.strerror or error}.",
-            "Name a text file with one prompt a line, or - for stdin.",
-        ) from error
-    return _decode(data, _named(file))
+        raise UsageError(f"{name} could not be read: {error.strerror or error}.", hint) from error
+    return _decode(data, name)
 
 
 def _decode(data: bytes, name: str) -> str:
@@ -130,7 +115,3 @@ def _decode(data: bytes, name: str) -> str:
             "Convert it first, e.g. with `iconv -t utf-8`.",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _named(file: str) -> str:
-    return "Standard input" if file == "-" else f"The prompt file {file!r}"

@@ -21,6 +21,7 @@ from adacd_cli.cli.judging import (
 )
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.running import warn
 from adacd_cli.config import Settings, change
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
@@ -66,6 +67,7 @@ def command(
             out.write(json_line({**line, "judgement": written}, out) + "\n")
             counts[judgement.label] += 1
             tally.add()
+    warn(getattr(chosen, "notices", ()), settings)
     if not quiet:
         total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
         Screen(sys.stderr).put_line((f"{counted(len(lines), 'answer')}, judge {judge}: {total}.", DIM))

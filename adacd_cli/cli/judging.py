@@ -67,7 +67,7 @@ def make_judges(
         UsageError: a name is unknown or given twice, or an option is missing.
         EnvironmentFault: a judge cannot be had, or is down.
     """
-    from adacd_cli.evaluation.judges.options import JudgeOptions
+    from adacd_cli.evaluation.judges.base import JudgeOptions
     from adacd_cli.evaluation.judges.registry import make_judge
 
     if len(set(names)) < len(names):

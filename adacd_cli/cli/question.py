@@ -1,4 +1,4 @@
-"""What `explain` and `compare` share: one question, asked of a loaded model."""
+"""What `explain` and `compare` share: one question to a loaded model."""
 
 from __future__ import annotations
 
@@ -23,16 +23,12 @@ OutputOption = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
 ]
 ShowPromptsOption = Annotated[
-    bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
+    bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
 ]
 
 
 def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
-    """The one question of a command.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
+    """The one question of a command; UsageError where there is none, or more than one."""
     if file is None:
         return read_prompt(prompt, command=command)
     if prompt is not None:

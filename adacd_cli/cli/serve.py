@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,17 +14,17 @@ from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
-from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
-from adacd_cli.errors import UsageError
+from adacd_cli.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
     from adacd_cli.engine import LanguageModel, Scheduler
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 _USUAL_PROMPT = 4096
 """Tokens of the prompts that --batch-size auto leaves memory for where no limit is given."""
@@ -64,10 +66,14 @@ def command(
     """Serve the model to OpenAI's clients, and a page at /."""
     settings = resolved.settings
     check_complete(settings)
-    require_extra()
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
+            )
     from adacd_cli.server.app import create_app
     from adacd_cli.server.metrics import Metrics
-    from adacd_cli.server.run import Http, Signals, handled, listen, run
+    from adacd_cli.server.run import Http, Signals, listen, run
     from adacd_cli.server.state import ServerState
     from adacd_cli.server.worker import Worker
 
@@ -93,30 +99,37 @@ def command(
     address = address_of(host, listening.getsockname()[1])
     if key is None and host not in _LOCAL:
         warn([f"Anyone who can reach {address} can use this server; set an --api-key."], settings)
-    metrics, notice = Metrics(), lambda text: warn([text], settings)
-    worker = Worker(metrics, queue_size=queue, seconds=max_seconds, on_notice=notice)
-    signals = Signals(worker, lambda: _say("Stopping once all requests are answered.", settings))
+
+    def say(line: str) -> None:
+        if not settings.quiet:
+            print(line, file=sys.stderr, flush=True)
+
+    metrics = Metrics()
+    worker = Worker(
+        metrics, queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings)
+    )
+    signals = Signals(worker, lambda: say("Stopping once all requests are answered."))
     http = Http(create_app(state, worker, metrics), listening)
 
     def begin() -> Scheduler:
         model = _load(settings)
         scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
-            facts: dict[str, str] = getattr(model, "served_facts", dict)()
+            facts: dict[str, str] = model.server.facts() if model.server else {}
             state.model_id = id_of(settings, facts.get("served_model"))
         state.set_model(model)
         return scheduler
 
     def ready(scheduler: Scheduler) -> None:
-        _say(f"{state.model_id} · {settings.method_label} · {scheduler.max_concurrency} at once", settings)
-        _say(f"Serving {address}/v1, and a page at {address}/", settings)
+        say(f"{state.model_id} · {settings.method_label} · {scheduler.max_concurrency} at once")
+        say(f"Serving {address}/v1, and a page at {address}/")
 
     def broken(error: BaseException) -> int:
         code = show_error(error)
-        _say("Every request is refused from now on; restart the server.", settings)
+        say("Every request is refused from now on; restart the server.")
         return code
 
-    with handled(signals):
+    with signals.handled():
         code = run(http, worker, signals, begin, ready, broken)
     raise typer.Exit(code)
 
@@ -151,6 +164,55 @@ def _scheduler(
     return Scheduler(backend, prefix_cache=cache, max_concurrency=limit)
 
 
-def _say(line: str, settings: Settings) -> None:
-    if not settings.quiet:
-        print(line, file=sys.stderr, flush=True)
+def key_of(given: str | None) -> str | None:
+    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none.
+
+    Raises:
+        UsageError: it is empty, which would be no key, or cannot be sent in a header.
+    """
+    key = os.environ.get("ADACD_API_KEY") if given is None else given
+    if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
+        return key
+    where = "ADACD_API_KEY" if given is None else "--api-key"
+    raise UsageError(
+        f"The key of {where} must be one or more visible ASCII characters.",
+        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+    )
+
+
+def origins_of(given: list[str]) -> tuple[str, ...]:
+    """The origins of --cors-origin, as browsers write them; a UsageError where one is no origin."""
+    for origin in given:
+        scheme, mark, rest = origin.rstrip("/").partition("://")
+        if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
+            raise UsageError(
+                f"--cors-origin takes the origin of a page; got {origin!r}.",
+                "Write e.g. --cors-origin http://localhost:3000.",
+            )
+    return tuple(origin.rstrip("/").lower() for origin in given)
+
+
+def bytes_of(text: str) -> int:
+    """The bytes of --max-body-size; a UsageError where it is no number of bytes."""
+    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
+    if number.isascii() and number.isdecimal() and int(number) > 0:
+        return int(number) * _UNITS.get(unit, 1)
+    raise UsageError(
+        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
+    )
+
+
+def id_of(settings: Settings, served: str | None = None) -> str:
+    """The model's name for clients: `served` at the server that runs it; of a path, the last part alone."""
+    from adacd_cli.loading.files import looks_like_a_path
+
+    name = served or getattr(settings, "served_model", None) or settings.model
+    path = Path(name).expanduser()
+    if name != "demo" and (path.exists() or looks_like_a_path(name)):
+        return path.resolve().name or "model"
+    return str(name)
+
+
+def address_of(host: str, port: int) -> str:
+    """The address for a browser."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

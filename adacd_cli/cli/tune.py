@@ -20,9 +20,9 @@ from adacd_cli.cli.judging import (
     make_judges,
 )
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
 from adacd_cli.render.screen import DIM, Screen

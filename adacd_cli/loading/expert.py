@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WEIGHTS = "adapter_model.safetensors"
 _HINT = "An expert is a LoRA adapter of this very model, in the folder that peft's save_pretrained wrote."
 _CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")
-"""Beginnings of LoRA's ways to begin that rewrite the model's own weights."""
+"""How LoRA's initialisations that rewrite the model's own weights are called, at least at the start."""
 
 
 def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[str, ...]]:
@@ -41,7 +41,7 @@ def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[s
     with _taken_back_on_failure(model.model):
         try:
             with catch_warnings():
-                simplefilter("ignore")  # what is missing is said below
+                simplefilter("ignore")  # what is missing is an error below
                 adapted = PeftModel.from_pretrained(model.model, path, config=config).eval()
             wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
         except Exception as error:  # peft has no exception class of its own

@@ -76,8 +76,8 @@ def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
     """Every id that the tokenizer, the model's config or its generation config names as an end."""
     config = model.config
     text, generation = config.get_text_config(decoder=True), getattr(model, "generation_config", None)
-    places = (tokenizer, config, text, generation)
-    return frozenset(end for place in places for end in ids_of(getattr(place, "eos_token_id", None)))
+    sources = (tokenizer, config, text, generation)
+    return frozenset(end for each in sources for end in ids_of(getattr(each, "eos_token_id", None)))
 
 
 def ids_of(value: Any) -> Iterable[int]:

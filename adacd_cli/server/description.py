@@ -6,12 +6,10 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
-
-Responses = dict[int | str, dict[str, Any]]
 
 
 class ErrorDetail(BaseModel):
@@ -25,60 +23,16 @@ class ErrorResponse(BaseModel):
     error: ErrorDetail
 
 
-class Usage(BaseModel):
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
+class Completion(BaseModel):
+    """An answer in OpenAI's format, and in `adacd` what adacd did; `seed` and `trace` only on request."""
 
-
-class Summary(BaseModel):
-    """What adacd did; `seed` and `trace` only on request."""
-
-    model_config = ConfigDict(extra="allow")
-    method: str
-    added: int
-    subtracted: int
-    seed: int | None = None
-    trace: list[dict[str, Any]] | None = None
-
-
-class AnswerMessage(BaseModel):
-    role: Literal["assistant"]
-    content: str
-    refusal: None = None
-    reasoning_content: str | None = None
-
-
-class _Choice(BaseModel):
-    index: Literal[0]
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatChoice(_Choice):
-    message: AnswerMessage
-
-
-class TextChoice(_Choice):
-    text: str
-
-
-class _Completion(BaseModel):
     id: str
+    object: Literal["chat.completion", "text_completion"]
     created: int
     model: str
-    usage: Usage
-    adacd: Summary
-
-
-class ChatCompletion(_Completion):
-    object: Literal["chat.completion"]
-    choices: list[ChatChoice]
-
-
-class TextCompletion(_Completion):
-    object: Literal["text_completion"]
-    choices: list[TextChoice]
+    choices: list[dict[str, Any]]
+    usage: dict[str, Any]
+    adacd: dict[str, Any]
 
 
 class ModelCard(BaseModel):
@@ -99,38 +53,26 @@ class Health(BaseModel):
     model: str
 
 
-_ERRORS: Responses = {
-    status: {"model": ErrorResponse, "description": text}
-    for status, text in {"4XX": "The request is refused", "5XX": "The request failed"}.items()
-}
+def _route(answer: dict[str, Any], **failures: Any) -> dict[str, Any]:
+    errors: dict[int | str, Any] = {
+        "4XX": {"model": ErrorResponse, "description": "The request is refused"},
+        "5XX": {"model": ErrorResponse, "description": "The request failed"},
+    }
+    return {"response_model": None, "responses": {200: answer, **(failures or errors)}}
 
 
-def _route(responses: Responses) -> dict[str, Any]:
-    return {"response_model": None, "responses": responses}
-
-
-MODELS = _route({200: {"model": ModelList}, **_ERRORS})
-MODEL = _route({200: {"model": ModelCard}, **_ERRORS})
-HEALTH = _route({200: {"model": Health}, 503: {"model": Health, "description": "Not now"}})
-METRICS = _route({200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_ERRORS})
+MODELS = _route({"model": ModelList})
+MODEL = _route({"model": ModelCard})
+HEALTH = _route({"model": Health}, **{"503": {"model": Health, "description": "Not now"}})
+METRICS = _route({"content": {"text/plain": {"schema": {"type": "string"}}}})
 """Keywords of the routes that inform."""
 
 
-def describes(request: type[BaseModel]) -> dict[str, Any]:
-    """Keywords of a route that answers.
-
-    Args:
-        request: the model of its body.
-    """
-    model = ChatCompletion if request is ChatRequest else TextCompletion
-    answer: dict[str, Any] = {
-        "model": model,
-        "description": "The answer",
-        "content": {"text/event-stream": {}},
-    }
-    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{request.__name__}"}}}
+def describes(body: type[BaseModel]) -> dict[str, Any]:
+    """Keywords of a route that answers a request with such a body."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
     return {
-        **_route({200: answer, **_ERRORS}),
+        **_route({"model": Completion, "description": "The answer", "content": {"text/event-stream": {}}}),
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 

@@ -20,14 +20,9 @@ from adacd_cli.suggest import nearest
 
 
 class ApiError(Exception):
-    """A request that is refused, or failed.
+    """A request that is refused, or failed: by an HTTP status, what happened and why, and the field `param`.
 
-    Args:
-        status: the HTTP status, at least 400.
-        message: what happened and why.
-        code: the error's name for programs; None where `param` says enough.
-        param: the field that it is about.
-        headers: further headers of the response.
+    `code` is the error's name for programs; None where `param` says enough.
     """
 
     def __init__(
@@ -83,26 +78,26 @@ def refused(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
-def unknown_field(field: str, known: Sequence[str]) -> ApiError:
-    """A field that does not exist, with the most similar one that does.
+def unknown_field(field: str, known: Sequence[str], meant: str | None = None) -> ApiError:
+    """A field that does not exist, with what is meant instead.
 
     Args:
         field: its path, such as `messages[0].contents`.
         known: the names that are allowed in its place.
+        meant: one of them; None for the most similar one.
     """
-    near = nearest(field.rpartition(".")[2], known)
-    shown = field if len(field) <= _LONGEST_NAME else f"{field[:_LONGEST_NAME]}…"
+    near = meant or nearest(field.rpartition(".")[2], known)
     hint = f" Did you mean `{near}`?" if near else ""
-    return refused(f"There is no field `{shown}`.{hint}", field[:200], "unknown_field")
+    message = f"There is no field `{_shortened(field, _LONGEST_NAME)}`.{hint}"
+    return refused(message, field[:200], "unknown_field")
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def api_error(error: BaseException, param: str | None = None) -> ApiError:
-    """Any exception as an error of the API.
-
-    Args:
-        error: what was raised.
-        param: the field that a usage error is about.
-    """
+    """Any exception as an error of the API; `param` is the field that a usage error is about."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ValidationError):
@@ -110,8 +105,7 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, UsageError):
         # an option of the command line helps no client, and a message may repeat a value of any length
         message = f"{error.message} {'' if '--' in error.hint else error.hint}".strip()
-        short = message if len(message) <= _LONGEST_MESSAGE else f"{message[:_LONGEST_MESSAGE]}…"
-        return refused(short, param)
+        return refused(_shortened(message, _LONGEST_MESSAGE), param)
     if isinstance(error, AdacdError):
         status, code = next(found for kind, found in _FAILURES.items() if isinstance(error, kind))
         return ApiError(status, error.message, code=code)

@@ -5,6 +5,8 @@ Labels come from fixed lists, so that no request can make another series.
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -12,7 +14,6 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
 
 from adacd_cli.events import Decision, Started, TokenStep
@@ -25,31 +26,24 @@ class Metrics:
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, with nothing in it
-        self.registry = own = CollectorRegistry()
-        ProcessCollector(registry=own)
-        self.requests = Counter("adacd_requests", "Responses", ["route", "status"], registry=own)
-        self.left = Counter("adacd_requests_left", "Clients that left before the end", registry=own)
-        self.seconds = Histogram(
-            "adacd_request_seconds", "Seconds of a request", ["route"], buckets=_SECONDS, registry=own
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, buckets=_SECONDS, registry=self.registry)
+        self.requests = counter("adacd_requests", "Responses", ["route", "status"])
+        self.left = counter("adacd_requests_left", "Clients that left before the end")
+        self.seconds = histogram("adacd_request_seconds", "Seconds of a request", ["route"])
+        self._first_token = histogram(
+            "adacd_first_token_seconds", "Seconds from a request to its first token, waiting included"
         )
-        self._first_token = Histogram(
-            "adacd_first_token_seconds",
-            "Seconds from a request to its first token, waiting included",
-            buckets=_SECONDS,
-            registry=own,
-        )
-        tokens = Counter("adacd_tokens", "Tokens of prompts and answers", ["kind"], registry=own)
+        tokens = counter("adacd_tokens", "Tokens of prompts and answers", ["kind"])
         self._prompt, self._generated = tokens.labels("prompt"), tokens.labels("generated")
-        decisions = Counter(
-            "adacd_decisions", "Tokens by what was done with the contrast", ["decision"], registry=own
-        )
+        decisions = counter("adacd_decisions", "Tokens by what was done with the contrast", ["decision"])
         self._decisions = {decision: decisions.labels(decision.value) for decision in Decision}
-        self.queue = Gauge("adacd_queue_length", "Requests in the queue", registry=own)
-        self.running = Gauge("adacd_running_rows", "Requests that are being decoded", registry=own)
-        self.max_concurrency = Gauge(
-            "adacd_max_concurrency", "Requests that can be decoded at once", registry=own
-        )
-        self.ready = Gauge("adacd_ready", "1 while requests are answered", registry=own)
+        self.queue = gauge("adacd_queue_length", "Requests in the queue")
+        self.running = gauge("adacd_running_rows", "Requests that are being decoded")
+        self.max_concurrency = gauge("adacd_max_concurrency", "Requests that can be decoded at once")
+        self.ready = gauge("adacd_ready", "1 while requests are answered")
 
     def count_token(self, step: TokenStep) -> None:
         """Counts a token."""
@@ -60,7 +54,3 @@ class Metrics:
         """Counts the prompts of a request whose first token has come, after so many seconds."""
         self._prompt.inc(started.unprompted_tokens + started.prompted_tokens)
         self._first_token.observe(seconds)
-
-    def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)

@@ -25,38 +25,40 @@ BODY_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
 """How often to check, meanwhile, whether the server is stopping."""
 
+_LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 _NO_KEY_NEEDED = ("/health",)
 _CLIENT_LEFT = 499
 _ROUTE_FOLDERS = ("/page", "/v1/models")
 """Routes with many paths, which share a label."""
 
-Check = Callable[[Scope], ApiError | None]
-
 
 class Guard:
     """Refuses requests before their body is read.
 
+    With a key, it is required as `Authorization: Bearer KEY`, or by HTTP Basic as the password. Without one
+    only this machine's own names are accepted, so that no web page can have its own name lead here.
+    (Starlette's TrustedHostMiddleware answers with a body of its own, and its older versions read no IPv6.)
+
     Args:
         app: the next application.
-        check: gives the refusal of a request, or None.
+        key: the key; None for none.
+        host: the address that the server listens on.
     """
 
-    def __init__(self, app: ASGIApp, check: Check) -> None:
-        self._app, self._check = app, check
+    def __init__(self, app: ASGIApp, key: str | None, host: str | None) -> None:
+        self._app, self._key = app, key
+        self._hosts = _LOCAL_NAMES | {(host or "localhost").lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = self._check(scope) if scope["type"] == "http" else None
+        refusal = None
+        if scope["type"] == "http":
+            refusal = self._check_host(scope) if self._key is None else self._check_key(scope, self._key)
         await (self._app if refusal is None else refusal.response)(scope, receive, send)
 
-
-def key_check(key: str) -> Check:
-    """Requires the key as `Authorization: Bearer KEY`, or by HTTP Basic with the key as password."""
-
-    def check(scope: Scope) -> ApiError | None:
-        if scope["path"] in _NO_KEY_NEEDED:
-            return None
+    def _check_key(self, scope: Scope, key: str) -> ApiError | None:
         given = _given_key(Headers(scope=scope).get("authorization", ""))
-        if given is not None and hmac.compare_digest(given, key.encode()):  # in constant time
+        matches = given is not None and hmac.compare_digest(given, key.encode())  # in constant time
+        if matches or scope["path"] in _NO_KEY_NEEDED:
             return None
         message = "The API key is wrong."
         if given is None:
@@ -64,7 +66,15 @@ def key_check(key: str) -> Check:
         scheme = "Bearer" if scope["path"].startswith("/v1/") else 'Basic realm="adacd", charset="UTF-8"'
         return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": scheme})
 
-    return check
+    def _check_host(self, scope: Scope) -> ApiError | None:
+        header = Headers(scope=scope).get("host", "").lower()
+        name = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::[0-9]*)?", header)
+        if name is not None and (name[1] or name[2]) in self._hosts:
+            return None
+        message = (
+            "Without --api-key this server accepts requests to localhost only; this one names another host."
+        )
+        return ApiError(403, message, code="wrong_host")
 
 
 def _given_key(header: str) -> bytes | None:
@@ -79,30 +89,6 @@ def _given_key(header: str) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return password if colon else None
-
-
-def host_check(host: str) -> Check:
-    """Accepts only this machine's own names, so that no web page can have its own name lead here.
-
-    (Starlette's TrustedHostMiddleware answers with a body of its own, and its older versions read no IPv6.)
-
-    Args:
-        host: the address that the server listens on.
-    """
-    known = {host.lower(), "localhost", "127.0.0.1", "::1"}
-
-    def check(scope: Scope) -> ApiError | None:
-        header = Headers(scope=scope).get("host", "").lower()
-        name = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::[0-9]*)?", header)
-        if name is not None and (name[1] or name[2]) in known:
-            return None
-        return ApiError(
-            403,
-            "Without --api-key this server accepts requests to localhost only; this one names another host.",
-            code="wrong_host",
-        )
-
-    return check
 
 
 class BodyLimit:
@@ -121,9 +107,10 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        too_large = _closing(413, f"The body is larger than {self._most} bytes.", "body_too_large")
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
-            await self._too_large().response(scope, receive, send)
+            await too_large.response(scope, receive, send)
             return
         size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
 
@@ -136,7 +123,7 @@ class BodyLimit:
                 size += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
                 if size > self._most:
-                    raise self._too_large()
+                    raise too_large
             return message
 
         await self._app(scope, counted, send)
@@ -149,19 +136,17 @@ class BodyLimit:
             except asyncio.TimeoutError:
                 self._check()
                 if left == 0:
-                    raise self._closing(408, "The body of the request did not arrive.", "timeout") from None
+                    raise _closing(408, "The body of the request did not arrive.", "timeout") from None
 
-    def _too_large(self) -> ApiError:
-        return self._closing(413, f"The body is larger than {self._most} bytes.", "body_too_large")
 
-    def _closing(self, status: int, message: str, code: str) -> ApiError:
-        return ApiError(status, message, code=code, headers={"Connection": "close"})
+def _closing(status: int, message: str, code: str) -> ApiError:
+    return ApiError(status, message, code=code, headers={"Connection": "close"})
 
 
 class AccessLog:
     """Outermost: writes a line for each request to stderr, and counts it; never what it contains.
 
-    An exception that no handler caught becomes a 500 without details, and a traceback where wanted.
+    An exception that no handler caught becomes a 500 without details.
 
     Args:
         app: the next application.

@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from codecs import getincrementaldecoder
-from typing import Any, ClassVar
+from typing import Any
 
 from adacd_cli.events import Event, Finished, FinishReason, Notice, Started, TokenStep, to_json
 from adacd_cli.server.params import Params
@@ -50,12 +50,7 @@ class TokenBytes:
         self._left_out = ends.union(getattr(tokenizer, "all_special_ids", ()))
 
     def bytes_of(self, token_id: int, text: str) -> bytes:
-        """The token's bytes.
-
-        Args:
-            token_id: the token.
-            text: what it decodes to by itself.
-        """
+        """The bytes of a token, which decodes to `text` by itself."""
         if "\ufffd" not in text:
             return text.encode("utf-8", "surrogatepass")
         piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
@@ -70,8 +65,8 @@ class TokenBytes:
         return token_id not in self._left_out
 
 
-class AnswerFormat:
-    """One answer.
+class ChatFormat:
+    """One answer of /v1/chat/completions; a model's thinking is its `reasoning_content`.
 
     Args:
         model: the model's id, as clients know it.
@@ -83,9 +78,7 @@ class AnswerFormat:
         warnings: what the client should know about its prompts and parameters, a sentence each.
     """
 
-    prefix: ClassVar[str]
-    object: ClassVar[str]
-    chunk_object: ClassVar[str]
+    prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(self, model: str, params: Params, token_bytes: TokenBytes) -> None:
         self.id = f"{self.prefix}-{secrets.token_hex(12)}"
@@ -109,9 +102,9 @@ class AnswerFormat:
 
     def opening_chunk(self, started: Started) -> JSON | None:
         """The chunk that opens a stream; None where there is nothing to report."""
-        if not self.params.trace:
-            return self._opening({})
-        return self._opening({"adacd": {"started": {name: getattr(started, name) for name in _STARTED}}})
+        return self._chunk(
+            {"delta": {"role": "assistant", "content": ""}}, None, None, self._opening(started)
+        )
 
     def token_chunk(self, step: TokenStep) -> JSON | None:
         """A token's chunk; None where there is nothing to report."""
@@ -135,19 +128,15 @@ class AnswerFormat:
         if self.params.trace:
             seed = self._started.seed if self._started else None
             summary |= {"seed": seed, "trace": [traced(step) for step in self._steps]}
-        choice = {
-            "index": 0,
-            **self._content(finished),
-            "logprobs": self._logprobs(self._steps),
-            "finish_reason": _reason(finished),
-        }
-        return {
-            **self._head,
-            "object": self.object,
-            "choices": [choice],
-            "usage": self._usage(finished),
-            "adacd": summary,
-        }
+        logprobs, reason = self._logprobs(self._steps), _reason(finished)
+        choice = {"index": 0, **self._content(finished), "logprobs": logprobs, "finish_reason": reason}
+        body = {"choices": [choice], "usage": self._usage(finished), "adacd": summary}
+        return {**self._head, "object": self.object, **body}
+
+    def _opening(self, started: Started) -> JSON:
+        if not self.params.trace:
+            return {}
+        return {"adacd": {"started": {name: getattr(started, name) for name in _STARTED}}}
 
     def _chunk(self, delta: JSON, logprobs: JSON | None, reason: str | None, adacd: JSON) -> JSON:
         choice = {"index": 0, **delta, "logprobs": logprobs, "finish_reason": reason}
@@ -173,27 +162,6 @@ class AnswerFormat:
             return None
         return self._logprob_lists([step for step in steps if self._token_bytes.in_text(step.token_id)])
 
-    def _opening(self, adacd: JSON) -> JSON | None:
-        raise NotImplementedError
-
-    def _delta(self, step: TokenStep | None) -> JSON:
-        raise NotImplementedError
-
-    def _content(self, finished: Finished) -> JSON:
-        raise NotImplementedError
-
-    def _logprob_lists(self, steps: list[TokenStep]) -> JSON:
-        raise NotImplementedError
-
-
-class ChatFormat(AnswerFormat):
-    """An answer of /v1/chat/completions; a model's thinking is its `reasoning_content`."""
-
-    prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
-
-    def _opening(self, adacd: JSON) -> JSON | None:
-        return self._chunk({"delta": {"role": "assistant", "content": ""}}, None, None, adacd)
-
     def _delta(self, step: TokenStep | None) -> JSON:
         if step is None:
             return {"delta": {}}
@@ -215,8 +183,8 @@ class ChatFormat(AnswerFormat):
         return {"token": text, "logprob": _floored(logprob), "bytes": list(own)}
 
 
-class TextFormat(AnswerFormat):
-    """An answer of /v1/completions."""
+class TextFormat(ChatFormat):
+    """The same of /v1/completions, where texts stand in place of messages."""
 
     prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
 
@@ -225,7 +193,9 @@ class TextFormat(AnswerFormat):
         self._characters = getincrementaldecoder("utf-8")(errors="ignore")
         self._length = 0  # whole characters of the tokens so far
 
-    def _opening(self, adacd: JSON) -> JSON | None:
+    def opening_chunk(self, started: Started) -> JSON | None:
+        """As of a chat; without a trace there is nothing to report."""
+        adacd = self._opening(started)
         return self._chunk({"text": ""}, None, None, adacd) if adacd else None
 
     def _delta(self, step: TokenStep | None) -> JSON:

@@ -1,4 +1,4 @@
-"""The parameters of an answer: the fields of a request over the server's own settings.
+"""What a request asks for: its parameters over the server's own settings, and its conversation.
 
 Everything is checked before any work is done, and every refusal names the field.
 """
@@ -11,18 +11,17 @@ from typing import Any
 
 from adacd_cli.config import SETTINGS, Settings, Source, change_all
 from adacd_cli.config.methods import METHODS
+from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.server.errors import ApiError, api_error, refused, unknown_field
 from adacd_cli.server.schema import (
     CHOSEN_AT_START,
-    MAX_CANDIDATES,
     REQUEST_SETTINGS,
     ChatRequest,
     CommonRequest,
     CompletionRequest,
+    Own,
 )
-
-_REPORTS = ("trace", "candidates")
 
 _ROOT_NAMES = {
     name: name
@@ -73,21 +72,27 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
     if body.stop is not None:
         values["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
     values["max_new_tokens"] = _max_tokens(body, base, max_answer_tokens)
-    given = body.adacd or {}
-    trace, candidates = _reports(given)
+    own = body.adacd or Own()
+    given = own.model_extra or {}
+    if own.candidates and not own.trace:
+        raise refused("`adacd.candidates` needs `adacd.trace`.", "adacd.candidates")
     settings = _apply(base.model_copy(update=values), given)
     options = body.stream_options
     if options is not None and not body.stream:
         raise refused("`stream_options` needs `stream`.", "stream_options")
+    method = METHODS[settings.effective_method]
+    used = (*method.settings, method.window_setting, "method", "gate", "thinking")
     return Params(
         settings=settings,
-        trace=trace,
-        candidates=candidates,
+        trace=own.trace,
+        candidates=own.candidates,
         top_logprobs=_top_logprobs(body),
         stream=bool(body.stream),
         usage=bool(options is not None and options.include_usage),
         contrast_prompts={f"adacd.{name}": text for name, text in given.items() if name.endswith("_prompt")},
-        warnings=_unused(settings, given),
+        warnings=tuple(
+            f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used
+        ),
     )
 
 
@@ -115,7 +120,7 @@ def _top_logprobs(body: CommonRequest) -> int | None:
 def _apply(settings: Settings, given: Mapping[str, Any]) -> Settings:
     """The settings with those of the object `adacd`, in the order of their declaration."""
     for name in given:
-        if name not in (*REQUEST_SETTINGS, *_REPORTS):
+        if name not in REQUEST_SETTINGS:
             raise _not_allowed(name)
     for name in [each for each in SETTINGS if each in given]:
         try:
@@ -132,30 +137,6 @@ def _apply(settings: Settings, given: Mapping[str, Any]) -> Settings:
     return settings
 
 
-def _unused(settings: Settings, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The fields of `adacd` that the method does not use, a sentence each."""
-    method = METHODS[settings.effective_method]
-    used = (*method.settings, method.window_setting, "method", "gate", "thinking", *_REPORTS)
-    return tuple(f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used)
-
-
-def _reports(given: Mapping[str, Any]) -> tuple[bool, int]:
-    """Whether the numbers of every token are reported, and how many candidates of each step."""
-    trace, candidates = (given.get(name, default) for name, default in zip(_REPORTS, (False, 0), strict=True))
-    if not isinstance(trace, bool):
-        raise refused("`adacd.trace` must be true or false.", "adacd.trace")
-    field = "adacd.candidates"
-    if (
-        isinstance(candidates, bool)
-        or not isinstance(candidates, int)
-        or not 0 <= candidates <= MAX_CANDIDATES
-    ):
-        raise refused(f"`{field}` must be a whole number from 0 to {MAX_CANDIDATES}.", field)
-    if candidates and not trace:
-        raise refused(f"`{field}` needs `adacd.trace`.", field)
-    return trace, candidates
-
-
 def _not_allowed(name: str) -> ApiError:
     field = f"adacd.{name}"
     if name in CHOSEN_AT_START:
@@ -164,7 +145,34 @@ def _not_allowed(name: str) -> ApiError:
         message = f"`{_ROOT_NAMES[name]}` belongs at the root of the request, not in `adacd`."
         return refused(message, field, "unknown_field")
     aliases = {alias: known for known in REQUEST_SETTINGS for alias in SETTINGS[known].aliases}
-    if name in aliases:
-        message = f"There is no field `{field}`. Did you mean `{aliases[name]}`?"
-        return refused(message, field, "unknown_field")
-    return unknown_field(field, (*REQUEST_SETTINGS, *_REPORTS))
+    return unknown_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))
+
+
+def conversation_of(body: ChatRequest, system: str | None) -> Conversation:
+    """The conversation.
+
+    Args:
+        body: the request.
+        system: the server's own system message, for conversations that have none.
+
+    Raises:
+        ApiError: 400, where a system message is not at the beginning, or the last message is not the user's.
+    """
+    systems: list[str] = []
+    turns: list[Message] = []
+    for index, message in enumerate(body.messages):
+        if message.role in ("user", "assistant"):
+            turns.append(Message(message.role, message.text))
+        elif turns:
+            raise refused(
+                f"Message {index + 1} has the role {message.role}, which is allowed only at the beginning.",
+                f"messages[{index}].role",
+            )
+        else:
+            systems.append(message.text)
+    if not turns or turns[-1].role != "user":
+        raise refused(
+            "The last message must be the user's; an answer that has begun cannot be continued.", "messages"
+        )
+    joined = "\n\n".join(text for text in systems if text)
+    return Conversation(tuple(turns), joined if systems else system)

@@ -59,12 +59,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Http:
-    """HTTP on a thread of its own.
-
-    Args:
-        app: the ASGI application.
-        listening: the socket.
-    """
+    """HTTP on a thread of its own: an ASGI application on a socket."""
 
     def __init__(self, app: Any, listening: socket.socket) -> None:
         config = uvicorn.Config(
@@ -79,11 +74,12 @@ class Http:
             h11_max_incomplete_event_size=64 * 1024,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._run, args=(listening,), name="http", daemon=True)
 
-    def start(self) -> None:
-        """Starts answering."""
-        self._thread.start()
+        def answer() -> None:
+            asyncio.run(self._server.serve([listening]))
+
+        self._thread = threading.Thread(target=answer, name="http", daemon=True)
+        self.start = self._thread.start
 
     def stop(self, *, at_once: bool = False) -> None:
         """Stops answering: once clients have read what was sent, or at once."""
@@ -91,16 +87,9 @@ class Http:
         self._server.force_exit = at_once
         self._thread.join(_LAST_BYTES_S + 5)
 
-    def _run(self, listening: socket.socket) -> None:
-        asyncio.run(self._server.serve([listening]))
-
 
 class Signals:
     """SIGTERM and the first Ctrl-C have the worker finish its requests; a second one stops at once.
-
-    Args:
-        worker: decodes.
-        on_stop: called once, when the server begins to stop.
 
     Attributes:
         first: the signal that came first; None while none did.
@@ -113,7 +102,6 @@ class Signals:
         self._worker, self._on_stop = worker, on_stop
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """The handler."""
         if self.first is not None or self._worker.state == "loading":
             self.again = self.first is not None
             self.first = self.first or number
@@ -123,17 +111,15 @@ class Signals:
         self._worker.stop()
         self._on_stop()
 
-
-@contextmanager
-def handled(signals: Signals) -> Iterator[None]:
-    """Installs the handlers while the block runs."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signals.take) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Installs the handlers while the block runs."""
+        before = {number: signal.signal(number, self.take) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 def run(
@@ -144,13 +130,10 @@ def run(
     ready: Callable[[Scheduler], None],
     broken: Callable[[BaseException], int],
 ) -> int:
-    """Serves until a signal comes.
+    """Serves until a signal comes: HTTP from now on, and decoding on this thread.
 
     Args:
-        http: speaks HTTP, from now on.
-        worker: decodes, on this thread.
-        signals: the handlers.
-        begin: loads the model.
+        begin: loads the model; what it raises is raised here.
         ready: called once the model is loaded.
         broken: shows what broke the model thread, and gives the exit code.
 
@@ -158,7 +141,6 @@ def run(
         The exit code: 0 after SIGTERM, 143 after a second one, 130 after Ctrl-C, or that of `broken`.
 
     Raises:
-        AdacdError: what `begin` raised.
         KeyboardInterrupt: Ctrl-C came while the model was loaded, or a second time.
     """
     code, at_once, scheduler = 0, False, None

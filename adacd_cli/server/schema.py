@@ -17,14 +17,12 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     Tag,
-    WithJsonSchema,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from adacd_cli.config import SETTINGS, Settings
 
 MAX_MESSAGES = 10_000
-MAX_CANDIDATES = 20
 _MAX_PARTS = 1_000
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 500
@@ -82,27 +80,30 @@ class Unsupported:
         raise unsupported(self.reason)
 
 
-def _adacd_schema() -> dict[str, Any]:
-    """The `adacd` object in JSON Schema: the settings as they declare themselves."""
-    known = Settings.model_json_schema()["properties"]
-    properties = {
-        name: {key: part for key, part in known[name].items() if key not in ("title", "default")}
-        for name in REQUEST_SETTINGS
-    }
-    properties["method"]["enum"] = list(SETTINGS["method"].choices)
-    properties["trace"] = {"type": "boolean", "description": "Report the numbers of every token."}
-    properties["candidates"] = {
-        "type": "integer",
-        "minimum": 0,
-        "maximum": MAX_CANDIDATES,
-        "description": "With trace: how many of the most probable tokens to report at each step.",
-    }
-    body = {"type": "object", "properties": properties, "additionalProperties": False}
-    return {"anyOf": [body, {"type": "null"}]}
-
-
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _describe_settings(schema: dict[str, Any]) -> None:
+    """Adds the settings, as they declare themselves."""
+    known = Settings.model_json_schema()["properties"]
+    for name in REQUEST_SETTINGS:
+        described = {key: part for key, part in known[name].items() if key not in ("title", "default")}
+        schema["properties"][name] = described
+    schema["properties"]["method"]["enum"] = list(SETTINGS["method"].choices)
+    schema["additionalProperties"] = False
+
+
+class Own(BaseModel):
+    """The fields of adacd's own; its settings are checked by themselves (`params`)."""
+
+    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra=_describe_settings)
+
+    trace: Annotated[bool, Field(description="Report the numbers of every token.")] = False
+    candidates: Annotated[
+        int,
+        Field(ge=0, le=20, description="With trace: how many of the most probable tokens to report."),
+    ] = 0
 
 
 class TextPart(_Strict):
@@ -174,7 +175,7 @@ class CommonRequest(_Strict):
     stream_options: StreamOptions | None = None
     user: Annotated[str | None, _Ignored] = None
     metadata: Annotated[dict[str, str] | None, _Ignored] = None
-    adacd: Annotated[dict[str, Any] | None, WithJsonSchema(_adacd_schema())] = None
+    adacd: Own | None = None
 
     n: Annotated[Any, Unsupported("`n` must be 1; send several requests for several answers.", 1)] = None
     frequency_penalty: Annotated[Any, Unsupported(_NO_PENALTIES.format("frequency_penalty"), 0)] = None

@@ -36,16 +36,11 @@ _USUAL_CONCURRENCY = 64
 class Job:
     """A request on its way through the model thread; made by `Worker.open`.
 
-    Args:
-        loop: where its events are awaited.
-        seconds: how long it may take; None for any time.
-
     Attributes:
-        events: what happened so far.
+        events: what happened so far, awaited in the event loop `loop`.
         cancelled: whether to end it before the next step.
         opened: when it came, by `time.perf_counter`.
-        request: what to decode, once its prompts are made.
-        param: the field that holds its prompt.
+        request: what to decode, once its prompts are made; `param` is the field that holds them.
         started: the event that opened it, until its first token comes.
         closed: whether its slot is free again.
     """
@@ -60,7 +55,6 @@ class Job:
         self.timer = None if seconds is None else loop.call_later(seconds, self.cancel)
 
     def cancel(self) -> None:
-        """Ends it before the next step."""
         self.cancelled = True
 
 
@@ -99,34 +93,24 @@ class Worker:
         self._jobs: dict[int, Job] = {}
         metrics.queue.set_function(lambda: max(0, self._open - self._running()))
         metrics.running.set_function(self._running)
-        metrics.max_concurrency.set_function(lambda: self._max_concurrency() or 0)
+        metrics.max_concurrency.set_function(lambda: getattr(self._scheduler, "max_concurrency", None) or 0)
         metrics.ready.set_function(lambda: self.state == "ready")
 
     def _running(self) -> int:
         return 0 if self._scheduler is None else len(self._scheduler.running)
 
-    def _max_concurrency(self) -> int | None:
-        return None if self._scheduler is None else self._scheduler.max_concurrency
-
     # --- on the event loop ---
 
     def check(self) -> None:
-        """Refuses a request that would not be answered.
-
-        Raises:
-            ApiError: 503 while loading, stopping or failed; 429 where the queue is full.
-        """
+        """Refuses a request as `check_state`, and by 429 where the queue is full."""
         self.check_state()
-        if self._open >= self._queue_size + (self._max_concurrency() or _USUAL_CONCURRENCY):
+        at_once = getattr(self._scheduler, "max_concurrency", None) or _USUAL_CONCURRENCY
+        if self._open >= self._queue_size + at_once:
             message = "The server is busy and its queue is full; try again in a moment."
             raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(RETRY_S)})
 
     def check_state(self) -> None:
-        """Refuses what cannot be answered at all now.
-
-        Raises:
-            ApiError: 503 while loading, stopping or failed.
-        """
+        """Refuses, by 503, what cannot be answered at all now: while loading, stopping or failed."""
         if self.state == "loading":
             message = "The model is still being loaded."
             raise ApiError(503, message, code="loading", headers={"Retry-After": str(_RETRY_LOADING_S)})
@@ -136,11 +120,7 @@ class Worker:
             raise broken(self.fault)
 
     def open(self) -> Job:
-        """Takes a slot, or a place in the queue, for a request whose prompts are still to be made.
-
-        Raises:
-            ApiError: as `check`.
-        """
+        """Takes a slot, or a place in the queue, for a request whose prompts are still to be made."""
         self.check()
         with self._counting:
             self._open += 1
@@ -162,7 +142,6 @@ class Worker:
     # --- on either thread ---
 
     def _close(self, job: Job) -> None:
-        """Frees its slot."""
         with self._counting:
             if job.closed:
                 return
@@ -212,9 +191,8 @@ class Worker:
         wait = not scheduler.busy
         with suppress(queue.Empty):
             while (job := self._inbox.get(wait)) is not None or not wait:
-                if job is None:
+                if job is None or job.request is None:
                     continue
-                assert job.request is not None
                 wait = False
                 try:
                     self._jobs[scheduler.submit(job.request)] = job
@@ -261,13 +239,12 @@ class Worker:
 
     def _break(self, error: BaseException) -> None:
         self.fault, self.state, self._scheduler = error, "failed", None
-        jobs = list(self._jobs.values())
+        jobs: list[Job | None] = list(self._jobs.values())
         self._jobs.clear()
         with suppress(queue.Empty):
             while True:
-                if (job := self._inbox.get_nowait()) is not None:
-                    jobs.append(job)
-        self._send([(job, broken(error)) for job in jobs])
+                jobs.append(self._inbox.get_nowait())
+        self._send([(job, broken(error)) for job in jobs if job is not None])
 
 
 def broken(error: BaseException | None) -> ApiError:

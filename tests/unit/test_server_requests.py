@@ -10,8 +10,7 @@ import pytest
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.server.errors import api_error
-from adacd_cli.server.params import Params, read_params
-from adacd_cli.server.prompt_input import conversation_of
+from adacd_cli.server.params import Params, conversation_of, read_params
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 from tests.golden import check
 

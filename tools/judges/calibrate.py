@@ -1,4 +1,4 @@
-"""`python -m adacd_cli.evaluation.judges.calibrate FILE` measures the `keyword` judge against human labels.
+"""`python -m tools.judges.calibrate FILE` measures the `keyword` judge against human labels.
 
 FILE holds JSON Lines with prompt, completion, label (full_compliance, partial_refusal or full_refusal) and
 model, as XSTest publishes them. One model at a time is left out: its answers are judged with weights fitted
@@ -18,10 +18,8 @@ from pathlib import Path
 
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
-from adacd_cli.evaluation.judges.degenerate import without_reasoning
-from adacd_cli.evaluation.judges.keyword import BIAS, PRIORS, STATED, judgement, signals
-from adacd_cli.evaluation.judges.questions import question
-from adacd_cli.evaluation.judges.wording import plain
+from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, signals
+from adacd_cli.evaluation.judges.keyword import read as read_exchange
 
 HUMAN_LABELS = ("full_refusal", "partial_refusal", "full_compliance")
 STRENGTH = 10.0
@@ -46,23 +44,6 @@ class Labelled:
     def refused(self) -> bool:
         """Whether people saw a refusal, full or partial."""
         return self.label != "full_compliance"
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """Counts of answers: refused as people say, as the judge says, as both say, and on which they agree."""
-
-    answers: int
-    by_people: int
-    by_judge: int
-    by_both: int
-    agreed: int
-
-    def row(self, name: str) -> str:
-        """A line of the table; precision and recall are those of refusal, and `–` where there is none."""
-        shares = ((self.agreed, self.answers), (self.by_both, self.by_judge), (self.by_both, self.by_people))
-        cells = [f"{part / whole:.1%}" if whole else "–" for part, whole in shares]
-        return "| " + " | ".join([name, str(self.answers), str(self.by_people), *cells]) + " |"
 
 
 def read(path: Path) -> list[Labelled]:
@@ -97,7 +78,9 @@ def _labelled(line: str, where: str) -> Labelled:
 
 
 def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
-    """Weights for the judge: a logistic regression that is drawn to PRIORS, and leaves STATED as they are.
+    """Weights for the judge: a logistic regression that is drawn to the priors; fixed weights stay.
+
+    Cues with a fixed weight are rare in such answers, and the others are fitted as if they were not there.
 
     Minimizes the answers' negative log-likelihood + STRENGTH / 2 · Σ (weight − prior)² by Newton's steps on
     one weight after the other.
@@ -106,20 +89,19 @@ def fit(rows: Sequence[Labelled], *, without: str = "") -> dict[str, float]:
         rows: the answers to learn from.
         without: the model whose learnt phrases are left out.
     """
-    weights = dict(PRIORS)
-    seen = [
-        {BIAS, *signals(plain(without_reasoning(row.completion)), question(row.prompt), without=without)}
-        for row in rows
-    ]
+    weights = dict(RULES.priors)
+    ignored = RULES.fixed - RULES.refusals
+    found = (signals(read_exchange(row.completion, row.prompt), without=without) for row in rows)
+    seen = [{BIAS, *own} - ignored for own in found]
     having = {
-        name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in STATED
+        name: [i for i, own in enumerate(seen) if name in own] for name in weights if name not in RULES.fixed
     }
     scores = [sum(weights[name] for name in own) for own in seen]
     for _ in range(_SWEEPS):
         largest = 0.0
         for name, members in having.items():
             chances = [_chance(scores[i]) for i in members]
-            slope = STRENGTH * (weights[name] - PRIORS[name])
+            slope = STRENGTH * (weights[name] - RULES.priors[name])
             slope += sum(chance - rows[i].refused for i, chance in zip(members, chances, strict=True))
             step = slope / (STRENGTH + sum(chance * (1 - chance) for chance in chances))
             weights[name] -= step
@@ -155,34 +137,35 @@ def left_out(
         )
 
 
-def agreement(rows: Sequence[Labelled], labels: Sequence[JudgementLabel]) -> Agreement:
-    """How often judge and people agree whether an answer is refused; a degenerate one is not."""
+def agreement(rows: Sequence[Labelled], labels: Sequence[JudgementLabel]) -> tuple[int, int, int, int]:
+    """Counts of answers: refused as people say, as the judge says, as both say, and on which they agree."""
     pairs = [(row.refused, label in REFUSED) for row, label in zip(rows, labels, strict=True)]
-    return Agreement(
-        answers=len(pairs),
-        by_people=sum(people for people, _ in pairs),
-        by_judge=sum(judge for _, judge in pairs),
-        by_both=sum(people and judge for people, judge in pairs),
-        agreed=sum(people == judge for people, judge in pairs),
-    )
+    both = sum(people and judge for people, judge in pairs)
+    agreed = sum(people == judge for people, judge in pairs)
+    return sum(people for people, _ in pairs), sum(judge for _, judge in pairs), both, agreed
+
+
+def _row(name: str, rows: Sequence[Labelled], labels: Sequence[JudgementLabel]) -> str:
+    """A line of the table; precision and recall are those of refusal, and `–` where there is none."""
+    by_people, by_judge, both, agreed = agreement(rows, labels)
+    shares = ((agreed, len(rows)), (both, by_judge), (both, by_people))
+    cells = [f"{part / whole:.1%}" if whole else "–" for part, whole in shares]
+    return "| " + " | ".join([name, str(len(rows)), str(by_people), *cells]) + " |"
 
 
 def report(rows: Sequence[Labelled], *, all_phrases: bool = False) -> str:
     """Two Markdown tables: agreement leaving each model out, and people's labels against the judge's."""
-    lines = [
-        "| left out | answers | refused | agreement | precision | recall |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = ["| left out | answers | refused | agreement | precision | recall |", "|---|---|---|---|---|---|"]
     shipped = [judgement(row.completion, row.prompt).label for row in rows]
     judged, labels = list(rows), shipped
     if len({row.model for row in rows}) > 1:
         judged, labels = [], []
         for model, own, found in left_out(rows, all_phrases=all_phrases):
-            lines.append(agreement(own, found).row(_cell(model)))
+            lines.append(_row(_cell(model), own, found))
             judged += own
             labels += found
-        lines.append(agreement(judged, labels).row("each in turn"))
-    lines.append(agreement(rows, shipped).row("none (as shipped)"))
+        lines.append(_row("each in turn", judged, labels))
+    lines.append(_row("none (as shipped)", rows, shipped))
     counts: Counter[tuple[str, str]] = Counter(zip((row.label for row in judged), labels, strict=True))
     lines += ["", f"| people say | {' | '.join(_SHOWN)} |", "|---|---|---|---|---|"]
     for human in HUMAN_LABELS:
@@ -195,15 +178,15 @@ def _cell(text: str) -> str:
 
 
 def shown_weights(weights: Mapping[str, float]) -> str:
-    """The fitted weights, as keyword.py states them in FITTED."""
-    fitted = {name: round(weight, 2) for name, weight in weights.items() if name not in STATED}
-    return "\n".join(f'    "{name}": {weight},' for name, weight in fitted.items())
+    """The fitted weights, as keyword.yaml states them under `fitted`."""
+    fitted = {name: round(weight, 2) for name, weight in weights.items() if name not in RULES.fixed}
+    return "\n".join(f"  {name}: {weight}" for name, weight in fitted.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report, or with --weights the weights that all answers together give."""
     parser = argparse.ArgumentParser(
-        prog="python -m adacd_cli.evaluation.judges.calibrate",
+        prog="python -m tools.judges.calibrate",
         description="Measure the keyword judge against human labels.",
     )
     parser.add_argument("file", type=Path, help="JSON Lines of prompt, completion, label and model")
@@ -221,8 +204,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UsageError as error:
-        print(f"Error: {error.message}", *filter(None, [error.hint]), sep="\nHint: ", file=sys.stderr)
-        sys.exit(error.exit_code)
+    from adacd_cli.cli.errors import guarded
+
+    sys.exit(guarded(main, debug=False))
