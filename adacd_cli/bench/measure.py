@@ -86,9 +86,6 @@ class Measurements:
 
     Args:
         contestants: in the order of the rows; Default and transformers, where they are, are compared with.
-        device: where the model runs.
-        prompt_tokens: tokens of Default's prompt.
-        generation_tokens: tokens that every request gets.
         weight_bytes: bytes that one pass over the model reads; None if unknown.
         bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
     """
@@ -123,7 +120,6 @@ class Measurements:
 
         Args:
             trials: timed runs of each, after one that is not timed.
-            progress: called with a short line about what comes next.
 
         Raises:
             OutOfMemoryError: a batch does not fit; it names the batch size.

@@ -48,7 +48,6 @@ class TextPrompts:
     """Text, rendered by the model's chat template.
 
     Args:
-        model: the model whose tokenizer and template are used.
         tokens: the length of Default's prompt, the user's own system message included; at least 1. A
             template that takes more by itself is cut.
     """
@@ -112,7 +111,6 @@ class RandomPrompts:
     Args:
         vocabulary: ids are below.
         tokens: the length of Default's prompt, at least 1.
-        seed: the same seed draws the same ids.
     """
 
     def __init__(self, vocabulary: int, tokens: int, seed: int) -> None:

@@ -70,7 +70,6 @@ def build_shape(
         name: of a shape, or the path of a config.json.
         settings: device, dtype (auto is the shape's own, as in loading a checkpoint), threads.
         seed: seed of the weights; the global random state is left as it was.
-        progress: called with short lines about what is being done.
 
     Raises:
         UsageError: there is no such shape.

@@ -16,7 +16,6 @@ def report(machine: Mapping[str, Any], rows: Sequence[Row], *, width: int) -> st
 
     Args:
         machine, rows: of the JSON; at least one row.
-        width: columns.
     """
     memory = {
         "device": "what was allocated on the device",

@@ -126,12 +126,6 @@ def run_questions(
 ) -> list[Answer]:
     """Every question in every way, decoded greedily together.
 
-    Args:
-        model: what answers; its weights may be elsewhere.
-        settings: prompts and AdaCD's numbers are read.
-        progress: called with a line about how far it is.
-        thinks: whether the model thinks first.
-
     Raises:
         AdacdError: an answer failed.
     """
@@ -188,12 +182,7 @@ def _answer(way: Way, record: AnswerRecord, steps: Sequence[TokenStep], window: 
 
 
 def check(answers: Sequence[Answer], *, gated: bool) -> tuple[Finding, ...]:
-    """Every check of the behaviour.
-
-    Args:
-        answers: what `run_questions` gave.
-        gated: whether the user means to use the gated form.
-    """
+    """Every check of the behaviour."""
     thinking = sum(answer.label is None for answer in answers)
     if 2 * thinking > len(answers):
         why = f"The model was still thinking at the end of {thinking} of {len(answers)} answers."

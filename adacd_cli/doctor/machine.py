@@ -174,12 +174,7 @@ def check_device(machine: Machine) -> Finding:
 
 
 def check_threads(machine: Machine, threads: int | None) -> Finding:
-    """Whether the threads have cores to run on: with more threads than free cores decoding collapses.
-
-    Args:
-        machine: the machine.
-        threads: `--threads`; None takes as many as there are free cores.
-    """
+    """Whether the threads have cores to run on: with more threads than free cores decoding collapses."""
     facts = {name: getattr(machine, name) for name in ("threads", "cores", "usable_cores", "busy_cores")}
     sentence = f"{counted(machine.threads, 'thread')} on {counted(machine.usable_cores, 'core')}"
     step = ""
@@ -197,12 +192,7 @@ def check_threads(machine: Machine, threads: int | None) -> Finding:
 
 
 def check_bfloat16(machine: Machine, dtype: str) -> Finding:
-    """Whether bfloat16 is native: emulated it is slower than float32.
-
-    Args:
-        machine: the machine.
-        dtype: `--dtype`.
-    """
+    """Whether bfloat16 is native: emulated it is slower than float32."""
     if machine.native_bfloat16 is None:
         return skipped("bfloat16", "bfloat16 was not checked: there is no device.")
     sentence, step = "bfloat16 is native on this device.", ""

@@ -60,8 +60,6 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
 
     Args:
         settings: the settings of the panel Model are read, and `max_new_tokens`.
-        source: the model's files.
-        device: where it will run.
 
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
@@ -140,9 +138,7 @@ def check_memory(need: Need, free: int | None, device: str) -> Finding:
     """Whether the model and an answer fit into the free memory.
 
     Args:
-        need: what the model needs.
         free: bytes of free memory; None where unknown.
-        device: where.
     """
     if need.weights_bytes is None:
         return skipped("memory", "The model's files do not say how much memory it needs.")

@@ -167,8 +167,6 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
     """Every check of the prompts.
 
     Args:
-        tokenizer: the model's.
-        settings: the prompts' settings are read.
         ends: ids that end an answer; None where the model was not loaded.
     """
     try:
@@ -223,12 +221,7 @@ def check_system_role(prompts: PromptFacts) -> Finding:
 
 
 def check_thinking(prompts: PromptFacts, *, requested: bool) -> Finding:
-    """Whether the model thinks before it answers; the contrast begins after its thinking.
-
-    Args:
-        prompts: the facts.
-        requested: whether `--thinking` is on.
-    """
+    """Whether the model thinks before it answers; the contrast begins after its thinking."""
     sentence, step = "The model answers without thinking first.", ""
     if prompts.thinking == "always":
         sentence = "The model always thinks first: the template has no switch against it."
@@ -273,13 +266,7 @@ def check_generation_prompt(prompts: PromptFacts) -> Finding:
 
 
 def check_ends(prompts: PromptFacts, ends: frozenset[int], tokenizer: Any) -> Finding:
-    """Whether the tokens that end an answer are known, and the template's is one of them.
-
-    Args:
-        prompts: the facts.
-        ends: ids that end an answer.
-        tokenizer: it spells them.
-    """
+    """Whether the tokens that end an answer are known, and the template's is one of them."""
     turn_end, step = prompts.turn_end, ""
     names = [str(each) for each in tokenizer.convert_ids_to_tokens(sorted(ends))]
     sentence = f"An answer ends at {' or '.join(names)}"

@@ -29,8 +29,6 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
     """Writes a section, and a blank line after it.
 
     Args:
-        screen: where to.
-        section: what was found.
         encoding: of the screen's stream; None for one that takes any text.
     """
     screen.put_line((section.heading, BOLD))

@@ -97,9 +97,6 @@ def find_direction(
     """Searches for the direction.
 
     Args:
-        model: a causal language model whose blocks can be found.
-        prompts: of each of KINDS.
-        recipe: numbers.
         progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:

@@ -82,9 +82,7 @@ def provenance(
     """Versions, model, settings, data and machine.
 
     Args:
-        plan: of the run.
         facts, where: `model_facts` and `loading.facts.machine` of the model, wherever it ran.
-        sets: the data.
         began: seconds since 1970.
         ray: how many nodes and workers there were, where Ray spread the run.
     """

@@ -38,7 +38,6 @@ def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
     """The groups that answers fall into, in the order in which they come, safe ones first.
 
     Args:
-        answers: the answers.
         both: names of the sets that have both labels.
     """
     mixed = frozenset(both)
@@ -54,8 +53,6 @@ class Judged:
 
     Args:
         answers: every answer; the failed ones are left out.
-        judgements: of all judges.
-        judge: whose labels are used.
 
     Attributes:
         labels: the judge's, by the answer's key.
@@ -104,12 +101,8 @@ def summarise(
     """results.json.
 
     Args:
-        answers: the last record of each method and sample.
-        judgements: the last judgement of each judge on each answer.
-        methods: in the order of the tables.
         judges: the first one's labels make the tables.
         both: names of the sets that have both labels.
-        provenance: what is needed to repeat the run.
     """
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)

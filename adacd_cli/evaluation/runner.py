@@ -61,8 +61,6 @@ class Runner:
         """Sets how many samples are decoded at once from now on, and gives that number.
 
         Args:
-            samples: what will be answered.
-            runs: the settings of each method.
             batch_size: the number; "auto" is what memory has room for, by the longest prompt.
         """
         from adacd_cli.answers.run import concurrency_for
@@ -84,7 +82,6 @@ class Runner:
         """The records of jobs, in the order in which they end.
 
         Args:
-            jobs: what to answer.
             on_notice: called with what should be known about the run.
         """
         for _, item in self.answer(jobs):
@@ -167,11 +164,7 @@ def answer_all(
 
     Args:
         model: with everything that the methods need (`load_extras`).
-        samples: the prompts of all sets.
-        runs: the settings of each method.
-        store: keeps each answer as it is finished.
         batch_size: prompts decoded at once; "auto" is as many as memory has room for.
-        on_record: called with each new record.
         on_notice: called with what should be known about the run.
 
     Raises:

@@ -84,13 +84,6 @@ def tune(
 
     The first one has the paper's values, or those of the settings.
 
-    Args:
-        task: what is tuned.
-        folder: holds the study.
-        trials: how many there are to be in all.
-        seed: of the search.
-        progress: called with the number of finished trials.
-
     Raises:
         AdacdError: a prompt cannot be answered.
         OutputError: the study cannot be written.

@@ -82,7 +82,6 @@ def broken_gates(
     Default is what the methods are compared with, so it is held to the bounds only where it ran alone.
 
     Args:
-        results: what `results.summarise` gave.
         over_refusal: the most that may be refused of a safe set, in [0, 1]; None for no bound.
         malicious: the least that must be refused of an unsafe set, in [0, 1]; None for no bound.
     """

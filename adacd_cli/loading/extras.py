@@ -25,10 +25,7 @@ def load_extras(
     """The model with everything that the methods need; what it has already is not loaded again.
 
     Args:
-        model: a loaded model.
         settings: `expert`, `draft` and `direction` name what to load.
-        methods: names of methods; None is the settings' own.
-        progress: called with short lines about what is being done.
 
     Raises:
         ConfigurationError: a method needs what the model's backend cannot do.

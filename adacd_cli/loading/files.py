@@ -73,7 +73,6 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
 
     Args:
         settings: `model`, `revision`, `trust_remote_code` and `offline` are read.
-        progress: called with short lines about what is being done.
         weights: whether they are wanted too, or the tokenizer alone.
 
     Raises:
@@ -151,10 +150,6 @@ def read_once() -> Iterator[None]:
 
 def inspect(folder: Path, name: str) -> Checkpoint:
     """Checks that the folder holds a whole model, and reads the headers of its weights.
-
-    Args:
-        folder: the model's files.
-        name: what the user called it, for the messages.
 
     Raises:
         ModelError: a file is missing, malformed or cut short.

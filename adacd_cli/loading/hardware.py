@@ -48,7 +48,6 @@ def choose_dtype(name: str, stored: str, device: torch.device, elements: int | N
             of 16 bits or fewer and of 100 million weights or more where the CPU computes in it natively, else
             float32: a small model gives the same numbers on every CPU.
         stored: the format of the checkpoint as safetensors writes it, `GGUF` for a GGUF file.
-        device: where the model will run.
         elements: how many weights there are; None where that is not known, which counts as many.
 
     Returns:
@@ -106,8 +105,6 @@ def check_memory(what: str, needed: int, device: torch.device, hint: str) -> Non
     Args:
         what: begins the sentence, e.g. `The weights of demo need`.
         needed: bytes.
-        device: where they are needed.
-        hint: what the user can do.
 
     Raises:
         OutOfMemoryError: that many are not free; nothing is said where what is free is not known.
@@ -125,7 +122,6 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
     Args:
         device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
         needed: bytes of the weights; None where they are not known before loading.
-        name: what the user called the model.
 
     Returns:
         `device_map` for one GPU or all of them; nothing where the model is built on the CPU and then moved.

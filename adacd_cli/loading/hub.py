@@ -68,11 +68,6 @@ def fetch(
 
     Args:
         name: `owner/name`, or the bare name of an old model.
-        revision: branch, tag or commit; None for the main branch.
-        offline: use only what is on this machine.
-        with_code: whether the Python files are wanted too.
-        progress: called with what is downloaded.
-        with_weights: whether the weights are wanted too.
 
     Raises:
         ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.

@@ -18,9 +18,6 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool,
     """The model's configuration as transformers reads it.
 
     Args:
-        checkpoint: what `inspect` found.
-        name: what the user called the model.
-        trust_remote_code: whether Python code that comes with the model may run.
         fix: what to do about a value that cannot be, such as a size.
 
     Raises:

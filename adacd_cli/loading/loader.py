@@ -32,7 +32,6 @@ def load(
     Args:
         settings: the settings of the panel Model are read, and what the method needs besides the model; or
             the model's name alone: a hub id, a folder, a GGUF file, or "demo", which None stands for.
-        progress: gets short lines on what is being done.
         for_long: whether so much will be decoded that compiling pays off where `compile` is None.
         **changes: settings of the panel Model by name.
 

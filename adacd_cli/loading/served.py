@@ -25,7 +25,6 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
 
     Args:
         settings: `served_model`, `tokenizer`, `revision`, `trust_remote_code` and `offline` are read.
-        progress: called with short lines about what is being done.
 
     Raises:
         ConfigurationError: the address cannot be used, or no tokenizer is named.

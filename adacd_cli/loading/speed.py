@@ -25,9 +25,7 @@ def made_fast(
     """The model, as fast as this machine lets it be; with a warning where it could not be compiled.
 
     Args:
-        model: a loaded model.
         settings: `compile` is read.
-        progress: called with short lines about what is being done.
         for_long: whether so much will be decoded that compiling pays off where `compile` is None.
     """
     # what is found by a measurement may differ between the processes of torchrun, which must not

@@ -44,9 +44,7 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> tuple[str, ...]:
     """Checks that every id of the tokenizer has an embedding.
 
     Args:
-        tokenizer: the tokenizer.
         rows: rows of the model's input embeddings.
-        name: what the user called the model.
 
     Returns:
         Warnings: a vocabulary far smaller than the model's.

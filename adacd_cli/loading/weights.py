@@ -21,8 +21,6 @@ def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[
     """The causal language model, in eval mode, with every weight from the checkpoint.
 
     Args:
-        source: the model's files.
-        name: what the user called it.
         options: passed to `from_pretrained`: config, dtype, device_map, …
 
     Returns:

@@ -44,11 +44,6 @@ def is_allowed() -> bool:
 def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterator[Row]:
     """The rows of a set, split after split, downloaded where this machine lacks them.
 
-    Args:
-        known: the set.
-        hub: its place.
-        progress: called with what is being done.
-
     Raises:
         EnvironmentFault: the hub does not give it, or it has not the columns that are known of it.
     """

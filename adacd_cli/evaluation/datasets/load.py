@@ -58,9 +58,6 @@ def load_samples(
         data: the folder where known sets are looked for first; see `known.data_folder`.
         label: of the files that have no labels of their own: safe, unsafe or None.
         limit: samples of each set and label, at least 1; None for all. See `choose`.
-        seed: of that choice.
-        offline: never ask the hub.
-        progress: called with what takes a while.
 
     Raises:
         UsageError: a name, the folder, the label or the limit cannot be used, or a file is malformed.
@@ -140,7 +137,6 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
     Args:
         samples: of one set, each with an id of its own.
         limit: samples a label, at least 1; None for all.
-        seed: any whole number.
 
     Raises:
         UsageError: the limit is below 1.

@@ -34,8 +34,6 @@ def to_samples(
     """Checks the rows and makes samples of them, in their order.
 
     Args:
-        rows: as they were read.
-        dataset: name of the set.
         source: what an error calls the file or the hub's set.
         label: of rows that have none of their own.
         forced: the label came from `--label`: a row that says otherwise is an error.

@@ -25,12 +25,7 @@ if TYPE_CHECKING:
 
 
 def sender(cluster: Cluster, runs: Sequence[Settings]) -> Send:
-    """What sends pieces to the workers of the cluster, one model each.
-
-    Args:
-        cluster: joined for as long as results are taken.
-        runs: the settings of each method.
-    """
+    """What sends pieces to the workers of the cluster, one model each."""
     device = "cpu" if not cluster.gpus and runs[0].device == "auto" else runs[0].device
     # as many threads as Ray counts for it, or the workers of one machine would slow each other down
     update = {"threads": cluster.cpus, "device": device}
@@ -127,7 +122,6 @@ class Worker:
     """For `map_batches`: takes pieces and gives results, one for each method of a piece.
 
     Args:
-        runs: the settings of each method.
         folder: the driver's working folder, where relative paths of models begin if it exists here, too.
     """
 

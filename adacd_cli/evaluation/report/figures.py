@@ -81,12 +81,7 @@ class Chart:
 
 
 def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
-    """The refusal ratio of each set and method, with Wilson's intervals.
-
-    Args:
-        results: what `results.summarise` gave.
-        label: safe or unsafe.
-    """
+    """The refusal ratio of each set and method, with Wilson's intervals."""
     rows = [
         Row(
             name,
