@@ -33,11 +33,7 @@ where the contrast prompt does not make it refuse, neither does the gate."""
 
 
 class Status(str, Enum):
-    """How a check went.
-
-    AdaCD cannot run with a failure; with a warning it runs, but the user should know. A check that could not
-    be made, or was not asked for, is skipped.
-    """
+    """How a check went: with a failure AdaCD cannot run; with a warning it runs, but the user should know."""
 
     OK = "ok"
     WARNING = "warning"
@@ -50,9 +46,6 @@ class Finding:
     """What one check found.
 
     Attributes:
-        name: of the check.
-        status: how it went.
-        sentence: what was found, in a sentence or two.
         next_step: what to do about it; "" where there is nothing to do.
         facts: the numbers and names behind the sentence, JSON values only.
         verdict: the verdict on the model unless there is a graver one; "" where it decides nothing.

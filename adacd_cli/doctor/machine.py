@@ -17,13 +17,10 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
-"""The packages that decide a model's tokens."""
-
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
 _TOO_BUSY = 0.5
-"""Share of the cores that other programs may keep busy: beyond half of them an answer takes more than twice
-its time, and a thread that waits for its core holds up all the others."""
+"""Share of the cores that other programs may keep busy: a thread that waits for its core holds up all others."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,8 @@ class Machine:
     Attributes:
         packages: versions of the packages that decide a model's tokens; None for one that is missing.
         required: the versions that adacd requires, by package, as `>=5.20,<6`; empty where unknown.
-        extras: whether the packages of each optional extra are installed.
         device, device_error: where a model would run; or None, and why, and what to do.
-        idle_gpu: whether there is an NVIDIA GPU that this PyTorch cannot use.
-        free_bytes: free memory on the device; None where unknown.
-        cores, usable_cores, busy_cores: all; those that this process may use; those that others keep busy.
-        native_bfloat16: whether the device has bfloat16 instructions; None without a device.
+        usable_cores, busy_cores: those that this process may use; those that others keep busy.
         facts: system, processor and the like, as a benchmark reports them.
     """
 
@@ -67,7 +60,7 @@ class Machine:
 
 
 def inspect_machine(settings: Settings) -> Machine:
-    """Collects the facts, which takes a tenth of a second; `device` and `threads` are read."""
+    """Collects the facts, which takes a tenth of a second."""
     from adacd_cli import __version__
     from adacd_cli.loading.facts import machine, versions
     from adacd_cli.loading.hardware import choose_device, free_on, native_bfloat16
@@ -103,25 +96,24 @@ def inspect_machine(settings: Settings) -> Machine:
 
 def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
     """The versions that the installed adacd requires, and whether each of its extras is installed."""
-    from importlib.metadata import PackageNotFoundError, requires, version
+    from importlib.metadata import PackageNotFoundError, requires
 
     from packaging.requirements import Requirement
 
-    required: dict[str, str] = {}
-    extras: dict[str, bool] = {}
+    from adacd_cli.loading.facts import versions
+
+    required, extras = dict[str, str](), dict[str, bool]()
     try:
         lines = requires("adacd") or ()
     except PackageNotFoundError:  # run from a clone that was not installed
         return required, extras
     for requirement in map(Requirement, lines):
-        extra = str(requirement.marker or "").partition("extra ==")[2].strip(" \"'")
-        if not extra and requirement.name in _PACKAGES:
-            required[requirement.name] = str(requirement.specifier)
+        name, extra = requirement.name, str(requirement.marker or "").partition("extra ==")[2].strip(" \"'")
+        if not extra and name in _PACKAGES:
+            required[name] = str(requirement.specifier)
         if extra and extra != "dev":
-            try:
-                here = requirement.specifier.contains(version(requirement.name), prereleases=True)
-            except PackageNotFoundError:
-                here = False
+            found = versions(name)[name]
+            here = found is not None and requirement.specifier.contains(found, prereleases=True)
             extras[extra] = extras.get(extra, True) and here
     return required, extras
 
@@ -176,8 +168,7 @@ def check_device(machine: Machine) -> Finding:
 def check_threads(machine: Machine, threads: int | None) -> Finding:
     """Whether the threads have cores to run on: with more threads than free cores decoding collapses."""
     facts = {name: getattr(machine, name) for name in ("threads", "cores", "usable_cores", "busy_cores")}
-    sentence = f"{counted(machine.threads, 'thread')} on {counted(machine.usable_cores, 'core')}"
-    step = ""
+    sentence, step = f"{counted(machine.threads, 'thread')} on {counted(machine.usable_cores, 'core')}", ""
     if machine.usable_cores < machine.cores:
         sentence += f" (of {machine.cores}; this process may use no more)"
     if machine.threads > machine.usable_cores:

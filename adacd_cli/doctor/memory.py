@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.loading.files import Source
 
-PROMPT_TOKENS = 256
-"""A prompt of ordinary length: a paragraph."""
+PROMPT_TOKENS = 256  # an ordinary prompt: a paragraph
 
 _TIGHT = 0.9
-"""Share of the free memory above which it is called tight. The rest is for what was not counted: the logits,
-the activations of a prompt, and what other programs take in the meantime."""
+"""Share of the free memory above which it is tight: logits, activations and other programs were not counted."""
 
 _NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -33,12 +31,10 @@ class Need:
 
     Attributes:
         dtype: the number format it computes in, or how it is quantised.
-        elements: how many weights it has; None where its files do not say.
-        weights_bytes: of the weights; None where unknown.
+        elements, weights_bytes: of its weights; None where its files do not say.
         loading_bytes: what loading takes in addition, for the largest tensor while it is converted.
         cache_bytes: of the keys and values of two streams of `tokens`; 0 where unknown.
         tokens: of a prompt and its answer.
-        max_new_tokens: of the answer alone.
     """
 
     dtype: str
@@ -58,9 +54,6 @@ class Need:
 def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     """What the model of these files will need, as far as they tell.
 
-    Args:
-        settings: the settings of the panel Model are read, and `max_new_tokens`.
-
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
@@ -71,24 +64,22 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     from adacd_cli.loading.tokenizer import context_length
 
     name = settings.model
-    checkpoint = None if source.gguf else inspect(source.folder, name)
-    elements: int | None
-    if checkpoint is None:
-        config = gguf_config(source, name)
-        stored, elements = "GGUF", _elements(config)
+    weights: int | None
+    if source.gguf:
+        config, stored = gguf_config(source, name), "GGUF"
         # the loader does not count the weights of a GGUF file, and takes them for many
-        chosen = choose_dtype(settings.dtype, stored, device, None)
+        elements, chosen = _elements(config), choose_dtype(settings.dtype, stored, device, None)
     else:
+        checkpoint = inspect(source.folder, name)
         config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
         stored, elements = checkpoint.dtype, checkpoint.elements
         chosen = choose_dtype(settings.dtype, stored, device, elements)
+        weights = weight_bytes(checkpoint, chosen, settings.quantize)
     if isinstance(chosen, str):  # the checkpoint's own number format
         itemsize, dtype = 4 if stored == "F32" else 2, _NAMES.get(stored, stored)
     else:
         itemsize, dtype = chosen.itemsize, str(chosen).removeprefix("torch.")
-    if checkpoint is not None:
-        weights: int | None = weight_bytes(checkpoint, chosen, settings.quantize)
-    else:
+    if source.gguf:
         weights = None if elements is None else elements * itemsize
     text = config.get_text_config(decoder=True)
     largest = (getattr(text, "vocab_size", None) or 0) * (getattr(text, "hidden_size", None) or 0)
@@ -135,11 +126,7 @@ def _elements(config: Any) -> int | None:
 
 
 def check_memory(need: Need, free: int | None, device: str) -> Finding:
-    """Whether the model and an answer fit into the free memory.
-
-    Args:
-        free: bytes of free memory; None where unknown.
-    """
+    """Whether the model and an answer fit into the free memory, in bytes; None where unknown."""
     if need.weights_bytes is None:
         return skipped("memory", "The model's files do not say how much memory it needs.")
     sentence, step, verdict = f"Its weights need {amount(need.weights_bytes)} in {need.dtype}", "", ""

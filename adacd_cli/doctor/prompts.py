@@ -24,7 +24,7 @@ _SYSTEM = "You talk like a cook."
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 SystemRole = Literal["used", "folded", "none"]
-"""Whether the template uses a system message; else its text is folded into the user's; none: no template."""
+"""Where a system message goes: into one, into the user's, or (none) there is no template."""
 
 Thinking = Literal["none", "switch", "always"]
 """Whether the model thinks first: never, if it is switched on, or always."""
@@ -37,10 +37,9 @@ class PromptFacts:
     Attributes:
         default_system: the system text that the template writes by itself, "" for none.
         dated: whether the template writes the date or the time.
-        leading_bos: how many BOS tokens each stream begins with, prompted and unprompted.
+        leading_bos, lengths: BOS tokens at its beginning and all tokens, of the prompted and unprompted stream.
         adds_bos: whether the tokenizer itself begins plain text with one.
         generation_prompt: the text between the question and the answer.
-        lengths: tokens of the prompted and of the unprompted stream.
         turn_end: the control tokens that the template writes between an answer and the next message.
         foreign: control tokens that the template writes and the tokenizer does not know.
     """
@@ -79,6 +78,9 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
         return build_prompts(tokenizer, conversation, streams, thinking=thinking, placement=placement)
 
+    def leading(ids: tuple[int, ...]) -> int:
+        return next((place for place, index in enumerate(ids) if index != bos), len(ids))
+
     source = find_template(tokenizer)
     prompts = prompts_of(Conversation.ask(QUESTION, settings.system))
     unprompted, prompted = prompts.base, prompts.streams["prompted"]
@@ -94,7 +96,7 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
         dated=re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
         thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
         bos=None if bos is None else str(tokenizer.bos_token),
-        leading_bos=(_leading(prompted.ids, bos), _leading(unprompted.ids, bos)),
+        leading_bos=(leading(prompted.ids), leading(unprompted.ids)),
         adds_bos=bos is not None and bos in tokenizer("a", add_special_tokens=True)["input_ids"][:1],
         generation_prompt=ends[1],
         same_end=ends[0] == ends[1] and (tail == 0 or prompted.ids[-tail:] == unprompted.ids[-tail:]),
@@ -141,11 +143,6 @@ def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -
     return "switch" if prompts_of(question, thinking=True).base.ids != direct.base.ids else "none"
 
 
-def _leading(ids: tuple[int, ...], bos: int | None) -> int:
-    """How many BOS tokens the ids begin with."""
-    return next((place for place, index in enumerate(ids) if index != bos), len(ids))
-
-
 def _turn_end(tokenizer: Any, prompts_of: Callable[..., Prompts]) -> tuple[str, ...]:
     """The control tokens right after an assistant's message, where the template takes one at all."""
     from adacd_cli.prompts.encode import Encoder
@@ -164,11 +161,7 @@ def _turn_end(tokenizer: Any, prompts_of: Callable[..., Prompts]) -> tuple[str, 
 
 
 def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tuple[Finding, ...]:
-    """Every check of the prompts.
-
-    Args:
-        ends: ids that end an answer; None where the model was not loaded.
-    """
+    """Every check of the prompts; `ends` are the ids that end an answer, None where the model was not loaded."""
     try:
         facts = inspect_prompts(tokenizer, settings)
     except AdacdError as error:

@@ -13,9 +13,7 @@ from adacd_cli.doctor.findings import Section, Status, verdict
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen
 
 _MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
-_ASCII = str.maketrans("✓✗→", "+X>")
-"""For a stream that cannot show these, which would all become `?`."""
-
+_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
 _STYLES = {
     Status.OK: Style(color="green"),
     Status.WARNING: Style(color="yellow", bold=True),
@@ -26,11 +24,7 @@ _WIDEST = 100
 
 
 def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
-    """Writes a section, and a blank line after it.
-
-    Args:
-        encoding: of the screen's stream; None for one that takes any text.
-    """
+    """Writes a section and a blank line, to a stream of that encoding; None for one that takes any text."""
     screen.put_line((section.heading, BOLD))
     for finding in section.findings:
         first, *rest = _wrapped(screen, finding.sentence, 2)
@@ -64,13 +58,8 @@ def to_json(
     for finding in findings:
         del finding["verdict"]  # only the gravest of them counts
     name, reason = verdict(sections)
-    return {
-        "verdict": name,
-        "reason": reason,
-        "machine": dict(machine),
-        "model": dict(model),
-        "findings": findings,
-    }
+    about = {"machine": dict(machine), "model": dict(model)}
+    return {"verdict": name, "reason": reason, **about, "findings": findings}
 
 
 def _wrapped(screen: Screen, text: str, indent: int) -> list[str]:
