@@ -21,12 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One run over a batch, in seconds.
+    """One run over a batch, in seconds, and when anyone sees the first token of it.
 
-    Attributes:
-        seconds: from the prompts to the last token.
-        first_token_s: from the prompts to the first token that anyone sees.
-        prefill_s: what the first tokens of all requests took: most of it is reading the prompts.
+    `prefill_s` is what the first tokens of all requests took: most of it is reading the prompts.
     """
 
     seconds: float
@@ -35,16 +32,12 @@ class Timing:
 
     @property
     def decode_s(self) -> float:
-        """What all tokens after the first ones took."""
+        """What the tokens after the first ones took."""
         return self.seconds - self.prefill_s
 
 
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
-    """Decodes a batch to its end.
-
-    Args:
-        model: one that no token ends.
-        settings: the method; `max_new_tokens` is what every request gets.
+    """Decodes a batch to its end, on a model that no token ends.
 
     Raises:
         AdacdError: there were not as many tokens, or a request failed.
@@ -79,28 +72,21 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
 def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
     """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length.
 
-    Args:
-        model: a transformers causal LM; its generation config is out of the way meanwhile.
-        new_tokens: how many each prompt gets, whatever ends an answer.
-
     Raises:
         AdacdError: there were not as many tokens.
     """
     import torch
-    from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+    from transformers import GenerationConfig, LogitsProcessorList
 
-    class FirstLogits(LogitsProcessor):  # type: ignore[misc]  # transformers has no types
+    read: list[float] = []
+
+    def note(input_ids: Any, scores: Any) -> Any:
         """Notes when the prompts are read; costs a comparison a step."""
+        if not read:
+            synchronize(model.device)
+            read.append(time.perf_counter())
+        return scores
 
-        at: float | None = None
-
-        def __call__(self, input_ids: Any, scores: Any) -> Any:
-            if self.at is None:
-                synchronize(model.device)
-                self.at = time.perf_counter()
-            return scores
-
-    mark = FirstLogits()
     asked = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, pad_token_id=0)
     with _generation_config(model, asked):
         synchronize(model.device)
@@ -110,12 +96,12 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
             ids,
             attention_mask=torch.ones_like(ids),
             generation_config=asked,
-            logits_processor=LogitsProcessorList([mark]),
+            logits_processor=LogitsProcessorList([note]),
         )
         synchronize(model.device)
         seconds = time.perf_counter() - begin
     _check_count((answer.shape[1] - ids.shape[1]) * len(prompts), new_tokens * len(prompts), "transformers")
-    first = (mark.at or begin) - begin
+    first = read[0] - begin
     return Timing(seconds, first, first)
 
 

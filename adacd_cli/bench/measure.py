@@ -31,11 +31,9 @@ _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured.
+    """What is measured: a method, or transformers, which has no settings.
 
     Attributes:
-        name: the method's label, or `transformers`.
-        settings: the method's; None for transformers.
         prepare: makes the prompts of a batch, untimed, and gives what runs over them.
         needs: bytes of a batch's caches, at least.
     """
@@ -82,10 +80,9 @@ def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
 
 @dataclass
 class Measurements:
-    """What was measured so far.
+    """What was measured so far, of the contestants in the order of the rows.
 
     Args:
-        contestants: in the order of the rows; Default and transformers, where they are, are compared with.
         weight_bytes: bytes that one pass over the model reads; None if unknown.
         bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
     """
@@ -100,26 +97,16 @@ class Measurements:
     _peaks: dict[tuple[int, str], int | None] = field(default_factory=dict, init=False)
 
     def check_memory(self, batch: int) -> None:
-        """Refuses a batch whose caches alone cannot fit.
-
-        Raises:
-            OutOfMemoryError: it names the batch size.
-        """
+        """Refuses a batch whose caches alone cannot fit (OutOfMemoryError, which names the batch size)."""
         from adacd_cli.loading.hardware import check_memory
 
         needed = max(contestant.needs(batch) for contestant in self.contestants)
         check_memory(f"A batch of {batch} needs at least", needed, self.device, _SMALLER)
 
     def measure(
-        self,
-        batch_sizes: Sequence[int],
-        trials: int,
-        progress: Callable[[str], None] = lambda line: None,
+        self, batch_sizes: Sequence[int], trials: int, progress: Callable[[str], None] = lambda line: None
     ) -> None:
-        """Measures every contestant at every batch size.
-
-        Args:
-            trials: timed runs of each, after one that is not timed.
+        """Times so many runs of every contestant at every batch size, each after one that is not timed.
 
         Raises:
             OutOfMemoryError: a batch does not fit; it names the batch size.
@@ -198,7 +185,5 @@ class Measurements:
         }
 
     def _ratio(self, batch: int, seconds: Sequence[float], name: str) -> float | None:
-        base = self._timings.get((batch, name))
-        if not base:
-            return None
-        return statistics.median(seconds) / statistics.median(timing.seconds for timing in base)
+        base = [timing.seconds for timing in self._timings.get((batch, name), ())]
+        return statistics.median(seconds) / statistics.median(base) if base else None

@@ -42,11 +42,7 @@ def _unwritable(path: Path, error: OSError, hint: str) -> OutputError:
 
 
 def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
-    """Writes the picture.
-
-    Args:
-        machine, rows: of the JSON; at least one row.
-        path: what `check_picture` accepted.
+    """Writes the picture of at least one row to a path that `check_picture` accepted.
 
     Raises:
         OutputError: it cannot be written.

@@ -12,11 +12,7 @@ Row = Mapping[str, Any]
 
 
 def report(machine: Mapping[str, Any], rows: Sequence[Row], *, width: int) -> str:
-    """The header and two tables, without colours.
-
-    Args:
-        machine, rows: of the JSON; at least one row.
-    """
+    """The header and two tables of the JSON's machine and rows (at least one), without colours."""
     memory = {
         "device": "what was allocated on the device",
         "process": "the process's, weights included",

@@ -45,8 +45,7 @@ def portions(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
 class Runner:
     """Answers jobs with one scheduler, whose prefix cache is kept for the whole run.
 
-    Args:
-        model: with everything that the methods need (`load_extras`).
+    The model has everything that the methods need (`load_extras`).
     """
 
     def __init__(self, model: LanguageModel) -> None:
@@ -60,8 +59,7 @@ class Runner:
     ) -> int:
         """Sets how many samples are decoded at once from now on, and gives that number.
 
-        Args:
-            batch_size: the number; "auto" is what memory has room for, by the longest prompt.
+        `batch_size` is the number; "auto" is what memory has room for, by the longest prompt.
         """
         from adacd_cli.answers.run import concurrency_for
 
@@ -79,11 +77,7 @@ class Runner:
     def records(
         self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end.
-
-        Args:
-            on_notice: called with what should be known about the run.
-        """
+        """The records of jobs, in the order in which they end; `on_notice` gets what should be known."""
         for _, item in self.answer(jobs):
             if isinstance(item, AnswerRecord):
                 yield item
@@ -160,12 +154,7 @@ def answer_all(
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Answers whatever the store does not hold yet, or holds as failed.
-
-    Args:
-        model: with everything that the methods need (`load_extras`).
-        batch_size: prompts decoded at once; "auto" is as many as memory has room for.
-        on_notice: called with what should be known about the run.
+    """Answers whatever the store does not hold yet, or holds as failed; see Runner for the arguments.
 
     Raises:
         OutputError: an answer cannot be written.
@@ -197,9 +186,8 @@ def judge_all(
         waiting = unjudged(judge.name, store)
         exchanges = [Exchange(record.prompt, record.text) for record in waiting]
         for record, judgement in zip(waiting, judge.judge(exchanges), strict=True):
-            judged = JudgementRecord(
-                *record.key, judgement.judge, judgement.label, text_hash(record.text), judgement.detail
-            )
+            facts = (judgement.judge, judgement.label, text_hash(record.text), judgement.detail)
+            judged = JudgementRecord(*record.key, *facts)
             store.add(judged)
             on_record(judged)
 

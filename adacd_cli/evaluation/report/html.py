@@ -66,9 +66,8 @@ def _verdicts(results: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
 
 
 def _link(method: str, change: str, count: int) -> str:
-    if not count:
-        return f"none {change}"
-    return f'<a href="#{as_html(urlencode({"show": change, "method": method}))}">{count} {change}</a>'
+    address = as_html(urlencode({"show": change, "method": method}))
+    return f'<a href="#{address}">{count} {change}</a>' if count else f"none {change}"
 
 
 def _figures(
@@ -90,15 +89,14 @@ def _figures(
             f"Over the answers that {judged_by(results)} judged.",
         ),
     ):
-        if isinstance(drawn, figures.Chart):
-            yield (
-                f'<figure id="figure-{drawn.name}"><h3>{as_html(drawn.title)}</h3>'
-                f'<img alt="{as_html(drawn.words())}" src="data:image/svg+xml;base64,'
-                f'{b64encode(svg(drawn).encode()).decode()}">'
-                f"<figcaption>{as_html(note)}</figcaption></figure>"
-            )
-        else:
+        if not isinstance(drawn, figures.Chart):
             yield f'<p class="none">{as_html(drawn)}</p>'
+            continue
+        yield (
+            f'<figure id="figure-{drawn.name}"><h3>{as_html(drawn.title)}</h3>'
+            f'<img alt="{as_html(drawn.words())}" src="data:image/svg+xml;base64,'
+            f'{b64encode(svg(drawn).encode()).decode()}"><figcaption>{as_html(note)}</figcaption></figure>'
+        )
 
 
 def _table(table: Table) -> str:

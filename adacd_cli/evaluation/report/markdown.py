@@ -18,11 +18,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     if results["verdicts"]:
         parts.append("## Verdicts against default")
-        reasons = results["reasons"]
-        verdicts = [
-            f"- **{method}: {name}.** {reasons[method]}" for method, name in results["verdicts"].items()
-        ]
-        parts.append("\n".join(verdicts))
+        lines = results["verdicts"].items()
+        parts.append("\n".join(f"- **{one}: {name}.** {results['reasons'][one]}" for one, name in lines))
     for one in tables(results):
         parts += [f"## {one.title}", table(one.header, one.rows), *([one.note] if one.note else [])]
     return "\n\n".join(parts) + "\n"

@@ -30,19 +30,21 @@ def svg(chart: Chart) -> str:
             axes.axhspan(number - 0.5, number + 0.5, color="#f3f1ec", linewidth=0, zorder=0)
         for place, method in enumerate(methods):
             own = chart.methods.index(method)
-            points = [(row.points[method], y) for y, row in enumerate(chart.rows) if method in row.points]
-            values = [point.value for point, _ in points]
+            at = [(row.points[method], y) for y, row in enumerate(chart.rows) if method in row.points]
+            points = [point for point, _ in at]
+            shift = ((place + 0.5) / slots - 0.5) * 0.8 if chart.legend else 0.0
+            color = COLORS[own % len(COLORS)]
             axes.errorbar(
-                values,
-                [y + ((place + 0.5) / slots - 0.5) * 0.8 if chart.legend else y for _, y in points],
+                [point.value for point in points],
+                [y + shift for _, y in at],
                 xerr=[
-                    [point.value - point.low for point, _ in points],
-                    [point.high - point.value for point, _ in points],
+                    [each.value - each.low for each in points],
+                    [each.high - each.value for each in points],
                 ],
                 fmt=MARKERS[own % len(MARKERS)],
-                color=COLORS[own % len(COLORS)],
+                color=color,
                 # the first one, which is Default in a comparison, is hollow
-                markerfacecolor="white" if own == 0 else COLORS[own % len(COLORS)],
+                markerfacecolor="white" if own == 0 else color,
                 clip_on=False,
                 label=label(method, _LONGEST),
             )

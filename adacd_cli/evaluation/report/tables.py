@@ -73,17 +73,9 @@ def judged_by(results: Mapping[str, Any]) -> str:
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Every table that has rows, in the order of the report."""
-    found = [
-        _ratios(results, "safe"),
-        _ratios(results, "unsafe"),
-        _costs(results),
-        _labels(results),
-        _aspects(results),
-        _changes(results),
-        _agreement(results),
-        _failed(results),
-    ]
-    return [table for table in found if table.rows]
+    sides = [_ratios(results, label) for label in ("safe", "unsafe")]
+    others = (_costs, _labels, _aspects, _changes, _agreement, _failed)
+    return [table for table in (*sides, *(make(results) for make in others)) if table.rows]
 
 
 def set_names(results: Mapping[str, Any], label: str) -> list[str]:
@@ -122,10 +114,9 @@ def _ratios(results: Mapping[str, Any], label: str) -> Table:
         for method, cells in results["results"].items()
         if sizes
     ]
-    note = (
-        f"Judge: {judged_by(results)}; partial refusals count as refusals; 95 % Wilson intervals in brackets."
-    )
-    return Table(heading, ["method", *(f"{name} (n = {n})" for name, n in sizes.items()), "mean"], rows, note)
+    header = ["method", *(f"{name} (n = {n})" for name, n in sizes.items()), "mean"]
+    note = "partial refusals count as refusals; 95 % Wilson intervals in brackets."
+    return Table(heading, header, rows, f"Judge: {judged_by(results)}; {note}")
 
 
 def _costs(results: Mapping[str, Any]) -> Table:
@@ -161,16 +152,11 @@ def _labels(results: Mapping[str, Any]) -> Table:
 
 
 def _aspects(results: Mapping[str, Any]) -> Table:
-    every = [one for cells in results["results"].values() for one in cells.values()]
-    names = dict.fromkeys(name for one in every for name in one["aspects"])
+    cells = [(method, name, one) for method, sets in results["results"].items() for name, one in sets.items()]
+    names = dict.fromkeys(name for *_, one in cells for name in one["aspects"])
     rows = [
-        [
-            method,
-            set_name,
-            *(f"{one['aspects'][name]:.2f}" if name in one["aspects"] else DASH for name in names),
-        ]
-        for method, cells in results["results"].items()
-        for set_name, one in cells.items()
+        [method, name, *(f"{one['aspects'][each]:.2f}" if each in one["aspects"] else DASH for each in names)]
+        for method, name, one in cells
         if one["aspects"]
     ]
     return Table("Usability, 1 to 5", ["method", "set", *names], rows, raters(results))
@@ -203,15 +189,10 @@ def _changes(results: Mapping[str, Any]) -> Table:
 
 
 def _agreement(results: Mapping[str, Any]) -> Table:
-    rows = [
-        [
-            " / ".join(one["judges"]),
-            str(one["n"]),
-            percent(one["agreement"]),
-            DASH if one["kappa"] is None else f"{one['kappa']:.2f}",
-        ]
-        for one in results["agreement"]
-    ]
+    rows = []
+    for one in results["agreement"]:
+        kappa = DASH if one["kappa"] is None else f"{one['kappa']:.2f}"
+        rows.append([" / ".join(one["judges"]), str(one["n"]), percent(one["agreement"]), kappa])
     return Table("How far the judges agree", ["judges", "answers", "same", "Cohen’s κ"], rows)
 
 
@@ -219,10 +200,5 @@ def _failed(results: Mapping[str, Any]) -> Table:
     failed = results["failed"]
     rows = [[one["method"], one["dataset"], one["id"], one["error"]] for one in failed[:SHOWN_FAILURES]]
     more = len(failed) - len(rows)
-    rest = f"… and {more} more." if more else ""
-    return Table(
-        f"Failed: {counted(len(failed), 'answer')}, counted nowhere above",
-        ["method", "set", "id", "error"],
-        rows,
-        rest,
-    )
+    title = f"Failed: {counted(len(failed), 'answer')}, counted nowhere above"
+    return Table(title, ["method", "set", "id", "error"], rows, f"… and {more} more." if more else "")
