@@ -32,8 +32,7 @@ def command(
     check_stdout()
     settings = resolved.settings
     from adacd_cli.doctor.checkup import Checkup
-    from adacd_cli.doctor.findings import Section, Status
-    from adacd_cli.doctor.report import put_section, put_verdict, to_json
+    from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 
     checkup = Checkup(settings, quick=quick)
     screen, sections = Screen(sys.stdout, settings.display), list[Section]()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
+from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -83,15 +84,13 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
         weights = None if elements is None else elements * itemsize
     text = config.get_text_config(decoder=True)
     largest = (getattr(text, "vocab_size", None) or 0) * (getattr(text, "hidden_size", None) or 0)
-    converts = _NAMES.get(stored, stored) != dtype
-    limit = context_length(config)
     tokens = PROMPT_TOKENS + settings.max_new_tokens
-    tokens = tokens if limit is None else min(tokens, limit)
+    tokens = min(tokens, context_length(config) or tokens)
     return Need(
         dtype=settings.quantize or dtype,
         elements=elements,
         weights_bytes=weights,
-        loading_bytes=4 * largest if converts else 0,
+        loading_bytes=0 if _NAMES.get(stored, stored) == dtype else 4 * largest,
         cache_bytes=2 * cache_bytes(config, tokens, itemsize),
         tokens=tokens,
         max_new_tokens=settings.max_new_tokens,
@@ -113,15 +112,12 @@ def free_for(device: torch.device) -> int | None:
 def _elements(config: Any) -> int | None:
     """How many weights a model of this configuration has; None where it cannot be built without them."""
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
+
+    from adacd_cli.bench.random_model import construct
 
     try:
-        with no_init_weights(), torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config)
-            empty.tie_weights()  # which building without weights leaves out
-            return sum(int(each.numel()) for each in empty.parameters())
-    except Exception:  # the loader will say what is wrong with it
+        return sum(int(each.numel()) for each in construct("", config, torch.float32, "meta").parameters())
+    except ModelError:  # the loader will say what is wrong with it
         return None
 
 

@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 
-PANELS = ("Prompt", "Method")
-"""Headings of the settings that can be given here; lengths and sampling are generate's own."""
-
+PANELS = ("Prompt", "Method")  # of the settings taken here; lengths and sampling are generate's own
 _INPUTS_FOR = "make the inputs with adacd_cli.hf.inputs_for."
 
 _WORDS = ("How", "a", "7", "«Q", "你好", "(x", "/s")
@@ -44,7 +42,6 @@ def inputs_for(
     """What `model.generate(**inputs, custom_generate=adacd)` takes, left-padded.
 
     Args:
-        tokenizer: the model's.
         prompt: text, a list of messages or a Conversation; or a list of these.
         settings, **changes: settings of the panels Prompt and Method.
 
@@ -62,19 +59,14 @@ def inputs_for(
     inputs: dict[str, Any] = {"settings": chosen, "thinking": chosen.thinking, "adacd_tokenizer": tokenizer}
     for name, place in (("", 0), ("prompted_", -1)):
         rows = [torch.tensor([*each.streams.values()][place].ids) for each in prompts]
+        masks = [torch.ones_like(row) for row in rows]
         inputs[f"{name}input_ids"] = pad_sequence(rows, True, pad, "left")
-        inputs[f"{name}attention_mask"] = pad_sequence(
-            [torch.ones_like(row) for row in rows], True, 0, "left"
-        )
+        inputs[f"{name}attention_mask"] = pad_sequence(masks, True, 0, "left")
     return BatchEncoding(inputs)
 
 
 def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) -> Settings:
-    """The settings with the changes that are not None; `where`: what they were passed to.
-
-    Raises:
-        ConfigurationError: a setting is out of its range, or one of `generate`'s own.
-    """
+    """The settings with the changes that are not None; `where`: what they were passed to."""
     base = changed(Settings() if settings is None else settings, {}, PANELS, where)
     for name in sorted(base.model_fields_set):
         if SETTINGS[name].option.panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
@@ -86,11 +78,7 @@ def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) 
 
 
 def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
-    """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left.
-
-    Raises:
-        PromptError: the mask has another shape or hides other tokens than the first, or a row has no token.
-    """
+    """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left."""
     rows = ids.tolist() if isinstance(ids, torch.Tensor) else [list(row) for row in ids]
     if mask is not None:
         masks = torch.as_tensor(mask).tolist()
@@ -108,25 +96,20 @@ def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
 def prompts_of(
     rows: Sequence[Ids], settings: Settings, tokenizer: Any, messages: Any, prompted: Sequence[Ids] | None
 ) -> list[Prompts]:
-    """The prompts of both streams for each row of `input_ids`; see AdacdLogitsProcessor for the arguments.
-
-    Raises:
-        PromptError: the prompts cannot be made, or do not belong to `input_ids`.
-    """
+    """The prompts of both streams for each row of `input_ids`; see AdacdLogitsProcessor for the arguments."""
     options = (settings.thinking,) if "thinking" in settings.model_fields_set else (False, True)
     ways = [settings.model_copy(update={"thinking": each}) for each in options]
-    if prompted is None and tokenizer is None:
-        raise PromptError(
-            "The second stream's prompt cannot be made without a tokenizer.",
-            f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
-        )
-    if prompted is None and messages is not None:
-        conversations, _ = as_conversations(messages, settings)
-        _check_number("messages", conversations, rows)
-        return [
-            _rendered(place, row, conversations[place], tokenizer, ways) for place, row in enumerate(rows)
-        ]
     if prompted is None:
+        if tokenizer is None:
+            raise PromptError(
+                "The second stream's prompt cannot be made without a tokenizer.",
+                f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
+            )
+        if messages is not None:
+            conversations, _ = as_conversations(messages, settings)
+            _check_number("messages", conversations, rows)
+            pairs = enumerate(zip(rows, conversations, strict=True))
+            return [_rendered(place, row, each, tokenizer, ways) for place, (row, each) in pairs]
         examples = [_examples(tokenizer, way) for way in ways]
         prompted = [_read_off(place, row, examples) for place, row in enumerate(rows)]
     _check_number("prompted_input_ids", prompted, rows)
@@ -140,9 +123,7 @@ def prompts_of(
                 "Both must end in the same generation prompt: render them with add_generation_prompt=True.",
             )
         marks = None
-        if (
-            source is not None and row is not other
-        ):  # where it is not known, the first token tells whether it thinks
+        if source is not None and row is not other:  # unknown, the first token tells whether it thinks
             marks = find_marks(source, tokenizer, decode_ids(tokenizer, row, control=True), options[-1])[0]
         found.append(Prompts(dict(zip(names, (Prompt(row), Prompt(other)), strict=False)), marks))
     return found

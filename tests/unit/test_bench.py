@@ -202,8 +202,8 @@ def test_a_batch_whose_caches_cannot_fit_is_refused_before_its_prompts_are_made(
     )
     with pytest.raises(OutOfMemoryError) as caught:
         done.measure([10**9], 1)
-    # 3 layers × keys and values × 2 heads × 16 × 4 bytes = 768 a token, and the logits of its vocabulary
-    row = 768 * (30 + 4 + 30 + 4) + 4 * len(tiny.tokenizer)
+    # 2 layers × keys and values × 2 heads × 16 × 4 bytes = 512 a token, and the logits of its vocabulary
+    row = 512 * (30 + 4 + 30 + 4) + 4 * len(tiny.tokenizer)
     assert caught.value.message == (
         f"A batch of 1000000000 needs at least {row:.1f} GB, and 5.0 GB are free on cpu."
     )
@@ -288,7 +288,7 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
 )
 def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
     config = AutoConfig.for_model(**random_model.SHAPES[name])
-    model = random_model._construct(name, config, torch.bfloat16, "meta")
+    model = random_model.construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
     # Gemma's embedding is its last layer, too, and counts once
     assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)

@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
-from adacd_cli.doctor import behaviour, machine, memory, prompts, report
+from adacd_cli.doctor import behaviour, machine, memory, prompts
 from adacd_cli.doctor.findings import (
     CANNOT,
     NO_FIT,
@@ -22,6 +22,9 @@ from adacd_cli.doctor.findings import (
     Section,
     Status,
     Verdict,
+    put_section,
+    put_verdict,
+    to_json,
     verdict,
 )
 from adacd_cli.doctor.memory import Need
@@ -328,8 +331,8 @@ def written(sections: list[Section], *, width: int, encoding: str | None) -> str
     out = io.StringIO()
     screen = Screen(out, "auto", width)
     for section in sections:
-        report.put_section(screen, section, encoding)
-    report.put_verdict(screen, sections)
+        put_section(screen, section, encoding)
+    put_verdict(screen, sections)
     return out.getvalue()
 
 
@@ -344,7 +347,7 @@ def test_the_whole_screen(examined: list[Section], name: str, width: int, encodi
 
 
 def test_json_says_what_the_screen_says(examined: list[Section]) -> None:
-    found = report.to_json(examined, {"device": "cpu"}, {"name": "scripted"})
+    found = to_json(examined, {"device": "cpu"}, {"name": "scripted"})
     findings = [finding for section in examined for finding in section.findings]
     assert {key: found[key] for key in ("verdict", "reason", "machine", "model")} == {
         "verdict": NO_FIT,
