@@ -186,8 +186,8 @@ def judge_all(
         waiting = unjudged(judge.name, store)
         exchanges = [Exchange(record.prompt, record.text) for record in waiting]
         for record, judgement in zip(waiting, judge.judge(exchanges), strict=True):
-            facts = (judgement.judge, judgement.label, text_hash(record.text), judgement.detail)
-            judged = JudgementRecord(*record.key, *facts)
+            digest = text_hash(record.text)
+            judged = JudgementRecord(*record.key, judgement.judge, judgement.label, digest, judgement.detail)
             store.add(judged)
             on_record(judged)
 
