@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +87,9 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
         return scores
 
     asked = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, pad_token_id=0)
-    with _generation_config(model, asked):
+    # generate takes whatever is not given from the model's own config, such as the end of an answer
+    own, model.generation_config = model.generation_config, asked
+    try:
         synchronize(model.device)
         begin = time.perf_counter()
         ids = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
@@ -100,19 +101,11 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
         )
         synchronize(model.device)
         seconds = time.perf_counter() - begin
+    finally:
+        model.generation_config = own
     _check_count((answer.shape[1] - ids.shape[1]) * len(prompts), new_tokens * len(prompts), "transformers")
     first = read[0] - begin
     return Timing(seconds, first, first)
-
-
-@contextmanager
-def _generation_config(model: Any, asked: Any) -> Iterator[None]:
-    """`generate` takes whatever is not given from the model's own config, such as the end of an answer."""
-    own, model.generation_config = model.generation_config, asked
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def _check_count(tokens: int, wanted: int, name: str) -> None:

@@ -57,11 +57,9 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             shift = (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
             _draw_times(left, own, sizes, shift, {**style, "width": 0.72 / len(methods)})
             own.sort(key=lambda row: int(row["batch_size"]))
+            speeds = [row["decode_tokens_per_s"] for row in own]
             right.plot(
-                [row["batch_size"] for row in own],
-                [row["decode_tokens_per_s"] for row in own],
-                marker=MARKERS[place % len(MARKERS)],
-                **style,
+                [row["batch_size"] for row in own], speeds, marker=MARKERS[place % len(MARKERS)], **style
             )
         left.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         left.set_ylabel("time per token, ms")
@@ -73,11 +71,9 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             axes.set_xlabel("batch size")
             axes.grid(axis="y", linewidth=0.5, alpha=0.5)
             axes.set_axisbelow(True)
-        figure.suptitle(
-            f"{label(machine['model'])}, {machine['dtype']}, {machine.get('gpu') or machine['processor']}, "
-            f"{rows[0]['prompt_tokens']} + {rows[0]['generation_tokens']} tokens",
-            fontsize=10,
-        )
+        where = f"{machine['dtype']}, {machine.get('gpu') or machine['processor']}"
+        tokens = f"{rows[0]['prompt_tokens']} + {rows[0]['generation_tokens']} tokens"
+        figure.suptitle(f"{label(machine['model'])}, {where}, {tokens}", fontsize=10)
         handles, names = left.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(methods)), frameon=False)
         try:
@@ -89,9 +85,6 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
 def _draw_times(axes: Axes, rows: Rows, sizes: Sequence[int], shift: float, style: dict[str, Any]) -> None:
     """Bars of milliseconds a token, with lines from the fastest to the slowest trial."""
     values = [row["ms_per_token"] for row in rows]
-    lengths = [
-        [row["ms_per_token"] - row["ms_per_token_range"][0] for row in rows],
-        [row["ms_per_token_range"][1] - row["ms_per_token"] for row in rows],
-    ]
+    lengths = [[abs(row["ms_per_token"] - row["ms_per_token_range"][end]) for row in rows] for end in (0, 1)]
     places = [sizes.index(row["batch_size"]) + shift for row in rows]
     axes.bar(places, values, yerr=lengths, capsize=3, **style)

@@ -23,8 +23,9 @@ SHAPES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("shapes.
 """The architectures of the paper's models, as their config.json have them; stored in bfloat16."""
 
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
-_BLOCK = 4_194_301
-"""Random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same."""
+_BLOCK = (
+    4_194_301  # random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same
+)
 
 
 class IdsAsText:

@@ -57,10 +57,6 @@ def _range(ends: Sequence[float] | None) -> str:
     return "–" if ends is None else "–".join(map(_number, ends))
 
 
-def _gigabytes(value: int | None) -> str:
-    return _number(value and value / 1e9)
-
-
 _NAMES = (("\nBatch", "batch_size", str), ("\nMethod", "method", str))
 _TIMES = (
     *_NAMES,
@@ -78,7 +74,7 @@ _RESOURCES = (
     ("\nspread", "seconds_range", _range),
     ("Weights\nGB/s", "weights_gb_per_s", _number),
     ("Share\nof copy", "bandwidth_share", ".0%"),
-    ("Peak\nGB", "peak_memory_bytes", _gigabytes),
+    ("Peak\nGB", "peak_memory_bytes", lambda value: _number(value and value / 1e9)),
 )
 Column = tuple[str, str, Callable[[Any], str] | str]
 """Heading, key of the row, and how its value is written: a function, or a format for which None is `–`."""

@@ -164,13 +164,9 @@ class Checkup:
     def _check_behaviour(self, progress: Progress) -> Section:
         from adacd_cli.doctor import behaviour
 
-        reasons = (
-            (self._loaded is None, "the model is not loaded"),
-            (self._quick, "--quick is set"),
-            (not self._usable, "no prompts can be made"),
-        )
-        why = next((reason for holds, reason in reasons if holds), "")
+        why = "--quick is set" if self._quick else "" if self._usable else "no prompts can be made"
         if self._loaded is None or why:
+            why = "the model is not loaded" if self._loaded is None else why
             finding = skipped("behaviour", f"No questions were asked: {why}.", UNMEASURED)
             return Section("Behaviour", (finding,))
         progress("Asking questions")

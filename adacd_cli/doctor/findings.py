@@ -16,21 +16,18 @@ from rich.style import Style
 from adacd_cli.errors import AdacdError
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen
 
-NO_FIT = "does not fit into memory"
-CANNOT = "cannot be used"
-NO_ANSWERS = "does not answer: AdaCD has nothing to work on"
-NO_REFUSALS = "does not refuse: AdaCD has nothing to fix"
-DISOBEYS = "does not obey p*: AdaCD would subtract something other than refusing"
-UNSAFE = "trades safety: measure it before you rely on it"
-LITTLE = "helps little: AdaCD removes few of its refusals"
-USE_GATE = "use --gate"
-DISTURBED = "disturbs ordinary answers"
-UNMEASURED = "no problem found, as far as was checked"
-SUITS = "suits"
-
 GRAVITY = (
-    *(NO_FIT, CANNOT, NO_ANSWERS, NO_REFUSALS, DISOBEYS),
-    *(UNSAFE, LITTLE, USE_GATE, DISTURBED, UNMEASURED, SUITS),
+    NO_FIT := "does not fit into memory",
+    CANNOT := "cannot be used",
+    NO_ANSWERS := "does not answer: AdaCD has nothing to work on",
+    NO_REFUSALS := "does not refuse: AdaCD has nothing to fix",
+    DISOBEYS := "does not obey p*: AdaCD would subtract something other than refusing",
+    UNSAFE := "trades safety: measure it before you rely on it",
+    LITTLE := "helps little: AdaCD removes few of its refusals",
+    USE_GATE := "use --gate",
+    DISTURBED := "disturbs ordinary answers",
+    UNMEASURED := "no problem found, as far as was checked",
+    SUITS := "suits",
 )
 """All verdicts, the gravest first. Where a model refuses nothing, nothing else about AdaCD on it matters;
 where the contrast prompt does not make it refuse, neither does the gate."""
@@ -142,13 +139,12 @@ def to_json(
     sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The whole checkup as one JSON object; each finding names its section."""
-    findings = [
-        {"section": section.heading, **asdict(finding), "status": finding.status.value}
-        for section in sections
-        for finding in section.findings
-    ]
-    for finding in findings:
-        del finding["verdict"]  # only the gravest of them counts
+    findings = []
+    for section in sections:
+        for finding in section.findings:
+            values = {"section": section.heading, **asdict(finding), "status": finding.status.value}
+            del values["verdict"]  # only the gravest of them counts
+            findings.append(values)
     name, reason = verdict(sections)
     about = {"machine": dict(machine), "model": dict(model)}
     return {"verdict": name, "reason": reason, **about, "findings": findings}

@@ -71,8 +71,7 @@ class Chart:
         rows = []
         for row in self.rows:
             points = (
-                one.words() if method == row.name else f"{method} {one.words()}"
-                for method, one in row.points.items()
+                f"{'' if name == row.name else f'{name} '}{one.words()}" for name, one in row.points.items()
             )
             rows.append(f"{row.name}: {', '.join(points)}.")
         return f"{self.title}. {self.axis}, with 95 % intervals in brackets. {' '.join(rows)}"
@@ -116,7 +115,7 @@ def usability(
                 scores.setdefault(name, {}).setdefault(key[0], []).append(float(value))
     methods = list(results["results"])
     rows = [
-        Row(name, "", {method: _mean(of[method]) for method in methods if method in of})
+        Row(name, "", {each: _mean(of[each]) for each in methods if each in of})
         for name, of in scores.items()
     ]
     rows = [row for row in rows if row.points]

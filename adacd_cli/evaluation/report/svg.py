@@ -77,12 +77,13 @@ def _limits(chart: Chart) -> tuple[float, float]:
 
 def draw_front(found: Sequence[Trial], front: Sequence[Trial], judge: str) -> str:
     """Every trial of a tuning, and the front that no other trial beats: refusals of safe against unsafe."""
-    within = {point.number for point in front}
-    others = [point for point in found if point.number not in within]
     out = io.StringIO()
     with drawn(6.4, 4.4) as figure:
         axes = figure.add_subplot()
-        x, y = ([100 * getattr(point, side) for point in others] for side in ("safe", "unsafe"))
+        x, y = (
+            [100 * getattr(point, side) for point in found if point not in front]
+            for side in ("safe", "unsafe")
+        )
         axes.scatter(x, y, color="#999999", label="other trials")
         x, y = ([100 * getattr(point, side) for point in front] for side in ("safe", "unsafe"))
         axes.plot(x, y, "o-", color=COLORS[1], label="front")
