@@ -90,10 +90,9 @@ def _ends(tokenizer: Any, folder: Path | None) -> frozenset[int]:
 def _connect(
     settings: Settings, address: Address, tokenizer: Any, source: Source, ends: frozenset[int]
 ) -> LanguageModel:
-    from adacd_cli.backends.server.background import Background
     from adacd_cli.backends.server.client import ATTEMPTS, Client
     from adacd_cli.backends.server.probe import examine
-    from adacd_cli.backends.server.server import Server
+    from adacd_cli.backends.server.server import Background, Server
     from adacd_cli.engine.model import LanguageModel
 
     client = Client(address, key_of_environment(), PROBE_ATTEMPTS)

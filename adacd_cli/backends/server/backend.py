@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.backends.server.pending import (
-    PendingLogits,
-    Position,
-    Requests,
-    SequenceState,
-    ServerFreeRun,
-)
+from adacd_cli.backends.server.batcher import Batcher
+from adacd_cli.backends.server.pending import PendingLogits, Position, SequenceState, ServerFreeRun
 from adacd_cli.engine.backend import (
     BASE,
     Capabilities,
@@ -47,20 +42,19 @@ class ServerBackend:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._server: Server = model.server
-        server = self._server
         self.capabilities = Capabilities(
             device=torch.device("cpu"),
-            vocab_size=server.vocab,
+            vocab_size=self._server.vocab,
             context_length=model.context_length,
             full_logits=False,
             free_run=True,
-            max_sequences=server.concurrency,
+            max_sequences=self._server.concurrency,
         )
         self._numbers = itertools.count()
         self._sequences: dict[SequenceId, SequenceState] = {}
-        self._requests = Requests(server)
+        self._batcher = Batcher(self._server)
         # a consumer that stops iterating leaves no request running at the server
-        self._leave = weakref.finalize(self, self._requests.cancel)
+        self._leave = weakref.finalize(self, self._batcher.cancel)
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
         """A new sequence; a fork copies ids."""
@@ -114,17 +108,17 @@ class ServerBackend:
             length = len(sequence.ids)
             earlier = range(length - need.positions + 1, length)
             positions = [*(Position(tuple(sequence.ids[:end])) for end in earlier), sequence.position]
-        return PendingLogits(positions, need, self._requests, again=not tokens)
+        return PendingLogits(positions, need, self._batcher, again=not tokens)
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
         """One streamed request."""
-        return ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._requests)
+        return ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._batcher)
 
     def wait(self, seconds: float) -> None:
         """Returns when something has arrived since the last call."""
-        self._requests.flush()
-        if self._requests.arrived.wait(seconds):
-            self._requests.arrived.clear()
+        self._batcher.flush()
+        if self._batcher.arrived.wait(seconds):
+            self._batcher.arrived.clear()
 
     def bytes_for(self, tokens: int) -> int:
         """0: keys and values are held by the server."""

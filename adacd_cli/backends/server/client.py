@@ -12,7 +12,8 @@ import json
 import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -75,6 +76,7 @@ class Client:
         self._key, self._headers = key, headers_for(key, whose="model", variable=KEY_VARIABLES[0])
         self.notify: Callable[[str], None] = lambda notice: None
         self._stays_away = False
+        self._named = partial(named, self.clean, secure=address.base.startswith("https:"))
         # one for each request under way: the scheduler bounds their number
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # `_within` bounds the rest
@@ -85,11 +87,7 @@ class Client:
         await self._http.aclose()
 
     async def get(self, url: str) -> dict[str, Any]:
-        """The JSON object at an address.
-
-        Raises:
-            ServerRefused: there is none, or nothing answers.
-        """
+        """The JSON object at an address; raises ServerRefused where there is none, or nothing answers."""
         return await self._patiently(lambda: self._once("GET", url, b"", LOOKING_SECONDS))
 
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,9 +138,7 @@ class Client:
         answer = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
         if answer is None:
             start = self.clean(body[:100].decode("utf-8", "replace"))
-            raise ServerRefused(
-                f"its response is no JSON object: {start}" if start else "its response is empty"
-            )
+            raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
         return answer
 
     async def _send(
@@ -171,7 +167,9 @@ class Client:
     @asynccontextmanager
     async def _within(self, seconds: float, silence: str) -> AsyncIterator[None]:
         """Ends what takes longer, as a server that `silence` (a sentence's middle) so many seconds."""
-        notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._notice, seconds)
+        waiting = f"The server has sent nothing for {NOTICE_SECONDS:g} s; waiting up to {seconds:g} s."
+        loop = asyncio.get_running_loop()
+        notice = loop.call_later(NOTICE_SECONDS, lambda: self.notify(waiting))
         try:
             with anyio.fail_after(seconds):
                 yield
@@ -179,9 +177,6 @@ class Client:
             raise ReadTimeout(f"it {silence} {seconds:g} s") from None
         finally:
             notice.cancel()
-
-    def _notice(self, seconds: float) -> None:
-        self.notify(f"The server has sent nothing for {NOTICE_SECONDS:g} s; waiting up to {seconds:g} s.")
 
     async def _in_time(
         self, events: AsyncGenerator[dict[str, Any], None]
@@ -219,11 +214,8 @@ class Client:
         said = f"status {status}" if status else "", message.rstrip(".")
         reason = ", ".join(filter(None, said)) or "an error in its stream"
         if status in _PASSING:
-            return ServerUnavailable(reason, status, message, wait)
+            return ServerUnavailable(reason, status, message, wait=wait)
         return ServerRefused(reason, status, message)
-
-    def _named(self) -> AbstractContextManager[None]:
-        return named(self.clean, secure=self.address.base.startswith("https:"))
 
     def clean(self, text: str) -> str:
         """A server's words as they may be shown: on one line, and without the key."""
@@ -231,11 +223,7 @@ class Client:
 
 
 async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream, and blank ones between them; httpx's own are of any length.
-
-    Raises:
-        ServerRefused: one is longer than `LARGEST`.
-    """
+    """The lines of a stream, and blank ones between them; httpx's own are of any length."""
     line = bytearray()
     async for chunk in response.aiter_bytes():
         *ended, rest = re.split(rb"[\r\n]", chunk)
@@ -249,11 +237,7 @@ async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
 
 
 async def read(response: httpx.Response) -> bytes:
-    """The whole body.
-
-    Raises:
-        ServerRefused: it is longer than `LARGEST`.
-    """
+    """The whole body."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk
