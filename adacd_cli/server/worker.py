@@ -82,8 +82,8 @@ class Worker:
     ) -> None:
         self.state: State = "loading"
         self.fault: BaseException | None = None
-        self._metrics, self._queue_size, self._seconds = metrics, queue_size, seconds
-        self._on_notice = on_notice
+        self._metrics, self._queue_size = metrics, queue_size
+        self._seconds, self._on_notice = seconds, on_notice
         # put() of this queue may be called from a signal handler
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._open = 0

@@ -54,18 +54,15 @@ class LlamaCpp:
         self._url = f"{client.address.root}/completion"
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
-        """The most probable next tokens of each prompt."""
         found = await self._entries(prompts, count)
         return [TopList.of([(each["id"], each["logprob"]) for each in entries], count) for entries in found]
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        """None."""
         return {}
 
     async def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
-        """The tokens that follow."""
         body = {
             **self._body,
             "prompt": list(prompt),
@@ -106,7 +103,6 @@ class LlamaCpp:
                         held = token
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """The text's ids by `/tokenize`."""
         body = {"model": self._body["model"], "content": text, "add_special": False, "parse_special": True}
         answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
         return ids_of(answer.get("tokens"))

@@ -93,11 +93,9 @@ class PendingLogits:
             self._future = batcher.start(self._ask())
 
     def done(self) -> bool:
-        """Whether `result` would not have to wait."""
         return self._future is None or self._future.done()
 
     def result(self) -> Logits | None:
-        """The logits; None where none were asked for."""
         if self._future is not None:
             if not self._future.done():
                 self._batcher.flush()
@@ -111,7 +109,6 @@ class PendingLogits:
         return replace(rows[-1], batch=torch.cat([each.batch for each in rows], dim=1))
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
         if self._future is not None:
             self._future.cancel()
 
@@ -176,7 +173,6 @@ class ServerFreeRun:
         self._future = batcher.start(self._read(tuple(sequence.ids), sampling, max_tokens))
 
     def take(self) -> list[SampledToken]:
-        """The tokens that have come since."""
         ended = self._future.done()  # before the tokens are looked at
         tokens = []
         while self._tokens:
@@ -190,11 +186,9 @@ class ServerFreeRun:
         return tokens
 
     def done(self) -> bool:
-        """Whether nothing more will come."""
         return self._future.done() and not self._tokens and (self._failed or self._failure() is None)
 
     def close(self) -> None:
-        """Ends the request."""
         self._future.cancel()
 
     def _failure(self) -> BaseException | None:
