@@ -42,7 +42,7 @@ CHATML = (
 _SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT,
@@ -55,7 +55,6 @@ _FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         Gemma2Config,
         {
             **_SIZES,
-            "num_hidden_layers": 4,
             "head_dim": 16,
             "query_pre_attn_scalar": 16,
             "sliding_window": 16,
@@ -119,12 +118,11 @@ def _sharpen(model: Any) -> None:
             model.base_model.norm.weight *= 3.0
 
 
-_FOUR_LAYERS = {**_SIZES, "num_hidden_layers": 4}
 _OTHERS: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT},
     "bloom": {"hidden_size": 64, "n_layer": 3, "n_head": 4},
-    "gemma3_text": _FOUR_LAYERS | {"head_dim": 16, "sliding_window": 16},
-    "lfm2": _FOUR_LAYERS | {"full_attn_idxs": [1, 3], "block_multiple_of": 8, "block_ff_dim": 96},
+    "gemma3_text": _SIZES | {"head_dim": 16, "sliding_window": 16},
+    "lfm2": _SIZES | {"full_attn_idxs": [1], "block_multiple_of": 8, "block_ff_dim": 96},
     "mamba2": {
         "hidden_size": 64,
         "num_hidden_layers": 2,
@@ -134,7 +132,7 @@ _OTHERS: dict[str, dict[str, Any]] = {
         "n_groups": 1,
     },
     "mamba": {"hidden_size": 64, "num_hidden_layers": 2},
-    "jamba": _FOUR_LAYERS | {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
+    "jamba": _SIZES | {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
 }
 OTHERS = tuple(_OTHERS)
 """Kinds that `random_model` knows the sizes of: learned positions, ALiBi, local attention, running states."""

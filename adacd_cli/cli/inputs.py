@@ -16,8 +16,7 @@ from pathlib import Path
 from adacd_cli.errors import UsageError
 
 _PATIENCE_S = 2.0
-
-_EXAMPLE = 'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
+_STDIN = "Standard input"
 
 
 def read_prompt(argument: str | None, *, command: str) -> str:
@@ -38,8 +37,10 @@ def read_prompt(argument: str | None, *, command: str) -> str:
         parts.append(_decode(os.fsencode(argument), "The prompt"))
     prompt = "\n\n".join(part for part in (part.strip("\r\n") for part in parts) if part.strip())
     if not prompt:
-        message = "The prompt is empty." if argument is not None else "There is no prompt."
-        raise UsageError(message, _EXAMPLE.format(command=command))
+        raise UsageError(
+            "There is no prompt." if argument is None else "The prompt is empty.",
+            f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.',
+        )
     return prompt
 
 
@@ -49,31 +50,24 @@ def read_prompts(file: str) -> list[str]:
     Raises:
         UsageError: it cannot be read, is not UTF-8, or has no prompt in it.
     """
-    text = _read(file, _named(file), "Name a text file with one prompt a line, or - for stdin.")
+    name = _STDIN if file == "-" else f"The prompt file {file!r}"
+    text = _read(file, name, "Name a text file with one prompt a line, or - for stdin.")
     prompts = [line for line in text.split("\n") if line.strip()]
     if not prompts:
-        raise UsageError(f"{_named(file)} has no prompt in it.", "Write one prompt a line.")
+        raise UsageError(f"{name} has no prompt in it.", "Write one prompt a line.")
     return prompts
 
 
 def read_lines(file: str) -> list[str]:
-    """The lines of a file of answers, or of stdin for `-`, blank ones too.
-
-    Raises:
-        UsageError: it cannot be read or is not UTF-8.
-    """
+    """The lines of a file of answers, or of stdin for `-`, blank ones too; UsageError as `read_prompts`."""
     return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")
 
 
 def read_stdin() -> str:
-    """All of stdin as text, line ends as `\\n`, without a byte order mark.
-
-    Raises:
-        UsageError: stdin is closed or not UTF-8.
-    """
+    """All of stdin as text, line ends as `\\n`, without a byte order mark; UsageError where it is closed."""
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
-    return _decode(sys.stdin.buffer.read(), _named("-"))
+    return _decode(sys.stdin.buffer.read(), _STDIN)
 
 
 def _say_when_waiting() -> None:
@@ -87,7 +81,7 @@ def _say_when_waiting() -> None:
 
 
 def _stdin_is_given() -> bool:
-    """Whether there is a stdin (Python has none when started with a closed one) and it is no terminal."""
+    # Python has no stdin when it was started with a closed one
     return sys.stdin is not None and not sys.stdin.isatty()
 
 
@@ -121,7 +115,3 @@ def _decode(data: bytes, name: str) -> str:
             "Convert it first, e.g. with `iconv -t utf-8`.",
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _named(file: str) -> str:
-    return "Standard input" if file == "-" else f"The prompt file {file!r}"

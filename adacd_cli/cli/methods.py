@@ -57,11 +57,7 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
 
 
 def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
-    """The model with everything that the runs' methods need; shows the warnings that came with it.
-
-    Raises:
-        ModelError, MissingExtraError: as `loading.load_extras`.
-    """
+    """The model with everything that the runs' methods need, as `loading.load_extras`; shows its warnings."""
     from adacd_cli.loading.extras import load_extras
 
     for settings in runs:

@@ -66,51 +66,42 @@ def help_text(setting: Setting) -> str:
 
 
 def _default(setting: Setting) -> str:
-    if setting.kind == "size":
-        return "default auto"
-    if setting.kind == "switch" and setting.default is not None:
-        return f"default {'on' if setting.default else 'off'}"
-    if setting.default is None or setting.default == ():
+    default = "auto" if setting.kind == "size" else setting.default
+    if default is None or default == ():
         return ""
-    return (
-        f"default {setting.default:g}" if isinstance(setting.default, float) else f"default {setting.default}"
-    )
+    if isinstance(default, bool):
+        return f"default {'on' if default else 'off'}"
+    return f"default {default:g}" if isinstance(default, float) else f"default {default}"
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
     """Values stay text: `resolve` parses and checks them, so that every level's errors read alike."""
     annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
     choices = [choice for choice in setting.choices if choice != "cuda:N"]
-    option = typer.Option(
+    return _option(
+        setting.name,
+        annotation | None,
         *setting.option.names,
         help=help_text(setting),
         metavar=None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind],
-        rich_help_panel=setting.option.panel,
-        show_default=False,
+        panel=setting.option.panel,
         autocompletion=(lambda: choices) if choices else None,
     )
-    return _keyword(setting.name, Annotated[annotation | None, option], None)
 
 
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _option(
+    name: str, annotation: Any, *flags: str, panel: str = "Settings", default: Any = None, **texts: Any
+) -> inspect.Parameter:
+    option = typer.Option(*flags, rich_help_panel=panel, **texts)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
+    )
 
 
-def _common(name: str, annotation: Any, default: Any, *flags: str, **texts: Any) -> inspect.Parameter:
-    option = typer.Option(*flags, rich_help_panel="Settings", show_default=False, **texts)
-    return _keyword(name, Annotated[annotation, option], default)
-
-
+_CONFIG_HELP = "Read settings from a YAML file or a preset."
+_SET_HELP = "Set any setting by name; repeatable."
 _COMMON = [
-    _common(
-        *("config", str | None, None, "--config", "-C"),
-        metavar="FILE|PRESET",
-        help="Read settings from a YAML file or a preset.",
-    ),
-    _common(
-        *("assignments", list[str] | None, None, "--set"),
-        metavar="NAME=VALUE",
-        help="Set any setting by name; repeatable.",
-    ),
-    _common("debug", bool, False, "--debug", help="Show the traceback of an error."),
+    _option("config", str | None, "--config", "-C", metavar="FILE|PRESET", help=_CONFIG_HELP),
+    _option("assignments", list[str] | None, "--set", metavar="NAME=VALUE", help=_SET_HELP),
+    _option("debug", bool, "--debug", default=False, help="Show the traceback of an error."),
 ]

@@ -22,10 +22,7 @@ from adacd_cli.errors import INTERRUPTED, OutputError
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[TextIO]:
-    """The stream to write to.
-
-    Args:
-        file: what `--output` names; None and `-` are stdout.
+    """The stream to write to: the FILE that `--output` names, where None and `-` are stdout.
 
     Raises:
         OutputError: the file cannot be written, or stdout is closed.
@@ -79,7 +76,6 @@ def _put_in_place(partial: Path, final: Path) -> None:
 
 
 def _keep_or_remove(stream: TextIO, partial: Path) -> None:
-    """After a failure: what was written is worth keeping, an empty file is not."""
     with suppress(OSError):  # the disk is full, which is the failure
         stream.flush()
     if partial.stat().st_size:
@@ -96,11 +92,7 @@ class _ClosedOutput(TextIOBase):
 
 
 class _Notes:
-    """stderr, which says nothing where it cannot: no note is worth the answer, or its exit code.
-
-    Args:
-        stream: the real one; everything but writing is its own.
-    """
+    """stderr, which says nothing where it cannot: no note is worth the answer, or its exit code."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -131,11 +123,7 @@ def prepare_streams() -> None:
 
 
 def check_stdout() -> None:
-    """Finds out before anything slow happens that there is nowhere to write an answer.
-
-    Raises:
-        OutputError: the process was started with a closed stdout.
-    """
+    """Raises OutputError, before anything slow happens, where the process was started with a closed stdout."""
     if not sys.stdout.writable():
         raise _closed()
 

@@ -28,11 +28,7 @@ ShowPromptsOption = Annotated[
 
 
 def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
-    """The one question of a command.
-
-    Raises:
-        UsageError: there is none, or more than one.
-    """
+    """The one question of a command; UsageError where there is none, or more than one."""
     if file is None:
         return read_prompt(prompt, command=command)
     if prompt is not None:

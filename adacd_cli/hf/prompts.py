@@ -14,8 +14,8 @@ from transformers import BatchEncoding
 
 from adacd_cli.answers.ask import as_conversations
 from adacd_cli.config import SETTINGS, Settings
-from adacd_cli.config.changes import changed
 from adacd_cli.config.methods import METHODS
+from adacd_cli.config.resolve import changed
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.errors import AdacdError, ConfigurationError, PromptError

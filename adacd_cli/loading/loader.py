@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.config.changes import LOADING, changed
 from adacd_cli.config.refusals import check_complete, refuse_misplaced
+from adacd_cli.config.resolve import LOADING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.extras import load_extras

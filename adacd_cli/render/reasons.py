@@ -18,13 +18,7 @@ _MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both 
 
 @dataclass(frozen=True)
 class Trace:
-    """The events of one request.
-
-    Attributes:
-        started: its Started.
-        steps: its TokenSteps, thinking included.
-        finished: its Finished.
-    """
+    """The events of one request; its steps include those of the thinking."""
 
     started: Started
     steps: tuple[TokenStep, ...]
@@ -132,15 +126,12 @@ def _contrasted(trace: Trace) -> str:
     rest = tokens - contrasted
     others = f" The other {count(rest)} {_are(rest)} plain decoding." if rest else ""
     second = "prompted" if _decides_by_agreement(trace) else "second"
+    every = f"{count(contrasted)} contrasted, {'and' if contrasted == 1 else 'all of them'}"
     if not subtracted:
         why = "both streams agreed with confidence, and " if _decides_by_agreement(trace) else ""
-        return (
-            f"{count(added)} contrasted, {_all(added)} added (+): {why}the answer leaned towards the "
-            f"{second} stream.{others}"
-        )
+        return f"{every} added (+): {why}the answer leaned towards the {second} stream.{others}"
     if not added:
-        what = f"{_all(subtracted)} subtracted (−): the answer was pushed away from the {second} stream."
-        return f"{count(subtracted)} contrasted, {what}{others}"
+        return f"{every} subtracted (−): the answer was pushed away from the {second} stream.{others}"
     return (
         f"{count(contrasted)} contrasted: {added} added (+, towards the prompted stream) and "
         f"{subtracted} subtracted (−, away from it).{others}"
@@ -211,10 +202,6 @@ def _is_confident(step: TokenStep, threshold: float) -> bool:
     return measures.confidence >= threshold * (measures.prompted_confidence or 0.0)
 
 
-def _all(tokens: int) -> str:
-    return "and" if tokens == 1 else "all of them"
-
-
 def _are(tokens: int) -> str:
     return "is" if tokens == 1 else "are"
 
@@ -225,20 +212,8 @@ def _ordinal(number: int) -> str:
 
 
 def collect(events: Iterable[Event]) -> Trace:
-    """The trace of one request's events.
-
-    Raises:
-        ValueError: Started or Finished is missing.
-    """
-    started = finished = None
-    steps = []
-    for event in events:
-        if isinstance(event, Started):
-            started = event
-        elif isinstance(event, TokenStep):
-            steps.append(event)
-        elif isinstance(event, Finished):
-            finished = event
-    if started is None or finished is None:
-        raise ValueError("a request's events begin with Started and end with Finished")
-    return Trace(started, tuple(steps), finished)
+    """The trace of one request's events; ValueError where Started or Finished is missing."""
+    match [event for event in events if isinstance(event, (Started, TokenStep, Finished))]:
+        case [Started() as started, *steps, Finished() as finished]:
+            return Trace(started, tuple(step for step in steps if isinstance(step, TokenStep)), finished)
+    raise ValueError("a request's events begin with Started and end with Finished")

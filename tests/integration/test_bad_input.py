@@ -279,10 +279,10 @@ def test_a_closed_stdout_is_not_needed_beside_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_notes_that_cannot_be_written_change_nothing() -> None:
+def test_notes_that_cannot_be_written_change_nothing(adacd: RunCommand) -> None:
     command = "adacd generate 'How do I kill a process?' -n 5"
-    quiet = shell(f"{command} -q")
-    assert quiet[0] == 0 and quiet[1]
+    quiet = adacd("generate", "How do I kill a process?", "-n", "5", "-q")
+    assert quiet.code == 0 and quiet.out
     assert shell(f"{command} --show-prompts 2>/dev/full") == quiet
     assert shell(f"{command} --alpha -1 2>/dev/full") == (2, "", "")
 

@@ -165,7 +165,7 @@ def turns(model, count, **values):
     hook = model.model.register_forward_pre_hook(lambda module, given: shapes.append(tuple(given[0].shape)))
     for question in QUESTIONS[:count]:
         shapes.clear()
-        list(talk.answer(talk.view(talk.asked(question))))
+        list(talk.answer(talk.view(talk.with_question(question))))
         found.append((talk.session.prefix_cache.bytes_held, sum(rows * new for rows, new in shapes)))
     hook.remove()
     return found, talk.conversation

@@ -172,7 +172,7 @@ def test_a_failed_answer_leaves_the_conversation_and_the_next_answer_right():
     it = talk(scripted(script), contrast_steps=4, max_new_tokens=9)
     ask(it, "hi")
     before = it.conversation
-    broken.append(it.view(it.with_question("why")).tokens + 2)
+    broken.append(it.view(it.with_question("why")).prompts.longest + 2)
     with pytest.raises(LogitsError, match="step 3"):
         ask(it, "why")
     assert it.conversation == before
@@ -196,7 +196,7 @@ def test_an_interrupted_forward_leaves_the_next_answer_right():
     it = talk(scripted(script), contrast_steps=4, max_new_tokens=9)
     ask(it, "hi")
     asked = it.with_question("why")
-    pressed.append(it.view(asked).tokens + 2)
+    pressed.append(it.view(asked).prompts.longest + 2)
     with pytest.raises(KeyboardInterrupt):
         answer(it, asked)
     pressed.clear()
@@ -260,7 +260,7 @@ def test_the_fewest_oldest_exchanges_are_left_out_that_leave_room_for_an_answer(
     assert (view.conversation, view.left_out) == (FIVE, left_out)
     assert view.prompts == byte_pair(seen, it.settings)
     assert len(view.prompts.base.ids) == LENGTHS[left_out]
-    assert view.tokens == LENGTHS[left_out] + PREFIX
+    assert view.prompts.longest == LENGTHS[left_out] + PREFIX
 
 
 def test_a_conversation_that_outgrows_the_context_goes_on_and_keeps_everything():
@@ -272,7 +272,7 @@ def test_a_conversation_that_outgrows_the_context_goes_on_and_keeps_everything()
         left_out.append(view.left_out)
         events = list(it.answer(view))
         assert events == fresh(it, view.conversation)
-        assert view.tokens <= CONTEXT * 3 // 4
+        assert view.prompts.longest <= CONTEXT * 3 // 4
     assert left_out == sorted(left_out) and left_out[-1] > 5
     texts = [message.content for message in it.conversation.messages]
     assert texts == [text for question in questions for text in (question, dict(ANSWERS)[question])]

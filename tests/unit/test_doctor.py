@@ -182,7 +182,7 @@ def test_on_a_gpu_weights_keep_the_format_they_are_stored_in(tmp_path: Path) -> 
     assert (need.dtype, need.weights_bytes) == ("bfloat16", 2 * (need.elements or 0))
     assert (need.loading_bytes, need.cache_bytes) == (
         0,
-        2 * 3 * 2 * 2 * 16 * 300 * 2,
+        2 * 2 * 2 * 2 * 16 * 300 * 2,
     )  # streams, layers, k and v, heads, …
 
 

@@ -14,6 +14,7 @@ from adacd_cli.errors import EnvironmentFault
 from adacd_cli.evaluation.judges import endpoint as endpoint_module
 from adacd_cli.evaluation.judges.base import Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.openai import DOWN_AFTER, OpenAIJudge
+from tests.golden import check
 from tests.judge_server import (
     EXCHANGES,
     KEY,
@@ -122,32 +123,16 @@ def test_a_request_that_fails_leaves_its_answer_unparsed(
 
 
 @pytest.mark.parametrize(
-    ("answer", "message", "hint"),
+    ("name", "answer"),
     [
-        (
-            error(401, f"Incorrect API key provided: {KEY}."),
-            "The judge at URL does not accept the key: status 401, Incorrect API key provided: ***.",
-            "Put a key that may use it into the environment variable ADACD_JUDGE_KEY.",
-        ),
-        (
-            error(404, "The model `m` does not exist"),
-            "The judge at URL does not know this: status 404, The model `m` does not exist.",
-            "Check the judge's model (m) and address.",
-        ),
-        (
-            error(429, "You exceeded your current quota", code="insufficient_quota"),
-            "The judge at URL says that the quota is used up: status 429, You exceeded your current quota.",
-            "Use another key, or pay; then run the same command again: its replies so far are kept.",
-        ),
-        (
-            error(429, "daily limit", {"Retry-After": "86400"}),
-            "The judge at URL asks to be left alone for 86,400 seconds: status 429, daily limit.",
-            "Run the same command again later: its replies so far are kept.",
-        ),
+        ("key", error(401, f"Incorrect API key provided: {KEY}.")),
+        ("model", error(404, "The model `m` does not exist")),
+        ("quota", error(429, "You exceeded your current quota", code="insufficient_quota")),
+        ("limit", error(429, "daily limit", {"Retry-After": "86400"})),
     ],
 )
 def test_what_no_further_request_would_change_ends_the_run(
-    server: JudgeServer, answer: Says, message: str, hint: str
+    server: JudgeServer, name: str, answer: Says
 ) -> None:
     """Also where it comes in the middle: what was judged before it is given first."""
     good = reply("full_refusal")
@@ -156,7 +141,9 @@ def test_what_no_further_request_would_change_ends_the_run(
     assert next(judgements).label == "refusal"
     with pytest.raises(EnvironmentFault) as caught:
         list(judgements)
-    assert (caught.value.message.replace(server.url, "URL"), caught.value.hint) == (message, hint)
+    assert KEY not in caught.value.message
+    shown = f"{caught.value.message}\n{caught.value.hint}".replace(server.url, "URL")
+    check("judges", f"endpoint {name}", shown)
 
 
 def test_an_endpoint_that_goes_down_ends_the_run(server: JudgeServer, tmp_path: Path) -> None:

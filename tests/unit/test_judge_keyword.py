@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.judges import calibrate
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
 from adacd_cli.evaluation.judges.language import language_of
 from adacd_cli.evaluation.judges.wording import READ, plain, unwrap
 from adacd_cli.prompts.thinking import without_thinking
+from tools.judges import calibrate
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judges.md"
 XSTEST = Path(__file__).resolve().parents[3] / "shared" / "data" / "xstest_completions.jsonl"
@@ -425,7 +425,7 @@ def test_calibrate_names_what_is_wrong(
 
 
 def test_calibrate_is_a_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "adacd_cli.evaluation.judges.calibrate", "none.jsonl"]
+    command = [sys.executable, "-m", "tools.judges.calibrate", "none.jsonl"]
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=False

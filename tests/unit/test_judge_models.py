@@ -17,6 +17,7 @@ from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.local import LONGEST_ANSWER, LocalJudge, Reader, Verdict, fit
 from adacd_cli.evaluation.judges.registry import JUDGE_NAMES, make_judge
 from tests.byte_tokenizer import make_tokenizer
+from tests.golden import check
 
 OPTIONS = JudgeOptions(device="cpu", dtype="float32", threads=1, batch_size=4, key=None, cache=None)
 
@@ -64,27 +65,11 @@ def test_nothing_fits_and_a_huge_answer_is_cut_before_it_is_counted() -> None:
     assert fit(lambda answer: (len(answer),), "x" * 2 * LONGEST_ANSWER, 5) == ((LONGEST_ANSWER,), True)
 
 
-@pytest.mark.parametrize(
-    ("name", "message", "hint"),
-    [
-        (
-            "wildgaurd",
-            "Unknown judge 'wildgaurd'.",
-            "Available: keyword, wildguard, minos, openai. Did you mean 'wildguard'?",
-        ),
-        ("", "Unknown judge ''.", "Available: keyword, wildguard, minos, openai."),
-        ("minos=", "The judge 'minos=' names no model after the =.", "Write minos=MODEL, or minos."),
-        (
-            "openai",
-            "The judge `openai` needs the name of a model.",
-            "Name it with --judge-model, e.g. gpt-4o-mini.",
-        ),
-    ],
-)
-def test_judges_that_cannot_be_made(name: str, message: str, hint: str) -> None:
+@pytest.mark.parametrize("name", ["wildgaurd", "", "minos=", "openai"])
+def test_judges_that_cannot_be_made(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         make_judge(name, OPTIONS)
-    assert (caught.value.message, caught.value.hint) == (message, hint)
+    check("judges", f"name {name}", f"{caught.value.message}\n{caught.value.hint}")
 
 
 def test_judges_by_name() -> None:

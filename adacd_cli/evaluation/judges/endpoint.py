@@ -1,8 +1,8 @@
 """One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out.
 
-The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here a body
-that is no chat completion is retried as well, 429 gets more patience, parameters that a model refuses are
-left out, and each error becomes one of two: this request failed, or none can succeed.
+The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here 429 gets
+more patience, parameters that a model refuses are left out, a body that is no chat completion is asked for
+again, and each error becomes one of two: this request failed, or none can succeed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
+from adacd_cli.evaluation.judges.base import JudgeOptions
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
 if TYPE_CHECKING:
-    from openai import APIStatusError
+    from openai import APIError, APIStatusError
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -47,14 +48,14 @@ class RequestFailed(Exception):
         self.reason, self.unreachable, self.rejected = reason, unreachable, rejected
 
 
-def parse_url(url: str) -> SplitResult:
+def parse_url(url: str | None) -> SplitResult:
     """An endpoint's base address; `/chat/completions` at its end, which many copy along, is taken off.
 
     Raises:
         UsageError: it is no http(s) address.
     """
     try:
-        parsed = urlsplit(url.strip())
+        parsed = urlsplit((url or OPENAI_URL).strip())
         valid = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
     except ValueError:
         valid = False
@@ -66,7 +67,7 @@ def parse_url(url: str) -> SplitResult:
     return parsed._replace(path=path, fragment="")
 
 
-def check_options(url: str | None, key: str | None) -> None:
+def check_options(options: JudgeOptions) -> None:
     """Finds what is wrong with an address or a key, or that the SDK is missing, before anything is asked.
 
     Raises:
@@ -75,8 +76,8 @@ def check_options(url: str | None, key: str | None) -> None:
     """
     from importlib.util import find_spec
 
-    parse_url(url or OPENAI_URL)
-    headers_for(key, whose="judge", variable="ADACD_JUDGE_KEY")
+    parse_url(options.url)
+    headers_for(options.key, whose="judge", variable="ADACD_JUDGE_KEY")
     if find_spec("openai") is None:
         raise MissingExtraError(
             "The judge `openai` needs the package openai, which is not installed.",
@@ -88,39 +89,31 @@ class Endpoint:
     """An endpoint and a model of it. Made, used and closed within one event loop.
 
     Args:
-        url: its address; None is OpenAI's own.
+        options: url, key, concurrency and timeout are read.
         model: the model that is asked.
-        key: sent as a bearer token; None sends none.
-        concurrency: requests under way at once.
-        timeout: seconds the endpoint may be silent.
         attempts: how often a request that may succeed later is made, those put off by 429 not counted.
 
     Attributes:
         shown_url: the address without a password in it, for messages.
     """
 
-    def __init__(
-        self, url: str | None, model: str, key: str | None, *, concurrency: int, timeout: float, attempts: int
-    ) -> None:
+    def __init__(self, options: JudgeOptions, model: str, attempts: int) -> None:
         from openai import AsyncOpenAI, Omit
 
-        self.model = model
-        address = parse_url(url or OPENAI_URL)
-        host = address.netloc.rpartition("@")[2]
-        self.shown_url = address._replace(netloc=host, query="").geturl().rstrip("/")
-        self._secrets = tuple(filter(None, (key, address.password)))
-        self._timeout, self._attempts = timeout, attempts
-        self._slots = anyio.Semaphore(concurrency)
+        address = parse_url(options.url)
+        self.shown_url = address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
+        self._model, self._attempts, self._timeout = model, attempts, options.timeout
+        self._secrets = tuple(filter(None, (options.key, address.password)))
+        self._slots = anyio.Semaphore(options.concurrency)
         # Parameters by the name they are sent under: some models take them under another, or not at all.
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
+        self._headers: dict[str, Any] = {} if options.key else {"Authorization": Omit()}
         self._client = AsyncOpenAI(
             base_url=address.geturl(),
-            api_key=key or "none",
-            timeout=timeout,
+            api_key=options.key or "none",
+            timeout=options.timeout,
             max_retries=attempts - 1,
         )
-
-        self._headers: dict[str, Any] = {} if key else {"Authorization": Omit()}
 
     async def __aenter__(self) -> Endpoint:
         return self
@@ -143,16 +136,15 @@ class Endpoint:
         import openai
 
         values = {"temperature": 0, "max_tokens": longest_reply}
-        # half a surrogate pair is no UTF-8
-        content = message.encode("utf-8", "replace").decode("utf-8")
-        unread, begin = 0, anyio.current_time()
+        content = message.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no UTF-8
         sent: dict[str, Any] = {}
+        unread, begin = 0, anyio.current_time()
         while True:
             try:
                 async with self._slots:  # by then it may be known what the model refuses
                     sent = {name: values[value] for value, name in self._optional.items()}
                     raw = await self._client.chat.completions.with_raw_response.create(
-                        model=self.model,
+                        model=self._model,
                         messages=[{"role": "user", "content": content}],
                         extra_headers=self._headers,
                         **sent,
@@ -165,11 +157,10 @@ class Endpoint:
                 await anyio.sleep(_PAUSE * 2 ** (unread - 1))
             except openai.RateLimitError as error:
                 await self._put_off(error, anyio.current_time() - begin)
-            except openai.BadRequestError as error:
-                if not self._do_without(error.param, sent):
-                    self._give_up(error)
             except openai.APIError as error:
-                self._give_up(error)
+                refused = error.param if isinstance(error, openai.BadRequestError) else None
+                if not self._do_without(refused, sent):
+                    self._give_up(error)
 
     async def models(self) -> tuple[int, frozenset[str]]:
         """The status of asking which models there are, and their names as far as they can be read.
@@ -181,17 +172,14 @@ class Endpoint:
 
         try:
             raw = await self._client.models.with_raw_response.list(extra_headers=self._headers)
-        except openai.APIStatusError as error:
-            if error.status_code in (401, 403):
-                self._give_up(error)
-            return error.status_code, frozenset()
         except openai.APIError as error:
+            if isinstance(error, openai.APIStatusError) and error.status_code not in (401, 403):
+                return error.status_code, frozenset()
             self._give_up(error)
-        entries = (json_object(raw.content) or {}).get("data")
-        found = entries if isinstance(entries, list) else []
-        names = (entry.get("id") for entry in found if isinstance(entry, dict))
-        status = raw.status_code if json_object(raw.content) is not None else 0
-        return status, frozenset(name for name in names if isinstance(name, str))
+        answer = json_object(raw.content)
+        entries = (answer or {}).get("data")
+        names = [entry.get("id") for entry in entries or [] if isinstance(entry, dict)]
+        return 200 if answer is not None else 0, frozenset(name for name in names if isinstance(name, str))
 
     def _reply_of(self, body: bytes) -> str:
         """The text of a chat completion; "" where the model said nothing."""
@@ -202,7 +190,7 @@ class Endpoint:
                 f"its response is not a JSON object: {start}" if start else "its response is empty"
             )
         if answer.get("error"):
-            raise RequestFailed(self._told(200, answer))
+            raise RequestFailed(self._told(200, body))
         try:
             content = answer["choices"][0]["message"]["content"]
         except (KeyError, IndexError, TypeError):
@@ -224,7 +212,8 @@ class Endpoint:
         elif waited >= PATIENCE:
             what = f"puts requests off for more than {PATIENCE:g} seconds"
         if what:
-            raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {self._told_by(error)}.", hint)
+            told = self._told(error.status_code, error.response.content)
+            raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {told}.", hint)
         await anyio.sleep(wait)
 
     def _do_without(self, refused: str | None, sent: Mapping[str, Any]) -> bool:
@@ -238,7 +227,7 @@ class Endpoint:
             del self._optional[name]
         return True
 
-    def _give_up(self, error: Exception) -> NoReturn:
+    def _give_up(self, error: APIError) -> NoReturn:
         """Raises what an error of the SDK means, after all its attempts."""
         import openai
 
@@ -247,26 +236,24 @@ class Endpoint:
         if not isinstance(error, openai.APIStatusError):
             cause = error.__cause__ or error
             what = self._clean(str(cause)) or type(cause).__name__
-            if type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol"):
-                raise RequestFailed(what, unreachable=True) from None
-            raise RequestFailed(f"the connection broke: {what}") from None
-        status, told = error.status_code, self._told_by(error)
+            unreachable = type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol")
+            raise RequestFailed(
+                what if unreachable else f"the connection broke: {what}", unreachable=unreachable
+            ) from None
+        status, told = error.status_code, self._told(error.status_code, error.response.content)
         if status not in _REFUSED and not 300 <= status < 400:
             passing = status in (408, 409, 425, 429) or status >= 500
             raise RequestFailed(told, rejected=not passing) from None
         mostly = "" if self.shown_url.endswith("/v1") else ", which mostly ends in /v1"
-        hint = f"Check the judge's model ({self.model}) and address{mostly}."
+        hint = f"Check the judge's model ({self._model}) and address{mostly}."
         if status in (401, 403):
             hint = "Put a key that may use it into the environment variable ADACD_JUDGE_KEY."
         what = _REFUSED.get(status, "is somewhere else")
         raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {told}.", hint) from None
 
-    def _told_by(self, error: APIStatusError) -> str:
-        return self._told(error.status_code, json_object(error.response.content))
-
-    def _told(self, status: int, answer: Mapping[str, Any] | None) -> str:
+    def _told(self, status: int, body: bytes) -> str:
         """`status 429, Rate limit reached`."""
-        message = self._clean(error_field(answer, "message")).rstrip(".")
+        message = self._clean(error_field(json_object(body), "message")).rstrip(".")
         return f"status {status}, {message}" if message else f"status {status}"
 
     def _clean(self, text: str) -> str:

@@ -150,24 +150,27 @@ class LocalJudge(ABC):
 
     def _run(self, reader: Reader, exchanges: Sequence[Exchange], *, alone: bool) -> list[Judgement] | None:
         """Judges a batch; None where there is no memory for it and it can be made smaller."""
-        found: dict[int, Judgement] = {}
-        asked: list[tuple[int, tuple[int, ...], bool]] = []
-        for place, given in enumerate(exchanges):
+        found: list[Judgement | None] = []
+        rows: list[tuple[tuple[int, ...], bool]] = []
+        for given in exchanges:
             exchange = Exchange(given.prompt, without_thinking(given.completion))
-            if not exchange.completion.strip():
-                found[place] = Judgement(self._name, "degenerate")  # it neither refuses nor answers
-                continue
-            fitted = reader.read(exchange)
-            if fitted is None:
-                found[place] = Judgement(self._name, "unparsed", {"error": TOO_LONG})
+            empty = not exchange.completion.strip()
+            fitted = None if empty else reader.read(exchange)
+            if fitted is not None:
+                rows.append(fitted)
+                found.append(None)
+            elif empty:
+                found.append(Judgement(self._name, "degenerate"))  # it neither refuses nor answers
             else:
-                asked.append((place, *fitted))
-        verdicts = self._within_memory([ids for _, ids, _ in asked], alone=alone) if asked else []
+                found.append(Judgement(self._name, "unparsed", {"error": TOO_LONG}))
+        verdicts = self._within_memory([ids for ids, _ in rows], alone=alone) if rows else []
         if verdicts is None:
             return None
-        for (place, _, cut), (label, detail) in zip(asked, verdicts, strict=True):
-            found[place] = Judgement(self._name, label, {**detail, **({"truncated": True} if cut else {})})
-        return [found[place] for place in range(len(exchanges))]
+        judged = (
+            Judgement(self._name, label, {**detail, **({"truncated": True} if cut else {})})
+            for (_, cut), (label, detail) in zip(rows, verdicts, strict=True)
+        )
+        return [known or next(judged) for known in found]
 
     def _within_memory(self, rows: Sequence[tuple[int, ...]], *, alone: bool) -> list[Verdict] | None:
         from adacd_cli.engine.memory import is_out_of_memory

@@ -9,11 +9,9 @@ before torch is imported; a checkpoint that lacks a tensor is refused: it would 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from adacd_cli.config import Settings
 from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError, first_line
 from adacd_cli.evaluation.judges.base import JudgeOptions
 from adacd_cli.evaluation.judges.local import LONGEST_INPUT, LocalJudge, Reader, Verdict
@@ -38,26 +36,88 @@ class MinosJudge(LocalJudge):
 
     def __init__(self, options: JudgeOptions, source: str = MODEL, name: str = "minos") -> None:
         super().__init__(options, source, name)
-        self._classifier: Classifier | None = None
+        self._model: Any = None
+        self._pad = 0
         self._refusal = 1
 
     def _load(self) -> tuple[Reader, tuple[str, ...]]:
-        classifier = load_classifier(self._settings, self._options.progress)
-        self._refusal = place_of_refusal(classifier.labels, self._source)
-        self._classifier = classifier
-        longest = min(classifier.context_length or LONGEST_INPUT, LONGEST_INPUT)
-        reader = Reader(classifier.tokenizer, TEXT, longest, classifier.before, classifier.after)
-        return reader, classifier.warnings
+        from adacd_cli.loading.folder import inspect
+        from adacd_cli.loading.hub import go_offline
+        from adacd_cli.loading.machine import Load
+        from adacd_cli.loading.source import locate
+
+        settings, progress, name = self._settings, self._options.progress, self._source
+        if settings.offline:
+            go_offline()
+        others = Load()
+        source = locate(settings, progress)
+        if source.gguf:
+            raise ModelError(f"{name} is a GGUF file, not a classifier.", "Name a folder of safetensors.")
+        checkpoint = inspect(source.folder, name)
+        architecture = str((checkpoint.config.get("architectures") or ["a model of no class"])[0])
+        if not architecture.endswith("ForSequenceClassification"):
+            raise ModelError(
+                f"{name} is no sequence classifier but {architecture}.", "Name a model that classifies texts."
+            )
+        progress("Starting PyTorch")
+        import torch
+
+        from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
+        from adacd_cli.loading.progress import quiet
+        from adacd_cli.loading.tokenizer import context_length, load_tokenizer
+
+        device = choose_device(settings.device)
+        dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
+        placed = placement(device, weight_bytes(checkpoint, dtype, None), name)
+        with quiet(progress) as logged:
+            tokenizer = load_tokenizer(source, name, trust_remote_code=False)
+            model = _weights(source.folder, name, dtype=dtype, **placed).eval()
+            self._model = model if placed else model.to(device)
+        if device.type == "cpu" or settings.threads is not None:
+            torch.set_num_threads(settings.threads or others.free_cores())
+        self._pad = tokenizer.pad_token_id or 0
+        names, classes = model.config.id2label, range(model.config.num_labels)
+        self._refusal = place_of_refusal([str(names.get(index, index)) for index in classes], name)
+        longest = min(context_length(model.config) or LONGEST_INPUT, LONGEST_INPUT)
+        reader = Reader(tokenizer, TEXT, longest, *_frame(tokenizer))
+        self._try(reader)
+        return reader, (*source.warnings, *logged)
+
+    def _try(self, reader: Reader) -> None:
+        """One text, so that a dtype or device that does not work is found before the first answer."""
+        text = reader.tokenizer("a", add_special_tokens=False)["input_ids"]
+        place = f"{str(self._model.dtype).removeprefix('torch.')} on {self._model.device}"
+        try:
+            (row,) = self._probabilities([(*reader.before, *text, *reader.after)])
+        except Exception as error:  # whatever a kernel that is not there raises
+            reason = first_line(error).rstrip(".:")
+            raise ModelError(
+                f"{self._source} does not run in {place}: {reason}.", "Try another dtype or device."
+            ) from error
+        if any(map(math.isnan, row)):
+            raise ModelError(f"{self._source} gives NaN or infinite numbers in {place}.", _AGAIN)
 
     def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
-        assert self._classifier is not None, "judged before it was loaded"
-        return [self._verdict(row) for row in self._classifier.probabilities(rows)]
+        return [self._verdict(row) for row in self._probabilities(rows)]
 
     def _verdict(self, row: Sequence[float]) -> Verdict:
         if not all(map(math.isfinite, row)):
             return "unparsed", {"error": "the model gave no finite numbers"}
         likeliest = max(range(len(row)), key=row.__getitem__)
         return "refusal" if likeliest == self._refusal else "compliance", {"refusal": row[self._refusal]}
+
+    def _probabilities(self, rows: Sequence[tuple[int, ...]]) -> list[list[float]]:
+        """The probability of each class, [rows, classes] in float32; NaN where there is no finite number."""
+        import torch
+
+        width = max(map(len, rows))
+        ids = torch.tensor([[*row, *[self._pad] * (width - len(row))] for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        with torch.inference_mode():
+            device = self._model.device
+            logits = self._model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
+            found: list[list[float]] = logits.float().softmax(dim=-1).cpu().tolist()
+        return found
 
 
 def place_of_refusal(labels: Sequence[str], name: str) -> int:
@@ -81,111 +141,6 @@ def place_of_refusal(labels: Sequence[str], name: str) -> int:
     return lowered.index(_CLASSES[1])
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A classifier ready to run.
-
-    Attributes:
-        model: a transformers sequence classifier in eval mode.
-        tokenizer: its tokenizer.
-        labels: names of its classes, by output.
-        before: ids that stand before every text, e.g. [CLS].
-        after: ids that stand after it, e.g. [SEP].
-        context_length: tokens it was built for; None where it names none.
-        warnings: what the user should know about how it was loaded, one sentence each.
-    """
-
-    model: Any
-    tokenizer: Any
-    labels: tuple[str, ...]
-    before: tuple[int, ...]
-    after: tuple[int, ...]
-    context_length: int | None
-    warnings: tuple[str, ...] = ()
-
-    def probabilities(self, rows: Sequence[Sequence[int]]) -> list[list[float]]:
-        """The probability of each class, in float32.
-
-        Args:
-            rows: ids of one or more texts, `before` and `after` included; their lengths may differ.
-
-        Returns:
-            [rows, classes]; NaN where the model gives no finite number.
-        """
-        import torch
-
-        width = max(map(len, rows))
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-        with torch.inference_mode():
-            device = self.model.device
-            logits = self.model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits
-            found: list[list[float]] = logits.float().softmax(dim=-1).cpu().tolist()
-        return found
-
-
-def load_classifier(settings: Settings, progress: Callable[[str], None]) -> Classifier:
-    """Loads a classifier and tries it with one text.
-
-    Args:
-        settings: model (hub id or folder), revision, device, dtype, threads and offline are read.
-        progress: told in short lines what is being done.
-
-    Raises:
-        ModelError: it cannot be found, read or used, or is no sequence classifier.
-        DeviceError: there is no such device here.
-        OutOfMemoryError: the weights do not fit.
-    """
-    from adacd_cli.loading.folder import inspect
-    from adacd_cli.loading.hub import go_offline
-    from adacd_cli.loading.machine import Load
-    from adacd_cli.loading.source import locate
-
-    name = settings.model
-    if settings.offline:
-        go_offline()
-    others = Load()
-    source = locate(settings, progress)
-    if source.gguf:
-        raise ModelError(f"{name} is a GGUF file, not a classifier.", "Name a folder of safetensors.")
-    checkpoint = inspect(source.folder, name)
-    architectures = checkpoint.config.get("architectures") or ["a model of no class"]
-    if not str(architectures[0]).endswith("ForSequenceClassification"):
-        raise ModelError(
-            f"{name} is no sequence classifier but {architectures[0]}.", "Name a model that classifies texts."
-        )
-    progress("Starting PyTorch")
-    import torch
-
-    from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
-    from adacd_cli.loading.progress import quiet
-    from adacd_cli.loading.tokenizer import context_length, load_tokenizer
-
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
-    placed = placement(device, weight_bytes(checkpoint, dtype, None), name)
-    with quiet(progress) as logged:
-        tokenizer = load_tokenizer(source, name, trust_remote_code=False)
-        model = _weights(source.folder, name, dtype=dtype, **placed)
-        model = model.eval() if placed else model.eval().to(device)
-    if device.type == "cpu" or settings.threads is not None:
-        torch.set_num_threads(settings.threads or others.free_cores())
-    names = model.config.id2label
-    before, after = _frame(tokenizer)
-    classifier = Classifier(
-        model=model,
-        tokenizer=tokenizer,
-        labels=tuple(str(names.get(index, index)) for index in range(model.config.num_labels)),
-        before=before,
-        after=after,
-        context_length=context_length(model.config),
-        warnings=(*source.warnings, *logged),
-    )
-    _try(classifier, name)
-    return classifier
-
-
 def _weights(folder: Any, name: str, **options: Any) -> Any:
     """The model, with every weight from the checkpoint."""
     from transformers import AutoModelForSequenceClassification
@@ -196,17 +151,17 @@ def _weights(folder: Any, name: str, **options: Any) -> Any:
         model, info = AutoModelForSequenceClassification.from_pretrained(
             folder,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # asked for only to be refused below with their names
+            ignore_mismatched_sizes=True,  # only to be refused below with their names
             use_safetensors=True,
             trust_remote_code=False,
             **options,
         )
     except Exception as error:  # transformers has no exception class of its own
+        reason = first_line(error).rstrip(".:")
         if is_out_of_memory(error):
             raise OutOfMemoryError(
                 f"There is not enough memory to load {name}.", "Run the judge on another device."
             ) from error
-        reason = first_line(error).rstrip(".:")
         if isinstance(error, ImportError):
             raise MissingExtraError(
                 f"{name} needs a package that is not installed: {reason}.", "Install that package with pip."
@@ -229,18 +184,3 @@ def _frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if whole[start : start + len(bare)] == bare:
             return tuple(whole[:start]), tuple(whole[start + len(bare) :])
     return (), ()
-
-
-def _try(classifier: Classifier, name: str) -> None:
-    """One text, so that a dtype or device that does not work is found before the first answer."""
-    text = classifier.tokenizer("a", add_special_tokens=False)["input_ids"]
-    place = f"{str(classifier.model.dtype).removeprefix('torch.')} on {classifier.model.device}"
-    try:
-        (row,) = classifier.probabilities([[*classifier.before, *text, *classifier.after]])
-    except Exception as error:  # whatever a kernel that is not there raises
-        reason = first_line(error).rstrip(".:")
-        raise ModelError(
-            f"{name} does not run in {place}: {reason}.", "Try another dtype or device."
-        ) from error
-    if any(value != value for value in row):
-        raise ModelError(f"{name} gives NaN or infinite numbers in {place}.", _AGAIN)

@@ -77,7 +77,7 @@ class OpenAIJudge:
                 "The judge `openai` needs the name of a model.",
                 "Name it with --judge-model, e.g. gpt-4o-mini.",
             )
-        check_options(options.url, options.key)
+        check_options(options)
         self._failed_in_a_row = 0
         self.warnings: tuple[str, ...] = ()
 
@@ -136,15 +136,7 @@ class OpenAIJudge:
     def _endpoint(self, attempts: int | None = None) -> Endpoint:
         from adacd_cli.evaluation.judges.endpoint import ATTEMPTS, Endpoint
 
-        options = self._options
-        return Endpoint(
-            options.url,
-            self.model,
-            options.key,
-            concurrency=options.concurrency,
-            timeout=options.timeout,
-            attempts=attempts or ATTEMPTS,
-        )
+        return Endpoint(self._options, self.model, attempts or ATTEMPTS)
 
     async def _check(self, cache: ReplyCache) -> None:
         from adacd_cli.evaluation.judges.endpoint import RequestFailed

@@ -1,4 +1,4 @@
-"""`python -m adacd_cli.evaluation.judges.calibrate FILE` measures the `keyword` judge against human labels.
+"""`python -m tools.judges.calibrate FILE` measures the `keyword` judge against human labels.
 
 FILE holds JSON Lines with prompt, completion, label (full_compliance, partial_refusal or full_refusal) and
 model, as XSTest publishes them. One model at a time is left out: its answers are judged with weights fitted
@@ -186,7 +186,7 @@ def shown_weights(weights: Mapping[str, float]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the report, or with --weights the weights that all answers together give."""
     parser = argparse.ArgumentParser(
-        prog="python -m adacd_cli.evaluation.judges.calibrate",
+        prog="python -m tools.judges.calibrate",
         description="Measure the keyword judge against human labels.",
     )
     parser.add_argument("file", type=Path, help="JSON Lines of prompt, completion, label and model")
@@ -204,6 +204,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from adacd_cli.cli.errors import guarded  # an entry point is where errors are shown
+    from adacd_cli.cli.errors import guarded
 
     sys.exit(guarded(main, debug=False))
