@@ -89,11 +89,9 @@ def _loosen(text: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """The conversation as it is rendered, its control tokens hidden.
+    """The conversation as it is rendered, its control tokens hidden; the last turn is the user's.
 
-    Attributes:
-        turns: the messages of user and assistant, the last one the user's.
-        system: the user's own system text, "" for none.
+    `system` is the user's own system text, "" for none.
     """
 
     turns: tuple[Turn, ...]

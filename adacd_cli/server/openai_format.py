@@ -64,14 +64,7 @@ class TokenBytes:
 class ChatFormat:
     """One answer of /v1/chat/completions; a model's thinking is its `reasoning_content`.
 
-    Args:
-        model: the model's id, as clients know it.
-        params: what was asked for.
-        token_bytes: how tokens are written in lists of log-probabilities, and which are not part of the text.
-
-    Attributes:
-        id: the answer's.
-        warnings: what the client should know about its prompts and parameters, a sentence each.
+    `warnings` is what the client should know about its prompts and parameters, a sentence each.
     """
 
     prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"

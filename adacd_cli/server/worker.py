@@ -66,10 +66,6 @@ class Worker:
         queue_size: how many requests may wait for a slot.
         seconds: how long a request may take, waiting included; None for any time.
         on_notice: called with what concerns no request alone, a sentence or two.
-
-    Attributes:
-        state: what it is doing.
-        fault: what broke the model thread.
     """
 
     def __init__(
@@ -162,10 +158,7 @@ class Worker:
     def serve(self, scheduler: Scheduler) -> None:
         """Decodes until `stop` is called and every request is finished.
 
-        What breaks it is reported to every request, those to come included, until `stop` is called.
-
-        Raises:
-            BaseException: what broke it.
+        What breaks it is reported to every request, those to come included, and raised.
         """
         try:
             self._scheduler = scheduler

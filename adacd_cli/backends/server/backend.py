@@ -57,7 +57,6 @@ class ServerBackend:
         self._leave = weakref.finalize(self, self._batcher.cancel)
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
-        """A new sequence; a fork copies ids."""
         self.alike(weights, 0, 0)
         number = next(self._numbers)
         source = None if like is None else self._sequences[like]
@@ -67,32 +66,27 @@ class ServerBackend:
         return number
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
-        """True: what is shared is the server's to find."""
         if weights != BASE:
             raise ModelError(
                 f"The weights {weights!r} are not loaded: a server has its own model only.",
                 "Load the model here to use this method.",
             )
-        return True
+        return True  # what is shared is the server's to find
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
-        """What a sequence was fed."""
         return self._sequences[sequence].ids
 
     def trim(self, sequence: SequenceId, length: int) -> None:
-        """Takes back all but the first `length` tokens."""
         state = self._sequences[sequence]
         if length < len(state.ids):
             del state.ids[length:]
             state.position = None
 
     def close(self, sequences: Sequence[SequenceId]) -> None:
-        """Forgets sequences; what is pending of them is the caller's to cancel."""
         for number in sequences:
             self._sequences.pop(number, None)
 
     def forward(self, work: Sequence[Extend]) -> list[Pending]:
-        """Starts the requests for what is not known yet."""
         return [self._extend(extend) for extend in work]
 
     def _extend(self, extend: Extend) -> Pending:
@@ -111,25 +105,20 @@ class ServerBackend:
         return PendingLogits(positions, need, self._batcher, again=not tokens)
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
-        """One streamed request."""
         return ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._batcher)
 
     def wait(self, seconds: float) -> None:
-        """Returns when something has arrived since the last call."""
         self._batcher.flush()
         if self._batcher.arrived.wait(seconds):
             self._batcher.arrived.clear()
 
     def bytes_for(self, tokens: int) -> int:
-        """0: keys and values are held by the server."""
-        return 0
+        return 0  # keys and values are held by the server
 
     def found_inexact(self) -> None:
-        """A token was chosen without all the values that it depends on."""
         self._server.found_inexact()
 
     def notices(self) -> list[str]:
-        """What the user should know of the server and was not told yet."""
         found = []
         while self._server.notices:
             found.append(self._server.notices.popleft())

@@ -11,10 +11,10 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import httpx
@@ -28,8 +28,6 @@ from adacd_cli.backends.server.errors import (
     named,
 )
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
-
-_Result = TypeVar("_Result")
 
 ATTEMPTS = 6
 """How often a request is made before it counts as failed; with the pauses about 15 seconds."""
@@ -57,18 +55,11 @@ _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
 class Client:
-    """A server's routes.
-
-    Args:
-        address: where it is.
-        key: sent as a bearer token; None sends none.
+    """A server's routes; raises UsageError where the key cannot be sent.
 
     Attributes:
         attempts: how often a request that may succeed later is made.
         notify: called with a sentence for the user at each request that is waited for.
-
-    Raises:
-        UsageError: the key cannot be sent.
     """
 
     def __init__(self, address: Address, key: str | None, attempts: int = ATTEMPTS) -> None:
@@ -88,16 +79,13 @@ class Client:
 
     async def get(self, url: str) -> dict[str, Any]:
         """The JSON object at an address; raises ServerRefused where there is none, or nothing answers."""
-        return await self._patiently(lambda: self._once("GET", url, b"", LOOKING_SECONDS))
+        _, body = await self._request(url, None)
+        return self._object(body)
 
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that a request is answered with; a list is the `list` of an object.
-
-        Raises:
-            ServerRefused: it was refused, or nothing answers any more.
-        """
-        content = json.dumps(body).encode("ascii")
-        return await self._patiently(lambda: self._once("POST", url, content, self._first_seconds))
+        """The JSON object (a list is its `list`) in reply to a request; raises ServerRefused as `get`."""
+        _, reply = await self._request(url, body)
+        return self._object(reply)
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -107,22 +95,26 @@ class Client:
             ServerRefused: it was refused, or an event is an error.
             ServerUnavailable: nothing answers any more, or the stream broke off.
         """
-        content = json.dumps(body).encode("ascii")
-        response, _ = await self._patiently(
-            lambda: self._send("POST", url, content, self._first_seconds, whole=False)
-        )
+        response, _ = await self._request(url, body, whole=False)
         try:
             async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:
                 yield timely
         finally:
             await response.aclose()
 
-    async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _request(
+        self, url: str, body: Mapping[str, Any] | None, *, whole: bool = True
+    ) -> tuple[httpx.Response, bytes]:
+        """As `_send`, and again where that may succeed later."""
+        method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode("ascii"))
         attempts, pause, number = 1 if self._stays_away else self.attempts, FIRST_PAUSE, 0
         while True:
             number += 1
+            seconds = LOOKING_SECONDS if body is None else self._first_seconds
             try:
-                result = await once()
+                found = await self._send(
+                    self._http.build_request(method, url, content=content), seconds, whole
+                )
             except ServerUnavailable as failure:
                 if number >= min(attempts, failure.worth) or failure.wait > PATIENCE:
                     self._stays_away = failure.status == 0
@@ -131,23 +123,21 @@ class Client:
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._stays_away = False
-                return result
+                return found
 
-    async def _once(self, method: str, url: str, content: bytes, seconds: float) -> dict[str, Any]:
-        _, body = await self._send(method, url, content, seconds, whole=True)
-        answer = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
-        if answer is None:
+    def _object(self, body: bytes) -> dict[str, Any]:
+        found = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
+        if found is None:
             start = self.clean(body[:100].decode("utf-8", "replace"))
             raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
-        return answer
+        return found
 
     async def _send(
-        self, method: str, url: str, content: bytes, seconds: float, *, whole: bool
+        self, request: httpx.Request, seconds: float, whole: bool
     ) -> tuple[httpx.Response, bytes]:
         """The response and its body, which is left open and empty where it is not wanted whole."""
         with self._named():
             async with self._within(seconds, "gave no answer within"):
-                request = self._http.build_request(method, url, content=content or None)
                 response = await self._http.send(request, stream=True)
                 if response.status_code == 200 and not whole:
                     return response, b""

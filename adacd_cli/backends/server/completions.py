@@ -52,7 +52,6 @@ class Completions:
         self._most_ids = MOST_IDS
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
-        """The most probable next tokens of each prompt."""
         found = [TopList()] * len(prompts)
         for number in range(TRIES):
             wanted = min(count, self.most or count)
@@ -85,7 +84,6 @@ class Completions:
             return [TopList(*zip(*each[0].top, strict=True)) for each in tokens]
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        """By `logprob_token_ids`, which vLLM has had since 2026; an older one ignores the field."""
         found: dict[int, float] = {}
         waiting = list(tokens)
         while waiting and self.scores_ids:
@@ -110,7 +108,6 @@ class Completions:
     async def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
-        """The tokens that follow."""
         wanted = min(sampling.top, self.most or sampling.top)
         body = self._body(list(prompt), sampling, max_tokens, wanted) | {"stream": True}
         async with self._client.stream(self._url, body) as events:
@@ -120,7 +117,6 @@ class Completions:
                         yield token
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """The text's ids by vLLM's `/tokenize`, or as a completion repeats them."""
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
         with suppress(ServerRefused):
             answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
