@@ -25,7 +25,7 @@ from adacd_cli.doctor.findings import (
     verdict,
 )
 from adacd_cli.doctor.memory import Need
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 from adacd_cli.render.screen import Screen
 from tests.byte_tokenizer import CHAT, START, TURN, make_tokenizer
 from tests.doctors import MACHINE, PROMPTS, changed, scripted_doctor, suiting
