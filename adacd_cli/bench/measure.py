@@ -7,15 +7,17 @@ so that whatever slows the machine slows them alike. What was measured stays whe
 from __future__ import annotations
 
 import statistics
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.bench.clock import Timing, time_decode, time_generate
-from adacd_cli.bench.device import PeakMemory, cache_bytes
+from adacd_cli.bench.device import PeakMemory, cache_bytes, synchronize
 from adacd_cli.config.methods import METHODS
-from adacd_cli.errors import OutOfMemoryError
+from adacd_cli.counting import counted
+from adacd_cli.errors import AdacdError, OutOfMemoryError
+from adacd_cli.events import Failed, TokenStep
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +25,109 @@ if TYPE_CHECKING:
     from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts import Prompts
 
 TRANSFORMERS = "transformers"
 
 _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One run over a batch, in seconds, and when anyone sees the first token of it.
+
+    `prefill_s` is what the first tokens of all requests took: most of it is reading the prompts.
+    """
+
+    seconds: float
+    first_token_s: float
+    prefill_s: float
+
+    @property
+    def decode_s(self) -> float:
+        """What the tokens after the first ones took."""
+        return self.seconds - self.prefill_s
+
+
+def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
+    """Decodes a batch to its end, on a model that no token ends.
+
+    Raises:
+        AdacdError: there were not as many tokens, or a request failed.
+        MemoryError: the batch did not fit as a whole.
+    """
+    from adacd_cli.answers.run import decode_with
+    from adacd_cli.backends import backend_for
+    from adacd_cli.engine import Request, Scheduler
+
+    scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
+    tokens, prefill, first = 0, 0.0, 0.0
+    synchronize(model.device)
+    begin = last = time.perf_counter()
+    for event in decode_with(scheduler, [Request(each, settings) for each in prompts]):
+        now = time.perf_counter()
+        if isinstance(event, Failed):
+            raise event.exception()
+        if isinstance(event, TokenStep):
+            tokens += 1
+            if event.index == 0:  # requests of one batch share the first such wait
+                prefill += now - last
+                first = first or now - begin
+        last = now
+    synchronize(model.device)
+    seconds = time.perf_counter() - begin
+    if scheduler.max_concurrency != len(prompts):  # it went on with half of the batch
+        raise MemoryError
+    _check_count(tokens, len(prompts) * settings.max_new_tokens, settings.method_label)
+    return Timing(seconds, first, prefill)
+
+
+def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
+    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length.
+
+    Raises:
+        AdacdError: there were not as many tokens.
+    """
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    read: list[float] = []
+
+    def note(input_ids: Any, scores: Any) -> Any:
+        """Notes when the prompts are read; costs a comparison a step."""
+        if not read:
+            synchronize(model.device)
+            read.append(time.perf_counter())
+        return scores
+
+    asked = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, pad_token_id=0)
+    # generate takes whatever is not given from the model's own config, such as the end of an answer
+    own, model.generation_config = model.generation_config, asked
+    try:
+        synchronize(model.device)
+        begin = time.perf_counter()
+        ids = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
+        answer = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=asked,
+            logits_processor=LogitsProcessorList([note]),
+        )
+        synchronize(model.device)
+        seconds = time.perf_counter() - begin
+    finally:
+        model.generation_config = own
+    _check_count((answer.shape[1] - ids.shape[1]) * len(prompts), new_tokens * len(prompts), "transformers")
+    first = read[0] - begin
+    return Timing(seconds, first, first)
+
+
+def _check_count(tokens: int, wanted: int, name: str) -> None:
+    if tokens != wanted:
+        raise AdacdError(
+            f"{name} gave {counted(tokens, 'token')} and not {wanted}, so its times say nothing.",
+            "Try fewer --generation-tokens.",
+        )
 
 
 @dataclass(frozen=True)

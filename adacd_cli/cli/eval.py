@@ -29,7 +29,7 @@ from adacd_cli.cli.running import load_model, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.report.markdown import markdown
+from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.verdict import broken_gates
 from adacd_cli.render.screen import DIM, Screen
 

@@ -172,8 +172,7 @@ def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: in
 
 
 def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, LoadedSet]) -> str:
-    from adacd_cli.evaluation.report.markdown import table
-    from adacd_cli.evaluation.report.tables import percent
+    from adacd_cli.evaluation.report.tables import percent, table
     from adacd_cli.evaluation.tune import TUNED
 
     header = ["", "α", "λ", "β", "k", "safe refused", "unsafe refused", "neutral changed"]

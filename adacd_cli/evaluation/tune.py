@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 STUDY = "study.db"
-_NAME = "adacd"
 _CHANGED, _VALUES = "changed", "values"
-_POPULATION = 12
 
 _RANGES: dict[str, tuple[Any, Any]] = {
     "alpha": (0.0, 10.0),
@@ -111,7 +109,16 @@ def tune(
         while len(_finished(study)) < trials:
             study.optimize(objective, n_trials=1)
             progress(len(_finished(study)))
-        return points(study)
+        return [
+            Point(
+                each.number,
+                each.user_attrs[_VALUES],
+                each.values[0],
+                each.values[1],
+                each.user_attrs[_CHANGED],
+            )
+            for each in _finished(study)
+        ]
     except optuna.exceptions.StorageInternalError as error:
         raise OutputError(
             f"{folder / STUDY} cannot be written or read: {error.__cause__ or error}.",
@@ -126,7 +133,7 @@ def _open_study(folder: Path, seed: int) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = quote(quote(str((folder / STUDY).resolve())))  # once for SQLAlchemy, once for SQLite
     study = optuna.create_study(
-        study_name=_NAME,
+        study_name="adacd",
         storage=f"sqlite:///file:{path}?uri=true",
         directions=["minimize", "maximize"],
         load_if_exists=True,
@@ -135,7 +142,7 @@ def _open_study(folder: Path, seed: int) -> Any:
         study.tell(stale.number, state=TrialState.FAIL)  # the process that ran it was killed
     # a sampler that starts again with the same seed would draw again what it drew before
     seed += len(study.get_trials())
-    study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+    study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=12)
     return study
 
 
@@ -156,15 +163,6 @@ def _suggest(trial: Any) -> dict[str, Any]:
             drawn = trial.suggest_float(name, low, high, log=name == "plausibility")
             values[name] = float(f"{drawn:.3g}")
     return values
-
-
-def points(study: Any) -> list[Point]:
-    """The finished trials of a study, in their order."""
-    return [
-        Point(trial.number, trial.user_attrs[_VALUES], safe, unsafe, trial.user_attrs.get(_CHANGED))
-        for trial in _finished(study)
-        for safe, unsafe in [trial.values]
-    ]
 
 
 def _answers(task: Task, samples: Sequence[Sample], settings: Settings) -> Answers:

@@ -8,9 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from adacd_cli.bench import clock, device, measure, random_model
-from adacd_cli.bench.clock import Timing
-from adacd_cli.bench.measure import Contestant, Measurements
+from adacd_cli.bench import device, measure, random_model
+from adacd_cli.bench.measure import Contestant, Measurements, Timing
 from adacd_cli.bench.picture import check_picture, draw
 from adacd_cli.bench.prompts import RandomPrompts, TextPrompts, check_context
 from adacd_cli.bench.table import report
@@ -77,9 +76,9 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
             break
         allowed = tokens
         last = pair
-    clock.time_decode(small, [last], settings)
+    measure.time_decode(small, [last], settings)
     with pytest.raises(AdacdError):
-        clock.time_decode(small, [TextPrompts(small, allowed + 1).make(settings, 1)[0]], settings)
+        measure.time_decode(small, [TextPrompts(small, allowed + 1).make(settings, 1)[0]], settings)
 
 
 def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
@@ -88,14 +87,14 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     model.generation_config, before = own, model.generation_config
     try:
         prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).make(DEFAULT, 2)]
-        timing = clock.time_generate(model, prompts, 5)
+        timing = measure.time_generate(model, prompts, 5)
         assert model.generation_config is own
     finally:
         model.generation_config = before
     assert 0 < timing.first_token_s == timing.prefill_s < timing.seconds
     ended = replace(tiny, eos_ids=frozenset(range(len(tiny.tokenizer))))
     with pytest.raises(AdacdError, match=r"default gave 2 tokens and not 8, so its times say nothing\."):
-        clock.time_decode(ended, TextPrompts(tiny, 30).make(DEFAULT, 2), DEFAULT)
+        measure.time_decode(ended, TextPrompts(tiny, 30).make(DEFAULT, 2), DEFAULT)
 
 
 def scripted(name: str, timings: list[Timing], *, needs: int = 0) -> Contestant:

@@ -1,16 +1,18 @@
 """What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge.
 
-Markdown and the HTML page draw these; the numbers are those of `results.summarise`, and only their wording is
-made here.
+The HTML page draws these, and `markdown` does for a terminal or a pull request. The numbers are those of
+`results.summarise`; only their wording is made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
 from adacd_cli.evaluation.records import LABELS
+from adacd_cli.render.safe import printable
 
 DASH = "–"
 SHOWN_FAILURES = 20
@@ -202,3 +204,32 @@ def _failed(results: Mapping[str, Any]) -> Table:
     more = len(failed) - len(rows)
     title = f"Failed: {counted(len(failed), 'answer')}, counted nowhere above"
     return Table(title, ["method", "set", "id", "error"], rows, f"… and {more} more." if more else "")
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The whole report of what `results.summarise` gave."""
+    parts = [
+        f"# {_literal(title(results))}",
+        f"Judge: **{_literal(judged_by(results))}**. {_literal(circumstances(results))}",
+    ]
+    if results["verdicts"]:
+        parts.append("## Verdicts against default")
+        lines = results["verdicts"].items()
+        parts.append("\n".join(f"- **{one}: {name}.** {results['reasons'][one]}" for one, name in lines))
+    for one in tables(results):
+        parts += [f"## {one.title}", table(one.header, one.rows), *([one.note] if one.note else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of literal texts."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(_literal(text).replace("|", "\\|") for text in line) + " |" for line in lines
+    )
+
+
+def _literal(text: str) -> str:
+    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
+    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(line))
