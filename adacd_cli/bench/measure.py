@@ -13,19 +13,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.answers.run import decode_with
+from adacd_cli.backends import backend_for
 from adacd_cli.bench.device import PeakMemory, cache_bytes, synchronize
+from adacd_cli.bench.prompts import PromptMaker
+from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.counting import counted
+from adacd_cli.engine import LanguageModel, Request, Scheduler
+from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, OutOfMemoryError
 from adacd_cli.events import Failed, TokenStep
+from adacd_cli.loading.hardware import check_memory
+from adacd_cli.prompts import Prompts
 
 if TYPE_CHECKING:
     import torch
-
-    from adacd_cli.bench.prompts import PromptMaker
-    from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts import Prompts
 
 TRANSFORMERS = "transformers"
 
@@ -56,10 +59,6 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
         AdacdError: there were not as many tokens, or a request failed.
         MemoryError: the batch did not fit as a whole.
     """
-    from adacd_cli.answers.run import decode_with
-    from adacd_cli.backends import backend_for
-    from adacd_cli.engine import Request, Scheduler
-
     scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
@@ -199,8 +198,6 @@ class Measurements:
 
     def check_memory(self, batch: int) -> None:
         """Refuses a batch whose caches alone cannot fit (OutOfMemoryError, which names the batch size)."""
-        from adacd_cli.loading.hardware import check_memory
-
         needed = max(contestant.needs(batch) for contestant in self.contestants)
         check_memory(f"A batch of {batch} needs at least", needed, self.device, _SMALLER)
 
@@ -213,8 +210,6 @@ class Measurements:
             OutOfMemoryError: a batch does not fit; it names the batch size.
             AdacdError: whatever a method raises.
         """
-        from adacd_cli.engine.memory import is_out_of_memory
-
         memory = PeakMemory(self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # generate's, about what nobody here chose

@@ -16,7 +16,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.prompts import Prompt, Prompts
+from adacd_cli.prompts import Prompt, Prompts, prompts_for
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -69,8 +69,6 @@ class TextPrompts:
         return made
 
     def _prompts(self, text: str, settings: Settings) -> Prompts:
-        from adacd_cli.prompts import prompts_for
-
         return prompts_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
 
     def _fitting(self, number: int, settings: Settings) -> str:

@@ -99,15 +99,8 @@ def build_shape(
         progress("Trying one token")
         smoke_run(model, 0, name)
         _check_causal(model, name)
-    made = LanguageModel(
-        model=model,
-        tokenizer=IdsAsText(),
-        name=name,
-        revision=None,
-        eos_ids=frozenset(),
-        context_length=context_length(model.config),
-        warnings=tuple(logged),
-    )
+    length, warnings = context_length(model.config), tuple(logged)
+    made = LanguageModel(model, IdsAsText(), name, None, frozenset(), length, warnings)
     return made_fast(made, settings, progress, for_long=True)
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from adacd_cli.config import Settings
 from adacd_cli.counting import counted
 from adacd_cli.doctor import findings
 from adacd_cli.doctor.findings import Finding, checked, skipped
+from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import AdacdError
-from adacd_cli.evaluation.judges.base import REFUSED
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
-    from adacd_cli.evaluation.judges.base import JudgementLabel
-    from adacd_cli.evaluation.records import AnswerRecord, Sample
-    from adacd_cli.events import TokenStep
+from adacd_cli.evaluation.datasets.load import load_samples
+from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
+from adacd_cli.evaluation.judges.keyword import judgement
+from adacd_cli.evaluation.records import AnswerRecord, Sample
+from adacd_cli.evaluation.runner import Job, Runner
+from adacd_cli.events import Notice, TokenStep
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")
 """Short everyday questions, written for this and taken from no data set, by category: neutral ones, harmless
@@ -80,8 +80,6 @@ class Answer:
 
 def read_questions() -> Sequence[Sample]:
     """The questions as samples; the category is the kind."""
-    from adacd_cli.evaluation.datasets.load import load_samples
-
     (loaded,) = load_samples([str(QUESTIONS)], data=None, label=None, limit=None, seed=0, offline=True)
     return loaded.samples
 
@@ -94,9 +92,6 @@ def run_questions(
     Raises:
         AdacdError: an answer failed.
     """
-    from adacd_cli.evaluation.runner import Job, Runner
-    from adacd_cli.events import Notice, TokenStep
-
     tokens = ANSWER_TOKENS + (THINKING_TOKENS if thinks else 0)
     updates: dict[Way, dict[str, Any]] = {way: {"method": way} for way in WAYS["neutral"]}
     updates["prompted"] = {"method": "prompt", "helpful_prompt": settings.contrast_prompt}
@@ -131,8 +126,6 @@ def run_questions(
 
 
 def _answer(way: Way, record: AnswerRecord, steps: Sequence[TokenStep], window: int) -> Answer:
-    from adacd_cli.evaluation.judges.keyword import judgement
-
     spoken = [step for step in steps if not step.thinking]
     first = spoken[:window]
     logprobs = [step.logprob for step in first if step.logprob is not None]

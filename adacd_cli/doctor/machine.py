@@ -6,15 +6,21 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from adacd_cli import __version__
+from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.findings import CANNOT, Finding, checked, skipped
 from adacd_cli.errors import DeviceError
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
+from adacd_cli.loading import facts as loading_facts
+from adacd_cli.loading.hardware import choose_device, free_on, native_bfloat16
+from adacd_cli.loading.machine import Load, usable_cores
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 _NVIDIA = Path("/proc/driver/nvidia/version")
@@ -61,23 +67,18 @@ class Machine:
 
 def inspect_machine(settings: Settings) -> Machine:
     """Collects the facts, which takes a tenth of a second."""
-    from adacd_cli import __version__
-    from adacd_cli.loading.facts import machine, versions
-    from adacd_cli.loading.hardware import choose_device, free_on, native_bfloat16
-    from adacd_cli.loading.machine import Load, usable_cores
-
     load = Load()
     device, error, found = None, ("", ""), dict[str, Any]()
     try:
         device = choose_device(settings.device)
-        found = machine(device)
+        found = loading_facts.machine(device)
     except DeviceError as refusal:
         error = (refusal.message, refusal.hint)
     required, extras = _requirements()
     return Machine(
         python=platform.python_version(),
         adacd=__version__,
-        packages=versions(*_PACKAGES),
+        packages=loading_facts.versions(*_PACKAGES),
         required=required,
         extras=extras,
         device=None if device is None else str(device),
@@ -96,12 +97,6 @@ def inspect_machine(settings: Settings) -> Machine:
 
 def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
     """The versions that the installed adacd requires, and whether each of its extras is installed."""
-    from importlib.metadata import PackageNotFoundError, requires
-
-    from packaging.requirements import Requirement
-
-    from adacd_cli.loading.facts import versions
-
     required, extras = dict[str, str](), dict[str, bool]()
     try:
         lines = requires("adacd") or ()
@@ -112,7 +107,7 @@ def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
         if not extra and name in _PACKAGES:
             required[name] = str(requirement.specifier)
         if extra and extra != "dev":
-            found = versions(name)[name]
+            found = loading_facts.versions(name)[name]
             here = found is not None and requirement.specifier.contains(found, prereleases=True)
             extras[extra] = extras.get(extra, True) and here
     return required, extras
@@ -131,8 +126,6 @@ def check(machine: Machine, settings: Settings) -> tuple[Finding, ...]:
 
 def check_versions(machine: Machine) -> Finding:
     """Whether the packages have versions that adacd supports."""
-    from packaging.specifiers import SpecifierSet
-
     shown = ", ".join(f"{name} {machine.packages.get(name)}" for name in ("torch", "transformers"))
     sentence, step = f"adacd {machine.adacd}, Python {machine.python}, {shown}", ""
     unsupported = [
@@ -187,11 +180,11 @@ def check_bfloat16(machine: Machine, dtype: str) -> Finding:
     if machine.native_bfloat16 is None:
         return skipped("bfloat16", "bfloat16 was not checked: there is no device.")
     sentence, step = "bfloat16 is native on this device.", ""
-    if not machine.native_bfloat16:
+    if not machine.native_bfloat16 and dtype == "bfloat16":
+        sentence = "bfloat16 is emulated on this device, and slower than float32."
+        step = "Leave --dtype out if memory has room for float32."
+    elif not machine.native_bfloat16:
         sentence = "bfloat16 is emulated on this device, so models run in another number format."
-        if dtype == "bfloat16":
-            sentence = "bfloat16 is emulated on this device, and slower than float32."
-            step = "Leave --dtype out if memory has room for float32."
     return checked("bfloat16", {"native": machine.native_bfloat16}, sentence, step)
 
 

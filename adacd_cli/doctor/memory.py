@@ -8,15 +8,18 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.bench.device import cache_bytes
+from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
 from adacd_cli.errors import ModelError
+from adacd_cli.loading import hardware
+from adacd_cli.loading.files import Source, inspect
+from adacd_cli.loading.kind import causal_config, gguf_config
+from adacd_cli.loading.tokenizer import context_length
 
 if TYPE_CHECKING:
     import torch
-
-    from adacd_cli.config import Settings
-    from adacd_cli.loading.files import Source
 
 PROMPT_TOKENS = 256  # an ordinary prompt: a paragraph
 
@@ -58,24 +61,18 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
-    from adacd_cli.bench.device import cache_bytes
-    from adacd_cli.loading.files import inspect
-    from adacd_cli.loading.hardware import choose_dtype, weight_bytes
-    from adacd_cli.loading.kind import causal_config, gguf_config
-    from adacd_cli.loading.tokenizer import context_length
-
     name = settings.model
     weights: int | None
     if source.gguf:
         config, stored = gguf_config(source, name), "GGUF"
         # the loader does not count the weights of a GGUF file, and takes them for many
-        elements, chosen = _elements(config), choose_dtype(settings.dtype, stored, device, None)
+        elements, chosen = _elements(config), hardware.choose_dtype(settings.dtype, stored, device, None)
     else:
         checkpoint = inspect(source.folder, name)
         config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
         stored, elements = checkpoint.dtype, checkpoint.elements
-        chosen = choose_dtype(settings.dtype, stored, device, elements)
-        weights = weight_bytes(checkpoint, chosen, settings.quantize)
+        chosen = hardware.choose_dtype(settings.dtype, stored, device, elements)
+        weights = hardware.weight_bytes(checkpoint, chosen, settings.quantize)
     if isinstance(chosen, str):  # the checkpoint's own number format
         itemsize, dtype = 4 if stored == "F32" else 2, _NAMES.get(stored, stored)
     else:
@@ -101,12 +98,10 @@ def free_for(device: torch.device) -> int | None:
     """Bytes free for a model there, on all GPUs where it may be spread over several; None if unknown."""
     import torch
 
-    from adacd_cli.loading.hardware import free_on
-
     several = range(torch.cuda.device_count()) if device.type == "cuda" and device.index is None else ()
     if len(several) < 2:
-        return free_on(device)
-    return sum(free_on(torch.device("cuda", each)) or 0 for each in several)
+        return hardware.free_on(device)
+    return sum(hardware.free_on(torch.device("cuda", each)) or 0 for each in several)
 
 
 def _elements(config: Any) -> int | None:

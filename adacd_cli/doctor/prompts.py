@@ -6,16 +6,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.doctor.findings import CANNOT, Finding, checked, raised
 from adacd_cli.errors import AdacdError, PromptError
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.prompts import Prompts
+from adacd_cli.prompts import Contrast, Prompts, build_prompts
+from adacd_cli.prompts.encode import Encoder
+from adacd_cli.prompts.streams import FOLDED
+from adacd_cli.prompts.templates import find_template
+from adacd_cli.prompts.thinking import find_tags
 
 QUESTION = "How do I boil an egg?"
 _ANSWER = "Put it into boiling water."
@@ -66,17 +68,11 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
         PromptError: no prompts can be made, e.g. because both streams come out equal.
         ModelError: the chat template is not valid Jinja.
     """
-    from adacd_cli.prompts import Contrast, build_prompts
-    from adacd_cli.prompts.templates import find_template
 
-    def prompts_of(
-        conversation: Conversation,
-        *,
-        thinking: bool = settings.thinking,
-        placement: str = settings.contrast_placement,
-    ) -> Prompts:
+    def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
-        return build_prompts(tokenizer, conversation, streams, thinking=thinking, placement=placement)
+        given = {"thinking": settings.thinking, "placement": settings.contrast_placement, **options}
+        return build_prompts(tokenizer, conversation, streams, **given)
 
     def leading(ids: tuple[int, ...]) -> int:
         return next((place for place, index in enumerate(ids) if index != bos), len(ids))
@@ -107,8 +103,6 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
 
 
 def _system_role(source: str | None, prompts_of: Callable[..., Prompts]) -> SystemRole:
-    from adacd_cli.prompts.streams import FOLDED
-
     if source is None:
         return "none"
     try:
@@ -132,8 +126,6 @@ def _default_system(prompts_of: Callable[..., Prompts]) -> str:
 
 
 def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -> Thinking:
-    from adacd_cli.prompts.thinking import find_tags
-
     question = Conversation.ask(QUESTION)
     direct = prompts_of(question, thinking=False)
     if direct.thinking is not None:
@@ -145,8 +137,6 @@ def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -
 
 def _turn_end(tokenizer: Any, prompts_of: Callable[..., Prompts]) -> tuple[str, ...]:
     """The control tokens right after an assistant's message, where the template takes one at all."""
-    from adacd_cli.prompts.encode import Encoder
-
     conversation = Conversation.ask(QUESTION).with_assistant(_ANSWER).with_user("And then?")
     try:
         text = prompts_of(conversation).base.text
@@ -208,9 +198,8 @@ def check_system_role(prompts: PromptFacts) -> Finding:
         "none": "Without a template the contrast prompt goes above the question.",
     }[prompts.system_role]
     sentence += f" The streams are {prompts.lengths[0]:,} and {counted(prompts.lengths[1], 'token')} long."
-    return checked(
-        "system role", {"system_role": prompts.system_role, "tokens": [*prompts.lengths]}, sentence
-    )
+    facts = {"system_role": prompts.system_role, "tokens": [*prompts.lengths]}
+    return checked("system role", facts, sentence)
 
 
 def check_thinking(prompts: PromptFacts, *, requested: bool) -> Finding:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import reduce
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding
 
-from adacd_cli.answers.ask import as_conversations
+from adacd_cli.answers import ask
 from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import changed
@@ -23,9 +23,6 @@ from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import find_template
 from adacd_cli.prompts.thinking import find_marks
-
-if TYPE_CHECKING:
-    from adacd_cli.answers import ask
 
 Ids = tuple[int, ...]
 
@@ -54,7 +51,7 @@ def inputs_for(
         PromptError, ModelError: see `prompts.build_prompts`.
     """
     chosen = settings_of(settings, changes, "inputs_for()")
-    prompts = [prompts_for(tokenizer, each, chosen) for each in as_conversations(prompt, chosen)[0]]
+    prompts = [prompts_for(tokenizer, each, chosen) for each in ask.as_conversations(prompt, chosen)[0]]
     pad = next((id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id is not None), 0)
     inputs: dict[str, Any] = {"settings": chosen, "thinking": chosen.thinking, "adacd_tokenizer": tokenizer}
     for name, place in (("", 0), ("prompted_", -1)):
@@ -106,7 +103,7 @@ def prompts_of(
                 f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
             )
         if messages is not None:
-            conversations, _ = as_conversations(messages, settings)
+            conversations, _ = ask.as_conversations(messages, settings)
             _check_number("messages", conversations, rows)
             pairs = enumerate(zip(rows, conversations, strict=True))
             return [_rendered(place, row, each, tokenizer, ways) for place, (row, each) in pairs]
