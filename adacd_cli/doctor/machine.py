@@ -38,9 +38,8 @@ def inspect_machine(settings: Settings) -> Machine:
     this PyTorch cannot use; and `cores`, `usable_cores` of this process, `busy_cores` of others, `threads`.
     """
     from adacd_cli import __version__
-    from adacd_cli.loading.facts import machine, versions
     from adacd_cli.loading.hardware import choose_device, free_on, native_bfloat16
-    from adacd_cli.loading.machine import Load, usable_cores
+    from adacd_cli.loading.machine import Load, machine_facts, usable_cores, versions
 
     load = Load()
     found: Machine = {
@@ -51,7 +50,7 @@ def inspect_machine(settings: Settings) -> Machine:
     }
     try:
         device = choose_device(settings.device)
-        found |= machine(device)
+        found |= machine_facts(device)
         found |= {"free_bytes": free_on(device), "native_bfloat16": native_bfloat16(device)}
     except DeviceError as error:
         found["device_error"] = (error.message, error.hint)
@@ -115,7 +114,7 @@ def check_versions(machine: Machine) -> Finding:
     """Whether the packages have versions that adacd supports."""
     from packaging.specifiers import SpecifierSet
 
-    facts = {name: machine.get(name) for name in ("adacd", "python", *_PACKAGES)}
+    facts: dict[str, Any] = {name: machine.get(name) for name in ("adacd", "python", *_PACKAGES)}
     shown = ", ".join(f"{name} {facts[name]}" for name in ("torch", "transformers"))
     sentence, step = f"adacd {facts['adacd']}, Python {facts['python']}, {shown}", ""
     unsupported = [
@@ -133,9 +132,10 @@ def check_versions(machine: Machine) -> Finding:
 
 def check_device(machine: Machine) -> Finding:
     """Whether the device exists, and its free memory."""
-    facts = {name: machine.get(name) for name in ("device", "gpu", "free_bytes")}
+    facts: dict[str, Any] = {name: machine.get(name) for name in ("device", "gpu", "free_bytes")}
     if machine["device"] is None:
-        return checked("device", facts, *machine["device_error"], CANNOT)
+        sentence, step = machine["device_error"]
+        return checked("device", facts, sentence, step, CANNOT)
     name, step = facts["gpu"] or machine.get("processor") or machine.get("system", ""), ""
     sentence = f"Device {machine['device']}" + (f" ({name})" if name else "")
     if machine["free_bytes"] is not None:
