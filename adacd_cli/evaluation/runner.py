@@ -1,8 +1,7 @@
 """Answers every sample with every method, many at once, and has the answers judged.
 
-All methods answer a portion of similar length before the next portion begins, so that they are timed on the
-same machine at the same moment. What is in the store is not done again; a sample that fails is recorded as
-failed, and the run goes on.
+All methods answer a portion of similar length before the next portion begins, so that they are timed at the same
+moment. What is in the store is not done again; a sample that fails is recorded as failed, and the run goes on.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
@@ -63,12 +63,10 @@ class Runner:
         """
         from adacd_cli.answers.run import concurrency_for
 
-        requests = []
-        for settings in runs if samples else ():
-            try:
-                requests.append(self._request(Job(max(samples, key=lambda each: len(each.prompt)), settings)))
-            except AdacdError:  # a prompt that cannot be rendered is recorded when its turn comes
-                continue
+        requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
+        for job in (Job(sample, settings) for sample in longest for settings in runs):
+            with suppress(AdacdError):  # a prompt that cannot be rendered is recorded when its turn comes
+                requests.append(self._request(job))
         # twice: one request would be run alone
         concurrency = concurrency_for(self._scheduler.backend, requests * 2, batch_size)
         self._scheduler.limit_to(concurrency)
@@ -117,8 +115,7 @@ class Runner:
                         index = indices[event.request]
                         yield index, _record(jobs[index], event, seconds[event.request])
         except BaseException:
-            for _ in scheduler.close():  # those are no answers
-                pass
+            deque(scheduler.close(), maxlen=0)  # those are no answers
             raise
 
     def _request(self, job: Job) -> Request:
@@ -126,21 +123,18 @@ class Runner:
         from adacd_cli.prompts import prompts_for
 
         sample, settings = job
-        prompts = prompts_for(
-            self.model.tokenizer, Conversation.ask(sample.prompt, settings.system), settings
-        )
+        conversation = Conversation.ask(sample.prompt, settings.system)
+        prompts = prompts_for(self.model.tokenizer, conversation, settings)
         # a seed of the sample's own, the same in every batch and for every method
         own = zlib.crc32(f"{sample.dataset}/{sample.id}".encode("utf-8", "surrogatepass"))
         return Request(prompts, settings, seed=((settings.seed or 0) + own) % 2**63, top_logprobs=0)
 
 
 def _record(job: Job, event: Finished | Failed, seconds: float) -> AnswerRecord:
-    values: dict[str, Any] = {"seconds": seconds}
-    if isinstance(event, Failed):
-        values = {"error": event.message}
-    else:
-        values |= {"text": event.text, "finish_reason": event.finish_reason.value}
-        values |= {"tokens": event.tokens, "added": event.added, "subtracted": event.subtracted}
+    values: dict[str, Any] = {"error": event.message} if isinstance(event, Failed) else {"seconds": seconds}
+    if isinstance(event, Finished):
+        values |= {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
+        values["finish_reason"] = event.finish_reason.value
     return AnswerRecord.of(job.settings.method_label, job.sample, **values)
 
 

@@ -166,8 +166,7 @@ def _mean(values: Sequence[float]) -> Point:
 def _spread(pairs: Sequence[tuple[AnswerRecord, AnswerRecord]]) -> float:
     """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm.
 
-    Prompts are what varies; the answers of a batch share its time, so it says how much hangs on the choice of
-    prompts and nothing of the machine.
+    Prompts are what varies: it says how much hangs on their choice, and nothing of the machine.
     """
     parts = [
         [getattr(one, name) for one in side]

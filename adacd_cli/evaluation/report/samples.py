@@ -64,20 +64,20 @@ def browser(
         first = next(iter(own.values()))
         both = f"{first.dataset}-{first.label}"
         name = both if both in names and first.dataset not in names else first.dataset
-        sample = {
-            "set": printable(name),
+        facts: dict[str, Any] = {
             "label": first.label,
             "id": printable(first.id),
             "category": printable(first.category),
-            "prompt": place_of(first.prompt),
-            "answers": [shown(own.get(method), own.get(DEFAULT)) for method in methods],
         }
+        facts["prompt"] = place_of(first.prompt)
+        texts = [shown(own.get(method), own.get(DEFAULT)) for method in methods]
+        sample = {"set": printable(name), **facts, "answers": texts}
         place = names.index(name) if name in names else len(names)
         samples.append(((place, name, natural(first.id)), sample))
     ordered = [sample for _, sample in sorted(samples, key=lambda pair: pair[0])]
     sets, labelled = list(dict.fromkeys(sample["set"] for sample in ordered)), list(JUDGEMENT_LABELS)
-    facts = {"methods": methods, "judges": judges, "labels": labelled, "sets": sets}
-    return {**facts, "texts": list(places), "samples": ordered}
+    run = {"methods": methods, "judges": judges, "labels": labelled, "sets": sets}
+    return {**run, "texts": list(places), "samples": ordered}
 
 
 def natural(id: str) -> list[tuple[int, str]]:
