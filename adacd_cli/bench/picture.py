@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.errors import OutputError, UsageError
 from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -55,7 +52,12 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             own = [row for row in rows if row["method"] == method and row["ms_per_token"] is not None]
             style = {"color": COLORS[place % len(COLORS)], "label": label(method)}
             shift = (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
-            _draw_times(left, own, sizes, shift, {**style, "width": 0.72 / len(methods)})
+            values = [row["ms_per_token"] for row in own]
+            ranges = [
+                [abs(row["ms_per_token_range"][end] - row["ms_per_token"]) for row in own] for end in (0, 1)
+            ]
+            bars = [sizes.index(row["batch_size"]) + shift for row in own]
+            left.bar(bars, values, yerr=ranges, capsize=3, width=0.72 / len(methods), **style)
             own.sort(key=lambda row: int(row["batch_size"]))
             speeds = [row["decode_tokens_per_s"] for row in own]
             right.plot(
@@ -80,11 +82,3 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             save(figure, path, path.suffix.lower()[1:])
         except OSError as error:
             raise _unwritable(path, error, "The table is above; `--json` has its numbers.") from error
-
-
-def _draw_times(axes: Axes, rows: Rows, sizes: Sequence[int], shift: float, style: dict[str, Any]) -> None:
-    """Bars of milliseconds a token, with lines from the fastest to the slowest trial."""
-    values = [row["ms_per_token"] for row in rows]
-    lengths = [[abs(row["ms_per_token"] - row["ms_per_token_range"][end]) for row in rows] for end in (0, 1)]
-    places = [sizes.index(row["batch_size"]) + shift for row in rows]
-    axes.bar(places, values, yerr=lengths, capsize=3, **style)

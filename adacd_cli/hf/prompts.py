@@ -63,7 +63,10 @@ def inputs_for(
 
 
 def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) -> Settings:
-    """The settings with the changes that are not None; `where`: what they were passed to."""
+    """The settings with the changes that are not None; `where`: what they were passed to.
+
+    Raises ConfigurationError for what is out of its range, or one of `generate`'s own settings.
+    """
     base = changed(Settings() if settings is None else settings, {}, PANELS, where)
     for name in sorted(base.model_fields_set):
         if SETTINGS[name].option.panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
@@ -75,7 +78,10 @@ def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) 
 
 
 def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
-    """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left."""
+    """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left.
+
+    Raises PromptError where the mask has another shape or hides other tokens than the first, or a row is empty.
+    """
     rows = ids.tolist() if isinstance(ids, torch.Tensor) else [list(row) for row in ids]
     if mask is not None:
         masks = torch.as_tensor(mask).tolist()
@@ -93,7 +99,10 @@ def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
 def prompts_of(
     rows: Sequence[Ids], settings: Settings, tokenizer: Any, messages: Any, prompted: Sequence[Ids] | None
 ) -> list[Prompts]:
-    """The prompts of both streams for each row of `input_ids`; see AdacdLogitsProcessor for the arguments."""
+    """The prompts of both streams for each row of `input_ids`; see AdacdLogitsProcessor for the arguments.
+
+    Raises PromptError where the prompts cannot be made, or do not belong to `input_ids`.
+    """
     options = (settings.thinking,) if "thinking" in settings.model_fields_set else (False, True)
     ways = [settings.model_copy(update={"thinking": each}) for each in options]
     if prompted is None:
