@@ -24,23 +24,16 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 ATTEMPTS = 7
 """How often a request is made before it counts as failed, 429s aside; with the pauses about 25 seconds."""
-
 PATIENCE = 600.0
 """Seconds for which a request lets itself be put off by 429, and the longest Retry-After that is waited."""
-
-_PAUSE = 0.5
-"""Seconds before a body that cannot be read is asked for again; then twice that, and so on."""
-
+_PAUSE = 0.5  # seconds before a body that cannot be read is asked for again; doubles
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
 
 
 class RequestFailed(Exception):
-    """One request failed for good, and the next one may not.
+    """One request failed for good, and the next one may not; the reason is the end of a sentence.
 
-    Args:
-        reason: what happened, as the end of a sentence without its full stop; it holds no key.
-        unreachable: no connection could be made at all.
-        rejected: the endpoint read the request and does not take it.
+    `unreachable`: no connection could be made at all. `rejected`: the endpoint read it and does not take it.
     """
 
     def __init__(self, reason: str, *, unreachable: bool = False, rejected: bool = False) -> None:
@@ -60,41 +53,28 @@ def parse_url(url: str | None) -> SplitResult:
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(
-            f"The judge's address is no http address: {url!r}.", "Write it like http://localhost:8000/v1."
-        )
+        hint = "Write it like http://localhost:8000/v1."
+        raise UsageError(f"The judge's address is no http address: {url!r}.", hint)
     path = parsed.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
     return parsed._replace(path=path, fragment="")
 
 
 def check_options(options: JudgeOptions) -> None:
-    """Finds what is wrong with an address or a key, or that the SDK is missing, before anything is asked.
-
-    Raises:
-        UsageError: the address is no http address, or the key cannot be sent.
-        MissingExtraError: the `openai` package is not installed.
-    """
+    """Raises what OpenAIJudge does of an address or a key, or because the SDK is missing."""
     from importlib.util import find_spec
 
     parse_url(options.url)
     headers_for(options.key, whose="judge", variable="ADACD_JUDGE_KEY")
     if find_spec("openai") is None:
-        raise MissingExtraError(
-            "The judge `openai` needs the package openai, which is not installed.",
-            "pip install 'adacd[judge]'",
-        )
+        message = "The judge `openai` needs the package openai, which is not installed."
+        raise MissingExtraError(message, "pip install 'adacd[judge]'")
 
 
 class Endpoint:
     """An endpoint and a model of it. Made, used and closed within one event loop.
 
-    Args:
-        options: url, key, concurrency and timeout are read.
-        model: the model that is asked.
-        attempts: how often a request that may succeed later is made, those put off by 429 not counted.
-
-    Attributes:
-        shown_url: the address without a password in it, for messages.
+    `attempts` is how often a request that may succeed later is made, those put off by 429 not counted;
+    `shown_url` is the address without a password in it, for messages.
     """
 
     def __init__(self, options: JudgeOptions, model: str, attempts: int) -> None:
@@ -122,11 +102,9 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, message: str, longest_reply: int) -> str:
-        """The reply to one user message, decoded greedily where the model can; "" where it says nothing.
+        """The reply to one user message, at most `longest_reply` tokens; "" where it says nothing.
 
-        Args:
-            message: the message.
-            longest_reply: tokens the reply may have.
+        It is decoded greedily where the model can.
 
         Raises:
             RequestFailed: this request failed; it was tried again where that could help.
@@ -165,8 +143,7 @@ class Endpoint:
     async def models(self) -> tuple[int, frozenset[str]]:
         """The status of asking which models there are, and their names as far as they can be read.
 
-        Raises:
-            RequestFailed, EnvironmentFault: as `ask` does.
+        It raises what `ask` does.
         """
         import openai
 
@@ -186,9 +163,8 @@ class Endpoint:
         answer = json_object(body)
         if answer is None:
             start = self._clean(body[:200].decode("utf-8", "replace"))
-            raise RequestFailed(
-                f"its response is not a JSON object: {start}" if start else "its response is empty"
-            )
+            what = f"not a JSON object: {start}" if start else "empty"
+            raise RequestFailed(f"its response is {what}")
         if answer.get("error"):
             raise RequestFailed(self._told(200, body))
         try:
@@ -236,10 +212,9 @@ class Endpoint:
         if not isinstance(error, openai.APIStatusError):
             cause = error.__cause__ or error
             what = self._clean(str(cause)) or type(cause).__name__
-            unreachable = type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol")
-            raise RequestFailed(
-                what if unreachable else f"the connection broke: {what}", unreachable=unreachable
-            ) from None
+            if type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol"):
+                raise RequestFailed(what, unreachable=True) from None
+            raise RequestFailed(f"the connection broke: {what}") from None
         status, told = error.status_code, self._told(error.status_code, error.response.content)
         if status not in _REFUSED and not 300 <= status < 400:
             passing = status in (408, 409, 425, 429) or status >= 500

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from functools import lru_cache
 
 from adacd_cli.evaluation.judges.rules import rule_book
 
@@ -43,11 +42,7 @@ _ENGLISH_TRIGRAMS = 0.34
 
 
 def language_of(answer: str) -> str | None:
-    """The code of an answer's language, `en` where nothing else shows, None for one that no rules know.
-
-    Args:
-        answer: what `wording.unwrap` gives.
-    """
+    """The code of an unwrapped answer's language: `en` where nothing else shows, None if no rules know it."""
     prose = _NO_PROSE.sub(" ", answer[: 2 * READ])[:READ]
     counts = {code: len(script.findall(prose)) * _WEIGHTS.get(code, 1) for code, script in _SCRIPTS.items()}
     letters = sum(map(str.isalpha, prose))
@@ -65,14 +60,14 @@ def language_of(answer: str) -> str | None:
 
 
 def _by_words(prose: str, default: str) -> str | None:
-    found = _votes(tuple(word.lower() for word in _WORD.findall(prose)))
+    found = _votes([word.lower() for word in _WORD.findall(prose)])
     best, hits = max(found.items(), key=lambda item: item[1], default=(default, 0))
-    return None if best in rule_book().other_languages and hits > found[default] + 1 else default
+    return None if best in rule_book().unread and hits > found[default] + 1 else default
 
 
 def _latin(prose: str, foreign: float) -> str | None:
     written = _WORD.findall(prose)
-    words = tuple(word.lower() for word in written)
+    words = [word.lower() for word in written]
     if len(words) < _FEWEST_WORDS:
         return None if foreign > 3 * _FOREIGN_LETTERS and len(words) > 1 else "en"
     if len(words) > _FEWEST_WORDS and 2 * prose.count(",") >= len(words):  # a list of names or words
@@ -81,7 +76,7 @@ def _latin(prose: str, foreign: float) -> str | None:
     best, hits = max(found.items(), key=lambda item: (item[1], item[0] == "en"), default=("en", 0))
     book = rule_book()
     if hits >= max(1, _FUNCTION_WORDS * len(words)):
-        unknown = best in book.other_languages
+        unknown = best in book.unread
         return None if unknown and (hits > 1 or foreign or not found["en"]) else ("en" if unknown else best)
     lower = [word for word in written if word.islower()]
     if foreign > _FOREIGN_LETTERS and lower:
@@ -90,21 +85,9 @@ def _latin(prose: str, foreign: float) -> str | None:
     english = sum(gram in book.english_trigrams for gram in grams)
     if len(lower) < _LOWER_WORDS or english >= _ENGLISH_TRIGRAMS * len(grams):
         return "en"
-    return best if hits and best not in book.other_languages else None
+    return best if hits and best not in book.unread else None
 
 
-def _votes(words: tuple[str, ...]) -> Counter[str]:
+def _votes(words: list[str]) -> Counter[str]:
     """How many of the words are frequent in each language."""
-    return Counter(code for word in words for code in _languages().get(word, ()))
-
-
-@lru_cache(maxsize=1)
-def _languages() -> dict[str, tuple[str, ...]]:
-    """The languages in which a word is frequent."""
-    found: dict[str, tuple[str, ...]] = {}
-    book = rule_book()
-    lists = {"en": book.english_words, **book.languages_words, **book.other_languages}
-    for code, words in lists.items():
-        for word in words:
-            found[word] = (*found.get(word, ()), code)
-    return found
+    return Counter(code for word in words for code in rule_book().frequent.get(word, ()))
