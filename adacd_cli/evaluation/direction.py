@@ -11,6 +11,8 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adacd_cli.conversation import Conversation
@@ -36,14 +38,11 @@ class Recipe:
     """How a direction is searched for.
 
     Attributes:
-        train: prompts of each kind for the means.
-        validation: prompts of each kind for the choice.
+        train, validation: prompts of each kind for the means, and for the choice.
         kl: the most that the next token's distribution may move on harmless prompts, mean KL in nats.
         mu: how much of the harm direction is taken out of the pseudo-harmful one.
         seed: of the split.
-        refusal_starts: see REFUSAL_STARTS.
-        system: system message of every prompt.
-        thinking: whether a thinking model may think before it answers.
+        system, thinking: of every prompt.
     """
 
     train: int = 128
@@ -58,13 +57,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A direction, of unit length, float64 [hidden], and what its removal does.
+    """A direction, of unit length, float64 [hidden], and what its removal does to the validation prompts.
 
     Attributes:
-        layer: block at whose input it was measured.
-        position: from the end of the prompt, -1 is the last.
-        kl: mean KL on harmless validation prompts, in nats.
-        score: mean refusal score of pseudo-harmful validation prompts, log odds.
+        layer: block at whose input it was measured, at `position`; -1 is the prompt's last.
+        kl: mean KL on harmless prompts, in nats.
+        score: mean refusal score of pseudo-harmful prompts, log odds.
     """
 
     layer: int
@@ -75,8 +73,6 @@ class Candidate:
 
 
 class Found(NamedTuple):
-    """The chosen direction, the refusal score before, and what it was chosen from."""
-
     best: Candidate
     before: float
     tried: int
@@ -94,10 +90,7 @@ def find_direction(
     *,
     progress: Progress = lambda what, done, total: None,
 ) -> Found:
-    """Searches for the direction.
-
-    Args:
-        progress: called with what is being done, how much of it is done, and how much there is.
+    """Searches for the direction; `progress` is told what is being done, how much of it, and of how much.
 
     Raises:
         UsageError: there are too few prompts of a kind.
@@ -114,13 +107,10 @@ def find_direction(
     kept = _keep(model, scorer, encode, train, progress)
     for kind in KINDS:
         if len(kept[kind]) < FEW:
-            found = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
-            warnings.append(
-                f"Only {found} to learn from, those that the model {_wanted(kind)}; use {FEW} or more."
-            )
-    means = {
-        kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
-    }
+            left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
+            why = f"those that the model {_wanted(kind)}"
+            warnings.append(f"Only {left} to learn from, {why}; use {FEW} or more.")
+    means = {kind: _means(model, blocks, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
     harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
     pseudo = [encode(prompt) for prompt in validation["pseudo_harmful"]]
     layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
@@ -134,9 +124,9 @@ def find_direction(
     allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
     if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
+        bound = f"within {recipe.kl:g} nats; the least was {least:.3g}"
         raise AdacdError(
-            f"No direction keeps the mean KL on harmless prompts within {recipe.kl:g} nats; the least was "
-            f"{least:.3g}.",
+            f"No direction keeps the mean KL on harmless prompts {bound}.",
             "Allow more with --kl, or give more prompts of each kind.",
         )
     best, before = min(allowed, key=lambda candidate: candidate.score), scorer.mean(model.model, pseudo)
@@ -169,8 +159,7 @@ def _split(
     return train, validation, warnings
 
 
-def _wanted(kind: str) -> str:
-    """What the model does to a prompt of the kind that can be learned from."""
+def _wanted(kind: str) -> str:  # what the model does to a prompt that can be learned from
     return "answers" if kind == "harmless" else "refuses"
 
 
@@ -187,11 +176,8 @@ class _Encoder:
         self.positions = max(1, shared_length(*ends))
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
-        conversation = Conversation.ask(prompt, self._recipe.system)
-        prompts = build_prompts(
-            self._tokenizer, conversation, {"unprompted": None}, thinking=self._recipe.thinking
-        )
-        return prompts.base.ids
+        conversation, thinking = Conversation.ask(prompt, self._recipe.system), self._recipe.thinking
+        return build_prompts(self._tokenizer, conversation, {"unprompted": None}, thinking=thinking).base.ids
 
 
 def _keep(
@@ -219,33 +205,30 @@ def _keep(
 def _means(
     model: LanguageModel, blocks: Sequence[Any], prompts: Sequence[Sequence[int]], positions: int
 ) -> torch.Tensor:
-    """The mean input of every block at the last positions, float64 [layers, positions, hidden].
-
-    Position -1 comes first, then -2, and so on.
-    """
+    """The mean input of every block at the last positions, the last one first, [layers, positions, hidden]."""
     import torch
 
     seen: dict[int, torch.Tensor] = {}
-    handles = []
-    for layer, block in enumerate(blocks):
 
-        def watch(module: Any, args: Any, kwargs: Any, layer: int = layer) -> None:
-            states = args[0] if args else kwargs["hidden_states"]
-            # blocks of a model spread over GPUs give theirs on different ones
-            seen[layer] = states[0, -positions:].flip(0).float().cpu().double()
+    def watch(layer: int, module: Any, args: Any, kwargs: Any) -> None:
+        inputs = args[0] if args else kwargs["hidden_states"]
+        # blocks of a model spread over GPUs give theirs on different ones
+        seen[layer] = inputs[0, -positions:].flip(0).float().cpu().double()
 
-        handles.append(block.register_forward_pre_hook(watch, with_kwargs=True))
-    total: torch.Tensor | None = None
+    hooks = (partial(watch, layer) for layer in range(len(blocks)))
+    handles = [
+        block.register_forward_pre_hook(hook, with_kwargs=True)
+        for block, hook in zip(blocks, hooks, strict=True)
+    ]
+    total = torch.zeros((), dtype=torch.float64)
     try:
         with torch.inference_mode():
             for ids in prompts:
                 model.model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
-                layers = torch.stack([seen[layer] for layer in range(len(blocks))])
-                total = layers if total is None else total + layers
+                total = total + torch.stack([seen[layer] for layer in range(len(blocks))])
     finally:
         for handle in handles:
             handle.remove()
-    assert total is not None, "every kind has a prompt left"
     return total / len(prompts)
 
 
@@ -271,8 +254,5 @@ def _try(
     from adacd_cli.backends.torch.views import AblatedView
 
     view = AblatedView(model.model, vector)
-    kl = 0.0
-    for ids, plain in harmless:
-        changed = scorer.logprobs(view, ids)
-        kl += float((plain.exp() * (plain - changed)).sum())
-    return Candidate(*place, vector, kl / len(harmless), scorer.mean(view, pseudo))
+    kls = [float((plain.exp() * (plain - scorer.logprobs(view, ids))).sum()) for ids, plain in harmless]
+    return Candidate(*place, vector, fmean(kls), scorer.mean(view, pseudo))

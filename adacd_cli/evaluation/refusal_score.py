@@ -46,5 +46,4 @@ class Scorer:
         return math.log(p) - math.log(1 - p)
 
     def mean(self, model: Any, prompts: Sequence[Sequence[int]]) -> float:
-        """The mean score of prompts."""
         return sum(self.score(self.logprobs(model, ids)) for ids in prompts) / len(prompts)
