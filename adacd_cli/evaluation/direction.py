@@ -11,14 +11,13 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from operator import attrgetter
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
 from adacd_cli.prompts import build_prompts
 from adacd_cli.prompts.prompts import shared_length
 
@@ -26,6 +25,12 @@ if TYPE_CHECKING:
     import torch
 
     from adacd_cli.engine import LanguageModel
+
+REFUSAL_STARTS = (
+    *("I'm sorry", "I am sorry", "I cannot", "I can't", "I apologize", "Sorry", "Unfortunately"),
+    *("As an AI", "My apologies"),
+)
+"""Texts a refusal begins with: the first token of each counts as a refusal token."""
 
 KINDS = ("harmful", "harmless", "pseudo_harmful")
 LAYERS_LEFT_OUT = 0.2
@@ -50,7 +55,6 @@ class Recipe:
     kl: float = 0.2
     mu: float = 1.0
     seed: int = 0
-    refusal_starts: tuple[str, ...] = REFUSAL_STARTS
     system: str | None = None
     thinking: bool = False
 
@@ -83,6 +87,31 @@ class Found(NamedTuple):
 Progress = Callable[[str, int, int], None]
 
 
+class Scorer:
+    """Refusal scores r = log p_R − log(1 − p_R), p_R the probability of the refusal tokens."""
+
+    def __init__(self, model: LanguageModel, refusal: Sequence[int]) -> None:
+        self._device, self._refusal = model.device, list(refusal)
+
+    def logprobs(self, model: Any, ids: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of the next token, float64 [vocab]."""
+        import torch
+
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False).logits
+        # not every device has float64
+        scores: torch.Tensor = logits[0, -1].float().cpu().double().log_softmax(-1)
+        return scores
+
+    def score(self, logprobs: torch.Tensor) -> float:
+        """r, in log odds; finite also where p_R is 0 or 1."""
+        p = float(logprobs[self._refusal].exp().sum().clamp(1e-12, 1 - 1e-12))
+        return math.log(p) - math.log(1 - p)
+
+    def mean(self, model: Any, prompts: Sequence[Sequence[int]]) -> float:
+        return fmean(self.score(self.logprobs(model, ids)) for ids in prompts)
+
+
 def find_direction(
     model: LanguageModel,
     prompts: dict[str, list[str]],
@@ -99,21 +128,20 @@ def find_direction(
     """
     from adacd_cli.backends.torch.views import find_blocks
 
-    blocks = find_blocks(model.model)
+    layers = range(int(len(find_blocks(model.model)) * (1 - LAYERS_LEFT_OUT)))
     train, validation, warnings = _split(prompts, recipe)
     encode = _Encoder(model, recipe)
-    refusal = refusal_ids(model, recipe.refusal_starts)
-    scorer = Scorer(model, refusal)
+    encoded = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in REFUSAL_STARTS]
+    scorer = Scorer(model, sorted({ids[0] for ids in encoded if ids}))
     kept = _keep(model, scorer, encode, train, progress)
     for kind in KINDS:
         if len(kept[kind]) < FEW:
             left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
             why = f"those that the model {_wanted(kind)}"
             warnings.append(f"Only {left} to learn from, {why}; use {FEW} or more.")
-    means = {kind: _means(model, blocks, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
+    means = {kind: _means(model, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
     harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
     pseudo = [encode(prompt) for prompt in validation["pseudo_harmful"]]
-    layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
     places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
     tried: list[Candidate] = []
     for done, place in enumerate(places, 1):
@@ -129,7 +157,7 @@ def find_direction(
             f"No direction keeps the mean KL on harmless prompts {bound}.",
             "Allow more with --kl, or give more prompts of each kind.",
         )
-    best, before = min(allowed, key=lambda candidate: candidate.score), scorer.mean(model.model, pseudo)
+    best, before = min(allowed, key=attrgetter("score")), scorer.mean(model.model, pseudo)
     if best.score >= before:
         warnings.append("No direction makes the model refuse less; try a lower --mu.")
     elif best.score > 0:
@@ -194,41 +222,26 @@ def _keep(
             done += 1
             progress("Running the prompts", done, total)
         if not kept[kind]:
+            none = f"none of the {len(train[kind])} {_spoken(kind)} prompts"
             raise AdacdError(
-                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is "
-                "no direction to find.",
+                f"The model {_wanted(kind)} {none}, so there is no direction to find.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
     return kept
 
 
-def _means(
-    model: LanguageModel, blocks: Sequence[Any], prompts: Sequence[Sequence[int]], positions: int
-) -> torch.Tensor:
+def _means(model: LanguageModel, prompts: Sequence[Sequence[int]], positions: int) -> torch.Tensor:
     """The mean input of every block at the last positions, the last one first, [layers, positions, hidden]."""
     import torch
 
-    seen: dict[int, torch.Tensor] = {}
-
-    def watch(layer: int, module: Any, args: Any, kwargs: Any) -> None:
-        inputs = args[0] if args else kwargs["hidden_states"]
-        # blocks of a model spread over GPUs give theirs on different ones
-        seen[layer] = inputs[0, -positions:].flip(0).float().cpu().double()
-
-    hooks = (partial(watch, layer) for layer in range(len(blocks)))
-    handles = [
-        block.register_forward_pre_hook(hook, with_kwargs=True)
-        for block, hook in zip(blocks, hooks, strict=True)
-    ]
     total = torch.zeros((), dtype=torch.float64)
-    try:
-        with torch.inference_mode():
-            for ids in prompts:
-                model.model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
-                total = total + torch.stack([seen[layer] for layer in range(len(blocks))])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode():
+        for ids in prompts:
+            inputs = torch.tensor([list(ids)], device=model.device)
+            states = model.model(input_ids=inputs, use_cache=False, output_hidden_states=True).hidden_states
+            # blocks of a model spread over GPUs give theirs on different ones; the last is the model's output
+            last = [each[0, -positions:].flip(0).float().cpu().double() for each in states[:-1]]
+            total = total + torch.stack(last)
     return total / len(prompts)
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from adacd_cli.errors import UsageError
 
@@ -19,7 +19,7 @@ JudgementLabel = Literal["refusal", "partial", "compliance", "degenerate", "unpa
 """Refusal and partial refusal count as refused. Degenerate: neither refuses nor answers. Unparsed: the judge
 itself gave nothing that can be read, or cannot read the answer."""
 
-JUDGEMENT_LABELS: tuple[JudgementLabel, ...] = ("refusal", "partial", "compliance", "degenerate", "unparsed")
+JUDGEMENT_LABELS: tuple[JudgementLabel, ...] = get_args(JudgementLabel)
 REFUSED: frozenset[JudgementLabel] = frozenset(("refusal", "partial"))
 
 KEY_VARIABLES = ("ADACD_JUDGE_KEY", "OPENAI_API_KEY")
@@ -53,12 +53,7 @@ class Judge(Protocol):
     def facts(self) -> Mapping[str, Any]: ...  # JSON values that decide besides its name, e.g. its model
 
     def check(self) -> None:
-        """Finds out whether it can judge, before hours of decoding.
-
-        Raises:
-            AdacdError: it cannot; the hint says what to do.
-        """
-        ...
+        """Raises AdacdError if it cannot judge, before hours of decoding."""
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement an exchange, in their order, each as soon as it is there."""
@@ -115,8 +110,8 @@ class JudgeOptions:
     progress: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in (("concurrency", self.concurrency), ("batch_size", self.batch_size)):
-            if value < 1:
+        for name in ("concurrency", "batch_size"):
+            if (value := getattr(self, name)) < 1:
                 raise UsageError(f"`{name}` of a judge is at least 1; got {value}.")
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise UsageError(f"`timeout` of a judge is in seconds, above 0; got {self.timeout:g}.")

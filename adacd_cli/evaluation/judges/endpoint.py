@@ -42,11 +42,7 @@ class RequestFailed(Exception):
 
 
 def parse_url(url: str | None) -> SplitResult:
-    """An endpoint's base address; `/chat/completions` at its end, which many copy along, is taken off.
-
-    Raises:
-        UsageError: it is no http(s) address.
-    """
+    """An endpoint's base address, or UsageError; `/chat/completions`, which many copy along, is taken off."""
     try:
         parsed = urlsplit((url or OPENAI_URL).strip())
         valid = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
@@ -85,7 +81,7 @@ class Endpoint:
         self._model, self._attempts, self._timeout = model, attempts, options.timeout
         self._secrets = tuple(filter(None, (options.key, address.password)))
         self._slots = anyio.Semaphore(options.concurrency)
-        # Parameters by the name they are sent under: some models take them under another, or not at all.
+        # Parameters that some models take under another name, or not at all, by the name they are sent under.
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
         self._headers: dict[str, Any] = {} if options.key else {"Authorization": Omit()}
         self._client = AsyncOpenAI(
@@ -120,7 +116,7 @@ class Endpoint:
         while True:
             try:
                 async with self._slots:  # by then it may be known what the model refuses
-                    sent = {name: values[value] for value, name in self._optional.items()}
+                    sent = {name: values[value] for name, value in self._optional.items()}
                     raw = await self._client.chat.completions.with_raw_response.create(
                         model=self._model,
                         messages=[{"role": "user", "content": content}],
@@ -154,8 +150,7 @@ class Endpoint:
                 return error.status_code, frozenset()
             self._give_up(error)
         answer = json_object(raw.content)
-        entries = (answer or {}).get("data")
-        names = [entry.get("id") for entry in entries or [] if isinstance(entry, dict)]
+        names = [entry.get("id") for entry in (answer or {}).get("data") or [] if isinstance(entry, dict)]
         return 200 if answer is not None else 0, frozenset(name for name in names if isinstance(name, str))
 
     def _reply_of(self, body: bytes) -> str:
@@ -194,14 +189,11 @@ class Endpoint:
 
     def _do_without(self, refused: str | None, sent: Mapping[str, Any]) -> bool:
         """Whether a parameter that was refused is now left out, or named as the model wants it."""
-        name = next((name for name, under in self._optional.items() if under == refused), None)
-        if name is None:  # another request may have found it out while this one was under way
-            return refused in sent
-        if refused == "max_tokens":
-            self._optional[name] = "max_completion_tokens"  # what OpenAI's reasoning models call it
-        else:
-            del self._optional[name]
-        return True
+        if refused in self._optional:
+            value = self._optional.pop(refused)
+            if refused == "max_tokens":
+                self._optional["max_completion_tokens"] = value  # what OpenAI's reasoning models call it
+        return refused in sent  # another request may have found it out while this one was under way
 
     def _give_up(self, error: APIError) -> NoReturn:
         """Raises what an error of the SDK means, after all its attempts."""

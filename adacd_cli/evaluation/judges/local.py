@@ -21,7 +21,6 @@ from adacd_cli.prompts.thinking import without_thinking
 
 LONGEST_INPUT = 8192
 """Tokens that a judge reads of an exchange, whatever its context: Minos' own limit, and bounded memory."""
-
 LONGEST_ANSWER = 100_000
 """Characters of an answer that are looked at before tokens are counted."""
 
@@ -68,27 +67,23 @@ class Reader:
 
 
 class LocalJudge(ABC):
-    """A judge with weights on this machine.
+    """A judge with weights on this machine, from a hub id or a folder.
 
-    Args:
-        options: device, dtype, threads, batch_size, offline and progress are read.
-        model: hub id or folder of the weights.
-        name: as `--judge` takes it.
-
-    Attributes:
-        warnings: what loading found that the user should know, one sentence each.
+    `warnings` are what loading found that the user should know, one sentence each. `check` loads the weights,
+    which stay for `judge`.
 
     Raises:
         UsageError: there is no device or dtype of that name.
+        EnvironmentFault: from `check` or `judge`: the weights cannot be had or used, or there is no such device.
+        OutOfMemoryError: likewise: the weights do not fit, or a single answer does not beside them.
     """
 
     def __init__(self, options: JudgeOptions, model: str, name: str) -> None:
         self._options, self.model, self.name = options, model, name
-        values = {name: getattr(options, name) for name in ("device", "dtype", "threads", "offline")}
-        try:  # what loads the judge and, where it writes, lets it write greedily
-            self._settings = Settings.model_validate(
-                {"model": model, "method": "default", "temperature": 0.0, **values}
-            )
+        own = {name: getattr(options, name) for name in ("device", "dtype", "threads", "offline")}
+        values = {"model": model, "method": "default", "temperature": 0.0, **own}
+        try:
+            self._settings = Settings.model_validate(values)
         except ValidationError as error:
             wrong = error.errors()[0]
             raise UsageError(f"`{wrong['loc'][0]}` of a judge cannot be {wrong['input']!r}.") from error
@@ -101,21 +96,11 @@ class LocalJudge(ABC):
         return {"model": self.model}
 
     def check(self) -> None:
-        """Loads the weights and tries them; they stay for `judge`.
-
-        Raises:
-            EnvironmentFault: the weights cannot be had or used, or there is no such device.
-            OutOfMemoryError: they do not fit.
-        """
+        """Loads the weights and tries them."""
         self._ready()
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
-        """One judgement an exchange, in their order, a batch at a time.
-
-        Raises:
-            EnvironmentFault: as `check` does.
-            OutOfMemoryError: the weights do not fit, or a single answer does not beside them.
-        """
+        """One judgement an exchange, in their order, a batch at a time."""
         from adacd_cli.engine.memory import is_out_of_memory
 
         reader = self._ready()

@@ -33,10 +33,8 @@ if TYPE_CHECKING:  # anyio takes a while to import
 
     from adacd_cli.evaluation.judges.endpoint import Endpoint, RequestFailed
 
-TRIAL = Exchange("What is two plus two?", "Two plus two is four.")
-"""What `check` asks about."""
-CHECK_ATTEMPTS = 2
-"""How often `check` tries: whoever waits at the start wants to know."""
+TRIAL = Exchange("What is two plus two?", "Two plus two is four.")  # what `check` asks about
+CHECK_ATTEMPTS = 2  # whoever waits at the start wants to know
 DOWN_AFTER = 5
 """Requests that fail in a row, each after all its attempts, before the endpoint counts as down."""
 
@@ -52,16 +50,13 @@ class OpenAIJudge:
     `failed` where asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown.
     With aspects it has `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why.
     An answer without its thinking is what is judged; an empty one is degenerate and not asked about.
-
-    Args:
-        options: url, model, key, concurrency, timeout, cache and aspects are read.
-
-    Attributes:
-        warnings: what `check` found that the user should know, one sentence each.
+    `warnings` are what `check` found that the user should know, one sentence each.
 
     Raises:
         UsageError: no model is named, or the address or the key cannot be used.
         MissingExtraError: the `openai` package is not installed.
+        EnvironmentFault: from `check` or `judge`: the endpoint is down, or refuses the key or the model.
+        OutputError: likewise: its replies cannot be kept.
     """
 
     def __init__(self, options: JudgeOptions, name: str = "openai") -> None:
@@ -83,12 +78,7 @@ class OpenAIJudge:
     def check(self) -> None:
         """Asks the endpoint for its models and for one judgement, which is kept like any other.
 
-        So a later check of an endpoint that is up, and does not say that the model is gone, asks for nothing
-        that costs anything.
-
-        Raises:
-            EnvironmentFault: it cannot be reached, or refuses the key or the model.
-            OutputError: its replies cannot be kept.
+        So a later check of an endpoint that is up, and does not say that the model is gone, costs nothing.
         """
         with self._session(CHECK_ATTEMPTS) as (session, portal):
             self.warnings = portal.call(session.check)
@@ -98,10 +88,6 @@ class OpenAIJudge:
 
         Requests go on while the caller works with a judgement. Leaving the iterator early, or Ctrl-C, drops
         those under way; what was answered is kept.
-
-        Raises:
-            EnvironmentFault: the endpoint is down, or refuses the key or the model.
-            OutputError: its replies cannot be kept.
         """
         asked: dict[Exchange, Future[Judgement]] = {}
         waiting: deque[Future[Judgement]] = deque()

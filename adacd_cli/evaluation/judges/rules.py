@@ -6,7 +6,7 @@ The file explains its own form. Interpreting the rules is left to keyword.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -41,25 +41,58 @@ class Rule:
         return re.compile("|".join([*self.patterns, *learned]) or r"(?!)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's letters, how many letters each stands for, and those that no language with rules has."""
+
+    letters: str
+    weight: int = 1
+    foreign: str = "(?!)"
+
+
 class RuleBook:
     """All that keyword.yaml holds: the rules in its order, named patterns, words and weights.
 
     `frequent` has the languages in which a word is frequent; `unread`, those that no rules read.
     """
 
-    rules: tuple[Rule, ...]
-    computed: Mapping[str, float]
-    unfitted: Mapping[str, float]
-    fitted: Mapping[str, float]
-    questions: Mapping[str, re.Pattern[str]]
-    context: Mapping[str, re.Pattern[str]]
-    wrappers: Mapping[str, re.Pattern[str]]
-    languages: Mapping[str, Mapping[str, re.Pattern[str]]]
-    frequent: Mapping[str, tuple[str, ...]]
-    unread: frozenset[str]
-    english_trigrams: frozenset[str]
-    common_words: frozenset[str]
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._fragments: dict[str, str] = {}
+        for name, given in found["fragments"].items():  # each may use those before it
+            alternatives = self._expand([given] if isinstance(given, str) else given)
+            self._fragments[name] = f"(?:{'|'.join(alternatives)})"
+        self.rules = tuple(self._rule(kind, entry) for kind in _KINDS for entry in found[kind])
+        self.computed: Mapping[str, float] = found["computed"]
+        self.unfitted: Mapping[str, float] = found["unfitted"]
+        self.fitted: Mapping[str, float] = found["fitted"]
+        self.questions = self._compiled(found["questions"])
+        self.context = self._compiled({**found["context"], "remarks": found["remarks"]})
+        self.wrappers = self._compiled(found["wrappers"], re.IGNORECASE | re.MULTILINE)
+        own = {code: entry.pop("words", "") for code, entry in found["languages"].items()}
+        self.languages = {code: self._compiled(entry) for code, entry in found["languages"].items()}
+        self.frequent: dict[str, tuple[str, ...]] = {}
+        for code, words in {"en": found["english_words"], **own, **found["other_languages"]}.items():
+            for word in dict.fromkeys(words.split()):
+                self.frequent[word] = (*self.frequent.get(word, ()), code)
+        self.unread = frozenset(found["other_languages"])
+        self.english_trigrams = frozenset(found["english_trigrams"].split())
+        self.common_words: frozenset[str] = frozenset(found["common_words"].split())
+        self.remarked = frozenset(found["remarked"])
+        self.answered = frozenset(found["answered"])
+        self.scripts = {code: Script(**entry) for code, entry in found["scripts"].items()}
+        self.text_keys: list[str] = found["text_keys"].split()
+        self.spelling = [(re.compile(pattern), full) for pattern, full in found["spelling"].items()]
+
+    def _expand(self, patterns: Iterable[str]) -> tuple[str, ...]:
+        return tuple(_FRAGMENT.sub(lambda match: self._fragments[match[1]], each) for each in patterns)
+
+    def _compiled(self, named: Mapping[str, list[str]], flags: int = 0) -> dict[str, re.Pattern[str]]:
+        return {name: re.compile("|".join(self._expand(given)), flags) for name, given in named.items()}
+
+    def _rule(self, kind: Kind, entry: dict[str, Any]) -> Rule:
+        learned = {model: self._expand(given) for model, given in entry.get("learned", {}).items()}
+        patterns = self._expand(entry.get("patterns", ()))
+        return Rule(**{**entry, "kind": kind, "patterns": patterns, "learned": learned})
 
     @cached_property
     def priors(self) -> Mapping[str, float]:
@@ -93,39 +126,4 @@ def later(name: str) -> str:
 def rule_book() -> RuleBook:
     """The rules that come with adacd."""
     text = Path(__file__).with_name("keyword.yaml").read_text(encoding="utf-8")
-    found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    languages = found["languages"]
-    own = {code: entry.pop("words", "") for code, entry in languages.items()}
-    frequent: dict[str, tuple[str, ...]] = {}
-    for code, words in {"en": found["english_words"], **own, **found["other_languages"]}.items():
-        for word in dict.fromkeys(words.split()):
-            frequent[word] = (*frequent.get(word, ()), code)
-
-    fragments: dict[str, str] = {}
-
-    def expand(pattern: str) -> str:
-        return _FRAGMENT.sub(lambda match: fragments[match[1]], pattern)
-
-    def compiled(named: Mapping[str, list[str]], flags: int = 0) -> dict[str, re.Pattern[str]]:
-        return {name: re.compile("|".join(map(expand, given)), flags) for name, given in named.items()}
-
-    def rule(kind: Kind, entry: dict[str, Any]) -> Rule:
-        learned = {model: tuple(map(expand, given)) for model, given in entry.get("learned", {}).items()}
-        patterns = tuple(map(expand, entry.get("patterns", ())))
-        return Rule(**{**entry, "kind": kind, "patterns": patterns, "learned": learned})
-
-    for name, given in found["fragments"].items():  # each may use those before it
-        alternatives = [given] if isinstance(given, str) else given
-        fragments[name] = f"(?:{'|'.join(map(expand, alternatives))})"
-    return RuleBook(
-        **{name: found[name] for name in ("computed", "unfitted", "fitted")},
-        rules=tuple(rule(kind, entry) for kind in _KINDS for entry in found[kind]),
-        questions=compiled(found["questions"]),
-        context=compiled({**found["context"], "remarks": found["remarks"]}),
-        wrappers=compiled(found["wrappers"], re.IGNORECASE | re.MULTILINE),
-        languages={code: compiled(entry) for code, entry in languages.items()},
-        frequent=frequent,
-        unread=frozenset(found["other_languages"]),
-        english_trigrams=frozenset(found["english_trigrams"].split()),
-        common_words=frozenset(found["common_words"].split()),
-    )
+    return RuleBook(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
