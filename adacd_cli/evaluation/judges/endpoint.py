@@ -73,12 +73,12 @@ class Endpoint:
     `shown_url` is the address without a password in it, for messages.
     """
 
-    def __init__(self, options: JudgeOptions, model: str, attempts: int) -> None:
+    def __init__(self, options: JudgeOptions, model: str, attempts: int | None = None) -> None:
         from openai import AsyncOpenAI, Omit
 
         address = parse_url(options.url)
         self.shown_url = address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
-        self._model, self._attempts, self._timeout = model, attempts, options.timeout
+        self._model, self._attempts, self._timeout = model, attempts or ATTEMPTS, options.timeout
         self._secrets = tuple(filter(None, (options.key, address.password)))
         self._slots = anyio.Semaphore(options.concurrency)
         # Parameters that some models take under another name, or not at all, by the name they are sent under.
@@ -88,7 +88,7 @@ class Endpoint:
             base_url=address.geturl(),
             api_key=options.key or "none",
             timeout=options.timeout,
-            max_retries=attempts - 1,
+            max_retries=self._attempts - 1,
         )
 
     async def __aenter__(self) -> Endpoint:

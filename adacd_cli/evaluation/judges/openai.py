@@ -109,16 +109,12 @@ class OpenAIJudge:
     def _session(self, attempts: int | None = None) -> Iterator[tuple[_Session, BlockingPortal]]:
         from anyio.from_thread import start_blocking_portal
 
-        from adacd_cli.evaluation.judges.endpoint import ATTEMPTS, Endpoint
+        from adacd_cli.evaluation.judges.endpoint import Endpoint
 
-        with (
-            ReplyCache(self.options.cache) as cache,
-            start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(
-                Endpoint(self.options, self.model, attempts or ATTEMPTS)
-            ) as endpoint,
-        ):
-            yield _Session(self, endpoint, cache), portal
+        with ReplyCache(self.options.cache) as cache, start_blocking_portal() as portal:
+            opening = portal.wrap_async_context_manager(Endpoint(self.options, self.model, attempts))
+            with opening as endpoint:
+                yield _Session(self, endpoint, cache), portal
 
 
 @dataclass

@@ -65,6 +65,7 @@ class RuleBook:
         self.computed: Mapping[str, float] = found["computed"]
         self.unfitted: Mapping[str, float] = found["unfitted"]
         self.fitted: Mapping[str, float] = found["fitted"]
+        self.texts = self._compiled(found["texts"])
         self.questions = self._compiled(found["questions"])
         self.context = self._compiled({**found["context"], "remarks": found["remarks"]})
         self.wrappers = self._compiled(found["wrappers"], re.IGNORECASE | re.MULTILINE)
