@@ -80,10 +80,10 @@ def provenance(
 ) -> dict[str, Any]:
     """Versions, model, settings, data and machine.
 
-    `facts` and `where` are `model_facts` and `loading.facts.machine` of the model, wherever it ran; `began` is
-    in seconds since 1970; `ray` says how many nodes and workers there were, where Ray spread the run.
+    `facts` and `where` are `model_facts` and `loading.machine.machine_facts` of the model, wherever it ran;
+    `began` is in seconds since 1970; `ray` says how many nodes and workers there were, where Ray spread the run.
     """
-    from adacd_cli.loading.facts import package_versions
+    from adacd_cli.loading.machine import package_versions
 
     return {
         "adacd": __version__,

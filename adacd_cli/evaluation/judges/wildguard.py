@@ -69,7 +69,7 @@ def read_verdict(text: str) -> dict[str, str] | None:
 
 def missing_packages() -> list[str]:
     """What is not installed of that which reads WildGuard's tokenizer: it comes as tokenizer.model alone."""
-    from adacd_cli.loading.facts import versions
+    from adacd_cli.loading.machine import versions
 
     return [name for name, version in versions("sentencepiece", "protobuf").items() if version is None]
 
