@@ -263,7 +263,6 @@ def _try(
     harmless: Sequence[tuple[Sequence[int], torch.Tensor]],
     pseudo: Sequence[Sequence[int]],
 ) -> Candidate:
-    """What the removal of a direction does to the validation prompts."""
     from adacd_cli.backends.torch.views import AblatedView
 
     view = AblatedView(model.model, vector)

@@ -23,7 +23,6 @@ class Ratio:
 
 
 def ratio(count: int, n: int) -> Ratio:
-    """count of n with its interval."""
     if n == 0:
         return Ratio(0, 0, None, None, None)
     from scipy.stats import binomtest

@@ -43,11 +43,7 @@ class KeywordJudge:
 
     def __init__(self) -> None:
         self._unknown = 0
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """Nothing but the rules decides."""
-        return {}
+        self.facts: Mapping[str, Any] = {}
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -62,7 +58,6 @@ class KeywordJudge:
         """It can always judge."""
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
-        """One judgement an exchange, see `judgement`."""
         for exchange in exchanges:
             found = judgement(exchange.completion, exchange.prompt)
             self._unknown += found.label == "unparsed"

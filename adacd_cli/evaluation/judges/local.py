@@ -88,12 +88,8 @@ class LocalJudge(ABC):
             wrong = error.errors()[0]
             raise UsageError(f"`{wrong['loc'][0]}` of a judge cannot be {wrong['input']!r}.") from error
         self._reader: Reader | None = None
+        self.facts: Mapping[str, Any] = {"model": model}
         self.warnings: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The weights decide."""
-        return {"model": self.model}
 
     def check(self) -> None:
         """Loads the weights and tries them."""

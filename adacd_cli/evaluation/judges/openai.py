@@ -68,12 +68,8 @@ class OpenAIJudge:
             raise UsageError("The judge `openai` needs the name of a model.", hint)
         check_options(options)
         self.failed_in_a_row = 0
+        self.facts: Mapping[str, Any] = {"model": self.model, "aspects": options.aspects}
         self.warnings: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The endpoint's model decides, and what it is asked for."""
-        return {"model": self.model, "aspects": self.options.aspects}
 
     def check(self) -> None:
         """Asks the endpoint for its models and for one judgement, which is kept like any other.
@@ -126,7 +122,6 @@ class _Session:
     cache: ReplyCache
 
     async def check(self) -> tuple[str, ...]:
-        """The warnings of `OpenAIJudge.check`."""
         from adacd_cli.evaluation.judges.endpoint import RequestFailed
 
         status, names = 0, frozenset[str]()

@@ -114,7 +114,6 @@ class RuleBook:
 
     @cached_property
     def weights(self) -> Mapping[str, float]:
-        """What every signal weighs."""
         return {**self.priors, **self.fitted}
 
 

@@ -216,5 +216,4 @@ def _latin(prose: str, foreign: float) -> str | None:
 
 
 def _votes(words: list[str]) -> Counter[str]:
-    """How many of the words are frequent in each language."""
     return Counter(code for word in words for code in _BOOK.frequent.get(word, ()))
