@@ -31,7 +31,7 @@ class Capabilities:
 
     Attributes:
         device: where logits arrive, and where the rules therefore run.
-        vocab_size: tokens in the vocabulary; None where only the logits tell.
+        vocab_size: None where only the logits tell.
         context_length: positions of the base weights; None where the model names none.
         full_logits: whether every token's logit is always there; False where only the most probable ones are
             told, and `Need` says how many.
@@ -63,7 +63,7 @@ class Need:
         positions: how many of the last positions; 0 for none, as for a prompt's chunk that is not the last.
         top: at least this many of the most probable tokens, where not all are given.
         floor: besides, every token whose log-probability is at least the most probable one's plus this many
-            nats (β of a plausibility mask is log β); None for no such bound.
+            nats (a plausibility mask's log β).
         ids: besides, these tokens.
     """
 
@@ -79,14 +79,12 @@ NEXT = Need()
 
 @dataclass(frozen=True)
 class Extend:
-    """Tokens to be fed to a sequence, and what is asked of the logits after them.
+    """Tokens to be fed to an open sequence, and what is asked of the logits after them.
 
     Attributes:
-        sequence: an open sequence.
         tokens: a prompt's chunk, or one token; int64 [n] on the device where the backend can `run_ahead`.
             Nothing is fed where it is empty: more is asked of the position that was fed last (only where
             logits are not full).
-        need: what is asked.
     """
 
     sequence: SequenceId
@@ -144,10 +142,8 @@ class SampledToken:
     """A token that a backend chose by itself.
 
     Attributes:
-        token_id: id in the vocabulary.
         logprob: its log-probability in nats.
-        top: (id, log-probability) of the most probable tokens of its position, the most probable first; at
-            least one.
+        top: (id, log-probability) of the position's most probable tokens, the most probable first; at least one.
         last: whether the backend ends the answer with it, though its id may not say so.
     """
 
@@ -159,21 +155,13 @@ class SampledToken:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a backend chooses tokens by itself.
+    """How a backend chooses tokens by itself."""
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: 1 is off.
-        top_k: 0 is off.
-        seed: of the backend's own generator; None where it is greedy.
-        top: how many of the most probable tokens of each position are told, at least 1.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: float = 0.0  # greedy
+    top_p: float = 1.0  # off
+    top_k: int = 0  # off
     seed: int | None = None
-    top: int = 1
+    top: int = 1  # how many of each position's most probable tokens are told, at least 1
 
 
 class FreeRun(Protocol):
@@ -207,12 +195,8 @@ class Backend(Protocol):
         """
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
-        """Whether texts of these lengths have the same keys as far as they begin alike; so also whether one
-        can be forked for the other. Not so where RoPE depends on the length.
-
-        Raises:
-            ModelError: no such weights are loaded.
-        """
+        """Whether texts of these lengths have the same keys as far as they begin alike, so that one can be
+        forked for the other; not so where RoPE depends on the length. Raises as `open`."""
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
         """What a sequence was fed."""
@@ -226,11 +210,10 @@ class Backend(Protocol):
     def forward(self, work: Sequence[Extend]) -> Sequence[Pending]:
         """ONE step over all the work: a forward where the model runs here.
 
-        Raises:
-            OutOfMemoryError: memory is short; every sequence that was open is closed. Its message is what the
-                device said.
-            Exception: the backend as a whole failed, in its own words; likewise.
-            KeyboardInterrupt: during a forward; likewise.
+        Raises, with every sequence closed:
+            OutOfMemoryError: memory is short; its message is what the device said.
+            Exception: the backend as a whole failed, in its own words.
+            KeyboardInterrupt: during a forward.
         """
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
@@ -251,10 +234,9 @@ class Backend(Protocol):
 
 def stacked(logits: Sequence[Logits]) -> torch.Tensor:
     """The last positions of several sequences, float32 [sequences, vocab]; rows in order are not copied."""
-    first = logits[0]
-    if all(each.batch is first.batch for each in logits):
-        rows = [each.row for each in logits]
-        if rows == list(range(first.row, first.row + len(rows))):
-            return first.batch[first.row : first.row + len(rows), -1]
-        return first.batch[rows, -1]
-    return torch.cat([each.at() for each in logits])
+    first, rows = logits[0], [each.row for each in logits]
+    if any(each.batch is not first.batch for each in logits):
+        return torch.cat([each.at() for each in logits])
+    if rows == list(range(first.row, first.row + len(rows))):
+        return first.batch[first.row : first.row + len(rows), -1]
+    return first.batch[rows, -1]

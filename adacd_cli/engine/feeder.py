@@ -20,23 +20,14 @@ from adacd_cli.engine.step import pack_step, unpack
 
 
 class Feeder:
-    """Feeds the streams of running requests.
-
-    Args:
-        backend: who computes.
-        prefix_cache: where ended streams leave their sequences.
-    """
+    """Feeds the streams of running requests; ended ones leave their sequences in the prefix cache."""
 
     def __init__(self, backend: Backend, prefix_cache: PrefixCache) -> None:
         self._backend, self._can, self._cache = backend, backend.capabilities, prefix_cache
 
     def feed(self, states: Sequence[RequestState]) -> None:
         """Feeds all that can be fed in one step: a round for the base streams, one for the forks of them, and as
-        many as drafts propose tokens.
-
-        Raises:
-            As `Backend.forward`; every sequence is closed then.
-        """
+        many as drafts propose tokens. Raises as `Backend.forward`."""
         budget = self._can.prefill_chunk
         while True:
             for state in states:
@@ -85,8 +76,8 @@ class Feeder:
                 if state.ready and state.failure is None:
                     noise = state.draw(self._can.vocab_size or 0)
                     more = partial.needs(state.method_now, state.settings, state.logits(), noise)
-                    streams = [(state.streams[name], need) for name, need in more.items()]
-                    work += [(stream, Extend(stream.opened, (), need)) for stream, need in streams]
+                    for name, need in more.items():
+                        work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))
             if not work:
                 return
             self._forward(work)
@@ -111,9 +102,7 @@ class Feeder:
     def close_all(self, states: Iterable[RequestState]) -> bool:
         """Closes everything; the requests keep what they have answered. Gives whether something was parked."""
         for state in states:
-            if state.run is not None:
-                state.run.close()
-                state.end_run()
+            state.end_run()
             state.proposals = []
             for stream in state.streams.values():
                 self.close(stream, park=False)
@@ -225,7 +214,5 @@ class Feeder:
 
     def end_run(self, state: RequestState) -> None:
         """Ends a stretch that the backend decodes; what was taken and not used is taken back."""
-        if state.run is not None:
-            state.run.close()
-            state.end_run()
+        if state.end_run():
             self._backend.trim(state.base.opened, state.base.fed)

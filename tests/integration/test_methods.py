@@ -18,7 +18,7 @@ from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS
 from adacd_cli.engine.rules.ssd import State
-from adacd_cli.engine.sampling import choose, draw_noise, make_generator
+from adacd_cli.engine.step import choose, draw_noise, make_generator
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
