@@ -15,10 +15,8 @@ _LONGEST_INCOMPLETE = 4
 
 def decode_ids(tokenizer: Any, ids: Sequence[int], *, control: bool = False) -> str:
     """Ids as text, nothing tidied up; control tokens are left out unless asked for."""
-    text: str = tokenizer.decode(
-        list(ids), skip_special_tokens=not control, clean_up_tokenization_spaces=False
-    )
-    return text
+    options = {"skip_special_tokens": not control, "clean_up_tokenization_spaces": False}
+    return str(tokenizer.decode(list(ids), **options))
 
 
 class TextStream:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from adacd_cli.engine import partial
-from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend, Need
+from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.state import Phase, RequestState, StreamState
@@ -142,15 +142,13 @@ class Feeder:
                             break  # a whole chunk in the next step, rather than a bit of one now
                         tokens, need = tokens[:budget], NOTHING
                     budget = max(0, budget - len(tokens))
+                if need is NEXT and not self._can.full_logits:
+                    names = [each.name for each in state.wanted()]
+                    asked = partial.first_needs(state.method_now, state.settings, names, state.report)
+                    need = asked[stream.name]
                 if tokens or (need.positions and not self._can.full_logits):  # of what was fed before
-                    work.append((stream, Extend(stream.opened, tokens, self._need(state, stream, need))))
+                    work.append((stream, Extend(stream.opened, tokens, need)))
         return work
-
-    def _need(self, state: RequestState, stream: StreamState, need: Need) -> Need:
-        if self._can.full_logits or need is not NEXT:
-            return need
-        names = [each.name for each in state.wanted()]
-        return partial.first_needs(state.method_now, state.settings, names, state.report)[stream.name]
 
     def _open(self, state: RequestState, stream: StreamState, states: Sequence[RequestState]) -> bool:
         """Opens a stream's sequence with as much as can be taken over; False while its base stream has to read
@@ -188,9 +186,12 @@ class Feeder:
         """Has drafts propose tokens, greedily, for requests that lack nothing but the last one; whether any
         did."""
         states = [state for state in states if state.can_draft]
-        lengths = {id(state): state.draft_length for state in states}
-        for place in range(max(lengths.values(), default=0)):
-            proposing = [(state, state.draft) for state in states if place < lengths[id(state)]]
+        rounds = [
+            (state, [*state.streams.values()][1], min(state.settings.draft_tokens, state.room))
+            for state in states
+        ]
+        for place in range(max((length for *_, length in rounds), default=0)):
+            proposing = [(state, draft) for state, draft, length in rounds if place < length]
             self._forward(
                 [
                     (draft, Extend(draft.opened, state.proposals[-1][:1] if place else state.tail(draft)))

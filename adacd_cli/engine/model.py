@@ -25,8 +25,7 @@ class LanguageModel:
     Attributes:
         model: a `transformers` causal LM in eval mode, or anything called the same way; None at a server.
         tokenizer: its tokenizer; the engine only calls `decode`.
-        name: what the user asked for: hub id, folder, file or `demo`.
-        revision: commit or branch on the hub; None elsewhere.
+        name, revision: see `events.Started`.
         eos_ids: every id that ends an answer: tokenizer's, model config's and generation config's together.
         context_length: positions the model was built for; None where it names none.
         warnings: what the user should know about how it was loaded, one sentence each.
@@ -70,11 +69,7 @@ class LanguageModel:
         return tuple(name for name, method in METHODS.items() if self.server is None or method.sparse)
 
     def check_method(self, method: Method) -> None:
-        """Refuses a method that it cannot be decoded with.
-
-        Raises:
-            ConfigurationError: the method needs what a server does not give.
-        """
+        """Refuses a method that needs what a server does not give, as a ConfigurationError."""
         if method.name not in self.methods:
             raise ConfigurationError(
                 f"Method {method.name} needs every token's logit or the weights, which a server does not give.",

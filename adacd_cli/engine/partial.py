@@ -17,8 +17,8 @@ import torch
 from adacd_cli.config.methods import Method
 from adacd_cli.config.settings import Settings
 from adacd_cli.engine.backend import Logits, Need, SampledToken
-from adacd_cli.engine.step import Report, StepCandidate, StepOutcome
-from adacd_cli.events import Decision, Measures
+from adacd_cli.engine.step import Report, StepOutcome
+from adacd_cli.events import Candidate, Decision, Measures
 
 FIRST_COUNTS = (128, 256)
 """How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs
@@ -47,9 +47,7 @@ def logits_of(
         ids: the most probable tokens, the most probable one first; at least one. Ids beyond the vocabulary,
             of a model's padding, only take their share of the probability.
         logprobs: their log-probabilities, nats.
-        vocab: tokens in the vocabulary.
         others: log-probabilities that are known besides, by id.
-        exhausted: see `Logits`.
     """
     others = others or {}
     known = torch.tensor([*ids, *others])
@@ -144,7 +142,7 @@ def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> StepOutcome
         plain_token_id=sampled.token_id,
         decision=Decision.PLAIN,
         measures=Measures(confidence=min(1.0, math.exp(highest))),
-        candidates=tuple(StepCandidate(token, value, None, value, True) for token, value in offered),
+        candidates=tuple(Candidate(token, "", None, value, value, True) for token, value in offered),
         logprob=None if report.top_logprobs is None else own,
         top_logprobs=tuple(top[: report.top_logprobs or 0]),
     )

@@ -122,13 +122,8 @@ class Scheduler:
             raise
 
     def run(self, cancelled: Callable[[int], bool]) -> Iterator[Event]:
-        """The events of what was taken in, to the end of all.
-
-        Args:
-            cancelled: asked before each step with a request's number; True ends it as CANCELLED.
-
-        Raises:
-            KeyboardInterrupt: after Finished (CANCELLED) of whatever was not finished.
+        """The events of what was taken in, to the end of all. `cancelled` is asked before each step with a
+        request's number; True ends it as CANCELLED, and so does a KeyboardInterrupt with all before it is raised.
         """
         try:
             while self.busy:
@@ -264,7 +259,8 @@ class Scheduler:
             name: stacked([logits for state in states if (logits := state.streams[name].logits) is not None])
             for name in first.logits()
         }
-        drawn = [noise for state in states if (noise := state.draw(first.vocab)) is not None]
+        vocab = logits[first.base.name].shape[-1]
+        drawn = [noise for state in states if (noise := state.draw(vocab)) is not None]
         noise = torch.cat(drawn) if drawn else None
         return pack_step(first.rule, logits, first.settings, noise, first.report)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
 from adacd_cli.errors import LogitsError
-from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
+from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel, Request
@@ -43,8 +43,6 @@ _CLOSING_TAG_TOKENS = 16
 
 
 class Phase(Enum):
-    """Where a request stands in its answer."""
-
     UNDECIDED = auto()  # the model may or may not begin with a thinking tag
     THINKING = auto()
     ANSWERING = auto()
@@ -52,24 +50,17 @@ class Phase(Enum):
 
 @dataclass(eq=False)
 class StreamState:
-    """One stream of a request.
-
-    Attributes:
-        steps: how many answer tokens it is fed for; the base stream is fed for all.
-        recurs: whether its prompt is the beginning of the next turn's.
-        fed: how many tokens of prompt and answer it was fed.
-        logits: of the next token, once they are there; `pending` before.
-    """
+    """One stream of a request."""
 
     name: str
     prompt: tuple[int, ...]
     weights: Weights
-    steps: int
-    recurs: bool = True
+    steps: int  # how many answer tokens it is fed for; the base stream is fed for all
+    recurs: bool = True  # whether its prompt is the beginning of the next turn's
     sequence: SequenceId | None = None
-    fed: int = 0
+    fed: int = 0  # how many tokens of prompt and answer it was fed
     pending: Pending | None = None
-    logits: Logits | None = None
+    logits: Logits | None = None  # of the next token, once they are there
 
     @property
     def opened(self) -> SequenceId:
@@ -94,7 +85,7 @@ class RequestState:
         proposals: tokens that a draft proposed for the next places, with the draft's logits there.
         run: the stretch that the backend decodes by itself now; None while tokens are chosen here.
         noise: what the next token is drawn with, float32 [1, vocab]; None when greedy, or not drawn yet.
-        failure: why the backend gave no logits for it; None while it did.
+        failure: why the backend gave no logits for it.
     """
 
     def __init__(self, index: int, request: Request, model: LanguageModel, device: torch.device) -> None:
@@ -186,21 +177,13 @@ class RequestState:
         return {stream.name: stream.logits for stream in self.wanted() if stream.logits is not None}
 
     @property
-    def vocab(self) -> int:
-        assert self.base.logits is not None
-        return int(self.base.logits.batch.shape[-1])
-
-    @property
     def method_now(self) -> Method:
         """What the next token is chosen by: the method inside its window, plain decoding elsewhere."""
         return self.method if self.wants_contrast else METHODS["default"]
 
     def lacks(self, stream: StreamState) -> tuple[tuple[int, ...], Need]:
-        """What a stream has to be fed now, and what is asked of the logits after it.
-
-        Where a draft proposes tokens, both streams are first fed all but the last token, and the target then
-        that and the proposals.
-        """
+        """What a stream has to be fed now, and what is asked of the logits after it. Where a draft proposes tokens,
+        both streams are first fed all but the last token, and the target then that and the proposals."""
         tail = self.tail(stream)
         if not self.drafts:
             return tail, NEXT
@@ -218,14 +201,6 @@ class RequestState:
     def drafts(self) -> bool:
         """Whether a draft model proposes its next tokens."""
         return self.method.resource == "draft" and self.wants_contrast
-
-    @property
-    def draft(self) -> StreamState:
-        return list(self.streams.values())[1]
-
-    @property
-    def draft_length(self) -> int:
-        return min(self.settings.draft_tokens, self.room)
 
     @property
     def can_draft(self) -> bool:
@@ -297,7 +272,7 @@ class RequestState:
         """Decides, from the first plain token, whether the model begins to think."""
         marks = self.prompts.thinking
         assert marks is not None
-        text = decode_ids(self._model.tokenizer, [next_plain_id], control=True).strip()
+        text = self._spell(next_plain_id).strip()
         # a tag may be several tokens, but a lone "<" begins an answer in HTML as well
         if len(text) > 1 and marks.open.startswith(text):
             self.phase = Phase.THINKING
@@ -336,13 +311,12 @@ class RequestState:
             if self.method.follows_track and token_id != top:
                 self._window_left = 0
         self._answered += not thinking
-        text = self._text_of(token_id, thinking, last)
         spell = self._spell
         return TokenStep(
             request=self.index,
             index=len(self.ids) - 1,
             token_id=token_id,
-            text=text,
+            text=self._text_of(token_id, thinking, last),
             token=spell(token_id),
             decision=outcome.decision,
             measures=outcome.measures,
@@ -350,9 +324,7 @@ class RequestState:
             plain_token=spell(outcome.plain_token_id),
             prompted_top=None if top is None else spell(top),
             thinking=thinking,
-            candidates=tuple(
-                Candidate(text=spell(each.token_id), **vars(each)) for each in outcome.candidates
-            ),
+            candidates=tuple(replace(each, text=spell(each.token_id)) for each in outcome.candidates),
             logprob=outcome.logprob,
             top_logprobs=tuple(
                 TokenLogprob(each, spell(each), logprob) for each, logprob in outcome.top_logprobs
@@ -390,7 +362,8 @@ class RequestState:
         ended = last or token_id in self._model.eos_ids
         detokenizer = self._detokenizer
         text = "" if ended else detokenizer.push(token_id)
-        closed = thinking and not ended and self._closes_thinking()
+        marks = self.prompts.thinking if thinking and not ended else None
+        closed = marks is not None and marks.close in self._spell(*self.ids[-_CLOSING_TAG_TOKENS:])
         if closed:
             self._begin_answer()
         if ended or detokenizer.stopped:
@@ -410,14 +383,9 @@ class RequestState:
         """Prompt length of the streams that the next token needs."""
         return max(len(stream.prompt) for stream in self.wanted())
 
-    def _closes_thinking(self) -> bool:
-        marks = self.prompts.thinking
-        tail = decode_ids(self._model.tokenizer, self.ids[-_CLOSING_TAG_TOKENS:], control=True)
-        return marks is not None and marks.close in tail
-
     def _begin_answer(self) -> None:
         self.phase = Phase.ANSWERING
         self._detokenizer = Detokenizer(self._model.tokenizer, self.settings.stop, strip_start=True)
 
-    def _spell(self, token_id: int) -> str:
-        return decode_ids(self._model.tokenizer, [token_id], control=True)
+    def _spell(self, *ids: int) -> str:
+        return decode_ids(self._model.tokenizer, ids, control=True)

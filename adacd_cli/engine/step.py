@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import DECISIONS, PLAIN, Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
-from adacd_cli.events import Decision, Measures
+from adacd_cli.events import Candidate, Decision, Measures
 
 _FIXED = 5
 """The columns of a packed step that every row has: finite, token, plain token, decision, confidence."""
@@ -34,33 +34,17 @@ NOTHING_ELSE = Report()
 
 
 @dataclass(frozen=True)
-class StepCandidate:
-    """A Candidate before its text is known; the fields are `events.Candidate`'s."""
-
-    token_id: int
-    unprompted_logprob: float
-    prompted_logprob: float | None
-    score: float | None
-    kept: bool
-
-
-@dataclass(frozen=True)
 class StepOutcome:
-    """What a step gave one row, on the host.
+    """What a step gave one row, on the host; see `events.TokenStep`."""
 
-    Attributes:
-        finite: False when a logit of the row was NaN or infinite; the rest is then meaningless.
-        top_logprobs: ids and log-probabilities of the unprompted stream's most probable tokens.
-    """
-
-    finite: bool
+    finite: bool  # False where a logit was NaN or infinite; the rest is then meaningless
     token_id: int
     plain_token_id: int
     decision: Decision
     measures: Measures
-    candidates: tuple[StepCandidate, ...] = ()
+    candidates: tuple[Candidate, ...] = ()  # their texts are not known yet
     logprob: float | None = None
-    top_logprobs: tuple[tuple[int, float], ...] = ()
+    top_logprobs: tuple[tuple[int, float], ...] = ()  # ids and log-probabilities
     exact: bool = True
 
 
@@ -231,8 +215,9 @@ def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
         DECISIONS[int(decision)],
         measures,
         tuple(
-            StepCandidate(
+            Candidate(
                 token_id=int(each),
+                text="",
                 unprompted_logprob=unprompted,
                 prompted_logprob=None if isnan(prompted) else prompted,
                 score=None if score == -torch.inf else score,
