@@ -8,9 +8,11 @@ the weight on the left where that was measured to be faster, but only inside the
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -139,11 +141,9 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
     copies = free_bytes is not None and needed <= _SHARE_OF_FREE_MEMORY * free_bytes and _can_pack()
     for (_, dtype), same in layers.items():
         if dtype is torch.bfloat16 and _can_pack():
-            for module in same:  # the original is freed, unless an embedding has it too
-                weight = module._parameters.pop("weight")
-                assert weight is not None
-                module.__class__ = _PackedLinear
-                module.packed_weight = _pack(weight.detach())
+            for module in same:
+                _pack_in_place(module)
+            _give_back()
         elif dtype is torch.float32:
             above = _packed if copies else _plain
             ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
@@ -151,6 +151,20 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
                 for module in same:
                     module.__class__ = _Float32Linear
                     module.ways, module._copy = ways, None  # type: ignore[assignment]
+
+
+def _pack_in_place(module: torch.nn.Linear) -> None:
+    """Lays a layer's weight out for oneDNN; the original is freed, unless an embedding has it too."""
+    weight = module._parameters.pop("weight")
+    assert weight is not None
+    module.__class__ = _PackedLinear
+    module.packed_weight = _pack(weight.detach())
+
+
+def _give_back() -> None:
+    """Gives freed memory back to the system; glibc would keep what the originals took."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _can_pack() -> bool:
