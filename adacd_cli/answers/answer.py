@@ -19,8 +19,6 @@ class Answer:
 
     Attributes:
         conversation: what was said, this answer included: `answer.conversation.with_user(…)` goes on.
-        steps: its tokens, each with its decision and numbers.
-        finished: its text, why it ended, and what it cost.
         warnings: what to know about how its prompts were made, one sentence each.
     """
 

@@ -37,14 +37,11 @@ def requests_for(
 
     if candidates < 0:
         raise UsageError(f"`candidates` is at least 0; got {candidates}.")
+    first, places = settings.seed, range(len(conversations))
+    seeds = [None if first is None else (first + place) % 2**63 for place in places]
     return [
-        Request(
-            prompts_for(model.tokenizer, conversation, settings),
-            settings,
-            None if settings.seed is None else (settings.seed + number) % 2**63,
-            candidates,
-        )
-        for number, conversation in enumerate(conversations)
+        Request(prompts_for(model.tokenizer, conversation, settings), settings, seed, candidates)
+        for conversation, seed in zip(conversations, seeds, strict=True)
     ]
 
 

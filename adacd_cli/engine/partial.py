@@ -171,23 +171,18 @@ def _lacking(
 ) -> dict[str, Need]:
     if settings.temperature == 0:
         noise = None
-    (base_name, logits), *others = streams.items()
-    base = _Known(logits)
+    base_name, *others = streams
+    base, *known = map(_Known, streams.values())
     longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
-    if not others:
+    if not known or (method.follows_track and known[0].best != base.best):  # a plain step
         return {} if _plain_is_certain(base, settings, noise) else longer
-    ((other_name, logits),) = others  # AdaCD and its gated form have two
-    other, gated = _Known(logits), method.follows_track
-    if gated and other.best != base.best:  # a plain step
-        return {} if _plain_is_certain(base, settings, noise) else longer
+    (other_name,), (other,) = others, known  # AdaCD and its gated form have two
 
     lacking: dict[str, Need] = {}
-    floor = settings.plausibility and math.log(settings.plausibility) - _SLACK
-    least = base.highest + floor if settings.plausibility > 0 else -math.inf
+    floor = math.log(settings.plausibility) - _SLACK if settings.plausibility > 0 else -math.inf
+    least = base.highest + floor
     if not base.whole and base.bound >= least:
-        lacking[base_name] = replace(
-            longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf
-        )
+        lacking[base_name] = replace(longer[base_name], floor=floor)
     add = _adds(base, other, settings)
     if add is None:
         lacking.setdefault(base_name, longer[base_name])

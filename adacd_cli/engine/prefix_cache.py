@@ -29,11 +29,7 @@ class _Parked:
 
 
 class PrefixCache:
-    """Parked sequences of one backend.
-
-    Args:
-        limit: bytes that they may hold together; 0 parks nothing.
-    """
+    """Parked sequences of one backend; `limit` is how many bytes they may hold together, 0 parks nothing."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

@@ -199,8 +199,9 @@ class BatchedKVCache:
     @torch.inference_mode()
     def begin(self, computed: KeyValues) -> None:
         """Begins an empty cache with the first tokens of one row that are computed already."""
-        self.lengths = [_tokens(computed)]
-        self._begin([computed], self.lengths, *self.lengths)
+        tokens = _tokens(computed)
+        self._begin([computed], [tokens], tokens)
+        self.lengths = [tokens]
 
     def trim(self, tokens: int) -> bool:
         """Takes back the last tokens of a single row; False where a running state cannot go back."""
