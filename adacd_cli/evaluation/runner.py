@@ -49,7 +49,7 @@ class Runner:
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        from adacd_cli.answers.session import Session
+        from adacd_cli.answers.run import Session
 
         self.model = model
         self._scheduler = Session(model).scheduler

@@ -270,6 +270,6 @@ def test_the_public_api_is_what_it_says() -> None:
     import adacd_cli
 
     assert [name for name in adacd_cli.__all__ if not hasattr(adacd_cli, name)] == []
-    assert sorted([*adacd_cli._HOME_OF, "__version__"]) == sorted(adacd_cli.__all__)
+    assert set(adacd_cli._HOME_OF) < set(adacd_cli.__all__)
     with pytest.raises(AttributeError, match=r"^module 'adacd_cli' has no attribute 'no_such_name'$"):
         adacd_cli.no_such_name  # noqa: B018

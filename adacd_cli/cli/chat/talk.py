@@ -55,7 +55,7 @@ class Talk:
     def __init__(
         self, model: LanguageModel, settings: Settings, build: PromptsBuilder, conversation: Conversation
     ) -> None:
-        from adacd_cli.answers.session import Session  # torch comes with it
+        from adacd_cli.answers.run import Session  # torch comes with it
 
         self.settings = settings
         self.conversation = conversation
