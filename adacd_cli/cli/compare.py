@@ -8,11 +8,16 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from adacd_cli.answers.run import decode
 from adacd_cli.cli.inputs import read_question
-from adacd_cli.cli.options import FileOption, OutputOption, PromptArgument, ShowPromptsOption, with_settings
+from adacd_cli.cli.options import (
+    FileOption,
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    option,
+    with_settings,
+)
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare
 from adacd_cli.config import Resolved
@@ -32,8 +37,7 @@ def command(
     prompt: PromptArgument = None,
     file: FileOption = None,
     as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Write both runs as JSON Lines: request 0 is Default, 1 the method."),
+        bool, option(None, "Write both runs as JSON Lines: request 0 is Default, 1 the method.", "--json")
     ] = False,
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,

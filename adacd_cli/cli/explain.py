@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from adacd_cli.answers.run import decode
 from adacd_cli.cli.inputs import read_question
-from adacd_cli.cli.options import FileOption, OutputOption, PromptArgument, ShowPromptsOption, with_settings
+from adacd_cli.cli.options import (
+    FileOption,
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    option,
+    with_settings,
+)
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import for_renderer, interruptible, prepare
 from adacd_cli.config import Resolved
@@ -20,6 +25,8 @@ from adacd_cli.suggest import known_names_hint
 _PAGE_CANDIDATES = 5
 """The HTML page has room for candidates even without --top."""
 
+_FORMAT = f"How to write the trace (one of {', '.join(FORMATS)}; default table)."
+
 
 @with_settings()
 def command(
@@ -27,23 +34,14 @@ def command(
     prompt: PromptArgument = None,
     file: FileOption = None,
     form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help=f"How to write the trace (one of {', '.join(FORMATS)}; default table).",
-            autocompletion=lambda: list(FORMATS),
-        ),
+        str | None, option("NAME", _FORMAT, "--format", autocompletion=lambda: list(FORMATS))
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json: JSON Lines.")] = False,
+    as_json: Annotated[bool, option(None, "The same as --format json: JSON Lines.", "--json")] = False,
     top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", metavar="N", min=0, help="Show N candidates at each step (default 0, 5 in a page)."
-        ),
+        int | None, option("N", "Show N candidates at each step (default 0, 5 in a page).", min=0)
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="A row for every token, also after the contrast window.")
+        bool, option(None, "A row for every token, also after the contrast window.", "--all")
     ] = False,
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,

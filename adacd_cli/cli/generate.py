@@ -10,10 +10,16 @@ from typing import Annotated, TextIO
 import typer
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.inputs import read_prompt, read_prompts
-from adacd_cli.cli.options import PromptArgument, ShowPromptsOption, with_settings
+from adacd_cli.cli.options import (
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    batch_size_of,
+    option,
+    with_settings,
+)
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import (
     for_renderer,
@@ -34,21 +40,16 @@ def command(
     resolved: Resolved,
     prompt: PromptArgument = None,
     file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Answer every line of a file; - is stdin."),
+        str | None, option("FILE", "Answer every line of a file; - is stdin.", "--file", "-f")
     ] = None,
     batch_size: Annotated[
         str | None,
-        typer.Option(
-            "--batch-size",
-            metavar="N|auto",
-            help="Lines of --file to answer at once (default 1); auto is as many as memory has room for.",
+        option(
+            "N|auto", "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the events as JSON Lines.")] = False,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to a file.")
-    ] = None,
+    as_json: Annotated[bool, option(None, "Write the events as JSON Lines.", "--json")] = False,
+    output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
 ) -> None:
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""

@@ -12,25 +12,44 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from adacd_cli.config import SETTINGS, Setting, resolve
+from adacd_cli.errors import UsageError
 
 _METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT", "size": "SIZE"}
 
+BatchSize = int | Literal["auto"]
+
+
+def option(metavar: str | None, text: str, *flags: str, **facts: Any) -> Any:
+    """An option of a command's own, called as its parameter where no flags are given; a switch has no metavar."""
+    return typer.Option(*flags, metavar=metavar, help=text, **facts)
+
+
 PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
 FileOption = Annotated[
-    str | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Read the question from a file of one line."),
+    str | None, option("FILE", "Read the question from a file of one line.", "--file", "-f")
 ]
-OutputOption = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
-]
+OutputOption = Annotated[str | None, option("FILE", "Write to a file instead of stdout.", "--output", "-o")]
 ShowPromptsOption = Annotated[
-    bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
+    bool, option(None, "Show every stream's rendered prompt on stderr first.", "--show-prompts")
 ]
+DebugOption = Annotated[bool, option(None, "Show the traceback of an error.", "--debug")]
+
+
+def batch_size_of(text: str) -> BatchSize:
+    """The value of --batch-size; UsageError where it is neither `auto` nor a whole number of at least 1."""
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise UsageError(
+        f"--batch-size takes a whole number, at least 1, or auto; got {text!r}.",
+        "Try --batch-size auto, or a smaller number where memory runs out.",
+    )
 
 
 def with_settings(
