@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GROUP = "build", "Make the directions that method surgical removes."
 
 _WITHOUT_MEANING = (
-    *(name for name, setting in SETTINGS.items() if setting.option.panel in ("Method", "Decoding")),
+    *(name for name, setting in SETTINGS.items() if setting.panel in ("Method", "Decoding")),
     *("contrast_prompt", "contrast_placement", "stats", "served_model", "tokenizer"),
 )
 """Settings of how an answer is decoded: a direction is found in the prompts alone."""

@@ -61,7 +61,7 @@ def with_settings(
         omit: settings that mean nothing to this command; they still come from environment and file.
         one_method: whether the method that is given is the only one that the command decodes by.
     """
-    shown = [setting for setting in SETTINGS.values() if setting.option.names and setting.name not in omit]
+    shown = [setting for setting in SETTINGS.values() if setting.flags and setting.name not in omit]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -90,8 +90,8 @@ def help_text(setting: Setting) -> str:
     """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
     choices = setting.choices
     facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
-    if setting.option.unit and setting.option.unit not in setting.sentence:
-        facts.insert(0, setting.option.unit)
+    if setting.unit and setting.unit not in setting.sentence:
+        facts.insert(0, setting.unit)
     shown = "; ".join(fact for fact in facts if fact)
     return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
@@ -112,10 +112,10 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     return _option(
         setting.name,
         annotation | None,
-        *setting.option.names,
+        *setting.flags,
         help=help_text(setting),
         metavar=None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind],
-        panel=setting.option.panel,
+        panel=setting.panel,
         autocompletion=(lambda: choices) if choices else None,
     )
 

@@ -14,9 +14,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from adacd_cli.config import files
-from adacd_cli.config.declaration import SETTINGS, TAKES, Setting
+from adacd_cli.config.declaration import SETTINGS, parse
 from adacd_cli.config.refusals import check_complete, refuse_idle, refuse_misplaced, refuse_password
-from adacd_cli.config.settings import Settings
+from adacd_cli.config.settings import Kind, Setting, Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
@@ -31,6 +31,15 @@ _RESERVED_VARIABLES = (
     "ADACD_TEST_",
 )
 """Beginnings of the variables of adacd that are no settings."""
+
+_TAKES: dict[Kind, str] = {
+    "text": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "switch": "true or false",
+    "list": "a list of texts",
+    "size": "auto, 0, or a size such as 512MiB or 2GiB",
+}
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
             "Give settings as keywords, or as Settings(…).",
         )
     for name in changes:
-        panel = find_setting(name, where).option.panel
+        panel = find_setting(name, where).panel
         if panel not in panels:
             reason, hint = {
                 "Model": ("the model is already loaded", "Give it to load()."),
@@ -225,7 +234,7 @@ def _convert(setting: Setting, value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return _as_tuple(value)
     try:
-        return setting.parse(value)
+        return parse(setting, value)
     except ValueError:
         raise _wrong_kind(setting, value, where) from None
 
@@ -262,7 +271,7 @@ def _refusal(setting: Setting, value: Any, problem: str, where: str) -> Configur
 
 
 def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
-    message = f"`{setting.name}` {TAKES[setting.kind]}; got {_shown(value)} (from {where})."
+    message = f"`{setting.name}` takes {_TAKES[setting.kind]}; got {_shown(value)} (from {where})."
     quotes = setting.kind in ("text", "list") and not isinstance(value, str)
     return ConfigurationError(message, "Put quotes around text." if quotes else setting.sentence)
 

@@ -35,7 +35,7 @@ REQUEST_SETTINGS = (
     *(
         setting.name
         for setting in SETTINGS.values()
-        if setting.option.panel == "Method" and setting.name not in CHOSEN_AT_START
+        if setting.panel == "Method" and setting.name not in CHOSEN_AT_START
     ),
     "contrast_prompt",
     "contrast_placement",

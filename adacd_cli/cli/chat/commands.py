@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from adacd_cli.cli.chat.repl import Chat
 
 CHANGEABLE = tuple(
-    name for name, setting in SETTINGS.items() if setting.option.panel != "Model" and name != "system"
+    name for name, setting in SETTINGS.items() if setting.panel != "Model" and name != "system"
 )
 """Settings that /set changes: the model is loaded, and the system message belongs to the conversation."""
 
