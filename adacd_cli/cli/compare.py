@@ -19,13 +19,12 @@ from adacd_cli.cli.options import (
     with_settings,
 )
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare, view_of
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
 from adacd_cli.render.comparison import write_comparison
 from adacd_cli.render.jsonl import write_events
-from adacd_cli.render.view import View
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Request
@@ -60,9 +59,8 @@ def command(
             if as_json:
                 write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
-                view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
                 default, method = (for_renderer(events, settings) for events in (default, method))
-                write_comparison(default, method, out, sys.stderr, view)
+                write_comparison(default, method, out, sys.stderr, view_of(question, settings))
 
 
 def _decode_both(

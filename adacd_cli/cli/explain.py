@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated, TextIO
 
 from adacd_cli.answers.run import decode
 from adacd_cli.cli.inputs import read_question
@@ -15,12 +16,21 @@ from adacd_cli.cli.options import (
     with_settings,
 )
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import for_renderer, interruptible, prepare
+from adacd_cli.cli.running import for_renderer, interruptible, prepare, view_of
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
-from adacd_cli.render.formats import FORMATS
-from adacd_cli.render.view import View
+from adacd_cli.events import Event
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.screen import View
+from adacd_cli.render.trace import write_table
+from adacd_cli.render.trace_html import write_html
 from adacd_cli.suggest import known_names_hint
+
+FORMATS: dict[str, Callable[[Iterable[Event], TextIO, View], None]] = {
+    "table": write_table,
+    "json": lambda events, out, view: write_events(events, out),
+    "html": write_html,
+}
 
 _PAGE_CANDIDATES = 5
 """The HTML page has room for candidates even without --top."""
@@ -51,7 +61,7 @@ def command(
     name = _format_name(form, as_json)
     question = read_question(prompt, file, command="explain")
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
-    view = View(question, every, settings.display, quiet=settings.quiet, stats=settings.stats)
+    view = view_of(question, settings, every=every)
     with open_output(output) as out:
         model, request = prepare(question, settings, prompts_shown=prompts_shown, candidates=candidates)
         with interruptible() as interruption:

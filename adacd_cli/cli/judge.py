@@ -62,11 +62,7 @@ def command(
 
 
 def _read(file: str) -> Iterator[dict[str, Any]]:
-    """The lines of a file.
-
-    Raises:
-        UsageError: a line is no JSON object, or lacks prompt or completion.
-    """
+    """The lines of a file; UsageError where one is no JSON object, or lacks prompt or completion."""
     name = "standard input" if file == "-" else file
     hint = 'Each line is one JSON object, e.g. {"prompt": "…", "completion": "…"}.'
     found = False

@@ -41,11 +41,8 @@ Aspects = Annotated[bool, option(None, "Judge openai: rate Just-Eval's five aspe
 
 
 def at_once_of(batch_size: str, concurrency: int | None, *, served: bool) -> BatchSize:
-    """How many prompts are answered at once, by whichever of the two options is given.
-
-    Raises:
-        UsageError: both are, or the model is no server's, or --batch-size cannot be read.
-    """
+    """How many prompts are answered at once, by whichever of the two options is given; UsageError where both are,
+    or the model is no server's, or --batch-size cannot be read."""
     if concurrency is None:
         return batch_size_of(batch_size)
     if not served:

@@ -18,15 +18,8 @@ _SILENCE_S = 30.0
 
 
 class Tally:
-    """Counts things on stderr; a context manager.
-
-    Args:
-        title: what is being done.
-        total: how many there are.
-        unit: what they are called.
-        settings: `quiet` and `display` none keep it silent.
-        done: how many were done before.
-    """
+    """Counts TOTAL things on stderr, DONE of them before; a context manager. `quiet` and `display` none keep it
+    silent."""
 
     def __init__(self, title: str, total: int, unit: str, settings: Settings, *, done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit

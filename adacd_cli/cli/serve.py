@@ -164,11 +164,8 @@ def _scheduler(
 
 
 def key_of(given: str | None) -> str | None:
-    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none.
-
-    Raises:
-        UsageError: it is empty, which would be no key, or cannot be sent in a header.
-    """
+    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none. UsageError where it
+    is empty, which would be no key, or cannot be sent in a header."""
     key = os.environ.get("ADACD_API_KEY") if given is None else given
     if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
         return key
@@ -213,5 +210,4 @@ def id_of(settings: Settings, served: str | None = None) -> str:
 
 
 def address_of(host: str, port: int) -> str:
-    """The address for a browser."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

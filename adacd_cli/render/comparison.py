@@ -18,10 +18,9 @@ from rich.text import Text
 from adacd_cli.events import Event, FinishReason, Started, TokenStep
 from adacd_cli.render.reasons import Trace, collect, reason
 from adacd_cli.render.safe import label, printable, spoken
-from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen
+from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen, View
 from adacd_cli.render.text import put_legend, statistics
 from adacd_cli.render.trace import StepTable, put_heading, put_prose
-from adacd_cli.render.view import View
 
 _SIDE_BY_SIDE = 80
 _RULE = " │ "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import COLOR_SYSTEMS, Console
@@ -30,6 +31,26 @@ DECISION_STYLES = {
     Decision.SUBTRACT: Style(color="#0087af"),
     Decision.PLAIN: PLAIN,
 }
+
+
+@dataclass(frozen=True)
+class View:
+    """How an answer and its trace are to be shown; every format takes the same View.
+
+    Attributes:
+        prompt: the question, shown above the trace.
+        every: a row for plain tokens too; without it a run of them becomes one line.
+        display: auto, color, plain (no styles) or none (no styles, no legend, no statistics); see `Screen`.
+        quiet: leave out the lines that explain how to read the trace, and of an answer all but its text.
+        width: columns; None takes the terminal's.
+    """
+
+    prompt: str
+    every: bool = False
+    display: str = "auto"
+    quiet: bool = False
+    stats: bool = True
+    width: int | None = None
 
 
 class Screen:

@@ -17,9 +17,8 @@ from adacd_cli.config.methods import Method, method_of
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
-from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, decision_cell, line_break_on_error
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, line_break_on_error
 from adacd_cli.render.text import count, statistics
-from adacd_cli.render.view import View
 
 _WIDEST_TOKEN = 20
 _WIDEST_PROSE = 100

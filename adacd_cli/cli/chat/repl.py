@@ -34,14 +34,7 @@ class Reader(Protocol):
 
 
 class Chat:
-    """A conversation at a terminal or over a pipe.
-
-    Args:
-        talk: the conversation and the model.
-        out: gets the answers.
-        err: gets everything about them.
-        interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
-    """
+    """A conversation at a terminal or over a pipe; where it is interactive, Ctrl-C ends an answer, not the chat."""
 
     def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
         self.talk, self.out, self.err = talk, out, err
@@ -84,9 +77,8 @@ class Chat:
                 raise  # the output is gone
             show_error(error)
         if self._draft:
-            self.note(
-                "Your message is back at the prompt." if self._interactive else f"Not answered: {self._draft}"
-            )
+            unanswered = f"Not answered: {self._draft}"
+            self.note("Your message is back at the prompt." if self._interactive else unanswered)
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
         """Streams the answer to a conversation that ends in a question."""
