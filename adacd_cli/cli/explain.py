@@ -63,9 +63,9 @@ def command(
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = view_of(question, settings, every=every)
     with open_output(output) as out:
-        model, request = prepare(question, settings, prompts_shown=prompts_shown, candidates=candidates)
+        model, requests = prepare([question], settings, prompts_shown=prompts_shown, candidates=candidates)
         with interruptible() as interruption:
-            watched = interruption.watch(decode(model, [request], cancelled=interruption.cancelled))
+            watched = interruption.watch(decode(model, requests, cancelled=interruption.cancelled))
             FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
 
 

@@ -48,13 +48,18 @@ def read_prompts(file: str) -> list[str]:
     return prompts
 
 
-def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
-    """The one question of a command; UsageError where there is none, or more than one."""
+def read_questions(prompt: str | None, file: str | None, *, command: str) -> list[str]:
+    """The questions of a command; UsageError where there is none, or a prompt and a file."""
     if file is None:
-        return read_prompt(prompt, command=command)
+        return [read_prompt(prompt, command=command)]
     if prompt is not None:
         raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
-    questions = read_prompts(file)
+    return read_prompts(file)
+
+
+def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
+    """The one question of a command; UsageError as `read_questions`, and where there are several."""
+    questions = read_questions(prompt, file, command=command)
     if len(questions) > 1:
         raise UsageError(
             f"`adacd {command}` takes one prompt; the file has {len(questions)}, one a line.",

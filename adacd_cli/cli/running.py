@@ -123,15 +123,16 @@ def make_requests(
 
 
 def prepare(
-    question: str, settings: Settings, *, prompts_shown: bool, candidates: int = 0
-) -> tuple[LanguageModel, Request]:
-    """Loads the model and makes the request of one question; warnings, and on request the prompts, are shown."""
+    questions: Sequence[str], settings: Settings, *, prompts_shown: bool, candidates: int = 0
+) -> tuple[LanguageModel, list[Request]]:
+    """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown."""
     model = load_model(settings)
-    (request,) = make_requests(model, [question], settings, candidates=candidates)
-    warn(request.prompts.warnings, settings)
+    requests = make_requests(model, questions, settings, candidates=candidates)
+    warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
-        show_prompts(model.tokenizer, request.prompts)
-    return model, request
+        for request in requests:
+            show_prompts(model.tokenizer, request.prompts)
+    return model, requests
 
 
 SHARED = "⟪shared up to here⟫"

@@ -54,13 +54,8 @@ class View:
 
 
 class Screen:
-    """A stream to draw on.
-
-    Args:
-        stream: where the text goes.
-        display: auto (styles on a terminal, none under NO_COLOR), color (styles everywhere), plain or none.
-        width: columns; None asks the terminal, and is 80 in a pipe.
-    """
+    """A stream to draw on. Display is auto (styles on a terminal, none under NO_COLOR), color (styles everywhere),
+    plain or none; without a width the terminal is asked, and a pipe has 80 columns."""
 
     def __init__(self, stream: TextIO, display: str = "auto", width: int | None = None) -> None:
         forced = display == "color"
@@ -83,7 +78,6 @@ class Screen:
 
     @property
     def styled(self) -> bool:
-        """Whether styles show here."""
         return self._colors is not None
 
     def put(self, text: str, style: Style = PLAIN) -> None:

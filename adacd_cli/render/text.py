@@ -74,7 +74,7 @@ def count(tokens: int, kind: str = "") -> str:
 
 
 def ended(started: Started) -> str:
-    """How an answer that was not cut off ended: with --stop it may have been one of those texts."""
+    """How an answer that was not cut off ended: with --stop one of those texts may have."""
     return "ended" if started.settings.get("stop") else "ended by itself"
 
 

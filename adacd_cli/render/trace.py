@@ -69,7 +69,6 @@ def put_heading(screen: Screen, started: Started, view: View) -> None:
 
 
 def _streams(method: Method, started: Started) -> str:
-    """What the streams are, in a sentence."""
     if method.resource == "draft":
         return f"The plain stream is the model; the second stream is {started.settings.get('draft')}."
     if method.resource and started.settings.get(method.resource) is not None:
@@ -112,9 +111,7 @@ class StepTable:
     to show, become one line unless `every`. The threshold is λ, in [0, 1]."""
 
     def __init__(self, screen: Screen, threshold: float, every: bool) -> None:
-        self._screen = screen
-        self._threshold = threshold
-        self._every = every
+        self._screen, self._threshold, self._every = screen, threshold, every
         self._run: list[TokenStep] = []
         self._named: list[str] | None = None
 
