@@ -180,10 +180,10 @@ def _machine(
 
     from adacd_cli import __version__
     from adacd_cli.bench.device import PeakMemory
-    from adacd_cli.loading.facts import machine, versions
+    from adacd_cli.loading.machine import machine_facts, versions
 
     return {
-        **machine(model.device),
+        **machine_facts(model.device),
         "adacd": __version__,
         "python": platform.python_version(),
         **versions("torch", "transformers"),

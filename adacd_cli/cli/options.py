@@ -109,30 +109,23 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     """Values stay text: `resolve` parses and checks them, so that every level's errors read alike."""
     annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
     choices = [choice for choice in setting.choices if choice != "cuda:N"]
-    return _option(
-        setting.name,
-        annotation | None,
-        *setting.flags,
-        help=help_text(setting),
-        metavar=None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind],
-        panel=setting.panel,
-        autocompletion=(lambda: choices) if choices else None,
-    )
+    metavar = None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind]
+    complete = (lambda: choices) if choices else None
+    own = (metavar, help_text(setting), *setting.flags)
+    return _option(setting.name, annotation | None, *own, panel=setting.panel, autocompletion=complete)
 
 
 def _option(
-    name: str, annotation: Any, *flags: str, panel: str = "Settings", default: Any = None, **texts: Any
+    name: str, annotation: Any, *facts: Any, panel: str = "Settings", default: Any = None, **others: Any
 ) -> inspect.Parameter:
-    option = typer.Option(*flags, rich_help_panel=panel, **texts)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
-    )
+    annotated = Annotated[annotation, option(*facts, rich_help_panel=panel, **others)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated)
 
 
-_CONFIG_HELP = "Read settings from a YAML file or a preset."
-_SET_HELP = "Set any setting by name; repeatable."
 _COMMON = [
-    _option("config", str | None, "--config", "-C", metavar="FILE|PRESET", help=_CONFIG_HELP),
-    _option("assignments", list[str] | None, "--set", metavar="NAME=VALUE", help=_SET_HELP),
-    _option("debug", bool, "--debug", default=False, help="Show the traceback of an error."),
+    _option(
+        "config", str | None, "FILE|PRESET", "Read settings from a YAML file or a preset.", "--config", "-C"
+    ),
+    _option("assignments", list[str] | None, "NAME=VALUE", "Set any setting by name; repeatable.", "--set"),
+    _option("debug", bool, None, "Show the traceback of an error.", "--debug", default=False),
 ]

@@ -76,7 +76,7 @@ def _keep_or_remove(stream: TextIO, partial: Path) -> None:
 
 
 class _ClosedOutput(TextIOBase):
-    """Stands in for a stdout that the process was started without."""
+    """In place of a stdout that the process was started without."""
 
     def write(self, text: str) -> int:
         raise _closed()

@@ -38,7 +38,6 @@ def load_model(
     with progress_line(settings) as progress, interrupts_said() as hold:
         with hold():
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
-
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
@@ -55,11 +54,8 @@ def refuse_served(settings: Settings, command: str, why: str) -> None:
 
 @contextmanager
 def interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into.
-
-    transformers takes one in the middle of an import for a missing package, and torch may abort. What is
-    given holds Ctrl-C back while its block runs.
-    """
+    """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into: transformers takes one in the middle of
+    an import for a missing package, and torch may abort. What is given holds it back while its block runs."""
     pressed = held = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -161,18 +157,15 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
 
 
 def _stderr() -> Screen:
-    """stderr with control characters made visible on a terminal: the text is a user's or a model's."""
+    """stderr, made safe for the text of a user or a model."""
     from adacd_cli.render.screen import Screen
 
     return Screen(sys.stderr, "plain")
 
 
 def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool = False) -> Iterator[Event]:
-    """The events as a renderer draws them.
-
-    A Notice becomes a line on stderr, and a Failed is raised as the error it names. In JSON Lines both are
-    lines of their own; the error is shown on stderr too, and after the last event it is the exit code.
-    """
+    """The events as a renderer draws them: a Notice becomes a line on stderr, a Failed is raised as the error it
+    names. In JSON Lines both stay; the error is shown on stderr too, and after the last event is the exit code."""
     code = 0
     for event in events:
         if as_json:

@@ -70,9 +70,9 @@ class Checkup:
         from adacd_cli.loading.hardware import choose_device
 
         found = machine.inspect_machine(self._settings)
-        if found.device is not None:
+        if found["device"] is not None:
             self._device = choose_device(self._settings.device)
-        self.machine = found.to_json()
+        self.machine = machine.to_json(found)
         return Section("Machine", machine.check(found, self._settings))
 
     def _check_model(self, progress: Progress) -> Section:

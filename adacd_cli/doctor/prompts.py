@@ -72,7 +72,6 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
 
     def prompts_of(
         conversation: Conversation,
-        *,
         thinking: bool = settings.thinking,
         placement: str = settings.contrast_placement,
     ) -> Prompts:

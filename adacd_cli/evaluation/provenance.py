@@ -82,11 +82,11 @@ def provenance(
     """Versions, model, settings, data and machine.
 
     Args:
-        facts, where: `model_facts` and `loading.facts.machine` of the model, wherever it ran.
+        facts, where: `model_facts` and `loading.machine.machine_facts` of the model, wherever it ran.
         began: seconds since 1970.
         ray: how many nodes and workers there were, where Ray spread the run.
     """
-    from adacd_cli.loading.facts import package_versions
+    from adacd_cli.loading.machine import package_versions
 
     return {
         "adacd": __version__,
