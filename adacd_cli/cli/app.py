@@ -1,9 +1,9 @@
 """The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors.
 
-A command is a line in COMMANDS and a module that has a function `command` (see `cli.options` for its
-settings), or, for a group of commands, a `typer.Typer` named `app`. It raises the errors of `errors.py` and
-prints none. What commands share stands in `cli.options` (settings), `cli.inputs` (prompts) and `cli.running`
-(loading the model, Ctrl-C).
+A command is a line in COMMANDS and a module that has a function `command` (see `cli.options`), and a GROUP, the
+command's own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of
+`errors.py` and prints none. What commands share stands in `cli.options` (settings), `cli.inputs` (prompts),
+`cli.running` (loading the model, Ctrl-C) and `cli.measuring` (methods, judges).
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ COMMANDS = {
     "config": Entry("adacd_cli.cli.config", "Show the settings and where they come from."),
 }
 
+_STYLE: dict[str, Any] = {"context_settings": HELP_FLAGS, "rich_markup_mode": None}
+
 
 class CommandGroup(PlainGroup):
     """Lists every command without importing it, imports the one that is called, and guards its run."""
@@ -89,11 +91,12 @@ class CommandGroup(PlainGroup):
 
 def _load(name: str) -> Any:
     module = import_module(COMMANDS[name].module)
-    app: typer.Typer | None = getattr(module, "app", None)
-    if app is None:
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name, cls=PlainCommand, context_settings=HELP_FLAGS)(module.command)
-    command = typer.main.get_command(app)
+    subcommand, group_help = getattr(module, "GROUP", (None, None))
+    group = typer.Typer(cls=PlainGroup, help=group_help, add_completion=False, **_STYLE)
+    if subcommand:
+        group.callback()(lambda: None)  # a group, although it has one command
+    group.command(subcommand or name, cls=PlainCommand, context_settings=HELP_FLAGS)(module.command)
+    command = typer.main.get_command(group)
     command.name = name
     return command
 
@@ -109,7 +112,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-app = typer.Typer(cls=CommandGroup, context_settings=HELP_FLAGS, rich_markup_mode=None)
+app = typer.Typer(cls=CommandGroup, **_STYLE)
 
 
 @app.callback()

@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.measuring import PAPERS_PAIR, Methods, load_all_extras, method_runs
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
@@ -29,6 +27,11 @@ if TYPE_CHECKING:
 
 _AGAINST = ("transformers",)
 
+_SHAPE = (
+    "In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, a config.json or "
+    "its folder."
+)
+
 _BUSY = 0.25
 """Cores that others use from which on times are not to be trusted."""
 
@@ -41,49 +44,20 @@ _BUSY = 0.25
 )
 def command(
     resolved: Resolved,
-    method: MethodsOption = None,
-    against: Annotated[
-        str | None,
-        typer.Option("--against", metavar="transformers", help="Measure transformers' generate as well."),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            "--shape",
-            metavar="NAME|CONFIG.json|FOLDER",
-            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, "
-            "a config.json or its folder.",
-        ),
-    ] = None,
+    method: Methods = None,
+    against: Annotated[str | None, option("transformers", "Measure transformers' generate as well.")] = None,
+    shape: Annotated[str | None, option("NAME|CONFIG.json|FOLDER", _SHAPE)] = None,
     batch_size: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--batch-size", metavar="N,N…", help="Requests decoded at once; several with commas (default 1)."
-        ),
+        list[str] | None, option("N,N…", "Requests decoded at once; several with commas (default 1).")
     ] = None,
-    prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", metavar="N", min=1, help="Length of each prompt (default 64).")
-    ] = 64,
+    prompt_tokens: Annotated[int, option("N", "Length of each prompt (default 64).", min=1)] = 64,
     generation_tokens: Annotated[
-        int,
-        typer.Option(
-            "--generation-tokens", "-n", metavar="N", min=1, help="Length of each answer (default 128)."
-        ),
+        int, option("N", "Length of each answer (default 128).", "--generation-tokens", "-n", min=1)
     ] = 128,
-    trials: Annotated[
-        int,
-        typer.Option(
-            "--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up (default 3)."
-        ),
-    ] = 3,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --shape's weights and prompts.")
-    ] = 0,
-    picture: Annotated[
-        str | None,
-        typer.Option("--picture", metavar="FILE", help="Draw the times and the throughput: .svg or .png."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the numbers as JSON.")] = False,
+    trials: Annotated[int, option("N", "Timed runs of each, after one to warm up (default 3).", min=1)] = 3,
+    seed: Annotated[int, option("N", "Seed of --shape's weights and prompts.", min=0)] = 0,
+    picture: Annotated[str | None, option("FILE", "Draw the times and the throughput: .svg or .png.")] = None,
+    as_json: Annotated[bool, option(None, "Write the numbers as JSON.", "--json")] = False,
 ) -> None:
     """Measure how fast a model decodes here: greedy, every answer of the same length."""
     check_stdout()

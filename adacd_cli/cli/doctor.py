@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.running import interrupts_said, progress_line
 from adacd_cli.config import Resolved
@@ -24,9 +24,9 @@ from adacd_cli.render.screen import Screen
 def command(
     resolved: Resolved,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Ask the model nothing: only check machine, files and prompts.")
+        bool, option(None, "Ask the model nothing: only check machine, files and prompts.", "--quick")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+    as_json: Annotated[bool, option(None, "Write one JSON object.", "--json")] = False,
 ) -> None:
     """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
     check_stdout()

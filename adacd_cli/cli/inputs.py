@@ -20,15 +20,8 @@ _STDIN = "Standard input"
 
 
 def read_prompt(argument: str | None, *, command: str) -> str:
-    """The prompt of a command: its argument, stdin, or stdin, a blank line and the argument.
-
-    Args:
-        argument: the positional argument; None or `-` where stdin is the prompt.
-        command: the command's name, for the example in the hint.
-
-    Raises:
-        UsageError: there is no prompt, it is empty, or stdin is not UTF-8.
-    """
+    """The prompt of a command: its argument, stdin for None or `-`, or stdin, a blank line and the argument.
+    UsageError where there is no prompt, it is empty, or stdin is not UTF-8."""
     parts = []
     if argument == "-" or _stdin_is_given(on_purpose=argument is not None):
         _say_when_waiting()
@@ -45,11 +38,8 @@ def read_prompt(argument: str | None, *, command: str) -> str:
 
 
 def read_prompts(file: str) -> list[str]:
-    """The prompts of a file, or of stdin for `-`: one a line, blank lines skipped.
-
-    Raises:
-        UsageError: it cannot be read, is not UTF-8, or has no prompt in it.
-    """
+    """The prompts of a file, or of stdin for `-`: one a line, blank lines skipped. UsageError where it cannot be
+    read, is not UTF-8, or has no prompt in it."""
     name = _STDIN if file == "-" else f"The prompt file {file!r}"
     text = _read(file, name, "Name a text file with one prompt a line, or - for stdin.")
     prompts = [line for line in text.split("\n") if line.strip()]
@@ -58,13 +48,18 @@ def read_prompts(file: str) -> list[str]:
     return prompts
 
 
-def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
-    """The one question of a command; UsageError where there is none, or more than one."""
+def read_questions(prompt: str | None, file: str | None, *, command: str) -> list[str]:
+    """The questions of a command; UsageError where there is none, or a prompt and a file."""
     if file is None:
-        return read_prompt(prompt, command=command)
+        return [read_prompt(prompt, command=command)]
     if prompt is not None:
         raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
-    questions = read_prompts(file)
+    return read_prompts(file)
+
+
+def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
+    """The one question of a command; UsageError as `read_questions`, and where there are several."""
+    questions = read_questions(prompt, file, command=command)
     if len(questions) > 1:
         raise UsageError(
             f"`adacd {command}` takes one prompt; the file has {len(questions)}, one a line.",

@@ -22,11 +22,8 @@ from adacd_cli.errors import INTERRUPTED, OutputError
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[TextIO]:
-    """The stream to write to: the FILE that `--output` names, where None and `-` are stdout.
-
-    Raises:
-        OutputError: the file cannot be written, or stdout is closed.
-    """
+    """The stream to write to: the FILE that `--output` names, where None and `-` are stdout; OutputError where it
+    cannot be written, or stdout is closed."""
     if file is None or file == "-":
         check_stdout()
         yield sys.stdout
@@ -79,7 +76,7 @@ def _keep_or_remove(stream: TextIO, partial: Path) -> None:
 
 
 class _ClosedOutput(TextIOBase):
-    """Stands in for a stdout that the process was started without."""
+    """In place of a stdout that the process was started without."""
 
     def write(self, text: str) -> int:
         raise _closed()

@@ -177,7 +177,7 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
 
 
 _OWN = {*(p.name for p in signature(AdacdLogitsProcessor).parameters.values() if p.kind is p.KEYWORD_ONLY)}
-_OWN |= {name for name, setting in SETTINGS.items() if setting.option.panel in PANELS}
+_OWN |= {name for name, setting in SETTINGS.items() if setting.panel in PANELS}
 
 
 @torch.no_grad()

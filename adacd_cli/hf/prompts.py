@@ -69,7 +69,7 @@ def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) 
     """
     base = changed(Settings() if settings is None else settings, {}, PANELS, where)
     for name in sorted(base.model_fields_set):
-        if SETTINGS[name].option.panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
+        if SETTINGS[name].panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
             raise ConfigurationError(
                 f"`{name}` of the settings has no effect in transformers' generate.",
                 "Pass generate its own arguments for lengths, sampling and stopping.",

@@ -31,7 +31,7 @@ _MAX_LOGPROBS = 20
 CHOSEN_AT_START = ("expert", "draft", "direction")
 """Settings of a method that name files, which a request cannot choose."""
 
-_METHOD = [name for name, setting in SETTINGS.items() if setting.option.panel == "Method"]
+_METHOD = [name for name, setting in SETTINGS.items() if setting.panel == "Method"]
 REQUEST_SETTINGS = (
     *(name for name in _METHOD if name not in CHOSEN_AT_START),
     *("contrast_prompt", "contrast_placement", "thinking"),

@@ -70,7 +70,7 @@ def test_every_setting_has_its_flags_in_the_help_text(adacd: RunCommand) -> None
     code, out, err = adacd("config", "show", "--help")
     assert (code, err) == (0, "")
     for setting in SETTINGS.values():
-        for name in setting.option.names:
+        for name in setting.flags:
             for flag in name.split("/"):
                 assert f" {flag}" in out
     check("cli", "config show --help", out)

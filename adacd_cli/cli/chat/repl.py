@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from adacd_cli.cli.chat.commands import run_command
-from adacd_cli.cli.chat.input import Call, parse
+from adacd_cli.cli.chat.input import Call, PipeReader, TerminalReader, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.running import Interruption, interruptible, show_answer, warn
@@ -25,34 +25,18 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 
-class Reader(Protocol):
-    """Where messages and commands come from."""
-
-    def read(self, draft: str) -> str:
-        """The next one, EOFError where there is none; `draft` was not answered and is offered again."""
-        ...
-
-
 class Chat:
-    """A conversation at a terminal or over a pipe.
-
-    Args:
-        talk: the conversation and the model.
-        out: gets the answers.
-        err: gets everything about them.
-        interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
-    """
+    """A conversation at a terminal or over a pipe; where it is interactive, Ctrl-C ends an answer, not the chat."""
 
     def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
-        self.talk, self.out, self.err = talk, out, err
-        self.is_over = False
+        self.talk, self.out, self.err, self.is_over = talk, out, err, False
         self._draft = ""  # the last message, where it was not answered
         self._interactive = interactive
         self._legend_shown = False
         self._left_out = 0
         self._warned: set[str] = set()
 
-    def run(self, reader: Reader) -> None:
+    def run(self, reader: PipeReader | TerminalReader) -> None:
         """Reads and answers until there is nothing more, or /exit."""
         if self._interactive:
             method = self.talk.settings.method_label
@@ -84,9 +68,8 @@ class Chat:
                 raise  # the output is gone
             show_error(error)
         if self._draft:
-            self.note(
-                "Your message is back at the prompt." if self._interactive else f"Not answered: {self._draft}"
-            )
+            unanswered = f"Not answered: {self._draft}"
+            self.note("Your message is back at the prompt." if self._interactive else unanswered)
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
         """Streams the answer to a conversation that ends in a question."""
