@@ -119,8 +119,7 @@ def command(
     address = None if ray is None else ray_address(ray, base)
     runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
     at_once = at_once_of(batch_size, concurrency, served=base.served)
-    from adacd_cli.evaluation.datasets.known import data_folder
-    from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.evaluation.datasets.load import data_folder, load_samples
     from adacd_cli.evaluation.provenance import make_plan
     from adacd_cli.evaluation.store import Store
 
@@ -128,7 +127,16 @@ def command(
     sets = load_samples(
         dataset, data=data_folder(data), label=label, limit=limit, seed=seed, offline=base.offline
     )
-    _check_bounds(sets, {"safe": over_refusal, "unsafe": malicious})
+    labels = {sample.label for each in sets for sample in each.samples}
+    bounds = (
+        ("--fail-over-refusal-above", "safe", over_refusal),
+        ("--fail-malicious-below", "unsafe", malicious),
+    )
+    for flag, side, bound in bounds:
+        if bound is not None and side not in labels:
+            raise UsageError(
+                f"{flag} bounds refusals of {side} prompts, and no data set has any.", "Add a --dataset."
+            )
     judges = make_judges(
         judge or ["keyword"],
         base,
@@ -139,26 +147,17 @@ def command(
         aspects=aspects,
     )
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=at_once)
-    with Store(folder, plan) as store, keeping(base, lambda: _kept(len(store.answers), folder)):
+
+    def kept() -> str:
+        count = len(store.answers)
+        return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
+
+    with Store(folder, plan) as store, keeping(base, kept):
         results = _run(runs, sets, judges, store, plan, address)
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     problems = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     if _report_problems(results, problems, folder, base):
         raise typer.Exit(AdacdError.exit_code)
-
-
-def _check_bounds(sets: Sequence[LoadedSet], bounds: dict[str, float | None]) -> None:
-    labels = {sample.label for each in sets for sample in each.samples}
-    for label, bound in bounds.items():
-        if bound is not None and label not in labels:
-            flag = "--fail-over-refusal-above" if label == "safe" else "--fail-malicious-below"
-            raise UsageError(
-                f"{flag} bounds refusals of {label} prompts, and no data set has any.", "Add a --dataset."
-            )
-
-
-def _kept(count: int, folder: Path) -> str:
-    return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
 
 
 def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Path, base: Settings) -> bool:
@@ -170,14 +169,14 @@ def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Pat
     unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
     if unparsed:
         notes.put_line(f"Warning: {counted(unparsed, 'judgement')} could not be read and count in no ratio.")
+    problems = [f"Failed: {line}" for line in broken]
     failed, unjudged = len(results["failed"]), results["judgements_failed"]
-    for line in broken:
-        notes.put_line(f"Failed: {line}")
-    if failed:
-        notes.put_line(f"{counted(failed, 'answer')} failed; the same command tries again.")
-    if unjudged:
-        notes.put_line(f"{counted(unjudged, 'answer')} could not be judged; the same command tries again.")
-    return bool(broken or failed or unjudged)
+    for count, what in (failed, "failed"), (unjudged, "could not be judged"):
+        if count:
+            problems.append(f"{counted(count, 'answer')} {what}; the same command tries again.")
+    for line in problems:
+        notes.put_line(line)
+    return bool(problems)
 
 
 def _run(
@@ -231,7 +230,7 @@ def _answer_here(
     """Facts of the model and of the machine, when all is answered."""
     from adacd_cli.evaluation.provenance import model_facts
     from adacd_cli.evaluation.runner import answer_all
-    from adacd_cli.loading.facts import machine
+    from adacd_cli.loading.machine import machine_facts
 
     model = load_all_extras(load_model(runs[0], for_long=True), runs)
     facts, notices = model_facts(model), set[str]()
@@ -252,4 +251,4 @@ def _answer_here(
             on_record=lambda record: answered.add(),
             on_notice=show,
         )
-    return facts, machine(model.device)
+    return facts, machine_facts(model.device)

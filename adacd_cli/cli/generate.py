@@ -13,9 +13,8 @@ from adacd_cli.answers.run import decode
 from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.inputs import read_prompt, read_prompts
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.options import PromptArgument, ShowPromptsOption, with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.question import PromptArgument, ShowPromptsOption
 from adacd_cli.cli.running import (
     for_renderer,
     interruptible,

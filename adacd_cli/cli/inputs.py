@@ -30,7 +30,7 @@ def read_prompt(argument: str | None, *, command: str) -> str:
         UsageError: there is no prompt, it is empty, or stdin is not UTF-8.
     """
     parts = []
-    if argument == "-" or (_stdin_is_given() if argument is None else _stdin_is_pipe_or_file()):
+    if argument == "-" or _stdin_is_given(on_purpose=argument is not None):
         _say_when_waiting()
         parts.append(read_stdin())
     if argument is not None and argument != "-":
@@ -58,6 +58,21 @@ def read_prompts(file: str) -> list[str]:
     return prompts
 
 
+def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
+    """The one question of a command; UsageError where there is none, or more than one."""
+    if file is None:
+        return read_prompt(prompt, command=command)
+    if prompt is not None:
+        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
+    questions = read_prompts(file)
+    if len(questions) > 1:
+        raise UsageError(
+            f"`adacd {command}` takes one prompt; the file has {len(questions)}, one a line.",
+            "`adacd generate --file FILE --json` decodes them all.",
+        )
+    return questions[0]
+
+
 def read_lines(file: str) -> list[str]:
     """The lines of a file of answers, or of stdin for `-`, blank ones too; UsageError as `read_prompts`."""
     return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")
@@ -80,15 +95,13 @@ def _say_when_waiting() -> None:
         print("Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr)
 
 
-def _stdin_is_given() -> bool:
-    # Python has no stdin when it was started with a closed one
-    return sys.stdin is not None and not sys.stdin.isatty()
-
-
-def _stdin_is_pipe_or_file() -> bool:
-    """Whether stdin was redirected on purpose: a service's or a CI job's `/dev/null` or socket was not."""
-    if not _stdin_is_given():
+def _stdin_is_given(*, on_purpose: bool) -> bool:
+    """Whether stdin is no terminal, and where it must be so ON PURPOSE neither a service's or a CI job's
+    `/dev/null` nor its socket. Python has none when it was started with a closed one."""
+    if sys.stdin is None or sys.stdin.isatty():
         return False
+    if not on_purpose:
+        return True
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (OSError, ValueError):  # a stream without a descriptor, in place of stdin

@@ -58,7 +58,6 @@ def make_judges(
     """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost.
 
     Args:
-        names: as `--judge` takes them.
         settings: device, threads and offline of judges that are models; `quiet`.
         url, model, cache, aspects: of judge openai.
         device: of judges that are models; None is the settings'.

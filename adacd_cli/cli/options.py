@@ -20,6 +20,18 @@ from adacd_cli.config import SETTINGS, Setting, resolve
 
 _METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT", "size": "SIZE"}
 
+PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
+FileOption = Annotated[
+    str | None,
+    typer.Option("--file", "-f", metavar="FILE", help="Read the question from a file of one line."),
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
+]
+ShowPromptsOption = Annotated[
+    bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
+]
+
 
 def with_settings(
     *, omit: Sequence[str] = (), one_method: bool = True

@@ -34,12 +34,10 @@ def open_output(file: str | None) -> Iterator[TextIO]:
     if not file:
         raise OutputError("The output file has no name.", "Name a file, or leave --output out.")
     path = Path(file).expanduser()
-    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe is written as it is
+    if path.exists() and not path.is_file():  # a device or a pipe is written as it is
         with _open(path, file) as stream:
             yield stream
         return
-    if path.is_dir():
-        raise _unwritable(file, "it is a folder")
     final = path.resolve()  # a link stays a link
     partial = final.with_name(f"{final.name}.partial")
     with _open(partial, file) as stream:
@@ -59,14 +57,10 @@ def _open(path: Path, file: str) -> TextIO:
     try:
         return path.open("w", encoding="utf-8", errors="replace")
     except OSError as error:
-        raise _unwritable(file, error.strerror or str(error)) from error
-
-
-def _unwritable(file: str, reason: str) -> OutputError:
-    return OutputError(
-        f"The output file {file!r} could not be written: {reason}.",
-        "Name a file in a folder that exists and that you may write to.",
-    )
+        raise OutputError(
+            f"The output file {file!r} could not be written: {error.strerror or error}.",
+            "Name a file in a folder that exists and that you may write to.",
+        ) from error
 
 
 def _put_in_place(partial: Path, final: Path) -> None:

@@ -126,6 +126,18 @@ def make_requests(
     return requests_for(model, asked, settings, candidates=candidates)
 
 
+def prepare(
+    question: str, settings: Settings, *, prompts_shown: bool, candidates: int = 0
+) -> tuple[LanguageModel, Request]:
+    """Loads the model and makes the request of one question; warnings, and on request the prompts, are shown."""
+    model = load_model(settings)
+    (request,) = make_requests(model, [question], settings, candidates=candidates)
+    warn(request.prompts.warnings, settings)
+    if prompts_shown:
+        show_prompts(model.tokenizer, request.prompts)
+    return model, request
+
+
 SHARED = "⟪shared up to here⟫"
 """Stands in a shown prompt where it parts from the base stream's."""
 

@@ -204,7 +204,7 @@ def bytes_of(text: str) -> int:
 
 def id_of(settings: Settings, served: str | None = None) -> str:
     """The model's name for clients: `served` at the server that runs it; of a path, the last part alone."""
-    from adacd_cli.loading.source import looks_like_a_path
+    from adacd_cli.loading.files import looks_like_a_path
 
     name = served or getattr(settings, "served_model", None) or settings.model
     path = Path(name).expanduser()

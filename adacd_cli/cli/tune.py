@@ -174,18 +174,14 @@ def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: in
 def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, LoadedSet]) -> str:
     from adacd_cli.evaluation.report.markdown import table
     from adacd_cli.evaluation.report.tables import percent
+    from adacd_cli.evaluation.tune import TUNED
 
     header = ["", "α", "λ", "β", "k", "safe refused", "unsafe refused", "neutral changed"]
     rows = [
         [
-            "best" if point is chosen or point == chosen else "",
-            f"{point.values['alpha']:g}",
-            f"{point.values['agreement_threshold']:g}",
-            f"{point.values['plausibility']:g}",
-            str(point.values["contrast_steps"]),
-            percent(point.safe),
-            percent(point.unsafe),
-            percent(point.changed),
+            "best" if point == chosen else "",
+            *(f"{point.values[name]:g}" for name in TUNED),
+            *(percent(share) for share in (point.safe, point.unsafe, point.changed)),
         ]
         for point in front
     ]

@@ -1,4 +1,4 @@
-"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards, enough rows."""
+"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards on a GPU."""
 
 from __future__ import annotations
 
@@ -20,43 +20,28 @@ if TYPE_CHECKING:
 
 
 def made_fast(
-    model: LanguageModel,
-    settings: Settings,
-    progress: Callable[[str], None],
-    *,
-    for_long: bool = False,
+    model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, for_long: bool = False
 ) -> LanguageModel:
-    """The model, as fast as this machine lets it be.
+    """The model, as fast as this machine lets it be; with a warning where it could not be compiled.
 
     Args:
-        model: a loaded model.
         settings: `compile` is read.
-        progress: gets short lines on what is being done.
         for_long: whether so much will be decoded that compiling pays off where `compile` is None.
     """
     # what is found by a measurement may differ between the processes of torchrun, which must not
     if model.device.type == "cpu" and processes() == 1:
         speed_up(model.model, free_memory())
-    wanted = for_long and model.device.type == "cuda" if settings.compile is None else settings.compile
-    return with_compiled(model, progress) if wanted else model
-
-
-def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> LanguageModel:
-    """The model with compiled forwards; where they cannot be had, without, and with a warning that says why.
-
-    Args:
-        model: a loaded model.
-        progress: gets a line, because it takes a while.
-    """
+    if not (for_long and model.device.type == "cuda" if settings.compile is None else settings.compile):
+        return model
     progress("Compiling (the first use takes a minute or more, later ones are read from disk)")
-    started = time.perf_counter()
+    begin = time.perf_counter()
     try:
         compiled = Compiled(model.model)
         warm_up(compiled)
     except Exception as error:  # the compiler's own errors are of many kinds
         warning = uncompiled(model.name, first_line(error))
         return replace(model, warnings=(*model.warnings, warning))
-    progress(f"Compiled in {time.perf_counter() - started:.0f} s")
+    progress(f"Compiled in {time.perf_counter() - begin:.0f} s")
     return replace(model, compiled=compiled)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adacd_cli.errors import ModelError, first_line
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 
 NO_LIMIT = 10**30
 """transformers' own number for a tokenizer that does not limit its input; the engine minds the context."""
@@ -44,9 +44,7 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> tuple[str, ...]:
     """Checks that every id of the tokenizer has an embedding.
 
     Args:
-        tokenizer: the tokenizer.
         rows: rows of the model's input embeddings.
-        name: what the user called the model.
 
     Returns:
         Warnings: a vocabulary far smaller than the model's.

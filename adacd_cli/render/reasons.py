@@ -26,7 +26,7 @@ class Trace:
 
     @property
     def threshold(self) -> float:
-        """λ, in [0, 1]."""
+        """λ, in [0, 1]; 0 where the method has none."""
         return threshold_of(self.started)
 
     @property
@@ -36,7 +36,7 @@ class Trace:
 
 
 def threshold_of(started: Started) -> float:
-    """λ of a run, in [0, 1]; 0 where its method has none."""
+    """λ of a run, as `Trace.threshold`."""
     return float(started.settings.get("agreement_threshold", 0.0))
 
 
@@ -77,18 +77,13 @@ def reason(step: TokenStep, threshold: float) -> str:
     assert rank is not None, "agreement is 1 / rank"
     limit = f"λ = {threshold:.3g}"
     agreement = f"agr {measures.agreement:.2f}" if rank < 100 else f"agr 1/{rank}"
-    both = f"Both streams have the same top token, {top}"
+    apart = f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)}"
     if step.decision is Decision.PLAIN:
-        return (
-            f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)}: "
-            "no refusal is near, and plain decoding took over."
-        )
+        return f"{apart}: no refusal is near, and plain decoding took over."
     if measures.agreement < threshold:
-        return (
-            f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)} "
-            f"({agreement} < {limit}). The two do not agree on refusing, so the refusal direction was "
-            "subtracted."
-        )
+        why = "The two do not agree on refusing, so the refusal direction was subtracted."
+        return f"{apart} ({agreement} < {limit}). {why}"
+    both = f"Both streams have the same top token, {top}"
     if rank > 1:
         both = f"The plain stream ranks the prompted stream's {top} {_ordinal(rank)} ({agreement} ≥ {limit})"
     test = confidence_test(step, threshold)
@@ -170,28 +165,26 @@ def _left_track(trace: Trace) -> str:
     if not method_of(trace.started.method).follows_track:
         return ""
     for step in trace.steps:
-        top = step.measures.prompted_top_id
-        if top is not None and step.token_id != top:
-            top_token = spoken(step.prompted_top or "")
+        if step.measures.prompted_top_id not in (None, step.token_id):
             return (
                 f"At step {step.index} the answer left the refusal's track: {spoken(step.token)} is not the "
-                f"prompted stream's {top_token}. From there on it is plain decoding."
+                f"prompted stream's {spoken(step.prompted_top or '')}. From there on it is plain decoding."
             )
     return "The answer stayed on the refusal's track through the whole window."
 
 
 def _ended(trace: Trace) -> str:
     finished = trace.finished
+    after = f"after {count(finished.tokens)}"
     if finished.finish_reason is FinishReason.CANCELLED:
-        when = f"after {count(finished.tokens)}" if finished.tokens else "before the first token"
-        return f"Cancelled {when}."
+        return f"Cancelled {after if finished.tokens else 'before the first token'}."
     if finished.context_full:
-        return f"The answer stopped at the context's end, after {count(finished.tokens)}."
+        return f"The answer stopped at the context's end, {after}."
     if finished.finish_reason is FinishReason.LENGTH:
         if not finished.tokens:
             return "No token was decoded: max_new_tokens is 0."
-        return f"The answer was cut off at max_new_tokens, after {count(finished.tokens)}."
-    return f"The answer {ended(trace.started)} after {count(finished.tokens)}."
+        return f"The answer was cut off at max_new_tokens, {after}."
+    return f"The answer {ended(trace.started)} {after}."
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:

@@ -22,7 +22,7 @@ def stream_answer(
     quiet: bool,
     legend: bool = True,
 ) -> Finished:
-    """Writes one request's answer as it is decoded; it ends with exactly one newline.
+    """Writes one request's answer as it is decoded, ending with exactly one newline, and gives its Finished.
 
     Args:
         events: Started, TokenStep*, Finished of one request.
@@ -32,9 +32,6 @@ def stream_answer(
         stats: whether to write the line of statistics.
         quiet: write nothing to `err`.
         legend: whether to explain the colours where there are any; once is enough for many answers.
-
-    Returns:
-        the Finished event.
     """
     answer, notes = Screen(out, display), Screen(err, display)
     writer = _Writer(answer, None if quiet else notes)

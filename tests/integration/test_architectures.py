@@ -11,6 +11,7 @@ from adacd_cli.backends.torch import backend
 from adacd_cli.config import Settings
 from adacd_cli.engine import PrefixCache, fitting_concurrency
 from adacd_cli.events import Failed, TokenStep
+from adacd_cli.hf import adacd
 from tests.fakes import decode, request_for, scheduler_of, second, two_streams
 from tests.tiny import OTHERS, long_rope, random_model
 
@@ -72,8 +73,6 @@ def test_a_prompt_read_in_pieces_gives_the_same_tokens(model, monkeypatch):
 
 
 def test_inside_transformers_generate_it_is_the_same(model):
-    from adacd_cli.hf import adacd
-
     found = pairs(model)
     longest = max(len(pair.base.ids) for pair in found)
     ids = [[0] * (longest - len(pair.base.ids)) + list(pair.base.ids) for pair in found]

@@ -180,7 +180,7 @@ def test_an_output_file_that_cannot_be_written_is_found_before_the_model_is_load
     hint = "Name a file in a folder that exists and that you may write to."
     for path, reason in (
         (tmp_path / "no" / "answer.txt", "No such file or directory"),
-        (tmp_path, "it is a folder"),
+        (tmp_path, "Is a directory"),
     ):
         message = f"The output file '{path}' could not be written: {reason}."
         refused(adacd("generate", QUESTION, "-o", str(path)), 1, message, hint)

@@ -202,8 +202,8 @@ def test_a_batch_whose_caches_cannot_fit_is_refused_before_its_prompts_are_made(
     )
     with pytest.raises(OutOfMemoryError) as caught:
         done.measure([10**9], 1)
-    # 3 layers × keys and values × 2 heads × 16 × 4 bytes = 768 a token, and the logits of its vocabulary
-    row = 768 * (30 + 4 + 30 + 4) + 4 * len(tiny.tokenizer)
+    # 2 layers × keys and values × 2 heads × 16 × 4 bytes = 512 a token, and the logits of its vocabulary
+    row = 512 * (30 + 4 + 30 + 4) + 4 * len(tiny.tokenizer)
     assert caught.value.message == (
         f"A batch of 1000000000 needs at least {row:.1f} GB, and 5.0 GB are free on cpu."
     )

@@ -25,7 +25,7 @@ from adacd_cli.doctor.findings import (
     verdict,
 )
 from adacd_cli.doctor.memory import Need
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 from adacd_cli.render.screen import Screen
 from tests.byte_tokenizer import CHAT, START, TURN, make_tokenizer
 from tests.doctors import MACHINE, PROMPTS, changed, scripted_doctor, suiting
@@ -72,7 +72,7 @@ def test_an_amount_has_two_or_three_figures(size: int, text: str) -> None:
     [
         ("versions", "supported", {}, {}, OK),
         ("versions", "unknown", {"required": {}}, {}, OK),
-        ("versions", "too new", {"packages": {"torch": "2.13.0+cpu", "transformers": "6.0.1"}}, {}, WARNING),
+        ("versions", "too new", {"torch": "2.13.0+cpu", "transformers": "6.0.1"}, {}, WARNING),
         ("device", "cpu", {}, {}, OK),
         ("device", "gpu", {"device": "cuda", "gpu": "Test GPU", "free_bytes": None}, {}, OK),
         ("device", "idle gpu", {"idle_gpu": True}, {}, WARNING),
@@ -105,19 +105,19 @@ def test_checks_of_the_machine(
 
 def test_the_machine_is_looked_at() -> None:
     here = machine.inspect_machine(Settings(threads=3))
-    assert here.threads == 3
-    assert here.packages["torch"] == torch.__version__
-    assert here.device == str(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    assert here.free_bytes is None or here.free_bytes > 0
-    assert 1 <= here.usable_cores <= here.cores
-    assert "dev" not in here.extras
+    assert here["threads"] == 3
+    assert here["torch"] == torch.__version__
+    assert here["device"] == str(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert here["free_bytes"] is None or here["free_bytes"] > 0
+    assert 1 <= here["usable_cores"] <= here["cores"]
+    assert "dev" not in here["extras"]
 
 
 def test_a_device_that_is_not_here_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     here = machine.inspect_machine(Settings(device="cuda:7"))
     finding = machine.check_device(here)
-    assert (here.device, here.native_bfloat16) == (None, None)
+    assert (here["device"], here["native_bfloat16"]) == (None, None)
     assert (finding.status, finding.verdict) == (FAILURE, CANNOT)
     assert finding.sentence.startswith("There is no device 'cuda:7' here")
 

@@ -13,8 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from adacd_cli.errors import ModelError
-from adacd_cli.loading.folder import INDEX, inspect
-from adacd_cli.loading.source import Source, locate
+from adacd_cli.loading.files import INDEX, Source, inspect, locate
 from tests.golden import check
 
 
@@ -191,7 +190,7 @@ def test_folders_and_gguf_files_are_found(folder: Path, monkeypatch: pytest.Monk
 
 
 def test_a_revision_of_a_folder_is_warned_of(folder: Path) -> None:
-    note = "A revision is a thing of the hub: it was not used for local files."
+    note = "A revision names a commit on the hub, so it was not used for local files."
     assert _locate(str(folder), revision="main").warnings == (note,)
 
 

@@ -8,9 +8,11 @@ the weight on the left where that was measured to be faster, but only inside the
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -146,6 +148,7 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
         if dtype is torch.bfloat16 and _can_pack():
             for module in same:
                 _pack_in_place(module)
+            _give_back()
         elif dtype is torch.float32:
             above = _packed if copies else _plain
             ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
@@ -161,6 +164,12 @@ def _pack_in_place(module: torch.nn.Linear) -> None:
     assert weight is not None
     module.__class__ = _PackedLinear
     module.packed_weight = _pack(weight.detach())
+
+
+def _give_back() -> None:
+    """Gives freed memory back to the system; glibc would keep what the originals took."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _can_pack() -> bool:

@@ -1,5 +1,6 @@
 """Names of data sets → their samples: of known sets or the user's own files, and which `--limit` keeps.
 
+A known set comes from the folder of `--data` or ADACD_DATA, or else from the hub, or it is said how to get it.
 Nothing is loaded before every name is understood.
 """
 
@@ -13,13 +14,18 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from adacd_cli.errors import UsageError
+from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
+from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.files import read_rows
-from adacd_cli.evaluation.datasets.known import check_folder, load_known
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS, KnownSet
 from adacd_cli.evaluation.datasets.rows import to_samples
 from adacd_cli.evaluation.records import LABELS, Label, Sample
 from adacd_cli.suggest import known_names_hint
+
+VARIABLE = "ADACD_DATA"
+"""Names the folder of the known sets; `--data` wins over it."""
+
+INSTALL = "pip install 'adacd[datasets]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,41 +61,42 @@ def load_samples(
 
     Args:
         names: known sets, or paths of CSV, JSON Lines or text files.
-        data: the folder where known sets are looked for first; see `known.data_folder`.
+        data: the folder where known sets are looked for first; see `data_folder`.
         label: of the files that have no labels of their own: safe, unsafe or None.
         limit: samples of each set and label, at least 1; None for all. See `choose`.
-        seed: of that choice.
-        offline: never ask the hub.
-        progress: called with what takes a while.
 
     Raises:
         UsageError: a name, the folder, the label or the limit cannot be used, or a file is malformed.
         EnvironmentFault: a known set is not available; the hint says how to get it.
     """
-    given = _parse_label(label)
+    own = next((known for known in LABELS if label == known), None)
+    if own != label:
+        raise UsageError(
+            f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
+        )
     check_folder(data)
     sets = [KNOWN_SETS.get(name) or _file(name) for name in names]
-    _check_names(sets, given)
+    titles = [one.name if isinstance(one, KnownSet) else one.stem for one in sets]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UsageError(f"Two of the data sets are named {title!r}.", "Leave one out, or rename a file.")
+    if own is not None and sets and all(isinstance(one, KnownSet) for one in sets):
+        raise UsageError(
+            f"--label is for files of your own; {titles[0]} has its own labels.", "Leave --label out."
+        )
     loaded = []
-    for one in sets:
+    for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
             samples, source = load_known(one, data=data, offline=offline, progress=progress)
         else:
-            samples, source = _load_file(one, given), str(one)
-        loaded.append(_loaded(_name(one), choose(samples, limit, seed), source))
+            samples, source = _load_file(one, own), str(one)
+        chosen, digest = choose(samples, limit, seed), sha256()
+        for sample in chosen:
+            digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
+        both = len({sample.label for sample in chosen}) > 1
+        loaded.append(LoadedSet(title, chosen, source, digest.hexdigest(), both))
     _check_rows(loaded)
     return loaded
-
-
-def _parse_label(label: str | None) -> Label | None:
-    for known in LABELS:
-        if label == known:
-            return known
-    if label is None:
-        return None
-    raise UsageError(
-        f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
-    )
 
 
 def _file(name: str) -> Path:
@@ -103,28 +110,11 @@ def _file(name: str) -> Path:
     )
 
 
-def _name(one: KnownSet | Path) -> str:
-    return one.name if isinstance(one, KnownSet) else one.stem
-
-
-def _check_names(sets: Sequence[KnownSet | Path], label: Label | None) -> None:
-    """Refuses a name that is given twice, and `--label` where no file is the user's own."""
-    names = [_name(one) for one in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"Two of the data sets are named {name!r}.", "Leave one out, or rename a file.")
-    if label is not None and sets and all(isinstance(one, KnownSet) for one in sets):
-        raise UsageError(
-            f"--label is for files of your own; {names[0]} has its own labels.", "Leave --label out."
-        )
-
-
 def _check_rows(loaded: Iterable[LoadedSet]) -> None:
     """Refuses names that would be equal in a table: a set with both labels is two rows of it."""
     taken = {f"all {label}" for label in LABELS}
     for one in loaded:
-        rows = [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]
-        for row in rows:
+        for row in [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]:
             if row in taken:
                 raise UsageError(
                     f"The table would have two rows named {row!r}.", f"Rename the file of {one.name!r}."
@@ -143,13 +133,6 @@ def _load_file(path: Path, label: Label | None) -> tuple[Sample, ...]:
     )
 
 
-def _loaded(name: str, samples: tuple[Sample, ...], source: str) -> LoadedSet:
-    digest = sha256()
-    for sample in samples:
-        digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
-    return LoadedSet(name, samples, source, digest.hexdigest(), len({sample.label for sample in samples}) > 1)
-
-
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
     """At most `limit` samples of each label, in the order they came in.
 
@@ -160,7 +143,6 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
     Args:
         samples: of one set, each with an id of its own.
         limit: samples a label, at least 1; None for all.
-        seed: any whole number.
 
     Raises:
         UsageError: the limit is below 1.
@@ -169,28 +151,110 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
         return tuple(samples)
     if limit < 1:
         raise UsageError(f"--limit is at least 1; got {limit}.", "It counts samples of each set and label.")
-    chosen: set[str] = set()
-    for label in LABELS:
-        alike = [sample for sample in samples if sample.label == label]
-        chosen.update(sample.id for sample in _by_turns(alike, seed)[:limit])
+    categories: defaultdict[tuple[str, str], list[tuple[str, Sample]]] = defaultdict(list)
+    for sample in samples:
+        name = f"{seed}\n{sample.dataset}\n{sample.id}"
+        lot = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        categories[sample.label, sample.category].append((lot, sample))
+    # Webster's method of apportionment: the j-th sample of a category with n comes at (j − ½) / n
+    turns: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    for (label, _), members in categories.items():
+        members.sort(key=lambda member: member[0])
+        turns[label] += [
+            ((place + 0.5) / len(members), lot, sample.id) for place, (lot, sample) in enumerate(members)
+        ]
+    chosen = {id for own in turns.values() for _, _, id in sorted(own)[:limit]}
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
-def _by_turns(samples: Iterable[Sample], seed: int) -> list[Sample]:
-    """All of them, so ordered that any beginning holds the categories in nearly their shares.
+def data_folder(flag: str | None) -> Path | None:
+    """The folder that the flag names, else the variable; None where neither does.
 
-    This is Webster's method of apportionment: the j-th sample of a category with n comes at (j − ½) / n.
+    Raises:
+        UsageError: there is no such folder.
     """
-    categories: defaultdict[str, list[tuple[str, Sample]]] = defaultdict(list)
-    for sample in samples:
-        categories[sample.category].append((_lot(sample, seed), sample))
-    turns: list[tuple[float, str, Sample]] = []
-    for members in categories.values():
-        members.sort(key=lambda member: member[0])
-        turns += [((place + 0.5) / len(members), lot, sample) for place, (lot, sample) in enumerate(members)]
-    turns.sort(key=lambda turn: turn[:2])
-    return [sample for _, _, sample in turns]
+    given = os.environ.get(VARIABLE) or None if flag is None else flag
+    folder = None if given is None else Path(given).expanduser()
+    check_folder(folder, VARIABLE if flag is None else "--data")
+    return folder
 
 
-def _lot(sample: Sample, seed: int) -> str:
-    return sha256(f"{seed}\n{sample.dataset}\n{sample.id}".encode("utf-8", "surrogatepass")).hexdigest()
+def check_folder(folder: Path | None, where: str = "--data") -> None:
+    """Refuses what is no folder.
+
+    Raises:
+        UsageError: it is not there, or is a file.
+    """
+    if folder is None or folder.is_dir():
+        return
+    what = "is a file" if folder.exists() else "does not exist"
+    raise UsageError(
+        f"The data folder {folder} {what} (from {where}).",
+        "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets.",
+    )
+
+
+def find_file(known: KnownSet, folder: Path | None) -> Path | None:
+    """The set's file in the folder, if it is there."""
+    paths = [folder / file for file in known.files] if folder else []
+    return next((path for path in paths if path.exists()), None)
+
+
+def load_known(
+    known: KnownSet, *, data: Path | None, offline: bool, progress: Callable[[str], None]
+) -> tuple[tuple[Sample, ...], str]:
+    """All samples of a known set, and their source: the file's path, or `owner/name@commit` on the hub.
+
+    Args:
+        offline: never ask the hub; nor is it asked under HF_HUB_OFFLINE.
+
+    Raises:
+        UsageError: its file is not as it should be.
+        EnvironmentFault: it is not available; the hint says how to get it.
+    """
+    path = find_file(known, data)
+    if path is not None:
+        rows, source = read_rows(path), str(path)
+    else:
+        place = known.hub
+        if place is None or offline or not hub.is_allowed():
+            raise _unavailable(known, data, offline)
+        rows, source = hub.fetch(known, place, progress), f"{place.id}@{place.revision}"
+    prefix = known.number_prefix or f"{known.name}-"
+    samples = to_samples(
+        rows,
+        dataset=known.name,
+        source=source,
+        label=known.label if known.only is None else None,
+        number=lambda index: f"{prefix}{index}",
+    )
+    kept = tuple(sample for sample in samples if known.only in (None, sample.label))
+    if not kept:
+        raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")
+    return kept, source
+
+
+def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
+    """How a user can get these sets, one sentence.
+
+    Args:
+        lacking: sets that are all on the hub, or one that is not.
+    """
+    into = f"into {data}" if data else "into a folder and name that with --data"
+    if lacking[0].hub is None:
+        return f"Put data/OKTest.csv of {lacking[0].home} {into}."
+    files = ", ".join(dict.fromkeys(known.files[0] for known in lacking))
+    if not hub.is_installed():
+        them = "them" if len(lacking) > 1 else "it"
+        return f"Run `{INSTALL}` to load {them} from the hub, or put {files} {into}."
+    return f"Put {files} {into}, or run without --offline and HF_HUB_OFFLINE."
+
+
+def _unavailable(known: KnownSet, data: Path | None, offline: bool) -> EnvironmentFault:
+    lacking = f"{known.name} is not in {data}" if data else f"{known.name} is not on this machine"
+    remedy = how_to_get(known, data=data)
+    if known.hub is None:
+        return EnvironmentFault(f"{lacking}, and it is on no hub.", remedy)
+    if not offline and not hub.is_installed():
+        return MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
+    return EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)

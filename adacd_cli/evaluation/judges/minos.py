@@ -41,10 +41,9 @@ class MinosJudge(LocalJudge):
         self._refusal = 1
 
     def _load(self) -> tuple[Reader, tuple[str, ...]]:
-        from adacd_cli.loading.folder import inspect
+        from adacd_cli.loading.files import inspect, locate
         from adacd_cli.loading.hub import go_offline
         from adacd_cli.loading.machine import Load
-        from adacd_cli.loading.source import locate
 
         settings, progress, name = self._settings, self._options.progress, self._source
         if settings.offline:
