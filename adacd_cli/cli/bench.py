@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from adacd_cli.cli.measuring import PAPERS_PAIR, Methods, load_all_extras, method_runs
 from adacd_cli.cli.options import option, with_settings
-from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load

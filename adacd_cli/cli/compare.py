@@ -9,7 +9,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.inputs import read_question
 from adacd_cli.cli.options import (
     FileOption,
     OutputOption,
@@ -18,8 +17,8 @@ from adacd_cli.cli.options import (
     option,
     with_settings,
 )
-from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare, view_of
+from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
@@ -67,17 +66,13 @@ def _decode_both(
     model: LanguageModel, default: Request, method: Request, interruption: Interruption
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
-    seeds: list[int | None] = []
+    seed: int | None = None
 
-    def first() -> Iterator[Event]:
-        for event in interruption.watch(decode(model, [default], cancelled=interruption.cancelled)):
-            if isinstance(event, Started):
-                seeds.append(event.seed)
-            yield event
-
-    def second() -> Iterator[Event]:
-        seeded = replace(method, seed=seeds[0] if seeds else None)
+    def events(request: Request, index: int) -> Iterator[Event]:
+        nonlocal seed
+        seeded = replace(request, seed=seed if index else request.seed)
         for event in interruption.watch(decode(model, [seeded], cancelled=interruption.cancelled)):
-            yield event if event.request is None else replace(event, request=1)
+            seed = event.seed if isinstance(event, Started) else seed
+            yield event if event.request is None else replace(event, request=index)
 
-    return first(), second()
+    return events(default, 0), events(method, 1)

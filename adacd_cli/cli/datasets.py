@@ -10,7 +10,7 @@ from textwrap import wrap
 from typing import Annotated, Any
 
 from adacd_cli.cli.options import DebugOption, option
-from adacd_cli.cli.outputs import check_stdout
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.load import VARIABLE, data_folder, find_file, how_to_get, load_known

@@ -87,7 +87,6 @@ def command(
 
 @contextmanager
 def _tallies(settings: Settings) -> Iterator[Progress]:
-    """A Tally for each thing that is being done, one after another."""
     with ExitStack() as shown:
         tallies: dict[str, Tally] = {}
 

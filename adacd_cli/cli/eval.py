@@ -15,9 +15,9 @@ import typer
 from adacd_cli.cli import measuring
 from adacd_cli.cli.measuring import PAPERS_PAIR, at_once_of, load_all_extras, make_judges, method_runs
 from adacd_cli.cli.options import option, with_settings
-from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, progress_line, warn
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError

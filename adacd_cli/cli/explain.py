@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from typing import Annotated, TextIO
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.inputs import read_question
 from adacd_cli.cli.options import (
     FileOption,
     OutputOption,
@@ -15,8 +14,8 @@ from adacd_cli.cli.options import (
     option,
     with_settings,
 )
-from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import for_renderer, interruptible, prepare, view_of
+from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event

@@ -11,7 +11,6 @@ import typer
 
 from adacd_cli.answers.run import decode
 from adacd_cli.cli.errors import show_error
-from adacd_cli.cli.inputs import read_questions
 from adacd_cli.cli.options import (
     OutputOption,
     PromptArgument,
@@ -20,8 +19,8 @@ from adacd_cli.cli.options import (
     option,
     with_settings,
 )
-from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.running import for_renderer, interruptible, prepare, show_answer
+from adacd_cli.cli.streams import open_output, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started

@@ -11,11 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from adacd_cli.cli import measuring
-from adacd_cli.cli.inputs import read_lines
 from adacd_cli.cli.options import DebugOption, OutputOption, option
-from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import warn
+from adacd_cli.cli.streams import open_output, read_lines
 from adacd_cli.config import Settings, change
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError

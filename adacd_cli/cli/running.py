@@ -200,7 +200,6 @@ def show_answer(
 
 
 def view_of(question: str, settings: Settings, *, every: bool = False) -> View:
-    """How the settings ask for an answer and its trace to be shown."""
     from adacd_cli.render.screen import View
 
     return View(question, every, settings.display, settings.quiet, settings.stats)
@@ -214,7 +213,6 @@ class Interruption:
         self._decoding = False
 
     def cancelled(self, request: int) -> bool:
-        """For `decode(cancelled=…)`: every request ends."""
         return self.requested
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:

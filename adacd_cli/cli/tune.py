@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from adacd_cli.cli import measuring
 from adacd_cli.cli.options import option, with_settings
-from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
 from adacd_cli.render.screen import DIM, Screen

@@ -52,7 +52,6 @@ class Setting:
 
     @property
     def variable(self) -> str:
-        """Its environment variable, e.g. `ADACD_ALPHA`."""
         return f"ADACD_{self.name.upper()}"
 
     @property

@@ -101,7 +101,6 @@ class Screen:
             self._write("\r" + self._dressed(fit(printable(text), self.width - 1), DIM))
 
     def erase(self) -> None:
-        """Takes a redrawn line away again."""
         self.redraw("")
         if self.can_redraw:
             self._write("\r")

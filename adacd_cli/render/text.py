@@ -49,7 +49,6 @@ def stream_answer(
 
 
 def put_legend(screen: Screen) -> None:
-    """What the colours and marks mean, on one line."""
     screen.put_line(
         ("+ added", DECISION_STYLES[Decision.ADD]),
         (" (towards the prompted stream)  ", DIM),

@@ -46,7 +46,6 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
 
 
 def describe_run(started: Started) -> str:
-    """Model, method and the settings that decide, on one line."""
     settings = started.settings
     model = started.model if started.revision is None else f"{started.model}@{started.revision}"
     symbols = method_of(started.method).symbols
@@ -132,7 +131,6 @@ class StepTable:
             self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
 
     def close(self) -> None:
-        """Ends a run of plain tokens."""
         if self._run:
             line = self._run_line()
             self._screen.redraw(line)

@@ -19,13 +19,11 @@ from adacd_cli.render.trace import describe_run
 
 
 def write_html(events: Iterable[Event], out: TextIO, view: View) -> None:
-    """Writes the page when the last event has come."""
     out.write(page(collect(events), view))
     out.flush()
 
 
 def page(trace: Trace, view: View) -> str:
-    """The whole document."""
     started = trace.started
     settings = {
         "model": started.model,

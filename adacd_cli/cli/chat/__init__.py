@@ -6,8 +6,8 @@ import sys
 from functools import partial
 
 from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.running import load_model
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import UsageError

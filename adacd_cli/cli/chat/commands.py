@@ -273,7 +273,6 @@ def _load(chat: Chat, argument: str) -> None:
 
 
 def _ending(conversation: Conversation) -> list[str]:
-    """The last exchange, to see where a conversation stands."""
     last = conversation.messages[-2:]
     return [("> " if message.role == "user" else "") + message.content for message in last] or [
         "The conversation is empty now."

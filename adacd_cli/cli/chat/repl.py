@@ -37,7 +37,6 @@ class Chat:
         self._warned: set[str] = set()
 
     def run(self, reader: PipeReader | TerminalReader) -> None:
-        """Reads and answers until there is nothing more, or /exit."""
         if self._interactive:
             method = self.talk.settings.method_label
             self.note(f"{self.talk.session.model.name} · {method} · /help for commands, Ctrl-D to leave")
@@ -72,7 +71,6 @@ class Chat:
             self.note("Your message is back at the prompt." if self._interactive else unanswered)
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
-        """Streams the answer to a conversation that ends in a question."""
         view = self.view(conversation)
         settings = self.talk.settings
         with (
@@ -105,13 +103,11 @@ class Chat:
             yield interruption
 
     def show(self, *lines: str) -> None:
-        """Writes what a command was to show."""
         screen = Screen(self.out, self.talk.settings.display)
         for line in lines:
             screen.put_line(line)
 
     def note(self, *lines: str) -> None:
-        """Says something about the chat, unless `quiet`."""
         if not self.talk.settings.quiet:
             screen = Screen(self.err, self.talk.settings.display)
             for line in lines:
@@ -126,7 +122,6 @@ class Chat:
                 self._draft = question
 
     def use(self, settings: Settings) -> None:
-        """Decodes with these settings from now on."""
         self._warn(self.talk.use(settings))
 
     def _warn(self, warnings: Iterable[str]) -> None:
