@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from mmap import PAGESIZE
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +24,8 @@ _SCORES = 12
 
 _MOST, _MOST_ON_CPU = 512, 64
 """More sequences than these make no device faster, and each waits longer."""
+
+_DONTNEED = 4  # of madvise, on Linux
 
 _SHORTAGES = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
@@ -62,3 +66,26 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(words in text for words in _SHORTAGES)
+
+
+def mapped_files() -> list[range]:
+    """The addresses at which files are mapped into memory now; none on a system that does not tell."""
+    try:
+        with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            rows = [line.split(maxsplit=5) for line in maps]
+    except OSError:
+        return []
+    spans = [row[0].split("-") for row in rows if len(row) == 6 and row[5].startswith("/")]
+    return [range(int(start, 16), int(stop, 16)) for start, stop in spans]
+
+
+def drop_pages(files: Sequence[range], address: int, size: int) -> None:
+    """Lets go of the pages of a mapped file that were read; whoever needs them again reads the file again.
+
+    Args:
+        files: what `mapped_files` gave; memory elsewhere is left alone.
+        address, size: of what was read, bytes.
+    """
+    start, stop = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
+    if stop > start and any(start in file and stop - 1 in file for file in files):
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _DONTNEED)

@@ -28,6 +28,7 @@ TOKENIZER_FILES = (
 )
 _PICKLES = ("*.bin", "*.pth", "*.pt")
 _GGUF_MAGIC = b"GGUF"
+_ROWS_BYTES = 2**24  # of a GGUF tensor that are unpacked at a time
 _LFS_POINTER = b"version https://git-lfs"
 _AGAIN = "Download or save the model again."
 
@@ -133,19 +134,41 @@ def _check_gguf(path: Path, name: str) -> None:
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time.
+    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time, and unpacks
+    its tensors without a second copy of the file and of the largest tensor in memory.
 
     Parsing the vocabulary takes the gguf package seconds, and transformers does it anew for configuration,
     tokenizer and weights.
     """
     import gguf
 
-    reader = gguf.GGUFReader
+    reader, unpack = gguf.GGUFReader, gguf.dequantize
     gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    gguf.dequantize = lambda data, kind: _unpack_by_rows(unpack, data, kind)
     try:
         yield
     finally:
-        gguf.GGUFReader = reader
+        gguf.GGUFReader, gguf.dequantize = reader, unpack
+
+
+def _unpack_by_rows(unpack: Callable[[Any, Any], Any], data: Any, kind: Any) -> Any:
+    """A tensor's values as float32, some rows at a time; the pages of the file that hold it are let go."""
+    import numpy
+
+    from adacd_cli.engine.memory import drop_pages, mapped_files
+
+    if data.ndim != 2 or data.nbytes < _ROWS_BYTES:
+        values = unpack(data, kind)
+    else:
+        step = max(1, _ROWS_BYTES * len(data) // data.nbytes)
+        first = unpack(data[:step], kind)
+        values = numpy.empty((len(data), first.shape[1]), first.dtype)
+        values[:step] = first
+        for start in range(step, len(data), step):
+            values[start : start + step] = unpack(data[start : start + step], kind)
+    if values.base is None and not numpy.shares_memory(values, data):
+        drop_pages(mapped_files(), data.ctypes.data, data.nbytes)
+    return values
 
 
 def inspect(folder: Path, name: str) -> Checkpoint:

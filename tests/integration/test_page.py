@@ -262,7 +262,7 @@ def test_a_token_by_click_and_by_key(server, visit):
     page.click("#panel [data-does=close]")
     assert there.focused() == ",, subtract, agr 0.33"
     page.click("#default .token >> nth=1")
-    assert there.texts("#panel .why") == ["Plain decoding: the prompted stream was not asked."]
+    assert there.texts("#panel .why") == ["Plain decoding: only the plain stream was used."]
     assert page.locator("#panel table").count() == 0
     assert there.complaints == []
 

@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear
 
+from adacd_cli.engine.memory import drop_pages, mapped_files
+
 _LEAST_BYTES = 64_000_000
 """A model whose weights are smaller has them in the processor's cache, where there is nothing to gain."""
 
@@ -141,8 +143,9 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
     copies = free_bytes is not None and needed <= _SHARE_OF_FREE_MEMORY * free_bytes and _can_pack()
     for (_, dtype), same in layers.items():
         if dtype is torch.bfloat16 and _can_pack():
+            files = mapped_files()
             for module in same:
-                _pack_in_place(module)
+                _pack_in_place(module, files)
             _give_back()
         elif dtype is torch.float32:
             above = _packed if copies else _plain
@@ -153,12 +156,13 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
                     module.ways, module._copy = ways, None  # type: ignore[assignment]
 
 
-def _pack_in_place(module: torch.nn.Linear) -> None:
+def _pack_in_place(module: torch.nn.Linear, files: Sequence[range]) -> None:
     """Lays a layer's weight out for oneDNN; the original is freed, unless an embedding has it too."""
     weight = module._parameters.pop("weight")
     assert weight is not None
     module.__class__ = _PackedLinear
     module.packed_weight = _pack(weight.detach())
+    drop_pages(files, weight.data_ptr(), weight.nbytes)
 
 
 def _give_back() -> None:
