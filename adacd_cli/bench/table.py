@@ -13,10 +13,9 @@ Row = Mapping[str, Any]
 
 def report(machine: Mapping[str, Any], rows: Sequence[Row], *, width: int) -> str:
     """The header and two tables of the JSON's machine and rows (at least one), without colours."""
-    memory = {
-        "device": "what was allocated on the device",
-        "process": "the process's, weights included",
-    }.get(machine["peak_memory"], "the process's since its start, whichever method ran")
+    memory = {"device": "what was allocated on the device", "process": "the process's, weights included"}.get(
+        machine["peak_memory"], "the process's since its start, whichever method ran"
+    )
     notes = (
         "tok/s: of all requests of the batch. ÷: whole runs, prompts included, over the\n"
         "other's. Weights: as Default reads them, once a token; share of what the copy\n"

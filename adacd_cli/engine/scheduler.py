@@ -55,11 +55,7 @@ class Scheduler:
     """
 
     def __init__(
-        self,
-        backend: Backend,
-        *,
-        prefix_cache: PrefixCache | None = None,
-        max_concurrency: int | None = None,
+        self, backend: Backend, *, prefix_cache: PrefixCache | None = None, max_concurrency: int | None = None
     ) -> None:
         self.backend, self._can = backend, backend.capabilities
         self._feeder = Feeder(backend, PrefixCache(0) if prefix_cache is None else prefix_cache)

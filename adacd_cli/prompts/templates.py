@@ -121,11 +121,7 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:
         text = tokenizer.apply_chat_template(
-            messages,
-            chat_template=source,
-            tokenize=False,
-            add_generation_prompt=True,
-            **dialect.variables,
+            messages, chat_template=source, tokenize=False, add_generation_prompt=True, **dialect.variables
         )
     except Exception as error:  # foreign code: jinja2's errors, TypeError, KeyError and whatever else
         reason = " ".join(str(error).split()).rstrip(".")

@@ -9,15 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    Tag,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from adacd_cli.config import SETTINGS, Settings
@@ -94,8 +86,7 @@ class Own(BaseModel):
 
     trace: Annotated[bool, Field(description="Report the numbers of every token.")] = False
     candidates: Annotated[
-        int,
-        Field(ge=0, le=20, description="With trace: how many of the most probable tokens to report."),
+        int, Field(ge=0, le=20, description="With trace: how many of the most probable tokens to report.")
     ] = 0
 
 

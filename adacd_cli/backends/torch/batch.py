@@ -73,10 +73,7 @@ class BatchedKVCache:
 
     @torch.inference_mode()
     def prefill(
-        self,
-        texts: Sequence[Sequence[int]],
-        computed: Sequence[KeyValues | None] = (),
-        positions: int = 1,
+        self, texts: Sequence[Sequence[int]], computed: Sequence[KeyValues | None] = (), positions: int = 1
     ) -> torch.Tensor:
         """Feeds whole texts to an empty cache.
 
