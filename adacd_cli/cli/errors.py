@@ -25,8 +25,7 @@ _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
-    """Calls the command and gives the exit code, having shown the error if there was one; DEBUG shows its
-    traceback first."""
+    """Calls the command, shows its error, with DEBUG after the traceback, and gives the exit code."""
     prepare_streams()
     _debug.set(debug)
     try:

@@ -18,8 +18,7 @@ _SILENCE_S = 30.0
 
 
 class Tally:
-    """Counts TOTAL things on stderr, DONE of them before; a context manager. `quiet` and `display` none keep it
-    silent."""
+    """Counts TOTAL things on stderr, DONE of them before; silent with `quiet` and `display` none."""
 
     def __init__(self, title: str, total: int, unit: str, settings: Settings, *, done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit

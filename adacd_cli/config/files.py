@@ -34,8 +34,7 @@ def presets() -> dict[str, Path]:
 
 
 def find(config: str, where: str) -> Path:
-    """The file that `config`, which came from `where`, means: a preset's name, or else a path; else
-    ConfigurationError."""
+    """The file that `config`, given by `where`, means: a preset or a path; else ConfigurationError."""
     named = presets()
     path = named.get(config) or Path(config).expanduser()
     if path.is_file():

@@ -54,8 +54,7 @@ def refuse_idle(
 
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
-    """Raises ConfigurationError for what is given for a model on a server where it is loaded here, and the
-    reverse."""
+    """Raises ConfigurationError for what only a model on a server, or only one loaded here, can use."""
     for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
         if name in given and settings.served:
             raise ConfigurationError(

@@ -143,8 +143,7 @@ class FreeRun(Protocol):
     """A stretch that a backend decodes by itself."""
 
     def take(self) -> list[SampledToken]:
-        """The tokens that have come since, without waiting. Raises what it broke off with, once all that came was
-        taken."""
+        """The tokens that have come since, without waiting; raises what it broke off with after the last."""
 
     def done(self) -> bool:
         """Whether nothing more will come, and all was taken."""

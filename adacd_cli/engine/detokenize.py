@@ -89,8 +89,7 @@ class StopGate:
 
 
 class Detokenizer:
-    """A TextStream behind a StopGate; `strip_start` leaves out white space before the first character, as it
-    stands after thinking."""
+    """A TextStream behind a StopGate; `strip_start` leaves out white space at the start."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str], strip_start: bool = False) -> None:
         self._stream = TextStream(tokenizer)

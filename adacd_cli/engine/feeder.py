@@ -151,8 +151,7 @@ class Feeder:
         return work
 
     def _open(self, state: RequestState, stream: StreamState, states: Sequence[RequestState]) -> bool:
-        """Opens a stream's sequence with as much as can be taken over; False while its base stream has to read
-        on before it can be forked."""
+        """Opens a stream's sequence with all that can be taken over; False while its base has to read on first."""
         whole = (*stream.prompt, *state.ids)
         running = []
         if self._can.fork:
@@ -183,8 +182,7 @@ class Feeder:
             self.trim(base, base.fed - 1)
 
     def _draft(self, states: Sequence[RequestState]) -> bool:
-        """Has drafts propose tokens, greedily, for requests that lack nothing but the last one; whether any
-        did."""
+        """Has drafts propose tokens, greedily, where only the last token is lacking; whether any did."""
         states = [state for state in states if state.can_draft]
         rounds = [
             (state, [*state.streams.values()][1], min(state.settings.draft_tokens, state.room))

@@ -194,8 +194,7 @@ def _lacking(
 
 
 def _adds(base: _Known, other: _Known, settings: Settings) -> bool | None:
-    """Whether the step adds: agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where the rank decides it, and
-    only a bound of it is known."""
+    """Whether agr ≥ λ and c ≥ λ·c*, with agr = 1 / rank; None where only a bound of the rank is known."""
     threshold = settings.agreement_threshold
     if math.exp(base.highest) < threshold * math.exp(other.highest):
         return False

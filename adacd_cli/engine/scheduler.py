@@ -105,8 +105,7 @@ class Scheduler:
             state.cancelled |= state.index == index
 
     def submit_all(self, requests: Sequence[Request]) -> None:
-        """Takes a batch in when nothing else runs: a request's number is its place in it. Where `submit` of one
-        raises, none is taken in."""
+        """Takes in a whole batch when nothing else runs, or none of it where `submit` raises."""
         assert not self.busy, "a batch is taken in when nothing else runs"
         self._submitted = 0
         try:

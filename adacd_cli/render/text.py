@@ -86,8 +86,7 @@ def _ending(started: Started, finished: Finished) -> str:
 
 
 class _Writer:
-    """Writes the answer, but not the newlines that may turn out to be its last, and before it the thinking,
-    dimmed, on `notes`."""
+    """Writes the answer without the newlines at its end, and before it the thinking, dimmed, on `notes`."""
 
     def __init__(self, answer: Screen, notes: Screen | None) -> None:
         self._answer, self._notes = answer, notes

@@ -168,8 +168,7 @@ class LlamaCpp:
     async def _entry_of(
         self, ids: Sequence[int], left: bytes, more: int, *, exact: bool
     ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The most probable token that the bytes begin with and that leaves enough for those to follow, and
-        the list that it is from."""
+        """The most probable token that the bytes begin with and that leaves enough to follow, and its list."""
         entries: list[dict[str, Any]] = []
         for size in (*_LISTED, 10**9):
             (entries,) = await self._entries([ids], size)

@@ -29,8 +29,7 @@ PromptsBuilder = Callable[[Conversation, "Settings"], "Prompts"]
 
 @dataclass(frozen=True)
 class View:
-    """A conversation, and the prompts made of what the model sees of it: `left_out` of the oldest exchanges are
-    not seen."""
+    """A conversation, and the prompts of what the model sees of it: without `left_out` oldest exchanges."""
 
     conversation: Conversation
     prompts: Prompts

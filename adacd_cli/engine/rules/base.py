@@ -114,6 +114,5 @@ def top_ranks(scores: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def overlap_size(ranks: torch.Tensor, count: int) -> torch.Tensor:
-    """The smallest k at which two top-k lists share `count` tokens, at least 1, int64 [rows, 1]; `ranks` are
-    those of `joint_rank`."""
+    """The smallest k at which two top-k lists share `count` tokens, int64 [rows, 1]; see `joint_rank`."""
     return ranks.kthvalue(min(count, ranks.shape[-1]), dim=-1, keepdim=True).values
