@@ -44,43 +44,41 @@ def request_of(model: LanguageModel, words: int, settings: Settings) -> Request:
     return Request(prompts_for(model.tokenizer, Conversation.ask(text), settings), settings)
 
 
-def first_token(model: LanguageModel, request: Request) -> float:
-    """Seconds until the first token."""
-    begin = time.perf_counter()
-    events = decode(model, [request])
-    for event in events:
+def first_token(model: LanguageModel, request: Request) -> None:
+    """Decodes until the first token."""
+    for event in decode(model, [request]):
         if isinstance(event, TokenStep):
             break
-    return time.perf_counter() - begin
 
 
-def whole(model: LanguageModel, request: Request) -> float:
-    """Seconds of a whole answer, the prompt included; no token ends it early."""
-    begin = time.perf_counter()
+def whole(model: LanguageModel, request: Request) -> None:
+    """Decodes a whole answer; no token ends it early."""
     for _ in decode(replace(model, eos_ids=frozenset()), [request]):
         pass
-    return time.perf_counter() - begin
 
 
-def in_turn(jobs: Sequence[Callable[[], float]], trials: int) -> list[list[float]]:
-    """Seconds of each job in each trial, after one to warm up."""
-    found: list[list[float]] = [[] for _ in jobs]
-    for trial in range(trials + 1):
+def in_turn(jobs: Sequence[Callable[[], None]], trials: int) -> list[list[tuple[float, float]]]:
+    """Seconds and CPU seconds of each job in each trial."""
+    found: list[list[tuple[float, float]]] = [[] for _ in jobs]
+    for trial in range(trials):
         for place in range(len(jobs)) if trial % 2 else reversed(range(len(jobs))):
-            seconds = jobs[place]()
-            if trial:
-                found[place].append(seconds)
+            begin, begin_cpu = time.perf_counter(), time.process_time()
+            jobs[place]()
+            found[place].append((time.perf_counter() - begin, time.process_time() - begin_cpu))
     return found
 
 
 def show(name: str, model: LanguageModel, requests: Sequence[Request], measure, trials: int) -> None:
     """Prints the ratio of the second request's time to the first one's."""
     plain, adacd = in_turn([lambda r=request: measure(model, r) for request in requests], trials)
-    ratios = [mine / theirs for mine, theirs in zip(adacd, plain, strict=True)]
+    wall, cpu = (
+        statistics.median(mine[which] / theirs[which] for mine, theirs in zip(adacd, plain, strict=True))
+        for which in (0, 1)
+    )
     tokens = " and ".join(str(len(prompt.ids)) for prompt in requests[1].prompts.streams.values())
     print(
-        f"{name}: AdaCD ÷ Default {statistics.median(ratios):.3f} (median of {trials}; minima "
-        f"{min(adacd) / min(plain):.3f}); Default {statistics.median(plain):.2f} s; prompts of {tokens} tokens, "
+        f"{name}: AdaCD ÷ Default {wall:.3f}, of CPU time {cpu:.3f} (medians of {trials}); Default "
+        f"{statistics.median(seconds for seconds, _ in plain):.2f} s; prompts of {tokens} tokens, "
         f"{requests[1].prompts.shared_with_base('prompted')} shared",
         flush=True,
     )
