@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.config.methods import METHODS
-from adacd_cli.errors import ConfigurationError
+from adacd_cli.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adacd_cli.backends.torch.compiled import Compiled
     from adacd_cli.config import Settings
     from adacd_cli.config.methods import Method
+    from adacd_cli.engine.backend import Weights
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class LanguageModel:
     """A causal language model ready to decode.
 
     Attributes:
-        model: a `transformers` causal LM in eval mode, or anything called the same way; None at a server.
+        model: a `transformers` causal LM in eval mode, or anything called the same way; a
+            `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server.
         tokenizer: its tokenizer; the engine only calls `decode`.
         name: what the user asked for: hub id, folder, file or `demo`.
         revision: commit or branch on the hub; None elsewhere.
@@ -49,6 +51,13 @@ class LanguageModel:
     server: Any = None
 
     @property
+    def engine(self) -> Literal["torch", "llamacpp", "server"]:
+        """What computes it."""
+        if self.server is not None:
+            return "server"
+        return "llamacpp" if getattr(self.model, "engine", "") == "llamacpp" else "torch"
+
+    @property
     def device(self) -> torch.device:
         """Where input ids go, and logits come from."""
         if self.server is not None:
@@ -65,20 +74,48 @@ class LanguageModel:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The names of the methods that it can be decoded with; a server tells enough only for some."""
-        return tuple(name for name, method in METHODS.items() if self.server is None or method.sparse)
+        """The names of the methods that it can be decoded with; a server tells enough only for some, and
+        llama.cpp gives no activations and takes no second set of weights but a draft's."""
+        return tuple(name for name, method in METHODS.items() if self._decodes(method))
+
+    def _decodes(self, method: Method) -> bool:
+        if self.engine == "llamacpp":
+            return method.resource in ("", "draft")
+        return self.engine == "torch" or method.sparse
 
     def check_method(self, method: Method) -> None:
         """Refuses a method that it cannot be decoded with.
 
         Raises:
-            ConfigurationError: the method needs what a server does not give.
+            ConfigurationError: the method needs what a server or llama.cpp does not give.
         """
-        if method.name not in self.methods:
+        if method.name in self.methods:
+            return
+        if self.engine == "llamacpp":
             raise ConfigurationError(
-                f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
-                f"Over a server there are {', '.join(self.methods)}.",
+                f"Method {method.name} needs the model's weights or activations, which llama.cpp does not give.",
+                f"Use --engine torch, or one of {', '.join(self.methods)}.",
             )
+        raise ConfigurationError(
+            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
+            f"Over a server there are {', '.join(self.methods)}.",
+        )
+
+    def weights(self, key: Weights) -> Any:
+        """What reads a sequence: `model`, or one of `extras`.
+
+        Raises:
+            ModelError: it is not loaded.
+        """
+        if key == "base":
+            return self.model
+        if not isinstance(key, tuple) or key not in self.extras:
+            name = key[0] if isinstance(key, tuple) else key
+            raise ModelError(
+                f"The method needs `{name}`, which is not loaded.",
+                "Name it in the settings and load it with adacd_cli.load_extras(model, settings).",
+            )
+        return self.extras[key]
 
     def context_for(self, method: Method, settings: Settings) -> int | None:
         """Positions that every model which the method runs was built for; None where none names any."""
