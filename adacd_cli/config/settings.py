@@ -16,6 +16,7 @@ from adacd_cli.config.methods import METHOD_NAMES, METHODS
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
+Engine = Literal["auto", "torch", "llamacpp"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"]
 Display = Literal["auto", "color", "plain", "none"]
@@ -125,6 +126,14 @@ class Settings(BaseModel):
         str | None,
         _model("Branch, tag or commit of a model on the hub; null is its main branch.", "--revision"),
     ] = None
+    engine: Annotated[
+        Engine,
+        _model(
+            "What computes a model on this machine: llamacpp runs a GGUF file as it is, torch unpacks it; auto "
+            "takes llama.cpp for a GGUF file where it is installed.",
+            "--engine",
+        ),
+    ] = "auto"
     device: Annotated[
         str,
         AfterValidator(_check_device),
@@ -145,6 +154,24 @@ class Settings(BaseModel):
     threads: Annotated[
         Count | None,
         _model("CPU threads to compute with; null is the number of free cores.", "--threads", "threads"),
+    ] = None
+    gpu_layers: Annotated[
+        CountOrZero | None,
+        _model(
+            "With llama.cpp: how many layers a GPU computes; null is all of them where the installed build "
+            "has a GPU.",
+            "--gpu-layers",
+            "layers",
+        ),
+    ] = None
+    context: Annotated[
+        Count | None,
+        _model(
+            "Longest context, prompt and answer together; null is what the model was trained for, as far as "
+            "memory goes.",
+            "--context",
+            "tokens",
+        ),
     ] = None
     prefix_cache: Annotated[
         Size,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ModelError
@@ -63,7 +63,8 @@ def _with_expert(
 def _with_draft(
     model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]
 ) -> LanguageModel:
-    own = {"model": name, "method": "default", "revision": None, "quantize": None, "gate": False}
+    own: dict[str, Any] = {"model": name, "method": "default", "revision": None, "quantize": None}
+    own |= {"gate": False, "context": None, "engine": model.engine}
     draft = load_local(settings.model_copy(update=own), progress, for_long=False)
     mine, theirs = (each.tokenizer.get_vocab() for each in (model, draft))
     if mine != theirs:

@@ -11,12 +11,12 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.folder import Checkpoint, inspect
 from adacd_cli.loading.gguf import read_once
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.loading.machine import Load, usable_cores
+from adacd_cli.loading.llamacpp import limited, load_llamacpp, loads_with_llamacpp, unpacked
+from adacd_cli.loading.machine import Load, too_many_threads
 from adacd_cli.loading.source import Source, locate
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
@@ -32,6 +32,8 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
     source = locate(settings, progress)
     checkpoint = None if source.gguf else inspect(source.folder, settings.model)
     _refuse_double_quantization(settings, checkpoint)
+    if loads_with_llamacpp(settings, source):
+        return load_llamacpp(settings, source, others, progress)
     progress("Starting PyTorch")
     import_libraries()
     from adacd_cli.loading.progress import quiet
@@ -55,8 +57,8 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
         name=settings.model,
         revision=source.revision,
         eos_ids=ends,
-        context_length=context_length(model.config),
-        warnings=(*source.warnings, *warnings, *logged),
+        context_length=limited(context_length(model.config), settings),
+        warnings=(*source.warnings, *warnings, *logged, *unpacked(settings, source)),
     )
     return made_fast(loaded, settings, progress, for_long=for_long)
 
@@ -104,21 +106,13 @@ def _load(
     warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
 
     if device.type == "cpu":
-        warnings += _too_many_threads(settings.threads)
+        warnings += too_many_threads(settings.threads)
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())
     progress("Trying one token")
     first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
     smoke_run(model, first, name)
     return model, tokenizer, warnings
-
-
-def _too_many_threads(threads: int | None) -> tuple[str, ...]:
-    cores = usable_cores()
-    if threads is None or threads <= cores:
-        return ()
-    named = counted(cores, "core")
-    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
 
 
 def _refuse_double_quantization(settings: Settings, checkpoint: Checkpoint | None) -> None:

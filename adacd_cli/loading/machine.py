@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from adacd_cli.counting import counted
+
 _SHORTEST_LOOK = 0.1  # seconds; the kernel counts in hundredths
 
 
@@ -14,6 +16,15 @@ def usable_cores() -> int:
     """Cores that the affinity of this process and the quota of its cgroup let it use, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(allowed, _quota() or allowed)
+
+
+def too_many_threads(threads: int | None) -> tuple[str, ...]:
+    """A warning where more threads are asked for than there are cores."""
+    cores = usable_cores()
+    if threads is None or threads <= cores:
+        return ()
+    named = counted(cores, "core")
+    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
 
 
 class Load:

@@ -27,6 +27,9 @@ _FIRST_NUMBERS, _MOST_NUMBERS = 8, 256
 _IDLE_CELLS = 8192
 """From so many cells on idle sequences make room before the pool grows: every token looks at all cells."""
 
+_SAMPLE = 16
+"""Tokens that a sequence must have for its size to be measured."""
+
 _FLOAT32 = 0
 _NO_ROOM = 1
 
@@ -73,15 +76,22 @@ class Pool:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of the keys and values of a token; 0 where a sequence is a running state."""
+        if self._bytes_per_token is None and not self._model.keys_only:
+            self._bytes_per_token = 0
         if self._bytes_per_token is None:
-            sequence = LlamaSequence(self, [0] * 33)
-            size = []
-            for length in (1, 33):
-                self.compute([(sequence, 0)], length)
-                size.append(self._api.llama_state_seq_get_size(self._context, sequence.number))
-            self._release(sequence)
-            self._bytes_per_token = (size[1] - size[0]) // 32 if self._model.keys_only else 0
-        return self._bytes_per_token
+            longest = max(filter(None, self._members), key=lambda each: each.computed, default=None)
+            if longest is None or longest.computed < _SAMPLE:
+                sample = LlamaSequence(self, [0] * _SAMPLE)
+                self.compute([(sample, 0)])
+                self._measure(sample)
+                self._release(sample)
+            else:
+                self._measure(longest)
+        return self._bytes_per_token or 0
+
+    def _measure(self, sequence: LlamaSequence) -> None:
+        size = self._api.llama_state_seq_get_size(self._context, sequence.number)
+        self._bytes_per_token = -(-size // sequence.computed)
 
     def fork(self, source: LlamaSequence, length: int) -> LlamaSequence:
         """A sequence that shares the cells of another's first tokens."""
@@ -107,12 +117,11 @@ class Pool:
         """Lets a sequence go."""
         self._release(sequence)
 
-    def compute(self, work: Sequence[tuple[LlamaSequence, int]], length: int | None = None) -> torch.Tensor:
+    def compute(self, work: Sequence[tuple[LlamaSequence, int]]) -> torch.Tensor:
         """Computes what the sequences lack.
 
         Args:
             work: the sequences, and of how many of their last tokens the logits are wanted.
-            length: how many of their tokens; None for all.
 
         Returns:
             The logits, float32 [wanted, vocab], in the order of the work.
@@ -122,17 +131,17 @@ class Pool:
             RuntimeError: llama.cpp failed, in its own words.
         """
         sequences = [sequence for sequence, _ in work]
-        ends = [len(sequence.ids) if length is None else length for sequence in sequences]
         if not self._context:
-            self._grow(max(_FIRST_CELLS, sum(ends) + _SPARE_CELLS), _FIRST_NUMBERS)
+            needed = sum(len(sequence.ids) for sequence in sequences)
+            self._grow(max(_FIRST_CELLS, needed + _SPARE_CELLS), _FIRST_NUMBERS)
         now = next(self._clock)
         for sequence in sequences:
             sequence.last_used = now
             self._number(sequence, keep=sequences)
         tokens = [
-            (sequence, place, place >= end - wanted)
-            for (sequence, wanted), end in zip(work, ends, strict=True)
-            for place in range(sequence.computed, end)
+            (sequence, place, place >= len(sequence.ids) - wanted)
+            for sequence, wanted in work
+            for place in range(sequence.computed, len(sequence.ids))
         ]
         found = [self._decode(tokens[at : at + BATCH], sequences) for at in range(0, len(tokens), BATCH)]
         return found[0] if len(found) == 1 else torch.cat(found)
