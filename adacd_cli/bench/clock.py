@@ -121,6 +121,25 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
     return Timing(seconds, first, first)
 
 
+def time_llamacpp(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
+    """Runs llama.cpp's own plain decoding, greedy, over prompts one after the other.
+
+    Args:
+        model: a `LlamaModel`.
+        prompts: token ids.
+        new_tokens: how many each prompt gets, whatever ends an answer.
+    """
+    from adacd_cli.backends.llamacpp.plain import decode_greedily
+
+    prefill, firsts = 0.0, []
+    begin = time.perf_counter()
+    for ids in prompts:
+        own = time.perf_counter()
+        decode_greedily(model, ids, new_tokens, lambda: firsts.append(time.perf_counter()))
+        prefill += firsts[-1] - own
+    return Timing(time.perf_counter() - begin, firsts[0] - begin, prefill)
+
+
 @contextmanager
 def _generation_config(model: Any, asked: Any) -> Iterator[None]:
     """`generate` takes whatever is not given from the model's own config, such as the end of an answer."""

@@ -58,12 +58,14 @@ def weight_bytes(model: Any) -> int | None:
     method, so that shares tell how near to the limit an answer is, not how much work was done for it.
 
     Args:
-        model: a transformers causal LM.
+        model: a transformers causal LM, or a `LlamaModel`, all of whose weights are counted.
 
     Returns:
         None where that is not all of them (a mixture of experts reads those it chose) or their size is not
         known (torchao packs several numbers into one).
     """
+    if getattr(model, "engine", "") == "llamacpp":
+        return int(model.bytes)
     config = model.config.get_text_config(decoder=True)
     quantized = getattr(model.config, "quantization_config", "")
     if getattr(config, "num_experts_per_tok", None) or "torchao" in str(quantized):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.bench.clock import Timing, time_decode, time_generate
+from adacd_cli.bench.clock import Timing, time_decode, time_generate, time_llamacpp
 from adacd_cli.bench.device import PeakMemory, cache_bytes
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import AdacdError, OutOfMemoryError
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
 
-TRANSFORMERS = "transformers"
+RIVALS = {"torch": "transformers", "llamacpp": "llamacpp"}
+"""What a model's engine is measured against: the plain decoding of its own library."""
 
 _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
 
@@ -34,8 +35,8 @@ class Contestant:
     """What is measured.
 
     Attributes:
-        name: the method's label, or `transformers`.
-        settings: the method's; None for transformers.
+        name: the method's label, or that of a rival.
+        settings: the method's; None for a rival.
         prepare: makes the prompts of a batch, untimed, and gives what runs over them.
         needs: bytes of a batch's caches, at least.
     """
@@ -62,22 +63,25 @@ def of_method(
     )
 
 
-def of_transformers(
-    model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
-) -> Contestant:
-    """transformers' `generate` over Default's prompts."""
+def of_rival(model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int) -> Contestant:
+    """The plain decoding of the engine's own library, over Default's prompts."""
     default = settings.model_copy(update={"method": "default"})
+    run = time_llamacpp if model.engine == "llamacpp" else time_generate
 
     def prepare(batch: int) -> Callable[[], Timing]:
         ids = [each.base.ids for each in prompts.make(default, batch)]
-        return lambda: time_generate(model.model, ids, default.max_new_tokens)
+        return lambda: run(model.model, ids, default.max_new_tokens)
 
     positions = prompt_tokens + default.max_new_tokens
-    return Contestant(TRANSFORMERS, None, prepare, lambda batch: batch * _row_bytes(model, positions))
+    return Contestant(RIVALS[model.engine], None, prepare, lambda batch: batch * _row_bytes(model, positions))
 
 
 def _row_bytes(model: LanguageModel, positions: int) -> int:
     """Keys and values of a row, and its logits in float32."""
+    if model.engine == "llamacpp":
+        from adacd_cli.backends import backend_for
+
+        return backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
     cache = cache_bytes(model.model.config, positions, model.model.dtype.itemsize)
     return cache + 4 * int(vocabulary)
@@ -88,7 +92,7 @@ class Measurements:
     """What was measured so far.
 
     Args:
-        contestants: in the order of the rows; Default and transformers, where they are, are compared with.
+        contestants: in the order of the rows; Default and a rival, where they are, are compared with.
         device: where the model runs.
         prompt_tokens: tokens of Default's prompt.
         generation_tokens: tokens that every request gets.
@@ -199,7 +203,7 @@ class Measurements:
             "seconds": statistics.median(seconds),
             "seconds_range": [min(seconds), max(seconds)],
             "ratio_to_default": self._ratio(batch, seconds, "default"),
-            "ratio_to_transformers": self._ratio(batch, seconds, TRANSFORMERS),
+            **{f"ratio_to_{rival}": self._ratio(batch, seconds, rival) for rival in RIVALS.values()},
             "weights_gb_per_s": read,
             "bandwidth_share": read / self.bandwidth if read else None,
             "peak_memory_bytes": self._peaks[batch, contestant.name],

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.engine import LanguageModel
 
-_AGAINST = ("transformers",)
+_AGAINST = ("transformers", "llamacpp")
 
 _BUSY = 0.25
 """Cores that others use from which on times are not to be trusted."""
@@ -44,7 +44,11 @@ def command(
     method: MethodsOption = None,
     against: Annotated[
         str | None,
-        typer.Option("--against", metavar="transformers", help="Measure transformers' generate as well."),
+        typer.Option(
+            "--against",
+            metavar="transformers|llamacpp",
+            help="Measure the engine's own plain decoding as well: transformers' generate, or llama.cpp's.",
+        ),
     ] = None,
     shape: Annotated[
         str | None,
@@ -112,7 +116,8 @@ def command(
 
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
         if against is not None:
-            contestants.insert(0, measure.of_transformers(model, runs[0], prompts, prompt_tokens))
+            _check_rival(against, model)
+            contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
             check_context(model, settings, prompt_tokens, generation_tokens)
         measurements = measure.Measurements(
@@ -147,6 +152,17 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
                 "Write e.g. --batch-size 1,2,4,8.",
             )
     return list(dict.fromkeys(map(int, parts)))
+
+
+def _check_rival(against: str, model: LanguageModel) -> None:
+    from adacd_cli.bench.measure import RIVALS
+
+    if against != (own := RIVALS[model.engine]):
+        other = "transformers" if own == "llamacpp" else "llama.cpp"
+        raise UsageError(
+            f"{model.name} does not run on {other} here, so its speed there cannot be compared.",
+            f"Use --against {own}, or --engine {'torch' if own == 'llamacpp' else 'llamacpp with a GGUF file'}.",
+        )
 
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
@@ -214,7 +230,8 @@ def _machine(
         **versions("torch", "transformers"),
         "model": model.name,
         "revision": model.revision,
-        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "engine": model.engine,
+        "dtype": model.dtype_name,
         "quantize": settings.quantize,
         "bandwidth_gb_per_s": measurements.bandwidth,
         "weight_bytes_per_token": measurements.weight_bytes,

@@ -195,6 +195,10 @@ _FUNCTIONS = {  # result and arguments
     "llama_state_seq_get_size": "zpi",
     "llama_decode": "ipB",
     "llama_get_logits": "pp",
+    "llama_batch_get_one": "Bpi",
+    "llama_sampler_init_greedy": "p",
+    "llama_sampler_sample": "ippi",
+    "llama_sampler_free": "-p",
 }
 
 
