@@ -10,7 +10,9 @@ _FLOAT32, _NORMAL, _CONTROL = 0, 1, 3
 _ARCHITECTURES = {"llama": "LLAMA", "qwen3": "QWEN3", "gemma2": "GEMMA2", "phi3": "PHI3"}
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any, *, template: bool = True, architecture: str = "") -> Path:
+def write_gguf(
+    path: Path, model: Any, tokenizer: Any, *, template: bool = True, architecture: str = ""
+) -> Path:
     """A model as llama.cpp reads it.
 
     Args:
@@ -60,7 +62,9 @@ def write_gguf(path: Path, model: Any, tokenizer: Any, *, template: bool = True,
             values = values.view(-1, 2, size // 2, values.shape[-1]).transpose(1, 2).reshape(values.shape)
         if kind == "gemma2" and name.endswith("norm.weight"):
             values = values + 1
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight", ".bias")), values.contiguous().numpy())
+        writer.add_tensor(
+            names.get_name(name, try_suffixes=(".weight", ".bias")), values.contiguous().numpy()
+        )
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

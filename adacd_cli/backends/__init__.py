@@ -1,4 +1,4 @@
-"""Who computes: torch or llama.cpp in this process, or somebody's server; each implements `engine.backend.Backend`."""
+"""Who computes: torch or llama.cpp in this process, or somebody's server, each an `engine.backend.Backend`."""
 
 from __future__ import annotations
 

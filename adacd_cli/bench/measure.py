@@ -63,7 +63,9 @@ def of_method(
     )
 
 
-def of_rival(model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int) -> Contestant:
+def of_rival(
+    model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
+) -> Contestant:
     """The plain decoding of the engine's own library, over Default's prompts."""
     default = settings.model_copy(update={"method": "default"})
     run = time_llamacpp if model.engine == "llamacpp" else time_generate

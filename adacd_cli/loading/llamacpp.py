@@ -125,7 +125,7 @@ def _refuse_others(settings: Settings) -> None:
         if getattr(settings, name) not in ("auto", None, False):
             raise ConfigurationError(
                 f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}.",
-                f"Leave it out, or use --engine torch.",
+                "Leave it out, or use --engine torch.",
             )
     if settings.device not in ("auto", "cpu"):
         raise ConfigurationError(

@@ -26,7 +26,10 @@ PACKAGE = "llama-cpp-py-sync" if sys.platform == "win32" else "xllamacpp"
 INSTALL = "pip install 'adacd[gguf]'"
 
 _VARIABLE = "LLAMA_CPP_LIB"
-_FILES = {"xllamacpp": ("xllamacpp*.so",), "llama_cpp_py_sync": ("libllama.so", "libllama.dylib", "llama.dll")}
+_FILES = {
+    "xllamacpp": ("xllamacpp*.so",),
+    "llama_cpp_py_sync": ("libllama.so", "libllama.dylib", "llama.dll"),
+}
 _ERROR, _CONTINUED = 4, 5
 
 
@@ -217,9 +220,9 @@ class Library:
         if sys.platform == "win32":
             os.add_dll_directory(str(path.parent))
         own = ctypes.CDLL(str(path))
-        for name, (result, *arguments) in _FUNCTIONS.items():
+        for name, types in _FUNCTIONS.items():
             function = getattr(own, name)
-            function.restype, function.argtypes = _TYPES[result], [_TYPES[each] for each in arguments]
+            function.restype, *function.argtypes = (_TYPES[each] for each in types)
             setattr(self, name, function)
         self._errors: list[str] = []
         self._log = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)(self._note)
@@ -247,7 +250,8 @@ class Library:
     @contextmanager
     def errors(self) -> Iterator[list[str]]:
         """What it reports as errors meanwhile, a line each."""
-        self._errors = found = []
+        found: list[str] = []
+        self._errors = found
         try:
             yield found
         finally:
@@ -295,4 +299,3 @@ def available() -> bool:
     except MissingExtraError:
         return False
     return True
-

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import torch
 
-from adacd_cli.backends.llamacpp.library import library
+from adacd_cli.backends.llamacpp.library import ContextParams, library
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import ModelError, OutOfMemoryError
 
+BATCH = 512
+"""Tokens in one call of llama.cpp at most."""
+
+_FLOAT32 = 0
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 _AGAIN = "Download it again."
 _CHOOSE = "Choose the GGUF file of a chat model."
@@ -76,6 +80,17 @@ class LlamaModel:
         )
         self._refuse_other_kinds(name)
 
+    def context_params(self, cells: int, sequences: int = 1) -> ContextParams:
+        """What a context for so many tokens of so many sequences is made with."""
+        params: ContextParams = self._api.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = cells, sequences, True
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_threads = params.n_threads_batch = self.threads
+        if self.dtype == "all F32":  # as exact as the weights: flash attention rounds to 16 bits
+            params.type_k = params.type_v = _FLOAT32
+            params.flash_attn_type = 0
+        return params
+
     @property
     def bytes(self) -> int:
         """Bytes of all weights."""
@@ -118,7 +133,9 @@ def _check_parts(path: Path, name: str) -> None:
     stem, number, count = match[1], int(match[2]), int(match[3])
     parts = [path.with_name(f"{stem}-{each:05}-of-{count:05}.gguf") for each in range(1, count + 1)]
     if number != 1:
-        raise ModelError(f"{name} is part {number} of {count} of a model.", f"Name the first one: {parts[0].name}.")
+        raise ModelError(
+            f"{name} is part {number} of {count} of a model.", f"Name the first one: {parts[0].name}."
+        )
     missing = [each.name for each in parts if not each.exists()]
     if missing:
         raise ModelError(
@@ -132,9 +149,11 @@ def _translated(name: str, errors: list[str]) -> ModelError | OutOfMemoryError:
     lines = [" ".join(line.split()) for line in errors if line.strip()]
     told = " ".join(lines)
     if is_out_of_memory(MemoryError(told)) and "memory" in told:
-        return OutOfMemoryError(f"There is not enough memory to load {name}.", "Use a smaller file of the model.")
+        return OutOfMemoryError(
+            f"There is not enough memory to load {name}.", "Use a smaller file of the model."
+        )
     unknown = re.search(r"unknown model architecture: '([^']*)'", told)
-    if unknown and unknown[1] == "clip":
+    if "CLIP cannot be used as main model" in told:
         return ModelError(f"{name} is the vision part of a model (mmproj), not a language model.", _CHOOSE)
     if unknown:
         return ModelError(
@@ -143,5 +162,7 @@ def _translated(name: str, errors: list[str]) -> ModelError | OutOfMemoryError:
         )
     if "not within the file bounds" in told or "corrupted or incomplete" in told:
         return ModelError(f"{name} is cut off: it holds less than it lists.", _AGAIN)
-    reason = next((line.partition(": ")[2] or line for line in lines), "llama.cpp gives no reason")
+    reason = next(
+        (line.rpartition("error loading model: ")[2] for line in lines), "llama.cpp gives no reason"
+    )
     return ModelError(f"{name} cannot be loaded by llama.cpp: {reason.rstrip('.')}.", _AGAIN)

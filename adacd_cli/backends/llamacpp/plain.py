@@ -6,8 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 
 from adacd_cli.backends.llamacpp.library import library
-from adacd_cli.backends.llamacpp.model import LlamaModel
-from adacd_cli.backends.llamacpp.pool import BATCH
+from adacd_cli.backends.llamacpp.model import BATCH, LlamaModel
 
 
 def decode_greedily(
@@ -25,11 +24,8 @@ def decode_greedily(
         RuntimeError: llama.cpp failed.
     """
     api = library()
-    params = api.llama_context_default_params()
-    params.n_ctx = len(prompt) + count
-    params.n_batch = params.n_ubatch = BATCH
-    params.n_threads = params.n_threads_batch = model.threads
-    context, sampler = api.llama_init_from_model(model.handle, params), api.llama_sampler_init_greedy()
+    sampler = api.llama_sampler_init_greedy()
+    context = api.llama_init_from_model(model.handle, model.context_params(len(prompt) + count))
     if not context:
         raise RuntimeError("llama.cpp made no context")
     found: list[int] = []

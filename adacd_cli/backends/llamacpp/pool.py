@@ -17,20 +17,16 @@ from dataclasses import dataclass, field
 import torch
 
 from adacd_cli.backends.llamacpp.library import Batch, library
-from adacd_cli.backends.llamacpp.model import LlamaModel
-
-BATCH = 512
-"""Tokens in one call of llama.cpp at most."""
+from adacd_cli.backends.llamacpp.model import BATCH, LlamaModel
 
 _FIRST_CELLS, _SPARE_CELLS = 1024, 256
 _FIRST_NUMBERS, _MOST_NUMBERS = 8, 256
-_IDLE_CELLS = 8192
+_IDLE_CELLS = 4096
 """From so many cells on idle sequences make room before the pool grows: every token looks at all cells."""
 
 _SAMPLE = 16
 """Tokens that a sequence must have for its size to be measured."""
 
-_FLOAT32 = 0
 _NO_ROOM = 1
 
 
@@ -208,15 +204,8 @@ class Pool:
 
     def _grow(self, cells: int, numbers: int) -> None:
         """Moves everything into a context with more cells, or room for more sequences."""
-        params, api = self._api.llama_context_default_params(), self._api
-        params.n_ctx = cells = -(-cells // _SPARE_CELLS) * _SPARE_CELLS
-        params.n_seq_max = numbers = min(numbers, _MOST_NUMBERS)
-        params.n_batch = params.n_ubatch = BATCH
-        params.n_threads = params.n_threads_batch = self._model.threads
-        params.kv_unified = True
-        if self._model.dtype == "all F32":  # as exact as the weights: flash attention rounds to 16 bits
-            params.type_k = params.type_v = _FLOAT32
-            params.flash_attn_type = 0
+        cells, numbers, api = -(-cells // _SPARE_CELLS) * _SPARE_CELLS, min(numbers, _MOST_NUMBERS), self._api
+        params = self._model.context_params(cells, numbers)
         with api.errors() as errors:
             context = api.llama_init_from_model(self._model.handle, params)
         if not context:

@@ -32,7 +32,9 @@ class LlamaTokenizer:
         self.chat_template = template.decode("utf-8", "replace") if template else None
         self.bos_token_id, self.eos_token_id, self.pad_token_id = (
             index if index >= 0 else None
-            for index in (getattr(self._api, f"llama_vocab_{name}")(self._vocab) for name in ("bos", "eos", "pad"))
+            for index in (
+                getattr(self._api, f"llama_vocab_{name}")(self._vocab) for name in ("bos", "eos", "pad")
+            )
         )
 
     def __len__(self) -> int:
@@ -101,7 +103,7 @@ class LlamaTokenizer:
 
     def tokenize(self, text: str, split_special_tokens: bool = False) -> list[str]:
         """The tokens of a text, as the vocabulary writes them."""
-        return self.convert_ids_to_tokens(self.encode(text, False, control=not split_special_tokens))
+        return [self._text(index) for index in self.encode(text, False, control=not split_special_tokens)]
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
         """Ids, or one, as the vocabulary writes them."""
@@ -160,7 +162,7 @@ class LlamaTokenizer:
         """
         if self.chat_template is None:
             raise ValueError("the file has no chat template")
-        return self.chat_template
+        return str(self.chat_template)
 
     def _text(self, index: int) -> str:
         return str(self._api.llama_vocab_get_text(self._vocab, index).decode("utf-8", "replace"))

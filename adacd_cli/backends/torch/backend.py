@@ -18,7 +18,7 @@ from adacd_cli.backends.torch.kv_cache import new_cache, sized
 from adacd_cli.backends.torch.rope import Rope, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
 from adacd_cli.engine.memory import is_out_of_memory
-from adacd_cli.errors import ModelError, OutOfMemoryError
+from adacd_cli.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from adacd_cli.engine.backend import FreeRun, Sampling
