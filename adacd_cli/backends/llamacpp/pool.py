@@ -19,6 +19,9 @@ import torch
 from adacd_cli.backends.llamacpp.library import Batch, library
 from adacd_cli.backends.llamacpp.model import BATCH, LlamaModel
 
+_ROWS = 32
+"""Tokens of different sequences in one call at most."""
+
 _FIRST_CELLS, _SPARE_CELLS = 1024, 256
 _FIRST_NUMBERS, _MOST_NUMBERS = 8, 256
 _IDLE_CELLS = 4096
@@ -134,13 +137,18 @@ class Pool:
         for sequence in sequences:
             sequence.last_used = now
             self._number(sequence, keep=sequences)
-        tokens = [
-            (sequence, place, place >= len(sequence.ids) - wanted)
-            for sequence, wanted in work
-            for place in range(sequence.computed, len(sequence.ids))
-        ]
-        found = [self._decode(tokens[at : at + BATCH], sequences) for at in range(0, len(tokens), BATCH)]
-        return found[0] if len(found) == 1 else torch.cat(found)
+        calls: list[list[tuple[LlamaSequence, int, bool]]] = [[]]
+        for sequence, wanted in work:
+            end = len(sequence.ids)
+            tokens = [(sequence, place, place >= end - wanted) for place in range(sequence.computed, end)]
+            # A prompt is read by itself, for llama.cpp rounds attention otherwise where many tokens are in a
+            # call: so a request's tokens do not depend on what runs beside it.
+            if len(tokens) + len(calls[-1]) > _ROWS:
+                calls.append([])
+            calls[-1] += tokens[:BATCH]
+            calls += [tokens[at : at + BATCH] for at in range(BATCH, len(tokens), BATCH)]
+        found = [self._decode(tokens, sequences) for tokens in calls if tokens]
+        return torch.cat(found) if len(found) != 1 else found[0]
 
     def _decode(
         self, tokens: list[tuple[LlamaSequence, int, bool]], keep: Collection[LlamaSequence]
