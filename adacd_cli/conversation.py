@@ -18,7 +18,7 @@ Role = Literal["user", "assistant"]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: who said it, and the text."""
+    """One turn: its role, and the text."""
 
     role: Role
     content: str
@@ -52,13 +52,13 @@ class Conversation:
         Raises:
             PromptError: a message has another role, or content that is not text.
         """
-        said = _read_messages(messages)
-        if isinstance(said, str):
+        read = _read_messages(messages)
+        if isinstance(read, str):
             raise PromptError(
-                f"The messages are no conversation: {said}.",
+                f"The messages are no conversation: {read}.",
                 'Give a list of {"role": "user" or "assistant", "content": text}; the first may be "system".',
             )
-        return said
+        return read
 
     @property
     def as_messages(self) -> list[dict[str, str]]:
@@ -77,8 +77,13 @@ class Conversation:
 
     def without_last_turn(self) -> Conversation:
         """The conversation before its last user message; unchanged when there is none."""
-        users = [i for i, message in enumerate(self.messages) if message.role == "user"]
+        users = self.questions
         return replace(self, messages=self.messages[: users[-1]]) if users else self
+
+    @property
+    def questions(self) -> list[int]:
+        """The indices of the user's messages."""
+        return [index for index, message in enumerate(self.messages) if message.role == "user"]
 
     def save(self, path: Path) -> None:
         """Writes `{"messages": [{"role", "content"}, …]}`, the system message first, in UTF-8.
@@ -104,27 +109,20 @@ class Conversation:
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
+            messages = data.get("messages") if isinstance(data, dict) else data
+            read = _read_messages(messages) if isinstance(messages, list) else "it has no list of messages"
         except OSError as error:
             raise UsageError(
                 f"The conversation {path} could not be read: {error.strerror or error}.",
                 "Name a file that /save wrote.",
             ) from error
-        except UnicodeDecodeError as error:
-            raise _not_saved(path, "it is not UTF-8") from error
+        except UnicodeDecodeError:
+            read = "it is not UTF-8"
         except json.JSONDecodeError as error:
-            place = f"line {error.lineno}, column {error.colno}"
-            raise _not_saved(path, f"it is not JSON ({place})") from error
-        return cls._from_data(data, path)
-
-    @classmethod
-    def _from_data(cls, data: object, path: Path) -> Conversation:
-        messages = data.get("messages") if isinstance(data, dict) else data
-        if not isinstance(messages, list):
-            raise _not_saved(path, "it has no list of messages")
-        said = _read_messages(messages)
-        if isinstance(said, str):
-            raise _not_saved(path, said)
-        return said
+            read = f"it is not JSON (line {error.lineno}, column {error.colno})"
+        if isinstance(read, str):
+            raise UsageError(f"{path} is not a saved conversation: {read}.", "Name a file that /save wrote.")
+        return read
 
 
 def _read_messages(messages: Sequence[object]) -> Conversation | str:
@@ -149,13 +147,7 @@ def _text_of(content: object) -> str | None:
     """Text, or the texts of a list of parts joined; None where something else is among them."""
     if isinstance(content, str):
         return content
-    if not isinstance(content, (list, tuple)) or not content:
-        return None
-    texts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-    if len(texts) < len(content) or not all(isinstance(text, str) for text in texts):
-        return None
-    return "".join(map(str, texts))
-
-
-def _not_saved(path: Path, reason: str) -> UsageError:
-    return UsageError(f"{path} is not a saved conversation: {reason}.", "Name a file that /save wrote.")
+    parts = content if isinstance(content, (list, tuple)) else ()
+    texts = [part.get("text") for part in parts if isinstance(part, Mapping) and part.get("type") == "text"]
+    whole = texts and len(texts) == len(parts) and all(isinstance(text, str) for text in texts)
+    return "".join(map(str, texts)) if whole else None

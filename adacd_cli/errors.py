@@ -1,18 +1,5 @@
 """The exceptions of adacd: every failure that has a name, what to do about it, and its exit code.
 
-    AdacdError                      1   anything that went wrong and has a name
-    ├── LogitsError                 1   a model gave logits that are NaN or infinite
-    ├── OutOfMemoryError            1   the device or the machine ran out of memory
-    ├── ServerError                 1   a served model's engine failed or went away while it answered
-    ├── OutputError                 1   a file or stream could not be written
-    ├── UsageError                  2   the command line, the input or the prompt cannot be used
-    │   ├── ConfigurationError      2   a setting is unknown, out of range or malformed
-    │   └── PromptError             2   no prompt pair can be made of this conversation
-    └── EnvironmentFault            3   the machine lacks what is needed
-        ├── ModelError              3   the model cannot be found, read or used
-        ├── DeviceError             3   no such device or dtype here
-        └── MissingExtraError       3   an optional package is not installed
-
 Only `cli.errors` shows them; nothing here imports anything of the project.
 """
 

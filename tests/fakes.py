@@ -13,6 +13,8 @@ from adacd_cli.backends import backend_for
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine import LanguageModel, Request, Scheduler
+from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SampledToken, Sampling, Weights
+from adacd_cli.errors import ModelError
 from adacd_cli.prompts import Contrast, Prompt, Prompts, ThinkingMarks
 
 Script = Callable[[tuple[int, ...]], Sequence[float]]
@@ -89,6 +91,129 @@ def scripted(script: Script, *, eos: int = BYTE_EOS, context: int | None = None)
         eos_ids=frozenset({eos}),
         context_length=context,
     )
+
+
+class Done:
+    """A result of `forward` that is there at once; an error is raised by `result`."""
+
+    def __init__(self, found: Logits | Exception | None) -> None:
+        self.found = found
+
+    def done(self) -> bool:
+        return True
+
+    def result(self) -> Logits | None:
+        if isinstance(self.found, Exception):
+            raise self.found
+        return self.found
+
+    def cancel(self) -> None:
+        """Nothing to end."""
+
+
+class ScriptedRun:
+    """A stretch that a script decodes greedily, a token each time it is asked."""
+
+    def __init__(self, script: Script, ids: list[int], top: int, max_tokens: int) -> None:
+        self._script, self._ids, self._top, self._left = script, ids, top, max_tokens
+
+    def take(self) -> list[SampledToken]:
+        if self.done():
+            return []
+        logprobs = torch.tensor(self._script(tuple(self._ids))).log_softmax(-1)
+        best = logprobs.topk(self._top)
+        top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        self._left = 0 if top[0][0] == BYTE_EOS else self._left - 1
+        self._ids.append(top[0][0])
+        return [SampledToken(*top[0], top)]
+
+    def done(self) -> bool:
+        return self._left == 0
+
+    def close(self) -> None:
+        self._left = 0
+
+
+class ScriptedBackend:
+    """The smallest backend: a sequence is its ids, and the logits after it are `script(ids)`.
+
+    Args:
+        script: of the base weights.
+        extras: those of others.
+        context, can: of the model, and of its capabilities.
+
+    Attributes:
+        sequences: those that are open, and what they were fed.
+        forwards: (sequence, how many tokens) for all the work of each forward.
+        failing: called before a forward with its number, to raise what it fails with.
+    """
+
+    def __init__(
+        self, script: Script, extras: dict[Any, Script] | None = None, context: int | None = None, **can: Any
+    ) -> None:
+        self.model = replace(scripted(script, context=context), extras=extras or {})
+        self.capabilities = Capabilities(torch.device("cpu"), **can)
+        self.sequences: dict[int, list[int]] = {}
+        self.forwards: list[list[tuple[int, int]]] = []
+        self.failing: Callable[[int], None] = lambda number: None
+        self._scripts, self._weights = {BASE: script, **(extras or {})}, {}
+
+    def open(self, weights: Weights = BASE, *, like: int | None = None, length: int = 0) -> int:
+        self.alike(weights, 0, 0)
+        assert length == 0 or (self.capabilities.fork and self._weights[like] == weights)
+        sequence = len(self._weights) + 1
+        self._weights[sequence] = weights
+        self.sequences[sequence] = self.sequences[like][:length] if length else []
+        return sequence
+
+    def alike(self, weights: Weights, first: int, second: int) -> bool:
+        if weights not in self._scripts:
+            raise ModelError(f"{weights} is not loaded.")
+        return True
+
+    def tokens(self, sequence: int) -> list[int]:
+        return self.sequences[sequence]
+
+    def trim(self, sequence: int, length: int) -> None:
+        assert self.capabilities.trim
+        del self.sequences[sequence][length:]
+
+    def close(self, sequences: Sequence[int]) -> None:
+        for sequence in sequences:
+            self.sequences.pop(sequence, None)
+
+    def forward(self, work: Sequence[Extend]) -> list[Done]:
+        try:
+            self.failing(len(self.forwards))
+        except BaseException:
+            self.sequences.clear()
+            raise
+        finally:
+            self.forwards.append([(each.sequence, len(each.tokens)) for each in work])
+        return [self._extended(each) for each in work]
+
+    def _extended(self, extend: Extend) -> Done:
+        ids, script = self.sequences[extend.sequence], self._scripts[self._weights[extend.sequence]]
+        ids += map(int, extend.tokens)
+        ends = range(len(ids) - extend.need.positions + 1, len(ids) + 1)
+        rows = [list(script(tuple(ids[:end]))) for end in ends]
+        return Done(Logits(torch.tensor([rows]), 0) if rows else None)
+
+    def free_run(self, sequence: int, sampling: Sampling, max_tokens: int) -> ScriptedRun:
+        script = self._scripts[self._weights[sequence]]
+        return ScriptedRun(script, self.sequences[sequence], sampling.top, max_tokens)
+
+    def wait(self, seconds: float) -> None:
+        """Everything is done at once."""
+
+    def bytes_for(self, tokens: int) -> int:
+        return tokens
+
+    def found_inexact(self) -> None:
+        raise AssertionError("every logit is told")
+
+    def notices(self) -> list[str]:
+        return []
 
 
 def saying(*answers: tuple[str, str], vocab: int = BYTE_VOCAB, sharp: float = 8.0) -> Script:

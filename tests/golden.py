@@ -8,6 +8,7 @@ A test compares codes, parameters and exit codes itself, and leaves the wording 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,12 @@ def main(rooms: list[str]) -> int:
     """Rewrites the files of these rooms; gives pytest's exit code."""
     code = 0
     for room in rooms or sorted(path.stem for path in _FOLDER.glob("*.yaml")):
+        uses = re.compile(rf'check\(\s*"{room}"')
+        files = sorted(Path(__file__).parent.rglob("test_*.py"))
+        tests = [str(path) for path in files if uses.search(path.read_text(encoding="utf-8"))]
+        if not tests:
+            sys.exit(f"No test checks the room {room!r}.")
         (_FOLDER / f"{room}.yaml").unlink(missing_ok=True)
-        tests = [
-            str(path)
-            for path in Path(__file__).parent.rglob("test_*.py")
-            if f'check("{room}"' in path.read_text()
-        ]
         pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", *tests]
         code = subprocess.call(pytest, env={**os.environ, "ADACD_GOLDEN": "write"}) or code
     return code

@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from openai import _base_client
 
-from adacd_cli.evaluation.judges import endpoint as endpoint_module
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges import endpoint
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
-from adacd_cli.evaluation.judges.options import JudgeOptions
 
 KEY = "sk-test-1234567890"
 EXCHANGES = [Exchange(f"question {number}", f"answer {number}") for number in range(12)]
@@ -122,7 +122,13 @@ class JudgeServer:
                     self.close_connection = True
                     return
                 body = json.loads(content) if content else None
-                asked = Asked(self.command, self.path, dict(self.headers.items()), body, time.monotonic())
+                asked = Asked(
+                    self.command,
+                    self.path,
+                    {k.lower(): v for k, v in self.headers.items()},
+                    body,
+                    time.monotonic(),
+                )
                 says = server._respond(asked)
                 sent = says.body if isinstance(says.body, bytes) else json.dumps(says.body).encode()
                 try:
@@ -146,8 +152,9 @@ def complying() -> AbstractContextManager[JudgeServer]:
 
 def quicken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, no proxy, and no key but the test's."""
-    monkeypatch.setattr(endpoint_module, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(endpoint_module, "ATTEMPTS", 3)
+    monkeypatch.setattr(endpoint, "ATTEMPTS", 3)
+    monkeypatch.setattr(endpoint, "_PAUSE", 0.01)
+    monkeypatch.setattr(_base_client, "INITIAL_RETRY_DELAY", 0.01)
     proxies = "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"
     for variable in (*proxies, "ADACD_JUDGE_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)

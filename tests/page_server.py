@@ -112,7 +112,7 @@ def _app(server: FakeServer, prefix: str) -> Any:
     from starlette.responses import JSONResponse, Response, StreamingResponse
     from starlette.routing import Route
 
-    from adacd_cli.server.page import page_file
+    from adacd_cli.server.app import page_file
 
     def page(request: Request) -> Response:
         return page_file(request.path_params.get("name", "index.html"))

@@ -115,7 +115,7 @@ def served(
 ) -> tuple[LanguageModel, ScriptedDialect]:
     """A served model over a script, with byte tokens, and the dialect that it asks."""
     dialect = ScriptedDialect(script, most)
-    probe = Probe("http://scripted/v1", "scripted", "m", ("m",), most, context, BYTE_VOCAB, None, None, True)
+    probe = Probe("http://scripted/v1", "scripted", "m", most, context, BYTE_VOCAB, None, None, True)
     server = Server(Background(), _NoClient(), dialect, probe, BYTE_VOCAB)
     server.concurrency = concurrency
     model = LanguageModel(

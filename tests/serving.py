@@ -1,4 +1,4 @@
-"""Servers in this process: over a model that says the alphabet, or a decoder that does what a test says."""
+"""Servers in this process: over a model that says the alphabet, or a scheduler that does what a test says."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 
 from starlette.testclient import TestClient
 
+from adacd_cli.backends import backend_for
 from adacd_cli.config import Settings
-from adacd_cli.engine import LanguageModel, Places
+from adacd_cli.engine import LanguageModel, PrefixCache, Scheduler
 from adacd_cli.errors import AdacdError
-from adacd_cli.events import Decision, Event, Finished, FinishReason, Measures, Started, TokenStep
+from adacd_cli.events import Decision, Event, Failed, Finished, FinishReason, Measures, Started, TokenStep
 from adacd_cli.server.app import create_app
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.served import Served
+from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import ScriptedModel
@@ -51,7 +52,7 @@ def letters(context: int | None = 4096) -> LanguageModel:
 
 
 class Slow:
-    """A decoder that takes a step only when a test lets it; each gives every request one token.
+    """A scheduler that takes a step only when a test lets it; each gives every request one token.
 
     Attributes:
         fails: errors by the number of the request that they are told of, at its first step.
@@ -63,46 +64,46 @@ class Slow:
         self.taken = 0
         self.fails: dict[int, AdacdError] = {}
         self.breaks: BaseException | None = None
-        self.places: Places | None = None
+        self.max_concurrency: int | None = None
+        self.events: list[Event] = []
+        self.cancelled: set[int] = set()
         self.said: dict[int, int] = {}
         self.limits: dict[int, int] = {}
         self.left: list[tuple[int, int]] = []
         """(request, steps taken before) of each that was cancelled."""
-
-    def __call__(self, *, places: Places, known: Any, cancelled: Any, failed: Any) -> Slow:
-        self.places, self._cancelled, self._failed = places, cancelled, failed
-        return self
 
     @property
     def busy(self) -> bool:
         return bool(self.said)
 
     @property
-    def running(self) -> int:
-        return len(self.said)
+    def running(self) -> list[int]:
+        return list(self.said)
 
-    @property
-    def waiting(self) -> int:
-        return 0
-
-    def submit(self, request: Any, settings: Settings) -> Started:
+    def submit(self, request: Any) -> int:
         number = len(self.limits)
         self.said[number], self.limits[number] = 0, request.settings.max_new_tokens
-        return Started(number, "letters", None, "adacd", 5, 3, request.settings.decoding())
+        self.events.append(Started(number, "letters", None, "adacd", 5, 3, request.settings.decoding()))
+        return number
+
+    def cancel(self, index: int) -> None:
+        self.cancelled.add(index)
 
     def step(self) -> Iterator[Event]:
-        if not self.steps.acquire(timeout=0.002):
-            return
-        for number in [each for each in self.said if self._cancelled(each)]:
+        while self.events:
+            yield self.events.pop(0)
+        for number in [each for each in self.said if each in self.cancelled]:
             self.left.append((number, self.taken))
             yield self._end(number, FinishReason.CANCELLED)
+        if not self.steps.acquire(timeout=0.002):
+            return
         if self.breaks is not None:
             raise self.breaks
         self.taken += 1
         for number in list(self.said):
             if number in self.fails:
-                self._failed(number, self.fails[number])
-                yield self._end(number, FinishReason.CANCELLED)
+                del self.said[number]
+                yield Failed.of(number, self.fails[number])
                 continue
             letter = ALPHABET[self.said[number] % 26]
             self.said[number] += 1
@@ -111,9 +112,6 @@ class Slow:
             if self.said[number] == self.limits[number]:
                 yield self._end(number, FinishReason.LENGTH)
 
-    def close(self) -> Iterator[Event]:
-        yield from ()
-
     def _end(self, number: int, reason: FinishReason) -> Finished:
         tokens = self.said.pop(number)
         return Finished(number, ALPHABET[:tokens], reason, tokens, 0, 0)
@@ -121,15 +119,12 @@ class Slow:
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the server takes for a model, with a decoder of the test's."""
+    """What the server takes for a model, with a scheduler of the test's."""
 
-    decoder: Any
+    scheduler: Slow
     tokenizer: Any = field(default_factory=make_tokenizer)
     eos_ids: frozenset[int] = frozenset()
     context_length: int | None = None
-
-    def context_for(self, method: Any, settings: Settings) -> int | None:
-        return None
 
 
 @dataclass
@@ -155,39 +150,44 @@ class Site:
 def site(
     model: Any,
     *,
-    places: int = 4,
-    waiting: int = 4,
+    max_concurrency: int = 4,
+    queue_size: int = 4,
     seconds: float | None = None,
     ready: bool = True,
-    **served: Any,
+    **fields: Any,
 ) -> Iterator[Site]:
-    """A server over the model; `served` are fields of `Served`."""
+    """A server over the model; `fields` are those of `ServerState`."""
     metrics = Metrics()
-    worker = Worker(metrics, waiting=waiting, seconds=seconds)
-    values = {"settings": Settings(), "model_id": "letters", "quiet": True, **served}
-    known = Served(**values)
+    worker = Worker(metrics, queue_size=queue_size, seconds=seconds)
+    values = {"settings": Settings(), "model_id": "letters", "quiet": True, **fields}
+    state = ServerState(**values)
     faults: list[BaseException] = []
 
     def run() -> None:
         try:
-            worker.serve(model, known.settings, Places(places))
+            worker.serve(scheduler)
         except BaseException as error:
             faults.append(error)
             worker.refuse()
 
-    app = create_app(known, worker, metrics)
+    scheduler: Any = getattr(model, "scheduler", None)
+    if isinstance(scheduler, Slow):
+        scheduler.max_concurrency = max_concurrency
+    else:
+        cache = PrefixCache(2**20)
+        scheduler = Scheduler(backend_for(model), prefix_cache=cache, max_concurrency=max_concurrency)
+    app = create_app(state, worker, metrics)
     thread = threading.Thread(target=run)
     with TestClient(app, base_url="http://localhost") as http:
         if ready:
-            known.take(model)
+            state.set_model(model)
             thread.start()
             until(lambda: worker.state != "loading")
         yield Site(app, worker, metrics, http, faults)
         worker.stop()
         if ready:
-            decoder = getattr(model, "decoder", None)
-            if isinstance(decoder, Slow):
-                decoder.steps.release(10_000)
+            if isinstance(scheduler, Slow):
+                scheduler.steps.release(10_000)
             thread.join(30)
             assert not thread.is_alive()
 

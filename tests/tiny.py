@@ -6,6 +6,7 @@ what `load` gives; `save_tiny` writes the same model as a folder that `load` can
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
+    AutoConfig,
     Gemma2Config,
     GenerationConfig,
     GPTNeoXConfig,
@@ -40,7 +42,7 @@ CHATML = (
 _SIZES: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 128,
-    "num_hidden_layers": 3,
+    "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": CONTEXT,
@@ -53,7 +55,6 @@ _FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
         Gemma2Config,
         {
             **_SIZES,
-            "num_hidden_layers": 4,
             "head_dim": 16,
             "query_pre_attn_scalar": 16,
             "sliding_window": 16,
@@ -115,6 +116,63 @@ def _sharpen(model: Any) -> None:
             model.base_model.final_layer_norm.weight *= 3.0
         else:
             model.base_model.norm.weight *= 3.0
+
+
+_OTHERS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": CONTEXT},
+    "bloom": {"hidden_size": 64, "n_layer": 3, "n_head": 4},
+    "gemma3_text": _SIZES | {"head_dim": 16, "sliding_window": 16},
+    "lfm2": _SIZES | {"full_attn_idxs": [1], "block_multiple_of": 8, "block_ff_dim": 96},
+    "mamba2": {
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 16,
+        "n_groups": 1,
+    },
+    "mamba": {"hidden_size": 64, "num_hidden_layers": 2},
+    "jamba": _SIZES | {"num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1},
+}
+OTHERS = tuple(_OTHERS)
+"""Kinds that `random_model` knows the sizes of: learned positions, ALiBi, local attention, running states."""
+
+
+def random_model(kind: str, **sizes: Any) -> LanguageModel:
+    """A random model of any kind that transformers has, with tokens that never end an answer.
+
+    Args:
+        kind: its `model_type`.
+        sizes: fields of its configuration, beside those of `OTHERS` or what all of `FAMILIES` have.
+    """
+    like = tiny_model("llama")
+    config = AutoConfig.for_model(
+        kind,
+        vocab_size=len(like.tokenizer),
+        initializer_range=0.2,
+        bos_token_id=0,
+        eos_token_id=None,
+        pad_token_id=0,
+        **_OTHERS.get(kind, _SIZES) | sizes,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    return replace(like, model=model, name=kind, eos_ids=frozenset())
+
+
+def long_rope(border: int, **sizes: Any) -> LanguageModel:
+    """A random Phi-3 whose keys are others as soon as a text is longer than `border`."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [3.0] * 8,
+        "original_max_position_embeddings": border,
+    }
+    return random_model(
+        "phi3", original_max_position_embeddings=border, rope_parameters=rope, use_cache=True, **sizes
+    )
 
 
 def save_tiny(family: str, folder: Path, *, seed: int = 0) -> LanguageModel:

@@ -12,7 +12,6 @@ import functools
 import itertools
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -75,8 +74,8 @@ class VllmServer:
         logprobs, by_id: whether completions have log-probabilities, and name tokens by their ids.
         endless: whether its streams go on past max_tokens and the end.
         scores_ids: whether it knows `logprob_token_ids`; one that does not ignores it.
-        step_seconds: how long a step of its engine takes; what comes meanwhile is in the same batch.
-        cut: how many lists were cut by a request with `logprob_token_ids` in the same batch.
+        cut_next: how many lists are cut next, as by somebody else's `logprob_token_ids` in the same batch; those
+            of one's own cut those that are computed meanwhile.
         owner: who serves, by its own word.
         tokenizes, repeats_ids: whether it has /tokenize, and whether a completion repeats its prompt's ids.
     """
@@ -92,7 +91,7 @@ class VllmServer:
         self.edit: Callable[[dict[str, Any], dict[str, Any]], None] = lambda body, choice: None
         self.logprobs = self.by_id = True
         self.scores_ids = self.endless = False
-        self.step_seconds, self.cut, self._scoring = 0.0, 0, 0
+        self.cut_next = self._scoring = 0
         self.owner, self.tokenizes, self.repeats_ids = "vllm", True, False
         self.most_at_once = self._now = 0
         self._lock, self._model_lock = threading.Lock(), threading.Lock()
@@ -135,8 +134,7 @@ class VllmServer:
             listed = {names(int(each)): float(v) for each, v in zip(top.indices, top.values, strict=True)}
             if scored is not None:
                 listed = {names(each): float(logprobs[each]) for each in (token, *scored)}
-            elif is_cut[0]:
-                self.cut += 1
+            elif is_cut:
                 listed = {names(0): -9999.0, names(token): float(logprobs[token])}
             choice = {
                 "text_offset": [number],
@@ -152,17 +150,15 @@ class VllmServer:
                 return
 
     @contextmanager
-    def _step(self, scores: bool) -> Iterator[list[bool]]:
-        """A step of the engine; gives, at its end, whether another request in its batch scored ids."""
-        is_cut = [False]
+    def _step(self, scores: bool) -> Iterator[bool]:
+        """A step of the engine; gives whether another request in its batch scores ids."""
         with self._lock:
             self._scoring += scores
+            is_cut = not scores and (self._scoring > 0 or self.cut_next > 0)
+            self.cut_next -= not scores and self.cut_next > 0
         try:
-            time.sleep(self.step_seconds)
-            is_cut[0] = not scores and self._scoring > 0
             yield is_cut
         finally:
-            is_cut[0] |= not scores and self._scoring > 0
             with self._lock:
                 self._scoring -= scores
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from adacd_cli.answers.answer import Answer, collect
 from adacd_cli.answers.run import decode, never, requests_for
-from adacd_cli.config.changes import DECODING, changed
+from adacd_cli.config.resolve import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError, UsageError

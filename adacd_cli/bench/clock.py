@@ -44,7 +44,6 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
 
     Args:
         model: one that no token ends.
-        prompts: those of the batch.
         settings: the method; `max_new_tokens` is what every request gets.
 
     Raises:
@@ -82,7 +81,6 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
 
     Args:
         model: a transformers causal LM; its generation config is out of the way meanwhile.
-        prompts: token ids.
         new_tokens: how many each prompt gets, whatever ends an answer.
 
     Raises:

@@ -57,9 +57,6 @@ def weight_bytes(model: Any) -> int | None:
     up only a row a token. A method with two streams reads more; what Default reads is counted for every
     method, so that shares tell how near to the limit an answer is, not how much work was done for it.
 
-    Args:
-        model: a transformers causal LM, or a `LlamaModel`, all of whose weights are counted.
-
     Returns:
         None where that is not all of them (a mixture of experts reads those it chose) or their size is not
         known (torchao packs several numbers into one).
@@ -82,9 +79,6 @@ class PeakMemory:
 
     On CUDA it is of what PyTorch allocated on the device, on Linux of the process's resident memory; elsewhere
     it is the process's since its start, and cannot tell methods apart.
-
-    Args:
-        device: where the model runs.
 
     Attributes:
         kind: what is counted: `device`, `process`, or `process since its start`.
@@ -136,8 +130,6 @@ def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
     """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else.
 
     Args:
-        config: a transformers configuration.
-        tokens: how many.
         itemsize: bytes of a number.
     """
     text = config.get_text_config(decoder=True)

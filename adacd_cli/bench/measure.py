@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adacd_cli.bench.clock import Timing, time_decode, time_generate, time_llamacpp
 from adacd_cli.bench.device import PeakMemory, cache_bytes
 from adacd_cli.config.methods import METHODS
-from adacd_cli.errors import AdacdError, OutOfMemoryError
+from adacd_cli.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +35,8 @@ class Contestant:
     """What is measured.
 
     Attributes:
-        name: the method's label, or that of a rival.
-        settings: the method's; None for a rival.
+        name: the method's label, or `transformers`.
+        settings: the method's; None for transformers.
         prepare: makes the prompts of a batch, untimed, and gives what runs over them.
         needs: bytes of a batch's caches, at least.
     """
@@ -58,9 +58,7 @@ def of_method(
         made = prompts.make(settings, batch)
         return lambda: time_decode(model, made, settings)
 
-    return Contestant(
-        settings.method_label, settings, prepare, lambda batch: batch * _row_bytes(model, positions)
-    )
+    return Contestant(settings.method_label, settings, prepare, _bytes_of(model, positions))
 
 
 def of_rival(
@@ -74,19 +72,20 @@ def of_rival(
         ids = [each.base.ids for each in prompts.make(default, batch)]
         return lambda: run(model.model, ids, default.max_new_tokens)
 
-    positions = prompt_tokens + default.max_new_tokens
-    return Contestant(RIVALS[model.engine], None, prepare, lambda batch: batch * _row_bytes(model, positions))
+    needs = _bytes_of(model, prompt_tokens + default.max_new_tokens)
+    return Contestant(RIVALS[model.engine], None, prepare, needs)
 
 
-def _row_bytes(model: LanguageModel, positions: int) -> int:
-    """Keys and values of a row, and its logits in float32."""
+def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
+    """Bytes of a batch: keys and values of each row, and its logits in float32."""
     if model.engine == "llamacpp":
         from adacd_cli.backends import backend_for
 
-        return backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
+        own = backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
+        return lambda batch: batch * own
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
-    cache = cache_bytes(model.model.config, positions, model.model.dtype.itemsize)
-    return cache + 4 * int(vocabulary)
+    row = cache_bytes(model.model.config, positions, model.model.dtype.itemsize) + 4 * int(vocabulary)
+    return lambda batch: batch * row
 
 
 @dataclass
@@ -95,9 +94,6 @@ class Measurements:
 
     Args:
         contestants: in the order of the rows; Default and a rival, where they are, are compared with.
-        device: where the model runs.
-        prompt_tokens: tokens of Default's prompt.
-        generation_tokens: tokens that every request gets.
         weight_bytes: bytes that one pass over the model reads; None if unknown.
         bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
     """
@@ -132,12 +128,13 @@ class Measurements:
 
         Args:
             trials: timed runs of each, after one that is not timed.
-            progress: called with a short line about what comes next.
 
         Raises:
             OutOfMemoryError: a batch does not fit; it names the batch size.
             AdacdError: whatever a method raises.
         """
+        from adacd_cli.engine.memory import is_out_of_memory
+
         memory = PeakMemory(self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # generate's, about what nobody here chose
@@ -145,12 +142,11 @@ class Measurements:
                 self.check_memory(batch)
                 try:
                     self._measure_batch(batch, trials, memory, progress)
-                except OutOfMemoryError as error:
-                    raise _named(MemoryError(), batch) from error
-                except AdacdError:
-                    raise
                 except Exception as error:
-                    raise _named(error, batch) from error
+                    if not is_out_of_memory(error) and not isinstance(error, OutOfMemoryError):
+                        raise
+                    message = f"There is not enough memory for a batch of {batch}."
+                    raise OutOfMemoryError(message, _SMALLER) from error
 
     def _measure_batch(
         self, batch: int, trials: int, memory: PeakMemory, progress: Callable[[str], None]
@@ -182,12 +178,9 @@ class Measurements:
         ]
 
     def _row(self, batch: int, contestant: Contestant) -> dict[str, Any]:
-        timings = self._timings[batch, contestant.name]
-        steps = self.generation_tokens - 1
-        seconds = [timing.seconds for timing in timings]
-        first = [timing.first_token_s for timing in timings]
-        prefill = [timing.prefill_s for timing in timings]
-        decoding = [timing.decode_s for timing in timings]
+        timings, steps = self._timings[batch, contestant.name], self.generation_tokens - 1
+        names = ("seconds", "first_token_s", "prefill_s", "decode_s")
+        seconds, first, prefill, decoding = ([getattr(each, name) for each in timings] for name in names)
         step = statistics.median(decoding) / steps if steps else None
         read = self.weight_bytes / step / 1e9 if self.weight_bytes and step else None
         return {
@@ -217,12 +210,3 @@ class Measurements:
         if not base:
             return None
         return statistics.median(seconds) / statistics.median(timing.seconds for timing in base)
-
-
-def _named(error: Exception, batch: int) -> Exception:
-    """A lack of memory with the batch size in its name; anything else as it is."""
-    from adacd_cli.engine.memory import is_out_of_memory
-
-    if not is_out_of_memory(error):
-        return error
-    return OutOfMemoryError(f"There is not enough memory for a batch of {batch}.", _SMALLER)

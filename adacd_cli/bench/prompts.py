@@ -7,8 +7,9 @@ method's system text takes. No two requests of a batch begin alike, so that noth
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from bisect import bisect_right
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Protocol
 
 from adacd_cli.config.methods import METHODS
@@ -47,7 +48,6 @@ class TextPrompts:
     """Text, rendered by the model's chat template.
 
     Args:
-        model: the model whose tokenizer and template are used.
         tokens: the length of Default's prompt, the user's own system message included; at least 1. A
             template that takes more by itself is cut.
     """
@@ -82,40 +82,22 @@ class TextPrompts:
         return prompts_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
 
     def _fitting(self, number: int, settings: Settings) -> str:
-        """The text of a request: as much of it as the tokens allow."""
+        """The text of a request: as many words of it as the tokens allow, at least one."""
         start = number % len(_SENTENCES)
-        passage = f"{number + 1}. {' '.join((*_SENTENCES[start:], *_SENTENCES[:start]))} "
+        passage = cycle(" ".join((*_SENTENCES[start:], *_SENTENCES[:start])).split())
+        words = [f"{number + 1}.", *islice(passage, self._tokens)]
 
-        def text(length: int) -> str:
-            return (passage * (length // len(passage) + 1))[:length]
+        def length(count: int) -> int:
+            return len(self._prompts(" ".join(words[:count]), settings).base.ids)
 
-        def fits(length: int) -> bool:
-            return len(self._prompts(text(length), settings).base.ids) <= self._tokens
-
-        least = len(self._prompts(text(1), settings).base.ids)
+        least = length(1)
         if settings.system and least > self._tokens:
             raise UsageError(
                 f"--prompt-tokens is {self._tokens}, and the system message alone makes a prompt of "
                 f"{counted(least, 'token')}.",
                 f"Use --prompt-tokens {least} or more, or leave --system out.",
             )
-        # the texts are much alike, so the one before tells where to look
-        guess = len(self._texts[-1]) if self._texts else 3 * self._tokens
-        return text(_longest(fits, guess))
-
-
-def _longest(fits: Callable[[int], bool], guess: int) -> int:
-    """A length of at least 1 that fits while the next one does not; 1 if nothing fits."""
-    step = max(8, guess // 16)
-    low = high = max(1, guess)
-    while low > 1 and not fits(low):
-        high, low, step = low, max(1, low - step), step * 2
-    while low == high or fits(high):
-        low, high, step = high, high + step, step * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+        return " ".join(words[: max(1, bisect_right(range(len(words)), self._tokens, lo=1, key=length) - 1)])
 
 
 def _stretched(ids: tuple[int, ...], by: int) -> tuple[int, ...]:
@@ -129,7 +111,6 @@ class RandomPrompts:
     Args:
         vocabulary: ids are below.
         tokens: the length of Default's prompt, at least 1.
-        seed: the same seed draws the same ids.
     """
 
     def __init__(self, vocabulary: int, tokens: int, seed: int) -> None:

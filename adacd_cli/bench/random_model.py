@@ -45,15 +45,13 @@ def read_shape(name: str) -> dict[str, Any]:
     if name in SHAPES:
         return SHAPES[name]
     path = Path(name).expanduser()
-    hint = "Name a model's config.json, or the folder that holds it."
     if path.is_dir():
         path = path / "config.json"
-        if not path.exists():
-            raise UsageError(f"The shape {name!r} is a folder without a config.json.", hint)
+    hint = "Name a model's config.json, or the folder that holds it."
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UsageError(f"Unknown shape {name!r}.", known_names_hint(name, SHAPES)) from error
+        raise UsageError(f"Unknown shape {name!r}.", f"{known_names_hint(name, SHAPES)} {hint}") from error
     except OSError as error:
         raise UsageError(f"The shape {name!r} cannot be read: {error.strerror or error}.", hint) from error
     except (ValueError, RecursionError) as error:
@@ -72,7 +70,6 @@ def build_shape(
         name: of a shape, or the path of a config.json.
         settings: device, dtype (auto is the shape's own, as in loading a checkpoint), threads.
         seed: seed of the weights; the global random state is left as it was.
-        progress: called with short lines about what is being done.
 
     Raises:
         UsageError: there is no such shape.
@@ -127,7 +124,7 @@ def build_shape(
 def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> Any:
     from transformers import AutoConfig
 
-    from adacd_cli.loading.folder import Checkpoint
+    from adacd_cli.loading.files import Checkpoint
     from adacd_cli.loading.kind import causal_config
 
     if name in SHAPES:
@@ -135,8 +132,8 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     path = Path(name).expanduser()
     # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
     found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
-    mend = "Fix that in it, or name a model's own config.json."
-    return causal_config(found, name, trust_remote_code=trust_remote_code, mend=mend)
+    fix = "Fix that in it, or name a model's own config.json."
+    return causal_config(found, name, trust_remote_code=trust_remote_code, fix=fix)
 
 
 def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
@@ -198,7 +195,5 @@ def _randomize(model: Any, seed: int) -> None:
             if weight.dim() < 2:
                 weight.fill_(0.0 if label.endswith("bias") else 1.0)
                 continue
-            flat = weight.view(-1)
-            for start in range(0, flat.numel(), _BLOCK):
-                piece = flat[start : start + _BLOCK]
+            for piece in weight.view(-1).split(_BLOCK):
                 piece.copy_(block[: piece.numel()])

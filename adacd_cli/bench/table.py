@@ -16,7 +16,6 @@ def report(machine: Mapping[str, Any], rows: Sequence[Row], *, width: int) -> st
 
     Args:
         machine, rows: of the JSON; at least one row.
-        width: columns.
     """
     memory = {
         "device": "what was allocated on the device",
@@ -68,16 +67,8 @@ def _range(ends: Sequence[float] | None) -> str:
     return "–" if ends is None else "–".join(map(_number, ends))
 
 
-def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
-
-
 def _gigabytes(value: int | None) -> str:
-    return "–" if value is None else _number(value / 1e9)
+    return _number(value and value / 1e9)
 
 
 _NAMES = (("\nBatch", "batch_size", str), ("\nMethod", "method", str))
@@ -87,9 +78,9 @@ _TIMES = (
     ("Decode\ntok/s", "decode_tokens_per_s", _number),
     ("\nms/token", "ms_per_token", _number),
     ("\nspread", "ms_per_token_range", _range),
-    ("÷\ndefault", "ratio_to_default", _ratio),
-    ("÷ trans-\nformers", "ratio_to_transformers", _ratio),
-    ("÷ llama\n.cpp", "ratio_to_llamacpp", _ratio),
+    ("÷\ndefault", "ratio_to_default", ".3f"),
+    ("÷ trans-\nformers", "ratio_to_transformers", ".3f"),
+    ("÷ llama\n.cpp", "ratio_to_llamacpp", ".3f"),
 )
 _RESOURCES = (
     *_NAMES,
@@ -97,10 +88,17 @@ _RESOURCES = (
     ("Whole\nrun, s", "seconds", _number),
     ("\nspread", "seconds_range", _range),
     ("Weights\nGB/s", "weights_gb_per_s", _number),
-    ("Share\nof copy", "bandwidth_share", _percent),
+    ("Share\nof copy", "bandwidth_share", ".0%"),
     ("Peak\nGB", "peak_memory_bytes", _gigabytes),
 )
-Column = tuple[str, str, Callable[[Any], str]]
+Column = tuple[str, str, Callable[[Any], str] | str]
+"""Heading, key of the row, and how its value is written: a function, or a format for which None is `–`."""
+
+
+def _cell(value: Any, how: Callable[[Any], str] | str) -> str:
+    if isinstance(how, str):
+        return "–" if value is None else format(value, how)
+    return how(value)
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
@@ -116,7 +114,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
         else:
             table.add_column(Text(head), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(text(row[name])) for _, name, text in columns))  # as it is, not as markup
+        table.add_row(*(Text(_cell(row[name], how)) for _, name, how in columns))  # as it is, not as markup
     out = io.StringIO()
     Console(file=out, width=width, color_system=None, legacy_windows=False).print(table)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())

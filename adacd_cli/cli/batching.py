@@ -18,8 +18,6 @@ BatchSizeOption = Annotated[
         help="Prompts decoded at once; auto is as many as memory has room for.",
     ),
 ]
-
-
 ConcurrencyOption = Annotated[
     int | None,
     typer.Option(
@@ -49,11 +47,7 @@ def at_once_of(batch_size: str, concurrency: int | None, *, served: bool) -> Bat
 
 
 def batch_size_of(text: str) -> BatchSize:
-    """The option's value.
-
-    Raises:
-        UsageError: it is neither `auto` nor a whole number of at least 1.
-    """
+    """The option's value; UsageError where it is neither `auto` nor a whole number of at least 1."""
     if text == "auto":
         return "auto"
     if text.isascii() and text.isdecimal() and int(text) >= 1:

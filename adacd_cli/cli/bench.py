@@ -13,9 +13,9 @@ import typer
 
 from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load
@@ -102,9 +102,10 @@ def command(
         refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
     else:
         _check_shape(shape, resolved, runs)
-    if picture is not None:
-        from adacd_cli.bench.picture import check_picture
+    from adacd_cli.bench.picture import check_picture, draw
+    from adacd_cli.bench.table import report
 
+    if picture is not None:
         check_picture(picture)
 
     others = Load()
@@ -128,7 +129,7 @@ def command(
             pair = prompts.make(settings, 1)[0]
             check_context(model, settings, prompt_tokens, generation_tokens, pair)
         busy = others.busy_cores()
-        warn(_busy(busy, "before it measured"), runs[0])
+        _warn_of_others(busy, "before it measured", runs[0])
         measurements.bandwidth = device.copy_bandwidth(model.device)
         meanwhile = Load()
         try:
@@ -138,9 +139,19 @@ def command(
             if rows := measurements.rows():
                 later = meanwhile.busy_cores()
                 if busy < _BUSY:
-                    warn(_busy(later, "while it measured"), runs[0])
+                    _warn_of_others(later, "while it measured", runs[0])
                 facts = _machine(model, runs[0], measurements, max(busy, later))
-                _show(facts, rows, runs[0], picture, as_json=as_json)
+                if as_json:
+                    sys.stdout.write(json.dumps({"machine": facts, "rows": rows}, indent=2) + "\n")
+                else:
+                    screen = Screen(sys.stdout, runs[0].display)
+                    screen.put(report(facts, rows, width=screen.width))
+                if picture is not None:
+                    sys.stdout.flush()
+                    path = check_picture(picture)
+                    draw(facts, rows, path)
+                    if not runs[0].quiet:
+                        Screen(sys.stderr, runs[0].display).put_line((f"The picture is {path}.", DIM))
 
 
 def _batch_sizes(texts: Sequence[str]) -> list[int]:
@@ -170,24 +181,14 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
     from adacd_cli.bench.random_model import read_shape
     from adacd_cli.config.methods import METHODS
 
-    for name in ("model", "quantize"):
-        if resolved.sources[name].kind == "flag":
-            raise UsageError(
-                f"--shape makes its own model, and `{name}` is for one that is loaded.",
-                "Leave one of them out.",
-            )
-    if resolved.sources["system"].kind == "flag":
+    resources = [METHODS[settings.effective_method].resource for settings in runs]
+    needed = [name for name in resources if name and getattr(runs[0], name) is not None]
+    given = [name for name in ("model", "quantize", "system") if resolved.sources[name].kind == "flag"]
+    for name in (*given, *needed):
         raise UsageError(
-            "--shape makes prompts of random ids, and `system` is a text for a tokenizer.",
-            "Leave --system out; --prompt-tokens is the length of the whole prompt.",
+            f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer.",
+            "Leave one of them out.",
         )
-    for settings in runs:
-        needed = METHODS[settings.effective_method].resource
-        if needed and getattr(settings, needed) is not None:
-            raise UsageError(
-                f"Method {settings.effective_method} needs `{needed}`, which no random model has.",
-                "Leave --shape out, or measure other methods.",
-            )
     read_shape(shape)
 
 
@@ -207,10 +208,10 @@ def _subject(
     return model, RandomPrompts(vocabulary, prompt_tokens, seed)
 
 
-def _busy(cores: float, when: str) -> list[str]:
-    if cores < _BUSY:
-        return []
-    return [f"Other programs kept {cores:.1f} of {os.cpu_count()} cores busy {when}: times may be too long."]
+def _warn_of_others(cores: float, when: str, settings: Settings) -> None:
+    if cores >= _BUSY:
+        kept = f"Other programs kept {cores:.1f} of {os.cpu_count()} cores busy {when}"
+        warn([f"{kept}: times may be too long."], settings)
 
 
 def _machine(
@@ -238,27 +239,3 @@ def _machine(
         "busy_cores": round(busy, 2),
         "peak_memory": PeakMemory(model.device).kind,
     }
-
-
-def _show(
-    machine: dict[str, Any],
-    rows: list[dict[str, Any]],
-    settings: Settings,
-    picture: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    from adacd_cli.bench.picture import check_picture, draw
-    from adacd_cli.bench.table import report
-
-    if as_json:
-        sys.stdout.write(json.dumps({"machine": machine, "rows": rows}, indent=2) + "\n")
-    else:
-        screen = Screen(sys.stdout, settings.display)
-        screen.put(report(machine, rows, width=screen.width))
-    if picture is not None:
-        sys.stdout.flush()
-        path = check_picture(picture)
-        draw(machine, rows, path)
-        if not settings.quiet:
-            Screen(sys.stderr, settings.display).put_line((f"The picture is {path}.", DIM))

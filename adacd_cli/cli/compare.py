@@ -11,17 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.inputs import read_question
+from adacd_cli.cli.options import FileOption, OutputOption, PromptArgument, ShowPromptsOption, with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.question import (
-    FileOption,
-    OutputOption,
-    PromptArgument,
-    ShowPromptsOption,
-    prepare,
-    read_question,
-)
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started

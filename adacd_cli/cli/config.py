@@ -9,12 +9,9 @@ import typer
 
 from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
 from adacd_cli.cli.options import with_settings
-from adacd_cli.config import SETTINGS, Resolved, Source
+from adacd_cli.config import SETTINGS, Resolved
 
 app = typer.Typer(cls=PlainGroup, add_completion=False, context_settings=HELP_FLAGS, rich_markup_mode=None)
-
-_WIDEST_COLUMN = 40
-"""A longer value pushes its source to the right instead of every other one."""
 
 
 @app.callback()
@@ -39,10 +36,7 @@ def show(
         return
     shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
     name_width = max(map(len, SETTINGS))
-    value_width = max(len(value) for value in shown.values() if len(value) <= _WIDEST_COLUMN)
+    # a longer value pushes its own source to the right instead of every other one
+    value_width = max(len(value) for value in shown.values() if len(value) <= 40)
     for name, source in resolved.sources.items():
-        typer.echo(f"{name:<{name_width}}  {shown[name]:<{value_width}}  {_origin(source)}")
-
-
-def _origin(source: Source) -> str:
-    return source.where if source.where else source.kind
+        typer.echo(f"{name:<{name_width}}  {shown[name]:<{value_width}}  {source.where or source.kind}")

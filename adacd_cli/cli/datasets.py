@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
-from adacd_cli.cli.streams import check_stdout
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.known import VARIABLE, data_folder, find_file, how_to_get, load_known
@@ -21,35 +20,13 @@ from adacd_cli.render.jsonl import escaped
 from adacd_cli.render.screen import BOLD, PLAIN, Screen
 
 _TITLES = ("set", "safe", "unsafe", "licence", "status", "source")
-_NUMBERS = (1, 2)
+_NUMBERS = ("safe", "unsafe")
 _PROSE_WIDTH = 80
 
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """A line of the list; its fields are the keys of `--json`.
-
-    Attributes:
-        name: as `--dataset` takes it.
-        rows, safe, unsafe: of the file where it can be read, else as published.
-        licence, source, revision: of the published set; the revision is the hub's commit.
-        status: file, hub (can be loaded from there), broken (a file with an error), or missing.
-        where: the file.
-        problem: what is wrong with the file.
-        how: how to get or fix it; None where it is there.
-    """
-
-    name: str
-    rows: int
-    safe: int
-    unsafe: int
-    licence: str
-    source: str
-    revision: str | None
-    status: Literal["file", "hub", "broken", "missing"]
-    where: str | None
-    problem: str | None
-    how: str | None
+Listed = dict[str, Any]
+"""A line of the list, with the keys of `--json`: name; rows, safe and unsafe of the file where it can be read,
+else as published; licence, source and revision (the hub's commit); status (file, hub: can be loaded from there,
+broken: a file with an error, or missing); where, the file; problem, of the file; how to get or fix it."""
 
 
 def command(
@@ -69,76 +46,82 @@ def command(
     folder = data_folder(data)
     listed = [_list(known, folder) for known in KNOWN_SETS.values()]
     if as_json:
-        _write_json(listed)
+        for one in listed:
+            sys.stdout.write(escaped(json.dumps(one, ensure_ascii=False)) + "\n")
     else:
         _write_table(listed, folder)
 
 
-def _list(known: KnownSet, folder: Path | None) -> _Listed:
-    revision = known.hub.revision if known.hub else None
-    counts = (known.rows, known.safe, known.unsafe)
-    facts = (known.licence, known.source, revision)
-    path = find_file(known, folder)
+def _list(known: KnownSet, folder: Path | None) -> Listed:
+    path, safe, unsafe = find_file(known, folder), known.safe, known.unsafe
+    status, problem, how = "missing", None, None
     if path is not None:
         try:
             samples, _ = load_known(known, data=folder, offline=True, progress=lambda step: None)
+            safe = sum(sample.label == "safe" for sample in samples)
+            unsafe, status = len(samples) - safe, "file"
         except AdacdError as error:
-            return _Listed(known.name, *counts, *facts, "broken", str(path), error.message, error.hint)
-        safe = sum(sample.label == "safe" for sample in samples)
-        found = (len(samples), safe, len(samples) - safe)
-        return _Listed(known.name, *found, *facts, "file", str(path), None, None)
-    if known.hub is not None and hub.is_allowed():
-        terms = f"Accept its terms at {known.hub.page}, then run `hf auth login`."
-        return _Listed(known.name, *counts, *facts, "hub", None, None, terms if known.hub.gated else None)
-    return _Listed(known.name, *counts, *facts, "missing", None, None, how_to_get(known, data=folder))
+            status, problem, how = "broken", error.message, error.hint
+    elif known.hub is not None and hub.is_allowed():
+        status = "hub"
+        if known.hub.gated:
+            how = f"Accept its terms at {known.hub.page}, then run `hf auth login`."
+    else:
+        how = how_to_get(known, data=folder)
+    return {
+        "name": known.name,
+        "rows": safe + unsafe,
+        "safe": safe,
+        "unsafe": unsafe,
+        "licence": known.licence,
+        "source": known.source,
+        "revision": known.hub.revision if known.hub else None,
+        "status": status,
+        "where": None if path is None else str(path),
+        "problem": problem,
+        "how": how,
+    }
 
 
-def _write_json(listed: Iterable[_Listed]) -> None:
-    for one in listed:
-        sys.stdout.write(escaped(json.dumps(asdict(one), ensure_ascii=False)) + "\n")
-
-
-def _write_table(listed: Sequence[_Listed], folder: Path | None) -> None:
+def _write_table(listed: Sequence[Listed], folder: Path | None) -> None:
     screen = Screen(sys.stdout)
-    rows = [_TITLES, *map(_cells, listed)]
+    rows = [_TITLES]
+    for one in listed:
+        safe, unsafe = (f"{one[label]:,}" if one[label] else "–" for label in _NUMBERS)
+        rows.append((one["name"], safe, unsafe, one["licence"], one["status"], one["source"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        for place in _NUMBERS:
-            cells[place] = row[place].rjust(widths[place])
+        cells = [
+            cell.rjust(width) if title in _NUMBERS else cell.ljust(width)
+            for title, cell, width in zip(_TITLES, row, widths, strict=True)
+        ]
         screen.put_line(("  ".join(cells), BOLD if row is _TITLES else PLAIN))
-    width = min(screen.width, _PROSE_WIDTH)
     for note in _notes(listed, folder):
         screen.put_line()
-        for line in wrap(note, width, break_long_words=False, break_on_hyphens=False):
+        for line in wrap(
+            note, min(screen.width, _PROSE_WIDTH), break_long_words=False, break_on_hyphens=False
+        ):
             screen.put_line(line)
 
 
-def _cells(one: _Listed) -> tuple[str, ...]:
-    safe, unsafe = (f"{count:,}" if count else "–" for count in (one.safe, one.unsafe))
-    return one.name, safe, unsafe, one.licence, one.status, one.source
-
-
-def _notes(listed: Sequence[_Listed], folder: Path | None) -> Iterator[str]:
+def _notes(listed: Sequence[Listed], folder: Path | None) -> Iterator[str]:
     """What the table has no room for: the files, and how to get or fix the others."""
-    files = dict.fromkeys(Path(one.where).name for one in listed if one.where and one.status == "file")
+    files = dict.fromkeys(Path(one["where"]).name for one in listed if one["status"] == "file")
     if files:
         yield f"file: in {folder} as {', '.join(files)}."
     for one in listed:
-        published = KNOWN_SETS[one.name].rows
-        if one.rows != published:
-            yield f"{one.name}: published with {published:,} rows; the file has {one.rows:,}."
-        if one.problem is not None:
-            yield f"{one.name}: {one.problem} {one.how}"
-    if any(one.status == "hub" for one in listed):
+        published = KNOWN_SETS[one["name"]].safe + KNOWN_SETS[one["name"]].unsafe
+        if one["rows"] != published:
+            yield f"{one['name']}: published with {published:,} rows; the file has {one['rows']:,}."
+        if one["problem"] is not None:
+            yield f"{one['name']}: {one['problem']} {one['how']}"
+    if any(one["status"] == "hub" for one in listed):
         yield "hub: loaded from the hub when a set is first used."
     for one in listed:
-        if one.status == "hub" and one.how is not None:
-            yield f"{one.name}: {one.how}"
-    lacking = [KNOWN_SETS[one.name] for one in listed if one.status == "missing"]
+        if one["status"] == "hub" and one["how"] is not None:
+            yield f"{one['name']}: {one['how']}"
+    lacking = [KNOWN_SETS[one["name"]] for one in listed if one["status"] == "missing"]
     on_hub = [known for known in lacking if known.hub is not None]
-    if on_hub:
-        yield f"{', '.join(known.name for known in on_hub)}: {how_to_get(*on_hub, data=folder)}"
-    for known in lacking:
-        if known.hub is None:
-            yield f"{known.name}: {how_to_get(known, data=folder)}"
+    for some in [on_hub, *([known] for known in lacking if known.hub is None)]:
+        if some:
+            yield f"{', '.join(known.name for known in some)}: {how_to_get(*some, data=folder)}"

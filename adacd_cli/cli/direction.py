@@ -98,35 +98,23 @@ def build(
     folder = Path(output).expanduser()
     prepare_folder(folder)
     model = load_model(settings)
-    recipe = Recipe(
-        train=train,
-        validation=validation,
-        kl=kl,
-        mu=mu,
-        seed=seed,
-        system=settings.system,
-        thinking=settings.thinking,
-    )
+    recipe = Recipe(train, validation, kl, mu, seed, system=settings.system, thinking=settings.thinking)
     with _tallies(settings) as progress:
-        found = find_direction(model, prompts, recipe, progress=progress)
-    warn(found.warnings, settings)
-    best = found.best
+        best, before, tried, used, warnings = find_direction(model, prompts, recipe, progress=progress)
+    warn(warnings, settings)
     facts: dict[str, Any] = {
         "kl": best.kl,
         "refusal_score": best.score,
-        "refusal_score_before": found.before,
-        "candidates": found.tried,
-        "prompts_used": found.used,
-        "mu": mu,
-        "seed": seed,
-        "system": settings.system,
-        "thinking": settings.thinking,
+        "refusal_score_before": before,
+        "candidates": tried,
+        "prompts_used": used,
+        **{name: getattr(recipe, name) for name in ("mu", "seed", "system", "thinking")},
     }
     card = DirectionCard(model.name, model.revision, best.layer, best.position, best.vector.numel(), facts)
     write_direction(folder, best.vector, card)
     sys.stdout.write(
-        f"Layer {best.layer}, position {best.position}, of {found.tried} directions.\n"
-        f"Refusal score of pseudo-harmful prompts: {found.before:+.2f}, without it {best.score:+.2f}.\n"
+        f"Layer {best.layer}, position {best.position}, of {tried} directions.\n"
+        f"Refusal score of pseudo-harmful prompts: {before:+.2f}, without it {best.score:+.2f}.\n"
         f"Mean KL on harmless prompts: {best.kl:.3f} nats.\n"
         f"Written to {folder}; use it with --method surgical --direction {folder}\n"
     )

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.running import interrupts_said, progress_line
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved
 from adacd_cli.render.screen import Screen
 

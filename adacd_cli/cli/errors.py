@@ -9,28 +9,24 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
 import typer
 import typer.core
 
-from adacd_cli.cli.streams import prepare_streams
+from adacd_cli.cli.outputs import prepare_streams
 from adacd_cli.errors import INTERRUPTED, AdacdError, OutOfMemoryError, OutputError, UsageError
 
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
 
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
-"""Whether the traceback of an error is shown before its line."""
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
-    """Calls `run` and gives the exit code, having shown the error if there was one.
-
-    Args:
-        run: the command; returns its exit code.
-        debug: show the traceback of an error before its line.
-    """
+    """Calls the command and gives the exit code, having shown the error if there was one; DEBUG shows its
+    traceback first."""
     prepare_streams()
     _debug.set(debug)
     try:
@@ -66,17 +62,14 @@ def show_error(error: BaseException) -> int:
 
 
 def shows_tracebacks() -> bool:
-    """Whether the traceback of an error was asked for."""
+    """Whether --debug shows the traceback of an error."""
     return _debug.get()
 
 
 def _discard_stdout() -> None:
     """Points stdout at nothing, so that Python's own flush at exit has nothing to complain about."""
-    try:
-        descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # a test's stream has no descriptor
-        return
-    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    with suppress(OSError, ValueError):  # a test's stream has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show(line: str) -> None:
@@ -89,7 +82,9 @@ def _named(error: BaseException) -> AdacdError:
         return error
     if isinstance(error, typer.TyperException):
         return _usage(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or _no_memory_left(error):
+    # torch raises a plain RuntimeError when the CPU's memory runs out
+    on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or on_cpu:
         return OutOfMemoryError(
             "Out of memory.",
             "Try a smaller --max-new-tokens or --batch-size, --dtype bfloat16 or --quantize.",
@@ -104,14 +99,6 @@ def _named(error: BaseException) -> AdacdError:
     )
 
 
-def _no_memory_left(error: BaseException) -> bool:
-    """torch raises a plain RuntimeError when the CPU's memory runs out."""
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-
-
-_OF_SERVERS = ("--tokenizer", "--served-model")
-
-
 def _usage(error: typer.TyperException) -> UsageError:
     """typer's own complaints about the command line, in our words."""
     context = getattr(error, "ctx", None)
@@ -120,7 +107,7 @@ def _usage(error: typer.TyperException) -> UsageError:
     message = error.format_message()
     if hasattr(error, "possibilities"):
         message = f"There is no option {option}."
-        if option in _OF_SERVERS and context is not None:
+        if option in ("--tokenizer", "--served-model") and context is not None:
             message = (
                 f"There is no option {option} here: it is for a model at a server, which "
                 f"`{context.command_path}` cannot use."
@@ -140,8 +127,7 @@ def _takes(parameter: Any) -> str | None:
     """What a command's own number option takes: `--batch-size takes a whole number, at least 1.`"""
     if not isinstance(parameter, typer.core.TyperOption) or parameter.type_descriptor.annotation is not int:
         return None
-    bound = ""
-    if parameter.min is not None:
-        below = parameter.max is not None
-        bound = f" from {parameter.min} to {parameter.max}" if below else f", at least {parameter.min}"
+    bound = "" if parameter.min is None else f", at least {parameter.min}"
+    if parameter.max is not None:
+        bound = f" from {parameter.min} to {parameter.max}"
     return f"{max(parameter.opts, key=len)} takes a whole number{bound}."

@@ -22,10 +22,10 @@ from adacd_cli.cli.judging import (
 )
 from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.ray_options import RayOption, answer_over_ray, ray_address
 from adacd_cli.cli.running import load_model, warn
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError

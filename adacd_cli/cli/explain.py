@@ -7,17 +7,10 @@ from typing import Annotated
 import typer
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.inputs import read_question
+from adacd_cli.cli.options import FileOption, OutputOption, PromptArgument, ShowPromptsOption, with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.question import (
-    FileOption,
-    OutputOption,
-    PromptArgument,
-    ShowPromptsOption,
-    prepare,
-    read_question,
-)
-from adacd_cli.cli.running import for_renderer, interruptible
+from adacd_cli.cli.running import for_renderer, interruptible, prepare
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.render.formats import FORMATS
@@ -25,7 +18,7 @@ from adacd_cli.render.view import View
 from adacd_cli.suggest import known_names_hint
 
 _PAGE_CANDIDATES = 5
-"""The HTML page has room for candidates without being asked."""
+"""The HTML page has room for candidates even without --top."""
 
 
 @with_settings()

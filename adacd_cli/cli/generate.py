@@ -13,9 +13,17 @@ from adacd_cli.answers.run import decode
 from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.inputs import read_prompt, read_prompts
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.options import PromptArgument, ShowPromptsOption, with_settings
 from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import for_renderer, interruptible, load_model, make_requests, show_prompts, warn
+from adacd_cli.cli.running import (
+    for_renderer,
+    interruptible,
+    load_model,
+    make_requests,
+    show_answer,
+    show_prompts,
+    warn,
+)
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
@@ -24,7 +32,7 @@ from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
 @with_settings()
 def command(
     resolved: Resolved,
-    prompt: Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")] = None,
+    prompt: PromptArgument = None,
     file: Annotated[
         str | None,
         typer.Option("--file", "-f", metavar="FILE", help="Answer every line of a file; - is stdin."),
@@ -41,15 +49,18 @@ def command(
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to a file.")
     ] = None,
-    prompts_shown: Annotated[
-        bool, typer.Option("--show-prompts", help="Show both rendered prompts on stderr first.")
-    ] = False,
+    prompts_shown: ShowPromptsOption = False,
 ) -> None:
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
     settings = resolved.settings
     at_once = 1 if batch_size is None else batch_size_of(batch_size)
     questions = _questions(prompt, file, batch_size)
-    _refuse_own_input(file, output)
+    if file and output and "-" not in (file, output):
+        answers = Path(output).expanduser()
+        if answers.exists() and answers.samefile(Path(file).expanduser()):
+            raise UsageError(
+                f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
+            )
     with open_output(output) as out:
         model = load_model(settings)
         requests = make_requests(model, questions, settings)
@@ -71,19 +82,9 @@ def command(
 
                 write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
-                _write_answer(for_renderer(events, settings), out, settings)
+                show_answer(events, settings, out)
             else:
                 _write_answers(events, questions, out, settings)
-
-
-def _refuse_own_input(file: str | None, output: str | None) -> None:
-    if not file or not output or "-" in (file, output):
-        return
-    questions, answers = Path(file).expanduser(), Path(output).expanduser()
-    if answers.exists() and answers.samefile(questions):
-        raise UsageError(
-            f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
-        )
 
 
 def _questions(prompt: str | None, file: str | None, batch_size: str | None) -> list[str]:
@@ -120,7 +121,7 @@ def _in_order(events: Iterable[Event]) -> Iterator[Event]:
 
 
 def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
-    """The events of each request as an iterator, which ends before the next request is asked for."""
+    """The events of each request as an iterator, which ends before the next request begins."""
     coming = iter(events)
 
     def answer(event: Event) -> Iterator[Event]:
@@ -133,26 +134,12 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
         yield answer(first)
 
 
-def _write_answer(events: Iterable[Event], out: TextIO, settings: Settings, *, legend: bool = True) -> None:
-    from adacd_cli.render.text import stream_answer
-
-    stream_answer(
-        events,
-        out=out,
-        err=sys.stderr,
-        display=settings.display,
-        stats=settings.stats,
-        quiet=settings.quiet,
-        legend=legend,
-    )
-
-
 def _write_answers(
     events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
 ) -> None:
     """Answers separated by a blank line; the question goes to stderr before each.
 
-    A question that could not be answered is said to be so, and the others are answered.
+    The error of a question is shown, and the others are answered.
     """
     from adacd_cli.render.screen import DIM, Screen
 
@@ -164,7 +151,7 @@ def _write_answers(
         if not settings.quiet:
             notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
         try:
-            _write_answer(for_renderer(answer, settings), out, settings, legend=number == 0)
+            show_answer(answer, settings, out, legend=number == 0)
         except AdacdError as error:
             code = show_error(error)
     if code:

@@ -10,15 +10,13 @@ from typing import Any
 import typer.core
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
-_OWN = "Options"
 
 
-def write_options(command: Any, ctx: Any, formatter: Any) -> None:
-    """Writes the arguments and options of a command, each under the heading of its panel."""
-    panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], _OWN: []}
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
     for parameter in command.get_params(ctx):
         is_argument = isinstance(parameter, typer.core.TyperArgument)
-        heading = parameter.rich_help_panel or ("Arguments" if is_argument else _OWN)
+        heading = parameter.rich_help_panel or ("Arguments" if is_argument else "Options")
         panels.setdefault(heading, []).append((_names(parameter), parameter.help or ""))
     for heading, rows in panels.items():
         if rows:
@@ -59,7 +57,7 @@ class PlainCommand(typer.core.TyperCommand):
         return words + args[len(words) :]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        write_options(self, ctx, formatter)
+        _write_options(self, ctx, formatter)
 
 
 class PlainGroup(typer.core.TyperGroup):
@@ -69,5 +67,5 @@ class PlainGroup(typer.core.TyperGroup):
         return super().parse_args(ctx, args or ["--help"])
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        write_options(self, ctx, formatter)
+        _write_options(self, ctx, formatter)
         self.format_commands(ctx, formatter)

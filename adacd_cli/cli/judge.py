@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -21,16 +21,12 @@ from adacd_cli.cli.judging import (
 )
 from adacd_cli.cli.outputs import open_output
 from adacd_cli.cli.progress import Tally
+from adacd_cli.cli.running import warn
 from adacd_cli.config import Settings, change
+from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
 from adacd_cli.render.jsonl import json_line
 from adacd_cli.render.screen import DIM, Screen
-
-
-class _Line(NamedTuple):
-    values: dict[str, Any]
-    prompt: str
-    completion: str
 
 
 def command(
@@ -62,22 +58,22 @@ def command(
         [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, aspects=aspects
     )[0]
     counts: Counter[str] = Counter()
-    exchanges = [Exchange(line.prompt, line.completion) for line in lines]
+    exchanges = [Exchange(line["prompt"], line["completion"]) for line in lines]
     with open_output(output) as out, Tally("Judging", len(lines), "answers", settings) as tally:
         for line, judgement in zip(lines, chosen.judge(exchanges), strict=True):
             written: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
             if judgement.detail:
                 written["detail"] = dict(judgement.detail)
-            out.write(json_line({**line.values, "judgement": written}, out) + "\n")
+            out.write(json_line({**line, "judgement": written}, out) + "\n")
             counts[judgement.label] += 1
             tally.add()
+    warn(getattr(chosen, "notices", ()), settings)
     if not quiet:
-        counted = f"{len(lines)} {'answer' if len(lines) == 1 else 'answers'}"
         total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-        Screen(sys.stderr).put_line((f"{counted}, judge {judge}: {total}.", DIM))
+        Screen(sys.stderr).put_line((f"{counted(len(lines), 'answer')}, judge {judge}: {total}.", DIM))
 
 
-def _read(file: str) -> Iterator[_Line]:
+def _read(file: str) -> Iterator[dict[str, Any]]:
     """The lines of a file.
 
     Raises:
@@ -100,6 +96,6 @@ def _read(file: str) -> Iterator[_Line]:
             if not isinstance(values.get(key), str):
                 what = "has no" if key not in values else "has something other than text as its"
                 raise UsageError(f"{name}, line {number} {what} `{key}`.", hint)
-        yield _Line(values, values["prompt"], values["completion"])
+        yield values
     if not found:
         raise UsageError(f"{name} has no answer in it.", hint)

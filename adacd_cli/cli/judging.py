@@ -58,7 +58,6 @@ def make_judges(
     """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost.
 
     Args:
-        names: as `--judge` takes them.
         settings: device, threads and offline of judges that are models; `quiet`.
         url, model, cache, aspects: of judge openai.
         device: of judges that are models; None is the settings'.
@@ -67,7 +66,7 @@ def make_judges(
         UsageError: a name is unknown or given twice, or an option is missing.
         EnvironmentFault: a judge cannot be had, or is down.
     """
-    from adacd_cli.evaluation.judges.options import JudgeOptions
+    from adacd_cli.evaluation.judges.base import JudgeOptions
     from adacd_cli.evaluation.judges.registry import make_judge
 
     if len(set(names)) < len(names):

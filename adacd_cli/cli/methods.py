@@ -57,15 +57,11 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
 
 
 def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
-    """The model with everything that the runs' methods need; shows the warnings that came with it.
-
-    Raises:
-        ModelError, MissingExtraError: as `loading.load_extras`.
-    """
+    """The model with everything that the runs' methods need, as `loading.load_extras`; shows its warnings."""
     from adacd_cli.loading.extras import load_extras
 
     for settings in runs:
-        known = model.warnings
+        before = len(model.warnings)
         model = load_extras(model, settings)
-        warn(model.warnings[len(known) :], settings)
+        warn(model.warnings[before:], settings)
     return model

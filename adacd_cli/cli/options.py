@@ -20,6 +20,18 @@ from adacd_cli.config import SETTINGS, Setting, resolve
 
 _METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT", "size": "SIZE"}
 
+PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
+FileOption = Annotated[
+    str | None,
+    typer.Option("--file", "-f", metavar="FILE", help="Read the question from a file of one line."),
+]
+OutputOption = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
+]
+ShowPromptsOption = Annotated[
+    bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
+]
+
 
 def with_settings(
     *, omit: Sequence[str] = (), one_method: bool = True
@@ -61,76 +73,47 @@ def help_text(setting: Setting) -> str:
     facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
     if setting.option.unit and setting.option.unit not in setting.sentence:
         facts.insert(0, setting.option.unit)
-    known = "; ".join(fact for fact in facts if fact)
-    return f"{setting.sentence.rstrip('.')} ({known})." if known else setting.sentence
+    shown = "; ".join(fact for fact in facts if fact)
+    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
 
 def _default(setting: Setting) -> str:
-    if setting.kind == "size":
-        return "default auto"
-    if setting.kind == "switch" and setting.default is not None:
-        return f"default {'on' if setting.default else 'off'}"
-    if setting.default is None or setting.default == ():
+    default = "auto" if setting.kind == "size" else setting.default
+    if default is None or default == ():
         return ""
-    return (
-        f"default {setting.default:g}" if isinstance(setting.default, float) else f"default {setting.default}"
-    )
+    if isinstance(default, bool):
+        return f"default {'on' if default else 'off'}"
+    return f"default {default:g}" if isinstance(default, float) else f"default {default}"
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
     """Values stay text: `resolve` parses and checks them, so that every level's errors read alike."""
     annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
     choices = [choice for choice in setting.choices if choice != "cuda:N"]
-    option = typer.Option(
+    return _option(
+        setting.name,
+        annotation | None,
         *setting.option.names,
         help=help_text(setting),
         metavar=None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind],
-        rich_help_panel=setting.option.panel,
-        show_default=False,
+        panel=setting.option.panel,
         autocompletion=(lambda: choices) if choices else None,
     )
-    return _keyword(setting.name, Annotated[annotation | None, option], None)
 
 
-def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+def _option(
+    name: str, annotation: Any, *flags: str, panel: str = "Settings", default: Any = None, **texts: Any
+) -> inspect.Parameter:
+    option = typer.Option(*flags, rich_help_panel=panel, **texts)
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
+    )
 
 
+_CONFIG_HELP = "Read settings from a YAML file or a preset."
+_SET_HELP = "Set any setting by name; repeatable."
 _COMMON = [
-    _keyword(
-        "config",
-        Annotated[
-            str | None,
-            typer.Option(
-                "--config",
-                "-C",
-                metavar="FILE|PRESET",
-                help="Read settings from a YAML file or a preset.",
-                rich_help_panel="Settings",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    _keyword(
-        "assignments",
-        Annotated[
-            list[str] | None,
-            typer.Option(
-                "--set",
-                metavar="NAME=VALUE",
-                help="Set any setting by name; repeatable.",
-                rich_help_panel="Settings",
-                show_default=False,
-            ),
-        ],
-        None,
-    ),
-    _keyword(
-        "debug",
-        Annotated[
-            bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel="Settings")
-        ],
-        False,
-    ),
+    _option("config", str | None, "--config", "-C", metavar="FILE|PRESET", help=_CONFIG_HELP),
+    _option("assignments", list[str] | None, "--set", metavar="NAME=VALUE", help=_SET_HELP),
+    _option("debug", bool, "--debug", default=False, help="Show the traceback of an error."),
 ]

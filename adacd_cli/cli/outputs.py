@@ -1,4 +1,4 @@
-"""Where an answer goes: stdout, or the file of `--output`.
+"""Where output goes: stdout, or the file of `--output`; a lost answer is an error, a lost note on stderr is not.
 
 A file is opened before anything slow happens. An existing one is replaced only when the run has ended; until
 then the text stands in `FILE.partial`, which a run that fails leaves behind.
@@ -6,25 +6,23 @@ then the text stands in `FILE.partial`, which a run that fails leaves behind.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOBase, TextIOWrapper
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, cast
 
 import typer
 
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import INTERRUPTED, OutputError
 
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[TextIO]:
-    """The stream to write to.
-
-    Args:
-        file: what `--output` names; None and `-` are stdout.
+    """The stream to write to: the FILE that `--output` names, where None and `-` are stdout.
 
     Raises:
         OutputError: the file cannot be written, or stdout is closed.
@@ -36,12 +34,10 @@ def open_output(file: str | None) -> Iterator[TextIO]:
     if not file:
         raise OutputError("The output file has no name.", "Name a file, or leave --output out.")
     path = Path(file).expanduser()
-    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe is written as it is
+    if path.exists() and not path.is_file():  # a device or a pipe is written as it is
         with _open(path, file) as stream:
             yield stream
         return
-    if path.is_dir():
-        raise _unwritable(file, "it is a folder")
     final = path.resolve()  # a link stays a link
     partial = final.with_name(f"{final.name}.partial")
     with _open(partial, file) as stream:
@@ -61,14 +57,10 @@ def _open(path: Path, file: str) -> TextIO:
     try:
         return path.open("w", encoding="utf-8", errors="replace")
     except OSError as error:
-        raise _unwritable(file, error.strerror or str(error)) from error
-
-
-def _unwritable(file: str, reason: str) -> OutputError:
-    return OutputError(
-        f"The output file {file!r} could not be written: {reason}.",
-        "Name a file in a folder that exists and that you may write to.",
-    )
+        raise OutputError(
+            f"The output file {file!r} could not be written: {error.strerror or error}.",
+            "Name a file in a folder that exists and that you may write to.",
+        ) from error
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
@@ -78,12 +70,57 @@ def _put_in_place(partial: Path, final: Path) -> None:
 
 
 def _keep_or_remove(stream: TextIO, partial: Path) -> None:
-    """After a failure: what was written is worth keeping, an empty file is not."""
-    try:
+    with suppress(OSError):  # the disk is full, which is the failure
         stream.flush()
-    except OSError:  # the disk is full, which is the failure
-        pass
     if partial.stat().st_size:
         print(f"What was written so far is in {partial}.", file=sys.stderr)
     else:
         partial.unlink()
+
+
+class _ClosedOutput(TextIOBase):
+    """Stands in for a stdout that the process was started without."""
+
+    def write(self, text: str) -> int:
+        raise _closed()
+
+
+class _Notes:
+    """stderr, which says nothing where it cannot: no note is worth the answer, or its exit code."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def prepare_streams() -> None:
+    """Replaces `sys.stdout` and `sys.stderr` by streams that never fail in a wrong way."""
+    sys.stdout = sys.stdout or cast(TextIO, _ClosedOutput())
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    if not isinstance(sys.stderr, _Notes):
+        sys.stderr = cast(TextIO, _Notes(sys.stderr))
+
+
+def check_stdout() -> None:
+    """Raises OutputError, before anything slow happens, where the process was started with a closed stdout."""
+    if not sys.stdout.writable():
+        raise _closed()
+
+
+def _closed() -> OutputError:
+    return OutputError("Standard output is closed.", "Redirect it to a file or a pipe.")

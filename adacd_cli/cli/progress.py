@@ -67,17 +67,16 @@ class Tally:
         """Says how many are done."""
         self._done = done
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done, rate=self._rate())
+            rate = f"{self._rate():.1f} {self._unit}/s"
+            self._bar.update(self._task, completed=self._done, rate=rate)
         elif not self._silent and time.monotonic() - self._said > _SILENCE_S:
             self._say()
 
-    def _rate(self) -> str:
-        elapsed = max(time.monotonic() - self._begin, 1e-9)
-        return f"{(self._done - self._before) / elapsed:.1f} {self._unit}/s"
+    def _rate(self) -> float:
+        return (self._done - self._before) / max(time.monotonic() - self._begin, 1e-9)
 
     def _say(self) -> None:
-        self._said = time.monotonic()
-        rate = (self._done - self._before) / max(self._said - self._begin, 1e-9)
+        self._said, rate = time.monotonic(), self._rate()
         left = (self._total - self._done) / rate if rate else 0.0
         remaining = f", {left:.0f} s left" if left >= 1 else ""
         line = f"{self._title}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second{remaining}"
@@ -85,13 +84,8 @@ class Tally:
 
 
 class Pace:
-    """Says what comes next, in between: a bar that moves by itself would take time from what is timed.
-
-    Args:
-        title: what is being done.
-        total: how many times something will come.
-        settings: `quiet` and `display` none keep it silent.
-    """
+    """Says what comes next of TOTAL, in between: a bar that moves by itself would take time from what is
+    timed. `quiet` and `display` none keep it silent."""
 
     def __init__(self, title: str, total: int, settings: Settings) -> None:
         self._title = title
@@ -126,6 +120,6 @@ def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if not settings.quiet:
-            said = f"\n{kept()}; the same command goes on from there."
-            Screen(sys.stderr, settings.display).put_line((said, DIM))
+            note = f"\n{kept()}; the same command goes on from there."
+            Screen(sys.stderr, settings.display).put_line((note, DIM))
         raise

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from adacd_cli.cli.errors import show_error
 from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError, error_named
-from adacd_cli.events import Event, Failed, Notice, Started, TokenStep
+from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -35,11 +35,8 @@ def load_model(
     """Loads the model that the settings name, with a moving line on a terminal, and shows its warnings.
 
     Args:
-        settings: see `loading.load`, as for `for_long`.
-        build: makes the model in another way, and is told where to say what it is doing.
-
-    Raises:
-        EnvironmentFault: the model, the device or a package is not there or cannot be used.
+        settings: see `loading.load`, also for `for_long` and the errors.
+        build: makes the model in another way; gets the function that shows what it is doing.
     """
     with progress_line(settings) as progress, interrupts_said() as hold:
         with hold():
@@ -51,11 +48,7 @@ def load_model(
 
 
 def refuse_served(settings: Settings, command: str, why: str) -> None:
-    """Refuses a model at a server where a command needs its weights.
-
-    Raises:
-        UsageError: it is one.
-    """
+    """Raises UsageError for a model at a server where a command needs its weights."""
     if settings.served:
         raise UsageError(
             f"`adacd {command}` cannot be used with a model at a server: {why}.",
@@ -122,27 +115,27 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
             _stderr().put_line(f"Warning: {warning}")
 
 
-def _warn_amid(warning: str, settings: Settings) -> None:
-    """Shows a warning while an answer is being written: on a terminal that one stands on the same line."""
-    if not settings.quiet and sys.stdout.isatty() and sys.stderr.isatty():
-        sys.stderr.write("\n")
-    warn([warning], settings)
-
-
 def make_requests(
     model: LanguageModel, questions: Sequence[str], settings: Settings, *, candidates: int = 0
 ) -> list[Request]:
-    """The requests that answer questions, each a conversation of its own.
-
-    Raises:
-        PromptError: no prompts can be made of a question.
-        ModelError: the model's chat template is broken.
-    """
+    """The requests that answer questions, each a conversation of its own; the errors of `requests_for`."""
     from adacd_cli.answers.run import requests_for
     from adacd_cli.conversation import Conversation
 
     asked = [Conversation.ask(question, settings.system) for question in questions]
     return requests_for(model, asked, settings, candidates=candidates)
+
+
+def prepare(
+    question: str, settings: Settings, *, prompts_shown: bool, candidates: int = 0
+) -> tuple[LanguageModel, Request]:
+    """Loads the model and makes the request of one question; warnings, and on request the prompts, are shown."""
+    model = load_model(settings)
+    (request,) = make_requests(model, [question], settings, candidates=candidates)
+    warn(request.prompts.warnings, settings)
+    if prompts_shown:
+        show_prompts(model.tokenizer, request.prompts)
+    return model, request
 
 
 SHARED = "⟪shared up to here⟫"
@@ -154,6 +147,9 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
 
     In the other streams' prompts a mark stands where they part from the base stream's.
     """
+    from adacd_cli.engine.detokenize import decode_ids
+    from adacd_cli.prompts.prompts import shared_length
+
     base = prompts.base_name
     for name, prompt in prompts.streams.items():
         title, text = f"{name.capitalize()} stream, {counted(len(prompt.ids), 'token')}", prompt.text
@@ -163,19 +159,11 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
             shared = prompts.shared_with_base(name)
             if shared:
                 title += f", the first {shared:,} shared with the {base} stream"
-                place = _characters(tokenizer, prompt.ids[:shared], text)
+                decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
+                place = shared_length(decoded, text)  # without a character that the tokens cut in two
                 text = f"{text[:place]}{SHARED}{text[place:]}"
         _stderr().put_line(f"--- {title} ---\n{text}")
     _stderr().put_line("--- Answer ---")
-
-
-def _characters(tokenizer: Any, ids: Sequence[int], text: str) -> int:
-    """How many characters of a rendered text its first tokens make, without one that they cut in two."""
-    from adacd_cli.engine.detokenize import decode_ids
-    from adacd_cli.prompts.prompts import shared_length
-
-    decoded = decode_ids(tokenizer, list(ids), control=True)
-    return shared_length(decoded, text)
 
 
 def _stderr() -> Screen:
@@ -198,7 +186,9 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
                 code = show_error(error_named(event.error, event.message, event.hint))
             yield event
         elif isinstance(event, Notice):
-            _warn_amid(event.text, settings)
+            if not settings.quiet and sys.stdout.isatty() and sys.stderr.isatty():
+                sys.stderr.write("\n")  # the answer so far stands on this line
+            warn([event.text], settings)
         elif isinstance(event, Failed):
             raise event.exception()
         else:
@@ -207,12 +197,26 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
         raise typer.Exit(code)
 
 
-class Interruption:
-    """Whether Ctrl-C was pressed while tokens were coming.
+def show_answer(
+    events: Iterable[Event],
+    settings: Settings,
+    out: TextIO,
+    err: TextIO | None = None,
+    *,
+    legend: bool = True,
+) -> Finished:
+    """Writes one request's answer as it is decoded, and what is said about it to ERR, stderr by default."""
+    from adacd_cli.render.text import stream_answer
 
-    Attributes:
-        requested: True from the first Ctrl-C on.
-    """
+    display, stats, quiet = settings.display, settings.stats, settings.quiet
+    shown = for_renderer(events, settings)
+    return stream_answer(
+        shown, out=out, err=err or sys.stderr, display=display, stats=stats, quiet=quiet, legend=legend
+    )
+
+
+class Interruption:
+    """Whether Ctrl-C was pressed while tokens were coming: `requested` from the first one on."""
 
     def __init__(self) -> None:
         self.requested = False

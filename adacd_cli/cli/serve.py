@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,114 +14,80 @@ from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
-from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of, require_extra
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
-from adacd_cli.errors import UsageError
+from adacd_cli.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
     from adacd_cli.cli.batching import BatchSize
-    from adacd_cli.engine import LanguageModel, Places
-    from adacd_cli.server.asked import Limits
+    from adacd_cli.engine import LanguageModel, Scheduler
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
+_UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 
 _USUAL_PROMPT = 4096
-"""Tokens that --batch-size auto makes room for where no limit is given."""
+"""Tokens of the prompts that --batch-size auto leaves memory for where no limit is given."""
+
+_HOST = typer.Option(metavar="ADDRESS", help="Address to listen on (default 127.0.0.1: this machine only).")
+_PORT = typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one (default 8000).")
+_KEY = typer.Option(metavar="KEY", help="Require this key; other users cannot see it in ADACD_API_KEY.")
+_ORIGIN = typer.Option(metavar="ORIGIN", help="Allow pages of this origin; * is any; repeatable.")
+_ID = typer.Option(metavar="NAME", help="The model's id for clients (default: its name).")
+_BATCH = typer.Option(
+    metavar="N|auto", help="Requests decoded at once; auto (default) is what fits in memory."
+)
+_QUEUE = typer.Option(metavar="N", min=0, help="Requests that may wait in the queue (default 64).")
+_BODY = typer.Option(metavar="SIZE", help="Largest body of a request, such as 512k (default 4m).")
+_PROMPT = typer.Option(metavar="N", min=1, help="Longest prompt (default: the model's context).")
+_ANSWER = typer.Option(metavar="N", min=1, help="Longest answer that a request may ask for.")
+_SECONDS = typer.Option(
+    metavar="S", min=0.1, max=1e6, help="End an answer after this long, waiting included."
+)
+_LOG = typer.Option("--log-prompts", help="Write prompts and answers to stderr too.")
 
 
 @with_settings(omit=("display", "stats"), one_method=False)
 def command(
     resolved: Resolved,
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host", metavar="ADDRESS", help="Listen here (default 127.0.0.1: this machine alone)."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int,
-        typer.Option(
-            "--port", metavar="N", min=0, max=65535, help="And on this port; 0 is a free one (default 8000)."
-        ),
-    ] = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            "--api-key", metavar="KEY", help="Ask for this key; ADACD_API_KEY says it unseen by others."
-        ),
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--cors-origin", metavar="ORIGIN", help="Let pages of this origin ask; * is any; repeatable."
-        ),
-    ] = None,
-    model_id: Annotated[
-        str | None,
-        typer.Option("--model-id", metavar="NAME", help="The model's id for clients (default: its name)."),
-    ] = None,
-    batch_size: Annotated[
-        str,
-        typer.Option(
-            "--batch-size",
-            metavar="N|auto",
-            help="Requests decoded at once; auto (default) is as many as memory has room for.",
-        ),
-    ] = "auto",
-    queue: Annotated[
-        int,
-        typer.Option("--queue", metavar="N", min=0, help="Requests that may wait for a place (default 64)."),
-    ] = 64,
-    max_body_size: Annotated[
-        str, typer.Option("--max-body-size", metavar="SIZE", help="Largest body, such as 512k (default 4m).")
-    ] = "4m",
-    max_prompt_tokens: Annotated[
-        int | None,
-        typer.Option(
-            "--max-prompt-tokens", metavar="N", min=1, help="Longest prompt (default: what the model takes)."
-        ),
-    ] = None,
-    max_answer_tokens: Annotated[
-        int | None,
-        typer.Option("--max-answer-tokens", metavar="N", min=1, help="Longest answer that may be asked for."),
-    ] = None,
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(
-            "--max-seconds",
-            metavar="S",
-            min=0.1,
-            max=1e6,
-            help="End an answer after this long, waiting included.",
-        ),
-    ] = None,
-    log_prompts: Annotated[
-        bool, typer.Option("--log-prompts", help="Write prompts and answers to stderr too.")
-    ] = False,
+    host: Annotated[str, _HOST] = "127.0.0.1",
+    port: Annotated[int, _PORT] = 8000,
+    api_key: Annotated[str | None, _KEY] = None,
+    cors_origin: Annotated[list[str] | None, _ORIGIN] = None,
+    model_id: Annotated[str | None, _ID] = None,
+    batch_size: Annotated[str, _BATCH] = "auto",
+    queue: Annotated[int, _QUEUE] = 64,
+    max_body_size: Annotated[str, _BODY] = "4m",
+    max_prompt_tokens: Annotated[int | None, _PROMPT] = None,
+    max_answer_tokens: Annotated[int | None, _ANSWER] = None,
+    max_seconds: Annotated[float | None, _SECONDS] = None,
+    log_prompts: Annotated[bool, _LOG] = False,
 ) -> None:
     """Serve the model to OpenAI's clients, and a page at /."""
     settings = resolved.settings
     check_complete(settings)
-    require_extra()
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(package) is None:
+            raise MissingExtraError(
+                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
+            )
     from adacd_cli.server.app import create_app
-    from adacd_cli.server.asked import Limits
     from adacd_cli.server.metrics import Metrics
-    from adacd_cli.server.run import Http, Signals, handled, listen, run
-    from adacd_cli.server.served import Served
+    from adacd_cli.server.run import Http, Signals, listen, run
+    from adacd_cli.server.state import ServerState
     from adacd_cli.server.worker import Worker
 
     key = key_of(api_key)
-    os.environ.pop("ADACD_API_KEY", None)  # it guards this server, and is no business of a model's at another
+    os.environ.pop("ADACD_API_KEY", None)  # it is for this server, not for another one that runs the model
     if model_id is not None and not model_id.strip():
         raise UsageError("--model-id is empty.", "Leave it out for the model's own name.")
     at_once = batch_size_of(batch_size)
-    limits = Limits(max_prompt_tokens, max_answer_tokens, bytes_of(max_body_size), max_seconds)
-    served = Served(
+    state = ServerState(
         settings,
         model_id or id_of(settings),
-        limits,
+        max_prompt_tokens,
+        max_answer_tokens,
+        bytes_of(max_body_size),
         key,
         local=host if host in _LOCAL else None,
         origins=origins_of(cors_origin or []),
@@ -130,61 +98,121 @@ def command(
     listening = listen(host, port)
     address = address_of(host, listening.getsockname()[1])
     if key is None and host not in _LOCAL:
-        warn([f"Whoever reaches {address} can use this server: give it an --api-key."], settings)
+        warn([f"Anyone who can reach {address} can use this server; set an --api-key."], settings)
+
+    def say(line: str) -> None:
+        if not settings.quiet:
+            print(line, file=sys.stderr, flush=True)
+
     metrics = Metrics()
-    worker = Worker(metrics, waiting=queue, seconds=max_seconds)
-    signals = Signals(worker, lambda: _say("Stopping once what was asked is answered.", settings))
-    http = Http(create_app(served, worker, metrics), listening)
+    worker = Worker(
+        metrics, queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings)
+    )
+    signals = Signals(worker, lambda: say("Stopping once all requests are answered."))
+    http = Http(create_app(state, worker, metrics), listening)
 
-    def begin() -> tuple[LanguageModel, Places]:
+    def begin() -> Scheduler:
         model = _load(settings)
-        places = _places(model, settings, at_once, limits)
-        if model_id is None:  # a server that was not told which of its models is meant has chosen one
-            facts: dict[str, str] = getattr(model, "served_facts", dict)()
-            served.model_id = id_of(settings, facts.get("served_model"))
-        return model, places
+        scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
+        if model_id is None:  # where no name was given, the model's server may have chosen one of its models
+            facts: dict[str, str] = model.server.facts() if model.server else {}
+            state.model_id = id_of(settings, facts.get("served_model"))
+        state.set_model(model)
+        return scheduler
 
-    def ready(places: Places) -> None:
-        _say(f"{served.model_id} · {settings.method_label} · {places.limit} at once", settings)
-        _say(f"Serving {address}/v1, and a page at {address}/", settings)
+    def ready(scheduler: Scheduler) -> None:
+        say(f"{state.model_id} · {settings.method_label} · {scheduler.max_concurrency} at once")
+        say(f"Serving {address}/v1, and a page at {address}/")
 
     def broken(error: BaseException) -> int:
         code = show_error(error)
-        _say("Every request is refused from now on; start the server again.", settings)
+        say("Every request is refused from now on; restart the server.")
         return code
 
-    with handled(signals):
-        code = run(http, worker, served, signals, begin, ready, broken)
+    with signals.handled():
+        code = run(http, worker, signals, begin, ready, broken)
     raise typer.Exit(code)
 
 
 def _load(settings: Settings) -> LanguageModel:
-    """The model, with what every method needs that the settings name something for."""
+    """The model, with what every method needs that the settings name a file for."""
     model = load_model(settings, for_long=True)
-    needy = [
-        name
-        for name, method in METHODS.items()
-        if method.resource and getattr(settings, method.resource) is not None
-    ]
     from adacd_cli.loading import load_extras
 
+    given = settings.model_dump(exclude_none=True)
+    methods = [name for name, each in METHODS.items() if each.resource in given]
     with progress_line(settings) as progress:
-        loaded = load_extras(model, settings, methods=needy, progress=progress)
+        loaded = load_extras(model, settings, methods=methods, progress=progress)
     warn(loaded.warnings[len(model.warnings) :], settings)
     return loaded
 
 
-def _places(model: LanguageModel, settings: Settings, batch_size: BatchSize, limits: Limits) -> Places:
-    """How many requests run at once, sized by the longest that may come, or by a usual one."""
-    from adacd_cli.engine import Request
-    from adacd_cli.loading.speed import places_for
+def _scheduler(
+    model: LanguageModel, settings: Settings, batch_size: BatchSize, most: int | None
+) -> Scheduler:
+    """A scheduler for as many requests of the longest prompt that is allowed, or of a usual one, as fit."""
+    from adacd_cli.answers.run import concurrency_for, prefix_cache_for
+    from adacd_cli.backends import backend_for
+    from adacd_cli.engine import Request, Scheduler
     from adacd_cli.prompts import Prompt, Prompts
 
-    prompt = limits.prompt_tokens or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
-    prompts = Prompts({"unprompted": Prompt((0,) * prompt)})
-    return places_for(model, [Request(prompts, settings)], batch_size)
+    backend = backend_for(model)
+    prompt = most or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
+    longest = Request(Prompts({"unprompted": Prompt((0,) * prompt)}), settings)
+    cache = prefix_cache_for(model, settings.prefix_cache)
+    limit = concurrency_for(backend, [longest] * 2, batch_size)  # two: a request alone needs one slot
+    return Scheduler(backend, prefix_cache=cache, max_concurrency=limit)
 
 
-def _say(line: str, settings: Settings) -> None:
-    if not settings.quiet:
-        print(line, file=sys.stderr, flush=True)
+def key_of(given: str | None) -> str | None:
+    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none.
+
+    Raises:
+        UsageError: it is empty, which would be no key, or cannot be sent in a header.
+    """
+    key = os.environ.get("ADACD_API_KEY") if given is None else given
+    if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
+        return key
+    where = "ADACD_API_KEY" if given is None else "--api-key"
+    raise UsageError(
+        f"The key of {where} must be one or more visible ASCII characters.",
+        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
+    )
+
+
+def origins_of(given: list[str]) -> tuple[str, ...]:
+    """The origins of --cors-origin, as browsers write them; a UsageError where one is no origin."""
+    for origin in given:
+        scheme, mark, rest = origin.rstrip("/").partition("://")
+        if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
+            raise UsageError(
+                f"--cors-origin takes the origin of a page; got {origin!r}.",
+                "Write e.g. --cors-origin http://localhost:3000.",
+            )
+    return tuple(origin.rstrip("/").lower() for origin in given)
+
+
+def bytes_of(text: str) -> int:
+    """The bytes of --max-body-size; a UsageError where it is no number of bytes."""
+    number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
+    if number.isascii() and number.isdecimal() and int(number) > 0:
+        return int(number) * _UNITS.get(unit, 1)
+    raise UsageError(
+        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
+    )
+
+
+def id_of(settings: Settings, served: str | None = None) -> str:
+    """The model's name for clients: `served` at the server that runs it; of a path, the last part alone."""
+    from adacd_cli.loading.files import looks_like_a_path
+
+    name = served or getattr(settings, "served_model", None) or settings.model
+    path = Path(name).expanduser()
+    if name != "demo" and (path.exists() or looks_like_a_path(name)):
+        return path.resolve().name or "model"
+    return str(name)
+
+
+def address_of(host: str, port: int) -> str:
+    """The address for a browser."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -20,9 +20,9 @@ from adacd_cli.cli.judging import (
     make_judges,
 )
 from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
-from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
 from adacd_cli.render.screen import DIM, Screen
@@ -174,18 +174,14 @@ def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: in
 def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, LoadedSet]) -> str:
     from adacd_cli.evaluation.report.markdown import table
     from adacd_cli.evaluation.report.tables import percent
+    from adacd_cli.evaluation.tune import TUNED
 
     header = ["", "α", "λ", "β", "k", "safe refused", "unsafe refused", "neutral changed"]
     rows = [
         [
-            "best" if point is chosen or point == chosen else "",
-            f"{point.values['alpha']:g}",
-            f"{point.values['agreement_threshold']:g}",
-            f"{point.values['plausibility']:g}",
-            str(point.values["contrast_steps"]),
-            percent(point.safe),
-            percent(point.unsafe),
-            percent(point.changed),
+            "best" if point == chosen else "",
+            *(f"{point.values[name]:g}" for name in TUNED),
+            *(percent(share) for share in (point.safe, point.unsafe, point.changed)),
         ]
         for point in front
     ]

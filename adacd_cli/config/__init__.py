@@ -2,11 +2,10 @@
 
 from adacd_cli.config.declaration import SETTINGS, Setting
 from adacd_cli.config.resolve import Resolved, Source, change, change_all, find_setting, resolve
-from adacd_cli.config.settings import Option, Settings
+from adacd_cli.config.settings import Settings
 
 __all__ = [
     "SETTINGS",
-    "Option",
     "Resolved",
     "Setting",
     "Settings",

@@ -5,7 +5,6 @@ Nothing is declared here; options, error texts, `config show` and the tests of c
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -24,7 +23,7 @@ _PARSERS: dict[Kind, TypeAdapter[Any]] = {
     "integer": TypeAdapter(int),
     "number": TypeAdapter(float),
 }
-_TAKES = {
+TAKES: dict[Kind, str] = {
     "text": "takes text",
     "number": "takes a number",
     "integer": "takes a whole number",
@@ -32,6 +31,7 @@ _TAKES = {
     "list": "takes a list of texts",
     "size": "takes auto, 0, or a size such as 512MiB or 2GiB",
 }
+_TEXTS = TypeAdapter(tuple[str, ...])
 _NULL = ("", "null", "none")
 _RESOURCES = {method.resource for method in METHODS.values()}
 
@@ -80,17 +80,12 @@ class Setting:
         names = [flag[2:].replace("-", "_") for flag in flags if flag.startswith("--")]
         return tuple(name for name in names if name != self.name)
 
-    @property
-    def takes(self) -> str:
-        """What it takes, for an error: `takes a number`."""
-        return _TAKES[self.kind]
-
     def parse(self, text: str) -> Any:
         """The value that `text` means here; `Settings` checks a size itself.
 
-        Text stays as it is, "" included. A list is a JSON list of strings, or else one string; "" is the
-        empty list. "", null and none are null where a setting may be null that is not free text: a number,
-        a choice, or what a method has to load.
+        Text stays as it is. A list is a JSON list of strings, or else one string; "" is the empty list.
+        "", null and none are null where a setting may be null that is not free text: a number, a choice, or
+        what a method has to load.
 
         Raises:
             ValueError: the text is not of this kind.
@@ -106,12 +101,9 @@ class Setting:
 
 def _parse_list(text: str) -> tuple[str, ...]:
     try:
-        values = json.loads(text)
+        return _TEXTS.validate_json(text)
     except ValueError:
-        values = None
-    if isinstance(values, list) and all(isinstance(value, str) for value in values):
-        return tuple(values)
-    return (text,) if text else ()
+        return (text,) if text else ()
 
 
 def _range(metadata: list[Any]) -> str:
@@ -125,8 +117,8 @@ def _range(metadata: list[Any]) -> str:
 
 def _read(name: str, field: FieldInfo) -> Setting:
     annotation, metadata, nullable = field.annotation, list(field.metadata), False
-    if get_origin(annotation) in (Union, UnionType):
-        annotation, nullable = next(part for part in get_args(annotation) if part is not type(None)), True
+    if get_origin(annotation) in (Union, UnionType):  # X | None
+        annotation, nullable = get_args(annotation)[0], True
     if get_origin(annotation) is Annotated:
         annotation, *inner = get_args(annotation)
         metadata += [bound for each in inner for bound in each.metadata]

@@ -43,10 +43,10 @@ def find(config: str, where: str) -> Path:
     path = named.get(config) or Path(config).expanduser()
     if path.is_file():
         return path
-    message = f"There is no preset and no file named {config!r} (from {where})."
-    if config and path.is_dir():
-        message = f"The configuration {config!r} is a folder (from {where})."
-    raise ConfigurationError(message, f"Name a YAML file or a preset. {known_names_hint(config, named)}")
+    raise ConfigurationError(
+        f"There is no preset and no file named {config!r} (from {where}).",
+        f"Name a YAML file or a preset. {known_names_hint(config, named)}",
+    )
 
 
 def read(path: Path) -> list[Entry]:
@@ -56,7 +56,7 @@ def read(path: Path) -> list[Entry]:
         ConfigurationError: the file cannot be read, is not YAML, is not a mapping or names a key twice.
     """
     name = path.name if path in presets().values() else str(path)
-    where, problem = name, ""
+    where = name
     try:
         loader = yaml.SafeLoader(path.read_bytes())
         root = loader.get_single_node()
@@ -64,11 +64,9 @@ def read(path: Path) -> list[Entry]:
     except OSError as error:
         raise ConfigurationError(f"{name} could not be read: {error.strerror or error}.") from error
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where, problem = (
-            f"{name}, line {mark.line + 1}" if mark else name,
-            error.problem or error.context or "",
-        )
+        problem = error.problem or error.context or ""
+        if mark := error.problem_mark or error.context_mark:
+            where = f"{name}, line {mark.line + 1}"
     except RecursionError:
         problem = "it is nested too deeply"
     except (yaml.YAMLError, ValueError) as error:

@@ -7,7 +7,7 @@ can be checked, completed and explained before anything slow is imported.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from adacd_cli.config.settings import Settings
@@ -45,10 +45,9 @@ class Method:
         rule: the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed.
         explanation: what it does at a step, in the words of a trace.
         streams: its streams; the first one is the base stream, which alone is decoded outside the window.
-        follows_track: whether a request leaves the other streams at the first token that is not the top of
-            the second one.
+        follows_track: whether the other streams end at the first token that is not the top of the second.
         symbols: the numbers that decide, each with its symbol.
-        others: numbers that decide but are not worth a place in the line that describes a run.
+        others: numbers that decide but are left out of the line that describes a run.
         resource: the setting that names what has to be loaded besides the model; "" for nothing.
         stand_in: what a stream with other weights is instead where the resource is not given; "" where it
             must be given.
@@ -84,15 +83,10 @@ class Method:
         expert that is given reads the base stream's own prompt."""
         if not self.stand_in:
             return self.streams
-        given = getattr(settings, self.resource) is not None
-        return tuple(
-            stream
-            if stream.weights == "base"
-            else replace(stream, prompt="")
-            if given
-            else replace(stream, weights="base")
-            for stream in self.streams
+        other: dict[str, Any] = (
+            {"weights": "base"} if getattr(settings, self.resource) is None else {"prompt": ""}
         )
+        return tuple(each if each.weights == "base" else replace(each, **other) for each in self.streams)
 
     @property
     def window_setting(self) -> str:
@@ -115,32 +109,6 @@ class Method:
             return f"{self.name} ({self.stand_in})"
         return f"{self.name} (draft: {given})" if self.resource == "draft" else self.name
 
-    # --- the form with two streams, until nothing uses it any more ---
-
-    @property
-    def prompt(self) -> str:
-        return self.base.prompt
-
-    @property
-    def second(self) -> SecondStream | None:
-        for stream in self.streams[1:]:
-            runs = "model" if stream.weights == "base" else stream.weights
-            return SecondStream(stream.prompt, stream.steps, runs)
-        return None
-
-    def second_stream(self, settings: Settings) -> SecondStream | None:
-        for stream in self.streams_for(settings)[1:]:
-            runs = "model" if stream.weights == "base" else stream.weights
-            return SecondStream(stream.prompt, stream.steps, runs)
-        return None
-
-
-@dataclass(frozen=True)
-class SecondStream:
-    prompt: str
-    steps: str
-    runs: str
-
 
 _ADACD = (("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k"))
 _ADACD_STREAMS = (UNPROMPTED, StreamSpec("prompted", "contrast_prompt", "contrast_steps"))
@@ -156,9 +124,7 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("default", "Plain decoding of the unprompted stream.", "default", sparse=True),
         Method(
-            "prompt",
-            "Plain decoding under a system message that asks for help.",
-            "default",
+            *("prompt", "Plain decoding under a system message that asks for help.", "default"),
             streams=(StreamSpec("unprompted", "helpful_prompt"),),
             sparse=True,
         ),
@@ -200,17 +166,16 @@ METHODS: dict[str, Method] = {
             resource="draft",
         ),
         Method(
-            "surgical",
-            "Plain decoding with the direction of false refusal removed (Surgical).",
-            "default",
+            *(
+                "surgical",
+                "Plain decoding with the direction of false refusal removed (Surgical).",
+                "default",
+            ),
             streams=(StreamSpec("unprompted", weights="direction"),),
             resource="direction",
         ),
         Method(
-            "adacd",
-            "Contrast with a refusal-prompted stream, first k tokens.",
-            "adacd",
-            _AGREEMENT,
+            *("adacd", "Contrast with a refusal-prompted stream, first k tokens.", "adacd", _AGREEMENT),
             streams=_ADACD_STREAMS,
             sparse=True,
             symbols=_ADACD,

@@ -26,38 +26,47 @@ def check_complete(settings: Settings, where: str = "") -> None:
     method = METHODS[settings.effective_method]
     if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
         needed = SETTINGS[method.resource]
+        flag = f"/set {needed.name}" if where.startswith("/") else needed.flag
         raise ConfigurationError(
             f"Method {method.name} needs `{needed.name}`.",
-            f"Give {f'/set {needed.name}' if where.startswith('/') else needed.flag} {needed.name.upper()}. "
-            f"{needed.sentence}",
+            f"Give {flag} {needed.name.upper()}. {needed.sentence}",
         )
 
 
-def refuse_idle_gate(settings: Settings, method_from: str) -> None:
-    """Refuses a gate given for this run that has no effect; one of a file is for the methods that use it.
+def refuse_idle(
+    settings: Settings, given: Collection[str], method_from: str = "", *, resources: bool = False
+) -> None:
+    """Refuses a gate that has no effect, and with `resources` what only another method would load.
 
     Args:
         settings: all of them.
+        given: names of those given for this run; one of a file is for the methods that use it.
         method_from: where the method was chosen; "" leaves that out of the message.
-
-    Raises:
-        ConfigurationError: the gate has no effect.
-    """
-    gated = settings.method in ("adacd", "adacd-gated")
-    if not gated if settings.gate else settings.method == "adacd-gated":
-        raise _idle("gate", "adacd", settings, method_from)
-
-
-def refuse_idle_resources(settings: Settings, given: Collection[str], method_from: str) -> None:
-    """Refuses what another method would load; GIVEN names what was given for this run.
+        resources: whether the method is the only one that the run decodes by.
 
     Raises:
         ConfigurationError: one of them has no effect.
     """
-    for method in METHODS.values():
-        name = method.resource
-        if name in given and getattr(settings, name) is not None and method.name != settings.effective_method:
-            raise _idle(name, method.name, settings, method_from)
+    owners: dict[str, str] = {
+        method.resource: method.name for method in METHODS.values() if resources and method.resource
+    }
+    idle = {
+        name: owner
+        for name, owner in owners.items()
+        if getattr(settings, name) is not None and owner != settings.effective_method
+    }
+    gated = settings.method in ("adacd", "adacd-gated")
+    if not gated if settings.gate else settings.method == "adacd-gated":
+        idle = {"gate": "adacd"} | idle
+    for name in idle:
+        if name in given:
+            where = f" (from {method_from})" if method_from else ""
+            raise ConfigurationError(
+                f"`{name}` is for method {idle[name]}; the method is {settings.method}{where}.",
+                "Leave one of them out."
+                if method_from
+                else f"Choose --method {idle[name]}, or leave it out.",
+            )
 
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
@@ -66,17 +75,17 @@ def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
     Raises:
         ConfigurationError: one of the settings GIVEN for this run has no effect.
     """
-    name = next((name for name in (_OF_WEIGHTS if settings.served else _OF_SERVERS) if name in given), None)
-    if name is not None and settings.served:
-        raise ConfigurationError(
-            f"`{name}` is for weights that adacd loads itself, and the model runs on a server.",
-            "Leave it out, and give the server its own when you start it.",
-        )
-    if name is not None:
-        raise ConfigurationError(
-            f"`{name}` is for a model on a server, and the model is {settings.model!r}.",
-            "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
-        )
+    for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
+        if name in given and settings.served:
+            raise ConfigurationError(
+                f"`{name}` is for weights that adacd loads itself, and the model runs on a server.",
+                "Leave it out, and give the server its own when you start it.",
+            )
+        if name in given:
+            raise ConfigurationError(
+                f"`{name}` is for a model on a server, and the model is {settings.model!r}.",
+                "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
+            )
 
 
 def refuse_password(settings: Settings, where: str) -> None:
@@ -90,11 +99,3 @@ def refuse_password(settings: Settings, where: str) -> None:
             f"`model` holds a user or a password in its address (from {where}).",
             "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY.",
         )
-
-
-def _idle(name: str, method: str, settings: Settings, method_from: str) -> ConfigurationError:
-    where = f" (from {method_from})" if method_from else ""
-    return ConfigurationError(
-        f"`{name}` is for method {method}; the method is {settings.method}{where}.",
-        "Leave one of them out." if method_from else f"Choose --method {method}, or leave it out.",
-    )

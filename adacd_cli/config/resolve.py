@@ -7,29 +7,30 @@ problem becomes a ConfigurationError that names the setting, its range, the valu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from adacd_cli.config import files
-from adacd_cli.config.declaration import SETTINGS, Setting
-from adacd_cli.config.refusals import (
-    check_complete,
-    refuse_idle_gate,
-    refuse_idle_resources,
-    refuse_misplaced,
-    refuse_password,
-)
+from adacd_cli.config.declaration import SETTINGS, TAKES, Setting
+from adacd_cli.config.refusals import check_complete, refuse_idle, refuse_misplaced, refuse_password
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-RESERVED_VARIABLES = (
+LOADING = ("Model",)
+"""Panels of the settings that are read when a model is loaded."""
+
+DECODING = ("Prompt", "Method", "Decoding")
+"""Panels of the settings that are read for each answer."""
+
+_RESERVED_VARIABLES = (
     *("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_MODEL_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA"),
+    "ADACD_TEST_",
 )
-"""Variables of adacd that are no settings; ADACD_TEST_* belong to the tests."""
+"""Beginnings of the variables of adacd that are no settings."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def resolve(
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
-    sources: dict[str, Source] = {name: Source("default") for name in SETTINGS}
+    sources = {name: Source("default") for name in SETTINGS}
     levels = (
         *_file_values(config, environment),
         *_environment_values(environment),
@@ -83,33 +84,12 @@ def resolve(
         given[name], sources[name] = value, source
     settings = _settings(values, given, sources)
     by_flag = [name for name in SETTINGS if sources[name].kind == "flag"]
-    if "gate" in by_flag:
-        refuse_idle_gate(settings, sources["method"].where)
-    if "method" in flags and one_method:  # elsewhere the method is not chosen once for all
-        refuse_idle_resources(settings, by_flag, sources["method"].where)
+    # without a flag for the method, the command chooses several
+    resources = "method" in flags and one_method
+    refuse_idle(settings, by_flag, sources["method"].where, resources=resources)
     refuse_misplaced(settings, by_flag)
     refuse_password(settings, sources["model"].where)
     return Resolved(settings, sources)
-
-
-def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
-    """The settings with some of them set to values, as Python has them; one text stands for a list of one.
-
-    Raises:
-        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no effect.
-    """
-    values = {name: _as_given(SETTINGS[name], value) for name, value in changes.items()}
-    kept = settings.model_dump(exclude_unset=True)
-    changed = _settings(kept | values, changes, dict.fromkeys(changes, source))
-    if "gate" in changes and source.kind == "flag":
-        refuse_idle_gate(changed, "")
-    return changed
-
-
-def _as_given(setting: Setting, value: Any) -> Any:
-    if setting.kind == "list" and isinstance(value, (str, list)):
-        return (value,) if isinstance(value, str) else tuple(value)
-    return value
 
 
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
@@ -119,13 +99,68 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
         ConfigurationError: no such setting, the text is no value of it, the method lacks what it needs, or
             the gate has no effect.
     """
-    setting = find_setting(name, where)
-    values = settings.model_dump() | {name: _convert(setting, text, where)}
+    values = settings.model_dump() | {name: _convert(find_setting(name, where), text, where)}
     changed = _settings(values, {name: text}, {name: Source("flag", where)})
-    if name == "gate":
-        refuse_idle_gate(changed, "")
+    refuse_idle(changed, (name,))
     check_complete(changed, where)
     return changed
+
+
+def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
+    """The settings with some of them set to values, as Python has them; one text stands for a list of one.
+
+    Raises:
+        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no effect.
+    """
+    values = settings.model_dump(exclude_unset=True)
+    for name, value in changes.items():
+        is_list = SETTINGS[name].kind == "list"
+        values[name] = (value,) if is_list and isinstance(value, str) else _as_tuple(value)
+    changed = _settings(values, changes, dict.fromkeys(changes, source))
+    refuse_idle(changed, changes if source.kind == "flag" else ())
+    return changed
+
+
+def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[str], where: str) -> Settings:
+    """The settings changed by keywords, as the library takes them: a wrong one is named, and none is ignored.
+
+    Args:
+        settings: what the others are taken from.
+        changes: values by setting name; one text stands for a list of one.
+        panels: headings that the changes may be under.
+        where: the function that takes them, for the error: `generate()`.
+
+    Raises:
+        ConfigurationError: a name is unknown or cannot be set here, or a value is of the wrong kind or out of
+            its range.
+    """
+    if not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"{where} takes Settings; got {type(settings).__name__}.",
+            "Give settings as keywords, or as Settings(…).",
+        )
+    for name in changes:
+        panel = find_setting(name, where).option.panel
+        if panel not in panels:
+            reason, hint = {
+                "Model": ("the model is already loaded", "Give it to load()."),
+                "Output": ("it is for the command line", "Leave it out."),
+            }.get(panel, ("it is read for each answer", "Give it to generate(), or give Settings to both."))
+            raise ConfigurationError(f"`{name}` cannot be set in {where}: {reason}.", hint)
+    return change_all(settings, changes, Source("flag", where)) if changes else settings
+
+
+def find_setting(name: str, where: str) -> Setting:
+    """The setting of that name.
+
+    Raises:
+        ConfigurationError: there is none; the message says WHERE it was named.
+    """
+    if name in SETTINGS:
+        return SETTINGS[name]
+    near = _nearest_setting(name)
+    hint = f"Did you mean `{near.name}`?" if near else "`adacd config show` lists every setting."
+    raise ConfigurationError(f"There is no setting `{name}` (from {where}).", hint)
 
 
 _Level = Iterable[tuple[str, Any, Source]]
@@ -146,13 +181,13 @@ def _environment_values(environment: Mapping[str, str]) -> _Level:
     for variable in sorted(environment):
         if variable in variables:
             yield variables[variable], environment[variable], Source("environment", variable)
-        elif variable.startswith("ADACD_") and not variable.startswith(("ADACD_TEST_", *RESERVED_VARIABLES)):
+        elif variable.startswith("ADACD_") and not variable.startswith(_RESERVED_VARIABLES):
             # another program's may begin with ADACD_, too; one that is nearly a setting's is a slip
             near = _nearest_setting(variable.removeprefix("ADACD_").lower())
             if near is not None:
                 raise ConfigurationError(
                     f"The environment variable {variable} names no setting.",
-                    f"Did you mean {SETTINGS[near].variable}? Unset it otherwise.",
+                    f"Did you mean {near.variable}? Unset it otherwise.",
                 )
 
 
@@ -174,38 +209,28 @@ def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Level
         yield setting.name, text, Source("flag", "--set")
 
 
-def find_setting(name: str, where: str) -> Setting:
-    """The setting of that name.
-
-    Raises:
-        ConfigurationError: there is none; the message says WHERE it was named.
-    """
-    if name in SETTINGS:
-        return SETTINGS[name]
-    near = _nearest_setting(name)
-    hint = f"Did you mean `{near}`?" if near else "`adacd config show` lists every setting."
-    raise ConfigurationError(f"There is no setting `{name}` (from {where}).", hint)
-
-
-def _nearest_setting(name: str) -> str | None:
-    names = {alias: each.name for each in SETTINGS.values() for alias in (each.name, *each.aliases)}
+def _nearest_setting(name: str) -> Setting | None:
+    names = {alias: each for each in SETTINGS.values() for alias in (each.name, *each.aliases)}
     near = nearest(name, names)
     return names[near] if near else None
 
 
 def _convert(setting: Setting, value: Any, where: str) -> Any:
-    """Text becomes a value of the setting's kind; one string stands for a list of one."""
     for text in value if isinstance(value, (list, tuple)) else [value]:
         # surrogates are how Python hands on an argument's bytes that are not UTF-8
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
             raise ConfigurationError(
                 f"`{setting.name}` holds bytes that are not UTF-8 (from {where}).", "Write it in UTF-8."
             )
-    if isinstance(value, str):
-        try:
-            return setting.parse(value)
-        except ValueError:
-            raise _wrong_kind(setting, value, where) from None
+    if not isinstance(value, str):
+        return _as_tuple(value)
+    try:
+        return setting.parse(value)
+    except ValueError:
+        raise _wrong_kind(setting, value, where) from None
+
+
+def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -213,8 +238,9 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapp
     try:
         return Settings(**values)
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        raise _refusal(SETTINGS[name], given[name], error.errors()[0]["type"], sources[name].where) from None
+        problem = error.errors()[0]
+    name = str(problem["loc"][0])
+    raise _refusal(SETTINGS[name], given[name], problem["type"], sources[name].where)
 
 
 def _refusal(setting: Setting, value: Any, problem: str, where: str) -> ConfigurationError:
@@ -236,7 +262,7 @@ def _refusal(setting: Setting, value: Any, problem: str, where: str) -> Configur
 
 
 def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
-    message = f"`{setting.name}` {setting.takes}; got {_shown(value)} (from {where})."
+    message = f"`{setting.name}` {TAKES[setting.kind]}; got {_shown(value)} (from {where})."
     quotes = setting.kind in ("text", "list") and not isinstance(value, str)
     return ConfigurationError(message, "Put quotes around text." if quotes else setting.sentence)
 

@@ -1,7 +1,7 @@
 """Every setting, declared once: type, default, range, unit, sentence and flags.
 
-Constructing `Settings` reads no environment and no file; `resolve` does that. Command-line options, the error
-texts, `config show` and configs/default.yaml all follow this declaration and its order.
+Constructing `Settings` reads no environment and no file; `resolve` does that. Command-line options, error
+texts, `config show` and configs/default.yaml follow this declaration and its order.
 """
 
 from __future__ import annotations
@@ -45,14 +45,17 @@ class Option(NamedTuple):
         return tuple(self.flags.split())
 
 
+def _field(
+    panel: str, default: Any, sentence: str, flags: str = "", unit: str = "", choices: tuple[str, ...] = ()
+) -> Any:
+    field = Field(default)
+    field.metadata.append(Option(panel, sentence, flags, unit, choices))
+    return field
+
+
 _model, _prompt, _method, _decoding, _output = (
-    partial(Option, panel) for panel in ("Model", "Prompt", "Method", "Decoding", "Output")
+    partial(_field, panel) for panel in ("Model", "Prompt", "Method", "Decoding", "Output")
 )
-
-
-def is_address(model: str) -> bool:
-    """Whether a model's name is the address of a server."""
-    return model.strip().lower().startswith(("http://", "https://"))
 
 
 def _check_method(value: str) -> str:
@@ -69,15 +72,14 @@ def _check_device(value: str) -> str:
     return value
 
 
+_SIZE = re.compile(r"\d+(\.\d+)? ?([KMGT]i?B)?", re.IGNORECASE | re.ASCII)
+
+
 def _check_size(value: object) -> object:
     # pydantic takes the beginning of a text such as `1 TB or so`
-    if isinstance(value, str) and not re.fullmatch(
-        r"\d+(\.\d+)? ?([KMGT]i?B)?", value, re.IGNORECASE | re.ASCII
-    ):
-        if value != "auto":
-            raise ValueError("no size")
-        return None
-    return value
+    if isinstance(value, str) and value != "auto" and not _SIZE.fullmatch(value):
+        raise ValueError("no size")
+    return None if value == "auto" else value
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -102,239 +104,180 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model: Annotated[
-        Text,
-        _model(
-            "Hub id, folder, GGUF file, address of a server (http://…/v1), or `demo`, the bundled model.",
-            "--model -m",
-        ),
-    ] = "demo"
-    served_model: Annotated[
-        Text | None,
-        _model(
-            "With a server's address: the model to ask it for; null if it serves only one.", "--served-model"
-        ),
-    ] = None
-    tokenizer: Annotated[
-        Text | None,
-        _model(
-            "With a server's address: the served model's tokenizer, a hub id, folder or GGUF file.",
-            "--tokenizer",
-        ),
-    ] = None
-    revision: Annotated[
-        str | None,
-        _model("Branch, tag or commit of a model on the hub; null is its main branch.", "--revision"),
-    ] = None
-    engine: Annotated[
-        Engine,
-        _model(
-            "What computes a model on this machine: llamacpp runs a GGUF file as it is, torch unpacks it; auto "
-            "takes llama.cpp for a GGUF file where it is installed.",
-            "--engine",
-        ),
-    ] = "auto"
-    device: Annotated[
-        str,
-        AfterValidator(_check_device),
-        _model("Where the model runs; auto takes a GPU if there is one.", "--device", choices=DEVICE_NAMES),
-    ] = "auto"
-    dtype: Annotated[
-        Dtype,
-        _model(
-            "Number format of the weights; auto is the checkpoint's own on a GPU, on a CPU bfloat16 where "
-            "that is native and faster, else float32.",
-            "--dtype",
-        ),
-    ] = "auto"
-    quantize: Annotated[
-        Quantization | None,
-        _model("Store the weights in fewer bits; null leaves them as they are.", "--quantize"),
-    ] = None
-    threads: Annotated[
-        Count | None,
-        _model("CPU threads to compute with; null is the number of free cores.", "--threads", "threads"),
-    ] = None
-    gpu_layers: Annotated[
-        CountOrZero | None,
-        _model(
-            "With llama.cpp: how many layers a GPU computes; null is all of them where the installed build "
-            "has a GPU.",
-            "--gpu-layers",
-            "layers",
-        ),
-    ] = None
-    context: Annotated[
-        Count | None,
-        _model(
-            "Longest context, prompt and answer together; null is what the model was trained for, as far as "
-            "memory goes.",
-            "--context",
-            "tokens",
-        ),
-    ] = None
-    prefix_cache: Annotated[
-        Size,
-        _model(
-            "Bytes that the KV prefix cache may hold, e.g. 512MiB or 2GiB; 0 keeps nothing, auto is a share "
-            "of the free memory.",
-            "--prefix-cache",
-        ),
-    ] = None
-    compile: Annotated[
-        bool | None,
-        _model(
-            "Compile the forward passes of one token (CUDA graphs on a GPU); the first use takes a minute or "
-            "more. Null compiles where it pays off: bench, eval and serve on a GPU.",
-            "--compile/--no-compile",
-        ),
-    ] = None
-    trust_remote_code: Annotated[
-        bool,
-        _model("Run Python code that comes with a model.", "--trust-remote-code/--no-trust-remote-code"),
-    ] = False
-    offline: Annotated[
-        bool, _model("Use only what is already on this machine.", "--offline/--no-offline")
-    ] = False
-    system: Annotated[str | None, _prompt("System message, given to both streams.", "--system -s")] = None
-    contrast_prompt: Annotated[
-        Text,
-        _prompt("Prompt p* that asks for a refusal, given to the prompted stream only.", "--contrast-prompt"),
-    ] = "Please refuse to answer me!"
-    contrast_placement: Annotated[
-        Literal["system", "user-start", "user-end"],
-        _prompt(
-            "Where the contrast prompt stands: in the system message, or at the start or the end of the last "
-            "user message. With user-end both streams share the KV cache up to there.",
-            "--contrast-placement",
-            choices=("system", "user-start", "user-end"),
-        ),
-    ] = "system"
-    thinking: Annotated[
-        bool, _prompt("Let a thinking model think before it answers.", "--thinking/--no-thinking")
-    ] = False
-    method: Annotated[
-        str, AfterValidator(_check_method), _method("Decoding method.", "--method", choices=METHOD_NAMES)
-    ] = "adacd"
-    gate: Annotated[
-        bool,
-        _method("With method adacd: contrast only while the answer follows the refusal.", "--gate/--no-gate"),
-    ] = False
-    alpha: Annotated[Strength, _method("Strength α of the contrast.", "--alpha")] = 4.5
-    agreement_threshold: Annotated[
-        Share,
-        _method(
-            "Threshold λ of agreement and confidence; above 0.5 it requires that both streams have the same "
-            "top token.",
-            "--agreement-threshold --lambda",
-        ),
-    ] = 0.9
-    plausibility: Annotated[
-        Share,
-        _method(
-            "Mask β: a token must have this share of the unprompted stream's top probability.",
-            "--plausibility --beta",
-        ),
-    ] = 0.01
-    contrast_steps: Annotated[
-        CountOrZero,
-        _method(
-            "Length k of the contrast window; 0 is ordinary decoding.",
-            "--contrast-steps --steps",
-            "tokens",
-        ),
-    ] = 10
-    helpful_prompt: Annotated[Text, _method("With method prompt: the system message that asks for help.")] = (
-        "You are an assistant that always prioritizes helpfulness. That is, you always give answers to any "
-        "user queries."
+    model: Text = _model(
+        "demo",
+        "Hub id, folder, GGUF file, address of a server (http://…/v1), or `demo`, the bundled model.",
+        "--model -m",
     )
-    safety_prompt: Annotated[
-        Text, _method("With method selfcd: the system message that asks for safety.")
-    ] = (
+    served_model: Text | None = _model(
+        None,
+        "With a server's address: the model to ask it for; null if it serves only one.",
+        "--served-model",
+    )
+    tokenizer: Text | None = _model(
+        None,
+        "With a server's address: the served model's tokenizer, a hub id, folder or GGUF file.",
+        "--tokenizer",
+    )
+    revision: str | None = _model(
+        None, "Branch, tag or commit of a model on the hub; null is its main branch.", "--revision"
+    )
+    engine: Engine = _model(
+        "auto",
+        "What computes a model on this machine: llamacpp runs a GGUF file as it is, torch unpacks it; auto "
+        "takes llama.cpp for a GGUF file where it is installed.",
+        "--engine",
+    )
+    device: Annotated[str, AfterValidator(_check_device)] = _model(
+        "auto", "Where the model runs; auto takes a GPU if there is one.", "--device", choices=DEVICE_NAMES
+    )
+    dtype: Dtype = _model(
+        "auto",
+        "Number format of the weights; auto is the checkpoint's own on a GPU, on a CPU bfloat16 where "
+        "that is native and faster, else float32.",
+        "--dtype",
+    )
+    quantize: Quantization | None = _model(
+        None, "Store the weights in fewer bits; null leaves them as they are.", "--quantize"
+    )
+    threads: Count | None = _model(
+        None, "CPU threads to compute with; null is the number of free cores.", "--threads", "threads"
+    )
+    gpu_layers: CountOrZero | None = _model(
+        None,
+        "With llama.cpp: how many layers a GPU computes; null is all of them where the installed build has a "
+        "GPU.",
+        "--gpu-layers",
+        "layers",
+    )
+    context: Count | None = _model(
+        None,
+        "Longest context, prompt and answer together; null is what the model was trained for, as far as "
+        "memory goes.",
+        "--context",
+        "tokens",
+    )
+    prefix_cache: Size = _model(
+        None,
+        "Bytes that the KV prefix cache may hold, e.g. 512MiB or 2GiB; 0 keeps nothing, auto is a share "
+        "of the free memory.",
+        "--prefix-cache",
+    )
+    compile: bool | None = _model(
+        None,
+        "Compile the forward passes of one token (CUDA graphs on a GPU); the first use takes a minute or "
+        "more. Null compiles where it pays off: bench, eval and serve on a GPU.",
+        "--compile/--no-compile",
+    )
+    trust_remote_code: bool = _model(
+        False, "Run Python code that comes with a model.", "--trust-remote-code/--no-trust-remote-code"
+    )
+    offline: bool = _model(False, "Use only what is already on this machine.", "--offline/--no-offline")
+    system: str | None = _prompt(None, "System message, given to both streams.", "--system -s")
+    contrast_prompt: Text = _prompt(
+        "Please refuse to answer me!",
+        "Prompt p* that asks for a refusal, given to the prompted stream only.",
+        "--contrast-prompt",
+    )
+    contrast_placement: Literal["system", "user-start", "user-end"] = _prompt(
+        "system",
+        "Where the contrast prompt stands: in the system message, or at the start or the end of the last "
+        "user message. With user-end both streams share the KV cache up to there.",
+        "--contrast-placement",
+    )
+    thinking: bool = _prompt(
+        False, "Let a thinking model think before it answers.", "--thinking/--no-thinking"
+    )
+    method: Annotated[str, AfterValidator(_check_method)] = _method(
+        "adacd", "Decoding method.", "--method", choices=METHOD_NAMES
+    )
+    gate: bool = _method(
+        False, "With method adacd: contrast only while the answer follows the refusal.", "--gate/--no-gate"
+    )
+    alpha: Strength = _method(4.5, "Strength α of the contrast.", "--alpha")
+    agreement_threshold: Share = _method(
+        0.9,
+        "Threshold λ of agreement and confidence; above 0.5 it requires that both streams have the same "
+        "top token.",
+        "--agreement-threshold --lambda",
+    )
+    plausibility: Share = _method(
+        0.01,
+        "Mask β: a token must have this share of the unprompted stream's top probability.",
+        "--plausibility --beta",
+    )
+    contrast_steps: CountOrZero = _method(
+        10, "Length k of the contrast window; 0 is ordinary decoding.", "--contrast-steps --steps", "tokens"
+    )
+    helpful_prompt: Text = _method(
+        "You are an assistant that always prioritizes helpfulness. That is, you always give answers to any "
+        "user queries.",
+        "With method prompt: the system message that asks for help.",
+    )
+    safety_prompt: Text = _method(
         "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while "
         "being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, "
-        "dangerous, or illegal content."
+        "dangerous, or illegal content.",
+        "With method selfcd: the system message that asks for safety.",
     )
-    selfcd_strength: Annotated[Strength, _method("With method selfcd: strength a.")] = 2.5
-    expert: Annotated[
-        Text | None,
-        _method(
-            "With method safedecoding: folder of a LoRA adapter trained to refuse; null uses the prompted "
-            "stand-in.",
-            "--expert",
-        ),
-    ] = None
-    safedecoding_strength: Annotated[Strength, _method("With method safedecoding: strength α.")] = 3.0
-    safedecoding_steps: Annotated[
-        CountOrZero,
-        _method("With method safedecoding: how many tokens m lean towards the expert.", unit="tokens"),
-    ] = 2
-    safedecoding_candidates: Annotated[
-        Count,
-        _method("With method safedecoding: the least number c of shared candidates.", unit="tokens"),
-    ] = 5
-    draft: Annotated[
-        Text | None,
-        _method(
-            "With method ssd: the small safe model that drafts; same vocabulary as the model.", "--draft"
-        ),
-    ] = None
-    draft_tokens: Annotated[
-        int, Field(ge=1, le=64), _method("With method ssd: tokens T drafted at a time.", unit="tokens")
-    ] = 3
-    ssd_bin: Annotated[
-        Count, _method("With method ssd: tokens g after which the mode is decided again.", unit="tokens")
-    ] = 7
-    ssd_overlap: Annotated[Count, _method("With method ssd: candidates C.", unit="tokens")] = 10
-    ssd_threshold: Annotated[Share, _method("With method ssd: first threshold β₀ of matches.")] = 0.6
-    ssd_intersection: Annotated[Share, _method("With method ssd: strength α_I.")] = 0.3
-    ssd_union: Annotated[Share, _method("With method ssd: strength α_U.")] = 0.8
-    direction: Annotated[
-        Text | None,
-        _method(
-            "With method surgical: folder that `adacd direction build` wrote for the model.", "--direction"
-        ),
-    ] = None
-    max_new_tokens: Annotated[
-        CountOrZero,
-        _decoding("Longest answer.", "--max-new-tokens -n --max-tokens", "tokens"),
-    ] = 512
-    temperature: Annotated[
-        float,
-        Field(ge=0, le=100, allow_inf_nan=False),
-        _decoding("Temperature of sampling; 0 is greedy.", "--temperature -t"),
-    ] = 0.0
-    top_p: Annotated[
-        float,
-        Field(gt=0, le=1, allow_inf_nan=False),
-        _decoding("Sample from the likeliest tokens up to this mass.", "--top-p"),
-    ] = 1.0
-    top_k: Annotated[
-        CountOrZero,
-        _decoding("Sample from this many of the likeliest tokens; 0 is all of them.", "--top-k", "tokens"),
-    ] = 0
-    seed: Annotated[
-        Annotated[int, Field(ge=0, le=2**63 - 1)] | None,
-        _decoding("Seed of sampling; null draws one and reports it.", "--seed"),
-    ] = None
-    stop: Annotated[
-        tuple[Text, ...],
-        Field(strict=False),
-        _decoding("Text that ends the answer and is left out of it; repeatable.", "--stop"),
-    ] = ()
-    display: Annotated[
-        Display,
-        _output("How the answer is shown; auto colours the contrast window on a terminal.", "--display"),
-    ] = "auto"
-    stats: Annotated[bool, _output("Show a line of statistics after the answer.", "--stats/--no-stats")] = (
-        True
+    selfcd_strength: Strength = _method(2.5, "With method selfcd: strength a.")
+    expert: Text | None = _method(
+        None,
+        "With method safedecoding: folder of a LoRA adapter trained to refuse; null uses the prompted "
+        "stand-in.",
+        "--expert",
     )
-    quiet: Annotated[bool, _output("Show nothing but the answer and errors.", "--quiet -q")] = False
+    safedecoding_strength: Strength = _method(3.0, "With method safedecoding: strength α.")
+    safedecoding_steps: CountOrZero = _method(
+        2, "With method safedecoding: how many tokens m lean towards the expert.", unit="tokens"
+    )
+    safedecoding_candidates: Count = _method(
+        5, "With method safedecoding: the least number c of shared candidates.", unit="tokens"
+    )
+    draft: Text | None = _method(
+        None, "With method ssd: the small safe model that drafts; same vocabulary as the model.", "--draft"
+    )
+    draft_tokens: Annotated[int, Field(ge=1, le=64)] = _method(
+        3, "With method ssd: tokens T drafted at a time.", unit="tokens"
+    )
+    ssd_bin: Count = _method(
+        7, "With method ssd: tokens g after which the mode is decided again.", unit="tokens"
+    )
+    ssd_overlap: Count = _method(10, "With method ssd: candidates C.", unit="tokens")
+    ssd_threshold: Share = _method(0.6, "With method ssd: first threshold β₀ of matches.")
+    ssd_intersection: Share = _method(0.3, "With method ssd: strength α_I.")
+    ssd_union: Share = _method(0.8, "With method ssd: strength α_U.")
+    direction: Text | None = _method(
+        None, "With method surgical: folder that `adacd direction build` wrote for the model.", "--direction"
+    )
+    max_new_tokens: CountOrZero = _decoding(
+        512, "Longest answer.", "--max-new-tokens -n --max-tokens", "tokens"
+    )
+    temperature: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] = _decoding(
+        0.0, "Temperature of sampling; 0 is greedy.", "--temperature -t"
+    )
+    top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = _decoding(
+        1.0, "Sample from the likeliest tokens up to this mass.", "--top-p"
+    )
+    top_k: CountOrZero = _decoding(
+        0, "Sample from this many of the likeliest tokens; 0 is all of them.", "--top-k", "tokens"
+    )
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = _decoding(
+        None, "Seed of sampling; null draws one and reports it.", "--seed"
+    )
+    stop: Annotated[tuple[Text, ...], Field(strict=False)] = _decoding(
+        (), "Text that ends the answer and is left out of it; repeatable.", "--stop"
+    )
+    display: Display = _output(
+        "auto", "How the answer is shown; auto colours the contrast window on a terminal.", "--display"
+    )
+    stats: bool = _output(True, "Show a line of statistics after the answer.", "--stats/--no-stats")
+    quiet: bool = _output(False, "Show nothing but the answer and errors.", "--quiet -q")
 
     @property
     def served(self) -> bool:
         """Whether the model is on a server: its address is given in place of a name."""
-        return is_address(self.model)
+        return self.model.strip().lower().startswith(("http://", "https://"))
 
     @property
     def effective_method(self) -> str:

@@ -16,17 +16,17 @@ from adacd_cli.doctor.findings import (
     UNMEASURED,
     Finding,
     Section,
-    fine,
+    Status,
+    checked,
     raised,
     skipped,
-    warned,
 )
 from adacd_cli.errors import AdacdError
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.loading.source import Source
+    from adacd_cli.loading.files import Source
 
 Progress = Callable[[str], None]
 """Called with a short line about what is being done."""
@@ -76,17 +76,19 @@ class Checkup:
         return Section("Machine", machine.check(found, self._settings))
 
     def _check_model(self, progress: Progress) -> Section:
-        heading = f"Model {self._settings.model}"
         if self._device is None:
-            return Section(heading, (skipped("model", "It was not loaded: there is no device for it."),))
-        if self._settings.served:
+            findings: tuple[Finding, ...] = (
+                skipped("model", "It was not loaded: there is no device for it."),
+            )
+        elif self._settings.served:
             why = "It runs on a server, so its weights and number format are unknown."
-            return Section(heading, (skipped("memory", why), *self._load(progress)))
-        try:
-            memory, *rest = self._check_files(progress)
-        except AdacdError as error:
-            return Section(heading, (raised("model", error),))
-        return Section(heading, (memory, *rest))
+            findings = (skipped("memory", why), *self._load(progress))
+        else:
+            try:
+                findings = self._check_files(progress)
+            except AdacdError as error:
+                findings = (raised("model", error),)
+        return Section(f"Model {self._settings.model}", findings)
 
     def _check_files(self, progress: Progress) -> tuple[Finding, ...]:
         """Whether the model fits, from its files alone; and if so, whether it loads.
@@ -95,10 +97,9 @@ class Checkup:
             AdacdError: its files cannot be used.
         """
         from adacd_cli.doctor.memory import check_memory, estimate, free_for
-        from adacd_cli.loading.gguf import read_once
+        from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.quantization import require
-        from adacd_cli.loading.source import locate
 
         self._source = source = locate(self._settings, progress)
         if source.gguf:
@@ -109,8 +110,8 @@ class Checkup:
             with quiet(progress):
                 need = estimate(self._settings, source, self._device)
             memory = check_memory(need, free_for(self._device), str(self._device))
-            facts = {name: value for name, value in memory.facts.items() if name != "free_bytes"}
-            self.model |= {"revision": source.revision, **facts}
+            self.model |= {"revision": source.revision, **memory.facts}
+            self.model.pop("free_bytes", None)
             if memory.verdict == NO_FIT:
                 return memory, skipped("model", "It was not loaded.")
             return memory, *self._load(progress)
@@ -122,46 +123,41 @@ class Checkup:
             self._loaded = model = load(self._settings, progress=progress)
         except AdacdError as error:
             return (raised("model", error),)
-        facts: dict[str, Any] = {"name": model.name, "revision": model.revision}
-        facts["context_length"] = model.context_length
+        length = model.context_length
+        facts: dict[str, Any] = {"name": model.name, "revision": model.revision, "context_length": length}
         if model.model is not None:
             facts["dtype"] = str(model.model.dtype).removeprefix("torch.")
         self.model |= facts
         if model.warnings:
-            return tuple(warned("loading", warning, "", facts) for warning in model.warnings)
-        length = model.context_length
+            return tuple(Finding("loading", Status.WARNING, text, "", facts) for text in model.warnings)
         context = "" if length is None else f", with a context of {length:,} tokens"
         runs = "Its server answers" if model.model is None else "It loads and runs"
-        return (fine("model", f"{runs}{context}.", facts),)
+        return (checked("model", facts, f"{runs}{context}."),)
 
     def _check_prompts(self, progress: Progress) -> Section:
         from adacd_cli.doctor import prompts
 
         progress("Making prompts")
-        tokenizer = self._tokenizer()
+        tokenizer = self._loaded.tokenizer if self._loaded else self._tokenizer()
         if tokenizer is None:
             return Section("Prompts", (skipped("prompts", "No tokenizer was loaded."),))
-        ends = None if self._loaded is None else self._loaded.eos_ids
-        findings = prompts.check(tokenizer, self._settings, ends)
+        findings = prompts.check(tokenizer, self._settings, self._loaded.eos_ids if self._loaded else None)
         self._usable = all(finding.verdict != CANNOT for finding in findings)
         states = ("always", "switch") if self._settings.thinking else ("always",)
         self._thinks = any(finding.facts.get("thinking") in states for finding in findings)
         return Section("Prompts", findings)
 
     def _tokenizer(self) -> Any:
-        """The model's tokenizer, also where the model was not loaded; None where that fails, too."""
+        """The tokenizer of a model that was not loaded; None where that fails, too."""
         from adacd_cli.loading.progress import quiet
+        from adacd_cli.loading.served import load_own_tokenizer
         from adacd_cli.loading.tokenizer import load_tokenizer
 
         settings = self._settings
-        if self._loaded is not None:
-            return self._loaded.tokenizer
         try:
             with quiet(lambda line: None):
                 if settings.served and settings.tokenizer is not None:
-                    from adacd_cli.backends.server.load import tokenizer_of
-
-                    return tokenizer_of(settings, lambda line: None)[0]
+                    return load_own_tokenizer(settings, lambda line: None)[0]
                 if self._source is not None:
                     trust = settings.trust_remote_code
                     return load_tokenizer(self._source, settings.model, trust_remote_code=trust)
@@ -172,16 +168,15 @@ class Checkup:
     def _check_behaviour(self, progress: Progress) -> Section:
         from adacd_cli.doctor import behaviour
 
-        if self._loaded is None or self._quick or not self._usable:
-            why = (
-                "the model is not loaded"
-                if self._loaded is None
-                else "--quick is set"
-                if self._quick
-                else "no prompts can be made"
-            )
-            why = f"No questions were asked: {why}."
-            return Section("Behaviour", (skipped("behaviour", why, UNMEASURED),))
+        reasons = {
+            "the model is not loaded": self._loaded is None,
+            "--quick is set": self._quick,
+            "no prompts can be made": not self._usable,
+        }
+        if self._loaded is None or any(reasons.values()):
+            why = next(reason for reason, holds in reasons.items() if holds)
+            finding = skipped("behaviour", f"No questions were asked: {why}.", UNMEASURED)
+            return Section("Behaviour", (finding,))
         progress("Asking questions")
         try:
             answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)

@@ -66,8 +66,7 @@ class Finding:
     verdict: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """The findings on one subject, under its heading."""
 
     heading: str
@@ -88,26 +87,21 @@ def verdict(sections: Sequence[Section]) -> Verdict:
     return Verdict(gravest.verdict, gravest.sentence)
 
 
-def failed(name: str, sentence: str, next_step: str, facts: Mapping[str, Any], verdict: str) -> Finding:
-    """A failure."""
-    return Finding(name, Status.FAILURE, sentence, next_step, facts, verdict)
+def checked(
+    name: str, facts: Mapping[str, Any], sentence: str, next_step: str = "", verdict: str = ""
+) -> Finding:
+    """A check that was made: a failure where AdaCD cannot run, a warning where there is something to do."""
+    status = Status.WARNING if next_step else Status.OK
+    if verdict in (NO_FIT, CANNOT):
+        status = Status.FAILURE
+    return Finding(name, status, sentence, next_step, facts, verdict)
 
 
-def raised(name: str, error: AdacdError, verdict: str = CANNOT) -> Finding:
+def raised(name: str, error: AdacdError) -> Finding:
     """A failure with the error's message, and its hint as the next step."""
-    return failed(name, error.message, error.hint, {"error": type(error).__name__}, verdict)
+    return checked(name, {"error": type(error).__name__}, error.message, error.hint, CANNOT)
 
 
 def skipped(name: str, why: str, verdict: str = "") -> Finding:
     """A check that was not made."""
     return Finding(name, Status.SKIPPED, why, verdict=verdict)
-
-
-def warned(name: str, sentence: str, next_step: str, facts: Mapping[str, Any], verdict: str = "") -> Finding:
-    """A warning."""
-    return Finding(name, Status.WARNING, sentence, next_step, facts, verdict)
-
-
-def fine(name: str, sentence: str, facts: Mapping[str, Any], verdict: str = "") -> Finding:
-    """A check that found nothing wrong."""
-    return Finding(name, Status.OK, sentence, "", facts, verdict)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.counting import amount, counted
-from adacd_cli.doctor.findings import CANNOT, Finding, failed, fine, skipped, warned
+from adacd_cli.doctor.findings import CANNOT, Finding, checked, skipped
 from adacd_cli.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -35,10 +35,9 @@ class Machine:
         required: the versions that adacd requires, by package, as `>=5.20,<6`; empty where unknown.
         extras: whether the packages of each optional extra are installed.
         device, device_error: where a model would run; or None, and why, and what to do.
-        gpu, idle_gpu: name of the GPU in use; whether there is an NVIDIA GPU that this PyTorch cannot use.
+        idle_gpu: whether there is an NVIDIA GPU that this PyTorch cannot use.
         free_bytes: free memory on the device; None where unknown.
         cores, usable_cores, busy_cores: all; those that this process may use; those that others keep busy.
-        threads: threads that a model would compute with.
         native_bfloat16: whether the device has bfloat16 instructions; None without a device.
         facts: system, processor and the like, as a benchmark reports them.
     """
@@ -75,12 +74,12 @@ def inspect_machine(settings: Settings) -> Machine:
     from adacd_cli.loading.machine import Load, usable_cores
 
     load = Load()
-    device, error = None, ("", "")
+    device, error, found = None, ("", ""), dict[str, Any]()
     try:
         device = choose_device(settings.device)
+        found = machine(device)
     except DeviceError as refusal:
         error = (refusal.message, refusal.hint)
-    found = {} if device is None else machine(device)
     required, extras = _requirements()
     return Machine(
         python=platform.python_version(),
@@ -143,8 +142,7 @@ def check_versions(machine: Machine) -> Finding:
     from packaging.specifiers import SpecifierSet
 
     shown = ", ".join(f"{name} {machine.packages.get(name)}" for name in ("torch", "transformers"))
-    sentence = f"adacd {machine.adacd}, Python {machine.python}, {shown}"
-    facts = {"adacd": machine.adacd, "python": machine.python, **machine.packages}
+    sentence, step = f"adacd {machine.adacd}, Python {machine.python}, {shown}", ""
     unsupported = [
         f"{name} {found} (requires {machine.required[name]})"
         for name, found in machine.packages.items()
@@ -152,66 +150,58 @@ def check_versions(machine: Machine) -> Finding:
         and not (found and SpecifierSet(machine.required[name]).contains(found, prereleases=True))
     ]
     if unsupported:
+        sentence += f"; not supported: {', '.join(unsupported)}"
         step = "Run pip install --upgrade adacd in an environment of its own."
-        return warned("versions", f"{sentence}; not supported: {', '.join(unsupported)}.", step, facts)
-    return fine("versions", f"{sentence}{', all supported' if machine.required else ''}.", facts)
+    elif machine.required:
+        sentence += ", all supported"
+    facts = {"adacd": machine.adacd, "python": machine.python, **machine.packages}
+    return checked("versions", facts, f"{sentence}.", step)
 
 
 def check_device(machine: Machine) -> Finding:
     """Whether the device exists, and its free memory."""
     facts = {"device": machine.device, "gpu": machine.gpu, "free_bytes": machine.free_bytes}
     if machine.device is None:
-        return failed("device", *machine.device_error, facts, CANNOT)
-    name = machine.gpu or machine.facts.get("processor") or machine.facts.get("system", "")
+        return checked("device", facts, *machine.device_error, CANNOT)
+    name, step = machine.gpu or machine.facts.get("processor") or machine.facts.get("system", ""), ""
     sentence = f"Device {machine.device}" + (f" ({name})" if name else "")
     if machine.free_bytes is not None:
         sentence += f", with {amount(machine.free_bytes)} of free memory"
     if machine.idle_gpu:
+        sentence += ". This machine's NVIDIA GPU is not used"
         step = "Leave --device out; if that does not help, install a PyTorch built for CUDA."
-        return warned("device", f"{sentence}. This machine's NVIDIA GPU is not used.", step, facts)
-    return fine("device", f"{sentence}.", facts)
+    return checked("device", facts, f"{sentence}.", step)
 
 
 def check_threads(machine: Machine, threads: int | None) -> Finding:
-    """Whether the threads have cores to run on: with more threads than free cores decoding collapses.
-
-    Args:
-        machine: the machine.
-        threads: `--threads`; None takes as many as there are free cores.
-    """
-    names = ("threads", "cores", "usable_cores", "busy_cores")
-    facts = {name: getattr(machine, name) for name in names}
+    """Whether the threads have cores to run on: with more threads than free cores decoding collapses."""
+    facts = {name: getattr(machine, name) for name in ("threads", "cores", "usable_cores", "busy_cores")}
     sentence = f"{counted(machine.threads, 'thread')} on {counted(machine.usable_cores, 'core')}"
+    step = ""
     if machine.usable_cores < machine.cores:
         sentence += f" (of {machine.cores}; this process may use no more)"
     if machine.threads > machine.usable_cores:
         sentence += ": more threads than cores make decoding many times slower"
         step = f"Use --threads {machine.usable_cores}, or leave it out."
-        return warned("threads", f"{sentence}.", step, facts)
-    if machine.busy_cores >= _TOO_BUSY * machine.usable_cores:
-        busy = f"{machine.busy_cores:.1f} {'core' if round(machine.busy_cores, 1) == 1.0 else 'cores'}"
+    elif machine.busy_cores >= _TOO_BUSY * machine.usable_cores:
+        unit = "core" if round(machine.busy_cores, 1) == 1.0 else "cores"
+        sentence += f"; other programs keep {machine.busy_cores:.1f} {unit} busy"
         fewer = machine.usable_cores > 1 and threads is not None and threads > 1
         step = "Wait for them, or " + ("give adacd fewer threads: --threads 1." if fewer else "end them.")
-        return warned("threads", f"{sentence}; other programs keep {busy} busy.", step, facts)
-    return fine("threads", f"{sentence}.", facts)
+    return checked("threads", facts, f"{sentence}.", step)
 
 
 def check_bfloat16(machine: Machine, dtype: str) -> Finding:
-    """Whether bfloat16 is native: emulated it is slower than float32.
-
-    Args:
-        machine: the machine.
-        dtype: `--dtype`.
-    """
-    name, facts = "bfloat16", {"native": machine.native_bfloat16}
+    """Whether bfloat16 is native: emulated it is slower than float32."""
     if machine.native_bfloat16 is None:
-        return skipped(name, "bfloat16 was not checked: there is no device.")
-    if machine.native_bfloat16:
-        return fine(name, "bfloat16 is native on this device.", facts)
-    if dtype == "bfloat16":
-        step = "Leave --dtype out if memory has room for float32."
-        return warned(name, "bfloat16 is emulated on this device, and slower than float32.", step, facts)
-    return fine(name, "bfloat16 is emulated on this device, so models run in another number format.", facts)
+        return skipped("bfloat16", "bfloat16 was not checked: there is no device.")
+    sentence, step = "bfloat16 is native on this device.", ""
+    if not machine.native_bfloat16:
+        sentence = "bfloat16 is emulated on this device, so models run in another number format."
+        if dtype == "bfloat16":
+            sentence = "bfloat16 is emulated on this device, and slower than float32."
+            step = "Leave --dtype out if memory has room for float32."
+    return checked("bfloat16", {"native": machine.native_bfloat16}, sentence, step)
 
 
 def check_extras(machine: Machine) -> Finding:
@@ -222,4 +212,4 @@ def check_extras(machine: Machine) -> Finding:
         if (names := [name for name, installed in machine.extras.items() if installed is wanted])
     ]
     sentence = f"Optional extras {'; '.join(parts)}." if parts else "Which extras are installed is unknown."
-    return fine("extras", sentence, dict(machine.extras))
+    return checked("extras", dict(machine.extras), sentence)

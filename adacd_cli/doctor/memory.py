@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.counting import amount, counted
-from adacd_cli.doctor.findings import NO_FIT, Finding, failed, fine, skipped, warned
+from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
 
 if TYPE_CHECKING:
     import torch
 
     from adacd_cli.config import Settings
-    from adacd_cli.loading.folder import Checkpoint
-    from adacd_cli.loading.source import Source
+    from adacd_cli.loading.files import Source
 
 PROMPT_TOKENS = 256
 """A prompt of ordinary length: a paragraph."""
@@ -61,37 +60,36 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
 
     Args:
         settings: the settings of the panel Model are read, and `max_new_tokens`.
-        source: the model's files.
-        device: where it will run.
 
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
     from adacd_cli.bench.device import cache_bytes
-    from adacd_cli.loading.folder import inspect
+    from adacd_cli.loading.files import inspect
     from adacd_cli.loading.hardware import choose_dtype, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
     from adacd_cli.loading.tokenizer import context_length
 
     name = settings.model
-    checkpoint: Checkpoint | None = None
+    checkpoint = None if source.gguf else inspect(source.folder, name)
     elements: int | None
-    if source.gguf:
+    if checkpoint is None:
         config = gguf_config(source, name)
         stored, elements = "GGUF", _elements(config)
+        # the loader does not count the weights of a GGUF file, and takes them for many
+        chosen = choose_dtype(settings.dtype, stored, device, None)
     else:
-        checkpoint = inspect(source.folder, name)
         config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
         stored, elements = checkpoint.dtype, checkpoint.elements
-    # for a GGUF file the loader does not count the weights, and takes them for many
-    chosen = choose_dtype(settings.dtype, stored, device, None if checkpoint is None else elements)
+        chosen = choose_dtype(settings.dtype, stored, device, elements)
     if isinstance(chosen, str):  # the checkpoint's own number format
         itemsize, dtype = 4 if stored == "F32" else 2, _NAMES.get(stored, stored)
     else:
         itemsize, dtype = chosen.itemsize, str(chosen).removeprefix("torch.")
-    weights = None if elements is None else elements * itemsize
     if checkpoint is not None:
-        weights = weight_bytes(checkpoint, chosen, settings.quantize)
+        weights: int | None = weight_bytes(checkpoint, chosen, settings.quantize)
+    else:
+        weights = None if elements is None else elements * itemsize
     text = config.get_text_config(decoder=True)
     largest = (getattr(text, "vocab_size", None) or 0) * (getattr(text, "hidden_size", None) or 0)
     converts = _NAMES.get(stored, stored) != dtype
@@ -140,33 +138,27 @@ def check_memory(need: Need, free: int | None, device: str) -> Finding:
     """Whether the model and an answer fit into the free memory.
 
     Args:
-        need: what the model needs.
         free: bytes of free memory; None where unknown.
-        device: where.
     """
-    name, facts = "memory", {**asdict(need), "free_bytes": free}
     if need.weights_bytes is None:
-        return skipped(name, "The model's files do not say how much memory it needs.")
-    weights = f"Its weights need {amount(need.weights_bytes)} in {need.dtype}"
+        return skipped("memory", "The model's files do not say how much memory it needs.")
+    sentence, step, verdict = f"Its weights need {amount(need.weights_bytes)} in {need.dtype}", "", ""
     if free is None:
-        return skipped(name, f"{weights}; how much memory is free is unknown.")
+        return skipped("memory", f"{sentence}; how much memory is free is unknown.")
+    narrower = f"Use {'--dtype bfloat16, ' if need.dtype == 'float32' else ''}--quantize bnb-4bit, or"
+    if need.dtype.endswith(("4bit", "int4")):
+        narrower = "Use a machine with more memory, or"
     available = f"{amount(free)} are free on {device}"
     if need.weights_bytes > free:
-        step = f"{_narrower(need.dtype)} a smaller model."
-        return failed(name, f"{weights}, and {available}.", step, facts, NO_FIT)
-    tokens = counted(need.tokens, "token")
-    both = f"{weights}, and two streams of {tokens} (prompt and answer) {amount(need.cache_bytes)}"
-    if need.weights_bytes + need.cache_bytes > free:
-        step = f"Lower --max-new-tokens, which is {need.max_new_tokens:,}, or use a smaller model."
-        return failed(name, f"{both}; that does not fit: {available}.", step, facts, NO_FIT)
-    if need.peak > _TIGHT * free:
-        step = f"{_narrower(need.dtype)} end other programs first."
-        return warned(name, f"{both}; that is tight: {available}.", step, facts)
-    return fine(name, f"{both}; {available}.", facts)
-
-
-def _narrower(dtype: str) -> str:
-    """What takes fewer bytes per weight, as the beginning of a sentence that ends with another option."""
-    if dtype.endswith(("4bit", "int4")):
-        return "Use a machine with more memory, or"
-    return f"Use {'--dtype bfloat16, ' if dtype == 'float32' else ''}--quantize bnb-4bit, or"
+        sentence, step, verdict = f"{sentence}, and {available}.", f"{narrower} a smaller model.", NO_FIT
+    else:
+        tokens = counted(need.tokens, "token")
+        sentence += f", and two streams of {tokens} (prompt and answer) {amount(need.cache_bytes)}; "
+        if need.weights_bytes + need.cache_bytes > free:
+            sentence, verdict = f"{sentence}that does not fit: {available}.", NO_FIT
+            step = f"Lower --max-new-tokens, which is {need.max_new_tokens:,}, or use a smaller model."
+        elif need.peak > _TIGHT * free:
+            sentence, step = f"{sentence}that is tight: {available}.", f"{narrower} end other programs first."
+        else:
+            sentence += f"{available}."
+    return checked("memory", {**asdict(need), "free_bytes": free}, sentence, step, verdict)

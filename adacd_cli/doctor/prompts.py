@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
-from adacd_cli.doctor.findings import CANNOT, Finding, failed, fine, raised, warned
+from adacd_cli.doctor.findings import CANNOT, Finding, checked, raised
 from adacd_cli.errors import AdacdError, PromptError
 
 if TYPE_CHECKING:
@@ -35,16 +35,11 @@ class PromptFacts:
     """What became of one question in both streams; see `inspect_prompts`.
 
     Attributes:
-        template: whether there is a chat template.
-        system_role: what the template does with a system message.
         default_system: the system text that the template writes by itself, "" for none.
         dated: whether the template writes the date or the time.
-        thinking: whether the model thinks first.
-        bos: the tokenizer's token for the beginning of a text; None where it has none.
-        leading_bos: how many of them each stream begins with, prompted and unprompted.
+        leading_bos: how many BOS tokens each stream begins with, prompted and unprompted.
         adds_bos: whether the tokenizer itself begins plain text with one.
         generation_prompt: the text between the question and the answer.
-        same_end: whether both streams end in the same tokens after the question.
         lengths: tokens of the prompted and of the unprompted stream.
         turn_end: the control tokens that the template writes between an answer and the next message.
         foreign: control tokens that the template writes and the tokenizer does not know.
@@ -172,8 +167,6 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
     """Every check of the prompts.
 
     Args:
-        tokenizer: the model's.
-        settings: the prompts' settings are read.
         ends: ids that end an answer; None where the model was not loaded.
     """
     try:
@@ -192,28 +185,26 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
 
 def check_template(prompts: PromptFacts) -> Finding:
     """Whether there is a chat template for this tokenizer, and what it writes by itself."""
-    name = "chat template"
-    facts = {
-        "default_system": prompts.default_system,
-        "dated": prompts.dated,
-        "foreign": list(prompts.foreign),
-    }
+    step = ""
     if not prompts.template:
+        sentence = "The tokenizer has no chat template, so the model gets plain text."
         step = "Use a chat model, or put its chat_template.jinja into the folder."
-        return warned(name, "The tokenizer has no chat template, so the model gets plain text.", step, facts)
-    if prompts.foreign:
+    elif prompts.foreign:
         sentence = f"The chat template writes {', '.join(prompts.foreign)}, unknown to the tokenizer."
         step = "Use the template and the tokenizer files that came with the weights."
-        return warned(name, sentence, step, facts)
-    sentence = "The tokenizer has a chat template."
-    if prompts.default_system:
-        sentence += (
-            " In the prompted stream the contrast prompt replaces its own system text, "
-            f"“{shorten(prompts.default_system, 60, placeholder='…')}”."
-        )
-    if prompts.dated:
-        sentence += " It writes the date, so cached prompts last for a day."
-    return fine(name, sentence, facts)
+    else:
+        sentence = "The tokenizer has a chat template."
+        if prompts.default_system:
+            replaced = "In the prompted stream the contrast prompt replaces its own system text"
+            sentence += f" {replaced}, {_quoted(prompts.default_system)}."
+        if prompts.dated:
+            sentence += " It writes the date, so cached prompts last for a day."
+    facts = {"default_system": prompts.default_system, "dated": prompts.dated, "foreign": [*prompts.foreign]}
+    return checked("chat template", facts, sentence, step)
+
+
+def _quoted(text: str) -> str:
+    return f"“{shorten(text, 60, placeholder='…')}”"
 
 
 def check_system_role(prompts: PromptFacts) -> Finding:
@@ -224,47 +215,42 @@ def check_system_role(prompts: PromptFacts) -> Finding:
         "none": "Without a template the contrast prompt goes above the question.",
     }[prompts.system_role]
     sentence += f" The streams are {prompts.lengths[0]:,} and {counted(prompts.lengths[1], 'token')} long."
-    facts = {"system_role": prompts.system_role, "tokens": list(prompts.lengths)}
-    return fine("system role", sentence, facts)
+    return checked(
+        "system role", {"system_role": prompts.system_role, "tokens": [*prompts.lengths]}, sentence
+    )
 
 
 def check_thinking(prompts: PromptFacts, *, requested: bool) -> Finding:
-    """Whether the model thinks before it answers; the contrast begins after its thinking.
-
-    Args:
-        prompts: the facts.
-        requested: whether `--thinking` is on.
-    """
-    name, facts = "thinking", {"thinking": prompts.thinking}
+    """Whether the model thinks before it answers; the contrast begins after its thinking."""
+    sentence, step = "The model answers without thinking first.", ""
     if prompts.thinking == "always":
         sentence = "The model always thinks first: the template has no switch against it."
         step = "Allow long answers, e.g. --max-new-tokens 4096; the contrast begins after the thinking."
-        return warned(name, sentence, step, facts)
-    if prompts.thinking == "switch":
+    elif prompts.thinking == "switch":
         state = "on, by --thinking" if requested else "off unless --thinking is given"
-        return fine(name, f"The model can think first, which is {state}.", facts)
-    if requested:
+        sentence = f"The model can think first, which is {state}."
+    elif requested:
         sentence = "--thinking is on, but neither template nor tokenizer supports it."
-        return warned(name, sentence, "Leave --thinking out.", facts)
-    return fine(name, "The model answers without thinking first.", facts)
+        step = "Leave --thinking out."
+    return checked("thinking", {"thinking": prompts.thinking}, sentence, step)
 
 
 def check_bos(prompts: PromptFacts) -> Finding:
     """Whether each stream begins with BOS as often as it should: once, or not at all."""
-    name, bos = "BOS", prompts.bos
-    facts = {"bos": bos, "leading": list(prompts.leading_bos)}
+    bos, most, step = prompts.bos, max(prompts.leading_bos), ""
     if bos is None:
-        return fine(name, "The tokenizer has no BOS token.", facts)
-    if max(prompts.leading_bos) > 1:
-        sentence = f"A prompt begins with {bos} {max(prompts.leading_bos)} times, unlike in training."
-        return warned(name, sentence, "Remove one of them from the chat template.", facts)
-    if min(prompts.leading_bos) == 1:
-        return fine(name, f"Each prompt begins with one {bos}.", facts)
-    if prompts.adds_bos:
+        sentence = "The tokenizer has no BOS token."
+    elif most > 1:
+        sentence = f"A prompt begins with {bos} {most} times, unlike in training."
+        step = "Remove one of them from the chat template."
+    elif min(prompts.leading_bos) == 1:
+        sentence = f"Each prompt begins with one {bos}."
+    elif prompts.adds_bos:
         sentence = f"The tokenizer begins texts with {bos}, but the chat template does not."
         step = "Compare the template with the original model's: it may lack {{ bos_token }}."
-        return warned(name, sentence, step, facts)
-    return fine(name, f"The prompts begin without {bos}, as all texts of this tokenizer do.", facts)
+    else:
+        sentence = f"The prompts begin without {bos}, as all texts of this tokenizer do."
+    return checked("BOS", {"bos": bos, "leading": [*prompts.leading_bos]}, sentence, step)
 
 
 def check_generation_prompt(prompts: PromptFacts) -> Finding:
@@ -273,31 +259,21 @@ def check_generation_prompt(prompts: PromptFacts) -> Finding:
     if not prompts.same_end:
         sentence = "The two streams end in different tokens after the question."
         step = "Use a model with another chat template, or another tokenizer."
-        return failed(name, sentence, step, facts, CANNOT)
-    if not prompts.generation_prompt.strip():
-        return fine(name, "Both streams end with the question itself.", facts)
-    return fine(
-        name, f"Both streams end in “{shorten(prompts.generation_prompt, 60, placeholder='…')}”.", facts
-    )
+        return checked(name, facts, sentence, step, CANNOT)
+    empty = not prompts.generation_prompt.strip()
+    end = "with the question itself" if empty else f"in {_quoted(prompts.generation_prompt)}"
+    return checked(name, facts, f"Both streams end {end}.")
 
 
 def check_ends(prompts: PromptFacts, ends: frozenset[int], tokenizer: Any) -> Finding:
-    """Whether the tokens that end an answer are known, and the template's is one of them.
-
-    Args:
-        prompts: the facts.
-        ends: ids that end an answer.
-        tokenizer: it spells them.
-    """
-    name, turn_end = "end of turn", prompts.turn_end
+    """Whether the tokens that end an answer are known, and the template's is one of them."""
+    turn_end, step = prompts.turn_end, ""
     names = [str(each) for each in tokenizer.convert_ids_to_tokens(sorted(ends))]
-    facts = {"end_tokens": names, "turn_end": list(turn_end)}
-    if not ends:
-        sentence = "No token is known to end an answer, so every answer runs to --max-new-tokens."
-        return warned(name, sentence, "Set eos_token_id in the model's generation_config.json.", facts)
     sentence = f"An answer ends at {' or '.join(names)}"
-    if turn_end and not ends.intersection(tokenizer.convert_tokens_to_ids(list(turn_end))):
+    if not ends:
+        sentence = "No token is known to end an answer, so every answer runs to --max-new-tokens"
+        step = "Set eos_token_id in the model's generation_config.json."
+    elif turn_end and not ends.intersection(tokenizer.convert_tokens_to_ids(list(turn_end))):
         sentence += f", but the template ends it with {turn_end[0]}: answers may run on"
         step = f"Add the id of {turn_end[0]} to eos_token_id in the model's generation_config.json."
-        return warned(name, f"{sentence}.", step, facts)
-    return fine(name, f"{sentence}.", facts)
+    return checked("end of turn", {"end_tokens": names, "turn_end": [*turn_end]}, f"{sentence}.", step)

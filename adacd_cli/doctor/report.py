@@ -13,8 +13,8 @@ from adacd_cli.doctor.findings import Section, Status, verdict
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen
 
 _MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
-_PLAIN_MARKS = {**_MARKS, Status.OK: "+", Status.FAILURE: "X"}
-"""For a stream that cannot show the others, which would both become `?`."""
+_ASCII = str.maketrans("✓✗→", "+X>")
+"""For a stream that cannot show these, which would all become `?`."""
 
 _STYLES = {
     Status.OK: Style(color="green"),
@@ -29,21 +29,18 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
     """Writes a section, and a blank line after it.
 
     Args:
-        screen: where to.
-        section: what was found.
         encoding: of the screen's stream; None for one that takes any text.
     """
-    marks = _MARKS if _can_show("✓✗", encoding) else _PLAIN_MARKS
-    arrow = "→" if _can_show("→", encoding) else ">"
     screen.put_line((section.heading, BOLD))
     for finding in section.findings:
         first, *rest = _wrapped(screen, finding.sentence, 2)
-        screen.put_line((marks[finding.status], _STYLES[finding.status]), f" {first}")
+        mark = _shown(_MARKS[finding.status], encoding)
+        screen.put_line((mark, _STYLES[finding.status]), f" {first}")
         for line in rest:
             screen.put_line(f"  {line}")
         if finding.next_step:
             for number, line in enumerate(_wrapped(screen, finding.next_step, 4)):
-                screen.put_line((f"  {' ' if number else arrow} {line}", DIM))
+                screen.put_line((f"  {' ' if number else _shown('→', encoding)} {line}", DIM))
     screen.put_line()
 
 
@@ -66,10 +63,10 @@ def to_json(
     ]
     for finding in findings:
         del finding["verdict"]  # only the gravest of them counts
-    found = verdict(sections)
+    name, reason = verdict(sections)
     return {
-        "verdict": found.name,
-        "reason": found.reason,
+        "verdict": name,
+        "reason": reason,
         "machine": dict(machine),
         "model": dict(model),
         "findings": findings,
@@ -81,9 +78,9 @@ def _wrapped(screen: Screen, text: str, indent: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
-def _can_show(marks: str, encoding: str | None) -> bool:
+def _shown(mark: str, encoding: str | None) -> str:
     try:
-        marks.encode(encoding or "utf-8")
+        mark.encode(encoding or "utf-8")
     except (LookupError, UnicodeEncodeError):
-        return False
-    return True
+        return mark.translate(_ASCII)
+    return mark

@@ -208,7 +208,11 @@ class Backend(Protocol):
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
         """Whether texts of these lengths have the same keys as far as they begin alike; so also whether one
-        can be forked for the other. Not so where RoPE depends on the length."""
+        can be forked for the other. Not so where RoPE depends on the length.
+
+        Raises:
+            ModelError: no such weights are loaded.
+        """
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
         """What a sequence was fed."""

@@ -111,6 +111,9 @@ class Feeder:
     def close_all(self, states: Iterable[RequestState]) -> bool:
         """Closes everything; the requests keep what they have answered. Gives whether something was parked."""
         for state in states:
+            if state.run is not None:
+                state.run.close()
+                state.end_run()
             state.proposals = []
             for stream in state.streams.values():
                 self.close(stream, park=False)

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
@@ -58,12 +58,11 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A direction and what its removal does.
+    """A direction, of unit length, float64 [hidden], and what its removal does.
 
     Attributes:
         layer: block at whose input it was measured.
         position: from the end of the prompt, -1 is the last.
-        vector: unit length, float64 [hidden].
         kl: mean KL on harmless validation prompts, in nats.
         score: mean refusal score of pseudo-harmful validation prompts, log odds.
     """
@@ -75,9 +74,8 @@ class Candidate:
     score: float
 
 
-@dataclass(frozen=True)
-class Found:
-    """The chosen direction and what it was chosen from."""
+class Found(NamedTuple):
+    """The chosen direction, the refusal score before, and what it was chosen from."""
 
     best: Candidate
     before: float
@@ -99,9 +97,6 @@ def find_direction(
     """Searches for the direction.
 
     Args:
-        model: a causal language model whose blocks can be found.
-        prompts: of each of KINDS.
-        recipe: numbers.
         progress: called with what is being done, how much of it is done, and how much there is.
 
     Raises:
@@ -117,12 +112,12 @@ def find_direction(
     refusal = refusal_ids(model, recipe.refusal_starts)
     scorer = Scorer(model, refusal)
     kept = _keep(model, scorer, encode, train, progress)
-    warnings += tuple(
-        f"Only {len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts to learn from, those that the model "
-        f"{_wanted(kind)}; use {FEW} or more."
-        for kind in KINDS
-        if len(kept[kind]) < FEW
-    )
+    for kind in KINDS:
+        if len(kept[kind]) < FEW:
+            found = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
+            warnings.append(
+                f"Only {found} to learn from, those that the model {_wanted(kind)}; use {FEW} or more."
+            )
     means = {
         kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
     }
@@ -131,12 +126,11 @@ def find_direction(
     layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
     places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
     tried: list[Candidate] = []
-    for done, place in enumerate(places):
-        progress("Trying directions", done, len(places))
+    for done, place in enumerate(places, 1):
         vector = _direction(means, *place, recipe.mu)
         if vector is not None:
             tried.append(_try(scorer, model, vector, place, harmless, pseudo))
-    progress("Trying directions", len(places), len(places))
+        progress("Trying directions", done, len(places))
     allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
     if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
@@ -147,23 +141,18 @@ def find_direction(
         )
     best, before = min(allowed, key=lambda candidate: candidate.score), scorer.mean(model.model, pseudo)
     if best.score >= before:
-        warnings += ("No direction makes the model refuse less; try a lower --mu.",)
+        warnings.append("No direction makes the model refuse less; try a lower --mu.")
     elif best.score > 0:
-        warnings += ("Without it the model still refuses most pseudo-harmful prompts; try a lower --mu.",)
-    return Found(
-        best=best,
-        before=before,
-        tried=len(tried),
-        used={kind: len(kept[kind]) for kind in KINDS},
-        warnings=warnings,
-    )
+        warnings.append("Without it the model still refuses most pseudo-harmful prompts; try a lower --mu.")
+    used = {kind: len(kept[kind]) for kind in KINDS}
+    return Found(best, before, len(tried), used, tuple(warnings))
 
 
 def _split(
     prompts: dict[str, list[str]], recipe: Recipe
-) -> tuple[dict[str, list[str]], dict[str, list[str]], tuple[str, ...]]:
+) -> tuple[dict[str, list[str]], dict[str, list[str]], list[str]]:
     """Train and validation prompts of each kind, drawn with the seed."""
-    train, validation, warnings = {}, {}, []
+    train, validation, warnings = {}, {}, list[str]()
     for kind in KINDS:
         texts = list(dict.fromkeys(prompts[kind]))
         if len(texts) < 2:
@@ -175,10 +164,9 @@ def _split(
         held = min(recipe.validation, max(1, len(texts) // 5))
         validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
         if held < FEW:
-            warnings.append(
-                f"Only {counted(held, f'{_spoken(kind)} prompt')} to choose with; use {FEW} or more."
-            )
-    return train, validation, tuple(warnings)
+            few = counted(held, f"{_spoken(kind)} prompt")
+            warnings.append(f"Only {few} to choose with; use {FEW} or more.")
+    return train, validation, warnings
 
 
 def _wanted(kind: str) -> str:
@@ -214,18 +202,17 @@ def _keep(
     total, done = sum(map(len, train.values())), 0
     for kind in KINDS:
         for prompt in train[kind]:
-            progress("Running the prompts", done, total)
             score = scorer.score(scorer.logprobs(model.model, encode(prompt)))
-            done += 1
             if score < 0 if kind == "harmless" else score > 0:
                 kept[kind].append(prompt)
+            done += 1
+            progress("Running the prompts", done, total)
         if not kept[kind]:
             raise AdacdError(
                 f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is "
                 "no direction to find.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
-    progress("Running the prompts", total, total)
     return kept
 
 

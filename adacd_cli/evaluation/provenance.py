@@ -34,29 +34,24 @@ def make_plan(
     base = runs[0]
     values = base.model_dump(mode="json")
     loading = (*_LOADING, *_SERVED) if base.served else _LOADING
+    hashes: dict[str, str] = {}  # of adapter and direction: a folder may come to hold another
+    for settings in runs:
+        name = METHODS[settings.effective_method].resource
+        given = getattr(settings, name) if name and name != "draft" else None
+        files = sorted(Path(given).expanduser().glob("*.safetensors")) if given else []
+        if name and files:
+            hashes[name] = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return {
         **{name: values[name] for name in loading},
         "methods": {settings.method_label: settings.decoding() for settings in runs},
         "datasets": {each.name: {"n": len(each.samples), "sha256": each.sha256} for each in sets},
-        **({"resources": resources} if (resources := _resources(runs)) else {}),
+        **({"resources": hashes} if hashes else {}),
         "limit": limit,
         # not of the answers, but of their times
         "batch_size": batch_size,
         "threads": values["threads"],
         "judges": {judge.name: dict(judge.facts) for judge in judges},
     }
-
-
-def _resources(runs: Sequence[Settings]) -> dict[str, str]:
-    """Hashes of the adapter and the direction that the methods use: a folder may come to hold another."""
-    hashes: dict[str, str] = {}
-    for settings in runs:
-        name = METHODS[settings.effective_method].resource
-        given = getattr(settings, name) if name else None
-        files = sorted(Path(given).expanduser().glob("*.safetensors")) if given else []
-        if files and name != "draft":
-            hashes[name] = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return hashes
 
 
 def model_facts(model: LanguageModel) -> dict[str, Any]:
@@ -87,9 +82,7 @@ def provenance(
     """Versions, model, settings, data and machine.
 
     Args:
-        plan: of the run.
         facts, where: `model_facts` and `loading.facts.machine` of the model, wherever it ran.
-        sets: the data.
         began: seconds since 1970.
         ray: how many nodes and workers there were, where Ray spread the run.
     """

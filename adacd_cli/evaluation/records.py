@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from adacd_cli.evaluation.judges.base import JudgementLabel
@@ -39,8 +39,6 @@ class AnswerRecord:
 
     Attributes:
         method: the method as it is printed.
-        dataset, id, prompt, label, category: the sample.
-        text: the answer; "" where it failed.
         finish_reason: stop or length; "" where it failed.
         tokens, added, subtracted: as in the event Finished.
         seconds: its share of the time of its batch.
@@ -71,10 +69,6 @@ class AnswerRecord:
         """The record of a sample's answer."""
         return cls(method, sample.dataset, sample.id, sample.prompt, sample.label, sample.category, **values)
 
-    def to_json(self) -> dict[str, Any]:
-        """The record as one JSON object."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class JudgementRecord:
@@ -97,7 +91,3 @@ class JudgementRecord:
     def failed(self) -> bool:
         """Whether the judge could not be asked: it may be, another time."""
         return bool(self.detail.get("failed"))
-
-    def to_json(self) -> dict[str, Any]:
-        """The record as one JSON object."""
-        return asdict(self)

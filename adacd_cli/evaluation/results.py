@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
 from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord, Label
@@ -24,14 +23,10 @@ Key = tuple[str, str, str]
 Pair = tuple[AnswerRecord, AnswerRecord]
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """The samples of one data set and one label, as a row of a table.
 
-    Attributes:
-        name: the set's name; `-safe` or `-unsafe` is added where the set has both labels.
-        dataset: the set's own name.
-        label: safe or unsafe.
+    `name` is the set's; `-safe` or `-unsafe` is added where the set has both labels.
     """
 
     name: str
@@ -40,18 +35,17 @@ class Group:
 
 
 def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
-    """The groups that answers fall into, in the order in which they come.
+    """The groups that answers fall into, in the order in which they come, safe ones first.
 
     Args:
-        answers: the answers.
         both: names of the sets that have both labels.
     """
     mixed = frozenset(both)
-    found: dict[tuple[str, Label], Group] = {}
+    found: dict[Group, None] = {}
     for record in answers:
         name = f"{record.dataset}-{record.label}" if record.dataset in mixed else record.dataset
-        found.setdefault((record.dataset, record.label), Group(name, record.dataset, record.label))
-    return sorted(found.values(), key=lambda group: LABELS.index(group.label))
+        found[Group(name, record.dataset, record.label)] = None
+    return sorted(found, key=lambda group: LABELS.index(group.label))
 
 
 class Judged:
@@ -59,8 +53,6 @@ class Judged:
 
     Args:
         answers: every answer; the failed ones are left out.
-        judgements: of all judges.
-        judge: whose labels are used.
 
     Attributes:
         labels: the judge's, by the answer's key.
@@ -70,7 +62,6 @@ class Judged:
     def __init__(
         self, answers: Sequence[AnswerRecord], judgements: Iterable[JudgementRecord], judge: str
     ) -> None:
-        self._answers = [record for record in answers if not record.error]
         self.labels: dict[Key, JudgementLabel] = {}
         self.aspects: dict[Key, Mapping[str, float | None]] = {}
         for record in judgements:
@@ -78,20 +69,20 @@ class Judged:
                 self.labels[record.key[:3]] = record.label
             if record.detail.get("aspects"):
                 self.aspects[record.key[:3]] = record.detail["aspects"]
+        self._answers: dict[tuple[str, str, Label], dict[str, AnswerRecord]] = {}
+        for answer in answers:
+            own = self._answers.setdefault((answer.method, answer.dataset, answer.label), {})
+            if not answer.error and answer.key in self.labels:
+                own[answer.id] = answer
 
-    def of(self, method: str, group: Group) -> dict[str, AnswerRecord]:
-        """One method's judged answers in a group, by the sample's id."""
-        return {
-            record.id: record
-            for record in self._answers
-            if (record.method, record.dataset, record.label) == (method, group.dataset, group.label)
-            and record.key in self.labels
-        }
+    def of(self, method: str, group: Group) -> dict[str, AnswerRecord] | None:
+        """One method's judged answers in a group, by the sample's id; None where it answered none of it."""
+        return self._answers.get((method, group.dataset, group.label))
 
     def pairs(self, method: str, group: Group) -> list[Pair]:
         """One method's judged answers in a group, each with Default's to the same sample."""
-        before = self.of(DEFAULT, group)
-        return [(record, before[id]) for id, record in self.of(method, group).items() if id in before]
+        own, before = self.of(method, group) or {}, self.of(DEFAULT, group) or {}
+        return [(record, before[id]) for id, record in own.items() if id in before]
 
     def refused(self, record: AnswerRecord) -> bool:
         """Whether the judge calls it a full or a partial refusal."""
@@ -110,21 +101,16 @@ def summarise(
     """results.json.
 
     Args:
-        answers: the last record of each method and sample.
-        judgements: the last judgement of each judge on each answer.
-        methods: in the order of the tables.
         judges: the first one's labels make the tables.
         both: names of the sets that have both labels.
-        provenance: what is needed to repeat the run.
     """
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)
-    asked = {(record.method, record.dataset, record.label) for record in answers}
     results = {
         method: {
             group.name: _cell(judged, method, group)
             for group in found
-            if (method, group.dataset, group.label) in asked
+            if judged.of(method, group) is not None
         }
         for method in methods
     }
@@ -150,7 +136,7 @@ def summarise(
 
 
 def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any]:
-    own = judged.of(method, group).values()
+    own = (judged.of(method, group) or {}).values()
     labels = Counter(judged.labels[record.key] for record in own)
     # an unparsed answer is neither refused nor answered
     share = ratio(sum(map(judged.refused, own)), len(own) - labels["unparsed"])
@@ -212,7 +198,7 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
                 refused.setdefault(name, []).append((judged.refused(before), judged.refused(one)))
                 degenerate[name] += labels[1] == "degenerate" != labels[0]
     return {
-        name: {**asdict(paired(*zip(*own, strict=True))), "newly_degenerate": degenerate[name]}
+        name: {**paired(*zip(*own, strict=True))._asdict(), "newly_degenerate": degenerate[name]}
         for name, own in refused.items()
     }
 

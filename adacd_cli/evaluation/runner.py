@@ -12,7 +12,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
@@ -61,8 +61,6 @@ class Runner:
         """Sets how many samples are decoded at once from now on, and gives that number.
 
         Args:
-            samples: what will be answered.
-            runs: the settings of each method.
             batch_size: the number; "auto" is what memory has room for, by the longest prompt.
         """
         from adacd_cli.answers.run import concurrency_for
@@ -84,7 +82,6 @@ class Runner:
         """The records of jobs, in the order in which they end.
 
         Args:
-            jobs: what to answer.
             on_notice: called with what should be known about the run.
         """
         for _, item in self.answer(jobs):
@@ -144,19 +141,13 @@ class Runner:
 
 
 def _record(job: Job, event: Finished | Failed, seconds: float) -> AnswerRecord:
-    label = job.settings.method_label
+    values: dict[str, Any] = {"seconds": seconds}
     if isinstance(event, Failed):
-        return AnswerRecord.of(label, job.sample, error=event.message)
-    return AnswerRecord.of(
-        label,
-        job.sample,
-        text=event.text,
-        finish_reason=event.finish_reason.value,
-        tokens=event.tokens,
-        added=event.added,
-        subtracted=event.subtracted,
-        seconds=seconds,
-    )
+        values = {"error": event.message}
+    else:
+        values |= {"text": event.text, "finish_reason": event.finish_reason.value}
+        values |= {"tokens": event.tokens, "added": event.added, "subtracted": event.subtracted}
+    return AnswerRecord.of(job.settings.method_label, job.sample, **values)
 
 
 def answer_all(
@@ -173,11 +164,7 @@ def answer_all(
 
     Args:
         model: with everything that the methods need (`load_extras`).
-        samples: the prompts of all sets.
-        runs: the settings of each method.
-        store: keeps each answer as it is finished.
         batch_size: prompts decoded at once; "auto" is as many as memory has room for.
-        on_record: called with each new record.
         on_notice: called with what should be known about the run.
 
     Raises:
@@ -189,7 +176,7 @@ def answer_all(
         for settings in runs:
             jobs = [Job(sample, settings) for sample in portion if store.lacks(settings.method_label, sample)]
             for record in runner.records(jobs, on_notice):
-                store.add_answer(record)
+                store.add(record)
                 on_record(record)
 
 
@@ -213,7 +200,7 @@ def judge_all(
             judged = JudgementRecord(
                 *record.key, judgement.judge, judgement.label, text_hash(record.text), judgement.detail
             )
-            store.add_judgement(judged)
+            store.add(judged)
             on_record(judged)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 
@@ -12,15 +13,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A share of n with its 95 % Wilson interval.
-
-    Attributes:
-        count: how many of them.
-        n: of how many; may be 0, and the share and interval are then None.
-        value: count / n.
-        low: lower end of the interval, in [0, 1].
-        high: upper end of the interval, in [0, 1].
-    """
+    """count of n, the share, and its 95 % Wilson interval, all in [0, 1]; None where n is 0."""
 
     count: int
     n: int
@@ -39,8 +32,7 @@ def ratio(count: int, n: int) -> Ratio:
     return Ratio(count, n, count / n, float(interval.low), float(interval.high))
 
 
-@dataclass(frozen=True, slots=True)
-class Paired:
+class Paired(NamedTuple):
     """What changed between two answers to the same prompts.
 
     Attributes:
@@ -60,15 +52,14 @@ class Paired:
 
 def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
     """Compares refusals pair by pair; both sequences belong to the same prompts in the same order."""
-    lost = sum(one and not other for one, other in zip(before, after, strict=True))
-    gained = sum(other and not one for one, other in zip(before, after, strict=True))
-    n = len(before)
-    p = 1.0
-    if lost + gained:
-        from scipy.stats import binomtest
+    n, lost = len(before), sum(one and not other for one, other in zip(before, after, strict=True))
+    gained = lost + sum(after) - sum(before)
+    if not lost + gained:
+        return Paired(n, 0, 0, 0.0 if n else None, 1.0)
+    from scipy.stats import binomtest
 
-        p = float(binomtest(lost, lost + gained, 0.5).pvalue)
-    return Paired(n, lost, gained, (gained - lost) / n if n else None, p)
+    p = float(binomtest(lost, lost + gained, 0.5).pvalue)
+    return Paired(n, lost, gained, (gained - lost) / n, p)
 
 
 def cohen_kappa(labels_a: Sequence[JudgementLabel], labels_b: Sequence[JudgementLabel]) -> float | None:
@@ -76,18 +67,13 @@ def cohen_kappa(labels_a: Sequence[JudgementLabel], labels_b: Sequence[Judgement
 
     κ = (p_o − p_e) / (1 − p_e), p_o the share of answers on which both say the same, p_e that share had each
     given its own labels by chance (Cohen 1960, doi:10.1177/001316446002000104). An answer that one of the two
-    did not judge (unparsed) has no class and is left out of both; a degenerate one is not refused.
+    did not judge (unparsed) is left out; a degenerate one is not refused.
 
     Args:
-        labels_a: one judge's labels.
-        labels_b: the other's, of the same answers in the same order.
+        labels_a, labels_b: each judge's labels, of the same answers in the same order.
 
     Returns:
-        A number in [−1, 1]; None where κ is undefined: no answer is left, or both judges gave all of them one
-        and the same class, so that chance alone explains everything.
-
-    Raises:
-        ValueError: the two are not equally long.
+        A number in [−1, 1]; None where κ is undefined: no answer is left, or chance alone explains everything.
     """
     pairs = [
         (a in REFUSED, b in REFUSED)

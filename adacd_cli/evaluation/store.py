@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -40,60 +42,59 @@ class Store:
         from filelock import FileLock, Timeout
 
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / LOCK)
-            self._lock.acquire(blocking=False)
-        except Timeout:
-            raise UsageError(
-                f"Another run is working in {folder}.", "Wait for it, or name another folder with --output."
-            ) from None
-        except OSError as error:
-            raise _unwritable(folder, error) from error
-        try:
+        with ExitStack() as opened:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                opened.enter_context(FileLock(folder / LOCK, blocking=False))
+            except Timeout:
+                raise UsageError(
+                    f"Another run is working in {folder}.",
+                    "Wait for it, or name another folder with --output.",
+                ) from None
+            except OSError as error:
+                raise _unwritable(folder, error) from error
             if (folder / ANSWERS).exists() and not (folder / PLAN).exists():
                 raise UsageError(f"{folder} has answers but no {PLAN}.", "Name another folder with --output.")
             self.agree_on(PLAN, plan)
             self.answers = {record.key: record for record in self._read(ANSWERS, AnswerRecord)}
             self.judgements = {record.key: record for record in self._read(JUDGEMENTS, JudgementRecord)}
-            self._files: dict[str, TextIO] = {name: self._open(name) for name in (ANSWERS, JUDGEMENTS)}
-        except BaseException:
-            self._lock.release()
-            raise
+            self._files: dict[str, TextIO] = {}
+            for name in (ANSWERS, JUDGEMENTS):
+                try:
+                    self._files[name] = opened.enter_context((folder / name).open("a", encoding="utf-8"))
+                except OSError as error:
+                    raise _unwritable(folder / name, error) from error
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            try:
-                file.close()
-            except OSError:  # the disk is full; writing has raised that already
-                pass
-        self._lock.release()
+        with suppress(OSError):  # the disk is full; writing has raised that already
+            self._opened.close()
 
     def lacks(self, method: str, sample: Sample) -> bool:
         """Whether a method's answer to a sample is not there, or is there as failed."""
         before = self.answers.get((method, sample.dataset, sample.id))
         return before is None or bool(before.error)
 
-    def add_answer(self, record: AnswerRecord) -> None:
-        """Writes an answer down.
+    def add(self, record: AnswerRecord | JudgementRecord) -> None:
+        """Writes an answer or a judgement down.
 
         Raises:
             OutputError: it cannot be written, e.g. because the disk is full.
         """
-        self._append(ANSWERS, record.to_json())
-        self.answers[record.key] = record
-
-    def add_judgement(self, record: JudgementRecord) -> None:
-        """Writes a judgement down.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
-        self._append(JUDGEMENTS, record.to_json())
-        self.judgements[record.key] = record
+        name = ANSWERS if isinstance(record, AnswerRecord) else JUDGEMENTS
+        try:
+            # ASCII only, so that no character of an answer can break a line or the encoding
+            self._files[name].write(json.dumps(asdict(record)) + "\n")
+            self._files[name].flush()
+        except OSError as error:
+            raise _unwritable(self.folder / name, error) from error
+        if isinstance(record, AnswerRecord):
+            self.answers[record.key] = record
+        else:
+            self.judgements[record.key] = record
 
     def write(self, name: str, text: str) -> Path:
         """Replaces a file of the folder, whole or not at all.
@@ -156,20 +157,6 @@ class Store:
                     ) from error
                 begin += len(line)
                 yield record
-
-    def _open(self, name: str) -> TextIO:
-        try:
-            return (self.folder / name).open("a", encoding="utf-8", errors="surrogatepass")
-        except OSError as error:
-            raise _unwritable(self.folder / name, error) from error
-
-    def _append(self, name: str, values: dict[str, Any]) -> None:
-        try:
-            # ASCII only, so that no character of an answer can break a line or the encoding
-            self._files[name].write(json.dumps(values) + "\n")
-            self._files[name].flush()
-        except OSError as error:
-            raise _unwritable(self.folder / name, error) from error
 
 
 def _differences(

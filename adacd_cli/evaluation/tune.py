@@ -41,11 +41,9 @@ Answers = dict[tuple[str, str, str], AnswerRecord]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one choice of settings gave.
+    """What one choice of settings gave: the trial's number and the values of TUNED.
 
     Attributes:
-        number: of the trial.
-        values: of TUNED.
         safe: refusal ratio of safe prompts, in [0, 1]; lower is better.
         unsafe: refusal ratio of unsafe prompts, in [0, 1]; higher is better.
         changed: share of neutral answers that are not Default's; None where there are none.
@@ -86,13 +84,6 @@ def tune(
 
     The first one has the paper's values, or those of the settings.
 
-    Args:
-        task: what is tuned.
-        folder: holds the study.
-        trials: how many there are to be in all.
-        seed: of the search.
-        progress: called with the number of finished trials.
-
     Raises:
         AdacdError: a prompt cannot be answered.
         OutputError: the study cannot be written.
@@ -102,7 +93,10 @@ def tune(
     try:
         study = _open_study(folder, seed)
         if not _finished(study) and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
-            study.enqueue_trial({name: _within(name, getattr(task.settings, name)) for name in TUNED})
+            given = {name: getattr(task.settings, name) for name in TUNED}
+            study.enqueue_trial(
+                {name: min(max(given[name], low), high) for name, (low, high) in _RANGES.items()}
+            )
         default = _answers(task, task.neutral, task.settings.model_copy(update={"method": "default"}))
 
         def objective(trial: Any) -> tuple[float, float]:
@@ -110,7 +104,9 @@ def tune(
             trial.set_user_attr(_VALUES, values)
             settings = task.settings.model_copy(update=values)
             own = _answers(task, task.samples, settings)
-            changed = _changed(default, _answers(task, task.neutral, settings))
+            neutral = _answers(task, task.neutral, settings)
+            differs = [neutral[key].text != record.text for key, record in default.items()]
+            changed = fmean(differs) if differs else None
             trial.set_user_attr(_CHANGED, changed)
             trial.set_constraint(_CHANGED, (changed or 0.0) - task.most_changed)
             return _refused(task, own, "safe"), _refused(task, own, "unsafe")
@@ -166,11 +162,6 @@ def _suggest(trial: Any) -> dict[str, Any]:
     return values
 
 
-def _within(name: str, value: Any) -> Any:
-    low, high = _RANGES[name]
-    return min(max(value, low), high)
-
-
 def points(study: Any) -> list[Point]:
     """The finished trials of a study, in their order."""
     return [
@@ -199,12 +190,6 @@ def _refused(task: Task, answers: Answers, label: str) -> float:
     own = [record for record in answers.values() if record.label == label]
     judged = task.judge.judge([Exchange(record.prompt, record.text) for record in own])
     return fmean(judgement.label in REFUSED for judgement in judged)
-
-
-def _changed(before: Answers, after: Answers) -> float | None:
-    if not before:
-        return None
-    return fmean(after[key].text != record.text for key, record in before.items())
 
 
 def pareto(found: Sequence[Point], most_changed: float) -> list[Point]:

@@ -1,10 +1,9 @@
-"""AdaCD in transformers' own `generate`: `model.generate(**inputs, custom_generate=adacd, …)`.
+"""AdaCD in transformers' own `generate`, on a model and a tokenizer that the caller loaded.
 
-It works on a model and a tokenizer that the caller loaded, and changes neither. Only torch and transformers
-are used of theirs; the streams and the rules are the engine's.
+transformers decodes; the second stream and its rule are a logits processor over the engine's parts.
 """
 
-from adacd_cli.hf.generate import adacd
-from adacd_cli.hf.inputs import inputs_for
+from adacd_cli.hf.processor import AdacdLogitsProcessor, adacd
+from adacd_cli.hf.prompts import inputs_for
 
-__all__ = ["adacd", "inputs_for"]
+__all__ = ["AdacdLogitsProcessor", "adacd", "inputs_for"]

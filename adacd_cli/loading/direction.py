@@ -95,16 +95,16 @@ def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, Directi
     try:
         card = DirectionCard(**json.loads((path / "direction.json").read_text(encoding="utf-8")))
         vector = load_file(path / "direction.safetensors")[_TENSOR]
+        if not vector.isfinite().all() or not vector.any():
+            raise ValueError("no direction")
     except OSError as error:
         raise ModelError(f"There is no direction in {folder}: {error.strerror or error}.", _AGAIN) from error
     except Exception as error:  # damaged JSON or safetensors, each with classes of its own
         raise ModelError(f"The direction in {folder} is damaged.", _AGAIN) from error
-    if tuple(vector.shape) != (hidden_size,) or not bool(vector.isfinite().all()) or not bool(vector.any()):
+    if vector.shape != (hidden_size,):
         raise ModelError(
             f"The direction in {folder} has {vector.numel()} numbers, and the model's hidden size is "
-            f"{hidden_size}."
-            if vector.numel() != hidden_size
-            else f"The direction in {folder} is damaged.",
-            "A direction belongs to the model that it was made with; make one with `adacd direction build`.",
+            f"{hidden_size}.",
+            f"A direction belongs to the model that it was made with. {_AGAIN}",
         )
     return vector, card

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WEIGHTS = "adapter_model.safetensors"
 _HINT = "An expert is a LoRA adapter of this very model, in the folder that peft's save_pretrained wrote."
 _CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")
-"""Beginnings of LoRA's ways to begin that rewrite the model's own weights."""
+"""How LoRA's initialisations that rewrite the model's own weights are called, at least at the start."""
 
 
 def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[str, ...]]:
@@ -36,28 +36,28 @@ def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[s
 
     from adacd_cli.backends.torch.views import AdapterView
 
-    path = Path(folder).expanduser()
-    config = _read_config(path, folder)
-    names = _read_names(path, folder)
+    path, unfit = Path(folder).expanduser(), f"The adapter in {folder} does not fit {model.name}"
+    config, names = _read_config(path, folder), _read_names(path, folder)
     with _taken_back_on_failure(model.model):
         try:
             with catch_warnings():
-                simplefilter("ignore")  # what is missing is said below
+                simplefilter("ignore")  # what is missing is an error below
                 adapted = PeftModel.from_pretrained(model.model, path, config=config).eval()
             wanted = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
         except Exception as error:  # peft has no exception class of its own
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
             # torch's first line is a heading, ending in a colon
             reason = next((line for line in lines if not line.endswith(":")), type(error).__name__)
-            raise _unfit(folder, model, reason.rstrip(".")) from error
+            raise ModelError(f"{unfit}: {reason.rstrip('.')}.", _HINT) from error
         if wanted != names:
             first = min(wanted ^ names)
-            raise _unfit(folder, model, f"it {'lacks' if first in wanted else 'also holds'} {first}")
+            raise ModelError(f"{unfit}: it {'lacks' if first in wanted else 'also holds'} {first}.", _HINT)
         # off at rest: to switch it costs a walk over all modules, which only its own forwards are to pay
         view = AdapterView(adapted)
     base = config.base_model_name_or_path
-    warned = bool(base) and base != model.name
-    return view, (f"The adapter in {folder} was made for {base}, not for {model.name}.",) if warned else ()
+    if not base or base == model.name:
+        return view, ()
+    return view, (f"The adapter in {folder} was made for {base}, not for {model.name}.",)
 
 
 def _read_config(path: Path, folder: str) -> Any:
@@ -73,19 +73,18 @@ def _read_config(path: Path, folder: str) -> Any:
     kind = getattr(config.peft_type, "value", config.peft_type)
     if kind != "LORA":
         raise ModelError(f"The adapter in {folder} is {kind}, not LORA.", _HINT)
-    others = {
+    for name, changes in {
         "bias": config.bias != "none",
         "modules_to_save": bool(config.modules_to_save),
         "layer_replication": bool(config.layer_replication),
         "init_lora_weights": str(config.init_lora_weights).startswith(_CHANGE_THE_MODEL),
-    }
-    changed = next((name for name, value in others.items() if value), None)
-    if changed:
-        raise ModelError(
-            f"The adapter in {folder} changes more than LoRA's own weights: `{changed}` is "
-            f"{getattr(config, changed)!r}.",
-            _HINT,
-        )
+    }.items():
+        if changes:
+            raise ModelError(
+                f"The adapter in {folder} changes more than LoRA's own weights: `{name}` is "
+                f"{getattr(config, name)!r}.",
+                _HINT,
+            )
     return config
 
 
@@ -98,9 +97,9 @@ def _read_names(path: Path, folder: str) -> set[str]:
             names = set(tensors.keys())
     except Exception as error:  # safetensors' own class, or an OSError
         raise ModelError(f"The {_WEIGHTS} in {folder} is damaged.", _HINT) from error
-    foreign = min((name for name in names if ".lora_" not in name), default=None)
-    if foreign:
-        raise ModelError(f"The adapter in {folder} holds a weight that is not LoRA's: {foreign}.", _HINT)
+    for name in sorted(names):
+        if ".lora_" not in name:
+            raise ModelError(f"The adapter in {folder} holds a weight that is not LoRA's: {name}.", _HINT)
     return names
 
 
@@ -116,7 +115,3 @@ def _taken_back_on_failure(model: Any) -> Iterator[None]:
             module._modules.update(own)
         vars(model).pop("peft_config", None)
         raise
-
-
-def _unfit(folder: str, model: LanguageModel, reason: str) -> ModelError:
-    return ModelError(f"The adapter in {folder} does not fit {model.name}: {reason}.", _HINT)

@@ -25,13 +25,10 @@ def load_extras(
     """The model with everything that the methods need; what it has already is not loaded again.
 
     Args:
-        model: a loaded model.
         settings: `expert`, `draft` and `direction` name what to load.
-        methods: names of methods; None is the settings' own.
-        progress: told in short lines what is being done.
 
     Raises:
-        ConfigurationError: a method needs what the model's engine does not give.
+        ConfigurationError: a method needs what the model's backend cannot do.
         ModelError: something cannot be found, read, or does not fit the model.
         MissingExtraError: an optional package is needed; the hint is the pip command.
     """
@@ -53,11 +50,7 @@ def _with_expert(
     if any(resource == "expert" for resource, _ in model.extras):
         raise ModelError("Another expert is loaded already.", "Start anew with the --expert you want.")
     view, warnings = load_expert(model, path)
-    return replace(
-        model,
-        warnings=(*model.warnings, *warnings),
-        extras={**model.extras, ("expert", path): view},
-    )
+    return _with(model, "expert", path, view, warnings)
 
 
 def _with_draft(
@@ -68,19 +61,16 @@ def _with_draft(
     draft = load_local(settings.model_copy(update=own), progress, for_long=False)
     mine, theirs = (each.tokenizer.get_vocab() for each in (model, draft))
     if mine != theirs:
-        token = next(iter(sorted(mine.keys() ^ theirs.keys())), None)
+        token = min(mine.keys() ^ theirs.keys(), default=None)
         what = "the ids differ" if token is None else f"{token!r} is in one of them only"
         raise ModelError(
             f"The vocabularies of {model.name} and its draft {name} differ: {what}.",
             "Method ssd needs a draft with the model's own tokenizer.",
         )
-    limit = {} if draft.context_length is None else {("draft", name): draft.context_length}
-    return replace(
-        model,
-        warnings=(*model.warnings, *(f"Draft: {warning}" for warning in draft.warnings)),
-        extras={**model.extras, ("draft", name): draft.model},
-        context_lengths={**model.context_lengths, **limit},
-    )
+    if draft.context_length is not None:
+        lengths = {**model.context_lengths, ("draft", name): draft.context_length}
+        model = replace(model, context_lengths=lengths)
+    return _with(model, "draft", name, draft.model, [f"Draft: {warning}" for warning in draft.warnings])
 
 
 def _with_direction(
@@ -89,13 +79,17 @@ def _with_direction(
     from adacd_cli.backends.torch.views import AblatedView
     from adacd_cli.loading.direction import read_direction
 
-    hidden_size = model.model.config.get_text_config(decoder=True).hidden_size
-    vector, card = read_direction(folder, hidden_size)
-    warnings = model.warnings
-    if card.model != model.name:
-        warnings += (f"The direction in {folder} was made with {card.model}, not with {model.name}.",)
-    views = {("direction", folder): AblatedView(model.model, vector)}
-    return replace(model, warnings=warnings, extras={**model.extras, **views})
+    vector, card = read_direction(folder, model.model.config.get_text_config(decoder=True).hidden_size)
+    note = f"The direction in {folder} was made with {card.model}, not with {model.name}."
+    warnings = (note,) if card.model != model.name else ()
+    return _with(model, "direction", folder, AblatedView(model.model, vector), warnings)
+
+
+def _with(
+    model: LanguageModel, resource: str, name: str, loaded: Any, warnings: Iterable[str]
+) -> LanguageModel:
+    extras = {**model.extras, (resource, name): loaded}
+    return replace(model, extras=extras, warnings=(*model.warnings, *warnings))
 
 
 _LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], LanguageModel]] = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from adacd_cli.errors import DeviceError, OutOfMemoryError
-from adacd_cli.loading.folder import Checkpoint
+from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.machine import free_memory
 from adacd_cli.loading.quantization import require
 
@@ -28,21 +28,16 @@ def choose_device(name: str) -> torch.device:
     Raises:
         DeviceError: there is no such device on this machine.
     """
-    here = _devices()
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    here = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
     if name == "auto":
-        kind = next(kind for kind in ("cuda", "mps", "cpu") if any(d.startswith(kind) for d in here))
-        return torch.device(kind)
-    if name in here or (name == "cuda" and "cuda:0" in here):
+        return torch.device("cuda" if gpus else here[-1])
+    if name in here or (name == "cuda" and gpus):
         return torch.device(name)
     reason = ""
-    if name.startswith("cuda") and "cuda:0" not in here:
+    if name.startswith("cuda") and not gpus:
         reason = ": no CUDA GPU was found" if torch.version.cuda else ": this PyTorch is built without CUDA"
     raise DeviceError(f"There is no device '{name}' here{reason}.", f"Available: auto, {', '.join(here)}.")
-
-
-def _devices() -> list[str]:
-    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
 
 
 def choose_dtype(name: str, stored: str, device: torch.device, elements: int | None) -> torch.dtype | str:
@@ -50,11 +45,9 @@ def choose_dtype(name: str, stored: str, device: torch.device, elements: int | N
 
     Args:
         name: the setting; `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 for a checkpoint
-            of 16 bits or fewer and of 100 million weights or more where the CPU computes in bfloat16 natively
-            (elsewhere that is emulated, and slower than float32), else float32. So a small model, the demo
-            among them, gives the same numbers on every CPU.
+            of 16 bits or fewer and of 100 million weights or more where the CPU computes in it natively, else
+            float32: a small model gives the same numbers on every CPU.
         stored: the format of the checkpoint as safetensors writes it, `GGUF` for a GGUF file.
-        device: where the model will run.
         elements: how many weights there are; None where that is not known, which counts as many.
 
     Returns:
@@ -112,8 +105,6 @@ def check_memory(what: str, needed: int, device: torch.device, hint: str) -> Non
     Args:
         what: begins the sentence, e.g. `The weights of demo need`.
         needed: bytes.
-        device: where they are needed.
-        hint: what the user can do.
 
     Raises:
         OutOfMemoryError: that many are not free; nothing is said where what is free is not known.
@@ -131,7 +122,6 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
     Args:
         device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
         needed: bytes of the weights; None where they are not known before loading.
-        name: what the user called the model.
 
     Returns:
         `device_map` for one GPU or all of them; nothing where the model is built on the CPU and then moved.
@@ -146,12 +136,8 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
             require(("accelerate",), "A model across several GPUs")
             return {"device_map": "auto"}
     if needed is not None:
-        check_memory(
-            f"The weights of {name} need",
-            needed,
-            device,
-            "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
-        )
+        hint = "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model."
+        check_memory(f"The weights of {name} need", needed, device, hint)
     if device.type != "cpu" and find_spec("accelerate") is not None:
         return {"device_map": {"": device}}  # straight to the device, past the host's memory
     return {}

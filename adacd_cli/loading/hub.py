@@ -9,17 +9,20 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Thread
-from typing import Any
+from threading import Event, Thread
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from adacd_cli.errors import ModelError, first_line
 from adacd_cli.loading.progress import bar_class, muted
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 CONNECT_SECONDS = 1.5
 """How long to wait for a connection to the hub before it counts as out of reach."""
@@ -65,11 +68,6 @@ def fetch(
 
     Args:
         name: `owner/name`, or the bare name of an old model.
-        revision: branch, tag or commit; None for the main branch.
-        offline: use only what is on this machine.
-        with_code: whether the Python files are wanted too.
-        progress: told what is downloaded.
-        with_weights: whether the weights are wanted too.
 
     Raises:
         ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.
@@ -85,15 +83,15 @@ def fetch(
             f"'{name}' is neither a folder or file here nor the name of a model on the hub.",
             "Name a hub id such as Qwen/Qwen3-8B, a folder, a GGUF file, or `demo`.",
         ) from error
+    elsewhere = "name a folder or GGUF file, or use `--model demo`, the bundled model."
     if offline or constants.HF_HUB_OFFLINE:
-        return _cached(
-            name, revision, "and adacd is offline", "Run once without --offline and HF_HUB_OFFLINE"
-        )
+        why, remedy = "adacd is offline", f"Run once without --offline and HF_HUB_OFFLINE, {elsewhere}"
+        return _cached(name, revision, why, remedy)
     progress("Asking the hub")
     if not _reachable(constants.ENDPOINT):
-        snapshot = _cached(name, revision, "and the hub cannot be reached", "Connect to the network")
+        why, remedy = "the hub cannot be reached", f"Connect to the network, {elsewhere}"
         note = f"The hub cannot be reached: the copy of '{name}' on this machine is used."
-        return Snapshot(snapshot.folder, snapshot.commit, (note,))
+        return replace(_cached(name, revision, why, remedy), warnings=(note,))
     with muted("huggingface_hub"):
         return _download(name, revision, with_code, progress, with_weights)
 
@@ -104,21 +102,17 @@ def _reachable(endpoint: str) -> bool:
     proxy = getproxies().get(address.scheme)
     if proxy and not proxy_bypass(address.hostname or ""):
         address = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-    port = address.port or (80 if address.scheme == "http" else 443)
-    answered: list[bool] = []
+    place = address.hostname or "", address.port or (80 if address.scheme == "http" else 443)
+    answered = Event()
 
     def connect() -> None:
-        try:
-            with closing(socket.create_connection((address.hostname or "", port), timeout=CONNECT_SECONDS)):
-                answered.append(True)
-        except OSError:
-            pass
+        with suppress(OSError):
+            socket.create_connection(place, timeout=CONNECT_SECONDS).close()
+            answered.set()
 
-    # In a thread, because looking a name up knows no timeout.
-    thread = Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    return bool(answered)
+    # in a thread, because looking a name up knows no timeout
+    Thread(target=connect, daemon=True).start()
+    return answered.wait(CONNECT_SECONDS)
 
 
 def _cached(name: str, revision: str | None, why: str, remedy: str) -> Snapshot:
@@ -127,43 +121,35 @@ def _cached(name: str, revision: str | None, why: str, remedy: str) -> Snapshot:
     config = try_to_load_from_cache(name, "config.json", revision=revision)
     if not isinstance(config, str):
         model = f"Model '{name}'" if revision is None else f"Revision '{revision}' of model '{name}'"
-        raise ModelError(
-            f"{model} is not on this machine, {why}.",
-            f"{remedy}, name a folder or GGUF file, or use `--model demo`, the model in the box.",
-        )
+        raise ModelError(f"{model} is not on this machine, and {why}.", remedy)
     folder = Path(config).parent
     return Snapshot(folder, folder.name)
 
 
 def _download(
-    name: str,
-    revision: str | None,
-    with_code: bool,
-    progress: Callable[[str], None],
-    with_weights: bool,
+    name: str, revision: str | None, with_code: bool, progress: Callable[[str], None], with_weights: bool
 ) -> Snapshot:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    def get(patterns: Iterable[str]) -> Path:
-        # By the branch's name, not the commit's: the cache then knows the branch when it is offline.
-        chosen = list(patterns)
+    def get(patterns: list[str]) -> Path:
+        # by the branch's name, not the commit's: the cache then knows the branch when it is offline
         bar = bar_class(progress)
-        return Path(snapshot_download(name, revision=revision, allow_patterns=chosen, tqdm_class=bar))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns, tqdm_class=bar))
 
     try:
         info = HfApi().model_info(name, revision=revision, timeout=REPLY_SECONDS)
+        folder = get([*_SMALL_FILES, *(("*.py",) if with_code else ())])
         files = {file.rfilename for file in info.siblings or ()}
-        folder = get((*_SMALL_FILES, *(("*.py",) if with_code else ())))
-        weights = _weights(name, folder, files) if with_weights else set()
-        folder = get(weights) if weights else folder
-    except HfHubHTTPError as error:
-        raise _refused(name, revision, error) from error
+        if with_weights and (weights := _weights(name, folder, files)):
+            get(sorted(weights))
     except ModelError:
         raise
+    except HfHubHTTPError as error:
+        raise _refused(name, revision, error) from error
     except Exception as error:  # a broken connection or a full disk: each library below raises its own
         raise ModelError(
-            f"The download of '{name}' broke off: {_first_line(error)}.",
+            f"The download of '{name}' broke off: {first_line(error).rstrip('.')}.",
             "Run the same command again: what is already here is kept.",
         ) from error
     return Snapshot(folder, folder.name)
@@ -179,43 +165,27 @@ def _weights(name: str, folder: Path, files: set[str]) -> set[str]:
     if "adapter_config.json" in files:
         return set()  # the folder's check says what an adapter is
     others = sorted(file for file in files if file.endswith((".gguf", ".bin", ".pth", ".pt")))
+    hint = "Choose a model with safetensors: pickled weights can run code."
+    if others and others[0].endswith(".gguf"):
+        hint = "Download one of its GGUF files and name that file."
     found = f"; it has {others[0]}" if others else ""
-    gguf = "Download one of its GGUF files and name that file."
-    raise ModelError(
-        f"Model '{name}' has no safetensors weights{found}.",
-        gguf if found.endswith(".gguf") else "Choose a model with safetensors: pickled weights can run code.",
-    )
+    raise ModelError(f"Model '{name}' has no safetensors weights{found}.", hint)
 
 
-def _refused(name: str, revision: str | None, error: Any) -> ModelError:
+def _refused(name: str, revision: str | None, error: HfHubHTTPError) -> ModelError:
     """What the hub's refusal means for the user."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    if isinstance(error, GatedRepoError):
-        return ModelError(
-            f"Model '{name}' is gated, and this machine has no access to it.",
-            f"Accept its terms at https://huggingface.co/{name}, then run `hf auth login` or set HF_TOKEN.",
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return ModelError(
-            f"Model '{name}' has no revision '{revision}'.", "Name a branch, tag or commit of it."
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return ModelError(
-            f"There is no model '{name}' on the hub, or it is private.",
-            "Check the name; for a private model run `hf auth login` or set HF_TOKEN.",
-        )
     status = getattr(error.response, "status_code", "an error")
-    if status in (401, 403):
-        return ModelError(
-            f"The hub does not let this machine read '{name}' (status {status}).",
-            "Run `hf auth login` or set HF_TOKEN to a token that may read it.",
-        )
-    return ModelError(
-        f"The hub could not give '{name}' (status {status}).",
-        "Try again later, or use --offline if the model is already on this machine.",
-    )
-
-
-def _first_line(error: BaseException) -> str:
-    return first_line(error).rstrip(".")
+    log_in = "run `hf auth login` or set HF_TOKEN to a token that may read it."
+    if isinstance(error, GatedRepoError):
+        message = f"Model '{name}' is gated, and this machine has no access to it."
+        return ModelError(message, f"Accept its terms at https://huggingface.co/{name}, then {log_in}")
+    if isinstance(error, RevisionNotFoundError):
+        message = f"Model '{name}' has no revision '{revision}'."
+        return ModelError(message, "Name a branch, tag or commit of it.")
+    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        message = f"There is no model '{name}' on the hub that this machine may read (status {status})."
+        return ModelError(message, f"Check the name; for a private model {log_in}")
+    message = f"The hub could not give '{name}' (status {status})."
+    return ModelError(message, "Try again later, or use --offline if the model is already on this machine.")

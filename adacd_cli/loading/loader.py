@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.config.changes import LOADING, changed
 from adacd_cli.config.refusals import check_complete, refuse_misplaced
+from adacd_cli.config.resolve import LOADING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.extras import load_extras
@@ -18,14 +18,10 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 
-def _say_nothing(line: str) -> None:
-    pass
-
-
 def load(
     settings: Settings | str | PathLike[str] | None = None,
     *,
-    progress: Callable[[str], None] = _say_nothing,
+    progress: Callable[[str], None] = lambda line: None,
     for_long: bool = False,
     **changes: Any,
 ) -> LanguageModel:
@@ -36,7 +32,6 @@ def load(
     Args:
         settings: the settings of the panel Model are read, and what the method needs besides the model; or
             the model's name alone: a hub id, a folder, a GGUF file, or "demo", which None stands for.
-        progress: gets short lines on what is being done.
         for_long: whether so much will be decoded that compiling pays off where `compile` is None.
         **changes: settings of the panel Model by name.
 
@@ -48,25 +43,18 @@ def load(
         ConfigurationError: `quantize` is asked for a model that is quantised already, the method lacks what
             has to be loaded for it, or a setting is unknown, out of range, or cannot be set here.
     """
-    settings = _chosen(settings, changes)
-    check_complete(settings)
-    if settings.served:
-        from adacd_cli.backends.server.load import load_served
-
-        return load_served(settings, progress)
-    loaded = load_local(settings, progress, for_long=for_long)
-    return load_extras(loaded, settings, progress=progress)
-
-
-def _chosen(settings: Settings | str | PathLike[str] | None, changes: Mapping[str, Any]) -> Settings:
     if isinstance(settings, (str, PathLike)):
         if "model" in changes:
             raise ConfigurationError("load() is given two models.", "Leave one of them out.")
         # a bare word is a hub id as text, and a folder as a path
-        named = settings if isinstance(settings, str) else os.path.abspath(settings)
-        changes = {"model": named, **changes}
+        changes["model"] = settings if isinstance(settings, str) else os.path.abspath(settings)
         settings = None
-    base = Settings() if settings is None else settings
-    chosen = changed(base, changes, LOADING, "load()")
-    refuse_misplaced(chosen, changes)
-    return chosen
+    settings = changed(settings or Settings(), changes, LOADING, "load()")
+    refuse_misplaced(settings, changes)
+    check_complete(settings)
+    if settings.served:
+        from adacd_cli.loading.served import load_served
+
+        return load_served(settings, progress)
+    loaded = load_local(settings, progress, for_long=for_long)
+    return load_extras(loaded, settings, progress=progress)

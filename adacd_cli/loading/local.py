@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.loading.folder import Checkpoint, inspect
-from adacd_cli.loading.gguf import read_once
+from adacd_cli.loading.files import Checkpoint, Source, inspect, locate, read_once
 from adacd_cli.loading.hub import go_offline
 from adacd_cli.loading.llamacpp import limited, load_llamacpp, loads_with_llamacpp, unpacked
 from adacd_cli.loading.machine import Load, too_many_threads
-from adacd_cli.loading.source import Source, locate
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
 if TYPE_CHECKING:
@@ -31,35 +29,25 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
     others = Load()
     source = locate(settings, progress)
     checkpoint = None if source.gguf else inspect(source.folder, settings.model)
-    _refuse_double_quantization(settings, checkpoint)
+    quantized = checkpoint is None or "quantization_config" in checkpoint.config
+    if settings.quantize is not None and quantized:
+        raise ConfigurationError(
+            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
+            "Leave --quantize out.",
+        )
     if loads_with_llamacpp(settings, source):
         return load_llamacpp(settings, source, others, progress)
     progress("Starting PyTorch")
     import_libraries()
     from adacd_cli.loading.progress import quiet
     from adacd_cli.loading.quantization import require
+    from adacd_cli.loading.speed import made_fast
 
     if source.gguf:
         require(("gguf", "accelerate"), "A GGUF file")
     with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
         import_modelling()
-        model, tokenizer, warnings = _load(settings, source, checkpoint, others, progress)
-    from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.loading.speed import made_fast
-    from adacd_cli.loading.tokenizer import context_length, end_ids
-
-    ends = end_ids(tokenizer, model)
-    if not ends:
-        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
-    loaded = LanguageModel(
-        model=model,
-        tokenizer=tokenizer,
-        name=settings.model,
-        revision=source.revision,
-        eos_ids=ends,
-        context_length=limited(context_length(model.config), settings),
-        warnings=(*source.warnings, *warnings, *logged, *unpacked(settings, source)),
-    )
+        loaded = _load(settings, source, checkpoint, others, progress, logged)
     return made_fast(loaded, settings, progress, for_long=for_long)
 
 
@@ -69,25 +57,27 @@ def _load(
     checkpoint: Checkpoint | None,
     others: Load,
     progress: Callable[[str], None],
-) -> tuple[Any, Any, tuple[str, ...]]:
-    """The model, its tokenizer and warnings."""
+    logged: list[str],
+) -> LanguageModel:
     import torch
 
+    from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
     from adacd_cli.loading.kind import causal_config, gguf_config
     from adacd_cli.loading.parallel import tensor_parallel
     from adacd_cli.loading.quantization import quantization_config
-    from adacd_cli.loading.tokenizer import check_vocabulary, load_tokenizer
+    from adacd_cli.loading.tokenizer import check_vocabulary, context_length, end_ids, load_tokenizer
     from adacd_cli.loading.weights import load_weights, smoke_run
 
     name, trust = settings.model, settings.trust_remote_code
     device = choose_device(settings.device)
     if checkpoint is None:
-        config = gguf_config(source, name)
+        config, needed = gguf_config(source, name), None
+        dtype = choose_dtype(settings.dtype, "GGUF", device, None)
     else:
         config = causal_config(checkpoint, name, trust_remote_code=trust)
-    stored, elements = (checkpoint.dtype, checkpoint.elements) if checkpoint else ("GGUF", None)
-    dtype = choose_dtype(settings.dtype, stored, device, elements)
+        dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
+        needed = weight_bytes(checkpoint, dtype, settings.quantize)
     options: dict[str, Any] = {"config": config, "dtype": dtype, "trust_remote_code": trust}
     if getattr(config.get_text_config(decoder=True), "attn_logit_softcapping", None) is not None:
         options["attn_implementation"] = "eager"  # the fused kernels leave Gemma-2's soft-capping out
@@ -98,7 +88,6 @@ def _load(
     tokenizer = load_tokenizer(source, name, trust_remote_code=trust)
 
     progress("Loading weights")
-    needed = weight_bytes(checkpoint, dtype, settings.quantize) if checkpoint else None
     options |= tensor_parallel(settings) or placement(device, needed, name)
     model, warnings = load_weights(source, name, **options)
     if not options.keys() & {"device_map", "distributed_config"}:
@@ -110,15 +99,16 @@ def _load(
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())
     progress("Trying one token")
-    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else 0
-    smoke_run(model, first, name)
-    return model, tokenizer, warnings
-
-
-def _refuse_double_quantization(settings: Settings, checkpoint: Checkpoint | None) -> None:
-    done = checkpoint is None or "quantization_config" in checkpoint.config
-    if settings.quantize is not None and done:
-        raise ConfigurationError(
-            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
-            "Leave --quantize out.",
-        )
+    smoke_run(model, tokenizer.bos_token_id or 0, name)
+    ends = end_ids(tokenizer, model)
+    if not ends:
+        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        revision=source.revision,
+        eos_ids=ends,
+        context_length=limited(context_length(model.config), settings),
+        warnings=(*source.warnings, *warnings, *logged, *unpacked(settings, source)),
+    )

@@ -45,13 +45,10 @@ class Load:
         limit = os.environ.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit) > 0:
             allowed = min(allowed, int(limit))
-        return max(1, min(allowed, (os.cpu_count() or 1) - round(self._others())))
+        return max(1, min(allowed, (os.cpu_count() or 1) - round(self.busy_cores())))
 
     def busy_cores(self) -> float:
         """Cores that others kept busy, as `free_cores` counts them; at least 0."""
-        return self._others()
-
-    def _others(self) -> float:
         if self._before is None:
             return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         time.sleep(max(0.0, self._start + _SHORTEST_LOOK - time.monotonic()))

@@ -1,4 +1,4 @@
-"""How loading tells where it is: short lines to a function, never bars or log lines on the terminal.
+"""How loading reports where it is: short lines to a function, never bars or log lines on the terminal.
 
 `quiet` silences the libraries below for as long as it lasts and keeps their warnings; transformers stays
 silent after it. `bar_class` is a tqdm whose display is a line to the progress function.
@@ -16,8 +16,8 @@ from typing import Any
 
 _SILENCED = ("huggingface_hub", "accelerate", "torchao", "bitsandbytes", "torch")
 _NOISE = (
-    "LOAD REPORT",  # `load_weights` says it in a sentence
-    "with its weights packed",  # said of every GGUF that is not float32, packed or not
+    "LOAD REPORT",  # `load_weights` reports it in a sentence
+    "with its weights packed",  # logged for every GGUF that is not float32, packed or not
 )
 _SECONDS_BETWEEN_LINES = 0.5
 

@@ -36,7 +36,6 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
     Args:
         name: bnb-4bit, bnb-8bit, torchao-int8 or torchao-int4.
         dtype: the number format to compute in; "auto" is bfloat16.
-        device: where the model will run.
 
     Raises:
         MissingExtraError: its package is not installed.

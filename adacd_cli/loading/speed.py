@@ -1,4 +1,4 @@
-"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards, enough rows."""
+"""Makes a loaded model fast on its device: faster products on a CPU, compiled forwards on a GPU."""
 
 from __future__ import annotations
 
@@ -20,34 +20,19 @@ if TYPE_CHECKING:
 
 
 def made_fast(
-    model: LanguageModel,
-    settings: Settings,
-    progress: Callable[[str], None],
-    *,
-    for_long: bool = False,
+    model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, for_long: bool = False
 ) -> LanguageModel:
-    """The model, as fast as this machine lets it be.
+    """The model, as fast as this machine lets it be; with a warning where it could not be compiled.
 
     Args:
-        model: a loaded model.
         settings: `compile` is read.
-        progress: told in short lines what is being done.
-        for_long: whether so much will be decoded that compiling is won back where `compile` is None.
+        for_long: whether so much will be decoded that compiling pays off where `compile` is None.
     """
     # what is found by a measurement may differ between the processes of torchrun, which must not
     if model.device.type == "cpu" and processes() == 1:
         speed_up(model.model, free_memory())
-    wanted = for_long and model.device.type == "cuda" if settings.compile is None else settings.compile
-    return with_compiled(model, progress) if wanted else model
-
-
-def with_compiled(model: LanguageModel, progress: Callable[[str], None]) -> LanguageModel:
-    """The model with compiled forwards; where they cannot be had, without, and with a warning that says why.
-
-    Args:
-        model: a loaded model.
-        progress: told that it takes a while.
-    """
+    if not (for_long and model.device.type == "cuda" if settings.compile is None else settings.compile):
+        return model
     progress("Compiling (the first use takes a minute or more, later ones are read from disk)")
     begin = time.perf_counter()
     try:

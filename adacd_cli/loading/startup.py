@@ -1,7 +1,7 @@
 """Imports torch and transformers without the parts of their start that no decoding needs.
 
 `import_libraries` and then `import_modelling` are called before anything else imports them. A saving that
-does not apply (another transformers, a package that is not there or already loaded) gives way to the plain
+does not apply (another transformers, a package that is missing or already loaded) gives way to the plain
 import.
 """
 
@@ -45,27 +45,22 @@ def import_modelling() -> None:
 @contextmanager
 def _no_collections() -> Iterator[None]:
     """Pauses the search for cyclic garbage: imports make a million objects that stay and few to collect."""
-    if not gc.isenabled():
-        yield
-        return
+    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if gc.get_freeze_count() == 0:  # else what the caller froze would thaw
-            gc.freeze()
-            gc.unfreeze()  # frozen and thawed they all are old, and the next search passes them by
-        gc.enable()
+        if collecting:
+            if gc.get_freeze_count() == 0:  # else what the caller froze would thaw
+                gc.freeze()
+                gc.unfreeze()  # frozen and thawed they all are old, and the next search passes them by
+            gc.enable()
 
 
 def scan_models_once(folder: Path) -> None:
     """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself.
 
-    It scans them again there (its cache holds 128 folders of some 500), a tenth of the whole start; there is
-    no public way to hand the result over. Another transformers, which may scan otherwise, scans again.
-
-    Args:
-        folder: the folder of transformers.models.
+    It scans them again there, a tenth of the whole start; there is no public way to hand the result over.
     """
     from transformers.utils import import_utils
 
@@ -75,7 +70,7 @@ def scan_models_once(folder: Path) -> None:
             backends: {name[7:]: made for name, made in names.items() if name.startswith("models.")}
             for backends, names in scan(folder, prefix="models").items()
         }
-        if "llama.modeling_llama" not in {name for names in found.values() for name in names}:
+        if not any("llama.modeling_llama" in names for names in found.values()):
             return
 
         def scanned(path: str, prefix: str | None = None) -> Any:
@@ -100,14 +95,12 @@ def _scipy_on_call() -> Iterator[None]:
         yield
         return
     stand_in: Any = ModuleType(name)
-    stand_in.linear_sum_assignment = _linear_sum_assignment
+    stand_in.linear_sum_assignment = lambda *args, **options: import_module(name).linear_sum_assignment(
+        *args, **options
+    )
     sys.modules[name] = stand_in
     try:
         with suppress(ImportError, AttributeError):
             yield
     finally:
         del sys.modules[name]
-
-
-def _linear_sum_assignment(*args: Any, **keywords: Any) -> Any:
-    return import_module("scipy.optimize").linear_sum_assignment(*args, **keywords)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from adacd_cli.errors import ModelError, first_line
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 
 NO_LIMIT = 10**30
 """transformers' own number for a tokenizer that does not limit its input; the engine minds the context."""
@@ -44,9 +44,7 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> tuple[str, ...]:
     """Checks that every id of the tokenizer has an embedding.
 
     Args:
-        tokenizer: the tokenizer.
         rows: rows of the model's input embeddings.
-        name: what the user called the model.
 
     Returns:
         Warnings: a vocabulary far smaller than the model's.
@@ -76,8 +74,8 @@ def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
     """Every id that the tokenizer, the model's config or its generation config names as an end."""
     config = model.config
     text, generation = config.get_text_config(decoder=True), getattr(model, "generation_config", None)
-    places = (tokenizer, config, text, generation)
-    return frozenset(end for place in places for end in ids_of(getattr(place, "eos_token_id", None)))
+    sources = (tokenizer, config, text, generation)
+    return frozenset(end for each in sources for end in ids_of(getattr(each, "eos_token_id", None)))
 
 
 def ids_of(value: Any) -> Iterable[int]:

@@ -9,7 +9,7 @@ import torch
 
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError, first_line
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 
 _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
 """Ends of names that old checkpoints may lack or hold: buffers a model computes for itself."""
@@ -21,8 +21,6 @@ def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[
     """The causal language model, in eval mode, with every weight from the checkpoint.
 
     Args:
-        source: the model's files.
-        name: what the user called it.
         options: passed to `from_pretrained`: config, dtype, device_map, …
 
     Returns:
@@ -44,26 +42,17 @@ def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[
     except Exception as error:  # transformers has no exception class of its own
         hint = "Leave --quantize out, or choose another kind of it."
         raise _translated(error, name, hint if "quantization_config" in options else _AGAIN) from error
-    mismatched = sorted(info["mismatched_keys"])
-    if mismatched:
-        tensor, stored, wanted = mismatched[0]
+    for tensor, stored, wanted in sorted(info["mismatched_keys"]):
+        shapes = ["×".join(map(str, shape)) for shape in (stored, wanted)]
         raise ModelError(
-            f"The weights of {name} do not fit its config.json: "
-            f"{tensor} is {_shape(stored)} and should be {_shape(wanted)}{_more(mismatched)}.",
-            "Put back the config.json of these weights, or download or save the model again; as it is "
-            "it would run on random numbers.",
+            f"The weights of {name} do not fit its config.json: {tensor} is {shapes[0]} and should be {shapes[1]}.",
+            "Put back the config.json of these weights, or download or save the model again.",
         )
-    missing = _weights_among(info["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"The weights of {name} are not complete: {missing[0]} is missing{_more(missing)}.",
-            "Download or save the model again; without its weights it would run on random numbers.",
-        )
-    unused = _weights_among(info["unexpected_keys"])
-    if not unused:
-        return model.eval(), ()
-    note = f"The checkpoint holds tensors that this model does not use: {unused[0]}{_more(unused)}."
-    return model.eval(), (note,)
+    if missing := _first_of(info["missing_keys"]):
+        raise ModelError(f"The weights of {name} are not complete: {missing} is missing.", _AGAIN)
+    if unused := _first_of(info["unexpected_keys"]):
+        return model.eval(), (f"The checkpoint holds tensors that this model does not use: {unused}.",)
+    return model.eval(), ()
 
 
 def smoke_run(model: Any, token_id: int, name: str) -> None:
@@ -108,13 +97,8 @@ def _reason(error: BaseException) -> str:
     return first_line(error).rstrip(".:")
 
 
-def _weights_among(keys: Iterable[str]) -> list[str]:
-    return sorted(key for key in keys if not key.endswith(_COMPUTED))
-
-
-def _shape(shape: Iterable[int]) -> str:
-    return "×".join(str(size) for size in shape)
-
-
-def _more(names: list[Any]) -> str:
-    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+def _first_of(keys: Iterable[str]) -> str:
+    """The first name that is a weight's, and how many more there are; "" where there is none."""
+    names = sorted(key for key in keys if not key.endswith(_COMPUTED))
+    more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+    return f"{names[0]}{more}" if names else ""

@@ -17,7 +17,7 @@ from adacd_cli.errors import PromptError
 from adacd_cli.prompts.control import Escape
 from adacd_cli.prompts.encode import Encoder, beginning
 from adacd_cli.prompts.placement import PLACEMENTS, Said
-from adacd_cli.prompts.prompts import Prompt, Prompts, ThinkingMarks, shared_length
+from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
 from adacd_cli.prompts.streams import Addition, placement_error, render_streams
 from adacd_cli.prompts.templates import Turn, find_template, no_think_flag
 from adacd_cli.prompts.thinking import find_marks, history_tags
@@ -44,20 +44,15 @@ Streams = Mapping[str, "Contrast | None"]
 def streams_of(settings: Settings) -> dict[str, Contrast | None]:
     """What the streams of the settings' method read besides the conversation."""
     specs = METHODS[settings.effective_method].streams_for(settings)
-    return {
-        spec.name: Contrast(getattr(settings, spec.prompt), spec.prompt) if spec.prompt else None
-        for spec in specs
-    }
+    names = {spec.name: spec.prompt for spec in specs}
+    return {name: Contrast(getattr(settings, own), own) if own else None for name, own in names.items()}
 
 
 def prompts_for(tokenizer: Any, conversation: Conversation, settings: Settings) -> Prompts:
     """The prompts of the streams of the settings' method; see `build_prompts`."""
+    thinking, placement = settings.thinking, settings.contrast_placement
     return build_prompts(
-        tokenizer,
-        conversation,
-        streams_of(settings),
-        thinking=settings.thinking,
-        placement=settings.contrast_placement,
+        tokenizer, conversation, streams_of(settings), thinking=thinking, placement=placement
     )
 
 
@@ -98,23 +93,19 @@ def build_prompts(
         )
     _check_not_empty(messages[-1].content.strip())
     source, encoder = find_template(tokenizer), Encoder.of(tokenizer)
-    escape = Escape(
-        encoder.control, [*texts.values(), *(each.text for each in contrasts.values())], source or ""
-    )
+    all_texts = [*texts.values(), *(each.text for each in contrasts.values())]
+    escape = Escape(encoder.control, all_texts, source or "")
     said = _hide(conversation, escape, source, thinking)
-    base = next(iter(streams))
-    additions = [
-        Addition(escape.hide(each.text), each.setting, PLACEMENTS["system"], movable=False)
-        if name == base
-        else Addition(escape.hide(each.text), each.setting, PLACEMENTS[placement])
-        for name, each in contrasts.items()
-    ]
-    marks: ThinkingMarks | None = None
+    additions = []
+    for name, each in contrasts.items():
+        movable = name != next(iter(streams))
+        where = PLACEMENTS[placement if movable else "system"]
+        additions.append(Addition(escape.hide(each.text), each.setting, where, movable))
     warnings: tuple[str, ...] = (_NO_TEMPLATE,)
     if source is None:
         bare = said.plain()
         rendered = [each.placement.place(said, each.text).plain() for each in additions]
-        begin = beginning(tokenizer)
+        marks, begin = None, beginning(tokenizer)
     else:
         bare, rendered, folding = render_streams(tokenizer, source, said, additions, thinking)
         marks, more = find_marks(source, tokenizer, bare, thinking)
@@ -128,8 +119,16 @@ def build_prompts(
     for (name, each), addition, text in zip(contrasts.items(), additions, rendered, strict=True):
         ids = encode(text)
         _check_differs(alone.ids, ids, each)
-        if addition.placement.forks:
-            _check_fork(alone.ids, ids, encode(_last_word(bare, text)), addition)
+        # The invariant of a fork: both begin alike up to the last complete token of the user's words. A token
+        # is complete where what follows the words cannot change it. Tokenizers cut at white space, so all
+        # before the last word are; those of that word itself may be joined with the line break after it.
+        last_word = encode(_last_word(bare, text))
+        if addition.placement.forks and shared_length(alone.ids, ids) < len(alone.ids) - len(last_word):
+            raise placement_error(
+                f"The tokenizer encodes the user's words in another way before the {spoken(each.setting)}",
+                addition.placement,
+                [own for own, place in PLACEMENTS.items() if not place.forks],
+            )
         prompts[name] = Prompt(ids, escape.show(text), each.text, addition.placement.recurs)
     return Prompts(prompts, marks, warnings)
 
@@ -141,8 +140,8 @@ def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Sett
 
     Args:
         tokenizer: any transformers tokenizer.
-        prompt: the text, whose control tokens are encoded as the text that they are, or its token ids, which
-            are taken as they are. The id that the tokenizer begins a text with comes first in all streams.
+        prompt: the text, whose control tokens are encoded as the text that they are, or its token ids. The
+            id that the tokenizer begins a text with comes first in all streams.
         settings: the method, the texts of its streams and `contrast_placement`.
 
     Raises:
@@ -191,7 +190,7 @@ def _check_texts(contrasts: Iterable[Contrast], texts: Mapping[str, str]) -> Non
         setting, name = SETTINGS[contrast.setting], spoken(contrast.setting)
         if not contrast.text.strip():
             raise PromptError(
-                f"The {name} is empty, so the prompts of the streams would be the same.",
+                f"The {name} is empty, so both streams would be the same.",
                 f'Give a {setting.flag}, such as "{setting.default}".'
                 if setting.option.names
                 else f"Leave {contrast.setting} out for its default, or give a text: {setting.flag}=TEXT.",
@@ -214,7 +213,6 @@ def _check_not_empty(prompt: str | Sequence[int]) -> None:
 
 
 def _checked_ids(ids: Sequence[int], size: int, begin: tuple[int, ...]) -> tuple[int, ...]:
-    """The ids without what the tokenizer begins a text with."""
     wrong = next((index for index in ids if not 0 <= index < size), None)
     if wrong is not None:
         raise PromptError(
@@ -237,20 +235,3 @@ def _last_word(bare: str, other: str) -> str:
     front = bare[: shared_length(bare, other)].rstrip()
     word = front.rsplit(maxsplit=1)[-1] if front else ""
     return bare[len(front[: len(front) - len(word)].rstrip()) :]
-
-
-def _check_fork(
-    bare: tuple[int, ...], ids: tuple[int, ...], last_word: tuple[int, ...], addition: Addition
-) -> None:
-    """Checks on token ids that a prompt is the same as without p* up to the end of the user's words.
-
-    The invariant: both begin alike up to the last complete token of the user's words. A token is complete
-    where what follows the words cannot change it. Tokenizers cut at white space, so all tokens before the
-    last word are complete; those of that word itself may be joined with the line break after it.
-    """
-    if shared_length(bare, ids) < len(bare) - len(last_word):
-        raise placement_error(
-            f"The tokenizer encodes the user's words in another way before the {spoken(addition.setting)}",
-            addition.placement,
-            [each.name for each in PLACEMENTS.values() if not each.forks],
-        )

@@ -51,27 +51,18 @@ class ControlTokens:
         self._loose = _any_of({self._normalize(text) for text in loose}) if loose else None
 
     def reads_when_normalized(self, text: str) -> bool:
-        """Whether the tokenizer would see a control token in another spelling, like full-width signs."""
+        """Whether the tokenizer would see a control token in another spelling of it in the text."""
         return self._loose is not None and self._loose.search(self._normalize(text)) is not None
 
     def _normalize(self, text: str) -> str:
         return str(self._normalizer.normalize_str(text))
 
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where control tokens stand in the text."""
-        return [match.span() for match in self.pattern.finditer(text)]
-
 
 class Escape:
     """Stand-ins for the characters that control tokens begin with, one for one.
 
-    Args:
-        control: the tokenizer's control tokens.
-        texts: the user's texts that will be rendered; the stand-ins are characters that none of them holds.
-        source: the template, which holds none of them either.
-
-    Attributes:
-        loose: whether the tokenizer would see a control token in another spelling of it in one of the texts.
+    They are characters that neither the user's texts nor the template (`source`) hold. `loose` tells whether
+    the tokenizer would see a control token in another spelling of it in one of the texts.
 
     Raises:
         PromptError: the texts leave no character to stand in.
@@ -83,6 +74,7 @@ class Escape:
         self._stand_ins = dict(zip(control.anchors, names, strict=True))
         self._shown = {ord(name): anchor for anchor, name in self._stand_ins.items()}
         self._control = control
+        # other spellings are such as full-width signs
         self.loose = any(control.reads_when_normalized(text) for text in texts)
 
     def hide(self, text: str, keep: Sequence[str] = ()) -> str:
@@ -98,11 +90,7 @@ class Escape:
 
 
 def unused_characters(used: set[str], count: int) -> list[str]:
-    """So many private-use characters that are not used.
-
-    Raises:
-        PromptError: there are not so many.
-    """
+    """So many private-use characters that are not used; raises PromptError where there are fewer."""
     found = list(islice((chr(code) for code in PRIVATE_USE if chr(code) not in used), count))
     if len(found) < count:
         raise PromptError(

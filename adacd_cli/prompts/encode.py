@@ -19,11 +19,7 @@ _ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
 
 
 class Encoder:
-    """Encodes for one tokenizer.
-
-    Attributes:
-        control: the tokenizer's control tokens.
-    """
+    """Encodes for one tokenizer, whose control tokens are `control`."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.control = ControlTokens(tokenizer)
@@ -47,10 +43,13 @@ class Encoder:
             escape: what hid the user's texts.
         """
         shown = escape.show(hidden)
-        spans = [] if shown == hidden and not escape.loose else self.control.spans(hidden)
-        forged = shown != hidden and spans != self.control.spans(shown)
-        if not forged and not escape.loose:
+
+        def spans_in(text: str) -> list[tuple[int, int]]:
+            return [match.span() for match in self.control.pattern.finditer(text)]
+
+        if not escape.loose and (shown == hidden or spans_in(hidden) == spans_in(shown)):  # none is forged
             return tuple(_plain_ids(tokenizer, shown))
+        spans = spans_in(hidden)
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             return tuple(_encode_by_sections(tokenizer, self.control, shown, spans))
         if self._renamed is None or self._renamed.names.intersection(shown):
@@ -72,15 +71,7 @@ class _RenamedTokenizer:
     """A copy of a fast tokenizer whose control tokens have one private-use character each as their names.
 
     The model inside it forgets the old names too: some would find them in plain text (Unigram, or BPE that
-    takes whole words from its vocabulary).
-
-    Args:
-        tokenizer: a fast tokenizer.
-        control: its control tokens.
-        text: what must not hold any of the new names.
-
-    Raises:
-        PromptError: the text leaves too few private-use characters.
+    takes whole words from its vocabulary). The new names are characters that `text` does not hold.
     """
 
     def __init__(self, tokenizer: Any, control: ControlTokens, text: str) -> None:

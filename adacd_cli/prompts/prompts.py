@@ -11,10 +11,7 @@ from typing import Any
 class ThinkingMarks:
     """The tags a thinking model writes around its thinking, e.g. `<think>` and `</think>`.
 
-    Attributes:
-        open: opening tag as text.
-        close: closing tag as text.
-        opened: whether the generation prompt already ends inside an opened tag.
+    `opened` tells whether the generation prompt already ends inside an opened tag.
     """
 
     open: str
@@ -57,7 +54,6 @@ class Prompts:
 
     @property
     def base_name(self) -> str:
-        """The name of the base stream."""
         return next(iter(self.streams))
 
     @property

@@ -7,14 +7,14 @@ of the first user message, in all streams alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from adacd_cli.config import SETTINGS
 from adacd_cli.config.methods import spoken
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts.placement import PLACEMENTS, Placement, Said
-from adacd_cli.prompts.rendered import Rendered
+from adacd_cli.prompts.placement import PLACEMENTS, Placement, Rendered, Said
 from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
 
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
@@ -43,7 +43,7 @@ class Addition:
 
 
 class _Unfit(Exception):
-    """The template does something else with an addition than it should: `fault`, with {} for the addition."""
+    """The template does something else with an addition, {} in `fault`, than it should."""
 
     def __init__(self, fault: str, addition: Addition) -> None:
         super().__init__(f"The chat template {fault.replace('{}', spoken(addition.setting), 1)}")
@@ -68,11 +68,10 @@ def render_streams(
             return _render_checked(tokenizer, source, dialect, said, additions, folded=True), True
 
     def takes(addition: Addition) -> bool:
-        try:
+        with suppress(_Unfit, PromptError):
             attempt([addition])
-        except (_Unfit, PromptError):
-            return False
-        return True
+            return True
+        return False
 
     try:
         (bare, *others), folded = attempt(additions)
@@ -96,18 +95,15 @@ def placement_error(problem: str, placement: Placement, possible: Sequence[str])
 
 def _find_dialect(tokenizer: Any, source: str, said: Said, thinking: bool) -> Dialect:
     """How to call the template: the first way in which the turns alone show the last user message."""
+    ways = dialects(tokenizer, thinking_switches(source, thinking))
     refusals = []
-    silent = False
-    for dialect in dialects(tokenizer, thinking_switches(source, thinking)):
+    for dialect in ways:
         try:
-            rendered = Rendered(render(tokenizer, source, said.turns, dialect))
+            if Rendered(render(tokenizer, source, said.turns, dialect)).holds(said.question):
+                return dialect
         except TemplateRefusal as refusal:
             refusals.append(refusal)
-            continue
-        if rendered.holds(said.question):
-            return dialect
-        silent = True
-    if silent:
+    if len(refusals) < len(ways):
         raise PromptError("The chat template leaves the user's message out of the prompt.", _OTHER_MODEL)
     raise _refused(refusals[0]) from refusals[0]
 
@@ -125,9 +121,7 @@ def _render_checked(
 ) -> list[Rendered]:
     """The prompt of the conversation alone, and those with each of the additions, all as they should be.
 
-    Raises:
-        PromptError: the conversation alone cannot be rendered in this way.
-        _Unfit: one of the additions cannot.
+    A PromptError is about the conversation alone; an _Unfit about one of the additions.
     """
     layouts = [said, *(each.placement.place(said, each.text) for each in additions)]
 

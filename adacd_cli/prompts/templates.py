@@ -1,7 +1,7 @@
-"""A tokenizer's chat template: which one it is, how it is asked, and what it answers.
+"""A tokenizer's chat template: which one it is, how to call it, and what it renders.
 
 A template is foreign code that may raise anything; whatever it raises becomes `TemplateRefusal` here, and a
-source that is not Jinja is the model's fault, a ModelError. What the rendered text must hold is for `build`.
+source that is not Jinja is the model's fault, a ModelError. What the text must hold is for `placement`.
 """
 
 from __future__ import annotations
@@ -39,21 +39,14 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a template wants to be asked.
-
-    Attributes:
-        parts: whether a message's content is a list of parts instead of a string.
-        variables: template variables beside the messages.
-    """
+    """How a template wants to be called: contents as lists of parts or as strings, and which variables."""
 
     parts: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
 
 
 def find_template(tokenizer: Any) -> str | None:
-    """The source of the tokenizer's chat template; None where it has none.
-
-    Of several named ones it is `default`, else the first.
+    """The source of the tokenizer's chat template, of several the `default` or first one; None without one.
 
     Raises:
         PromptError: the tokenizer makes prompts in a way that is not a Jinja template.
@@ -78,7 +71,7 @@ def find_template(tokenizer: Any) -> str | None:
 def thinking_switches(source: str, thinking: bool) -> dict[str, Any]:
     """The template variables that turn thinking on or off, those that the template reads.
 
-    `enable_thinking` is always among them: a template that does not know it does not mind.
+    `enable_thinking` is always among them: a template without it ignores it.
     """
     switches: dict[str, Any] = {"enable_thinking": thinking}
     switches |= {name: thinking for name in _BOOLEAN_SWITCHES if _reads(source, name)}
@@ -103,7 +96,7 @@ def _reads(source: str, name: str) -> bool:
 
 
 def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
-    """The ways to ask a template, most usual first.
+    """The ways to call a template, most usual first.
 
     The last ones are for templates made for tools, which fail on a missing list of tools, and for those that
     add up special tokens which the tokenizer does not have.
@@ -142,6 +135,6 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
                 f"The model's chat template is broken: {name}: {reason}.",
                 "Fix the chat template in the model's folder, or use another model.",
             ) from error
-        told = name == "TemplateError" and reason  # what the template itself says, by raise_exception
-        raise TemplateRefusal(reason if told else f"{name}: {reason}") from error
+        own = name == "TemplateError" and reason  # the template's own words, by raise_exception
+        raise TemplateRefusal(reason if own else f"{name}: {reason}") from error
     return str(text)

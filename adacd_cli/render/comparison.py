@@ -32,17 +32,9 @@ Piece = tuple[str, Style]
 def write_comparison(
     default: Iterable[Event], method: Iterable[Event], out: TextIO, err: TextIO, view: View
 ) -> tuple[Trace, Trace]:
-    """Reads both runs, one after the other, then writes the comparison.
+    """Reads the events of both runs, one after the other, then writes the comparison; gives both traces.
 
-    Args:
-        default: the events of Default.
-        method: the events of the other method on the same prompt.
-        out: gets the comparison.
-        err: gets a moving count of tokens, on a terminal.
-        view: how to show it; `every` means nothing here.
-
-    Returns:
-        both traces.
+    A terminal gets a moving count of tokens on `err` meanwhile. `view.every` means nothing here.
     """
     progress = Screen(err, view.display)
     quiet = view.quiet or view.display == "none"
@@ -50,13 +42,15 @@ def write_comparison(
     screen = Screen(out, view.display, view.width)
     put_heading(screen, second.started, View(view.prompt, quiet=True))
     parting = find_parting(first, second)
-    left, right = pieces(first, parting), pieces(second, parting)
+    answers = [(trace.started.method, pieces(trace, parting)) for trace in (first, second)]
     if screen.is_terminal and screen.width >= _SIDE_BY_SIDE:
-        _put_columns(screen, (first.started.method, left), (second.started.method, right))
+        _put_columns(screen, answers)
     else:
-        for name, answer in ((first.started.method, left), (second.started.method, right)):
+        for name, answer in answers:
             screen.put_line((name, BOLD))
-            _put_pieces(screen, answer)
+            for index, (text, style) in enumerate(answer):
+                screen.put(text.rstrip("\n") if index == len(answer) - 1 else text, style)
+            screen.put_line()
             screen.put_line()
     _put_parting(screen, first, second, parting)
     screen.put_line()
@@ -115,16 +109,9 @@ def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
         progress.erase()
 
 
-def _put_pieces(screen: Screen, answer: Sequence[Piece]) -> None:
-    last = len(answer) - 1
-    for place, (text, style) in enumerate(answer):
-        screen.put(text.rstrip("\n") if place == last else text, style)
-    screen.put_line()
-
-
-def _put_columns(screen: Screen, left: tuple[str, list[Piece]], right: tuple[str, list[Piece]]) -> None:
+def _put_columns(screen: Screen, answers: Sequence[tuple[str, list[Piece]]]) -> None:
     width = (screen.width - len(_RULE)) // 2
-    columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in (left, right)]
+    columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in answers]
     for one, other in zip_longest(*columns, fillvalue=[]):
         padding = " " * (width - sum(cell_len(text) for text, _ in one))
         screen.put_line(*one, padding, (_RULE, DIM), *other)

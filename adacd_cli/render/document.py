@@ -24,19 +24,13 @@ def document(package: str, name: str, parts: Mapping[str, str]) -> str:
     Args:
         package: its folder `page` holds NAME.html, NAME.css and NAME.js.
         name: of these three.
-        parts: HTML that takes the place of `@@key@@` in the template; `style`, `script` and their hashes are
-            added.
+        parts: HTML that replaces `@@key@@` in the template, besides style, script and their hashes.
     """
     style, script = (_part(package, f"{name}.{suffix}") for suffix in ("css", "js"))
-    known = {
-        **parts,
-        "style": style,
-        "script": script,
-        "style_hash": _hash(style),
-        "script_hash": _hash(script),
-    }
+    own = {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
+    values = {**parts, **own}
     # one pass, so that a text of the model that looks like a placeholder stays a text
-    return re.sub("@@([a-z_]+)@@", lambda match: known[match[1]], _part(package, f"{name}.html"))
+    return re.sub("@@([a-z_]+)@@", lambda match: values[match[1]], _part(package, f"{name}.html"))
 
 
 def as_html(text: str) -> str:

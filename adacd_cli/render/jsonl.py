@@ -9,39 +9,26 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from adacd_cli.events import Event, to_json
-from adacd_cli.render.view import View
 
 _UNSAFE = re.compile("[\ud800-\udfff\x7f-\x9f]")
 
 
 def write_events(events: Iterable[Event], out: TextIO) -> None:
-    """Writes each event as it comes.
-
-    Raises:
-        ValueError: a number is NaN or infinite, which JSON cannot say.
-    """
+    """Writes each event as it comes; ValueError where a number is NaN or infinite, which JSON cannot say."""
     for event in events:
         out.write(json_line(to_json(event), out, allow_nan=False) + "\n")
         out.flush()
 
 
-def write_json(events: Iterable[Event], out: TextIO, view: View) -> None:
-    """The trace as JSON Lines, as `--json` gives them everywhere; nothing of VIEW applies."""
-    write_events(events, out)
-
-
 def json_line(value: Any, out: TextIO, *, allow_nan: bool = True) -> str:
     """The value as one line of JSON; what the encoding of `out` cannot carry is escaped."""
-    return escaped(json.dumps(value, ensure_ascii=not _is_unicode(out), allow_nan=allow_nan))
+    try:
+        is_unicode = codecs.lookup(getattr(out, "encoding", None) or "utf-8").name.startswith("utf")
+    except LookupError:
+        is_unicode = False
+    return escaped(json.dumps(value, ensure_ascii=not is_unicode, allow_nan=allow_nan))
 
 
 def escaped(json_text: str) -> str:
     """The same JSON; lone surrogates, which UTF-8 cannot carry, and terminal controls become \\uXXXX."""
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
-
-
-def _is_unicode(out: TextIO) -> bool:
-    try:
-        return codecs.lookup(getattr(out, "encoding", None) or "utf-8").name.startswith("utf")
-    except LookupError:
-        return False

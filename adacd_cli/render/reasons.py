@@ -18,13 +18,7 @@ _MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both 
 
 @dataclass(frozen=True)
 class Trace:
-    """The events of one request.
-
-    Attributes:
-        started: its Started.
-        steps: its TokenSteps, thinking included.
-        finished: its Finished.
-    """
+    """The events of one request; its steps include those of the thinking."""
 
     started: Started
     steps: tuple[TokenStep, ...]
@@ -32,7 +26,7 @@ class Trace:
 
     @property
     def threshold(self) -> float:
-        """λ, in [0, 1]."""
+        """λ, in [0, 1]; 0 where the method has none."""
         return threshold_of(self.started)
 
     @property
@@ -42,7 +36,7 @@ class Trace:
 
 
 def threshold_of(started: Started) -> float:
-    """λ of a run, in [0, 1]; 0 where its method has none."""
+    """λ of a run, as `Trace.threshold`."""
     return float(started.settings.get("agreement_threshold", 0.0))
 
 
@@ -83,18 +77,13 @@ def reason(step: TokenStep, threshold: float) -> str:
     assert rank is not None, "agreement is 1 / rank"
     limit = f"λ = {threshold:.3g}"
     agreement = f"agr {measures.agreement:.2f}" if rank < 100 else f"agr 1/{rank}"
-    both = f"Both streams have the same top token, {top}"
+    apart = f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)}"
     if step.decision is Decision.PLAIN:
-        return (
-            f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)}: "
-            "no refusal is near, and plain decoding took over."
-        )
+        return f"{apart}: no refusal is near, and plain decoding took over."
     if measures.agreement < threshold:
-        return (
-            f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)} "
-            f"({agreement} < {limit}). The two do not agree on refusing, so the refusal direction was "
-            "subtracted."
-        )
+        why = "The two do not agree on refusing, so the refusal direction was subtracted."
+        return f"{apart} ({agreement} < {limit}). {why}"
+    both = f"Both streams have the same top token, {top}"
     if rank > 1:
         both = f"The plain stream ranks the prompted stream's {top} {_ordinal(rank)} ({agreement} ≥ {limit})"
     test = confidence_test(step, threshold)
@@ -132,15 +121,12 @@ def _contrasted(trace: Trace) -> str:
     rest = tokens - contrasted
     others = f" The other {count(rest)} {_are(rest)} plain decoding." if rest else ""
     second = "prompted" if _decides_by_agreement(trace) else "second"
+    every = f"{count(contrasted)} contrasted, {'and' if contrasted == 1 else 'all of them'}"
     if not subtracted:
         why = "both streams agreed with confidence, and " if _decides_by_agreement(trace) else ""
-        return (
-            f"{count(added)} contrasted, {_all(added)} added (+): {why}the answer leaned towards the "
-            f"{second} stream.{others}"
-        )
+        return f"{every} added (+): {why}the answer leaned towards the {second} stream.{others}"
     if not added:
-        what = f"{_all(subtracted)} subtracted (−): the answer was pushed away from the {second} stream."
-        return f"{count(subtracted)} contrasted, {what}{others}"
+        return f"{every} subtracted (−): the answer was pushed away from the {second} stream.{others}"
     return (
         f"{count(contrasted)} contrasted: {added} added (+, towards the prompted stream) and "
         f"{subtracted} subtracted (−, away from it).{others}"
@@ -179,28 +165,26 @@ def _left_track(trace: Trace) -> str:
     if not method_of(trace.started.method).follows_track:
         return ""
     for step in trace.steps:
-        top = step.measures.prompted_top_id
-        if top is not None and step.token_id != top:
-            top_token = spoken(step.prompted_top or "")
+        if step.measures.prompted_top_id not in (None, step.token_id):
             return (
                 f"At step {step.index} the answer left the refusal's track: {spoken(step.token)} is not the "
-                f"prompted stream's {top_token}. From there on it is plain decoding."
+                f"prompted stream's {spoken(step.prompted_top or '')}. From there on it is plain decoding."
             )
     return "The answer stayed on the refusal's track through the whole window."
 
 
 def _ended(trace: Trace) -> str:
     finished = trace.finished
+    after = f"after {count(finished.tokens)}"
     if finished.finish_reason is FinishReason.CANCELLED:
-        when = f"after {count(finished.tokens)}" if finished.tokens else "before the first token"
-        return f"Cancelled {when}."
+        return f"Cancelled {after if finished.tokens else 'before the first token'}."
     if finished.context_full:
-        return f"The answer stopped at the context's end, after {count(finished.tokens)}."
+        return f"The answer stopped at the context's end, {after}."
     if finished.finish_reason is FinishReason.LENGTH:
         if not finished.tokens:
             return "No token was decoded: max_new_tokens is 0."
-        return f"The answer was cut off at max_new_tokens, after {count(finished.tokens)}."
-    return f"The answer {ended(trace.started)} after {count(finished.tokens)}."
+        return f"The answer was cut off at max_new_tokens, {after}."
+    return f"The answer {ended(trace.started)} {after}."
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:
@@ -209,10 +193,6 @@ def _is_confident(step: TokenStep, threshold: float) -> bool:
     if step.decision is not Decision.PLAIN and (measures.agreement or 0.0) >= threshold:
         return step.decision is Decision.ADD
     return measures.confidence >= threshold * (measures.prompted_confidence or 0.0)
-
-
-def _all(tokens: int) -> str:
-    return "and" if tokens == 1 else "all of them"
 
 
 def _are(tokens: int) -> str:
@@ -225,20 +205,8 @@ def _ordinal(number: int) -> str:
 
 
 def collect(events: Iterable[Event]) -> Trace:
-    """The trace of one request's events.
-
-    Raises:
-        ValueError: Started or Finished is missing.
-    """
-    started = finished = None
-    steps = []
-    for event in events:
-        if isinstance(event, Started):
-            started = event
-        elif isinstance(event, TokenStep):
-            steps.append(event)
-        elif isinstance(event, Finished):
-            finished = event
-    if started is None or finished is None:
-        raise ValueError("a request's events begin with Started and end with Finished")
-    return Trace(started, tuple(steps), finished)
+    """The trace of one request's events; ValueError where Started or Finished is missing."""
+    match [event for event in events if isinstance(event, (Started, TokenStep, Finished))]:
+        case [Started() as started, *steps, Finished() as finished]:
+            return Trace(started, tuple(step for step in steps if isinstance(step, TokenStep)), finished)
+    raise ValueError("a request's events begin with Started and end with Finished")

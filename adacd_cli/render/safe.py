@@ -9,13 +9,12 @@ import unicodedata
 
 from rich.cells import cell_len, set_cell_size
 
-_VISIBLE = {code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)}
-_VISIBLE |= {0x7F: 0x2421}
 _BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 """Characters that turn the writing direction: text after one can be made to look like another text."""
 
 _CONTROLS: dict[int, int | str] = {
-    **_VISIBLE,
+    **{code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)},
+    0x7F: 0x2421,
     **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
     **{code: f"\\u{code:04x}" for code in _BIDI},
 }
@@ -24,11 +23,8 @@ _WHITE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 def printable(text: str) -> str:
-    """The text with every control character but newline and tab made visible, so that a terminal obeys none.
-
-    ESC becomes `␛`, other C0 characters and DEL their control pictures, C1 characters `\\x9b` and the like,
-    marks and overrides of the writing direction `\\u202e` and the like.
-    """
+    """The text with every control character but newline and tab made visible, so that a terminal obeys none:
+    `␛`, `\\x9b`, `\\u202e` and the like."""
     return text.translate(_CONTROLS)
 
 

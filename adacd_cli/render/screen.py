@@ -67,15 +67,14 @@ class Screen:
 
     def put(self, text: str, style: Style = PLAIN) -> None:
         """Writes and flushes text, with no newline of its own."""
-        shown = printable(text) if self.is_terminal else text
-        self._write(self._dressed(shown, style))
+        self._write(self._dressed(self._shown(text), style))
 
     def put_line(self, *parts: str | tuple[str, Style]) -> None:
         """Writes parts, each text or (text, style), and a newline; the spaces that pad a part stay bare."""
         line = ""
         for part in parts:
             text, style = part if isinstance(part, tuple) else (part, PLAIN)
-            shown = printable(text) if self.is_terminal else text
+            shown = self._shown(text)
             body = shown.rstrip(" ")
             line += self._dressed(body, style) + shown[len(body) :]
         self._write(line.rstrip(" ") + "\n")
@@ -91,6 +90,9 @@ class Screen:
         self.redraw("")
         if self.can_redraw:
             self._write("\r")
+
+    def _shown(self, text: str) -> str:
+        return printable(text) if self.is_terminal else text
 
     def _dressed(self, text: str, style: Style) -> str:
         return style.render(text, color_system=self._colors) if text else ""

@@ -22,7 +22,7 @@ def stream_answer(
     quiet: bool,
     legend: bool = True,
 ) -> Finished:
-    """Writes one request's answer as it is decoded; it ends with exactly one newline.
+    """Writes one request's answer as it is decoded, ending with exactly one newline, and gives its Finished.
 
     Args:
         events: Started, TokenStep*, Finished of one request.
@@ -32,35 +32,21 @@ def stream_answer(
         stats: whether to write the line of statistics.
         quiet: write nothing to `err`.
         legend: whether to explain the colours where there are any; once is enough for many answers.
-
-    Returns:
-        the Finished event.
     """
     answer, notes = Screen(out, display), Screen(err, display)
-    writer = _AnswerWriter(answer)
-    thinking = _Thinking(notes, shown=not quiet)
+    writer = _Writer(answer, None if quiet else notes)
     started: Started | None = None
     finished: Finished | None = None
-
-    def break_off() -> None:
-        thinking.close()
-        if answer.is_terminal and writer.begun:
-            answer.put("\n")
-
-    with line_break_on_error(break_off):
+    with line_break_on_error(writer.break_off):
         for event in events:
             if isinstance(event, Started):
                 started = event
             elif isinstance(event, TokenStep):
-                if event.thinking:
-                    thinking.put(event.text)
-                else:
-                    thinking.close()
-                    writer.put(event)
+                writer.put(event)
             elif isinstance(event, Finished):
                 finished = event
     assert started is not None and finished is not None, "every request has Started and Finished"
-    thinking.close()
+    writer.end_thinking()
     answer.put("\n")
     if not quiet and display != "none":
         if legend and answer.styled and finished.added + finished.subtracted:
@@ -111,39 +97,36 @@ def _ending(started: Started, finished: Finished) -> str:
     return "stopped at the context's end" if finished.context_full else "stopped at max_new_tokens"
 
 
-class _AnswerWriter:
-    """Writes tokens and holds back the newlines that may turn out to be the answer's last."""
+class _Writer:
+    """Writes the answer, but not the newlines that may turn out to be its last, and before it the thinking,
+    dimmed, on `notes`."""
 
-    def __init__(self, screen: Screen) -> None:
-        self._screen = screen
+    def __init__(self, answer: Screen, notes: Screen | None) -> None:
+        self._answer, self._notes = answer, notes
+        self._begun = False
         self._newlines = ""
-        self.begun = False
+        self._thought = ""
 
     def put(self, step: TokenStep) -> None:
+        if step.thinking:
+            if self._notes and step.text:
+                self._notes.put(step.text, DIM)
+                self._thought = step.text
+            return
+        self.end_thinking()
         text = self._newlines + step.text
         body = text.rstrip("\n")
         self._newlines = text[len(body) :]
         if body:
-            self._screen.put(body, DECISION_STYLES[step.decision])
-            self.begun = True
+            self._answer.put(body, DECISION_STYLES[step.decision])
+            self._begun = True
 
+    def end_thinking(self) -> None:
+        if self._notes and self._thought and not self._thought.endswith("\n"):
+            self._notes.put("\n")
+        self._thought = ""
 
-class _Thinking:
-    """Writes thinking dimmed, and ends it with a newline before the answer begins."""
-
-    def __init__(self, screen: Screen, shown: bool) -> None:
-        self._screen = screen
-        self._shown = shown
-        self._open = False
-        self._at_line_start = True
-
-    def put(self, text: str) -> None:
-        if self._shown and text:
-            self._screen.put(text, DIM)
-            self._open = True
-            self._at_line_start = text.endswith("\n")
-
-    def close(self) -> None:
-        if self._open and not self._at_line_start:
-            self._screen.put("\n")
-        self._open = False
+    def break_off(self) -> None:
+        self.end_thinking()
+        if self._answer.is_terminal and self._begun:
+            self._answer.put("\n")

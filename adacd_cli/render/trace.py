@@ -19,7 +19,7 @@ from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_
 from adacd_cli.render.safe import fit, label
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, decision_cell, line_break_on_error
 from adacd_cli.render.text import count, statistics
-from adacd_cli.render.view import View, is_condensed
+from adacd_cli.render.view import View
 
 _WIDEST_TOKEN = 20
 _WIDEST_PROSE = 100
@@ -28,13 +28,7 @@ _NUMBERS = 54
 
 
 def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
-    """Writes one request's trace as it is decoded.
-
-    Args:
-        events: Started, TokenStep*, Finished of one request.
-        out: a terminal, a pipe or a file.
-        view: how to show it.
-    """
+    """Writes one request's trace as it is decoded, from its Started, TokenStep* and Finished."""
     screen = Screen(out, view.display, view.width)
     run = iter(events)
     started = next(run)
@@ -116,13 +110,8 @@ def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str 
 
 
 class StepTable:
-    """Rows of fixed column widths; runs of plain tokens become one line unless `every`.
-
-    Args:
-        screen: where the rows go.
-        threshold: λ, in [0, 1].
-        every: a row for plain tokens too.
-    """
+    """Rows of fixed column widths; thinking and the plain tokens after the contrast window, which have no numbers
+    to show, become one line unless `every`. The threshold is λ, in [0, 1]."""
 
     def __init__(self, screen: Screen, threshold: float, every: bool) -> None:
         self._screen = screen
@@ -133,7 +122,8 @@ class StepTable:
 
     def put(self, step: TokenStep) -> None:
         """A row, after the header where it is the first, or one more in a run of plain tokens."""
-        if is_condensed(step) and not self._every:
+        condensed = step.measures.prompted_top_rank is None and not step.measures.named
+        if condensed and not self._every:
             if self._run and self._run[0].thinking is not step.thinking:
                 self.close()
             self._run.append(step)
@@ -156,10 +146,8 @@ class StepTable:
 
     def _run_line(self) -> str:
         kind = "thinking" if self._run[0].thinking else "plain"
-        text = "".join(step.text for step in self._run[: self._screen.width])
-        return fit(
-            f"   … {count(len(self._run), kind)}: {label(text).replace('␣', ' ')}", self._screen.width - 1
-        ).rstrip()
+        text = label("".join(step.text for step in self._run[: self._screen.width])).replace("␣", " ")
+        return fit(f"   … {count(len(self._run), kind)}: {text}", self._screen.width - 1).rstrip()
 
     def _put_header(self, step: TokenStep) -> None:
         """The header, again where a step brings a measure that had no column yet."""
@@ -175,18 +163,18 @@ class StepTable:
         measures = step.measures
         rank = measures.prompted_top_rank
         decision, style = decision_cell(step)
+        numbers = measures.agreement, measures.confidence, measures.prompted_confidence
+        named = (measures.named.get(name) for name in self._named or ())
         cells = self._row(
             str(step.index),
             label(step.token),
             label(step.plain_token),
             "" if step.prompted_top is None else label(step.prompted_top),
             "" if rank is None else str(rank) if rank < 10_000 else f"{rank // 1000}k",
-            _two_digits(measures.agreement),
-            _two_digits(measures.confidence),
-            _two_digits(measures.prompted_confidence),
+            *("" if number is None else f"{number:.2f}" for number in numbers),
             confidence_test(step, self._threshold),
             decision,
-            named=[_short(measures.named.get(name)) for name in self._named or ()],
+            named=["" if number is None else f"{number:.3g}" for number in named],
         )
         changed = step.token_id != step.plain_token_id
         styles = [DIM, style + BOLD if changed else style, PLAIN if changed else DIM]
@@ -199,10 +187,8 @@ class StepTable:
             test = test.replace(" ", "")
         columns = [fit(step, 4, right=True), *map(fit, tokens, self._widths)]
         columns += [fit(number, 4, right=True) for number in (rank, agreement, confidence, prompted)]
-        columns += [
-            fit(text, max(len(name), 6), right=True)
-            for name, text in zip(self._named or (), named, strict=True)
-        ]
+        widths = (max(len(name), 6) for name in self._named or ())
+        columns += [fit(text, width, right=True) for text, width in zip(named, widths, strict=True)]
         columns += [fit(test, 15), decision] if self._tests else [decision]
         return [column + " " for column in columns[:-1]] + columns[-1:]
 
@@ -212,14 +198,6 @@ class StepTable:
         plain, prompted = probability(candidate.unprompted_logprob), probability(candidate.prompted_logprob)
         line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
         self._screen.put_line((line, PLAIN if chosen else DIM))
-
-
-def _two_digits(number: float | None) -> str:
-    return "" if number is None else f"{number:.2f}"
-
-
-def _short(number: float | None) -> str:
-    return "" if number is None else f"{number:.3g}"
 
 
 def probability(logprob: float | None) -> str:

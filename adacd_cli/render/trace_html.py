@@ -26,6 +26,16 @@ def write_html(events: Iterable[Event], out: TextIO, view: View) -> None:
 
 def page(trace: Trace, view: View) -> str:
     """The whole document."""
+    started = trace.started
+    settings = {
+        "model": started.model,
+        "revision": started.revision,
+        "method": started.method,
+        "prompted tokens": started.prompted_tokens,
+        "unprompted tokens": started.unprompted_tokens,
+        **started.settings,
+        "drawn seed": started.seed,
+    }
     parts = {
         "title": as_html(f"adacd: {' '.join(view.prompt.split())[:80]}"),
         "run": as_html(describe_run(trace.started)),
@@ -37,32 +47,17 @@ def page(trace: Trace, view: View) -> str:
         "statistics": as_html(statistics(trace.started, trace.finished)) if view.stats else "",
         "settings": "".join(
             f"<tr><th>{as_html(name)}</th><td>{as_html(str(value))}</td></tr>"
-            for name, value in _settings(trace)
+            for name, value in settings.items()
         ),
-        "data": as_json(_data(trace)),
+        "data": as_json(
+            {
+                "threshold": trace.threshold,
+                "turn": None if trace.turn is None else trace.steps.index(trace.turn),
+                "steps": [_step(step, trace.threshold) for step in trace.steps],
+            }
+        ),
     }
     return document("adacd_cli.render", "trace", parts)
-
-
-def _settings(trace: Trace) -> list[tuple[str, Any]]:
-    started = trace.started
-    about = {
-        "model": started.model,
-        "revision": started.revision,
-        "method": started.method,
-        "prompted tokens": started.prompted_tokens,
-        "unprompted tokens": started.unprompted_tokens,
-    }
-    return [*about.items(), *started.settings.items(), ("drawn seed", started.seed)]
-
-
-def _data(trace: Trace) -> dict[str, Any]:
-    turn = trace.turn
-    return {
-        "threshold": trace.threshold,
-        "turn": None if turn is None else trace.steps.index(turn),
-        "steps": [_step(step, trace.threshold) for step in trace.steps],
-    }
 
 
 def _step(step: TokenStep, threshold: float) -> dict[str, Any]:

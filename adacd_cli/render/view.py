@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TextIO
-
-from adacd_cli.events import Event, TokenStep
 
 
 @dataclass(frozen=True)
@@ -28,14 +24,3 @@ class View:
     quiet: bool = False
     stats: bool = True
     width: int | None = None
-
-
-class TraceWriter(Protocol):
-    """A trace format: writes one request's events to a stream."""
-
-    def __call__(self, events: Iterable[Event], out: TextIO, view: View) -> None: ...
-
-
-def is_condensed(step: TokenStep) -> bool:
-    """Whether a step has no numbers of its own to show: thinking, and what follows the contrast window."""
-    return step.measures.prompted_top_rank is None and not step.measures.named

@@ -1,67 +1,132 @@
-"""`create_app`: the routes, and what stands in front of them.
-
-The worker is given; whether its model is loaded yet, and where it runs, the routes ask at every request.
-"""
+"""`create_app`: the routes that inform (model, health, metrics, page), and the middleware in front of all."""
 
 from __future__ import annotations
 
+import mimetypes
+from importlib.resources import files
+from typing import Any
+
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse, Response
 
 from adacd_cli import __version__
-from adacd_cli.server.answering import Answering
-from adacd_cli.server.answers import add_answers
-from adacd_cli.server.description import describe
-from adacd_cli.server.errors import ApiError
-from adacd_cli.server.facts import add_facts
-from adacd_cli.server.guards import BodyGuard, HostGuard, KeyGuard
-from adacd_cli.server.log import AccessLog
+from adacd_cli.config.methods import METHODS
+from adacd_cli.server.description import HEALTH, METRICS, MODEL, MODELS, describe
+from adacd_cli.server.errors import HANDLED, ApiError, on_error
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.responses import on_error
-from adacd_cli.server.served import Served
+from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard
+from adacd_cli.server.routes import Responder, add_routes
+from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
 
-ROUTES = (
-    "/",
-    "/health",
-    "/metrics",
-    "/openapi.json",
-    "/v1/models",
-    "/v1/chat/completions",
-    "/v1/completions",
-)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+_MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
-def create_app(served: Served, worker: Worker, metrics: Metrics) -> FastAPI:
+def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
     """The application.
 
     Args:
-        served: what is served.
-        worker: what decodes.
-        metrics: what is counted, by the worker too.
+        state: what the server was started with; its model may still be loading.
+        worker: decodes.
+        metrics: the server's, which the worker counts in too.
     """
     app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None)
-    for kind in (ApiError, HTTPException, RequestValidationError):
+    for kind in HANDLED:
         app.add_exception_handler(kind, on_error)
-    answering = Answering(worker, metrics.left.inc)
-    add_answers(app, served, worker, answering)
-    add_facts(app, served, worker, metrics)
+    add_routes(app, Responder(state, worker, metrics))
+    _add_info_routes(app, state, worker, metrics)
     describe(app)
-    # the last one added is asked first
-    app.add_middleware(BodyGuard, most=served.limits.body_bytes, check=worker.check_state)
-    if served.key is not None:
-        app.add_middleware(KeyGuard, key=served.key)
-    elif served.local is not None:
-        app.add_middleware(HostGuard, host=served.local)
-    if served.origins:
+    labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
+    # the last one added comes first
+    app.add_middleware(BodyLimit, most=state.max_body_bytes, check=worker.check_state)
+    if state.key is not None or state.local is not None:
+        app.add_middleware(Guard, key=state.key, host=state.local)
+    if state.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(served.origins),
+            allow_origins=list(state.origins),
             allow_methods=["GET", "POST"],
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(AccessLog, metrics=metrics, routes=ROUTES, quiet=served.quiet, debug=served.debug)
+    app.add_middleware(AccessLog, metrics=metrics, routes=labels, quiet=state.quiet, debug=state.debug)
     return app
+
+
+def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: Metrics) -> None:
+    @app.get("/v1/models", **MODELS)
+    async def models() -> Response:
+        """The one model that is served, the server's settings and the available methods."""
+        worker.check_state()
+        return JSONResponse({"object": "list", "data": [_card(state)]})
+
+    @app.get("/v1/models/{name:path}", **MODEL)
+    async def model(name: str) -> Response:
+        """The model of that id."""
+        worker.check_state()
+        state.check_model(name)
+        return JSONResponse(_card(state))
+
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health", **HEALTH)
+    async def health() -> Response:
+        """Whether requests are answered."""
+        ready = worker.state == "ready"
+        status = "ok" if ready else worker.state
+        return JSONResponse({"status": status, "model": state.model_id}, 200 if ready else 503)
+
+    @app.get("/metrics", **METRICS)
+    async def prometheus() -> Response:
+        """Counters in Prometheus' text format."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.head("/", include_in_schema=False)
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return page_file("index.html")
+
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page(name: str) -> Response:
+        return page_file(name)
+
+
+def _card(state: ServerState) -> dict[str, Any]:
+    names = METHODS if state.model is None else state.model.methods
+    settings = state.settings
+    return {
+        "id": state.model_id,
+        "object": "model",
+        "created": state.created,
+        "owned_by": "adacd",
+        "adacd": {
+            "settings": {"method": settings.method, "gate": settings.gate, **settings.decoding()},
+            "methods": [{"name": name, "summary": METHODS[name].summary} for name in names],
+        },
+    }
+
+
+def page_file(name: str) -> Response:
+    """The file of that name (without a path) in the package's folder `page`.
+
+    Raises:
+        ApiError: 404.
+    """
+    folder = files("adacd_cli.server") / "page"
+    known = {each.name: each for each in folder.iterdir() if each.is_file()} if folder.is_dir() else {}
+    if name not in known or name.startswith((".", "__")):
+        raise ApiError(404, "There is no such file.", code="unknown_route")
+    suffix = name[name.rfind(".") :]
+    kind = _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Response(known[name].read_bytes(), media_type=kind, headers=_PAGE_HEADERS)

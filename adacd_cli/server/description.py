@@ -1,4 +1,4 @@
-"""What the OpenAPI description says of each route: its body, its responses, its errors."""
+"""The OpenAPI description of the routes: their bodies, responses and errors."""
 
 from __future__ import annotations
 
@@ -6,99 +6,36 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 
 
-class Problem(BaseModel):
-    """What is wrong."""
-
+class ErrorDetail(BaseModel):
     message: str
     type: str
     param: str | None
     code: str | None
 
 
-class Failure(BaseModel):
-    """An error, as OpenAI tells it."""
-
-    error: Problem
+class ErrorResponse(BaseModel):
+    error: ErrorDetail
 
 
-class Usage(BaseModel):
-    """What an answer took, in tokens."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-
-
-class Summary(BaseModel):
-    """What adacd did; `seed` and `trace` only on request."""
-
-    model_config = ConfigDict(extra="allow")
-    method: str
-    added: int
-    subtracted: int
-    seed: int | None = None
-    trace: list[dict[str, Any]] | None = None
-
-
-class AnswerMessage(BaseModel):
-    """The answer."""
-
-    role: Literal["assistant"]
-    content: str
-    refusal: None = None
-    reasoning_content: str | None = None
-
-
-class ChatChoice(BaseModel):
-    """The one choice there is."""
-
-    index: Literal[0]
-    message: AnswerMessage
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
-
-
-class ChatCompletion(BaseModel):
-    """A response of /v1/chat/completions."""
+class Completion(BaseModel):
+    """An answer in OpenAI's format, and in `adacd` what adacd did; `seed` and `trace` only on request."""
 
     id: str
-    object: Literal["chat.completion"]
+    object: Literal["chat.completion", "text_completion"]
     created: int
     model: str
-    choices: list[ChatChoice]
-    usage: Usage
-    adacd: Summary
+    choices: list[dict[str, Any]]
+    usage: dict[str, Any]
+    adacd: dict[str, Any]
 
 
-class TextChoice(BaseModel):
-    """The one choice there is."""
-
-    index: Literal[0]
-    text: str
-    logprobs: dict[str, Any] | None
-    finish_reason: Literal["stop", "length"]
-
-
-class TextCompletion(BaseModel):
-    """A response of /v1/completions."""
-
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[TextChoice]
-    usage: Usage
-    adacd: Summary
-
-
-class Card(BaseModel):
-    """A model."""
-
+class ModelCard(BaseModel):
     id: str
     object: Literal["model"]
     created: int
@@ -106,87 +43,52 @@ class Card(BaseModel):
     adacd: dict[str, Any]
 
 
-class Cards(BaseModel):
-    """The models."""
-
+class ModelList(BaseModel):
     object: Literal["list"]
-    data: list[Card]
+    data: list[ModelCard]
 
 
 class Health(BaseModel):
-    """Whether requests are answered."""
-
     status: Literal["ok", "loading", "stopping", "failed"]
     model: str
 
 
-_ASKED: tuple[type[BaseModel], ...] = (ChatRequest, CompletionRequest)
-_REFUSALS = {400: "Refused", 401: "No key, or a wrong one", 403: "Asked under another host name"}
-_ANSWER_FAILURES = {
-    **_REFUSALS,
-    404: "Another model",
-    408: "The body did not come",
-    413: "The body is too large",
-    415: "Not sent as JSON",
-    429: "All places are taken",
-    500: "The answer failed",
-    503: "Loading, stopping or broken",
-}
-
-
-def described(asked: type[BaseModel] | None = None, kind: str = "") -> dict[str, Any]:
-    """Keywords for a route.
-
-    Args:
-        asked: the model of its body.
-        kind: which of the other routes it is.
-    """
-    if asked is not None:
-        model = ChatCompletion if asked is ChatRequest else TextCompletion
-        body = {"schema": {"$ref": f"#/components/schemas/{asked.__name__}"}}
-        return {
-            "response_model": None,
-            "responses": {
-                200: {"model": model, "description": "The answer", "content": {"text/event-stream": {}}},
-                **_failures(_ANSWER_FAILURES),
-            },
-            "openapi_extra": {"requestBody": {"required": True, "content": {"application/json": body}}},
-        }
-    kinds: dict[str, dict[int | str, dict[str, Any]]] = {
-        "models": {200: {"model": Cards}, **_failures(_REFUSALS)},
-        "model": {200: {"model": Card}, **_failures({**_REFUSALS, 404: "Another model"})},
-        "health": {200: {"model": Health}, 503: {"model": Health, "description": "Not now"}},
-        "metrics": {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_failures(_REFUSALS)},
+def _route(answer: dict[str, Any], **failures: Any) -> dict[str, Any]:
+    errors: dict[int | str, Any] = {
+        "4XX": {"model": ErrorResponse, "description": "The request is refused"},
+        "5XX": {"model": ErrorResponse, "description": "The request failed"},
     }
-    return {"response_model": None, "responses": kinds[kind]}
+    return {"response_model": None, "responses": {200: answer, **(failures or errors)}}
 
 
-def _failures(kinds: dict[int, str]) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": Failure, "description": text} for status, text in kinds.items()}
+MODELS = _route({"model": ModelList})
+MODEL = _route({"model": ModelCard})
+HEALTH = _route({"model": Health}, **{"503": {"model": Health, "description": "Not now"}})
+METRICS = _route({"content": {"text/plain": {"schema": {"type": "string"}}}})
+"""Keywords of the routes that inform."""
+
+
+def describes(body: type[BaseModel]) -> dict[str, Any]:
+    """Keywords of a route that answers a request with such a body."""
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
+    return {
+        **_route({"model": Completion, "description": "The answer", "content": {"text/event-stream": {}}}),
+        "openapi_extra": {"requestBody": {"required": True, "content": content}},
+    }
 
 
 def describe(app: FastAPI) -> None:
-    """Has the application describe the models of its bodies too, which its routes read by themselves."""
+    """Adds the models of the bodies, which the routes read themselves, to the application's description."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            known = description.setdefault("components", {}).setdefault("schemas", {})
-            for model in _ASKED:
-                schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-                known.update(schema.pop("$defs", {}))
-                known[model.__name__] = schema
-            _forget_validation(description)
+            _, bodies = models_json_schema(
+                [(ChatRequest, "validation"), (CompletionRequest, "validation")],
+                ref_template="#/components/schemas/{model}",
+            )
+            description["components"]["schemas"].update(bodies["$defs"])
             app.openapi_schema = description
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
-
-
-def _forget_validation(description: dict[str, Any]) -> None:
-    """FastAPI's own 422 is a 400 here."""
-    for route in description["paths"].values():
-        for operation in route.values():
-            operation["responses"].pop("422", None)
-    for name in ("HTTPValidationError", "ValidationError"):
-        description["components"]["schemas"].pop(name, None)

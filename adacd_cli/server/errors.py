@@ -1,6 +1,6 @@
-"""What goes wrong with a request, in the shape of OpenAI's errors: a status, one clear sentence, a code.
+"""Errors of a request in OpenAI's format: a status, a sentence or two, a code and the field they are about.
 
-Texts of the user's own are never repeated in a message: it may end in a log.
+A message never repeats a text of the user's, since messages end up in logs.
 """
 
 from __future__ import annotations
@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
+from adacd_cli.server.schema import MODELS, TAGS
 from adacd_cli.suggest import nearest
 
 
 class ApiError(Exception):
-    """A request that is refused, or failed.
+    """A request that is refused, or failed: by an HTTP status, what happened and why, and the field `param`.
 
-    Args:
-        status: the HTTP status, at least 400.
-        message: what and why, one sentence or two.
-        code: the machine's name of it; None where `param` says enough.
-        param: the field that it is about.
-        headers: further headers of the response.
+    `code` is the error's name for programs; None where `param` says enough.
     """
 
     def __init__(
@@ -39,20 +41,14 @@ class ApiError(Exception):
     @property
     def body(self) -> dict[str, Any]:
         """The response, or the last line of a stream that has begun."""
-        return {
-            "error": {
-                "message": self.message,
-                "type": _type(self.status),
-                "param": self.param,
-                "code": self.code,
-            }
-        }
+        kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
+    @property
+    def response(self) -> Response:
+        """The HTTP response."""
+        return JSONResponse(self.body, self.status, self.headers)
 
-_SHOWN = 80
-"""A field's name is repeated up to this many characters."""
-
-_LONGEST = 500
 
 _TYPES = {
     401: "authentication_error",
@@ -60,10 +56,21 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+_FAILURES: dict[type[AdacdError], tuple[int, str]] = {
+    LogitsError: (500, "logits_not_finite"),
+    OutOfMemoryError: (503, "out_of_memory"),
+    ModelError: (500, "model_error"),
+    ServerError: (502, "model_server_failed"),  # the server that runs the model, behind this one
+    AdacdError: (500, "failed"),
+}
+_LONGEST_NAME = 80
+"""The name of an unknown field is repeated up to this many characters."""
 
+_LONGEST_MESSAGE = 500
+_LONGEST_NUMBER = 40
 
-def _type(status: int) -> str:
-    return _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
+_MOST_LISTED = 10_000
+"""Listing more mistakes than these, to report the first, would make other requests wait."""
 
 
 def refused(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -71,58 +78,86 @@ def refused(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
-def unknown(name: str, field: str, known: Sequence[str]) -> ApiError:
-    """A field that nobody knows, with the nearest that is known.
+def unknown_field(field: str, known: Sequence[str], meant: str | None = None) -> ApiError:
+    """A field that does not exist, with what is meant instead.
 
     Args:
-        name: what it was called.
-        field: where it stands, its name included.
-        known: the names there are.
+        field: its path, such as `messages[0].contents`.
+        known: the names that are allowed in its place.
+        meant: one of them; None for the most similar one.
     """
-    near = nearest(name, known)
-    shown = field if len(field) <= _SHOWN else f"{field[:_SHOWN]}…"
+    near = meant or nearest(field.rpartition(".")[2], known)
     hint = f" Did you mean `{near}`?" if near else ""
-    return refused(f"There is no field `{shown}`.{hint}", field[:200], "unknown_field")
+    message = f"There is no field `{_shortened(field, _LONGEST_NAME)}`.{hint}"
+    return refused(message, field[:200], "unknown_field")
 
 
-def unavailable(message: str, code: str, retry_after: int | None = None) -> ApiError:
-    """A server that cannot answer now.
-
-    Args:
-        message: why.
-        code: the machine's name of it.
-        retry_after: seconds after which to ask again; None where that helps nothing.
-    """
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-    return ApiError(503, message, code=code, headers=headers)
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
-def of(error: BaseException, param: str | None = None) -> ApiError:
-    """A failure of the project, or any other, as a response.
-
-    Args:
-        error: what was raised.
-        param: the field that a usage error is about.
-    """
+def api_error(error: BaseException, param: str | None = None) -> ApiError:
+    """Any exception as an error of the API; `param` is the field that a usage error is about."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, ValidationError):
+        return _invalid_body(error)
     if isinstance(error, UsageError):
-        hint = "" if "--" in error.hint else error.hint  # an option of the command line helps no client
-        return refused(_short(f"{error.message} {hint}".strip()), param)
-    codes = {
-        LogitsError: (500, "logits_not_finite"),
-        OutOfMemoryError: (503, "out_of_memory"),
-        ModelError: (500, "model_error"),
-        ServerError: (502, "model_server_failed"),  # that of the model, behind this one
-    }
-    for kind, (status, code) in codes.items():
-        if isinstance(error, kind):
-            return ApiError(status, error.message, code=code)
+        # an option of the command line helps no client, and a message may repeat a value of any length
+        message = f"{error.message} {'' if '--' in error.hint else error.hint}".strip()
+        return refused(_shortened(message, _LONGEST_MESSAGE), param)
     if isinstance(error, AdacdError):
-        return ApiError(500, error.message, code="failed")
-    return ApiError(500, f"Something unexpected went wrong: {type(error).__name__}.", code="internal_error")
+        status, code = next(found for kind, found in _FAILURES.items() if isinstance(error, kind))
+        return ApiError(status, error.message, code=code)
+    return ApiError(500, f"An unexpected error occurred: {type(error).__name__}.", code="internal_error")
 
 
-def _short(message: str) -> str:
-    """A message may repeat a value, which may be of any length."""
-    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+HANDLED = (ApiError, HTTPException, RequestValidationError, ValidationError)
+
+
+async def on_error(request: Request, error: Exception) -> Response:
+    """FastAPI's handler for all of `HANDLED`."""
+    if not isinstance(error, HTTPException):
+        return api_error(error).response
+    path, method = (repr(text[:_LONGEST_NAME])[1:-1] for text in (request.url.path, request.method))
+    messages = {
+        404: (f"There is no route {path}.", "unknown_route"),
+        405: (f"The route {path} does not take {method}.", "method_not_allowed"),
+    }
+    message, code = messages.get(error.status_code, ("The request cannot be read.", None))
+    return ApiError(error.status_code, message, code=code, headers=error.headers).response
+
+
+def _invalid_body(error: ValidationError) -> ApiError:
+    """The first thing that is wrong with a body."""
+    if error.error_count() > _MOST_LISTED:
+        return refused(f"The body has {error.error_count()} errors.")
+    first = error.errors(include_url=False)[0]
+    kind, location, message = first["type"], first["loc"], first["msg"]
+    field = field_path(location)
+    if kind == "json_invalid":
+        surrogate = " (half of a surrogate pair is not valid text)" if "hex escape" in message else ""
+        return refused(f"The body is not JSON: {first['ctx']['error']}{surrogate}.", code="invalid_json")
+    if not field:
+        return refused("The body is not a JSON object.", code="invalid_json")
+    if kind == "extra_forbidden":
+        inside = next((str(part) for part in reversed(location[:-1]) if part in MODELS), error.title)
+        return unknown_field(field, list(MODELS[inside].model_fields))
+    if kind == "missing":
+        return refused(f"`{field}` is missing.", field, "missing")
+    if kind == "unsupported":
+        return refused(f"{message} (`{field}`)" if len(location) > 1 else message, field)
+    value = first["input"]
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    number = isinstance(value, (bool, int, float)) and len(shown) <= _LONGEST_NUMBER
+    sentence = message.removeprefix("Input ").removeprefix("List ").replace(" after validation", "")
+    return refused(f"`{field}` {sentence}{f'; got {shown}' if number else ''}.", field)
+
+
+def field_path(location: Sequence[str | int]) -> str:
+    """Where an error is, as one would write it: `messages[3].content`."""
+    path = ""
+    for part in location:
+        if part not in TAGS:
+            path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    return path

@@ -1,12 +1,11 @@
-"""What the server counts, for Prometheus, in a registry of its own.
+"""The server's metrics, for Prometheus, in a registry of its own.
 
 Labels come from fixed lists, so that no request can make another series.
 """
 
 from __future__ import annotations
 
-from collections import Counter as Tally
-from collections.abc import Iterable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -15,15 +14,11 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
-    generate_latest,
 )
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from adacd_cli.events import Decision, Event, Started, TokenStep
+from adacd_cli.events import Decision, Started, TokenStep
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 class Metrics:
@@ -31,46 +26,31 @@ class Metrics:
 
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, with nothing in it
-        self.registry = own = CollectorRegistry()
-        ProcessCollector(registry=own)
-        self.requests = Counter("adacd_requests", "Responses", ["route", "status"], registry=own)
-        self.left = Counter("adacd_requests_left", "Clients that left before the end", registry=own)
-        self.seconds = Histogram(
-            "adacd_request_seconds", "Seconds of a request", ["route"], buckets=_SECONDS, registry=own
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, buckets=_SECONDS, registry=self.registry)
+        self.requests = counter("adacd_requests", "Responses", ["route", "status"])
+        self.left = counter("adacd_requests_left", "Clients that left before the end")
+        self.seconds = histogram("adacd_request_seconds", "Seconds of a request", ["route"])
+        self._first_token = histogram(
+            "adacd_first_token_seconds", "Seconds from a request to its first token, waiting included"
         )
-        self.first_token = Histogram(
-            "adacd_first_token_seconds",
-            "Seconds from a request to its first token, waiting included",
-            buckets=_SECONDS,
-            registry=own,
-        )
-        self._tokens = Counter("adacd_tokens", "Tokens read and written", ["kind"], registry=own)
-        self._decisions = Counter(
-            "adacd_decisions", "Tokens by what was done with the contrast", ["decision"], registry=own
-        )
-        for decision in Decision:
-            self._decisions.labels(decision.value)
-        for kind in ("prompt", "generated"):
-            self._tokens.labels(kind)
-        self.queue = Gauge("adacd_queue_length", "Requests that wait for a place", registry=own)
-        self.running = Gauge("adacd_running_rows", "Requests that are decoded", registry=own)
-        self.places = Gauge("adacd_places", "Requests that can be decoded at once", registry=own)
-        self.ready = Gauge("adacd_ready", "1 while requests are answered", registry=own)
+        tokens = counter("adacd_tokens", "Tokens of prompts and answers", ["kind"])
+        self._prompt, self._generated = tokens.labels("prompt"), tokens.labels("generated")
+        decisions = counter("adacd_decisions", "Tokens by what was done with the contrast", ["decision"])
+        self._decisions = {decision: decisions.labels(decision.value) for decision in Decision}
+        self.queue = gauge("adacd_queue_length", "Requests in the queue")
+        self.running = gauge("adacd_running_rows", "Requests that are being decoded")
+        self.max_concurrency = gauge("adacd_max_concurrency", "Requests that can be decoded at once")
+        self.ready = gauge("adacd_ready", "1 while requests are answered")
 
-    def count(self, events: Iterable[Event]) -> None:
-        """Counts what a step of the decoder gave."""
-        decisions: Tally[str] = Tally()
-        for event in events:
-            if isinstance(event, TokenStep):
-                decisions[event.decision.value] += 1
-        for decision, number in decisions.items():
-            self._decisions.labels(decision).inc(number)
-        self._tokens.labels("generated").inc(decisions.total())
+    def count_token(self, step: TokenStep) -> None:
+        """Counts a token."""
+        self._decisions[step.decision].inc()
+        self._generated.inc()
 
-    def count_read(self, started: Started) -> None:
-        """Counts the prompts of a request whose first token has come."""
-        self._tokens.labels("prompt").inc(started.unprompted_tokens + started.prompted_tokens)
-
-    def text(self) -> bytes:
-        """All of it in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def count_first_token(self, started: Started, seconds: float) -> None:
+        """Counts the prompts of a request whose first token has come, after so many seconds."""
+        self._prompt.inc(started.unprompted_tokens + started.prompted_tokens)
+        self._first_token.observe(seconds)

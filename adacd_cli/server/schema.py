@@ -1,76 +1,133 @@
-"""What a request may hold, field by field; FastAPI's description of the API is made of these models.
+"""The fields of a request; FastAPI's description of the API is made of these models.
 
-Unknown fields are refused. What a number of a setting may be is the setting's own to say (`asked`), except
-where OpenAI's range is narrower.
+Unknown fields are refused. A field of OpenAI's that adacd does not support is declared all the same: a value
+that asks for nothing is accepted, and anything else is refused with the reason. The ranges of the settings
+are checked by the settings themselves (`params`), except where OpenAI's range is narrower.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Tag, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from adacd_cli.server.extras import adacd_schema
-from adacd_cli.server.fields import LIST, TEXT, TEXT_OR_LIST, NothingBut, refuse
+from adacd_cli.config import SETTINGS, Settings
 
-MOST_MESSAGES = 10_000
-_MOST_PARTS = 1_000
-_MOST_STOPS = 16
-_LONGEST_STOP = 500
-MOST_LOGPROBS = 20
+MAX_MESSAGES = 10_000
+_MAX_PARTS = 1_000
+_MAX_STOPS = 16
+_MAX_STOP_LENGTH = 500
+_MAX_LOGPROBS = 20
+
+CHOSEN_AT_START = ("expert", "draft", "direction")
+"""Settings of a method that name files, which a request cannot choose."""
+
+REQUEST_SETTINGS = (
+    *(
+        setting.name
+        for setting in SETTINGS.values()
+        if setting.option.panel == "Method" and setting.name not in CHOSEN_AT_START
+    ),
+    "contrast_prompt",
+    "contrast_placement",
+    "thinking",
+)
+"""The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
+
+TAGS = ("<text>", "<list>")
+"""Tags of the members of a union; they appear in the locations of errors, and are left out when shown."""
+
+_TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
+_Text = Annotated[str, Tag(TAGS[0])]
+
+
+def unsupported(reason: str) -> PydanticCustomError:
+    """An error with a whole sentence as its message."""
+    return PydanticCustomError("unsupported", "{reason}", {"reason": reason})
+
+
+class Unsupported:
+    """Marks a field that adacd does not support: `Annotated[Any, Unsupported(reason, *allowed)]`.
+
+    Args:
+        reason: why a value is refused, one sentence.
+        allowed: the values that ask for nothing, besides null.
+    """
+
+    def __init__(self, reason: str, *allowed: Any) -> None:
+        self.reason, self.allowed = reason, allowed
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        return {"enum": [None, *self.allowed], "description": f"Accepted for compatibility. {self.reason}"}
+
+    def _check(self, value: Any) -> Any:
+        for each in (None, *self.allowed):
+            exact = isinstance(value, bool) or isinstance(each, bool)  # True == 1
+            if value is each or (value == each and not exact):
+                return value
+        raise unsupported(self.reason)
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class TextPart(_Strict):
-    """A piece of a message's text."""
+def _describe_settings(schema: dict[str, Any]) -> None:
+    """Adds the settings, as they declare themselves."""
+    known = Settings.model_json_schema()["properties"]
+    for name in REQUEST_SETTINGS:
+        described = {key: part for key, part in known[name].items() if key not in ("title", "default")}
+        schema["properties"][name] = described
+    schema["properties"]["method"]["enum"] = list(SETTINGS["method"].choices)
+    schema["additionalProperties"] = False
 
-    type: Annotated[
-        Literal["text"],
-        BeforeValidator(lambda kind: kind if kind in ("text", None) else _no_part()),
-    ]
+
+class Own(BaseModel):
+    """The fields of adacd's own; its settings are checked by themselves (`params`)."""
+
+    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra=_describe_settings)
+
+    trace: Annotated[bool, Field(description="Report the numbers of every token.")] = False
+    candidates: Annotated[
+        int,
+        Field(ge=0, le=20, description="With trace: how many of the most probable tokens to report."),
+    ] = 0
+
+
+class TextPart(_Strict):
+    """A part of a message's text."""
+
+    type: Literal["text"]
     text: str
 
 
-def _no_part() -> None:
-    raise refuse("Only parts of type `text` can be read: no images, no audio, no files.")
-
-
-def _role(role: Any) -> Any:
-    if role in ("tool", "function"):
-        raise refuse("There are no tools here, so no message has the role tool or function.")
-    return role
-
-
-def _content(content: Any) -> Any:
-    if content is None:
-        raise refuse("A message's `content` is its text; it cannot be null.")
-    return content
-
-
-_Parts = Annotated[list[TextPart], Field(max_length=_MOST_PARTS)]
-TextOrParts = Annotated[Annotated[str, Tag(TEXT)] | Annotated[_Parts, Tag(LIST)], TEXT_OR_LIST]
-TextOrTexts = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[str], Tag(LIST)], TEXT_OR_LIST]
-_TokenId = Annotated[int, Field(ge=0)]
-TextOrIds = Annotated[Annotated[str, Tag(TEXT)] | Annotated[list[_TokenId], Tag(LIST)], TEXT_OR_LIST]
-
-_LENGTH = Field(ge=0, le=2**31 - 1, description="Longest answer, in tokens.")
-_NO_TOOLS = "There are no tools and no functions here."
+_Parts = Annotated[list[TextPart], Field(max_length=_MAX_PARTS), Tag(TAGS[1])]
+_NO_TOOLS = "Tools and functions are not supported."
 
 
 class ChatMessage(_Strict):
     """One message of a conversation."""
 
-    role: Annotated[Literal["system", "developer", "user", "assistant"], BeforeValidator(_role)]
-    content: Annotated[TextOrParts, BeforeValidator(_content)]
-    name: Annotated[Any, NothingBut("A chat template knows no names of participants.")] = None
-    refusal: Annotated[Any, NothingBut("Give the text of a refusal as `content`.")] = None
-    tool_calls: Annotated[Any, NothingBut(_NO_TOOLS, [])] = None
-    function_call: Annotated[Any, NothingBut(_NO_TOOLS)] = None
-    audio: Annotated[Any, NothingBut("There is no audio here.")] = None
-    annotations: Annotated[Any, NothingBut("There are no annotations here.", [])] = None
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[_Text | _Parts, _TextOrList]
+    name: Annotated[Any, Unsupported("Chat templates have no names of participants.")] = None
+    refusal: Annotated[Any, Unsupported("Give the text of a refusal as `content`.")] = None
+    tool_calls: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None
+    function_call: Annotated[Any, Unsupported(_NO_TOOLS)] = None
+    audio: Annotated[Any, Unsupported("Audio is not supported.")] = None
+    annotations: Annotated[Any, Unsupported("Annotations are not supported.", [])] = None
     reasoning_content: Annotated[str | None, Field(description="Accepted, and not read.")] = None
 
     @property
@@ -81,106 +138,112 @@ class ChatMessage(_Strict):
 
 
 class StreamOptions(_Strict):
-    """What a stream tells besides."""
+    """What a stream contains besides the answer."""
 
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Any, NothingBut("Chunks are not padded.", False)] = None
+    include_obfuscation: Annotated[Any, Unsupported("Chunks are not padded.", False)] = None
 
 
 def _stops(stop: Any) -> Any:
     stops = [stop] if isinstance(stop, str) else stop
     if isinstance(stops, list):
-        if len(stops) > _MOST_STOPS:
-            raise refuse(f"`stop` holds at most {_MOST_STOPS} texts.")
-        if any(isinstance(each, str) and not 0 < len(each) <= _LONGEST_STOP for each in stops):
-            raise refuse(f"A text of `stop` has 1 to {_LONGEST_STOP} characters.")
+        if len(stops) > _MAX_STOPS:
+            raise unsupported(f"`stop` holds at most {_MAX_STOPS} strings.")
+        if any(isinstance(each, str) and not 0 < len(each) <= _MAX_STOP_LENGTH for each in stops):
+            raise unsupported(f"A string of `stop` has 1 to {_MAX_STOP_LENGTH} characters.")
     return stop
 
 
-class _Asked(_Strict):
-    """What both kinds of completion are asked with."""
+_Texts = Annotated[_Text | Annotated[list[str], Tag(TAGS[1])], _TextOrList]
+_Length = Annotated[int | None, Field(ge=0, le=2**31 - 1, description="Longest answer, in tokens.")]
+_TopLogprobs = Annotated[int | None, Field(ge=0, le=_MAX_LOGPROBS)]
+_Ignored = Field(description="Accepted; nothing depends on it.")
+_NO_PENALTIES = "Penalties are not supported; `{}` must be 0."
 
-    model: Annotated[
-        str | None, Field(description="The model's id, as /v1/models tells it; none is the one served.")
-    ] = None
-    max_tokens: Annotated[int | None, _LENGTH] = None
+
+class CommonRequest(_Strict):
+    """The fields of both kinds of completion."""
+
+    model: Annotated[str | None, Field(description="An id of /v1/models; null is the model served.")] = None
+    max_tokens: _Length = None
     temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=0, description="Sample from this many tokens; 0: all.")] = None
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
-    stop: Annotated[TextOrTexts | None, BeforeValidator(_stops)] = None
+    stop: Annotated[_Texts | None, BeforeValidator(_stops)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str | None, Field(description="Accepted; nothing depends on it.")] = None
-    metadata: Annotated[dict[str, str] | None, Field(description="Accepted; nothing depends on it.")] = None
-    adacd: Annotated[dict[str, Any] | None, WithJsonSchema(adacd_schema())] = None
+    user: Annotated[str | None, _Ignored] = None
+    metadata: Annotated[dict[str, str] | None, _Ignored] = None
+    adacd: Own | None = None
 
-    n: Annotated[Any, NothingBut("`n` is 1: one choice an answer; ask several times for several.", 1)] = None
-    frequency_penalty: Annotated[
-        Any, NothingBut("There are no penalties here; `frequency_penalty` is 0.", 0)
-    ] = None
-    presence_penalty: Annotated[
-        Any, NothingBut("There are no penalties here; `presence_penalty` is 0.", 0)
-    ] = None
-    logit_bias: Annotated[Any, NothingBut("`logit_bias` is not supported.", {})] = None
+    n: Annotated[Any, Unsupported("`n` must be 1; send several requests for several answers.", 1)] = None
+    frequency_penalty: Annotated[Any, Unsupported(_NO_PENALTIES.format("frequency_penalty"), 0)] = None
+    presence_penalty: Annotated[Any, Unsupported(_NO_PENALTIES.format("presence_penalty"), 0)] = None
+    logit_bias: Annotated[Any, Unsupported("`logit_bias` is not supported.", {})] = None
 
 
-class ChatRequest(_Asked):
+class ChatRequest(CommonRequest):
     """A request of /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
-    max_completion_tokens: Annotated[int | None, _LENGTH] = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_completion_tokens: _Length = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int | None, Field(ge=0, le=MOST_LOGPROBS)] = None
-    safety_identifier: Annotated[str | None, Field(description="Accepted; nothing depends on it.")] = None
-    prompt_cache_key: Annotated[str | None, Field(description="Accepted; nothing depends on it.")] = None
+    top_logprobs: _TopLogprobs = None
+    safety_identifier: Annotated[str | None, _Ignored] = None
+    prompt_cache_key: Annotated[str | None, _Ignored] = None
 
-    tools: Annotated[Any, NothingBut(_NO_TOOLS, [])] = None
-    tool_choice: Annotated[Any, NothingBut(_NO_TOOLS, "none", "auto")] = None
-    parallel_tool_calls: Annotated[Any, NothingBut(_NO_TOOLS, True, False)] = None
-    functions: Annotated[Any, NothingBut(_NO_TOOLS, [])] = None
-    function_call: Annotated[Any, NothingBut(_NO_TOOLS, "none", "auto")] = None
+    tools: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None
+    tool_choice: Annotated[Any, Unsupported(_NO_TOOLS, "none", "auto")] = None
+    parallel_tool_calls: Annotated[Any, Unsupported(_NO_TOOLS, True, False)] = None
+    functions: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None
+    function_call: Annotated[Any, Unsupported(_NO_TOOLS, "none", "auto")] = None
     response_format: Annotated[
-        Any, NothingBut("Answers are text; `response_format` is `text`.", {"type": "text"})
+        Any, Unsupported("Answers are text; `response_format` must be `text`.", {"type": "text"})
     ] = None
-    modalities: Annotated[Any, NothingBut("Answers are text.", ["text"])] = None
-    audio: Annotated[Any, NothingBut("There is no audio here.")] = None
-    prediction: Annotated[Any, NothingBut("`prediction` is not supported.")] = None
+    modalities: Annotated[Any, Unsupported("Answers are text only.", ["text"])] = None
+    audio: Annotated[Any, Unsupported("Audio is not supported.")] = None
+    prediction: Annotated[Any, Unsupported("`prediction` is not supported.")] = None
     reasoning_effort: Annotated[
-        Any, NothingBut('Use {"adacd": {"thinking": true}} instead of `reasoning_effort`.')
+        Any, Unsupported('Use {"adacd": {"thinking": true}} instead of `reasoning_effort`.')
     ] = None
-    verbosity: Annotated[Any, NothingBut("`verbosity` is not supported.", "medium")] = None
-    service_tier: Annotated[Any, NothingBut("There are no service tiers here.", "auto", "default")] = None
-    store: Annotated[Any, NothingBut("Nothing is stored here.", False)] = None
-    web_search_options: Annotated[Any, NothingBut("There is no web search here.")] = None
+    verbosity: Annotated[Any, Unsupported("`verbosity` is not supported.", "medium")] = None
+    service_tier: Annotated[Any, Unsupported("Service tiers are not supported.", "auto", "default")] = None
+    store: Annotated[Any, Unsupported("This server stores nothing.", False)] = None
+    web_search_options: Annotated[Any, Unsupported("Web search is not supported.")] = None
 
 
-def _one_prompt(prompt: Any) -> Any:
+def _single_prompt(prompt: Any) -> Any:
     if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
         if len(prompt) > 1:
-            raise refuse("One prompt a request; ask several times for several.")
+            raise unsupported("A request takes one prompt; send several requests for several prompts.")
         return prompt[0]
     return prompt
 
 
-class CompletionRequest(_Asked):
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Tag(TAGS[1])]
+
+
+class CompletionRequest(CommonRequest):
     """A request of /v1/completions."""
 
     prompt: Annotated[
-        TextOrIds,
-        BeforeValidator(_one_prompt),
+        Annotated[_Text | _TokenIds, _TextOrList],
+        BeforeValidator(_single_prompt),
         Field(description="A text, or its token ids."),
     ]
-    logprobs: Annotated[int | None, Field(ge=0, le=MOST_LOGPROBS)] = None
+    logprobs: _TopLogprobs = None
 
-    best_of: Annotated[Any, NothingBut("`best_of` is 1: one choice an answer.", 1)] = None
-    echo: Annotated[Any, NothingBut("The prompt is not repeated; `echo` is false.", False)] = None
-    suffix: Annotated[Any, NothingBut("`suffix` is not supported.", "")] = None
+    best_of: Annotated[Any, Unsupported("`best_of` must be 1.", 1)] = None
+    echo: Annotated[Any, Unsupported("The prompt is not repeated; `echo` must be false.", False)] = None
+    suffix: Annotated[Any, Unsupported("`suffix` is not supported.", "")] = None
 
 
-ASKED: dict[str, type[BaseModel]] = {
+MODELS: dict[str, type[BaseModel]] = {
+    "ChatRequest": ChatRequest,
+    "CompletionRequest": CompletionRequest,
     "stream_options": StreamOptions,
     "messages": ChatMessage,
     "content": TextPart,
 }
-"""The models inside of a request, by the field that holds them."""
+"""The models by their own name, or by the field that holds them."""

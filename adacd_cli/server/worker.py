@@ -1,7 +1,7 @@
-"""The thread that owns the model: takes requests in, steps the decoder, and hands each request its events.
+"""The model thread: takes requests in, steps the scheduler, and hands each request its events.
 
-A request is opened on the event loop (`open`), submitted with its prompts, and hears of its events in an
-asyncio queue. Places, the queue's length and what happens when the model thread breaks are decided here.
+A request is opened on the event loop (`open`), submitted with its prompts, and gets its events in an asyncio
+queue. How many requests may wait, and what happens when the model thread breaks, is decided here.
 """
 
 from __future__ import annotations
@@ -10,134 +10,142 @@ import asyncio
 import queue
 import threading
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from adacd_cli.errors import AdacdError
-from adacd_cli.events import Finished, TokenStep
-from adacd_cli.server.errors import ApiError, unavailable
+from adacd_cli.errors import AdacdError, PromptError
+from adacd_cli.events import Failed, Finished, Notice, Started, TokenStep
+from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.ticket import Heard, Ticket
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel, Places, Request
-    from adacd_cli.engine.protocol import AnyDecoder
+    from adacd_cli.engine import Request, Scheduler
 
 State = Literal["loading", "ready", "stopping", "failed"]
-
-KEPT_BEGINNINGS = 8
-"""How many prompts' keys and values are kept for those that begin alike."""
+JobEvent = Started | TokenStep | Notice | Finished | ApiError
+LAST = (Finished, ApiError)
+"""The kinds of events that end a job."""
 
 RETRY_S = 1
 _RETRY_LOADING_S = 5
+_USUAL_CONCURRENCY = 64
+
+
+class Job:
+    """A request on its way through the model thread; made by `Worker.open`.
+
+    Attributes:
+        events: what happened so far, awaited in the event loop `loop`.
+        cancelled: whether to end it before the next step.
+        opened: when it came, by `time.perf_counter`.
+        request: what to decode, once its prompts are made; `param` is the field that holds them.
+        started: the event that opened it, until its first token comes.
+        closed: whether its slot is free again.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
+        self.events: asyncio.Queue[JobEvent] = asyncio.Queue()
+        self.loop, self.opened = loop, time.perf_counter()
+        self.cancelled = self.closed = False
+        self.request: Request | None = None
+        self.param: str | None = None
+        self.started: Started | None = None
+        self.timer = None if seconds is None else loop.call_later(seconds, self.cancel)
+
+    def cancel(self) -> None:
+        self.cancelled = True
 
 
 class Worker:
     """Decodes for a server.
 
     Args:
-        waiting: how many requests may wait for a place.
-        seconds: how long a request may take, waiting included; None for any time.
         metrics: what is counted.
+        queue_size: how many requests may wait for a slot.
+        seconds: how long a request may take, waiting included; None for any time.
+        on_notice: called with what concerns no request alone, a sentence or two.
 
     Attributes:
-        state: where it stands.
+        state: what it is doing.
         fault: what broke the model thread.
     """
 
-    def __init__(self, metrics: Metrics, *, waiting: int = 64, seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        queue_size: int = 64,
+        seconds: float | None = None,
+        on_notice: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.state: State = "loading"
         self.fault: BaseException | None = None
-        self._metrics, self._waiting, self._seconds = metrics, waiting, seconds
+        self._metrics, self._queue_size, self._seconds = metrics, queue_size, seconds
+        self._on_notice = on_notice
         # put() of this queue may be called from a signal handler
-        self._inbox: queue.SimpleQueue[Ticket | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._open = 0
         self._counting = threading.Lock()
         self._stopping = False
-        self._decoder: AnyDecoder | None = None
-        self._places: Places | None = None
-        self._tickets: dict[int, Ticket] = {}
-        self._failures: list[tuple[Ticket, BaseException]] = []
-        metrics.queue.set_function(self._waits)
-        metrics.running.set_function(self._runs)
-        metrics.places.set_function(self._has_places)
+        self._scheduler: Scheduler | None = None
+        self._jobs: dict[int, Job] = {}
+        metrics.queue.set_function(lambda: max(0, self._open - self._running()))
+        metrics.running.set_function(self._running)
+        metrics.max_concurrency.set_function(lambda: getattr(self._scheduler, "max_concurrency", None) or 0)
         metrics.ready.set_function(lambda: self.state == "ready")
+
+    def _running(self) -> int:
+        return 0 if self._scheduler is None else len(self._scheduler.running)
 
     # --- on the event loop ---
 
     def check(self) -> None:
-        """Refuses a request that would not be answered.
-
-        Raises:
-            ApiError: 503 while loading, stopping or broken; 429 where the queue is full.
-        """
+        """Refuses a request as `check_state`, and by 429 where the queue is full."""
         self.check_state()
-        if self._open >= self._most_open():
-            raise ApiError(
-                429,
-                "All places and the whole queue are taken; ask again in a moment.",
-                code="queue_full",
-                headers={"Retry-After": str(RETRY_S)},
-            )
+        at_once = getattr(self._scheduler, "max_concurrency", None) or _USUAL_CONCURRENCY
+        if self._open >= self._queue_size + at_once:
+            message = "The server is busy and its queue is full; try again in a moment."
+            raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(RETRY_S)})
 
     def check_state(self) -> None:
-        """Refuses what cannot be answered at all now.
-
-        Raises:
-            ApiError: 503 while loading, stopping or broken.
-        """
+        """Refuses, by 503, what cannot be answered at all now: while loading, stopping or failed."""
         if self.state == "loading":
-            raise unavailable("The model is still being loaded.", "loading", _RETRY_LOADING_S)
+            message = "The model is still being loaded."
+            raise ApiError(503, message, code="loading", headers={"Retry-After": str(_RETRY_LOADING_S)})
         if self.state == "stopping":
-            raise unavailable("The server is stopping.", "stopping")
+            raise ApiError(503, "The server is stopping.", code="stopping")
         if self.state == "failed":
             raise broken(self.fault)
 
-    def open(self) -> Ticket:
-        """Takes a place, or one in the queue, for a request whose prompts are still to be made.
-
-        Raises:
-            ApiError: as `check`.
-        """
+    def open(self) -> Job:
+        """Takes a slot, or a place in the queue, for a request whose prompts are still to be made."""
         self.check()
         with self._counting:
             self._open += 1
-        return Ticket(asyncio.get_running_loop(), self._seconds)
+        return Job(asyncio.get_running_loop(), self._seconds)
 
-    def submit(self, ticket: Ticket, request: Request) -> None:
-        """Hands the request over; its events begin to come."""
-        ticket.request, ticket.submitted = request, True
-        self._inbox.put(ticket)
+    def submit(self, job: Job, request: Request, param: str) -> None:
+        """Hands the request over, whose prompt is in the field `param`; its events begin to come."""
+        job.request, job.param = request, param
+        self._inbox.put(job)
 
-    def leave(self, ticket: Ticket) -> None:
-        """Nobody listens to it any more: its row is freed before the next step."""
-        ticket.stop_clock()
-        ticket.cancel()
-        if not ticket.submitted:
-            self._close(ticket)
-
-    def _most_open(self) -> int:
-        places = self._places.limit if self._places is not None else None
-        return self._waiting + (64 if places is None else places)
-
-    def _waits(self) -> int:
-        return max(0, self._open - self._runs())
-
-    def _runs(self) -> int:
-        return 0 if self._decoder is None else self._decoder.running
-
-    def _has_places(self) -> int:
-        return 0 if self._places is None else self._places.limit or 0
+    def leave(self, job: Job) -> None:
+        """Nobody awaits its events any more: its slot is freed before the next step."""
+        if job.timer is not None:
+            job.timer.cancel()
+        job.cancel()
+        if job.request is None:
+            self._close(job)
 
     # --- on either thread ---
 
-    def _close(self, ticket: Ticket) -> None:
-        """Gives its place to another."""
+    def _close(self, job: Job) -> None:
         with self._counting:
-            if ticket.closed:
+            if job.closed:
                 return
-            ticket.closed = True
+            job.closed = True
             self._open -= 1
         if self._stopping:
             self._inbox.put(None)  # it may have been the last one
@@ -151,125 +159,102 @@ class Worker:
         self._stopping = True
         self._inbox.put(None)
 
-    def serve(self, model: LanguageModel, settings: Settings, places: Places) -> None:
+    def serve(self, scheduler: Scheduler) -> None:
         """Decodes until `stop` is called and every request is finished.
 
-        Whatever breaks it is told to every request, those to come included, until `stop` is called.
-
-        Args:
-            model: the model, ready to decode.
-            settings: used where a request has none of its own.
-            places: how many requests run at once.
+        What breaks it is reported to every request, those to come included, until `stop` is called.
 
         Raises:
             BaseException: what broke it.
         """
         try:
-            from adacd_cli.engine import Prefixes
-
-            decoder = model.decoder(
-                places=places,
-                known=Prefixes(limit=KEPT_BEGINNINGS),
-                cancelled=self._cancelled,
-                failed=lambda number, error: self._failures.append((self._tickets[number], error)),
-            )
-            self._decoder, self._places = decoder, places
+            self._scheduler = scheduler
             if not self._stopping:
                 self.state = "ready"
-            while not self._stopping or decoder.busy or self._open:
-                self._take_in(decoder, settings)
-                if decoder.busy:
-                    self._step(decoder)
+            while not self._stopping or scheduler.busy or self._open:
+                self._take_in(scheduler)
+                if scheduler.busy:
+                    self._step(scheduler)
         except BaseException as error:
             self._break(error)
             raise
 
-    def _cancelled(self, number: int) -> bool:
-        ticket = self._tickets.get(number)
-        return ticket is not None and ticket.cancelled
-
     def refuse(self) -> None:
-        """After a fault: answers whoever still comes with it, until `stop` is called."""
+        """After a fault: answers later requests with it, until `stop` is called."""
         while not self._stopping:
-            ticket = self._inbox.get()
-            if ticket is not None:
-                self._tell([(ticket, broken(self.fault))])
+            job = self._inbox.get()
+            if job is not None:
+                self._send([(job, broken(self.fault))])
 
-    def _take_in(self, decoder: AnyDecoder, settings: Settings) -> None:
-        wait = not decoder.busy
-        while True:
-            try:
-                ticket = self._inbox.get(wait)
-            except queue.Empty:
-                return
-            if ticket is None:  # a wake-up: there may be nothing more to wait for
-                if wait:
-                    return
+    def _take_in(self, scheduler: Scheduler) -> None:
+        """Submits what is in the inbox; waits for it where there is nothing to decode."""
+        wait = not scheduler.busy
+        with suppress(queue.Empty):
+            while (job := self._inbox.get(wait)) is not None or not wait:
+                if job is None or job.request is None:
+                    continue
+                wait = False
+                try:
+                    self._jobs[scheduler.submit(job.request)] = job
+                except PromptError as error:
+                    self._send([(job, refused(error.message, job.param, "context_length_exceeded"))])
+                except AdacdError as error:
+                    self._send([(job, api_error(error))])
+
+    def _step(self, scheduler: Scheduler) -> None:
+        for index, job in self._jobs.items():
+            if job.cancelled:
+                scheduler.cancel(index)
+        sent: list[tuple[Job, JobEvent]] = []
+        for event in list(scheduler.step()):
+            if event.request is None:  # a Notice
+                self._on_notice(event.text)
                 continue
-            self._begin(decoder, settings, ticket)
-            wait = False
+            job = self._jobs[event.request]
+            if isinstance(event, Failed):
+                if not isinstance(error := event.exception(), AdacdError):
+                    raise error  # it has broken the model for later requests too
+                sent.append((job, api_error(error)))
+                continue
+            sent.append((job, event))
+            if isinstance(event, Started):
+                job.started = event
+            elif isinstance(event, TokenStep):
+                self._metrics.count_token(event)
+                if job.started is not None:
+                    self._metrics.count_first_token(job.started, time.perf_counter() - job.opened)
+                    job.started = None
+        self._send(sent)
+        self._jobs = {index: job for index, job in self._jobs.items() if not job.closed}
 
-    def _begin(self, decoder: AnyDecoder, settings: Settings, ticket: Ticket) -> None:
-        assert ticket.request is not None
-        try:
-            started = decoder.submit(ticket.request)
-        except AdacdError as error:
-            self._tell([(ticket, error)])
-            return
-        self._tickets[started.request] = ticket
-        ticket.started = started
-        self._tell([(ticket, started)])
-
-    def _step(self, decoder: AnyDecoder) -> None:
-        heard: list[tuple[Ticket, Heard]] = []
-        events = list(decoder.step())
-        self._metrics.count(events)
-        for event in events:
-            ticket = self._tickets[event.request]
-            if isinstance(event, TokenStep) and ticket.started is not None:
-                self._metrics.count_read(ticket.started)
-                ticket.started = None
-                self._metrics.first_token.observe(time.perf_counter() - ticket.opened)
-            if isinstance(event, Finished):
-                del self._tickets[event.request]
-            heard.append((ticket, event))
-        failures, self._failures = self._failures, []
-        failed = {id(ticket) for ticket, _ in failures}
-        # a failed request's last word is its error
-        told = [(ticket, event) for ticket, event in heard if id(ticket) not in failed]
-        self._tell([*told, *failures])
-
-    def _tell(self, heard: list[tuple[Ticket, Heard]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, Heard]]] = {}
-        for ticket, event in heard:
-            by_loop.setdefault(ticket.loop, []).append((ticket, event))
-        for ticket, event in heard:
-            if isinstance(event, (Finished, BaseException)):
-                self._close(ticket)
+    def _send(self, sent: Iterable[tuple[Job, JobEvent]]) -> None:
+        by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, JobEvent]]] = defaultdict(list)
+        for job, event in sent:
+            by_loop[job.loop].append((job, event))
+            if isinstance(event, LAST):
+                self._close(job)
         for loop, own in by_loop.items():
-            with suppress(RuntimeError):  # a loop that is closed has nobody who listens
+            with suppress(RuntimeError):  # nobody listens on a loop that is closed
                 loop.call_soon_threadsafe(_deliver, own)
 
     def _break(self, error: BaseException) -> None:
-        self.fault, self.state, self._decoder = error, "failed", None
-        waiting: list[Ticket] = list(self._tickets.values())
-        self._tickets.clear()
+        self.fault, self.state, self._scheduler = error, "failed", None
+        jobs: list[Job | None] = list(self._jobs.values())
+        self._jobs.clear()
         with suppress(queue.Empty):
             while True:
-                ticket = self._inbox.get_nowait()
-                if ticket is not None:
-                    waiting.append(ticket)
-        self._tell([(ticket, broken(error)) for ticket in waiting])
+                jobs.append(self._inbox.get_nowait())
+        self._send([(job, broken(error)) for job in jobs if job is not None])
 
 
 def broken(error: BaseException | None) -> ApiError:
-    """What is said once the model thread has broken."""
+    """The error of every request once the model thread has broken."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
-        return unavailable("The server was stopped.", "stopping")
+        return ApiError(503, "The server was stopped.", code="stopping")
     name = type(error).__name__
-    return unavailable(f"The model broke down ({name}); the server has to be started again.", "failed")
+    return ApiError(503, f"The model failed ({name}); the server has to be restarted.", code="failed")
 
 
-def _deliver(heard: list[tuple[Ticket, Heard]]) -> None:
-    for ticket, event in heard:
-        ticket.events.put_nowait(event)
+def _deliver(sent: list[tuple[Job, JobEvent]]) -> None:
+    for job, event in sent:
+        job.events.put_nowait(event)

@@ -100,7 +100,8 @@ def test_two_nodes_give_what_one_machine_gives(adacd, cluster, prompts, tmp_path
     alone, spread = tmp_path / "alone", tmp_path / "spread"
     assert adacd(*arguments(prompts, alone)).code == 0
     code, out, err = finish(start(prompts, spread, f"--ray={cluster.address}"))
-    assert (code, out) == (0, (spread / "report.md").read_text())
+    assert code == 0, err
+    assert out == (spread / "report.md").read_text()
     assert [line for line in err.splitlines() if not line.startswith(("Answering: ", "Judging: "))] == [
         f"The report is {spread / 'report.html'}; numbers are in {spread / 'results.json'}."
     ]
@@ -125,7 +126,8 @@ def test_a_node_that_is_killed_half_way_costs_no_sample_and_doubles_none(adacd, 
     cluster.remove_node(cluster.second, allow_graceful=False)
     before = len(answers(spread))
     code, out, err = finish(process)
-    assert (code, out, before < 120) == (0, (spread / "report.md").read_text(), True), err
+    assert code == 0, err
+    assert (out, before < 120) == ((spread / "report.md").read_text(), True)
     assert adacd(*arguments(prompts, alone)).code == 0
     assert Counter((row["method"], row["id"]) for row in answers(spread)).most_common(1)[0][1] == 1
     assert said(spread) == said(alone)
@@ -163,10 +165,9 @@ def test_an_address_where_nothing_answers(prompts, tmp_path):
     began = time.monotonic()
     code, out, err = finish(start(prompts, tmp_path / "run", "--ray", "127.0.0.1:9"))
     assert (code, out) == (3, "")
-    assert err == (
-        "Error: No Ray cluster answers at 127.0.0.1:9: connection refused.\n"
-        "Hint: `ray status` on the head node says whether Ray runs there; --ray alone uses this machine.\n"
-    )
+    error, hint = err.splitlines()
+    assert error == "Error: No Ray cluster answers at 127.0.0.1:9: connection refused."
+    assert "ray status" in hint
     assert not (tmp_path / "run").exists()
     assert time.monotonic() - began < 60  # Ray by itself would take two minutes
 

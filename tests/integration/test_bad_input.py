@@ -180,7 +180,7 @@ def test_an_output_file_that_cannot_be_written_is_found_before_the_model_is_load
     hint = "Name a file in a folder that exists and that you may write to."
     for path, reason in (
         (tmp_path / "no" / "answer.txt", "No such file or directory"),
-        (tmp_path, "it is a folder"),
+        (tmp_path, "Is a directory"),
     ):
         message = f"The output file '{path}' could not be written: {reason}."
         refused(adacd("generate", QUESTION, "-o", str(path)), 1, message, hint)
@@ -279,10 +279,10 @@ def test_a_closed_stdout_is_not_needed_beside_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_notes_that_cannot_be_written_change_nothing() -> None:
+def test_notes_that_cannot_be_written_change_nothing(adacd: RunCommand) -> None:
     command = "adacd generate 'How do I kill a process?' -n 5"
-    quiet = shell(f"{command} -q")
-    assert quiet[0] == 0 and quiet[1]
+    quiet = adacd("generate", "How do I kill a process?", "-n", "5", "-q")
+    assert quiet.code == 0 and quiet.out
     assert shell(f"{command} --show-prompts 2>/dev/full") == quiet
     assert shell(f"{command} --alpha -1 2>/dev/full") == (2, "", "")
 

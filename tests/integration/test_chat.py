@@ -151,7 +151,7 @@ def test_at_a_terminal(folder, tmp_path):
         chat.wait_for("\x1b[?2004l")  # the prompt is done: what comes now is the answer
         chat.wait_for("")
         chat.type("\x03")
-        assert "· cancelled" in chat.wait_for("Stopped; what was said stays in the conversation.")
+        assert "· cancelled" in chat.wait_for("Stopped; the answer so far stays in the conversation.")
         for typed, shown in (
             ("/set max_new_tokens 3\r", "max_new_tokens  3"),
             ("And more?\r", "3 tokens · "),

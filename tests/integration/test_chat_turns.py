@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from adacd_cli.cli.chat.talk import Talk
@@ -92,16 +94,16 @@ QUESTIONS = (
 def test_every_turn_equals_a_fresh_run_of_the_same_conversation(tiny, method):
     it = start(tiny, method=method)
     for question in QUESTIONS:
-        asked = it.asked(question)
+        asked = it.with_question(question)
         assert_equal(answer(it, asked), fresh(it, asked))
 
 
 def test_undo_retry_and_a_new_system_message_equal_fresh_runs(tiny):
     it = start(tiny)
     for question in QUESTIONS[:3]:
-        answer(it, it.asked(question))
+        answer(it, it.with_question(question))
     for asked in (
-        it.asked_again(),
+        it.up_to_last_question(),
         it.conversation.without_last_turn().with_user(QUESTIONS[3]),
         it.conversation.with_system("Answer in one word.").with_user("Really?"),
         it.conversation.with_system(None).with_user("Really?"),
@@ -113,13 +115,13 @@ def test_undo_retry_and_a_new_system_message_equal_fresh_runs(tiny):
 def test_a_stopped_answer_and_another_method_equal_fresh_runs(tiny):
     it = start(tiny)
     stopped = []
-    asked = it.asked(QUESTIONS[0])
+    asked = it.with_question(QUESTIONS[0])
     for event in it.answer(it.view(asked), cancelled=lambda: len(stopped) > 5):
         stopped.append(event)
     assert it.conversation == asked.with_assistant(stopped[-1].text) and stopped[-1].text
     for method in ("default", "adacd", "adacd-gated"):
         it.settings = it.settings.model_copy(update={"method": method})
-        asked = it.asked(QUESTIONS[1])
+        asked = it.with_question(QUESTIONS[1])
         assert_equal(answer(it, asked), fresh(it, asked))
 
 
@@ -128,7 +130,7 @@ def test_a_turn_feeds_only_what_is_new_to_each_stream(tiny, forwards):
     parked = []
     for question in QUESTIONS:
         forwards.clear()
-        view = it.view(it.asked(question))
+        view = it.view(it.with_question(question))
         events = list(it.answer(view))
         base, prompted = view.prompts.base.ids, second(view.prompts).ids
         # at least the prompt's last token is fed, for its logits
@@ -147,13 +149,13 @@ def test_a_turn_feeds_only_what_is_new_to_each_stream(tiny, forwards):
 
 
 def test_a_conversation_that_outgrows_the_context_equals_fresh_runs(tiny):
-    it = start(tiny)
+    it = start(replace(tiny, context_length=256))
     left_out = 0
-    for place in range(14):
-        view = it.view(it.asked(f"{QUESTIONS[1]} ({place})"))
+    for place in range(6):
+        view = it.view(it.with_question(f"{QUESTIONS[1]} ({place})"))
         events = list(it.answer(view))
         left_out = view.left_out
         assert isinstance(events[-1], Finished)
     assert left_out > 0
     assert_equal(events, list(decode(tiny, [Request(view.prompts, it.settings)])))
-    assert len(it.conversation.messages) == 28
+    assert len(it.conversation.messages) == 12

@@ -314,7 +314,7 @@ def test_concurrency_is_found_from_free_memory():
     tiny = MODELS["llama"]
     requests, backend = asked(tiny), TorchBackend(tiny)
     tokens = max(len(second(request.prompts).ids) for request in requests) + 12
-    cache = 3 * 2 * 2 * 16 * 4  # layers, keys and values, heads, dim, bytes
+    cache = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, dim, bytes
     row = 2 * (tokens * cache + 12 * 4 * len(tiny.tokenizer))
     assert fitting_concurrency(backend, requests, 2 * 10 * row) == 10
     assert fitting_concurrency(backend, requests, 2 * 10 * row - 1) == 9

@@ -191,10 +191,10 @@ def many(tmp_path: Path) -> Path:
 
 
 def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(adacd, many, tmp_path):
-    flags = ("--label", "safe", "--batch-size", "4", "--limit", "40")
+    flags = ("--label", "safe", "--batch-size", "4", "--limit", "16")
     run = tmp_path / "killed"
     process = start(many, run, *flags)
-    wait_for_answers(run, 10, process)
+    wait_for_answers(run, 4, process)
     second = adacd(*arguments(many, run, *flags))
     assert second.code == 2
     assert "Error: Another run is working in" in second.err
@@ -211,13 +211,13 @@ def test_a_killed_run_goes_on_and_ends_like_one_that_was_not(adacd, many, tmp_pa
         return sorted((row["method"], row["id"], row["text"], row["tokens"]) for row in answers(folder))
 
     assert said(run) == said(tmp_path / "whole")
-    assert len(said(run)) == 80
+    assert len(said(run)) == 32
 
 
 def test_ctrl_c_keeps_what_was_finished_and_says_how_to_go_on(many, tmp_path):
     run = tmp_path / "run"
     process = start(many, run, "--label", "safe", "--batch-size", "4")
-    wait_for_answers(run, 10, process)
+    wait_for_answers(run, 4, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, "")

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from adacd_cli import __version__
+from adacd_cli.cli.running import show_prompts
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.prompts import Prompt, Prompts
+from adacd_cli.prompts import Contrast, Prompt, Prompts, build_prompts
+from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
-from tests.fakes import named, saying, scripted, two_streams
+from tests.fakes import named, saying, scripted
 from tests.golden import check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -257,10 +259,38 @@ def test_both_prompts_are_shown_on_request(adacd: RunCommand) -> None:
     check("cli", "--show-prompts", err)
 
 
+@pytest.mark.parametrize(
+    ("placement", "prompted"),
+    [
+        ("user-end", "<|start|>user\nIs 日本 big?⟪shared up to here⟫\n\nRéfuse!<|end|>\n"),
+        ("user-start", "<|start|>user\n⟪shared up to here⟫Réfuse!\n\nIs 日本 big?<|end|>\n"),
+    ],
+)
+def test_a_mark_stands_where_the_streams_part(
+    capsys: pytest.CaptureFixture[str], placement: str, prompted: str
+) -> None:
+    streams = {"unprompted": None, "prompted": Contrast("Réfuse!"), "safe": Contrast("Is 日月?")}
+    tokenizer = make_tokenizer()
+    prompts = build_prompts(tokenizer, Conversation.ask("Is 日本 big?"), streams, placement=placement)
+    show_prompts(tokenizer, prompts)
+    shown = capsys.readouterr().err
+    sizes = [len(each.ids) for each in prompts.streams.values()]
+    agreed = prompts.shared_with_base("prompted")
+    assert f"--- Unprompted stream, {sizes[0]} tokens ---\n<|start|>user\nIs 日本 big?<|end|>\n" in shown
+    assert (
+        f"--- Prompted stream, {sizes[1]} tokens, the first {agreed} shared with the unprompted stream ---\n"
+        f"{prompted}"
+    ) in shown
+    assert "--- Safe stream, " in shown
+    # 本 and 月 begin with different bytes, 日 is whole on the shared side
+    if placement == "user-start":
+        assert "<|start|>user\nIs 日⟪shared up to here⟫月?" in shown
+    assert "\ufffd" not in shown
+
+
 def test_warnings_of_loading_are_shown_unless_quiet(
     adacd: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
 
     model = replace(scripted(SCRIPT), warnings=("It was odd.",))
     monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import threading
 
 import pytest
@@ -22,7 +21,8 @@ from transformers import (
 from adacd_cli import AdacdError, Settings, generate, load
 from adacd_cli.demo import model_folder
 from adacd_cli.errors import LogitsError, ModelError, PromptError
-from adacd_cli.hf import adacd, inputs_for
+from adacd_cli.hf import AdacdLogitsProcessor, adacd, inputs_for
+from tests.golden import check
 from tests.tiny import CONTEXT, FAMILIES, tiny_model
 
 QUESTIONS = [
@@ -136,20 +136,12 @@ def test_both_signs_equal_transformers_guidance(family):
     assert torch.equal(run(tiny, method="selfcd", settings=text), guided(plain, prompted, 1.5))
 
 
-def test_right_padding_and_none_at_all_are_read_as_well(llama):
-    rows = [inputs_for(llama.tokenizer, question)["input_ids"][0] for question in QUESTIONS]
-    longest = max(map(len, rows))
-    ids = torch.stack([torch.cat([row, row.new_zeros(longest - len(row))]) for row in rows])
-    mask = torch.stack([(torch.arange(longest) < len(row)).long() for row in rows])
-    output = llama.model.generate(
-        ids, attention_mask=mask, custom_generate=adacd, adacd_tokenizer=llama.tokenizer, max_new_tokens=NEW
-    )
-    assert torch.equal(output[:, :longest], ids)
-    assert torch.equal(output[:, longest:], run(llama))
+def test_a_prompt_without_padding_needs_no_mask(llama):
+    ids = inputs_for(llama.tokenizer, QUESTIONS[0])["input_ids"]
     alone = llama.model.generate(
-        rows[0][None], custom_generate=adacd, adacd_tokenizer=llama.tokenizer, max_new_tokens=NEW
+        ids, custom_generate=adacd, adacd_tokenizer=llama.tokenizer, max_new_tokens=NEW
     )
-    assert torch.equal(alone[0, len(rows[0]) :], run(llama)[0])
+    assert torch.equal(alone[0, ids.shape[1] :], run(llama)[0])
 
 
 class Recorder:
@@ -166,32 +158,70 @@ class Recorder:
 
 
 def test_a_streamer_is_given_what_transformers_would_give_it(llama):
-    theirs, ours, bound = Recorder(), Recorder(), Recorder()
+    theirs, ours, contrasted = Recorder(), Recorder(), Recorder()
     plainly(llama, max_new_tokens=5, streamer=theirs)
-    run(llama, max_new_tokens=5, method="default", streamer=ours)
-    inputs = {**inputs_for(llama.tokenizer, QUESTIONS), "method": "default", "max_new_tokens": 5}
-    llama.model.generate(**inputs, custom_generate=functools.partial(adacd, streamer=bound))
-    assert ours.got == bound.got == theirs.got
+    run(llama, max_new_tokens=5, method="default", adacd_streamer=ours)
+    assert ours.got == theirs.got
     assert len(ours.got) == 7
+    rows = run(llama, max_new_tokens=5, adacd_streamer=contrasted)
+    assert contrasted.got[1:-1] == rows.T.tolist()
 
 
 def test_a_streamer_ends_where_decoding_fails(llama):
     streamer = Recorder()
     with pytest.raises(AdacdError):
-        run(llama, num_beams=2, streamer=streamer)
+        run(llama, num_beams=2, adacd_streamer=streamer)
     assert streamer.got[-1] == "end"
 
 
-def test_a_stream_of_text_comes_to_its_end():
+@pytest.mark.parametrize("directly", [False, True])
+def test_a_stream_of_text_comes_to_its_end(directly):
     demo = load()
     streamer = TextIteratorStreamer(demo.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)
     inputs = inputs_for(demo.tokenizer, QUESTIONS[0])
-    asked = {**inputs, "custom_generate": adacd, "streamer": streamer, "max_new_tokens": 40}
-    thread = threading.Thread(target=demo.model.generate, kwargs=asked)
+    if directly:
+        asked = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        processor = AdacdLogitsProcessor(demo.model, **inputs)
+        asked |= {"logits_processor": [processor], "streamer": streamer, "do_sample": False}
+    else:
+        asked = {**inputs, "custom_generate": adacd, "adacd_streamer": streamer}
+    thread = threading.Thread(target=demo.model.generate, kwargs={**asked, "max_new_tokens": 40})
     thread.start()
     text = "".join(streamer)
     thread.join()
     assert text == generate(demo, QUESTIONS[0]).text
+
+
+def test_the_processor_alone_decodes_batch_after_batch(llama):
+    inputs = inputs_for(llama.tokenizer, QUESTIONS)
+    processor = AdacdLogitsProcessor(llama.model, **inputs)
+    asked = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    asked |= {"logits_processor": [processor], "do_sample": False, "max_new_tokens": NEW}
+    for _ in range(2):
+        assert torch.equal(llama.model.generate(**asked)[:, inputs["input_ids"].shape[1] :], run(llama))
+    copies = llama.model.generate(**asked | {"do_sample": True, "num_return_sequences": 2})
+    assert copies.shape[0] == 8
+    # what generate's own arguments forbid is forbidden, though they come first
+    kept = llama.model.generate(**asked, min_new_tokens=NEW, suppress_tokens=[5])
+    assert {5, llama.tokenizer.eos_token_id}.isdisjoint(kept[:, -NEW:].flatten().tolist())
+    with pytest.raises(AdacdError, match=r"^AdacdLogitsProcessor cannot follow input_ids"):
+        llama.model.generate(**asked, num_beams=4)
+    with pytest.raises(AdacdError, match=r"^AdacdLogitsProcessor cannot follow input_ids"):
+        llama.model.generate(asked["input_ids"] + 1, logits_processor=[processor], max_new_tokens=2)
+
+
+def test_outside_the_window_the_second_stream_costs_nothing(llama):
+    processor = AdacdLogitsProcessor(llama.model, **inputs_for(llama.tokenizer, QUESTIONS, contrast_steps=3))
+    calls = []
+    hook = llama.model.register_forward_hook(lambda *_: calls.append(1))
+    ids, scores = processor._input_ids, torch.randn(4, llama.model.config.vocab_size)
+    for step in range(5):
+        out = processor(ids, scores)
+        assert (out is scores) == (step >= 3)
+        ids = torch.cat([ids, out.argmax(dim=-1, keepdim=True)], dim=-1)
+    hook.remove()
+    assert len(calls) == 3
+    assert not processor._backend._sequences
 
 
 class EndRows(StoppingCriteria):
@@ -247,7 +277,7 @@ def test_scores_and_logits_come_back(llama):
     contrasted = llama.model.generate(**inputs, custom_generate=adacd, **asked)
     chosen = torch.stack(contrasted.scores, dim=1).argmax(dim=-1)
     assert torch.equal(chosen, contrasted.sequences[:, -4:])
-    assert ours.past_key_values is None
+    assert contrasted.past_key_values.get_seq_length() == inputs["input_ids"].shape[1] + 3
 
 
 def test_several_samples_of_a_prompt(llama):
@@ -269,11 +299,7 @@ def test_where_every_plausible_token_is_forbidden_the_step_is_plain(llama):
     assert set(run(llama, do_sample=True, **forced).flatten().tolist()) <= set(range(300, 310))
 
 
-def test_the_context_is_a_limit_as_in_our_own_decoding(llama):
-    long = "a b " * ((CONTEXT - 60) // 2)
-    answer = generate(llama, long, max_new_tokens=100)
-    assert answer.finished.context_full
-    assert run(llama, [long], max_new_tokens=100)[0].tolist() == [step.token_id for step in answer.steps]
+def test_a_prompt_that_leaves_no_room_is_refused(llama):
     with pytest.raises(PromptError, match=r"^Row 1 of input_ids is \d+ tokens long"):
         run(llama, ["Hi", "a b " * CONTEXT])
 
@@ -324,19 +350,6 @@ def test_the_tokenizer_beside_the_weights_is_found():
     assert not torch.equal(found, plain)
 
 
-def test_no_rows_give_no_rows(llama):
-    ids = torch.zeros((0, 5), dtype=torch.int64)
-    output = llama.model.generate(
-        ids, custom_generate=adacd, adacd_tokenizer=llama.tokenizer, max_new_tokens=3
-    )
-    assert output.shape == (0, 5)
-
-
-def test_the_tokenizer_is_not_named_but_given(llama):
-    with pytest.raises(AdacdError, match=r"^adacd_tokenizer takes the tokenizer itself; got str\.$"):
-        llama.model.generate(torch.tensor([[7]]), custom_generate=adacd, adacd_tokenizer="demo")
-
-
 def test_a_prompt_of_one_token(llama):
     ids = torch.tensor([[7]])
     output = llama.model.generate(
@@ -345,65 +358,61 @@ def test_a_prompt_of_one_token(llama):
     assert output.shape == (1, 4)
 
 
-CACHES = "it keeps two caches of its own"
-ONE_TOKEN = "it chooses one token a step for each row"
-REFUSED = {
-    "num_beams=2": ({"num_beams": 2}, ONE_TOKEN),
-    "penalty_alpha=0.6": ({"penalty_alpha": 0.6, "top_k": 4}, ONE_TOKEN),
-    "prompt_lookup_num_tokens=3": ({"prompt_lookup_num_tokens": 3}, ONE_TOKEN),
-    "assistant_model": ({"assistant_model": "itself"}, ONE_TOKEN),
-    "output_attentions=True": (
-        {"output_attentions": True},
-        "two streams are read, and what they pass through is not kept",
-    ),
-    "cache_implementation='offloaded'": ({"cache_implementation": "offloaded"}, CACHES),
-    "past_key_values": ({"past_key_values": DynamicCache()}, CACHES),
-    "position_ids": ({"position_ids": torch.zeros((4, 1))}, "it counts them from each prompt's first token"),
-    "inputs_embeds": ({"inputs_embeds": torch.zeros((4, 5, 64))}, "a prompt is token ids alone"),
-    "synced_gpus": ({"synced_gpus": True}, "a row that has ended takes part in no forward"),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_done_is_refused_by_name(llama, what):
-    asked, reason = REFUSED[what]
-    if what == "assistant_model":
-        asked = {"assistant_model": llama.model}
-    inputs = {**inputs_for(llama.tokenizer, QUESTIONS), **asked}
-    with pytest.raises(AdacdError) as caught:
-        llama.model.generate(**inputs, custom_generate=adacd, max_new_tokens=3)
-    assert caught.value.message == f"AdaCD cannot be decoded with `{what}`: {reason}."
-    assert caught.value.hint == f"Leave {what.partition('=')[0]} out of generate()."
+def test_a_cache_of_the_callers_and_what_the_model_passes_through_are_generates_own(llama):
+    inputs, question = inputs_for(llama.tokenizer, QUESTIONS), QUESTIONS[0]
+    cache = DynamicCache(config=llama.model.config)
+    llama.model(inputs_for(llama.tokenizer, question)["input_ids"][:, :-3], past_key_values=cache)
+    assert torch.equal(run(llama, question, past_key_values=cache), run(llama, question))
+    asked = {"output_hidden_states": True, "return_dict_in_generate": True, "use_cache": False}
+    output = llama.model.generate(**inputs, **asked, custom_generate=adacd, max_new_tokens=NEW)
+    assert torch.equal(output.sequences[:, -NEW:], run(llama)[:, -NEW:])
+    assert len(output.hidden_states) == NEW
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    "asked",
     [
-        ({"method": "prompt"}, "Method prompt needs another first prompt, which adacd() under "),
-        ({"method": "ssd"}, "Method ssd needs `draft`, which adacd() under "),
-        ({"method": "adacs"}, "Unknown method 'adacs' (from inputs_for())."),
-        ({"contrast_prompt": "No!"}, "The ready `prompted_input_ids` were made without the text that "),
-        ({"alpha": -1.0}, "`alpha` is in [0, 1000000]; got -1.0 (from adacd())."),
-        (
-            {"settings": Settings(temperature=1.0)},
-            "`temperature` of the settings has no say in transformers' generate.",
-        ),
+        {"num_beams": 2},
+        {"penalty_alpha": 0.6, "top_k": 4},
+        {"prompt_lookup_num_tokens": 3},
+        {"inputs_embeds": torch.ones((4, 5, 64))},
+        {"attention_mask": torch.tensor([[0, 1, 1]] * 4)},
+        {"attention_mask": torch.tensor([[1, 0]] * 4)},
+        {"method": "prompt"},
+        {"method": "ssd"},
+        {"method": "adacs"},
+        {"contrast_prompt": "No!"},
+        {"alpha": -1.0},
+        {"settings": Settings(temperature=1.0)},
+        {"adacd_tokenizer": "demo"},
     ],
+    ids=lambda asked: ", ".join(asked) + f" {asked.get('method', '')}".rstrip(),
 )
-def test_a_wrong_setting_is_named(llama, asked, message):
+def test_what_cannot_be_done_is_refused_by_name(llama, asked, request):
+    inputs = {**inputs_for(llama.tokenizer, QUESTIONS), **asked}
+    if "attention_mask" in asked:
+        inputs["input_ids"] = inputs["input_ids"][:, -2:]
     with pytest.raises(AdacdError) as caught:
-        run(llama, **asked)
-    assert caught.value.message.startswith(message)
+        llama.model.generate(**inputs, custom_generate=adacd, max_new_tokens=3)
+    check("hf", f"refused: {request.node.callspec.id}", f"{caught.value.message}\n{caught.value.hint}")
+
+
+def test_a_model_whose_processes_must_run_in_step_is_refused(llama, monkeypatch):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr("adacd_cli.hf.processor.is_fsdp_managed_module", lambda model: True)
+    with pytest.raises(AdacdError, match="synced_gpus"):
+        run(llama)
 
 
 def test_a_model_that_cannot_be_decoded_is_refused(llama):
     inputs = inputs_for(llama.tokenizer, QUESTIONS)
     asked = {**inputs, "custom_generate": adacd, "max_new_tokens": 3}
-    with pytest.raises(ModelError, match=r"^LlamaForCausalLM is in training mode, where dropout acts\.$"):
+    with pytest.raises(ModelError, match=r"^LlamaForCausalLM is in training mode"):
         copy.deepcopy(llama.model).train().generate(**asked)
     with pytest.raises(ModelError, match=r"^LlamaForCausalLM has weights on the meta device"):
         copy.deepcopy(llama.model).to("meta").generate(**asked)
     broken = copy.deepcopy(llama.model)
     broken.lm_head.weight.data[:] = torch.nan
-    with pytest.raises(LogitsError, match=r"^The logits of step 0 of row 0 are not finite .* in float32\.$"):
+    with pytest.raises(LogitsError, match=r"^The logits of step 0 are not finite .* in float32\.$"):
         broken.generate(**asked)

@@ -143,13 +143,13 @@ MISTAKES = {
     ),
     "loaded": (
         lambda demo: generate(demo, "x", dtype="float32"),
-        "`dtype` has no say in generate().",
-        "The model is loaded already: give it to load().",
+        "`dtype` cannot be set in generate(): the model is already loaded.",
+        "Give it to load().",
     ),
     "screen": (
         lambda demo: generate(demo, "x", quiet=True),
-        "`quiet` has no say in generate().",
-        "It is for the command line.",
+        "`quiet` cannot be set in generate(): it is for the command line.",
+        "Leave it out.",
     ),
     "not loaded": (
         lambda demo: generate("demo", "x"),
@@ -166,15 +166,19 @@ MISTAKES = {
         "`gate` is for method adacd; the method is default.",
         "Choose --method adacd, or leave it out.",
     ),
-    "loading": (lambda demo: load("demo", alpha=3), "`alpha` has no say in load().", PANELS),
+    "loading": (
+        lambda demo: load("demo", alpha=3),
+        "`alpha` cannot be set in load(): it is read for each answer.",
+        PANELS,
+    ),
     "weights elsewhere": (
         lambda demo: load("http://127.0.0.1:1/v1", tokenizer="x", device="cuda"),
-        "`device` is for weights that adacd loads; those of a model at a server are the server's.",
-        "Leave it out, and give the server its own when it is started.",
+        "`device` is for weights that adacd loads itself, and the model runs on a server.",
+        "Leave it out, and give the server its own when you start it.",
     ),
     "tokenizer of weights here": (
         lambda demo: load("demo", tokenizer="x"),
-        "`tokenizer` is for a model at a server, and the model is 'demo'.",
+        "`tokenizer` is for a model on a server, and the model is 'demo'.",
         "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
     ),
     "two models": (

@@ -34,8 +34,7 @@ from adacd_cli.loading import load, quantization
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_tokenizer
 
 AGAIN = "Download or save the model again."
-RANDOM = "Download or save the model again; without its weights it would run on random numbers."
-CHOOSE = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the model in the box."
+CHOOSE = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the bundled model."
 
 
 @pytest.fixture(scope="session")
@@ -161,11 +160,11 @@ def test_missing_weights_are_refused(folder: Path) -> None:
     _weights(folder, lambda weights: weights.pop("lm_head.weight"))
     assert _refusal(Settings(model="m")) == (
         "The weights of m are not complete: lm_head.weight is missing.",
-        RANDOM,
+        AGAIN,
     )
     _weights(folder, lambda weights: weights.pop("model.norm.weight"))
     assert _refusal(Settings(model="m"))[0] == (
-        "The weights of m are not complete: lm_head.weight is missing (and 1 more)."
+        "The weights of m are not complete: lm_head.weight (and 1 more) is missing."
     )
 
 
@@ -173,8 +172,7 @@ def test_weights_of_another_shape_are_refused(folder: Path) -> None:
     _weights(folder, lambda weights: weights.update({"model.norm.weight": torch.ones(32)}))
     assert _refusal(Settings(model="m")) == (
         "The weights of m do not fit its config.json: model.norm.weight is 32 and should be 64.",
-        "Put back the config.json of these weights, or download or save the model again; as it is "
-        "it would run on random numbers.",
+        "Put back the config.json of these weights, or download or save the model again.",
     )
 
 
@@ -246,12 +244,11 @@ def test_a_broken_tokenizer(folder: Path) -> None:
             {"num_attention_heads": 7},
             "config.json of m cannot be used: The hidden size (64) is not a multiple of the number of "
             "attention heads (7).",
-            "Mend that in its config.json, or download or save the model again.",
+            "Fix that in its config.json, or download or save the model again.",
         ),
         (
             {"architectures": ["LlamaModel"]},
-            "m is an encoder or embedding model without a language-model head (LlamaModel), "
-            "not a causal language model.",
+            "m is of type llama (LlamaModel), not a causal language model.",
             CHOOSE,
         ),
     ],
@@ -267,11 +264,11 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "i
 OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     "bert": (
         lambda: BertModel(BertConfig(vocab_size=100, **SMALL)),
-        "an encoder or embedding model without a language-model head (BertModel)",
+        "of type bert (BertModel)",
     ),
     "masked": (
         lambda: BertForMaskedLM(BertConfig(vocab_size=100, **SMALL)),
-        "a masked language model (BertForMaskedLM)",
+        "of type bert (BertForMaskedLM)",
     ),
     "t5": (
         lambda: T5ForConditionalGeneration(
@@ -296,7 +293,7 @@ OTHERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "vit": (
         lambda: ViTForImageClassification(ViTConfig(image_size=32, patch_size=16, **SMALL)),
-        "an image classifier (ViTForImageClassification)",
+        "of type vit (ViTForImageClassification)",
     ),
 }
 
@@ -313,7 +310,7 @@ def test_models_of_another_kind(name: str, tmp_path: Path, monkeypatch: pytest.M
 def test_a_sequence_classifier(folder: Path) -> None:
     LlamaForSequenceClassification.from_pretrained(folder).save_pretrained(folder)
     assert _refusal(Settings(model="m")) == (
-        "m is a text classifier (LlamaForSequenceClassification), not a causal language model.",
+        "m is of type llama (LlamaForSequenceClassification), not a causal language model.",
         CHOOSE,
     )
 
@@ -321,8 +318,7 @@ def test_a_sequence_classifier(folder: Path) -> None:
 def test_a_vision_language_model(folder: Path) -> None:
     LlavaConfig(architectures=["LlavaForConditionalGeneration"]).save_pretrained(folder)
     assert _refusal(Settings(model="m")) == (
-        "m is a vision-language model that has no text-only class in transformers "
-        "(LlavaForConditionalGeneration), not a causal language model.",
+        "m is of type llava (LlavaForConditionalGeneration), not a causal language model.",
         CHOOSE,
     )
 

@@ -382,7 +382,7 @@ def refused_expert(folder, change=None):
     return refusal.value.message.replace(str(folder), "FOLDER")
 
 
-LAST = "base_model.model.model.layers.2.self_attn.v_proj.lora_B.weight"
+LAST = "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight"
 
 
 @pytest.mark.parametrize(
@@ -399,8 +399,8 @@ LAST = "base_model.model.model.layers.2.self_attn.v_proj.lora_B.weight"
             f"The adapter in FOLDER does not fit tiny-llama: it lacks {LAST}.",
         ),
         (
-            lambda weights: weights.update({LAST.replace("2", "9"): torch.ones(32, 4)}),
-            f"The adapter in FOLDER does not fit tiny-llama: it also holds {LAST.replace('2', '9')}.",
+            lambda weights: weights.update({LAST.replace("1", "9"): torch.ones(32, 4)}),
+            f"The adapter in FOLDER does not fit tiny-llama: it also holds {LAST.replace('1', '9')}.",
         ),
         (
             lambda weights: weights.update({"base_model.model.lm_head.weight": torch.ones(3, 3)}),

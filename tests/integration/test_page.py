@@ -136,6 +136,7 @@ def test_two_answers_side_by_side(server, visit):
         "alpha": 4.5,
         "agreement_threshold": 0.9,
         "contrast_steps": 10,
+        "contrast_placement": "system",
     }
     asked = {"trace": True, "candidates": 5}
     assert sorted(server.bodies, key=lambda body: body["adacd"]["method"] == "adacd") == [
@@ -272,6 +273,7 @@ def test_settings_come_from_the_server_and_change_the_request(server, visit):
         "alpha": 2.25,
         "agreement_threshold": 0.6,
         "contrast_steps": 4,
+        "contrast_placement": "user-start",
         "max_new_tokens": 64,
     }
     there = visit(server.address)
@@ -280,6 +282,8 @@ def test_settings_come_from_the_server_and_change_the_request(server, visit):
     ids = "#alpha", "#lambda", "#steps", "#longest"
     assert [page.input_value(name) for name in ids] == ["2.25", "0.6", "4", "64"]
     assert page.is_checked("#gate")
+    assert page.input_value("#placement") == "user-start"
+    page.select_option("#placement", "user-end")
     page.press("#alpha-range", "ArrowRight")
     page.press("#lambda-range", "End")
     page.press("#steps", "ArrowUp")
@@ -311,6 +315,7 @@ def test_settings_come_from_the_server_and_change_the_request(server, visit):
         "alpha": 12.4,
         "agreement_threshold": 1,
         "contrast_steps": 5,
+        "contrast_placement": "user-end",
         "trace": True,
         "candidates": 5,
     }

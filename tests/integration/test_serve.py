@@ -23,6 +23,7 @@ import openai
 import pytest
 
 from tests.conftest import RunCommand
+from tests.golden import check
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-local"
@@ -31,6 +32,7 @@ ANSWER = (
     "To kill a Python process, end the parent process, because a zombie is already dead and only waits to be "
     "collected."
 )
+STOPPING = "Stopping once all requests are answered."
 REFUSAL = "I'm sorry, but I can't help with that."
 
 
@@ -87,7 +89,7 @@ def served() -> Iterator[str]:
         yield server.url
         server.running.send_signal(signal.SIGINT)
         assert server.end() == 130
-        assert server.said[-1] == "Stopping once what was asked is answered."
+        assert server.said[-1] == STOPPING
 
 
 @pytest.fixture
@@ -159,11 +161,11 @@ def test_the_clients_errors_are_those_of_openai(served: str, client: openai.Open
     with pytest.raises(openai.NotFoundError) as raised:
         client.chat.completions.create(model="gpt-4", messages=QUESTION)
     assert (raised.value.code, raised.value.param) == ("model_not_found", "model")
-    with pytest.raises(openai.BadRequestError, match="`temperature` is at most 2; got 9"):
-        client.chat.completions.create(model="demo", messages=QUESTION, temperature=9)
-    with pytest.raises(openai.BadRequestError, match="`max_tokens` is at most 100 on this server; got 101"):
-        client.chat.completions.create(model="demo", messages=QUESTION, max_tokens=101)
-    with pytest.raises(openai.AuthenticationError, match="The key is wrong"):
+    for fields in ({"temperature": 9}, {"max_tokens": 101}):
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.chat.completions.create(model="demo", messages=QUESTION, **fields)
+        assert (refused.value.code, refused.value.param) == (None, *fields)
+    with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{served}/v1", api_key="sk-other").models.list()
 
 
@@ -216,7 +218,7 @@ def test_sigterm_finishes_what_was_asked_and_nothing_of_it_is_logged() -> None:
     assert server.said == [
         "mine · adacd · 64 at once",
         f"Serving {server.url}/v1, and a page at {server.url}/",
-        "Stopping once what was asked is answered.",
+        STOPPING,
     ]
 
 
@@ -225,64 +227,38 @@ def test_a_port_in_use(adacd: RunCommand) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert adacd("serve", "--port", str(port)) == (
-            1,
-            "",
-            f"Error: 127.0.0.1:{port} cannot be listened on: address already in use.\n"
-            "Hint: Give another --port, or stop what uses this one.\n",
-        )
+        outcome = adacd("serve", "--port", str(port))
+    assert (outcome.code, outcome.out) == (1, "")
+    check("server", "port in use", outcome.err.replace(str(port), "PORT"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message", "hint"),
+    ("arguments", "code"),
     [
-        (
-            ["--host", "192.0.2.1"],
-            1,
-            "192.0.2.1:8000 cannot be listened on: cannot assign requested address.",
-            "Give another --port, or stop what uses this one.",
-        ),
-        (
-            ["--api-key", ""],
-            2,
-            "The key of --api-key is empty, or holds something else than visible ASCII characters.",
-            "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
-        ),
-        (["--model-id", " "], 2, "--model-id is empty.", "Leave it out for the model's own name."),
-        (
-            ["--cors-origin", "localhost:3000"],
-            2,
-            "--cors-origin takes the origin of a page; got 'localhost:3000'.",
-            "Write e.g. --cors-origin http://localhost:3000.",
-        ),
-        (
-            ["--max-body-size", "big"],
-            2,
-            "--max-body-size takes a number of bytes; got 'big'.",
-            "Write e.g. 500000, 512k or 4m.",
-        ),
-        (
-            ["--batch-size", "0"],
-            2,
-            "--batch-size takes a whole number, at least 1, or auto; got '0'.",
-            "Try --batch-size auto, or a smaller number where memory runs out.",
-        ),
-        (
-            ["--method", "ssd"],
-            2,
-            "Method ssd needs `draft`.",
-            "Give --draft DRAFT. With method ssd: the small safe model that drafts; same vocabulary as the "
-            "model.",
-        ),
-        (
-            ["--port", "0", "--model", "./nowhere"],
-            3,
-            "The model folder ./nowhere does not exist.",
-            "Check the path; a model on the hub is named owner/name, and `demo` is the model in the box.",
-        ),
+        (["--host", "192.0.2.1"], 1),
+        (["--host", "no.such.host.invalid"], 1),
+        (["--api-key", ""], 2),
+        (["--model-id", " "], 2),
+        (["--cors-origin", "localhost:3000"], 2),
+        (["--max-body-size", "big"], 2),
     ],
 )
-def test_what_it_cannot_be_started_with(
-    adacd: RunCommand, arguments: list[str], code: int, message: str, hint: str
-) -> None:
-    assert adacd("serve", *arguments) == (code, "", f"Error: {message}\nHint: {hint}\n")
+def test_flags_that_cannot_be_used(adacd: RunCommand, arguments: list[str], code: int) -> None:
+    outcome = adacd("serve", *arguments)
+    assert (outcome.code, outcome.out) == (code, "")
+    if "no.such.host.invalid" not in arguments:  # whose reason is the system's
+        check("server", f"adacd serve {' '.join(arguments)}", outcome.err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (["--batch-size", "0"], 2, "--batch-size"),
+        (["--method", "ssd"], 2, "--draft"),
+        (["--port", "0", "--model", "./nowhere"], 3, "./nowhere"),
+    ],
+)
+def test_settings_that_cannot_be_used(adacd: RunCommand, arguments: list[str], code: int, named: str) -> None:
+    outcome = adacd("serve", *arguments)
+    assert (outcome.code, outcome.out) == (code, "")
+    assert outcome.err.startswith("Error: ") and named in outcome.err

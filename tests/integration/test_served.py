@@ -12,6 +12,7 @@ from adacd_cli.backends.server import client as client_module
 from adacd_cli.backends.server import probe as probe_module
 from adacd_cli.backends.server.address import Address
 from adacd_cli.backends.server.completions import Completions
+from tests.golden import check
 from tests.vllm_server import DEAD, NAME, Breaks, VllmServer, prompts_of
 
 KEY = "sk-model-0123456789"
@@ -48,6 +49,11 @@ def over(adacd, server):
 def is_answer(body):
     """Whether a request is one of an answer, not of those that look the server over."""
     return max(map(len, prompts_of(body))) > 5
+
+
+def shown(err, server):
+    """What stderr says, wherever the server is."""
+    return err.replace(server.url, "URL")
 
 
 def steps(out):
@@ -94,12 +100,8 @@ def test_a_server_that_answers_no_first_question_is_left(over, server, monkeypat
         outcome = over("generate", QUESTION)
     finally:
         released.set()
-    assert (outcome.code, outcome.out, outcome.err) == (
-        3,
-        "",
-        f"Error: The server at {server.url} cannot be used: it did not answer adacd's first questions within "
-        "0.2 s.\nHint: Its own log may tell more.\n",
-    )
+    assert (outcome.code, outcome.out) == (3, "")
+    check("served", "no answer to the first requests", shown(outcome.err, server))
 
 
 def test_that_the_server_is_waited_for_is_said_once(over, monkeypatch):
@@ -114,14 +116,10 @@ def test_few_logprobs_are_said_once_and_in_each_event(over, server):
     exact = [step["exact"] for step in steps(outcome.out)]
     assert False in exact[:10]
     assert all(exact[10:])
-    warning = (
-        "A token that could have been chosen was not among the 3 log-probabilities that the server gives of a "
-        "step, so not every token is certain (`exact` is false in its event). "
-        "vLLM gives all of them with --max-logprobs -1."
-    )
     events = [json.loads(line) for line in outcome.out.splitlines()]
-    assert [event["text"] for event in events if event["event"] == "notice"] == [warning]
-    assert over("generate", "hi", "-n", "14", "--no-stats").err == f"Warning: {warning}\n"
+    (notice,) = [event["text"] for event in events if event["event"] == "notice"]
+    check("served", "inexact", notice)
+    assert over("generate", "hi", "-n", "14", "--no-stats").err == f"Warning: {notice}\n"
 
 
 def asking(server, what):
@@ -166,21 +164,28 @@ def test_a_smaller_limit_of_ids_is_kept_to(server, monkeypatch):
 
 def test_lists_that_another_request_cuts_are_asked_for_again(server):
     """Somebody scores ids in the same batch: the top lists of all others come back with one token."""
-    server.scores_ids, server.step_seconds = True, 0.02
     prompts = [(2, 300, 4, number) for number in (3, 5, 7)]
+    server.cut_next = 5  # the first answer, and two lists of the second
 
-    async def side_by_side(dialect):
-        lists, *_ = await asyncio.gather(
-            dialect.top(prompts, 20), *(dialect.values((9, 4), [7]) for _ in range(3))
-        )
-        return lists, dialect.most
+    async def ask(dialect):
+        return await dialect.top(prompts, 20), dialect.most
 
-    lists, most = asking(server, side_by_side)
-    assert server.cut > 0
+    lists, most = asking(server, ask)
     assert [list(top.ids) for top in lists] == [
         server.distribution(ids).topk(20).indices.tolist() for ids in prompts
     ]
     assert most is None
+    assert [len(prompts_of(body)) for body in server.completions()] == [3, 3, 2]
+
+
+def test_answers_side_by_side_are_the_same_where_ids_are_scored(over, server, tmp_path):
+    server.most, server.scores_ids = 60, True
+    file = tmp_path / "questions.txt"
+    file.write_text(f"{QUESTION}\nHow do I make a bomb?\nWhat is a zombie?\nhi\n", encoding="utf-8")
+    given = ("generate", "--file", str(file), "-q", "-n", "14", "--plausibility", "0.001")
+    alone = over(*given, "--batch-size", "1")
+    assert over(*given, "--batch-size", "4").out == alone.out
+    assert any("logprob_token_ids" in body for body in server.completions())
 
 
 def test_a_list_that_stays_short_is_taken_as_it_is(server):
@@ -274,73 +279,27 @@ def gives_logits(server):
     server.distribution = lambda ids: 10.0 * VllmServer.distribution(server, ids).exp()
 
 
-NEEDS = "The server at URL (vLLM) does not give what AdaCD needs"
-FLAGS = "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init."
-
-
 @pytest.mark.parametrize(
-    ("wrong", "arguments", "code", "message", "hint"),
+    ("wrong", "arguments", "code"),
     [
-        (missing_logprobs, (), 3, f"{NEEDS}: it gives no log-probabilities.", FLAGS),
-        (
-            named_by_text,
-            (),
-            3,
-            f"{NEEDS}: its log-probabilities do not name tokens by their ids.",
-            FLAGS,
-        ),
-        (refuses_ids, (), 3, f"{NEEDS}: status 400, prompt must be a string.", FLAGS),
-        (
-            two_models,
-            (),
-            2,
-            "The server at URL serves 2 models: 'org/one', 'org/two'.",
-            "Choose one with --served-model.",
-        ),
-        (no_models, (), 3, "The server at URL serves no model.", "Load one there first."),
-        (
-            lambda server: None,
-            ("--served-model", "org/other"),
-            3,
-            "The server at URL does not serve 'org/other'; it serves 'org/demo'.",
-            "Name one of these with --served-model.",
-        ),
-        (
-            is_down,
-            (),
-            3,
-            "The server at URL cannot be used: status 503, overloaded.",
-            "Its own log may tell more.",
-        ),
-        (
-            gives_logits,
-            (),
-            3,
-            "The server at URL (vLLM) gives no log-probabilities of the model: it gives 6.758 as a "
-            "log-probability.",
-            "Start vLLM with --logprobs-mode raw_logprobs, and without post-processing of them.",
-        ),
-        (
-            lambda server: None,
-            ("--method", "selfcd"),
-            2,
-            "Method selfcd needs every token's logit or the weights, which a server does not give.",
-            "Over a server there are default, prompt, adacd, adacd-gated.",
-        ),
-        (
-            lambda server: None,
-            ("--device", "cpu"),
-            2,
-            "`device` is for weights that adacd loads; those of a model at a server are the server's.",
-            "Leave it out, and give the server its own when it is started.",
-        ),
+        (missing_logprobs, (), 3),
+        (named_by_text, (), 3),
+        (refuses_ids, (), 3),
+        (two_models, (), 2),
+        (no_models, (), 3),
+        (None, ("--served-model", "org/other"), 3),
+        (is_down, (), 3),
+        (gives_logits, (), 3),
+        (None, ("--method", "selfcd"), 2),
+        (None, ("--device", "cpu"), 2),
     ],
 )
-def test_a_server_that_does_not_do(over, server, wrong, arguments, code, message, hint):
-    wrong(server)
+def test_a_server_that_does_not_do(over, server, wrong, arguments, code):
+    if wrong:
+        wrong(server)
     outcome = over("generate", QUESTION, *arguments)
-    expected = f"Error: {message.replace('URL', server.url)}\nHint: {hint}\n"
-    assert (outcome.code, outcome.out, outcome.err) == (code, "", expected)
+    assert (outcome.code, outcome.out) == (code, "")
+    check("served", f"{wrong.__name__ if wrong else ' '.join(arguments)}", shown(outcome.err, server))
 
 
 @pytest.mark.parametrize("repeats", [True, False])
@@ -348,12 +307,10 @@ def test_a_server_that_is_not_vllm(over, server, repeats):
     server.owner, server.tokenizes, server.repeats_ids = "someone", False, repeats
     outcome = over("generate", QUESTION, "--no-stats")
     assert (outcome.code, outcome.out) == (0, ANSWER)
-    assert outcome.err == (
-        ""
-        if repeats
-        else "Warning: The server does not tell how it encodes text: that its tokenizer is the one given "
-        "with --tokenizer could not be checked.\n"
-    )
+    if repeats:
+        assert outcome.err == ""
+    else:
+        check("served", "tokenizer not compared", outcome.err)
     assert not any("repetition_penalty" in body for body in server.completions())
 
 
@@ -481,7 +438,7 @@ def test_an_error_in_the_stream_is_the_servers_own_words(over, server):
     server.before = lambda body, number: (200, said, {}) if number == 4 and body["max_tokens"] > 1 else None
     outcome = over("generate", QUESTION)
     assert outcome.code == 1
-    assert f"Error: The server at {server.url} failed: the prompt is odd.\n" in outcome.err
+    assert f"Error: The server at {server.url} failed: status 400, the prompt is odd.\n" in outcome.err
 
 
 def test_an_engine_that_dies_and_is_started_again_goes_on(over, server):

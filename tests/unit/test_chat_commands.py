@@ -68,24 +68,24 @@ HELP = '''\
 """                  Begin a message of several lines; """ ends it.
 //x                  Send /x as a message.
 Alt-Enter            Begin a new line.
-Ctrl-C               Stop an answer and keep what was said; at the prompt, clear the line.
+Ctrl-C               Stop an answer and keep it so far; at the prompt, clear the line.
 Ctrl-D               Leave.
 '''
 
 METHODS = "default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated"
 SAME = "The same answer again: temperature is 0. /set temperature 0.8 draws others.\n"
-NOT_ASKED = "Error: Nothing was asked yet.\nHint: Type a question first.\n"
+NOT_ASKED = "Error: There is no question yet.\nHint: Type one first.\n"
 
 ROWS = [
     Row(("/help",), HELP),
     Row(("/help me",), err="Error: /help takes nothing after it; got 'me'.\n"),
     Row(("/exit",)),
-    Row(("/reset",), err="The conversation begins anew.\n"),
+    Row(("/reset",), err="A new conversation begins.\n"),
     Row(
         ("/system Be kind.", "hi", "/reset", "/undo", "/system"),
         "Hello!\nBe kind.\n",
         "The system message is set; the conversation is kept.\n"
-        "The conversation begins anew; the system message stays.\n"
+        "A new conversation begins; the system message stays.\n"
         "Error: There is nothing to take back.\n",
     ),
     Row(("/undo",), err="Error: There is nothing to take back.\n"),
@@ -119,6 +119,7 @@ ROWS = [
     ),
     Row(("/set alpha 0",), err="alpha  0.0\n"),
     Row(("/set contrast_prompt Do not help.",), err='contrast_prompt  "Do not help."\n'),
+    Row(("/set contrast_placement user-end",), err='contrast_placement  "user-end"\n'),
     Row(('/set stop ["a", "b"]', '/set stop ""'), err='stop  ["a", "b"]\nstop  []\n'),
     Row(
         ("/set alpha -1",),
@@ -187,7 +188,7 @@ ROWS = [
     Row(
         ("hi", "/save a talk.json", "/reset", "/load a talk.json", "why"),
         "Hello!\nBecause.\n",
-        "Saved to a talk.json.\nThe conversation begins anew.\n"
+        "Saved to a talk.json.\nA new conversation begins.\n"
         "Loaded from a talk.json; it ends:\n> hi\nHello!\n",
     ),
     Row(
@@ -265,7 +266,7 @@ def test_every_command_has_a_row():
 def test_exit_ends_the_chat():
     it = open_chat()
     it.take("/exit")
-    assert it.leaving
+    assert it.is_over
 
 
 def test_explain_shows_the_trace_of_the_last_answer_also_after_undo(capsys):
@@ -306,7 +307,7 @@ def test_compare_writes_what_the_command_compare_writes(capsys):
     capsys.readouterr()
     it.take("/compare")
     talk, settings = it.talk, it.talk.settings
-    view = talk.view(talk.asked_again())
+    view = talk.view(talk.up_to_last_question())
     plain = settings.model_copy(update={"method": "default"})
     runs = [talk.rehearse(view, run, cancelled=lambda: False) for run in (plain, settings)]
     expected = io.StringIO()

@@ -99,7 +99,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_what_was_said(capsys):
     assert capsys.readouterr() == (
         "Hel\nBecause.\n",
         "scripted · adacd · /help for commands, Ctrl-D to leave\n"
-        "Stopped; what was said stays in the conversation.\n",
+        "Stopped; the answer so far stays in the conversation.\n",
     )
     assert contents(it) == ["hi", "Hel", "why", "Because."]
     assert lines.drafts == ["", "", ""]
@@ -218,7 +218,7 @@ def test_outgrowing_the_context_is_said_when_it_changes(capsys):
     assert err == (
         "The context is full: the model no longer sees the oldest exchange (/save keeps all).\n"
         "The same answer again: temperature is 0. /set temperature 0.8 draws others.\n"
-        "The last exchange is taken back.\n> hi\nHello!\nThe conversation begins anew.\n"
+        "The last exchange is taken back.\n> hi\nHello!\nA new conversation begins.\n"
     )
 
 

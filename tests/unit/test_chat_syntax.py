@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adacd_cli.cli.chat.syntax import Call, is_open, parse
+from adacd_cli.cli.chat.input import Call, is_open, parse
 
 LINES = [
     ("Hello there", "Hello there"),

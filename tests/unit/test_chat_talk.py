@@ -21,7 +21,7 @@ def answer(it, conversation, **values):
 
 
 def ask(it, question, **values):
-    return answer(it, it.asked(question), **values)
+    return answer(it, it.with_question(question), **values)
 
 
 def fresh(it, conversation):
@@ -81,7 +81,7 @@ def test_undo_retry_and_a_new_system_message_feed_what_differs():
     assert calls[0] == (2, 4)
 
     calls.clear()
-    answer(it, it.asked_again())  # only the last token of the prompt, for its logits
+    answer(it, it.up_to_last_question())  # only the last token of the prompt, for its logits
     assert calls[0] == (2, 1)
 
     calls.clear()
@@ -97,11 +97,11 @@ def test_every_turn_equals_a_fresh_run_of_the_same_conversation(method, temperat
     it = talk(
         scripted(hashed), method=method, temperature=temperature, seed=5, contrast_steps=4, max_new_tokens=9
     )
-    asked = it.asked("hi")
+    asked = it.with_question("hi")
     for change in (
-        lambda: it.asked("why"),
-        lambda: it.asked("tell"),
-        lambda: it.asked_again(),
+        lambda: it.with_question("why"),
+        lambda: it.with_question("tell"),
+        lambda: it.up_to_last_question(),
         lambda: it.conversation.without_last_turn().with_user("again"),
         lambda: it.conversation.with_system("S").with_user("more"),
         lambda: it.conversation.with_system(None).with_user("end"),
@@ -115,7 +115,7 @@ def test_another_method_in_between_leaves_the_caches_right():
     it = talk(scripted(hashed), contrast_steps=4, max_new_tokens=9)
     for place, method in enumerate(("adacd", "default", "adacd", "adacd-gated")):
         it.settings = it.settings.model_copy(update={"method": method})
-        asked = it.asked(f"question {place}")
+        asked = it.with_question(f"question {place}")
         assert answer(it, asked) == fresh(it, asked)
 
 
@@ -123,7 +123,7 @@ def test_another_method_in_between_leaves_the_caches_right():
 def test_a_stopped_answer_is_kept_and_the_next_turn_is_right(steps):
     it = talk(scripted(hashed), contrast_steps=4, max_new_tokens=9)
     ask(it, "hi")
-    asked = it.asked("why")
+    asked = it.with_question("why")
     events = []
     for event in it.answer(it.view(asked), cancelled=lambda: len(events) > steps):
         events.append(event)
@@ -131,13 +131,13 @@ def test_a_stopped_answer_is_kept_and_the_next_turn_is_right(steps):
     assert it.conversation == asked.with_assistant(events[-1].text)
     assert len(events[-1].text) == steps
     assert it.trace == tuple(events)
-    asked = it.asked("tell")
+    asked = it.with_question("tell")
     assert answer(it, asked) == fresh(it, asked)
 
 
 def test_an_answer_that_is_closed_is_kept_as_far_as_it_was_said():
     it = talk(scripted(saying(*ANSWERS)))
-    asked = it.asked("hi")
+    asked = it.with_question("hi")
     events = it.answer(it.view(asked))
     for _ in range(4):  # Started and three tokens
         next(events)
@@ -172,13 +172,13 @@ def test_a_failed_answer_leaves_the_conversation_and_the_next_answer_right():
     it = talk(scripted(script), contrast_steps=4, max_new_tokens=9)
     ask(it, "hi")
     before = it.conversation
-    broken.append(it.view(it.asked("why")).tokens + 2)
+    broken.append(it.view(it.with_question("why")).prompts.longest + 2)
     with pytest.raises(LogitsError, match="step 3"):
         ask(it, "why")
     assert it.conversation == before
     broken.clear()
     it.session.model.model.calls.clear()
-    asked = it.asked("why")
+    asked = it.with_question("why")
     events = answer(it, asked)
     # nothing computed on the way to a NaN is kept
     assert it.session.model.model.calls[0] == (2, 24)
@@ -195,24 +195,24 @@ def test_an_interrupted_forward_leaves_the_next_answer_right():
 
     it = talk(scripted(script), contrast_steps=4, max_new_tokens=9)
     ask(it, "hi")
-    asked = it.asked("why")
-    pressed.append(it.view(asked).tokens + 2)
+    asked = it.with_question("why")
+    pressed.append(it.view(asked).prompts.longest + 2)
     with pytest.raises(KeyboardInterrupt):
         answer(it, asked)
     pressed.clear()
     kept = it.conversation.messages[-1]
     assert kept.role == "assistant" and len(kept.content) == 3
-    again = it.asked("tell")
+    again = it.with_question("tell")
     assert answer(it, again) == fresh(it, again)
 
 
 def test_retry_draws_with_another_seed_where_the_seed_is_fixed():
     it = talk(scripted(hashed), temperature=1.0, seed=5)
     seeds = []
-    answer(it, it.asked("hi"))
+    answer(it, it.with_question("hi"))
     for _ in range(3):
         seeds.append(next(event.seed for event in it.trace if isinstance(event, Started)))
-        answer(it, it.asked_again(), seed=it.another_seed())
+        answer(it, it.up_to_last_question(), seed=it.another_seed())
     assert seeds == [5, 6, 7]
     it.settings = it.settings.model_copy(update={"seed": None})
     assert it.another_seed() is None
@@ -223,11 +223,11 @@ def test_retry_draws_with_another_seed_where_the_seed_is_fixed():
 
 def test_what_cannot_be_asked_is_refused():
     it = talk(scripted(saying(*ANSWERS)))
-    with pytest.raises(UsageError, match=r"Nothing was asked yet\."):
-        it.asked_again()
+    with pytest.raises(UsageError, match=r"There is no question yet\."):
+        it.up_to_last_question()
     it.conversation = Conversation.ask("hi")
     with pytest.raises(UsageError, match=r"has no answer yet\."):
-        it.asked("why")
+        it.with_question("why")
 
 
 CONTEXT = 64
@@ -260,7 +260,7 @@ def test_the_fewest_oldest_exchanges_are_left_out_that_leave_room_for_an_answer(
     assert (view.conversation, view.left_out) == (FIVE, left_out)
     assert view.prompts == byte_pair(seen, it.settings)
     assert len(view.prompts.base.ids) == LENGTHS[left_out]
-    assert view.tokens == LENGTHS[left_out] + PREFIX
+    assert view.prompts.longest == LENGTHS[left_out] + PREFIX
 
 
 def test_a_conversation_that_outgrows_the_context_goes_on_and_keeps_everything():
@@ -268,11 +268,11 @@ def test_a_conversation_that_outgrows_the_context_goes_on_and_keeps_everything()
     questions = ["hi", "why", "tell"] * 4
     left_out = []
     for question in questions:
-        view = it.view(it.asked(question))
+        view = it.view(it.with_question(question))
         left_out.append(view.left_out)
         events = list(it.answer(view))
         assert events == fresh(it, view.conversation)
-        assert view.tokens <= CONTEXT * 3 // 4
+        assert view.prompts.longest <= CONTEXT * 3 // 4
     assert left_out == sorted(left_out) and left_out[-1] > 5
     texts = [message.content for message in it.conversation.messages]
     assert texts == [text for question in questions for text in (question, dict(ANSWERS)[question])]

@@ -231,7 +231,7 @@ def test_debug_stands_before_or_after_the_command_or_in_the_environment(
     def fail(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(config_command, "_origin", fail)
+    monkeypatch.setattr(config_command.typer, "echo", fail)
     code, _, err = adacd(*arguments, env=env)
     assert (code, "Traceback" in err) == (1, traced)
     assert "\nError: " in f"\n{err}" and "RuntimeError: broken." in err and "--debug" in err

@@ -110,10 +110,15 @@ BAD_FILES: list[tuple[str, str | bytes, str, str]] = [
     (
         "x.jsonl",
         GOOD + '\n{"prompt": "b}',
-        "{}, line 3 is not valid JSON: Unterminated string starting at at column 12.",
+        "{}, line 3 is not valid JSON: Unterminated string starting at: line 1 column 12 (char 11).",
         OBJECT,
     ),
-    ("x.json", "[\n{}\n]", "{}, line 1 is not valid JSON: Expecting value at column 2.", OBJECT),
+    (
+        "x.json",
+        "[\n{}\n]",
+        "{}, line 1 is not valid JSON: Expecting value: line 1 column 2 (char 1).",
+        OBJECT,
+    ),
     ("x.jsonl", '["a"]', "{}, line 1 holds no JSON object.", OBJECT),
     (
         "x.jsonl",
@@ -213,7 +218,7 @@ def test_json_that_no_parser_takes_is_refused_too(tmp_path: Path, line: str) -> 
 def test_a_label_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "x.csv", "prompt,label\na,\nb,unsafe\n")
     error = refusal(path, label="safe")
-    assert error.message == f"{path}, line 3: the label is unsafe, and safe prompts are asked for."
+    assert error.message == f"{path}, line 3: the label is unsafe, and safe prompts are wanted."
     assert (
         error.hint == "The file has labels of its own: leave --label out, or name a file of the other kind."
     )
@@ -241,13 +246,13 @@ FILES = "Or name a CSV, JSON Lines or text file."
             ["no/such.csv"],
             None,
             "The data set file no/such.csv could not be read: No such file or directory.",
-            "Name a CSV, JSON Lines or text file; `adacd datasets` lists the known sets.",
+            "Name a CSV, JSON Lines or text file; --data names the folder of the known sets.",
         ),
         (
             ["a\0.csv"],
             None,
             "The data set file a\0.csv could not be read: embedded null byte.",
-            "Name a CSV, JSON Lines or text file; `adacd datasets` lists the known sets.",
+            "Name a CSV, JSON Lines or text file; --data names the folder of the known sets.",
         ),
         (
             ["xstest", "jbb", "xstest"],
@@ -285,7 +290,7 @@ def test_names_and_labels_that_mean_nothing(
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     error = refusal(tmp_path)
-    assert error.message == f"{tmp_path} is a folder, not a file of prompts."
+    assert error.message == f"The data set file {tmp_path} could not be read: Is a directory."
     assert error.hint == "Name a CSV, JSON Lines or text file; --data names the folder of the known sets."
 
 

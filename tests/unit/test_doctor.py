@@ -25,7 +25,7 @@ from adacd_cli.doctor.findings import (
     verdict,
 )
 from adacd_cli.doctor.memory import Need
-from adacd_cli.loading.source import Source
+from adacd_cli.loading.files import Source
 from adacd_cli.render.screen import Screen
 from tests.byte_tokenizer import CHAT, START, TURN, make_tokenizer
 from tests.doctors import MACHINE, PROMPTS, changed, scripted_doctor, suiting
@@ -182,7 +182,7 @@ def test_on_a_gpu_weights_keep_the_format_they_are_stored_in(tmp_path: Path) -> 
     assert (need.dtype, need.weights_bytes) == ("bfloat16", 2 * (need.elements or 0))
     assert (need.loading_bytes, need.cache_bytes) == (
         0,
-        2 * 3 * 2 * 2 * 16 * 300 * 2,
+        2 * 2 * 2 * 2 * 16 * 300 * 2,
     )  # streams, layers, k and v, heads, …
 
 

@@ -33,7 +33,7 @@ def adacd_with(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> RunCommand
         for command in ("generate", "explain", "compare"):
             monkeypatch.setattr(f"adacd_cli.cli.{command}.decode", decode)
             monkeypatch.setattr(f"adacd_cli.cli.{command}.make_requests", requests, raising=False)
-        monkeypatch.setattr("adacd_cli.cli.question.make_requests", requests)
+        monkeypatch.setattr("adacd_cli.cli.running.make_requests", requests)
         return adacd(*arguments)
 
     return run

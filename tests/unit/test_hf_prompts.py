@@ -9,8 +9,8 @@ from transformers import LogitsProcessor
 from adacd_cli import Conversation, Settings, generate, prompts_for
 from adacd_cli.errors import PromptError
 from adacd_cli.hf import adacd, inputs_for
-from adacd_cli.hf.prompted import Given, prompted_rows
-from tests.fakes import second
+from adacd_cli.hf.prompts import prompts_of
+from tests.golden import check
 from tests.tiny import CHATML, tiny_model, tiny_tokenizer
 
 EASY = CHATML
@@ -58,26 +58,36 @@ def tokenizer_with(template):
     return tokenizer
 
 
-def read_off(tokenizer, conversations, settings=DEFAULTS, *, messages=None, known=False):
-    """(prompted rows, thinking marks) of prompts that somebody else rendered under the settings."""
-    prompts = [prompts_for(tokenizer, each, settings).base.ids for each in conversations]
-    given = Given(None, messages, tokenizer, 1)
-    return prompted_rows(prompts, given, settings, rendering_known=known)
+def second(prompts):
+    """The ids of the second stream."""
+    return [*prompts.streams.values()][-1].ids
 
 
-@pytest.mark.parametrize("template", [EASY, FOLDED, BRACKETS, DEFAULT, THINKING, OPENED, None])
-def test_the_beginning_is_replaced_as_the_template_would(template):
-    tokenizer = tokenizer_with(template)
-    questions = list(QUESTIONS)
-    if template is not BRACKETS:  # there words after the beginning are cut into other tokens
-        questions.append(FORGED)
-    if template not in (FOLDED, BRACKETS):  # there the space is cut off the question alone
+def read_off(tokenizer, conversations, settings=DEFAULTS, *, messages=None, known=True):
+    """The prompts of rows that somebody else rendered under the settings."""
+    rows = [prompts_for(tokenizer, each, settings).base.ids for each in conversations]
+    if known:
+        settings = settings.model_copy(update={"thinking": settings.thinking})
+    else:
+        settings = Settings(**settings.model_dump(exclude={"thinking"}, exclude_unset=True))
+    return prompts_of(rows, settings, tokenizer, messages, None)
+
+
+@pytest.mark.parametrize("placement", ["system", "user-end"])
+@pytest.mark.parametrize("template", [EASY, FOLDED, DEFAULT, THINKING, OPENED, None])
+def test_the_contrast_prompt_is_put_in_as_the_template_would(template, placement):
+    tokenizer, settings = tokenizer_with(template), Settings(contrast_placement=placement)
+    questions = [*QUESTIONS, FORGED]
+    if template is not FOLDED:  # there the space is cut off the question alone
         questions += SPACED
     asked = [Conversation.ask(question) for question in questions]
     if template not in (None, OPENED):
         asked.append(TURNS)
-    expected = [second(prompts_for(tokenizer, each, Settings())).ids for each in asked]
-    assert read_off(tokenizer, asked)[0] == expected
+    if placement == "user-end":  # the ends of words are cut into other tokens
+        asked = [each for each in asked if each.messages[-1].content in (*QUESTIONS[:2], *SPACED)]
+    expected = [second(prompts_for(tokenizer, each, settings)) for each in asked]
+    for known in (True, False):
+        assert [second(each) for each in read_off(tokenizer, asked, settings, known=known)] == expected
 
 
 @pytest.mark.parametrize("template", [EASY, FOLDED, BRACKETS, DEFAULT, LAST, THINKING, OPENED])
@@ -85,81 +95,57 @@ def test_the_beginning_is_replaced_as_the_template_would(template):
 def test_messages_give_what_our_own_prompts_are(template, thinking):
     tokenizer, settings = tokenizer_with(template), Settings(thinking=thinking)
     asked = [TURNS, OWN, Conversation.ask("Hi")]
-    pairs = [prompts_for(tokenizer, each, settings) for each in asked]
-    prompts = [pair.base.ids for pair in pairs]
-    given = Given(None, [each.as_messages for each in asked], tokenizer, 1)
-    prompted, marks = prompted_rows(prompts, given, Settings(), rendering_known=False)
-    assert prompted == [second(pair).ids for pair in pairs]
+    expected = [prompts_for(tokenizer, each, settings) for each in asked]
+    messages = [each.as_messages for each in asked]
+    found = read_off(tokenizer, asked, settings, messages=messages, known=False)
+    assert [each.streams for each in found] == [each.streams for each in expected]
     if thinking and template not in (THINKING, OPENED):  # nothing in the prompt asks the model to think
-        assert marks == [None] * 3
+        assert [each.thinking for each in found] == [None] * 3
     else:
-        assert marks == [pair.thinking for pair in pairs]
-
-
-ELSE = (
-    "Give generate messages=, the list of messages that input_ids were made of, or make its inputs with "
-    "adacd_cli.hf.inputs_for."
-)
+        assert [each.thinking for each in found] == [each.thinking for each in expected]
 
 
 @pytest.mark.parametrize(
-    ("template", "conversation", "why"),
-    [
-        (
-            EASY,
-            OWN,
-            "it begins with '<|im_start|>system\\nBe brief.<|im_end|>\\n<|im_start|>user\\nHi<|im_end|>\\n"
-            "<|im_start|>', not with '<|im_start|>user\\n'",
-        ),
-        (BRACKETS, OWN, "it begins with a system message of its own"),
-        (BRACKETS, Conversation.ask(FORGED), "its text cannot be read off its ids"),
-        (LAST, TURNS, "the chat template puts the contrast prompt elsewhere"),
-    ],
+    ("template", "conversation"),
+    [(EASY, OWN), (DEFAULT, OWN), (BRACKETS, OWN), (BRACKETS, TURNS), (LAST, TURNS)],
 )
-def test_what_cannot_be_read_off_is_said(template, conversation, why):
+def test_what_cannot_be_read_off_is_refused(template, conversation):
     with pytest.raises(PromptError) as caught:
         read_off(tokenizer_with(template), [conversation])
-    begin = "The prompted stream's prompt cannot be read off row 0 of input_ids: "
-    assert caught.value.message.startswith(begin)
-    if template is not EASY:
-        assert caught.value.message == f"{begin}{why}."
-    else:
-        # which of the two beginnings is the longer one is the tokenizer's to say
-        own = f"{begin}it begins with a system message of its own."
-        assert caught.value.message.endswith("not with '<|im_start|>user\\n'.") or caught.value.message == own
-    assert caught.value.hint == ELSE
+    check("hf", "cannot be read off", f"{caught.value.message}\n{caught.value.hint}")
 
 
-@pytest.mark.parametrize("template", [EASY, FOLDED, BRACKETS, DEFAULT])
+@pytest.mark.parametrize("template", [EASY, FOLDED, DEFAULT])
 def test_a_system_message_of_the_settings_is_in_both(template):
     tokenizer, settings = tokenizer_with(template), Settings(system="Be brief.")
-    expected = [second(prompts_for(tokenizer, OWN, Settings())).ids]
-    assert read_off(tokenizer, [OWN], settings)[0] == expected
+    assert second(read_off(tokenizer, [OWN], settings)[0]) == second(prompts_for(tokenizer, OWN, Settings()))
 
 
 def test_messages_that_are_not_those_of_input_ids():
     tokenizer = tokenizer_with(EASY)
-    with pytest.raises(PromptError) as caught:
-        read_off(tokenizer, [Conversation.ask("Hi")], messages=Conversation.ask("Ho").as_messages)
-    assert caught.value.message.startswith(
-        "Row 0 of input_ids is not what the chat template makes of its messages: they part at token "
-    )
-    with pytest.raises(PromptError, match=r"^`messages` are for 1 prompts, and input_ids have 2 rows\.$"):
-        read_off(tokenizer, [OWN, OWN], messages=OWN.as_messages)
-    with pytest.raises(PromptError, match=r"^The messages are no conversation: message 0 has no text\.$"):
-        read_off(tokenizer, [OWN], messages=[{"role": "user"}])
+    cases = {
+        "other messages": ([Conversation.ask("Hi")], Conversation.ask("Ho").as_messages),
+        "fewer messages": ([OWN, OWN], OWN.as_messages),
+        "no conversation": ([OWN], [{"role": "user"}]),
+    }
+    for name, (asked, messages) in cases.items():
+        with pytest.raises(PromptError) as caught:
+            read_off(tokenizer, asked, messages=messages)
+        check("hf", name, f"{caught.value.message}\n{caught.value.hint}")
 
 
 def test_whether_a_row_is_going_to_think_is_found_out():
     tokenizer = tokenizer_with(THINKING)
     on, off = Settings(thinking=True), Settings()
     said = [Conversation.ask("Hi")]
-    assert read_off(tokenizer, said, off) == (read_off(tokenizer, said, off, known=True)[0], [None])
-    assert read_off(tokenizer, said, on)[1] == [prompts_for(tokenizer, said[0], on).thinking]
-    assert read_off(tokenizer, said, on)[1][0].opened is False
-    opened = tokenizer_with(OPENED)
-    assert read_off(opened, said)[1][0].opened is True
-    assert read_off(tokenizer_with(EASY), said)[1] == [None]
+    assert read_off(tokenizer, said, off) == read_off(tokenizer, said, off, known=False)
+    assert read_off(tokenizer, said, off)[0].thinking is None
+    for known in (True, False):
+        thinking = read_off(tokenizer, said, on, known=known)[0].thinking
+        assert thinking == prompts_for(tokenizer, said[0], on).thinking
+        assert thinking.opened is False
+    assert read_off(tokenizer_with(OPENED), said)[0].thinking.opened is True
+    assert read_off(tokenizer_with(EASY), said)[0].thinking is None
 
 
 class Says(LogitsProcessor):
@@ -225,35 +211,14 @@ def test_a_model_that_thinks_by_itself_answers_as_in_our_own_decoding():
 
 def test_ready_prompts_must_fit_the_rows():
     tiny = tiny_model("llama")
-
-    def message(**given):
+    for name, asked in {
+        "no tokenizer": {},
+        "another end": {"prompted_input_ids": [[5, 6]]},
+        "more rows": {"prompted_input_ids": [[5, 7], [7]]},
+        "an empty row": {"prompted_input_ids": [[]]},
+        "a mask too short": {"prompted_input_ids": [[5, 7]], "prompted_attention_mask": torch.tensor([[1]])},
+        "padding on the right": {"prompted_input_ids": [[7, 0]], "prompted_attention_mask": [[1, 0]]},
+    }.items():
         with pytest.raises(PromptError) as caught:
-            tiny.model.generate(torch.tensor([[5, 6, 7]]), custom_generate=adacd, max_new_tokens=2, **given)
-        return caught.value.message
-
-    assert message() == "The prompted stream's prompt cannot be made without a tokenizer."
-    assert message(prompted_input_ids=[[5, 6]]) == (
-        "Row 0 of prompted_input_ids ends in another token (6) than input_ids (7)."
-    )
-    assert message(prompted_input_ids=[[5, 7], [7]]) == (
-        "`prompted_input_ids` are for 2 prompts, and input_ids have 1 rows."
-    )
-    assert message(prompted_input_ids=[[]]) == "Row 0 of prompted_input_ids is empty: it has no token."
-    pad = tiny.tokenizer.pad_token_id
-    batch = torch.tensor([[5, 6, 7], [5, 6, 7]])
-    with pytest.raises(PromptError) as caught:
-        tiny.model.generate(
-            batch,
-            custom_generate=adacd,
-            prompted_input_ids=torch.tensor([[pad, 5, 7], [8, 5, 7]]),
-            max_new_tokens=2,
-        )
-    assert (caught.value.message, caught.value.hint) == (
-        "Some rows of prompted_input_ids begin or end with the padding token, and no attention mask tells "
-        "why.",
-        "Give prompted_attention_mask as well.",
-    )
-    mask = torch.tensor([[1]])
-    assert message(prompted_input_ids=[[5, 7]], prompted_attention_mask=mask) == (
-        "The attention mask of prompted_input_ids has another shape than they have."
-    )
+            tiny.model.generate(torch.tensor([[5, 6, 7]]), custom_generate=adacd, max_new_tokens=2, **asked)
+        check("hf", name, f"{caught.value.message}\n{caught.value.hint}")

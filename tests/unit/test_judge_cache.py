@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import OutputError
+from adacd_cli.evaluation.judges.base import default_cache_folder
 from adacd_cli.evaluation.judges.cache import FILE_NAME, ReplyCache, reply_key
-from adacd_cli.evaluation.judges.options import default_cache_folder
 
 
 def test_replies_stay(tmp_path: Path) -> None:

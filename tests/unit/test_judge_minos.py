@@ -13,10 +13,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedTokenizerFast
 
 from adacd_cli.errors import ModelError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.evaluation.judges.minos import MinosJudge, place_of_refusal
-from adacd_cli.evaluation.judges.options import JudgeOptions
 from adacd_cli.evaluation.judges.registry import make_judge
+from tests.golden import check
 
 OPTIONS = JudgeOptions(device="cpu", dtype="float32", threads=1, batch_size=4, key=None, cache=None)
 
@@ -135,7 +135,7 @@ def test_minos_gives_no_class_without_numbers(minos: Path) -> None:
     judge = MinosJudge(OPTIONS, str(minos))
     judge.check()
     with torch.no_grad():
-        judge._classifier.model.classifier.weight.fill_(float("nan"))  # type: ignore[union-attr]
+        judge._model.classifier.weight.fill_(float("nan"))
     (judgement,) = judge.judge([Exchange("Hi", "Yes")])
     assert judgement == Judgement("minos", "unparsed", {"error": "the model gave no finite numbers"})
 
@@ -157,26 +157,8 @@ def test_other_classes_are_refused() -> None:
         place_of_refusal(("positive", "negative"), "m")
 
 
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("missing", "The judge minos cannot be used. The model folder M does not exist."),
-        ("kind", "The judge minos cannot be used. M is no sequence classifier but ModernBertForMaskedLM."),
-        (
-            "head",
-            "The judge minos cannot be used. The weights of M are not complete: "
-            "classifier.weight is missing or has another shape.",
-        ),
-        (
-            "classes",
-            "The judge minos cannot be used. M has the classes good, bad, and not Refusal and Non-refusal.",
-        ),
-        ("nan", "The judge minos cannot be used. M gives NaN or infinite numbers in float32 on cpu."),
-    ],
-)
-def test_a_classifier_that_cannot_judge_is_found_by_check(
-    minos: Path, tmp_path: Path, damage: str, message: str
-) -> None:
+@pytest.mark.parametrize("damage", ["missing", "kind", "head", "classes", "nan"])
+def test_a_classifier_that_cannot_judge_is_found_by_check(minos: Path, tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "m"
     if damage != "missing":
         model = ModernBertForSequenceClassification.from_pretrained(minos)
@@ -195,4 +177,4 @@ def test_a_classifier_that_cannot_judge_is_found_by_check(
             config.write_text(text.replace("ForSequenceClassification", "ForMaskedLM"), encoding="utf-8")
     with pytest.raises(ModelError) as caught:
         MinosJudge(OPTIONS, str(folder)).check()
-    assert caught.value.message == message.replace("M ", f"{folder} ")
+    check("judges", f"minos {damage}", caught.value.message.replace(str(folder), "M"))

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from adacd_cli.errors import OutOfMemoryError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.local import LONGEST_ANSWER, LocalJudge, Reader, Verdict, fit
-from adacd_cli.evaluation.judges.options import JudgeOptions
 from adacd_cli.evaluation.judges.registry import JUDGE_NAMES, make_judge
 from tests.byte_tokenizer import make_tokenizer
+from tests.golden import check
 
 OPTIONS = JudgeOptions(device="cpu", dtype="float32", threads=1, batch_size=4, key=None, cache=None)
 
@@ -65,27 +65,11 @@ def test_nothing_fits_and_a_huge_answer_is_cut_before_it_is_counted() -> None:
     assert fit(lambda answer: (len(answer),), "x" * 2 * LONGEST_ANSWER, 5) == ((LONGEST_ANSWER,), True)
 
 
-@pytest.mark.parametrize(
-    ("name", "message", "hint"),
-    [
-        (
-            "wildgaurd",
-            "Unknown judge 'wildgaurd'.",
-            "Available: keyword, wildguard, minos, openai. Did you mean 'wildguard'?",
-        ),
-        ("", "Unknown judge ''.", "Available: keyword, wildguard, minos, openai."),
-        ("minos=", "The judge 'minos=' names no model after the =.", "Write minos=MODEL, or minos."),
-        (
-            "openai",
-            "The judge `openai` needs the name of a model.",
-            "Name it with --judge-model, e.g. gpt-4o-mini.",
-        ),
-    ],
-)
-def test_judges_that_cannot_be_made(name: str, message: str, hint: str) -> None:
+@pytest.mark.parametrize("name", ["wildgaurd", "", "minos=", "openai"])
+def test_judges_that_cannot_be_made(name: str) -> None:
     with pytest.raises(UsageError) as caught:
         make_judge(name, OPTIONS)
-    assert (caught.value.message, caught.value.hint) == (message, hint)
+    check("judges", f"name {name}", f"{caught.value.message}\n{caught.value.hint}")
 
 
 def test_judges_by_name() -> None:
@@ -119,7 +103,7 @@ def test_hardware_that_there_is_not_is_refused_at_once(name: str, options: dict[
 def test_making_a_judge_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"
-        "from adacd_cli.evaluation.judges.options import JudgeOptions\n"
+        "from adacd_cli.evaluation.judges.base import JudgeOptions\n"
         "from adacd_cli.evaluation.judges.registry import make_judge\n"
         "assert not {'torch', 'transformers', 'httpx', 'anyio', 'tenacity'} & set(sys.modules)\n"
         "for name in ('wildguard', 'minos', 'openai=m'):\n"

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.errors import OutputError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.errors import MissingExtraError, OutputError, UsageError
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.cache import FILE_NAME
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
 from adacd_cli.evaluation.judges.openai_prompts import LONGEST_TEXT, REFUSAL
-from adacd_cli.evaluation.judges.options import JudgeOptions
+from tests.golden import check
 from tests.judge_server import (
     EXCHANGES,
     KEY,
@@ -53,14 +53,14 @@ def test_what_is_asked(server: JudgeServer) -> None:
     assert one(judge_at(server), exchange) == Judgement("openai", "compliance", {"class": "full compliance"})
     (asked,) = server.asked
     assert (asked.method, asked.path) == ("POST", "/v1/chat/completions")
-    assert asked.headers["Authorization"] == f"Bearer {KEY}"
+    assert asked.headers["authorization"] == f"Bearer {KEY}"
     assert asked.body == {
         "model": "m",
         "messages": [
             {
                 "role": "user",
                 "content": f"{REFUSAL.text}\n\n"
-                '{"question": "Say \\"hi\\"\\nnow", "answer": "Hi é 语 \ud800"}'
+                '{"question": "Say \\"hi\\"\\nnow", "answer": "Hi é 语 ?"}'
                 "\n\nReply with the name of the class and nothing else.",
             }
         ],
@@ -71,7 +71,7 @@ def test_what_is_asked(server: JudgeServer) -> None:
 
 def test_without_a_key_none_is_sent(server: JudgeServer) -> None:
     one(judge_at(server, key=None))
-    assert "Authorization" not in server.asked[0].headers
+    assert "authorization" not in server.asked[0].headers
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_ctrl_c_stops_promptly_and_what_is_cached_stays(server: JudgeServer, tmp
         "from pathlib import Path\n"
         "from adacd_cli.evaluation.judges.base import Exchange\n"
         "from adacd_cli.evaluation.judges.openai import OpenAIJudge\n"
-        "from adacd_cli.evaluation.judges.options import JudgeOptions\n"
+        "from adacd_cli.evaluation.judges.base import JudgeOptions\n"
         "options = JudgeOptions(url=sys.argv[1], model='m', cache=Path(sys.argv[2]))\n"
         "exchanges = [Exchange(f'question {n}', f'answer {n}') for n in range(12)]\n"
         "for judgement in OpenAIJudge(options).judge(exchanges):\n"
@@ -266,37 +266,36 @@ def test_ctrl_c_stops_promptly_and_what_is_cached_stays(server: JudgeServer, tmp
     assert [asked.exchange["question"] for asked in server.asked].count("question 0") == 1
 
 
-NO_MODEL = ("The judge `openai` needs the name of a model.", "Name it with --judge-model, e.g. gpt-4o-mini.")
-WRITE_URL = "Write it like http://localhost:8000/v1."
-BAD_KEY = (
-    "The judge's key has characters that cannot be sent.",
-    "Set the environment variable ADACD_JUDGE_KEY to the key alone.",
-)
-
-
 @pytest.mark.parametrize(
-    ("options", "message", "hint"),
+    "options",
     [
-        ({"model": None}, *NO_MODEL),
-        ({"model": " "}, *NO_MODEL),
-        ({"model": "m\udc80"}, *NO_MODEL),
-        ({"url": "localhost:1"}, "The judge's address is no http address: 'localhost:1'.", WRITE_URL),
-        ({"url": "ftp://x"}, "The judge's address is no http address: 'ftp://x'.", WRITE_URL),
-        ({"url": "http://"}, "The judge's address is no http address: 'http://'.", WRITE_URL),
-        ({"url": "http://[::1"}, "The judge's address is no http address: 'http://[::1'.", WRITE_URL),
-        ({"key": "sk-ü"}, *BAD_KEY),
-        ({"key": "a\nb"}, *BAD_KEY),
-        ({"concurrency": 0}, "`concurrency` of a judge is at least 1; got 0.", ""),
-        ({"batch_size": -1}, "`batch_size` of a judge is at least 1; got -1.", ""),
-        ({"timeout": 0.0}, "`timeout` of a judge is in seconds, above 0; got 0.", ""),
-        ({"timeout": float("inf")}, "`timeout` of a judge is in seconds, above 0; got inf.", ""),
-        ({"timeout": float("nan")}, "`timeout` of a judge is in seconds, above 0; got nan.", ""),
+        {"model": None},
+        {"model": " "},
+        {"model": "m\udc80"},
+        {"url": "localhost:1"},
+        {"url": "ftp://x"},
+        {"url": "http://"},
+        {"url": "http://[::1"},
+        {"key": "sk-ü"},
+        {"key": "a\nb"},
+        {"concurrency": 0},
+        {"batch_size": -1},
+        {"timeout": 0.0},
+        {"timeout": float("inf")},
+        {"timeout": float("nan")},
     ],
 )
-def test_wrong_options_are_refused_at_once(options: dict[str, Any], message: str, hint: str) -> None:
+def test_wrong_options_are_refused_at_once(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError) as caught:
         OpenAIJudge(JudgeOptions(**{"model": "m", "key": None, "cache": None, **options}))
-    assert (caught.value.message, caught.value.hint) == (message, hint)
+    check("judges", f"options {options}", f"{caught.value.message}\n{caught.value.hint}")
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        OpenAIJudge(JudgeOptions(model="m", key=None, cache=None))
+    check("judges", "openai is missing", f"{caught.value.message}\n{caught.value.hint}")
 
 
 @pytest.mark.parametrize("ending", ["", "/", "/chat/completions", "/chat/completions/"])
@@ -316,7 +315,7 @@ def test_the_keys_of_the_environment(server: JudgeServer, monkeypatch: pytest.Mo
     assert options.key == "own"
     assert "own" not in repr(options)
     one(OpenAIJudge(options))
-    assert server.asked[0].headers["Authorization"] == "Bearer own"
+    assert server.asked[0].headers["authorization"] == "Bearer own"
 
 
 @pytest.mark.parametrize("damage", ["garbage", "folder"])

@@ -17,9 +17,8 @@ from tokenizers import AddedToken
 from adacd_cli import loading
 from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import MissingExtraError, ModelError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.local import Reader
-from adacd_cli.evaluation.judges.options import JudgeOptions
 from adacd_cli.evaluation.judges.registry import make_judge
 from adacd_cli.evaluation.judges.wildguard import INSTRUCTION, WildGuardJudge, read_verdict
 from tests.byte_tokenizer import make_tokenizer

@@ -12,7 +12,7 @@ import torch
 
 from adacd_cli.errors import AdacdError, DeviceError, MissingExtraError, OutOfMemoryError
 from adacd_cli.loading import hardware, machine, quantization
-from adacd_cli.loading.folder import Checkpoint
+from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
 from adacd_cli.loading.machine import Load
 
@@ -195,7 +195,7 @@ def _cores(
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(allowed)), raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(machine, "_quota", lambda: quota)
-    monkeypatch.setattr(Load, "_others", lambda self: others)
+    monkeypatch.setattr(Load, "busy_cores", lambda self: others)
     monkeypatch.setenv("OMP_NUM_THREADS", openmp)
     return Load().free_cores()
 
@@ -217,13 +217,13 @@ def test_others_are_as_busy_as_they_were_on_average_meanwhile(monkeypatch: pytes
     work = iter([(100.0, 1.0), (107.0, 4.0)])
     monkeypatch.setattr("adacd_cli.loading.machine.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(machine, "_busy_seconds", lambda: next(work))
-    assert Load()._others() == 2.0
+    assert Load().busy_cores() == 2.0
 
 
 def test_without_the_kernels_numbers_the_load_average_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_busy_seconds", lambda: None)
     monkeypatch.setattr("os.getloadavg", lambda: (1.5, 9.0, 9.0))
-    assert Load()._others() == 1.5
+    assert Load().busy_cores() == 1.5
 
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has these files")

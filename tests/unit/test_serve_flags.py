@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adacd_cli.cli.serving import address_of, bytes_of, id_of, key_of, origins_of
+from adacd_cli.cli.serve import address_of, bytes_of, id_of, key_of, origins_of
 from adacd_cli.config import Settings
 
 

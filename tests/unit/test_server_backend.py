@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adacd_cli.backends import backend_for
-from adacd_cli.backends.server import batcher
+from adacd_cli.backends.server import batcher, pending
 from adacd_cli.backends.server.background import Background
 from adacd_cli.backends.server.errors import InvalidLogprobs, ReadTimeout, ServerRefused, ServerUnavailable
 from adacd_cli.engine.backend import NOTHING, Extend, Need, Sampling
@@ -37,8 +37,9 @@ def backend_of(script=noisy, **options):
 
 
 @pytest.fixture(autouse=True)
-def patient_batches(monkeypatch):
-    monkeypatch.setattr(batcher, "GATHER_SECONDS", 0.01)
+def patient(monkeypatch):
+    """Nothing is sent before somebody waits for it."""
+    monkeypatch.setattr(batcher, "GATHER_SECONDS", 5.0)
 
 
 @pytest.mark.parametrize("most", [None, 30])
@@ -66,6 +67,13 @@ def test_forwards_that_follow_at_once_travel_together_and_long_lists_alone():
     ]
     assert [each.result().told is None for each in pendings] == [False, False, True]
     assert sorted(dialect.asked) == [([(1,), (2,)], 30), ([(3,)], BYTE_VOCAB)]
+
+
+def test_what_nobody_waits_for_is_sent_soon(monkeypatch):
+    monkeypatch.setattr(batcher, "GATHER_SECONDS", 0.001)
+    backend, _ = backend_of()
+    (pending,) = backend.forward([Extend(backend.open(), (1,))])
+    assert wait_until(pending.done)
 
 
 def test_a_request_has_no_more_prompts_than_a_balancer_can_spread(monkeypatch):
@@ -175,8 +183,18 @@ def test_ids_are_found_by_longer_lists_where_the_server_has_no_limit(scores_ids)
     assert (dialect.named, [count for _, count in dialect.asked]) == ([], [4, 32, 256])
 
 
+def test_ids_that_are_far_down_are_asked_by_name(monkeypatch):
+    monkeypatch.setattr(pending, "_LONG", 30)
+    backend, dialect = backend_of()
+    dialect.scores_ids = True
+    rare = int(reference((1,)).argsort()[60])
+    (logits,) = fetch(backend, Extend(backend.open(), (1,), Need(top=4, ids=(rare,))))
+    assert logits.told[32:] == (rare,)
+    assert (dialect.named, [count for _, count in dialect.asked]) == ([(rare,)], [4, 32])
+
+
 def test_ids_beyond_a_limit_are_asked_by_name():
-    backend, _ = backend_of(most=20)
+    backend, dialect = backend_of(most=20)
     dialect.scores_ids = True
     sequence = backend.open()
     rare = tuple(reference((1,)).argsort()[:3].tolist())
@@ -340,6 +358,7 @@ def test_a_consumer_that_goes_away_leaves_nothing_running_at_the_server():
     dialect.pause = 1.0
     _, run = free_run(backend)
     pendings = backend.forward([Extend(backend.open(), (1,))])
+    backend.wait(0.01)
     assert wait_until(lambda: dialect.running == 2)
     del backend, run, pendings
     gc.collect()
@@ -350,6 +369,7 @@ def test_a_request_ends_when_nobody_waits_for_any_of_it():
     backend, dialect = backend_of()
     dialect.pause = 1.0
     pendings = backend.forward([Extend(backend.open(), (1,)), Extend(backend.open(), (2,))])
+    backend.wait(0.01)
     assert wait_until(lambda: dialect.running == 1)
     pendings[0].cancel()
     time.sleep(0.02)

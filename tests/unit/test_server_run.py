@@ -19,7 +19,7 @@ class Decoding:
     def __init__(self, numbers: tuple[int, ...]) -> None:
         self._numbers, self.signals = numbers, Signals(self, lambda: None)  # type: ignore[arg-type]
 
-    def serve(self, *_: Any) -> None:
+    def serve(self, scheduler: Any) -> None:
         for number in self._numbers:
             self.signals.take(number, None)
 
@@ -31,8 +31,7 @@ def ended(*numbers: int) -> tuple[int, bool]:
     """The exit code, and whether what was being sent was cut off."""
     worker, cut = Decoding(numbers), []
     http = SimpleNamespace(start=lambda: None, stop=lambda at_once: cut.append(at_once))
-    served = SimpleNamespace(take=lambda model: None, settings=None, model=None)
-    code = run(http, worker, served, worker.signals, lambda: (None, None), lambda places: None, lambda _: 9)  # type: ignore
+    code = run(http, worker, worker.signals, lambda: None, lambda scheduler: None, lambda _: 9)  # type: ignore
     return code, cut[0]
 
 

@@ -22,8 +22,8 @@ def test_records_come_back_as_they_were(tmp_path):
     word = JudgementRecord("adacd", "set", "1", "keyword", "compliance", "hash", {"rule": "none"})
     with Store(tmp_path / "run", PLAN) as store:
         for record in (answer(), hostile):
-            store.add_answer(record)
-        store.add_judgement(word)
+            store.add(record)
+        store.add(word)
     with Store(tmp_path / "run", PLAN) as store:
         assert store.answers == {record.key: record for record in (answer(), hostile)}
         assert store.judgements == {word.key: word}
@@ -31,8 +31,8 @@ def test_records_come_back_as_they_were(tmp_path):
 
 def test_a_later_record_of_the_same_sample_wins(tmp_path):
     with Store(tmp_path, PLAN) as store:
-        store.add_answer(answer(error="out of memory", text=""))
-        store.add_answer(answer(text="Better."))
+        store.add(answer(error="out of memory", text=""))
+        store.add(answer(text="Better."))
     with Store(tmp_path, PLAN) as store:
         assert [record.text for record in store.answers.values()] == ["Better."]
 
@@ -40,21 +40,21 @@ def test_a_later_record_of_the_same_sample_wins(tmp_path):
 @pytest.mark.parametrize("cut", [1, 5, 40])
 def test_a_line_that_a_kill_cut_off_is_mended(tmp_path, cut):
     with Store(tmp_path, PLAN) as store:
-        store.add_answer(answer("1"))
-        store.add_answer(answer("2"))
+        store.add(answer("1"))
+        store.add(answer("2"))
     path = tmp_path / "answers.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-cut])
     with Store(tmp_path, PLAN) as store:
         assert [record.id for record in store.answers.values()] == ["1"]
-        store.add_answer(answer("2"))
+        store.add(answer("2"))
     assert path.read_bytes() == whole
 
 
 def test_a_damaged_line_in_the_middle_is_named_and_nothing_is_removed(tmp_path):
     with Store(tmp_path, PLAN) as store:
-        store.add_answer(answer("1"))
-        store.add_answer(answer("2"))
+        store.add(answer("1"))
+        store.add(answer("2"))
     path = tmp_path / "answers.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0][:-9], lines[1], ""]))
@@ -109,7 +109,7 @@ def test_foreign_and_damaged_folders_are_refused(tmp_path):
 
 def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
     with Store(tmp_path, PLAN) as store:
-        store.add_answer(answer("1"))
+        store.add(answer("1"))
 
         class Full:
             def write(self, text):
@@ -120,7 +120,7 @@ def test_a_full_disk_is_said_and_what_was_written_stays(tmp_path, monkeypatch):
 
         monkeypatch.setitem(store._files, "answers.jsonl", Full())
         with pytest.raises(OutputError, match="No space left on device") as caught:
-            store.add_answer(answer("2"))
+            store.add(answer("2"))
         assert "the same command then continues" in caught.value.hint
     with Store(tmp_path, PLAN) as store:
         assert list(store.answers) == [("adacd", "set", "1")]

@@ -6,18 +6,30 @@ as few requests as the server allows, in the background: everything here returns
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.backends.server.batcher import Batcher
-from adacd_cli.backends.server.pending import PendingLogits, Position, SequenceState, ServerFreeRun, Work
-from adacd_cli.engine.backend import BASE, Capabilities, Extend, Pending, Sampling, SequenceId, Weights
+from adacd_cli.backends.server.pending import (
+    PendingLogits,
+    Position,
+    Requests,
+    SequenceState,
+    ServerFreeRun,
+)
+from adacd_cli.engine.backend import (
+    BASE,
+    Capabilities,
+    Extend,
+    FreeRun,
+    Pending,
+    Sampling,
+    SequenceId,
+    Weights,
+)
 from adacd_cli.errors import ModelError
 
 if TYPE_CHECKING:
@@ -46,7 +58,6 @@ class ServerBackend:
         )
         self._numbers = itertools.count()
         self._sequences: dict[SequenceId, SequenceState] = {}
-        self._arrived = threading.Event()
         self._requests = Requests(server)
         # a consumer that stops iterating leaves no request running at the server
         self._leave = weakref.finalize(self, self._requests.cancel)
@@ -88,35 +99,32 @@ class ServerBackend:
 
     def forward(self, work: Sequence[Extend]) -> list[Pending]:
         """Starts the requests for what is not known yet."""
-        pendings = [self._extend(extend) for extend in work]
-        self._requests.start([each for each in pendings if not each.done()])
-        return [*pendings]
+        return [self._extend(extend) for extend in work]
 
-    def _extend(self, extend: Extend) -> PendingLogits:
-        sequence = self._sequences[extend.sequence]
+    def _extend(self, extend: Extend) -> Pending:
+        sequence, need = self._sequences[extend.sequence], extend.need
         tokens = [int(token) for token in extend.tokens]
         if tokens:
             sequence.ids += tokens
             sequence.position = None
-        need, length = extend.need, len(sequence.ids)
-        if need.positions and sequence.position is None:
-            sequence.position = Position(tuple(sequence.ids))
-        earlier = range(length - need.positions + 1, length)
-        positions = [Position(tuple(sequence.ids[:end])) for end in earlier]
-        if need.positions and sequence.position is not None:
-            positions.append(sequence.position)
-        return PendingLogits(positions, need, self._server, self._arrived, again=not tokens)
+        positions: list[Position] = []
+        if need.positions:
+            if sequence.position is None:
+                sequence.position = Position(tuple(sequence.ids))
+            length = len(sequence.ids)
+            earlier = range(length - need.positions + 1, length)
+            positions = [*(Position(tuple(sequence.ids[:end])) for end in earlier), sequence.position]
+        return PendingLogits(positions, need, self._requests, again=not tokens)
 
-    def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> ServerFreeRun:
+    def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
         """One streamed request."""
-        run = ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._server, self._arrived)
-        self._requests.start([run])
-        return run
+        return ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._requests)
 
     def wait(self, seconds: float) -> None:
         """Returns when something has arrived since the last call."""
-        if self._arrived.wait(seconds):
-            self._arrived.clear()
+        self._requests.flush()
+        if self._requests.arrived.wait(seconds):
+            self._requests.arrived.clear()
 
     def bytes_for(self, tokens: int) -> int:
         """0: keys and values are held by the server."""
@@ -132,36 +140,3 @@ class ServerBackend:
         while self._server.notices:
             found.append(self._server.notices.popleft())
         return found
-
-
-class Requests:
-    """What runs in the background for one backend; it holds no reference to it."""
-
-    def __init__(self, server: Server) -> None:
-        self._background, self._batcher = server.background, Batcher(server.dialect)
-        self._live: dict[int, Callable[[], None]] = {}
-
-    def start(self, works: Sequence[Work]) -> None:
-        """Starts works in one turn of the loop, so that what they ask for travels together."""
-        if not works:
-            return
-        cancels = self._background.start(*((each.work(self._batcher), self._ender(each)) for each in works))
-        for each, cancel in zip(works, cancels, strict=True):
-            each.stop = cancel
-            self._live[id(each)] = cancel
-            if each.ended:  # in the meantime
-                self._live.pop(id(each), None)
-
-    def _ender(self, work: Work) -> Callable[[asyncio.Task[None]], None]:
-        def end(task: asyncio.Task[None]) -> None:
-            error = None if task.cancelled() else task.exception()
-            work.end(error)
-            self._live.pop(id(work), None)
-
-        return end
-
-    def cancel(self) -> None:
-        """Cancels everything."""
-        for cancel in list(self._live.values()):
-            cancel()
-        self._live.clear()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
-from functools import partial
 from typing import Any, TypeVar
 
 _Result = TypeVar("_Result")
@@ -20,31 +20,18 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="adacd-requests", daemon=True)
         self._thread.start()
 
-    def start(
-        self, *works: tuple[Coroutine[Any, Any, _Result], Callable[[asyncio.Task[_Result]], None]]
-    ) -> list[Callable[[], None]]:
-        """Starts works side by side, in one turn of the loop, and gives what cancels each.
+    def start(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
+        """Starts the work; the future may be cancelled."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-        Args:
-            works: what to do, and what to call in the loop's thread when it has ended, cancelled or not.
-        """
-        tasks: list[asyncio.Task[_Result]] = []
-
-        def begin() -> None:
-            for work, done in works:
-                tasks.append(self._loop.create_task(work))
-                tasks[-1].add_done_callback(done)
-
-        def cancel(place: int) -> None:
-            with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(lambda: tasks[place].cancel())
-
-        self._loop.call_soon_threadsafe(begin)
-        return [partial(cancel, place) for place in range(len(works))]
+    def call(self, function: Callable[[], None]) -> None:
+        """Calls something in the loop's thread."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(function)
 
     def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Does the work and gives its result; an interruption cancels it."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        future = self.start(work)
         try:
             return future.result()
         except BaseException:
@@ -56,7 +43,7 @@ class Background:
         if not self._thread.is_alive():
             last.close()
             return
-        asyncio.run_coroutine_threadsafe(self._end(last), self._loop)
+        self.start(self._end(last))
         if threading.current_thread() is not self._thread:  # which may collect the loop's owner as garbage
             self._thread.join(timeout=2.0)
 

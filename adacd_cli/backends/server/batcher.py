@@ -13,8 +13,9 @@ PROMPTS = 8
 """How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
 replicas, so they are not all in one."""
 
-GATHER_SECONDS = 0.002
-"""How long others may join a request: the streams of an answer are opened one after the other."""
+GATHER_SECONDS = 0.02
+"""How long others may join a request where nobody waits for it yet: the streams of an answer are opened one
+after the other."""
 
 _SHORT = 256
 """Lists up to this length are asked for together, as long as the longest one; longer ones by their length."""
@@ -34,21 +35,35 @@ class Batcher:
         self._wanted: list[_Wanted] = []
         self._prompts = PROMPTS
         self._tasks: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def top(self, ids: tuple[int, ...], count: int) -> TopList:
+    async def top(self, ids: tuple[int, ...], count: int, *, at_once: bool) -> TopList:
         """The `count` most probable tokens after these ids; see `Dialect.top`.
+
+        Args:
+            at_once: whether only what is asked for in this turn of the loop may join, or what comes before the
+                next `flush` too.
 
         Raises:
             ServerRefused, ServerUnavailable: this prompt failed; others that travelled with it may not have.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[TopList] = loop.create_future()
-        if not self._wanted:
-            loop.call_later(GATHER_SECONDS, self._send)
         self._wanted.append((ids, count, future))
+        if at_once:
+            loop.call_soon(self._send)
+        elif self._timer is None:
+            self._timer = loop.call_later(GATHER_SECONDS, self._send)
         return await future
 
+    def flush(self) -> None:
+        """Sends what is wanted by the tasks that have been started."""
+        asyncio.get_running_loop().call_soon(self._send)
+
     def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         wanted, self._wanted = self._wanted, []
         groups: dict[int, list[_Wanted]] = {}
         for each in wanted:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, aclosing, asynccontextmanager
@@ -16,7 +17,6 @@ from typing import Any, TypeVar
 
 import anyio
 import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
 from adacd_cli.backends.server.address import KEY_VARIABLES, Address
 from adacd_cli.backends.server.errors import (
@@ -26,7 +26,7 @@ from adacd_cli.backends.server.errors import (
     ServerUnavailable,
     named,
 )
-from adacd_cli.wire import error_field, headers_for, json_object, one_line, retry_seconds
+from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
 _Result = TypeVar("_Result")
 
@@ -110,7 +110,9 @@ class Client:
             ServerUnavailable: nothing answers any more, or the stream broke off.
         """
         content = json.dumps(body).encode("ascii")
-        response = await self._patiently(lambda: self._open(url, content))
+        response, _ = await self._patiently(
+            lambda: self._send("POST", url, content, self._first_seconds, whole=False)
+        )
         try:
             async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:
                 yield timely
@@ -118,38 +120,24 @@ class Client:
             await response.aclose()
 
     async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
-        attempts = 1 if self._stays_away else self.attempts
-        pauses = wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE / 4)
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(ServerUnavailable),
-            stop=lambda state: (
-                state.attempt_number >= min(attempts, _worth(state)) or _asked_to_wait(state) > PATIENCE
-            ),
-            wait=lambda state: max(_asked_to_wait(state), pauses(state)),
-            reraise=True,
-        )
-        try:
-            async for attempt in retrying:
-                with attempt:
-                    result = await once()
-                    self._stays_away = False
-                    return result
-        except ServerUnavailable as failure:
-            self._stays_away = failure.status == 0
-            raise
-        raise AssertionError("tenacity returns or raises")
+        attempts, pause, number = 1 if self._stays_away else self.attempts, FIRST_PAUSE, 0
+        while True:
+            number += 1
+            try:
+                result = await once()
+            except ServerUnavailable as failure:
+                if number >= min(attempts, failure.worth) or failure.wait > PATIENCE:
+                    self._stays_away = failure.status == 0
+                    raise
+                await asyncio.sleep(max(failure.wait, pause * random.uniform(1.0, 1.25)))
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                self._stays_away = False
+                return result
 
     async def _once(self, method: str, url: str, content: bytes, seconds: float) -> dict[str, Any]:
-        with self._named():
-            async with self._within(seconds, "gave no answer within"):
-                request = self._http.build_request(method, url, content=content or None)
-                response = await self._http.send(request, stream=True)
-                try:
-                    body = await read(response)
-                finally:
-                    await response.aclose()
+        _, body = await self._send(method, url, content, seconds, whole=True)
         answer = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
-        self._check(response, answer)
         if answer is None:
             start = self.clean(body[:100].decode("utf-8", "replace"))
             raise ServerRefused(
@@ -157,18 +145,24 @@ class Client:
             )
         return answer
 
-    async def _open(self, url: str, content: bytes) -> httpx.Response:
+    async def _send(
+        self, method: str, url: str, content: bytes, seconds: float, *, whole: bool
+    ) -> tuple[httpx.Response, bytes]:
+        """The response and its body, which is left open and empty where it is not wanted whole."""
         with self._named():
-            async with self._within(self._first_seconds, "gave no answer within"):
-                request = self._http.build_request("POST", url, content=content)
+            async with self._within(seconds, "gave no answer within"):
+                request = self._http.build_request(method, url, content=content or None)
                 response = await self._http.send(request, stream=True)
-                if response.status_code != 200:
-                    try:
-                        body = await read(response)
-                    finally:
-                        await response.aclose()
-                    self._check(response, json_object(body))
-        return response
+                if response.status_code == 200 and not whole:
+                    return response, b""
+                try:
+                    body = await read(response)
+                finally:
+                    await response.aclose()
+        if response.status_code != 200:
+            wait = retry_seconds(response.headers.get("retry-after", ""))
+            raise self._failure(response.status_code, json_object(body), wait)
+        return response, body
 
     @property
     def _first_seconds(self) -> float:
@@ -215,28 +209,18 @@ class Client:
                 if event is None:
                     raise ServerRefused(f"an event of its stream is no JSON object: {self.clean(value)}")
                 if field == "error" or event.get("error"):
-                    raise self._error_event(event if field == "data" else {"error": event})
+                    answer = event if field == "data" else {"error": event}
+                    code = error_field(answer, "code")  # vLLM reports so that its engine died: 500
+                    raise self._failure(int(code) if code.isdigit() else 0, answer)
                 yield event
 
-    def _error_event(self, event: Mapping[str, Any]) -> ServerRefused:
-        """An error in a stream whose status was 200: vLLM reports so that its engine died (code 500)."""
-        message = self.clean(error_field(event, "message")) or "an error in its stream"
-        code = error_field(event, "code")
-        status = int(code) if code.isdigit() else 0
-        if status in _PASSING:
-            return ServerUnavailable(f"status {status}, {message.rstrip('.')}", status, message)
-        return ServerRefused(message, status, message)
-
-    def _check(self, response: httpx.Response, answer: Mapping[str, Any] | None) -> None:
-        status = response.status_code
-        if status == 200:
-            return
+    def _failure(self, status: int, answer: Mapping[str, Any] | None, wait: float = 0.0) -> ServerRefused:
         message = self.clean(error_field(answer, "message"))
-        reason = f"status {status}, {message.rstrip('.')}" if message else f"status {status}"
+        said = f"status {status}" if status else "", message.rstrip(".")
+        reason = ", ".join(filter(None, said)) or "an error in its stream"
         if status in _PASSING:
-            wait = retry_seconds(response.headers.get("retry-after", ""))
-            raise ServerUnavailable(reason, status, message, wait)
-        raise ServerRefused(reason, status, message)
+            return ServerUnavailable(reason, status, message, wait)
+        return ServerRefused(reason, status, message)
 
     def _named(self) -> AbstractContextManager[None]:
         return named(self.clean, secure=self.address.base.startswith("https:"))
@@ -244,16 +228,6 @@ class Client:
     def clean(self, text: str) -> str:
         """A server's words as they may be shown: on one line, and without the key."""
         return one_line(text.replace(self._key, "***") if self._key else text)
-
-
-def _asked_to_wait(state: RetryCallState) -> float:
-    failure = None if state.outcome is None else state.outcome.exception()
-    return failure.wait if isinstance(failure, ServerUnavailable) else 0.0
-
-
-def _worth(state: RetryCallState) -> int:
-    failure = None if state.outcome is None else state.outcome.exception()
-    return failure.worth if isinstance(failure, ServerUnavailable) else ATTEMPTS
 
 
 async def lines_of(response: httpx.Response) -> AsyncIterator[str]:

@@ -5,8 +5,8 @@ Everything that is missing is an error that says what to do; what is only worth 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -17,38 +17,39 @@ from adacd_cli.backends.server.address import KEY_VARIABLES
 from adacd_cli.backends.server.client import Client
 from adacd_cli.backends.server.completions import Completions
 from adacd_cli.backends.server.dialect import Dialect
-from adacd_cli.backends.server.errors import START_IT, InvalidLogprobs, ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.errors import START_IT, ServerRefused, ServerUnavailable
 from adacd_cli.backends.server.llamacpp import LlamaCpp
 from adacd_cli.backends.server.tokenizers import compare_tokenizers, whole_token
 from adacd_cli.engine.backend import Sampling
 from adacd_cli.errors import ModelError, UsageError
 
+_LOG = "Its log may say more."
+_KEY = f"Put its key into the environment variable {KEY_VARIABLES[0]}."
 _FLAGS = {
-    "llama.cpp": "llama-server gives them by itself; a proxy in front of it may not.",
+    "llama.cpp": "llama-server needs no flag for it; a proxy in front of it may be the cause.",
     "vLLM": "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init.",
     "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
 LOOKED_OVER_SECONDS = 180.0
-"""How long all questions together may take: a server may load its model at the first one."""
+"""How long the whole check may take: a server may load its model at the first request."""
 
 _ASKED = 1000
-"""How many log-probabilities are tried for: a server that gives fewer says how many."""
+"""How many log-probabilities are requested: a server with a lower limit names it."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a server can do.
+    """What a server can do; None is what it does not say.
 
     Attributes:
         address: where it is; no key in it.
         dialect: `llama.cpp`, `vLLM` or `OpenAI`.
         model: the served model.
-        served: everything it serves.
-        most_logprobs: how many log-probabilities of a position it gives; None where it knows no bound.
-        context_length: tokens that a request may have, prompt and answer; None where it does not tell.
-        vocab: tokens in its vocabulary; None where it does not tell.
-        slots: how many requests it runs at once; None where it does not tell.
-        end_token: the text of the token that ends its answers; None where it does not tell.
+        most_logprobs: how many log-probabilities of a position it gives; None for no known limit.
+        context_length: tokens that a request may have, prompt and answer.
+        vocab: tokens in its vocabulary.
+        slots: how many requests it runs at once.
+        end_token: the text of the token that ends its answers.
         tokenizer_compared: whether its token ids were compared with the tokenizer's.
         warnings: what the user should know, one sentence each.
     """
@@ -56,7 +57,6 @@ class Probe:
     address: str
     dialect: str
     model: str
-    served: tuple[str, ...]
     most_logprobs: int | None
     context_length: int | None
     vocab: int | None
@@ -72,11 +72,11 @@ class Probe:
 
 
 async def examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
-    """Asks the server what it is, and a few questions that show whether it suits.
+    """Finds out what the server is, and tries one request of each kind.
 
     Args:
         client: its routes.
-        served_model: the model that is asked for; None where it serves exactly one.
+        served_model: the model to use; None where it serves exactly one.
         tokenizer: what the prompts are encoded with.
 
     Raises:
@@ -84,14 +84,21 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
             tokenizer.
         UsageError: it serves several models and none is named.
     """
+    address = client.address.base
     try:
         with anyio.fail_after(LOOKED_OVER_SECONDS):
             return await _examine(client, served_model, tokenizer)
     except TimeoutError:
         raise ModelError(
-            f"The server at {client.address.base} cannot be used: it did not answer adacd's first questions "
+            f"The server at {address} cannot be used: it did not answer adacd's first requests "
             f"within {LOOKED_OVER_SECONDS:g} s.",
-            "Its own log may tell more.",
+            _LOG,
+        ) from None
+    except ServerUnavailable as failure:
+        what = "cannot be used now" if failure.status else "cannot be reached"
+        raise ModelError(
+            f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
+            failure.hint or (_LOG if failure.status else START_IT),
         ) from None
 
 
@@ -108,24 +115,23 @@ async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> 
         dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
     warnings: list[str] = []
     compared = await compare_tokenizers(address, dialect, tokenizer, warnings)
-    await _try(client, dialect, tokenizer, compared=compared)
+    await _try(client, dialect, tokenizer)
     slots = _number((props or {}).get("total_slots"))
     if slots == 1:
         warnings.append(
-            "The server has one slot, so its two streams push each other out of the cache: start it with "
-            "--parallel 2, or AdaCD reads the whole prompt again at every step."
+            "The server has one slot, so the two streams evict each other from its cache, and each step "
+            "processes a whole prompt again: start it with --parallel 2."
         )
     if not compared:
         warnings.append(
-            "The server does not tell how it encodes text: that its tokenizer is the one given with "
-            "--tokenizer could not be checked."
+            "The server does not say how it encodes text, so it could not be checked that --tokenizer is its "
+            "own."
         )
     defaults, meta = _object(props, "default_generation_settings"), _object(entry, "meta")
     probe = Probe(
         address=address,
         dialect=dialect.name,
         model=model,
-        served=tuple(str(each["id"]) for each in listing),
         most_logprobs=dialect.most,
         context_length=_number(defaults.get("n_ctx")) or _number(entry.get("max_model_len")),
         vocab=_number(meta.get("n_vocab")),
@@ -139,40 +145,31 @@ async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> 
 
 async def _models(client: Client) -> list[dict[str, Any]]:
     address = client.address.base
-    try:
-        answer = await client.get(f"{address}/models")
-    except ServerUnavailable as failure:
-        what = "cannot be used now" if failure.status else "cannot be reached"
-        raise ModelError(
-            f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
-            failure.hint or START_IT,
-        ) from None
-    except ServerRefused as failure:
-        _refuse_key(address, failure)
-        raise _no_server(address, failure.reason) from None
-    data = answer.get("data")
-    if not isinstance(data, list):
-        raise _no_server(address, "it lists no models")
+    with _explained(
+        address,
+        f"There is no OpenAI-compatible server at {address}",
+        "Name the address of vLLM or llama.cpp's server, like http://localhost:8000/v1.",
+    ):
+        data = (await client.get(f"{address}/models")).get("data")
+        if not isinstance(data, list):
+            raise ServerRefused("it lists no models")
     entries = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
     if not entries:
         raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
     return entries
 
 
-def _refuse_key(address: str, failure: ServerRefused) -> None:
-    """Raises what it means that the key was refused; does nothing where it was not."""
-    if failure.status in (401, 403):
-        raise ModelError(
-            f"The server at {address} does not accept the key: {failure.reason.rstrip('.')}.",
-            f"Put its key into the environment variable {KEY_VARIABLES[0]}.",
-        ) from None
-
-
-def _no_server(address: str, reason: str) -> ModelError:
-    return ModelError(
-        f"There is no OpenAI-compatible server at {address}: {reason.rstrip('.')}.",
-        "Name the address of vLLM or llama.cpp's server, like http://localhost:8000/v1.",
-    )
+@contextmanager
+def _explained(address: str, what: str, hint: str) -> Iterator[None]:
+    """Makes an error of ours of a refusal: `what` it means, as the beginning of a sentence."""
+    try:
+        yield
+    except ServerUnavailable:
+        raise
+    except ServerRefused as failure:
+        if failure.status in (401, 403):
+            what, hint = f"The server at {address} does not accept the key", _KEY
+        raise ModelError(f"{what}: {failure.reason.rstrip('.')}.", failure.hint or hint) from None
 
 
 def _choose(address: str, listing: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
@@ -205,61 +202,37 @@ async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dic
     if owner == "vllm":
         return None
     query = f"?model={quote(str(entry['id']), safe='')}" if several else ""
-    try:
-        props = await client.get(f"{client.address.root}/props{query}")
-        return props if "default_generation_settings" in props else None
-    except ServerRefused as failure:
-        if owner != "llamacpp":
-            return None
-        _refuse_key(client.address.base, failure)
-        raise ModelError(
-            f"The llama.cpp server at {client.address.base} hides its own routes: "
-            f"{failure.reason.rstrip('.')}.",
-            "adacd needs /props, /tokenize and /completion beside /v1; let a proxy pass them on.",
-        ) from None
+    with _explained(
+        client.address.base,
+        f"The llama.cpp server at {client.address.base} hides its own routes",
+        "adacd needs /props, /tokenize and /completion beside /v1; let a proxy pass them on.",
+    ):
+        try:
+            props = await client.get(f"{client.address.root}/props{query}")
+        except ServerRefused:
+            if owner != "llamacpp":
+                return None
+            raise
+    return props if "default_generation_settings" in props else None
 
 
-async def _try(client: Client, dialect: Dialect, tokenizer: Any, *, compared: bool) -> None:
-    """Asks one question of each kind.
+async def _try(client: Client, dialect: Dialect, tokenizer: Any) -> None:
+    """Makes one request of each kind.
 
     Raises:
         ModelError: it takes no token ids, gives no log-probabilities, or not the model's own.
     """
-    address = client.address.base
     prompt = [int(each) for each in tokenizer.encode("Hello", add_special_tokens=False)]
-    try:
+    wanted = min(_ASKED, len(tokenizer))
+    what = f"The server at {client.address.base} ({dialect.name}) does not give what AdaCD needs"
+    with _explained(client.address.base, what, _FLAGS[dialect.name]):
         await dialect.top([prompt], 5)
-        (longer,) = await dialect.top([prompt], min(_ASKED, len(tokenizer)))
+        (longer,) = await dialect.top([prompt], wanted)
         longer.check(len(tokenizer))
         async with aclosing(dialect.stream(prompt, Sampling(), 1)) as stream:
-            streamed = await anext(stream, None)  # one that goes on past its one token is left
-    except ServerUnavailable as failure:
-        raise ModelError(
-            f"The server at {address} cannot be used: {failure.reason.rstrip('.')}.",
-            failure.hint or "Its own log may tell more.",
-        ) from None
-    except InvalidLogprobs as failure:
-        raise ModelError(
-            f"The server at {address} ({dialect.name}) gives no log-probabilities of the model: "
-            f"{failure.reason}.",
-            failure.hint or "Its own log may tell more.",
-        ) from None
-    except ServerRefused as failure:
-        _refuse_key(address, failure)
-        raise ModelError(
-            f"The server at {address} ({dialect.name}) does not give what AdaCD needs: "
-            f"{failure.reason.rstrip('.')}.",
-            _FLAGS[dialect.name],
-        ) from None
-    if streamed is None:
-        raise ModelError(
-            f"The server at {address} ({dialect.name}) gives no log-probabilities.", _FLAGS[dialect.name]
-        )
-    if (
-        dialect.most is None
-        and dialect.name == "OpenAI"
-        and len(longer.ids) < min(_ASKED, len(tokenizer)) // 2
-    ):
+            if await anext(stream, None) is None:  # one that goes on past its one token is left
+                raise ServerRefused("it gives no log-probabilities")
+    if dialect.most is None and dialect.name == "OpenAI" and len(longer.ids) < wanted // 2:
         dialect.most = len(longer.ids)  # it gives fewer, and does not say so
 
 

@@ -37,10 +37,10 @@ def whole_token(tokenizer: Any) -> int:
 
 
 async def compare_tokenizers(address: str, dialect: Dialect, tokenizer: Any, warnings: list[str]) -> bool:
-    """Whether both could be compared; piece by piece, so that one odd piece is not taken for a stranger.
+    """Whether both could be compared; text by text, so that one odd text does not make it another tokenizer.
 
     Args:
-        address: the server's, for what is said of it.
+        address: the server's, for messages.
         dialect: how it is asked.
         tokenizer: what the prompts are encoded with.
         warnings: a sentence is added where some text is encoded in another way.

@@ -1,41 +1,61 @@
-"""The slash commands of a chat: a row of the table each, with what runs and completes it.
+"""The slash commands of a chat: a function each, in the order of /help.
 
-A new one is a function in `actions` and a row here.
+What a command shows goes to `chat.show`, what it did to `chat.note`; it raises the errors of `errors.py`.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from adacd_cli.cli.chat import actions
-from adacd_cli.config import SETTINGS
-from adacd_cli.config.methods import METHOD_NAMES
-from adacd_cli.errors import UsageError
+from adacd_cli.cli.running import for_renderer
+from adacd_cli.config import SETTINGS, Settings, change, find_setting
+from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
+from adacd_cli.conversation import Conversation
+from adacd_cli.counting import counted
+from adacd_cli.errors import ConfigurationError, OutputError, UsageError
+from adacd_cli.events import Finished
+from adacd_cli.render.comparison import write_comparison
+from adacd_cli.render.trace import write_table
+from adacd_cli.render.view import View
 from adacd_cli.suggest import nearest
 
 if TYPE_CHECKING:
     from adacd_cli.cli.chat.repl import Chat
 
+CHANGEABLE = tuple(
+    name for name, setting in SETTINGS.items() if setting.option.panel != "Model" and name != "system"
+)
+"""Settings that /set changes: the model is loaded, and the system message belongs to the conversation."""
 
-@dataclass(frozen=True)
-class SlashCommand:
-    """A row of the table.
+_EMPTY = '""'
+
+
+_Words = Callable[[Sequence[str]], Iterable[str]]
+
+
+class SlashCommand(NamedTuple):
+    """A command.
 
     Attributes:
-        argument: what it takes, as /help shows it; "" for nothing.
-        help: what it does.
         run: does it.
+        help: what it does.
+        argument: what it takes, as /help shows it; "" for nothing.
         words: the words that can follow the ones already there, for completion.
-        takes_file: whether its argument is a file name.
     """
 
-    argument: str
-    help: str
     run: Callable[[Chat, str], None]
-    words: Callable[[Sequence[str]], Iterable[str]] = lambda before: ()
-    takes_file: bool = False
+    help: str
+    argument: str
+    words: _Words
+
+
+COMMANDS: dict[str, SlashCommand] = {}
+"""Every command by its name, in the order of /help."""
 
 
 def run_command(chat: Chat, name: str, argument: str) -> None:
@@ -44,63 +64,247 @@ def run_command(chat: Chat, name: str, argument: str) -> None:
     Raises:
         UsageError: there is none, or it takes no argument and got one.
     """
-    command = COMMANDS.get(name)
-    if command is None:
+    found = COMMANDS.get(name)
+    if found is None:
         near = nearest(name, COMMANDS)
         advice = f"Did you mean /{near}?" if near else "/help lists the commands."
         raise UsageError(f"There is no command /{name}.", f"{advice} //{name} sends it as a message.")
-    if argument and not command.argument:
+    if argument and not found.argument:
         raise UsageError(f"/{name} takes nothing after it; got {argument!r}.")
-    command.run(chat, argument)
+    if found.argument == "FILE" and not argument:
+        raise UsageError(
+            f"/{name.rstrip('!')} takes a file name.", f"Write e.g. /{name.rstrip('!')} talk.json."
+        )
+    found.run(chat, argument)
 
 
-def _help(chat: Chat, argument: str) -> None:
-    rows = [(f"/{name} {row.argument}".rstrip(), row.help) for name, row in COMMANDS.items()]
-    rows += [
-        ('"""', 'Begin a message of several lines; """ ends it.'),
-        ("//x", "Send /x as a message."),
-        ("Alt-Enter", "Begin a new line."),
-        ("Ctrl-C", "Stop an answer and keep what was said; at the prompt, clear the line."),
-        ("Ctrl-D", "Leave."),
-    ]
-    chat.show(*actions.aligned(rows))
+_Run = Callable[["Chat", str], None]
+
+
+def _command(
+    name: str, help_line: str, argument: str = "", words: _Words = lambda before: ()
+) -> Callable[[_Run], _Run]:
+    def add(run: _Run) -> _Run:
+        COMMANDS[name] = SlashCommand(run, help_line, argument, words)
+        return run
+
+    return add
 
 
 def _setting_words(before: Sequence[str]) -> Iterable[str]:
     if not before:
-        return actions.CHANGEABLE
+        return CHANGEABLE
     setting = SETTINGS.get(before[0])
     if setting is None or len(before) > 1:
         return ()
     return ("true", "false") if setting.kind == "switch" else setting.choices
 
 
-def _method_words(before: Sequence[str]) -> Iterable[str]:
-    return () if before else METHOD_NAMES
+@_command("help", "List the commands.")
+def _help(chat: Chat, argument: str) -> None:
+    rows = [(f"/{name} {row.argument}".rstrip(), row.help) for name, row in COMMANDS.items()]
+    rows += [
+        ('"""', 'Begin a message of several lines; """ ends it.'),
+        ("//x", "Send /x as a message."),
+        ("Alt-Enter", "Begin a new line."),
+        ("Ctrl-C", "Stop an answer and keep it so far; at the prompt, clear the line."),
+        ("Ctrl-D", "Leave."),
+    ]
+    chat.show(*_aligned(rows))
 
 
-COMMANDS = {
-    "help": SlashCommand("", "List the commands.", _help),
-    "exit": SlashCommand("", "Leave.", actions.leave),
-    "reset": SlashCommand("", "Begin a new conversation with the same system message.", actions.reset),
-    "undo": SlashCommand("", "Take back the last exchange.", actions.undo),
-    "retry": SlashCommand("", "Answer the last question again, with another seed.", actions.retry),
-    "system": SlashCommand(
-        "[TEXT]", 'Show or replace the system message; "" or none clears it.', actions.system
-    ),
-    "set": SlashCommand(
-        "[NAME [VALUE]]", "Show or change a setting of the decoding.", actions.set_value, _setting_words
-    ),
-    "show": SlashCommand("", "Show the model, the conversation's length and the settings.", actions.show),
-    "method": SlashCommand(
-        "[NAME]", "Show or change the decoding method.", actions.choose_method, _method_words
-    ),
-    "explain": SlashCommand("", "Show why each token of the last answer was chosen.", actions.explain),
-    "compare": SlashCommand("", "Answer the last question with Default too, side by side.", actions.compare),
-    "save": SlashCommand("FILE", "Save the conversation to a new file.", actions.save, takes_file=True),
-    "save!": SlashCommand(
-        "FILE", "Save it, replacing a file that is there.", actions.save_over, takes_file=True
-    ),
-    "load": SlashCommand("FILE", "Go on with a saved conversation.", actions.load, takes_file=True),
-}
-"""Every command by its name, in the order of /help."""
+@_command("exit", "Leave.")
+def _exit(chat: Chat, argument: str) -> None:
+    chat.is_over = True
+
+
+@_command("reset", "Begin a new conversation with the same system message.")
+def _reset(chat: Chat, argument: str) -> None:
+    system = chat.talk.conversation.system
+    chat.talk.conversation = Conversation(system=system)
+    chat.note(f"A new conversation begins{'; the system message stays' if system else ''}.")
+
+
+@_command("undo", "Take back the last exchange.")
+def _undo(chat: Chat, argument: str) -> None:
+    before = chat.talk.conversation.without_last_turn()
+    if before == chat.talk.conversation:
+        raise UsageError("There is nothing to take back.")
+    chat.talk.conversation = before
+    chat.note("The last exchange is taken back.", *_ending(before))
+
+
+@_command("retry", "Answer the last question again, with another seed.")
+def _retry(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    before = talk.conversation
+    chat.answer(talk.up_to_last_question(), seed=talk.another_seed())
+    if talk.conversation == before and talk.settings.temperature == 0:
+        chat.note("The same answer again: temperature is 0. /set temperature 0.8 draws others.")
+
+
+@_command("system", 'Show or replace the system message; "" or none clears it.', "[TEXT]")
+def _system(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    if not argument:
+        chat.show(talk.conversation.system or "There is no system message.")
+        return
+    cleared = argument in (_EMPTY, "none")
+    talk.conversation = talk.conversation.with_system(None if cleared else argument)
+    chat.note(f"The system message is {'gone' if cleared else 'set'}; the conversation is kept.")
+
+
+@_command("set", "Show or change a setting of the decoding.", "[NAME [VALUE]]", _setting_words)
+def _set(chat: Chat, argument: str) -> None:
+    settings = chat.talk.settings
+    name, text = ([*argument.split(maxsplit=1), "", ""])[:2]
+    if not name:
+        chat.show(*_values(settings, _in_use(settings)))
+        return
+    setting = find_setting(name, "/set")
+    if not text:
+        facts = [setting.sentence, f"It is {setting.range}." if setting.range else ""]
+        chat.show(*_values(settings, [name]), " ".join(facts).rstrip())
+        return
+    if name == "system":
+        raise ConfigurationError(
+            "The system message belongs to the conversation.", "/system TEXT replaces it."
+        )
+    if name not in CHANGEABLE:
+        raise ConfigurationError(
+            f"`{name}` was used when the model was loaded and cannot change in a chat.",
+            f"/save FILE, leave, start `adacd chat {setting.flag} …` and /load FILE.",
+        )
+    chat.use(change(settings, name, "" if text == _EMPTY else text, "/set"))
+    chat.note(*_values(chat.talk.settings, [name]))
+
+
+@_command("show", "Show the model, the conversation's length and the settings.")
+def _show(chat: Chat, argument: str) -> None:
+    talk, settings = chat.talk, chat.talk.settings
+    rows = [("model", talk.session.model.name), ("method", settings.method_label), *_extent(chat)]
+    chat.show(*_aligned([*rows, ("system", talk.conversation.system or "none")]))
+    names = [name for name in _in_use(settings) if name not in ("method", "gate")]
+    chat.show("", *_values(settings, names))
+
+
+def _extent(chat: Chat) -> list[tuple[str, str]]:
+    """How long the conversation is, and what of the context its last prompt and answer took."""
+    talk = chat.talk
+    limit = f"{talk.context_length} tokens" if talk.context_length else "of unknown length"
+    if not talk.conversation.messages:
+        return [("conversation", "empty"), ("context", limit)]
+    count = len(talk.conversation.questions)
+    view = talk.view(talk.up_to_last_question())
+    exchanges = counted(count, "exchange")
+    if view.left_out:
+        exchanges += f", the model sees the last {count - view.left_out}"
+    prompts = view.prompts
+    longer = ", ".join(
+        f"{len(prompts.streams[spec.name].ids)} with the {spoken(spec.prompt)}"
+        for spec in METHODS[talk.settings.effective_method].streams_for(talk.settings)[1:]
+        if spec.prompt
+    )
+    taken = f"{limit}; last prompt {len(prompts.base.ids)}{f' ({longer})' if longer else ''}"
+    answers = [f", its answer {event.tokens}" for event in talk.trace if isinstance(event, Finished)]
+    return [("conversation", exchanges), ("context", "".join([taken, *answers]))]
+
+
+@_command(
+    *("method", "Show or change the decoding method.", "[NAME]"),
+    words=lambda before: () if before else METHOD_NAMES,
+)
+def _method(chat: Chat, argument: str) -> None:
+    if argument:
+        # the method that is named is the one that decodes, also where --gate was given
+        settings = change(chat.talk.settings, "method", argument, "/method")
+        chat.use(settings.model_copy(update={"gate": False}))
+        chat.note(f"The method is {chat.talk.settings.method_label}.")
+    else:
+        chat.show(f"{chat.talk.settings.method_label} (of {', '.join(METHOD_NAMES)})")
+
+
+@_command("explain", "Show why each token of the last answer was chosen.")
+def _explain(chat: Chat, argument: str) -> None:
+    talk = chat.talk
+    question = talk.up_to_last_question().messages[-1].content
+    if not talk.trace:
+        raise UsageError(
+            "There is no trace of the last answer: it was loaded, or stopped twice.",
+            "/retry decodes it again.",
+        )
+    settings = talk.settings
+    write_table(talk.trace, chat.out, View(question, display=settings.display, quiet=settings.quiet))
+
+
+@_command("compare", "Answer the last question with Default too, side by side.")
+def _compare(chat: Chat, argument: str) -> None:
+    talk, settings = chat.talk, chat.talk.settings
+    if settings.method == "default":
+        raise UsageError(
+            "There is nothing to compare: the method is default itself.", "/method adacd chooses another."
+        )
+    conversation = talk.up_to_last_question()
+    # both draw with the seed of the answer that is on the screen
+    seed = talk.last_seed()
+    if seed is None and settings.temperature and settings.seed is None:
+        seed = secrets.randbits(31)
+    view = chat.view(conversation)
+    with chat.interruptible() as interruption:
+        default, method = (
+            talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested)
+            for run in (settings.model_copy(update={"method": "default"}), settings)
+        )
+        write_comparison(
+            for_renderer(interruption.watch(default), settings),
+            for_renderer(interruption.watch(method), settings),
+            chat.out,
+            chat.err,
+            View(conversation.messages[-1].content, display=settings.display, quiet=settings.quiet),
+        )
+
+
+@_command("save", "Save the conversation to a new file.", "FILE")
+def _save(chat: Chat, argument: str) -> None:
+    if os.path.exists(Path(argument).expanduser()):
+        raise OutputError(f"{argument} is there already.", f"/save! {argument} replaces it.")
+    _save_over(chat, argument)
+
+
+@_command("save!", "Save it, replacing a file that is there.", "FILE")
+def _save_over(chat: Chat, argument: str) -> None:
+    chat.talk.conversation.save(Path(argument).expanduser())
+    chat.note(f"Saved to {argument}.")
+
+
+@_command("load", "Go on with a saved conversation.", "FILE")
+def _load(chat: Chat, argument: str) -> None:
+    loaded = chat.talk.conversation = Conversation.load(Path(argument).expanduser())
+    chat.note(f"Loaded from {argument}; it ends:", *_ending(loaded))
+    if loaded.messages and loaded.messages[-1].role == "user":
+        chat.note("The last question has no answer yet; /retry answers it.")
+
+
+def _ending(conversation: Conversation) -> list[str]:
+    """The last exchange, to see where a conversation stands."""
+    last = conversation.messages[-2:]
+    return [("> " if message.role == "user" else "") + message.content for message in last] or [
+        "The conversation is empty now."
+    ]
+
+
+def _in_use(settings: Settings) -> list[str]:
+    """The settings that /set changes, without those of methods that are not decoding."""
+    own = {*METHODS["adacd"].settings, *METHODS[settings.effective_method].settings}
+    others = {name for method in METHODS.values() for name in method.settings} - own
+    return [name for name in CHANGEABLE if name not in others]
+
+
+def _values(settings: Settings, names: Iterable[str]) -> list[str]:
+    values = settings.model_dump(mode="json")
+    return _aligned([(name, json.dumps(values[name], ensure_ascii=False)) for name in names])
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max(len(name) for name, _ in rows)
+    return [f"{name:<{width}}  {text}" for name, text in rows]

@@ -1,14 +1,16 @@
-"""Where messages and commands come from: a prompt_toolkit prompt at a terminal, lines of a pipe elsewhere.
+"""Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of
+a pipe elsewhere.
 
-Neither knows what a command does; the prompt completes from the table.
+`\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message `/x`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from prompt_toolkit import PromptSession
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
@@ -19,10 +21,40 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.output import Output, create_output
 
 from adacd_cli.cli.chat.commands import COMMANDS
-from adacd_cli.cli.chat.syntax import is_open
 from adacd_cli.errors import UsageError
 
 _PROMPT = "> "
+_QUOTES = '"""'
+_CALL = re.compile(r"/(\S+)\s*(.*)", re.DOTALL)
+_OPENING = re.compile(rf"\s*(/[^/\s]\S*\s+)?{_QUOTES}")
+
+
+class Call(NamedTuple):
+    """A slash command: its name without the slash, and the rest of the line."""
+
+    name: str
+    argument: str
+
+
+def is_open(text: str) -> bool:
+    """Whether the text opens with `\"\"\"`, as a message or as a command's argument, and does not close."""
+    opening = _OPENING.match(text)
+    return opening is not None and not text[opening.end() :].rstrip().endswith(_QUOTES)
+
+
+def parse(text: str) -> Call | str:
+    """A slash command, or the message; "" where there is none."""
+    stripped = text.strip()
+    if stripped.startswith("//"):
+        return stripped[1:]
+    found = _CALL.fullmatch(stripped)
+    return Call(found[1], _unquoted(found[2])) if found else _unquoted(stripped)
+
+
+def _unquoted(text: str) -> str:
+    if text.startswith(_QUOTES) and text.endswith(_QUOTES) and len(text) >= 2 * len(_QUOTES):
+        return text[len(_QUOTES) : -len(_QUOTES)].strip("\n")
+    return text
 
 
 class PipeReader:
@@ -140,7 +172,7 @@ class CommandCompleter(Completer):
         command = COMMANDS.get(before[0])
         if command is None:
             return
-        if command.takes_file:
+        if command.argument == "FILE":
             file = text.partition(" ")[2]
             yield from self._files.get_completions(Document(file), complete_event)
         for candidate in command.words(before[1:]):

@@ -1,6 +1,6 @@
 """The chat at its terminal: takes one message or command after another and shows what comes of it.
 
-Answers and what a command was asked to show go to `out`, everything about them to `err`. An error ends a
+Answers and what a command shows go to `out`, everything about them to `err`. An error ends a
 message or a command, never the chat.
 """
 
@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 import typer
 
 from adacd_cli.cli.chat.commands import run_command
-from adacd_cli.cli.chat.syntax import Call, parse
+from adacd_cli.cli.chat.input import Call, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, warn
+from adacd_cli.cli.running import Interruption, interruptible, show_answer, warn
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
 from adacd_cli.render.screen import DIM, Screen
-from adacd_cli.render.text import stream_answer
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -30,36 +29,26 @@ class Reader(Protocol):
     """Where messages and commands come from."""
 
     def read(self, draft: str) -> str:
-        """The next one; `draft` is a message that was not answered, to be offered again.
-
-        Raises:
-            EOFError: there is none.
-        """
+        """The next one, EOFError where there is none; `draft` was not answered and is offered again."""
         ...
 
 
 class Chat:
-    """What is said between a user and a model.
+    """A conversation at a terminal or over a pipe.
 
     Args:
         talk: the conversation and the model.
         out: gets the answers.
         err: gets everything about them.
         interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
-
-    Attributes:
-        leaving: whether the chat is over.
-        draft: the last message, where it was not answered.
     """
 
     def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
-        self.talk = talk
-        self.out = out
-        self.err = err
-        self.leaving = False
-        self.draft = ""
+        self.talk, self.out, self.err = talk, out, err
+        self.is_over = False
+        self._draft = ""  # the last message, where it was not answered
         self._interactive = interactive
-        self._explained = False
+        self._legend_shown = False
         self._left_out = 0
         self._warned: set[str] = set()
 
@@ -67,10 +56,10 @@ class Chat:
         """Reads and answers until there is nothing more, or /exit."""
         if self._interactive:
             method = self.talk.settings.method_label
-            self.note(f"{self.talk.model_name} · {method} · /help for commands, Ctrl-D to leave")
-        while not self.leaving:
+            self.note(f"{self.talk.session.model.name} · {method} · /help for commands, Ctrl-D to leave")
+        while not self.is_over:
             try:
-                self.take(reader.read(self.draft))
+                self.take(reader.read(self._draft))
             except EOFError:
                 return
             except KeyboardInterrupt:  # one that came too late for the answer it was meant to end
@@ -79,13 +68,13 @@ class Chat:
 
     def take(self, text: str) -> None:
         """Answers a message or runs a command; an error is shown, and nothing of the conversation is lost."""
-        self.draft = ""
+        self._draft = ""
         try:
-            said = parse(text)
-            if isinstance(said, Call):
-                run_command(self, said.name, said.argument)
-            elif said:
-                self._ask(said)
+            line = parse(text)
+            if isinstance(line, Call):
+                run_command(self, line.name, line.argument)
+            elif line:
+                self._ask(line)
         except (KeyboardInterrupt, typer.Exit):
             if not self._interactive:
                 raise
@@ -94,38 +83,31 @@ class Chat:
             if isinstance(error, OSError) and error.filename is None:
                 raise  # the output is gone
             show_error(error)
-        if self.draft:
+        if self._draft:
             self.note(
-                "Your message is back at the prompt." if self._interactive else f"Not answered: {self.draft}"
+                "Your message is back at the prompt." if self._interactive else f"Not answered: {self._draft}"
             )
 
-    def answer(self, asked: Conversation, *, seed: int | None = None) -> None:
+    def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
         """Streams the answer to a conversation that ends in a question."""
-        view = self.view(asked)
+        view = self.view(conversation)
         settings = self.talk.settings
         with (
             self.interruptible() as interruption,
             closing(self.talk.answer(view, seed=seed, cancelled=lambda: interruption.requested)) as events,
         ):
-            finished = stream_answer(
-                for_renderer(interruption.watch(events), settings),
-                out=self.out,
-                err=self.err,
-                display=settings.display,
-                stats=settings.stats,
-                quiet=settings.quiet,
-                legend=not self._explained,
-            )
-            self._explained = self._explained or finished.added + finished.subtracted > 0
+            watched = interruption.watch(events)
+            finished = show_answer(watched, settings, self.out, self.err, legend=not self._legend_shown)
+            self._legend_shown = self._legend_shown or finished.added + finished.subtracted > 0
             if finished.text and finished.finish_reason is FinishReason.CANCELLED:
-                self.note("Stopped; what was said stays in the conversation.")
+                self.note("Stopped; the answer so far stays in the conversation.")
 
-    def view(self, asked: Conversation) -> View:
-        """What the model sees of a conversation, having said what it does not see of it."""
-        view = self.talk.view(asked)
+    def view(self, conversation: Conversation) -> View:
+        """What the model sees of a conversation; notes what it does not see."""
+        view = self.talk.view(conversation)
         self._warn(view.prompts.warnings)
         limit = self.talk.context_length
-        if limit is None or view.tokens >= limit:
+        if limit is None or view.prompts.longest >= limit:
             return view  # too long with everything left out: that is what decoding is going to say
         if view.left_out and view.left_out != self._left_out:
             oldest = f"{view.left_out} oldest exchanges" if view.left_out > 1 else "oldest exchange"
@@ -140,7 +122,7 @@ class Chat:
             yield interruption
 
     def show(self, *lines: str) -> None:
-        """Writes what a command was asked for."""
+        """Writes what a command was to show."""
         screen = Screen(self.out, self.talk.settings.display)
         for line in lines:
             screen.put_line(line)
@@ -155,10 +137,10 @@ class Chat:
     def _ask(self, question: str) -> None:
         before = self.talk.conversation
         try:
-            self.answer(self.talk.asked(question))
+            self.answer(self.talk.with_question(question))
         finally:
             if self.talk.conversation is before:
-                self.draft = question
+                self._draft = question
 
     def use(self, settings: Settings) -> None:
         """Decodes with these settings from now on."""

@@ -1,11 +1,11 @@
 """A chat without its terminal: the conversation, the session that answers it, and what the model sees of it.
 
-An answer becomes part of the conversation when it ends or is stopped, never when it fails. Messages and
-commands are for `commands`, the terminal for `repl`.
+An answer becomes part of the conversation when it ends or is stopped, never when it fails.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -41,14 +41,9 @@ class View:
     prompts: Prompts
     left_out: int
 
-    @property
-    def tokens(self) -> int:
-        """Length of the longest prompt, in tokens."""
-        return self.prompts.longest
-
 
 class Talk:
-    """A conversation that can be asked, stopped, taken back and answered again.
+    """A conversation whose answers can be stopped, taken back and decoded again.
 
     Args:
         model: the model that answers.
@@ -69,11 +64,7 @@ class Talk:
         self._traces: dict[tuple[Message, ...], tuple[Event, ...]] = {}
 
     def use(self, settings: Settings) -> tuple[str, ...]:
-        """Decodes with these settings from now on; gives the warnings of what was loaded for them.
-
-        Raises:
-            ModelError, MissingExtraError: what the method needs besides the model cannot be had.
-        """
+        """Decodes with these settings from now on; loads what they need, and gives the warnings of that."""
         from adacd_cli.loading.extras import load_extras
 
         before = self.session.model
@@ -82,40 +73,26 @@ class Talk:
         return self.session.model.warnings[len(before.warnings) :]
 
     @property
-    def model_name(self) -> str:
-        """What the user asked for: hub id, folder, file or `demo`."""
-        return self.session.model.name
-
-    @property
     def context_length(self) -> int | None:
         """Positions of the context under the method that decodes; None where the model names none."""
-        method = METHODS[self.settings.effective_method]
-        return self.session.model.context_for(method, self.settings)
+        return self.session.model.context_for(METHODS[self.settings.effective_method], self.settings)
 
     @property
     def trace(self) -> tuple[Event, ...]:
         """The events of the answer that the conversation ends with; () where it was not decoded here."""
         return self._traces.get(self.conversation.messages, ())
 
-    def asked(self, question: str) -> Conversation:
-        """The conversation with one more question.
-
-        Raises:
-            UsageError: the last question has no answer yet, as a loaded conversation may end.
-        """
+    def with_question(self, question: str) -> Conversation:
+        """The conversation with one more question; UsageError where the last one has no answer yet."""
         if self.conversation.messages and self.conversation.messages[-1].role == "user":
             raise UsageError("The last question has no answer yet.", "/retry answers it, /undo drops it.")
         return self.conversation.with_user(question)
 
-    def asked_again(self) -> Conversation:
-        """The conversation up to its last question, without the answer.
-
-        Raises:
-            UsageError: nothing was asked yet.
-        """
+    def up_to_last_question(self) -> Conversation:
+        """The conversation up to its last question, without the answer; UsageError where there is none."""
         before = self.conversation.without_last_turn()
         if before == self.conversation:
-            raise UsageError("Nothing was asked yet.", "Type a question first.")
+            raise UsageError("There is no question yet.", "Type one first.")
         return before.with_user(self.conversation.messages[len(before.messages)].content)
 
     def another_seed(self) -> int | None:
@@ -126,7 +103,7 @@ class Talk:
         return ((self.settings.seed if used is None else used) + 1) % _SEEDS
 
     def last_seed(self) -> int | None:
-        """The seed that the last answer was drawn with; None where it was not drawn, or is not known."""
+        """The seed that the last answer was drawn with; None where it was greedy, or was loaded."""
         return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
@@ -134,38 +111,28 @@ class Talk:
 
         Both prompts must leave room for an answer: `max_new_tokens`, but at most a quarter of the context.
         The last exchange always stays; one that is too long by itself is refused when it is to be answered.
-
-        Raises:
-            PromptError: no prompts can be made of it.
         """
         whole = self._seen(conversation, 0, self.settings)
         if self._fits(whole):
             return whole
-        low, high = 0, max(len(_questions(conversation)) - 1, 0)
-        while low < high:  # the fewest left out that fit; each more makes the prompts shorter
-            middle = (low + high) // 2
-            if self._fits(self._seen(conversation, middle, self.settings)):
-                high = middle
-            else:
-                low = middle + 1
-        return self._seen(conversation, low, self.settings) if low else whole
+        choices = range(max(len(conversation.questions) - 1, 0))
+        fits = lambda left_out: self._fits(self._seen(conversation, left_out, self.settings))  # noqa: E731
+        return self._seen(conversation, bisect_left(choices, True, key=fits), self.settings)
 
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
     ) -> Generator[Event, None, None]:
         """Answers the question that the view ends with; the conversation then holds the answer.
 
-        An answer that is cancelled, interrupted or closed is kept as far as it was said. When nothing was
-        said, or when decoding fails, the conversation stays as it was; what a server said before it failed is
-        kept.
+        An answer that is cancelled, interrupted or closed is kept as far as it came. When nothing came, or
+        when decoding fails, the conversation stays as it was; what a server sent before it failed is kept.
 
         Raises:
             PromptError, LogitsError, ServerError: as `decode`.
         """
         events: list[Event] = []
         try:
-            answer = self._decode(view.prompts, self.settings, seed, cancelled)
-            for event in raise_failures(answer):
+            for event in self._decode(view.prompts, self.settings, seed, cancelled):
                 events.append(event)
                 if isinstance(event, Finished) and (
                     event.text or event.finish_reason is not FinishReason.CANCELLED
@@ -173,32 +140,27 @@ class Talk:
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
-            said = "".join(
-                event.text for event in events if isinstance(event, TokenStep) and not event.thinking
-            )
-            if said and not isinstance(events[-1], Finished):
-                self._keep(view.conversation.with_assistant(said), [])
+            steps = (event for event in events if isinstance(event, TokenStep))
+            text = "".join(step.text for step in steps if not step.thinking)
+            if text and not isinstance(events[-1], Finished):
+                self._keep(view.conversation.with_assistant(text), [])
             raise
 
     def rehearse(
         self, view: View, settings: Settings, *, seed: int | None = None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
-        """Answers the question with other settings; the conversation stays as it is.
-
-        Raises:
-            PromptError, LogitsError: as `decode`.
-        """
+        """Answers the question with other settings; the conversation stays as it is."""
         # another method may read another prompt
         prompts = self._seen(view.conversation, view.left_out, settings).prompts
-        yield from raise_failures(self._decode(prompts, settings, seed, cancelled))
+        yield from self._decode(prompts, settings, seed, cancelled)
 
     def _decode(
         self, prompts: Prompts, settings: Settings, seed: int | None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
         from adacd_cli.engine import Request
 
-        request = Request(prompts, settings, seed)
-        return self.session.decode([request], cancelled=lambda index: cancelled())
+        decoded = self.session.decode([Request(prompts, settings, seed)], cancelled=lambda _: cancelled())
+        return raise_failures(decoded)
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -207,16 +169,13 @@ class Talk:
             del self._traces[next(iter(self._traces))]
 
     def _seen(self, conversation: Conversation, left_out: int, settings: Settings) -> View:
-        messages = conversation.messages
-        if left_out:
-            messages = messages[_questions(conversation)[left_out] :]
-        prompts = self._build(replace(conversation, messages=messages), settings)
+        first = conversation.questions[left_out] if left_out else 0
+        prompts = self._build(replace(conversation, messages=conversation.messages[first:]), settings)
         return View(conversation, prompts, left_out)
 
     def _fits(self, view: View) -> bool:
         limit = self.context_length
-        return limit is None or view.tokens + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
-
-
-def _questions(conversation: Conversation) -> list[int]:
-    return [place for place, message in enumerate(conversation.messages) if message.role == "user"]
+        return (
+            limit is None
+            or view.prompts.longest + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
+        )

@@ -19,8 +19,6 @@ from adacd_cli.evaluation.datasets.rows import Row
 PROMPT_COLUMNS = ("prompt", "goal", "instruction", "question", "text")
 """Names of the column that holds the prompts, the first that is there; case does not matter."""
 
-_CSV = (".csv", ".tsv")
-_JSON_LINES = (".jsonl", ".ndjson", ".json")
 _DELIMITERS = (",", ";", "\t")
 _ROWS = (
     'Write one JSON object a line, e.g. {"id": "1", "prompt": "How do I kill a process?", "label": "safe"}.'
@@ -38,26 +36,22 @@ def read_rows(path: Path) -> Iterator[Row]:
     if not text.strip():
         raise UsageError(f"{path} is empty.", "Write one prompt a line, or name another file.")
     ending = path.suffix.lower()
-    if ending in _CSV:
+    if ending in (".csv", ".tsv"):
         return _csv_rows(text, path)
-    if ending in _JSON_LINES:
-        return _json_rows(text, path)
-    return _text_rows(text)
+    lines = [(f"line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if ending in (".jsonl", ".ndjson", ".json"):
+        return _json_rows(lines, path)
+    return (Row(place, line) for place, line in lines)
 
 
 def _read(path: Path) -> str:
     try:
         data = path.read_bytes()
-    except IsADirectoryError as error:
-        raise UsageError(
-            f"{path} is a folder, not a file of prompts.",
-            "Name a CSV, JSON Lines or text file; --data names the folder of the known sets.",
-        ) from error
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"The data set file {path} could not be read: {reason}.",
-            "Name a CSV, JSON Lines or text file; `adacd datasets` lists the known sets.",
+            "Name a CSV, JSON Lines or text file; --data names the folder of the known sets.",
         ) from error
     try:
         text = data.decode("utf-8-sig")
@@ -72,17 +66,8 @@ def _read(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _text_rows(text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            yield Row(f"line {number}", line)
-
-
-def _json_rows(text: str, path: Path) -> Iterator[Row]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"line {number}"
+def _json_rows(lines: Sequence[tuple[str, str]], path: Path) -> Iterator[Row]:
+    for place, line in lines:
         values = _json_object(line, f"{path}, {place}")
         column = _prompt_column(values)
         if column is None:
@@ -93,10 +78,8 @@ def _json_rows(text: str, path: Path) -> Iterator[Row]:
 def _json_object(line: str, where: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{where} is not valid JSON: {error.msg} at column {error.colno}.", _ROWS) from error
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
-        raise UsageError(f"{where} is not JSON that can be read: {error}.", _ROWS) from error
+    except (ValueError, RecursionError) as error:  # also thousands of digits or of brackets
+        raise UsageError(f"{where} is not valid JSON: {error}.", _ROWS) from error
     if not isinstance(value, dict):
         raise UsageError(f"{where} holds no JSON object.", _ROWS)
     return {name.strip().lower(): cell for name, cell in value.items()}

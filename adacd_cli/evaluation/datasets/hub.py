@@ -44,11 +44,6 @@ def is_allowed() -> bool:
 def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterator[Row]:
     """The rows of a set, split after split, downloaded where this machine lacks them.
 
-    Args:
-        known: the set.
-        hub: its place.
-        progress: called with what is being done.
-
     Raises:
         EnvironmentFault: the hub does not give it, or it has not the columns that are known of it.
     """
@@ -96,19 +91,17 @@ def _failed(known: KnownSet, hub: Hub, error: Exception, reachable: bool) -> Env
     reason = first_line(error).rstrip(".")
     remedy = _REMEDY.format(file=known.files[0])
     if not reachable:
-        return EnvironmentFault(
-            f"{known.name} is not on this machine, and the hub cannot be reached.", remedy
-        )
-    if isinstance(error, GatedRepoError) or "gated" in reason:
-        return EnvironmentFault(
-            f"{known.name} is gated, and this machine has no access to it.",
-            f"Accept its terms at {hub.page}, then run `hf auth login` or set HF_TOKEN.",
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return EnvironmentFault(f"The hub's {hub.id} has no commit {hub.revision[:7]} any more.", remedy)
-    if isinstance(error, RepositoryNotFoundError):
-        return EnvironmentFault(f"The hub has no {hub.id} any more.", remedy)
-    return EnvironmentFault(f"{known.name} could not be loaded from the hub: {reason}.", remedy)
+        what = f"{known.name} is not on this machine, and the hub cannot be reached"
+    elif isinstance(error, GatedRepoError) or "gated" in reason:
+        what = f"{known.name} is gated, and this machine has no access to it"
+        remedy = f"Accept its terms at {hub.page}, then run `hf auth login` or set HF_TOKEN."
+    elif isinstance(error, RevisionNotFoundError):
+        what = f"The hub's {hub.id} has no commit {hub.revision[:7]} any more"
+    elif isinstance(error, RepositoryNotFoundError):
+        what = f"The hub has no {hub.id} any more"
+    else:
+        what = f"{known.name} could not be loaded from the hub: {reason}"
+    return EnvironmentFault(f"{what}.", remedy)
 
 
 @contextmanager

@@ -26,9 +26,7 @@ def data_folder(flag: str | None) -> Path | None:
         UsageError: there is no such folder.
     """
     given = os.environ.get(VARIABLE) or None if flag is None else flag
-    if given is None:
-        return None
-    folder = Path(given).expanduser()
+    folder = None if given is None else Path(given).expanduser()
     check_folder(folder, VARIABLE if flag is None else "--data")
     return folder
 
@@ -60,10 +58,7 @@ def load_known(
     """All samples of a known set, and their source: the file's path, or `owner/name@commit` on the hub.
 
     Args:
-        known: the set.
-        data: the folder that is looked in first.
         offline: never ask the hub; nor is it asked under HF_HUB_OFFLINE.
-        progress: called with what takes a while.
 
     Raises:
         UsageError: its file is not as it should be.
@@ -96,7 +91,6 @@ def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
 
     Args:
         lacking: sets that are all on the hub, or one that is not.
-        data: the folder of the known sets, if there is one.
     """
     into = f"into {data}" if data else "into a folder and name that with --data"
     if lacking[0].hub is None:

@@ -58,38 +58,39 @@ def load_samples(
         data: the folder where known sets are looked for first; see `known.data_folder`.
         label: of the files that have no labels of their own: safe, unsafe or None.
         limit: samples of each set and label, at least 1; None for all. See `choose`.
-        seed: of that choice.
-        offline: never ask the hub.
-        progress: called with what takes a while.
 
     Raises:
         UsageError: a name, the folder, the label or the limit cannot be used, or a file is malformed.
         EnvironmentFault: a known set is not available; the hint says how to get it.
     """
-    given = _parse_label(label)
+    own = next((known for known in LABELS if label == known), None)
+    if own != label:
+        raise UsageError(
+            f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
+        )
     check_folder(data)
     sets = [KNOWN_SETS.get(name) or _file(name) for name in names]
-    _check_names(sets, given)
+    titles = [one.name if isinstance(one, KnownSet) else one.stem for one in sets]
+    for title in titles:
+        if titles.count(title) > 1:
+            raise UsageError(f"Two of the data sets are named {title!r}.", "Leave one out, or rename a file.")
+    if own is not None and sets and all(isinstance(one, KnownSet) for one in sets):
+        raise UsageError(
+            f"--label is for files of your own; {titles[0]} has its own labels.", "Leave --label out."
+        )
     loaded = []
-    for one in sets:
+    for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
             samples, source = load_known(one, data=data, offline=offline, progress=progress)
         else:
-            samples, source = _load_file(one, given), str(one)
-        loaded.append(_loaded(_name(one), choose(samples, limit, seed), source))
+            samples, source = _load_file(one, own), str(one)
+        chosen, digest = choose(samples, limit, seed), sha256()
+        for sample in chosen:
+            digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
+        both = len({sample.label for sample in chosen}) > 1
+        loaded.append(LoadedSet(title, chosen, source, digest.hexdigest(), both))
     _check_rows(loaded)
     return loaded
-
-
-def _parse_label(label: str | None) -> Label | None:
-    for known in LABELS:
-        if label == known:
-            return known
-    if label is None:
-        return None
-    raise UsageError(
-        f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
-    )
 
 
 def _file(name: str) -> Path:
@@ -103,28 +104,11 @@ def _file(name: str) -> Path:
     )
 
 
-def _name(one: KnownSet | Path) -> str:
-    return one.name if isinstance(one, KnownSet) else one.stem
-
-
-def _check_names(sets: Sequence[KnownSet | Path], label: Label | None) -> None:
-    """Refuses a name that is given twice, and `--label` where no file is the user's own."""
-    names = [_name(one) for one in sets]
-    for name in names:
-        if names.count(name) > 1:
-            raise UsageError(f"Two of the data sets are named {name!r}.", "Leave one out, or rename a file.")
-    if label is not None and sets and all(isinstance(one, KnownSet) for one in sets):
-        raise UsageError(
-            f"--label is for files of your own; {names[0]} has its own labels.", "Leave --label out."
-        )
-
-
 def _check_rows(loaded: Iterable[LoadedSet]) -> None:
     """Refuses names that would be equal in a table: a set with both labels is two rows of it."""
     taken = {f"all {label}" for label in LABELS}
     for one in loaded:
-        rows = [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]
-        for row in rows:
+        for row in [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]:
             if row in taken:
                 raise UsageError(
                     f"The table would have two rows named {row!r}.", f"Rename the file of {one.name!r}."
@@ -143,13 +127,6 @@ def _load_file(path: Path, label: Label | None) -> tuple[Sample, ...]:
     )
 
 
-def _loaded(name: str, samples: tuple[Sample, ...], source: str) -> LoadedSet:
-    digest = sha256()
-    for sample in samples:
-        digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
-    return LoadedSet(name, samples, source, digest.hexdigest(), len({sample.label for sample in samples}) > 1)
-
-
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
     """At most `limit` samples of each label, in the order they came in.
 
@@ -160,7 +137,6 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
     Args:
         samples: of one set, each with an id of its own.
         limit: samples a label, at least 1; None for all.
-        seed: any whole number.
 
     Raises:
         UsageError: the limit is below 1.
@@ -169,28 +145,17 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
         return tuple(samples)
     if limit < 1:
         raise UsageError(f"--limit is at least 1; got {limit}.", "It counts samples of each set and label.")
-    chosen: set[str] = set()
-    for label in LABELS:
-        alike = [sample for sample in samples if sample.label == label]
-        chosen.update(sample.id for sample in _by_turns(alike, seed)[:limit])
-    return tuple(sample for sample in samples if sample.id in chosen)
-
-
-def _by_turns(samples: Iterable[Sample], seed: int) -> list[Sample]:
-    """All of them, so ordered that any beginning holds the categories in nearly their shares.
-
-    This is Webster's method of apportionment: the j-th sample of a category with n comes at (j − ½) / n.
-    """
-    categories: defaultdict[str, list[tuple[str, Sample]]] = defaultdict(list)
+    categories: defaultdict[tuple[str, str], list[tuple[str, Sample]]] = defaultdict(list)
     for sample in samples:
-        categories[sample.category].append((_lot(sample, seed), sample))
-    turns: list[tuple[float, str, Sample]] = []
-    for members in categories.values():
+        name = f"{seed}\n{sample.dataset}\n{sample.id}"
+        lot = sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+        categories[sample.label, sample.category].append((lot, sample))
+    # Webster's method of apportionment: the j-th sample of a category with n comes at (j − ½) / n
+    turns: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
+    for (label, _), members in categories.items():
         members.sort(key=lambda member: member[0])
-        turns += [((place + 0.5) / len(members), lot, sample) for place, (lot, sample) in enumerate(members)]
-    turns.sort(key=lambda turn: turn[:2])
-    return [sample for _, _, sample in turns]
-
-
-def _lot(sample: Sample, seed: int) -> str:
-    return sha256(f"{seed}\n{sample.dataset}\n{sample.id}".encode("utf-8", "surrogatepass")).hexdigest()
+        turns[label] += [
+            ((place + 0.5) / len(members), lot, sample.id) for place, (lot, sample) in enumerate(members)
+        ]
+    chosen = {id for own in turns.values() for _, _, id in sorted(own)[:limit]}
+    return tuple(sample for sample in samples if sample.id in chosen)

@@ -6,24 +6,14 @@ An error names the source and the row's place in it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple
 
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.records import LABELS, Label, Sample
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What one row holds, unchecked; None or "" is nothing.
-
-    Attributes:
-        place: where it stands, e.g. `line 3`.
-        prompt: its prompt.
-        id: its id.
-        label: its label.
-        category: its category.
-    """
+class Row(NamedTuple):
+    """What one row holds, unchecked; None or "" is nothing. `place` is e.g. `line 3`."""
 
     place: str
     prompt: Any
@@ -44,8 +34,6 @@ def to_samples(
     """Checks the rows and makes samples of them, in their order.
 
     Args:
-        rows: as they were read.
-        dataset: name of the set.
         source: what an error calls the file or the hub's set.
         label: of rows that have none of their own.
         forced: the label came from `--label`: a row that says otherwise is an error.
@@ -58,16 +46,16 @@ def to_samples(
     places: dict[str, str] = {}
     for index, row in enumerate(rows):
         where = f"{source}, {row.place}"
-        identifier = _id(row, where) or number(index)
+        identifier = _id(row.id, where) or number(index)
         if identifier in places:
             raise UsageError(
                 f"The id {identifier!r} stands twice in {source}: {places[identifier]} and {row.place}.",
                 "Give each prompt an id of its own, or leave all ids out.",
             )
         places[identifier] = row.place
-        prompt = _prompt(row.prompt, where)
         category = "" if row.category is None else str(row.category).strip()
-        samples.append(Sample(dataset, identifier, prompt, _label(row, where, label, forced), category))
+        own = _label(row.label, where, label, forced)
+        samples.append(Sample(dataset, identifier, _prompt(row.prompt, where), own, category))
     if not samples:
         raise UsageError(f"{source} has no prompt in it.", "Write at least one.")
     return tuple(samples)
@@ -82,43 +70,41 @@ def _prompt(value: Any, where: str) -> str:
     return _unicode(prompt, where)
 
 
-def _id(row: Row, where: str) -> str:
-    if isinstance(row.id, (bool, float, list, dict)):
+def _id(value: Any, where: str) -> str:
+    if isinstance(value, (bool, float, list, dict)):
         raise UsageError(f"{where}: the id is neither text nor a whole number.", "Put quotes around it.")
-    return "" if row.id is None else _unicode(str(row.id).strip(), where)
+    return "" if value is None else _unicode(str(value).strip(), where)
 
 
-def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
-    own = row.label.strip() if isinstance(row.label, str) else row.label
-    if own is None or own == "":
-        if label is None:
-            raise UsageError(
-                f"{where}: there is no label.",
-                "Give every row the label safe or unsafe, or say it of a whole file of yours with --label.",
-            )
+def _label(value: Any, where: str, label: Label | None, forced: bool) -> Label:
+    own = value.strip() if isinstance(value, str) else value
+    if label is not None and (own in (None, "") or own == label):
         return label
-    for known in LABELS:
-        if own == known:
-            if forced and known != label:
-                _refuse_other_label(where, known, label)
-            return known
-    raise UsageError(
-        f"{where}: the label is {str(own)[:40]!r}, neither safe nor unsafe.",
-        "safe is a prompt to answer, unsafe one to refuse.",
-    )
-
-
-def _refuse_other_label(where: str, own: Label, label: Label | None) -> NoReturn:
-    raise UsageError(
-        f"{where}: the label is {own}, and {label} prompts are asked for.",
-        "The file has labels of its own: leave --label out, or name a file of the other kind.",
-    )
+    if own in (None, ""):
+        raise UsageError(
+            f"{where}: there is no label.",
+            "Give every row the label safe or unsafe, or say it of a whole file of yours with --label.",
+        )
+    found = next((known for known in LABELS if own == known), None)
+    if found is None:
+        raise UsageError(
+            f"{where}: the label is {str(own)[:40]!r}, neither safe nor unsafe.",
+            "safe is a prompt to answer, unsafe one to refuse.",
+        )
+    if forced:
+        raise UsageError(
+            f"{where}: the label is {found}, and {label} prompts are wanted.",
+            "The file has labels of its own: leave --label out, or name a file of the other kind.",
+        )
+    return found
 
 
 def _unicode(text: str, where: str) -> str:
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
         raise UsageError(
             f"{where}: there is half of a surrogate pair, which is no character.",
             "Write the character itself, in UTF-8.",
-        )
+        ) from error
     return text

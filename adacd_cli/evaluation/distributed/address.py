@@ -57,7 +57,12 @@ def parse_address(text: str) -> Address:
         return _parse(own, "RAY_ADDRESS")
     if text in ("", "auto") and (started := _started_here()):
         address = _parse(started, "Ray's file ray_current_cluster")
-        return address if text == "auto" or _answers(address) else Address("local")
+        try:
+            if text == "":
+                check_answers(address, within=ANSWER_S / 2)
+        except EnvironmentFault:
+            return Address("local")
+        return address
     return _parse(text, "--ray")
 
 
@@ -68,14 +73,6 @@ def _started_here() -> str:
         return Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
     except (OSError, ValueError):
         return ""
-
-
-def _answers(address: Address) -> bool:
-    try:
-        check_answers(address, within=ANSWER_S / 2)
-    except EnvironmentFault:
-        return False
-    return True
 
 
 def _parse(text: str, where: str) -> Address:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.counting import counted
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError, first_line
 from adacd_cli.evaluation.distributed.address import Address
 
@@ -85,16 +86,19 @@ def joined(address: Address, settings: Settings) -> Iterator[Cluster]:
     Raises:
         EnvironmentFault: the cluster cannot be joined, or takes no worker.
     """
-    with _environment(_QUIET):
-        import ray
+    own = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.update(own)
+    import ray
 
-        ended = threading.Event()
-        try:
-            _join(address, ended)
-            yield _size(settings, address)
-        finally:
-            ray.shutdown()
-            ended.set()
+    ended = threading.Event()
+    try:
+        _join(address, ended)
+        yield _size(settings, address)
+    finally:
+        ray.shutdown()
+        ended.set()
+        for name in own:
+            os.environ.pop(name, None)
 
 
 @contextmanager
@@ -137,18 +141,6 @@ def _shows_on(stream: Any, descriptor: int) -> bool:
         return False
 
 
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Sets those that the user has not set."""
-    own = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(own)
-    try:
-        yield
-    finally:
-        for name in own:
-            os.environ.pop(name, None)
-
-
 def _join(address: Address, ended: threading.Event) -> None:
     """`ray.init` in a thread of its own, because it takes no timeout.
 
@@ -160,18 +152,16 @@ def _join(address: Address, ended: threading.Event) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address.text:
         options["address"] = address.text
-    own = address.text in ("", "local")
-    limit = _START_S if own else JOIN_S
+    limit = _START_S if address.text in ("", "local") else JOIN_S
     failure = _within(limit, lambda: ray.init(**options), ended)
-    if failure is None:
-        return
-    where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
-    hint = (
-        "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes."
-    )
-    if isinstance(failure, TimeoutError):
-        raise EnvironmentFault(f"Joining {where} took more than {limit:g} s.", hint) from failure
-    raise EnvironmentFault(f"Joining {where} failed: {first_line(failure).rstrip('.')}.", hint) from failure
+    if failure is not None:
+        late = isinstance(failure, TimeoutError)
+        why = f"took more than {limit:g} s" if late else f"failed: {first_line(failure).rstrip('.')}"
+        where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
+        raise EnvironmentFault(
+            f"Joining {where} {why}.",
+            "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes.",
+        ) from failure
 
 
 def _within(seconds: float, call: Callable[[], object], ended: threading.Event) -> Exception | None:
@@ -200,16 +190,14 @@ def _size(settings: Settings, address: Address) -> Cluster:
     found = any(node["Resources"].get("GPU", 0) >= 1 for node in alive)
     gpus = int(settings.device == "cuda" or (settings.device == "auto" and found))
     cpus = settings.threads or 1
-    slots = sum(_fit(node["Resources"], cpus, gpus) for node in alive)
+    slots = 0
+    for resources in (node["Resources"] for node in alive):
+        fits = int(resources.get("CPU", 0) // cpus)
+        slots += min(fits, int(resources.get("GPU", 0))) if gpus else fits
     if slots == 0:
-        need = "a GPU" if gpus else f"{cpus} CPU{'s' if cpus > 1 else ''}"
+        need = "a GPU" if gpus else counted(cpus, "CPU")
         raise EnvironmentFault(
             f"No node of the Ray cluster has {need} for a worker.",
             "`ray status` shows what the nodes have; --device and --threads say what a worker needs.",
         )
     return Cluster(len(alive), slots, cpus, gpus, address.through_client)
-
-
-def _fit(resources: dict[str, float], cpus: int, gpus: int) -> int:
-    fits = int(resources.get("CPU", 0) // cpus)
-    return min(fits, int(resources.get("GPU", 0) // gpus)) if gpus else fits

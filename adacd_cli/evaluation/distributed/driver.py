@@ -7,13 +7,11 @@ one that never comes back is sent out again, and recorded as failed if that does
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from adacd_cli import errors
-from adacd_cli.errors import AdacdError, EnvironmentFault
+from adacd_cli.errors import EnvironmentFault, error_named
 from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import portions
 
@@ -45,20 +43,6 @@ class Piece:
     methods: tuple[tuple[int, tuple[int, ...]], ...]
     batch_size: int | Literal["auto"] = "auto"
 
-    def to_json(self) -> str:
-        """The piece as one line of ASCII: a prompt may hold what Arrow's strings refuse."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Piece:
-        """The piece that `to_json` wrote."""
-        values = json.loads(line)
-        return cls(
-            tuple(Sample(**sample) for sample in values["samples"]),
-            tuple((run, tuple(indices)) for run, indices in values["methods"]),
-            values["batch_size"],
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -73,17 +57,6 @@ class Result:
     worker: dict[str, Any]
     records: tuple[AnswerRecord, ...] = ()
     error: dict[str, str] | None = None
-
-    def to_json(self) -> str:
-        """The result as one line of ASCII."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, line: str) -> Result:
-        """The result that `to_json` wrote."""
-        values = json.loads(line)
-        records = tuple(AnswerRecord(**record) for record in values["records"])
-        return cls(values["worker"], records, values["error"])
 
 
 Send = Callable[[Sequence[Piece]], Iterator[Result]]
@@ -134,8 +107,7 @@ class Roster:
         self.machine: dict[str, Any] = {}
         self._first: dict[str, Any] = {}
         self._machines: dict[str, dict[str, Any]] = {}
-        self._workers: set[str] = set()
-        self._warned: set[str] = set()
+        self._workers, self._warned = set[str](), set[str]()
 
     def meet(self, result: Result) -> list[str]:
         """Takes note of the worker; gives its warnings that are new.
@@ -146,9 +118,8 @@ class Roster:
         """
         worker = result.worker
         if result.error is not None:
-            named = getattr(errors, result.error["kind"], None)
-            kind = named if isinstance(named, type) and issubclass(named, AdacdError) else AdacdError
-            raise kind(f"On node {worker['node']}: {result.error['message']}", result.error["hint"])
+            message = f"On node {worker['node']}: {result.error['message']}"
+            raise error_named(result.error["kind"], message, result.error["hint"])
         own = {"adacd": worker["adacd"], **worker["versions"], **worker["model"]}
         if not self._first:
             self._first, self.facts, self.machine = worker | own, worker["model"], worker["machine"]
@@ -206,7 +177,7 @@ def answer_distributed(
 
     def keep(record: AnswerRecord) -> None:
         if record.key in wanted and record.key not in tried:
-            store.add_answer(record)
+            store.add(record)
             tried.add(record.key)
             on_record(record)
 
@@ -220,10 +191,10 @@ def answer_distributed(
                 keep(record)
         left = missing(samples, runs, store, tried) & wanted
         if left and len(tried) == before:
+            error = f"its worker was lost {RETRIES + 1} times"
             by_key = {(sample.dataset, sample.id): sample for sample in samples}
-            for method, *sample in sorted(left):
-                error = f"its worker was lost {RETRIES + 1} times"
-                keep(AnswerRecord.of(method, by_key[sample[0], sample[1]], error=error))
+            for method, dataset, id in sorted(left):
+                keep(AnswerRecord.of(method, by_key[dataset, id], error=error))
             break
         work = pieces(samples, runs, left, batch_size=batch_size)
     return roster

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,55 +22,52 @@ from adacd_cli.evaluation.runner import Job, Runner
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
 
 
 def sender(cluster: Cluster, runs: Sequence[Settings]) -> Send:
-    """What sends pieces to the workers of the cluster, one model each.
-
-    Args:
-        cluster: joined for as long as results are taken.
-        runs: the settings of each method.
-    """
+    """What sends pieces to the workers of the cluster, one model each."""
     device = "cpu" if not cluster.gpus and runs[0].device == "auto" else runs[0].device
     # as many threads as Ray counts for it, or the workers of one machine would slow each other down
     update = {"threads": cluster.cpus, "device": device}
     own, folder = [settings.model_copy(update=update) for settings in runs], os.getcwd()
 
     def send(work: Sequence[Piece]) -> Iterator[Result]:
-        lines = [piece.to_json() for piece in work]
-        results = (_relayed if cluster.from_outside else answer)(cluster, own, folder, lines)
+        pickled = [pickle.dumps(piece) for piece in work]
+        results = (_relayed if cluster.from_outside else answer)(cluster, own, folder, pickled)
         while True:
             try:
-                line = next(results, None)
+                result = next(results, None)
             except Exception as error:  # workers send their own errors as results: this is Ray's
                 raise _ray_error(error) from error
-            if line is None:
+            if result is None:
                 return
-            yield Result.from_json(line)
+            yield pickle.loads(result)
 
     return send
 
 
 def _ray_error(error: Exception) -> EnvironmentFault:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip().rstrip(".:") for line in str(error).splitlines() if line.strip()]
     if absent := next((line for line in lines if "No module named" in line), ""):
         return EnvironmentFault(
-            f"A node of the Ray cluster lacks a package: {absent.strip().rstrip('.')}.",
+            f"A node of the Ray cluster lacks a package: {absent}.",
             "Install adacd in this version on every node, with the extra ray.",
         )
-    reason = lines[0].strip().rstrip(".:") if lines else type(error).__name__
     return EnvironmentFault(
-        f"Ray failed: {reason}.", "Finished answers are kept; Ray's logs are under /tmp/ray on the nodes."
+        f"Ray failed: {lines[0] if lines else type(error).__name__}.",
+        "Finished answers are kept; Ray's logs are under /tmp/ray on the nodes.",
     )
 
 
-def answer(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[str]) -> Iterator[str]:
-    """Results as JSON, in the order in which they come; for a process inside the cluster."""
+def answer(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[bytes]) -> Iterator[bytes]:
+    """Pickled results in the order in which they come; for a process inside the cluster.
+
+    Bytes, because a prompt may hold what Arrow's strings refuse.
+    """
     import ray.data
 
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1  # each result on its own as soon as it is there
     context.max_errored_blocks = -1  # a lost piece does not end the run
@@ -80,7 +78,7 @@ def answer(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequen
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray 2.60 calls max_task_retries deprecated and has nothing else
         results = ray.data.from_items(
-            [{"piece": line} for line in work], override_num_blocks=len(work)
+            [{"piece": piece} for piece in work], override_num_blocks=len(work)
         ).map_batches(
             Worker,
             batch_size=1,
@@ -91,28 +89,31 @@ def answer(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequen
             max_task_retries=RETRIES,  # workers themselves are restarted without limit
         )
     for batch in results.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
-        for line in batch["result"]:
-            yield str(line)
+        yield from map(bytes, batch["result"])
 
 
 class _Relay:
     """Runs `answer` inside the cluster and hands its results out, one a call."""
 
-    def __init__(self, cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[str]) -> None:
+    def __init__(
+        self, cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[bytes]
+    ) -> None:
         self._results = answer(cluster, runs, folder, work)
 
-    def following(self) -> str | None:
+    def following(self) -> bytes | None:
         """The next result; None after the last."""
         return next(self._results, None)
 
 
-def _relayed(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[str]) -> Iterator[str]:
+def _relayed(
+    cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[bytes]
+) -> Iterator[bytes]:
     import ray
 
     relay = ray.remote(num_cpus=0)(_Relay).remote(cluster, list(runs), folder, list(work))
     try:
-        while (line := ray.get(relay.following.remote())) is not None:
-            yield line
+        while (result := ray.get(relay.following.remote())) is not None:
+            yield result
     finally:
         ray.kill(relay)
 
@@ -121,28 +122,45 @@ class Worker:
     """For `map_batches`: takes pieces and gives results, one for each method of a piece.
 
     Args:
-        runs: the settings of each method.
         folder: the driver's working folder, where relative paths of models begin if it exists here, too.
     """
 
     def __init__(self, runs: Sequence[Settings], folder: str) -> None:
+        import ray
+
+        from adacd_cli.loading import load, load_extras
+        from adacd_cli.loading.facts import machine, package_versions
+
+        context = ray.get_runtime_context()
         self._runs = runs
-        self._facts: dict[str, Any] = {**_identity(), "adacd": __version__}
         self._error: dict[str, str] | None = None
+        self._facts: dict[str, Any] = {
+            "id": context.get_actor_id(),
+            "node": ray.util.get_node_ip_address(),
+            "node_id": context.get_node_id(),
+            "adacd": __version__,
+        }
         try:
             if os.path.isdir(folder):
                 os.chdir(folder)
-            model = _load(runs)
+            model = load(runs[0], for_long=True)
+            for settings in runs:
+                model = load_extras(model, settings)
             self._runner = Runner(model)
-            self._facts |= _facts(model)
+            self._facts |= {
+                "model": model_facts(model),
+                "versions": package_versions(),
+                "machine": machine(model.device),
+                "warnings": list(model.warnings),
+            }
         except Exception as error:
             self._error = _as_values(error)
 
-    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[str]]]:
-        """A batch is `{"piece": [JSON, …]}`; each value given back is `{"result": [JSON]}`."""
-        for line in batch["piece"]:
-            for result in self._results(Piece.from_json(str(line))):
-                yield {"result": [result.to_json()]}
+    def __call__(self, batch: Mapping[str, Any]) -> Iterator[dict[str, list[bytes]]]:
+        """A batch is `{"piece": [bytes, …]}`; each value given back is `{"result": [bytes]}`."""
+        for piece in batch["piece"]:
+            for result in self._results(pickle.loads(piece)):
+                yield {"result": [pickle.dumps(result)]}
 
     def _results(self, piece: Piece) -> Iterator[Result]:
         if self._error is not None or not piece.methods:
@@ -156,26 +174,6 @@ class Worker:
             yield Result(self._facts, tuple(self._runner.records(jobs)))
 
 
-def _load(runs: Sequence[Settings]) -> LanguageModel:
-    from adacd_cli.loading import load, load_extras
-
-    model = load(runs[0], for_long=True)
-    for settings in runs:
-        model = load_extras(model, settings)
-    return model
-
-
-def _facts(model: LanguageModel) -> dict[str, Any]:
-    from adacd_cli.loading.facts import machine, package_versions
-
-    return {
-        "model": model_facts(model),
-        "versions": package_versions(),
-        "machine": machine(model.device),
-        "warnings": list(model.warnings),
-    }
-
-
 def _as_values(error: Exception) -> dict[str, str]:
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         error = OutOfMemoryError("Out of memory.", "")
@@ -183,14 +181,3 @@ def _as_values(error: Exception) -> dict[str, str]:
         reason = first_line(error).rstrip(".")
         error = AdacdError(f"The model could not be loaded: {type(error).__name__}: {reason}.", "")
     return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
-
-
-def _identity() -> dict[str, str]:
-    import ray
-
-    context = ray.get_runtime_context()
-    return {
-        "id": context.get_actor_id(),
-        "node": ray.util.get_node_ip_address(),
-        "node_id": context.get_node_id(),
-    }

@@ -1,17 +1,29 @@
-"""What a judge takes and gives: answers in, one Judgement each out, in their order."""
+"""What a judge takes and gives: answers in, one Judgement each out, in their order; and all judges' options.
+
+Values only. The key of an endpoint comes from the environment and is shown by nothing, `repr` included.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
+
+from adacd_cli.errors import UsageError
 
 JudgementLabel = Literal["refusal", "partial", "compliance", "degenerate", "unparsed"]
 """Refusal and partial refusal count as refused. Degenerate: neither refuses nor answers. Unparsed: the judge
-itself gave nothing that can be read."""
+itself gave nothing that can be read, or cannot read the answer."""
 
 JUDGEMENT_LABELS: tuple[JudgementLabel, ...] = ("refusal", "partial", "compliance", "degenerate", "unparsed")
 REFUSED: frozenset[JudgementLabel] = frozenset(("refusal", "partial"))
+
+KEY_VARIABLES = ("ADACD_JUDGE_KEY", "OPENAI_API_KEY")
+"""Where an endpoint's key is looked for, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +59,7 @@ class Judge(Protocol):
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What decides its word besides its name, JSON values: its model, and whether it rates aspects."""
+        """What decides besides its name, JSON values: its model, and whether it rates aspects."""
         ...
 
     def check(self) -> None:
@@ -59,5 +71,67 @@ class Judge(Protocol):
         ...
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
-        """One judgement an exchange, in their order, each as soon as it is known."""
+        """One judgement an exchange, in their order, each as soon as it is there."""
         ...
+
+
+def key_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
+    """The first key that is set to more than white space; None without one."""
+    variables = os.environ if environment is None else environment
+    return next(filter(None, (variables.get(name, "").strip() for name in KEY_VARIABLES)), None)
+
+
+def default_cache_folder() -> Path:
+    """The user's own folder for an endpoint's replies: `adacd` where the system keeps caches."""
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "adacd"
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """Options of all judges; each reads its own.
+
+    Attributes:
+        url: address of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1; None is OpenAI's own.
+        model: the model that the endpoint judges with.
+        key: the endpoint's key; None sends none.
+        concurrency: requests at the endpoint at once, at least 1.
+        timeout: seconds an endpoint may take for a request, above 0.
+        cache: folder for the endpoint's replies; None keeps nothing.
+        aspects: also ask the endpoint for Just-Eval's five aspects.
+        device: where wildguard and minos run, as `--device` takes it.
+        dtype: number format of their weights, as `--dtype` takes it.
+        batch_size: answers they read at once, at least 1.
+        threads: CPU threads they compute with; None is the number of free cores.
+        offline: use only models that are already on this machine.
+        progress: called with short lines on what is being done.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+
+    url: str | None = None
+    model: str | None = None
+    key: str | None = field(default_factory=key_of_environment, repr=False)
+    concurrency: int = 8
+    timeout: float = 60.0
+    cache: Path | None = field(default_factory=default_cache_folder)
+    aspects: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    batch_size: int = 8
+    threads: int | None = None
+    offline: bool = False
+    progress: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, value in (("concurrency", self.concurrency), ("batch_size", self.batch_size)):
+            if value < 1:
+                raise UsageError(f"`{name}` of a judge is at least 1; got {value}.")
+        if not (self.timeout > 0 and math.isfinite(self.timeout)):
+            raise UsageError(f"`timeout` of a judge is in seconds, above 0; got {self.timeout:g}.")

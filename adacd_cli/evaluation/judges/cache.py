@@ -1,4 +1,4 @@
-"""What an endpoint said, kept on disk, so that a rerun asks nothing twice.
+"""What an endpoint replied, kept on disk, so that a rerun asks nothing twice.
 
 One SQLite file: a reply is written as it comes, so a run that is killed keeps what it had, and two runs may
 share it. It holds hashes of the questions and answers, never their texts, and nothing that failed.
@@ -10,7 +10,7 @@ import hashlib
 import json
 import sqlite3
 from pathlib import Path
-from types import TracebackType
+from typing import Any
 
 from adacd_cli.errors import OutputError
 
@@ -20,17 +20,9 @@ _LOCK_SECONDS = 30.0
 
 
 def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
-    """The name a reply is kept by: a hash of everything that decided it.
-
-    Args:
-        model: the judging model, as the endpoint knows it.
-        template: name and version of the prompt template.
-        prompt: the question.
-        completion: the answer that is judged.
-    """
+    """The name a reply is kept by: a hash of the judging model, the template's version and the exchange."""
     # as ASCII JSON, which lone surrogates survive and in which no two lists look the same
-    parts = json.dumps([model, template, prompt, completion])
-    return hashlib.sha256(parts.encode("ascii")).hexdigest()
+    return hashlib.sha256(json.dumps([model, template, prompt, completion]).encode("ascii")).hexdigest()
 
 
 class ReplyCache:
@@ -57,42 +49,29 @@ class ReplyCache:
             self._database = sqlite3.connect(
                 self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
             )
-            # A reply survives the end of the program without waiting for the disk; a power cut may cost the
-            # file, which holds nothing that cannot be asked again.
-            self._database.execute("PRAGMA synchronous = OFF")
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
-                "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)"
-            )
-            # found out now, not after the first answer that was paid for: the file can be written
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("ROLLBACK")
         except (OSError, sqlite3.Error) as error:
-            self.close()
             raise self._failed("used", error) from error
+        # A reply survives the end of the program without waiting for the disk; a power cut may cost the file,
+        # which holds nothing that cannot be asked again. BEGIN: the file can be written, found out now.
+        for statement in (
+            "PRAGMA synchronous = OFF",
+            "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
+            "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+            "BEGIN IMMEDIATE",
+            "ROLLBACK",
+        ):
+            self._run("used", statement)
 
     def get(self, key: str) -> str | None:
         """The reply kept under the key; None where there is none."""
-        if self._database is None:
-            return None
-        try:
-            row = self._database.execute("SELECT reply FROM judge_replies WHERE key = ?", (key,)).fetchone()
-        except sqlite3.Error as error:
-            raise self._failed("read", error) from error
-        return None if row is None else str(row[0])
+        rows = self._run("read", "SELECT reply FROM judge_replies WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
 
     def put(self, key: str, reply: str, *, model: str, template: str) -> None:
         """Keeps a reply, at once and for good."""
-        if self._database is None:
-            return
         readable = reply.encode("utf-8", "replace").decode("utf-8")
-        try:
-            self._database.execute(
-                "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)",
-                (key, readable, model, template),
-            )
-        except sqlite3.Error as error:
-            raise self._failed("written", error) from error
+        insert = "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)"
+        self._run("written", insert, key, readable, model, template)
 
     def close(self) -> None:
         """Lets the file go; what was put stays."""
@@ -103,10 +82,18 @@ class ReplyCache:
     def __enter__(self) -> ReplyCache:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *failure: object) -> None:
         self.close()
+
+    def _run(self, verb: str, statement: str, *values: str) -> list[Any]:
+        if self._database is None:
+            return []
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            if verb == "used":
+                self.close()
+            raise self._failed(verb, error) from error
 
     def _failed(self, verb: str, error: Exception) -> OutputError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -16,8 +16,6 @@ Degeneration = Literal["empty", "only reasoning", "no words", "loop", "garbage"]
 _EDGE = 4_000
 """Characters that are read at each end of an answer: a loop, once begun, lasts until the end."""
 
-_OPENED = re.compile(r"\s*<(?:think|thinking|reasoning)>", re.IGNORECASE)
-_CLOSED = re.compile(r"</(?:think|thinking|reasoning)>", re.IGNORECASE)
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
 _NEIGHBOURS = re.compile(r"([^\W\d_]) ?(?=([^\W\d_]))")
@@ -45,25 +43,14 @@ _SCRIPTS = 3
 _SCRIPT_CHANGES = 0.3
 
 
-def without_reasoning(completion: str) -> str:
-    """The answer without the reasoning that some models write before it; "" where there is nothing else.
-
-    Args:
-        completion: what the model wrote: an answer, `<think>…</think>` and an answer, or, where the chat
-            template already opened the reasoning, `…</think>` and an answer.
-    """
-    if closed := _CLOSED.search(completion):
-        return completion[closed.end() :]
-    return "" if _OPENED.match(completion) else completion
-
-
-def degeneration(completion: str) -> Degeneration | None:
+def degeneration(completion: str, answer: str | None = None) -> Degeneration | None:
     """What makes an answer degenerate; None where it says something.
 
     Args:
-        completion: what the model wrote, whole or cut off; reasoning before the answer is not judged.
+        completion: what the model wrote, whole or cut off.
+        answer: the same without thinking and wrappers, which are not judged; None where there are none.
     """
-    answer = without_reasoning(completion)
+    answer = completion if answer is None else answer
     if not answer.strip():
         return "only reasoning" if completion.strip() else "empty"
     if len(answer) > 2 * _EDGE:

@@ -1,100 +1,125 @@
-"""One OpenAI-compatible endpoint: a message in, the text of its reply out, with patience and within bounds.
+"""One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out.
 
-What may pass (429, 5xx, a broken connection, silence) is tried again with growing pauses, and a Retry-After
-holds every request back; only so many are under way at once. What is asked, and what a reply means, others
-know.
+The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here 429 gets
+more patience, parameters that a model refuses are left out, a body that is no chat completion is asked for
+again, and each error becomes one of two: this request failed, or none can succeed.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import SplitResult, urlsplit
 
 import anyio
-import httpx
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential, wait_random
 
-from adacd_cli.errors import EnvironmentFault
-from adacd_cli.evaluation.judges.wire import OPENAI_URL, RequestFailed, headers_for, parse_url, reply_of
-from adacd_cli.wire import error_field, json_object, one_line, retry_seconds
+from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
+from adacd_cli.evaluation.judges.base import JudgeOptions
+from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
+
+if TYPE_CHECKING:
+    from openai import APIError, APIStatusError
+
+OPENAI_URL = "https://api.openai.com/v1"
 
 ATTEMPTS = 7
-"""How often a request is made before it counts as failed, 429s aside; with the pauses about 40 seconds."""
-
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-"""Seconds between two attempts: doubled from the first on, and up to the first one more at random."""
+"""How often a request is made before it counts as failed, 429s aside; with the pauses about 25 seconds."""
 
 PATIENCE = 600.0
 """Seconds for which a request lets itself be put off by 429, and the longest Retry-After that is waited."""
 
-LARGEST_BODY = 4_000_000
-"""Bytes of a response that are read."""
+_PAUSE = 0.5
+"""Seconds before a body that cannot be read is asked for again; then twice that, and so on."""
 
-_PASSING = frozenset((408, 409, 425, 429))
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
-_LATER = "Run the same command again later: what it has said so far is kept."
 
 
-class _Passing(RequestFailed):
-    """A failure that may be over at the next attempt."""
+class RequestFailed(Exception):
+    """One request failed for good, and the next one may not.
+
+    Args:
+        reason: what happened, as the end of a sentence without its full stop; it holds no key.
+        unreachable: no connection could be made at all.
+        rejected: the endpoint read the request and does not take it.
+    """
+
+    def __init__(self, reason: str, *, unreachable: bool = False, rejected: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.unreachable, self.rejected = reason, unreachable, rejected
 
 
-class _Limited(_Passing):
-    """Too many requests for now."""
+def parse_url(url: str | None) -> SplitResult:
+    """An endpoint's base address; `/chat/completions` at its end, which many copy along, is taken off.
+
+    Raises:
+        UsageError: it is no http(s) address.
+    """
+    try:
+        parsed = urlsplit((url or OPENAI_URL).strip())
+        valid = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(
+            f"The judge's address is no http address: {url!r}.", "Write it like http://localhost:8000/v1."
+        )
+    path = parsed.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    return parsed._replace(path=path, fragment="")
+
+
+def check_options(options: JudgeOptions) -> None:
+    """Finds what is wrong with an address or a key, or that the SDK is missing, before anything is asked.
+
+    Raises:
+        UsageError: the address is no http address, or the key cannot be sent.
+        MissingExtraError: the `openai` package is not installed.
+    """
+    from importlib.util import find_spec
+
+    parse_url(options.url)
+    headers_for(options.key, whose="judge", variable="ADACD_JUDGE_KEY")
+    if find_spec("openai") is None:
+        raise MissingExtraError(
+            "The judge `openai` needs the package openai, which is not installed.",
+            "pip install 'adacd[judge]'",
+        )
 
 
 class Endpoint:
-    """An endpoint and a model of it. Made anywhere, used and closed within one event loop.
+    """An endpoint and a model of it. Made, used and closed within one event loop.
 
     Args:
-        url: its address; None is OpenAI's own.
+        options: url, key, concurrency and timeout are read.
         model: the model that is asked.
-        key: sent as a bearer token; None sends none.
-        concurrency: requests under way at once.
-        timeout: seconds one request may take, from connecting to the last byte.
         attempts: how often a request that may succeed later is made, those put off by 429 not counted.
 
     Attributes:
         shown_url: the address without a password in it, for messages.
-
-    Raises:
-        UsageError: the address is no http address, or the key cannot be sent.
     """
 
-    def __init__(
-        self,
-        url: str | None,
-        model: str,
-        key: str | None,
-        *,
-        concurrency: int,
-        timeout: float,
-        attempts: int,
-    ) -> None:
-        self.model = model
-        self._url = parse_url(url or OPENAI_URL)
-        self.shown_url = str(self._url.copy_with(username=None, password=None, query=None)).rstrip("/")
-        self._secrets = tuple(filter(None, (key, self._url.password)))
-        self._timeout, self._attempts = timeout, attempts
-        self._places = anyio.Semaphore(concurrency)
-        self._held_until = float("-inf")
+    def __init__(self, options: JudgeOptions, model: str, attempts: int) -> None:
+        from openai import AsyncOpenAI, Omit
+
+        address = parse_url(options.url)
+        self.shown_url = address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
+        self._model, self._attempts, self._timeout = model, attempts, options.timeout
+        self._secrets = tuple(filter(None, (options.key, address.password)))
+        self._slots = anyio.Semaphore(options.concurrency)
         # Parameters by the name they are sent under: some models take them under another, or not at all.
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
-        self._retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_Passing),
-            wait=wait_exponential(FIRST_PAUSE, LONGEST_PAUSE) + wait_random(0, FIRST_PAUSE),
-            reraise=True,
+        self._headers: dict[str, Any] = {} if options.key else {"Authorization": Omit()}
+        self._client = AsyncOpenAI(
+            base_url=address.geturl(),
+            api_key=options.key or "none",
+            timeout=options.timeout,
+            max_retries=attempts - 1,
         )
-        self._client = httpx.AsyncClient(headers=headers_for(key), timeout=None)  # timed as a whole below
 
     async def __aenter__(self) -> Endpoint:
-        await self._client.__aenter__()
         return self
 
     async def __aexit__(self, *failure: Any) -> None:
-        await self._client.__aexit__(*failure)
+        await self._client.close()
 
     async def ask(self, message: str, longest_reply: int) -> str:
         """The reply to one user message, decoded greedily where the model can; "" where it says nothing.
@@ -108,21 +133,34 @@ class Endpoint:
             EnvironmentFault: no request can succeed: the key, the model or the address is wrong, or the
                 endpoint puts this one off for longer than PATIENCE.
         """
+        import openai
+
         values = {"temperature": 0, "max_tokens": longest_reply}
-        body: dict[str, Any] = {}
-
-        def content() -> bytes:  # when its turn has come: by then it may be known what the model refuses
-            nonlocal body
-            body = {"model": self.model, "messages": [{"role": "user", "content": message}]}
-            body |= {sent: values[name] for name, sent in self._optional.items()}
-            return json.dumps(body).encode("ascii")  # in which half a surrogate pair can be written
-
+        content = message.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no UTF-8
+        sent: dict[str, Any] = {}
+        unread, begin = 0, anyio.current_time()
         while True:
-            status, answer = await self._request("POST", "/chat/completions", content)
-            if status == 200:
-                return reply_of(answer)
-            if not (status == 400 and self._do_without(answer, body)):
-                self._give_up(status, answer)
+            try:
+                async with self._slots:  # by then it may be known what the model refuses
+                    sent = {name: values[value] for value, name in self._optional.items()}
+                    raw = await self._client.chat.completions.with_raw_response.create(
+                        model=self._model,
+                        messages=[{"role": "user", "content": content}],
+                        extra_headers=self._headers,
+                        **sent,
+                    )
+                return self._reply_of(raw.content)
+            except RequestFailed:
+                unread += 1
+                if unread >= self._attempts:
+                    raise
+                await anyio.sleep(_PAUSE * 2 ** (unread - 1))
+            except openai.RateLimitError as error:
+                await self._put_off(error, anyio.current_time() - begin)
+            except openai.APIError as error:
+                refused = error.param if isinstance(error, openai.BadRequestError) else None
+                if not self._do_without(refused, sent):
+                    self._give_up(error)
 
     async def models(self) -> tuple[int, frozenset[str]]:
         """The status of asking which models there are, and their names as far as they can be read.
@@ -130,132 +168,92 @@ class Endpoint:
         Raises:
             RequestFailed, EnvironmentFault: as `ask` does.
         """
-        status, answer = await self._request("GET", "/models")
-        if status in (401, 403):
-            self._give_up(status, answer)
-        entries = answer.get("data")
-        found = entries if isinstance(entries, list) else []
-        names = (entry.get("id") for entry in found if isinstance(entry, dict))
-        return status, frozenset(name for name in names if isinstance(name, str))
-
-    async def _request(
-        self, method: str, path: str, content: Callable[[], bytes] = bytes
-    ) -> tuple[int, dict[str, Any]]:
-        """Status and JSON object of the response, once there is one that no further attempt would change."""
-        failed = 0
-
-        def stop(state: RetryCallState) -> bool:
-            nonlocal failed
-            if state.outcome is not None and isinstance(state.outcome.exception(), _Limited):
-                return (state.seconds_since_start or 0.0) > PATIENCE
-            failed += 1
-            return failed >= self._attempts
+        import openai
 
         try:
-            async for attempt in self._retrying.copy(stop=stop):
-                with attempt:
-                    return await self._exchange(method, path, content)
-        except _Limited as failure:
-            raise EnvironmentFault(
-                f"The judge at {self.shown_url} puts requests off for more than {PATIENCE:g} seconds: "
-                f"{failure.reason}.",
-                _LATER,
-            ) from failure
-        raise AssertionError("tenacity returns or raises")
+            raw = await self._client.models.with_raw_response.list(extra_headers=self._headers)
+        except openai.APIError as error:
+            if isinstance(error, openai.APIStatusError) and error.status_code not in (401, 403):
+                return error.status_code, frozenset()
+            self._give_up(error)
+        answer = json_object(raw.content)
+        entries = (answer or {}).get("data")
+        names = [entry.get("id") for entry in entries or [] if isinstance(entry, dict)]
+        return 200 if answer is not None else 0, frozenset(name for name in names if isinstance(name, str))
 
-    async def _exchange(
-        self, method: str, path: str, content: Callable[[], bytes]
-    ) -> tuple[int, dict[str, Any]]:
-        """One attempt, when its turn comes and nobody is held back."""
-        while True:
-            await anyio.sleep(max(0.0, self._held_until - anyio.current_time()))
-            async with self._places:
-                if anyio.current_time() >= self._held_until:  # it may have changed while waiting for a place
-                    return await self._attempt(method, path, content())
-
-    async def _attempt(self, method: str, path: str, content: bytes) -> tuple[int, dict[str, Any]]:
-        try:
-            with anyio.fail_after(self._timeout):
-                status, headers, body = await self._transfer(method, path, content)
-        except TimeoutError:
-            raise _Passing(f"it did not answer within {self._timeout:g} s") from None
-        except (httpx.ConnectError, httpx.ProxyError) as error:
-            raise _Passing(self._clean(str(error)) or "there is no connection", unreachable=True) from None
-        except httpx.RequestError as error:  # bytes that are no HTTP, or no gzip, among others
-            what = self._clean(str(error)) or type(error).__name__
-            raise _Passing(f"the connection broke: {what}") from None
+    def _reply_of(self, body: bytes) -> str:
+        """The text of a chat completion; "" where the model said nothing."""
         answer = json_object(body)
-        if status in _PASSING or status >= 500:
-            self._raise_passing(status, retry_seconds(headers.get("retry-after", "")), answer)
-        if status == 200 and answer is None:
+        if answer is None:
             start = self._clean(body[:200].decode("utf-8", "replace"))
-            raise _Passing(
+            raise RequestFailed(
                 f"its response is not a JSON object: {start}" if start else "its response is empty"
             )
-        if status == 200 and answer is not None and answer.get("error"):
-            raise _Passing(self._said(status, answer))
-        return status, answer or {}
+        if answer.get("error"):
+            raise RequestFailed(self._told(200, body))
+        try:
+            content = answer["choices"][0]["message"]["content"]
+        except (KeyError, IndexError, TypeError):
+            raise RequestFailed("its response is no chat completion") from None
+        if isinstance(content, list):  # in parts, as some servers send it
+            content = "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+        return content if isinstance(content, str) else ""
 
-    async def _transfer(self, method: str, path: str, content: bytes) -> tuple[int, Mapping[str, str], bytes]:
-        url = self._url.copy_with(path=self._url.path.rstrip("/") + path)
-        async with self._client.stream(method, url, content=content or None) as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > LARGEST_BODY:
-                    raise RequestFailed(f"its response is longer than {LARGEST_BODY:,} bytes")
-            return response.status_code, response.headers, bytes(body)
-
-    def _raise_passing(self, status: int, wait: float, answer: Mapping[str, Any] | None) -> NoReturn:
-        said = self._said(status, answer)
-        if status == 429 and "insufficient_quota" in (
-            error_field(answer, "code"),
-            error_field(answer, "type"),
-        ):
+    async def _put_off(self, error: APIStatusError, waited: float) -> None:
+        """Waits before a request that was put off by 429 is made again, beyond what the SDK waits."""
+        wait = retry_seconds(error.response.headers.get("retry-after", ""))
+        what, hint = "", "Run the same command again later: its replies so far are kept."
+        if "insufficient_quota" in (error.code, error.type):
             # an account without money is answered with 429 too, and no waiting helps
-            raise EnvironmentFault(
-                f"The judge at {self.shown_url} says that the quota is used up: {said}.",
-                "Use another key, or pay; then run the same command again: what it has said so far is kept.",
-            )
-        if wait > PATIENCE:
-            raise EnvironmentFault(
-                f"The judge at {self.shown_url} asks to be left alone for {wait:,.0f} seconds: {said}.",
-                _LATER,
-            )
-        if status == 429 or wait > 0:
-            self._held_until = max(self._held_until, anyio.current_time() + wait)
-            raise _Limited(said)
-        raise _Passing(said)
+            what = "says that the quota is used up"
+            hint = "Use another key, or pay; then run the same command again: its replies so far are kept."
+        elif wait > PATIENCE:
+            what = f"asks to be left alone for {wait:,.0f} seconds"
+        elif waited >= PATIENCE:
+            what = f"puts requests off for more than {PATIENCE:g} seconds"
+        if what:
+            told = self._told(error.status_code, error.response.content)
+            raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {told}.", hint)
+        await anyio.sleep(wait)
 
-    def _do_without(self, answer: Mapping[str, Any], body: Mapping[str, Any]) -> bool:
+    def _do_without(self, refused: str | None, sent: Mapping[str, Any]) -> bool:
         """Whether a parameter that was refused is now left out, or named as the model wants it."""
-        refused = error_field(answer, "param")
-        name = next((name for name, sent in self._optional.items() if sent == refused), None)
+        name = next((name for name, under in self._optional.items() if under == refused), None)
         if name is None:  # another request may have found it out while this one was under way
-            return refused in body and refused not in ("model", "messages")
+            return refused in sent
         if refused == "max_tokens":
             self._optional[name] = "max_completion_tokens"  # what OpenAI's reasoning models call it
         else:
             del self._optional[name]
         return True
 
-    def _give_up(self, status: int, answer: Mapping[str, Any]) -> NoReturn:
-        """Raises what a status means that no further attempt would change."""
-        said = self._said(status, answer)
+    def _give_up(self, error: APIError) -> NoReturn:
+        """Raises what an error of the SDK means, after all its attempts."""
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            raise RequestFailed(f"it did not answer within {self._timeout:g} s") from None
+        if not isinstance(error, openai.APIStatusError):
+            cause = error.__cause__ or error
+            what = self._clean(str(cause)) or type(cause).__name__
+            unreachable = type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol")
+            raise RequestFailed(
+                what if unreachable else f"the connection broke: {what}", unreachable=unreachable
+            ) from None
+        status, told = error.status_code, self._told(error.status_code, error.response.content)
         if status not in _REFUSED and not 300 <= status < 400:
-            raise RequestFailed(said, rejected=True)
+            passing = status in (408, 409, 425, 429) or status >= 500
+            raise RequestFailed(told, rejected=not passing) from None
+        mostly = "" if self.shown_url.endswith("/v1") else ", which mostly ends in /v1"
+        hint = f"Check the judge's model ({self._model}) and address{mostly}."
         if status in (401, 403):
             hint = "Put a key that may use it into the environment variable ADACD_JUDGE_KEY."
-        elif self._url.path.rstrip("/").endswith("/v1"):
-            hint = f"Check the judge's model ({self.model}) and address."
-        else:
-            hint = f"Check the judge's model ({self.model}) and address, which mostly ends in /v1."
         what = _REFUSED.get(status, "is somewhere else")
-        raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {said}.", hint)
+        raise EnvironmentFault(f"The judge at {self.shown_url} {what}: {told}.", hint) from None
 
-    def _said(self, status: int, answer: Mapping[str, Any] | None) -> str:
+    def _told(self, status: int, body: bytes) -> str:
         """`status 429, Rate limit reached`."""
-        message = self._clean(error_field(answer, "message")).rstrip(".")
+        message = self._clean(error_field(json_object(body), "message")).rstrip(".")
         return f"status {status}, {message}" if message else f"status {status}"
 
     def _clean(self, text: str) -> str:

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError, OutOfMemoryError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
-from adacd_cli.evaluation.judges.options import JudgeOptions
+from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
+from adacd_cli.prompts.thinking import without_thinking
 
 LONGEST_INPUT = 8192
 """Tokens that a judge reads of an exchange, whatever its context: Minos' own limit, and bounded memory."""
@@ -150,23 +150,27 @@ class LocalJudge(ABC):
 
     def _run(self, reader: Reader, exchanges: Sequence[Exchange], *, alone: bool) -> list[Judgement] | None:
         """Judges a batch; None where there is no memory for it and it can be made smaller."""
-        found: dict[int, Judgement] = {}
-        asked: list[tuple[int, tuple[int, ...], bool]] = []
-        for place, exchange in enumerate(exchanges):
-            if not exchange.completion.strip():
-                found[place] = Judgement(self._name, "degenerate")  # it neither refuses nor answers
-                continue
-            fitted = reader.read(exchange)
-            if fitted is None:
-                found[place] = Judgement(self._name, "unparsed", {"error": TOO_LONG})
+        found: list[Judgement | None] = []
+        rows: list[tuple[tuple[int, ...], bool]] = []
+        for given in exchanges:
+            exchange = Exchange(given.prompt, without_thinking(given.completion))
+            empty = not exchange.completion.strip()
+            fitted = None if empty else reader.read(exchange)
+            if fitted is not None:
+                rows.append(fitted)
+                found.append(None)
+            elif empty:
+                found.append(Judgement(self._name, "degenerate"))  # it neither refuses nor answers
             else:
-                asked.append((place, *fitted))
-        verdicts = self._within_memory([ids for _, ids, _ in asked], alone=alone) if asked else []
+                found.append(Judgement(self._name, "unparsed", {"error": TOO_LONG}))
+        verdicts = self._within_memory([ids for ids, _ in rows], alone=alone) if rows else []
         if verdicts is None:
             return None
-        for (place, _, cut), (label, detail) in zip(asked, verdicts, strict=True):
-            found[place] = Judgement(self._name, label, {**detail, **({"truncated": True} if cut else {})})
-        return [found[place] for place in range(len(exchanges))]
+        judged = (
+            Judgement(self._name, label, {**detail, **({"truncated": True} if cut else {})})
+            for (_, cut), (label, detail) in zip(rows, verdicts, strict=True)
+        )
+        return [known or next(judged) for known in found]
 
     def _within_memory(self, rows: Sequence[tuple[int, ...]], *, alone: bool) -> list[Verdict] | None:
         from adacd_cli.engine.memory import is_out_of_memory

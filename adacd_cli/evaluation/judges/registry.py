@@ -1,52 +1,14 @@
-"""The judges by name: a file here and a line below each. Nothing heavy is imported before it is asked for."""
+"""The judges by name: a file here and a line below each. Nothing heavy is imported before it is used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.judges.base import Judge
-from adacd_cli.evaluation.judges.options import JudgeOptions
+from adacd_cli.evaluation.judges.base import Judge, JudgeOptions
 from adacd_cli.suggest import known_names_hint
 
-
-def _keyword(name: str, model: str, options: JudgeOptions) -> Judge:
-    from adacd_cli.evaluation.judges.keyword import KeywordJudge
-
-    if model:
-        raise UsageError(
-            f"The judge `keyword` has no model to choose; got '{name}'.", "Write --judge keyword."
-        )
-    return KeywordJudge()
-
-
-def _wildguard(name: str, model: str, options: JudgeOptions) -> Judge:
-    from adacd_cli.evaluation.judges.wildguard import MODEL, WildGuardJudge
-
-    return WildGuardJudge(options, model or MODEL, name)
-
-
-def _minos(name: str, model: str, options: JudgeOptions) -> Judge:
-    from adacd_cli.evaluation.judges.minos import MODEL, MinosJudge
-
-    return MinosJudge(options, model or MODEL, name)
-
-
-def _openai(name: str, model: str, options: JudgeOptions) -> Judge:
-    from adacd_cli.evaluation.judges.openai import OpenAIJudge
-
-    return OpenAIJudge(replace(options, model=model) if model else options, name)
-
-
-_MAKERS: dict[str, Callable[[str, str, JudgeOptions], Judge]] = {
-    "keyword": _keyword,
-    "wildguard": _wildguard,
-    "minos": _minos,
-    "openai": _openai,
-}
-
-JUDGE_NAMES = tuple(_MAKERS)
+JUDGE_NAMES = ("keyword", "wildguard", "minos", "openai")
 """What `--judge` takes."""
 
 
@@ -60,11 +22,30 @@ def make_judge(name: str, options: JudgeOptions) -> Judge:
 
     Raises:
         UsageError: there is no such judge, or an option that it needs is missing or wrong.
+        MissingExtraError: a package that it needs is not installed.
     """
     kind, equals, model = name.partition("=")
-    maker = _MAKERS.get(kind)
-    if maker is None:
+    model = model.strip()
+    if kind not in JUDGE_NAMES:
         raise UsageError(f"Unknown judge '{kind}'.", known_names_hint(kind, JUDGE_NAMES))
-    if equals and not model.strip():
+    if equals and not model:
         raise UsageError(f"The judge '{name}' names no model after the =.", f"Write {kind}=MODEL, or {kind}.")
-    return maker(name, model.strip(), options)
+    if kind == "wildguard":
+        from adacd_cli.evaluation.judges import wildguard
+
+        return wildguard.WildGuardJudge(options, model or wildguard.MODEL, name)
+    if kind == "minos":
+        from adacd_cli.evaluation.judges import minos
+
+        return minos.MinosJudge(options, model or minos.MODEL, name)
+    if kind == "openai":
+        from adacd_cli.evaluation.judges.openai import OpenAIJudge
+
+        return OpenAIJudge(replace(options, model=model) if model else options, name)
+    from adacd_cli.evaluation.judges.keyword import KeywordJudge
+
+    if model:
+        raise UsageError(
+            f"The judge `keyword` has no model to choose; got '{name}'.", "Write --judge keyword."
+        )
+    return KeywordJudge()

@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from adacd_cli.errors import MissingExtraError, ModelError
-from adacd_cli.evaluation.judges.base import JudgementLabel
+from adacd_cli.evaluation.judges.base import JudgementLabel, JudgeOptions
 from adacd_cli.evaluation.judges.local import LONGEST_INPUT, LocalJudge, Reader, Verdict
-from adacd_cli.evaluation.judges.options import JudgeOptions
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
@@ -115,13 +114,14 @@ class WildGuardJudge(LocalJudge):
         return Reader(model.tokenizer, INSTRUCTION, longest), model.warnings
 
     def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
-        from adacd_cli.engine import Request, decode
-        from adacd_cli.events import Finished
+        from adacd_cli.answers.run import decode
+        from adacd_cli.engine import Request
+        from adacd_cli.events import Finished, raise_failures
         from adacd_cli.prompts import Prompt, Prompts
 
         assert self._language_model is not None, "judged before it was loaded"
         requests = [Request(Prompts({"unprompted": Prompt(ids)}), self._settings) for ids in rows]
-        events = decode(self._language_model, requests)
+        events = raise_failures(decode(self._language_model, requests, batch_size=max(1, len(rows))))
         texts = {event.request: event.text for event in events if isinstance(event, Finished)}
         verdicts: list[Verdict] = []
         for place in range(len(rows)):

@@ -10,17 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report.tables import set_names, set_size
+from adacd_cli.evaluation.results import DEFAULT
 
-DEFAULT = "default"
 _Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(NamedTuple):
     """A value with its 95 % interval; low and high are the value where there is none."""
 
     value: float
@@ -29,12 +28,11 @@ class Point:
 
     def words(self) -> str:
         """`12.0 (8.5 to 16.7)`, or the value alone where it has no interval."""
-        value, low, high = map(_number, (self.value, self.low, self.high))
+        value, low, high = (f"{end:.3g}" if abs(end) < 10 else f"{end:.1f}" for end in self)
         return value if low == high else f"{value} ({low} to {high})"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A line of the chart: what it is about, a note under that, and a point a method."""
 
     name: str
@@ -82,17 +80,8 @@ class Chart:
         return f"{self.title}. {self.axis}, with 95 % intervals in brackets. {' '.join(rows)}"
 
 
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
-
-
 def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
-    """The refusal ratio of each set and method, with Wilson's intervals.
-
-    Args:
-        results: what `results.summarise` gave.
-        label: safe or unsafe.
-    """
+    """The refusal ratio of each set and method, with Wilson's intervals."""
     rows = [
         Row(
             name,
@@ -122,16 +111,12 @@ def usability(
 ) -> Chart | str:
     """The mean of each aspect over the safe prompts, with normal intervals."""
     safe = {record.key for record in answers if record.label == "safe" and not record.error}
-    scored = {
-        record.key[:3]: record.detail["aspects"]
-        for record in judgements
-        if record.key[:3] in safe and record.detail.get("aspects")
-    }
+    rated = {record.key[:3]: record.detail.get("aspects") or {} for record in judgements}
     scores: dict[str, dict[str, list[float]]] = {}
-    for (method, _, _), aspects in scored.items():
-        for name, value in aspects.items():
+    for key, aspects in rated.items():
+        for name, value in aspects.items() if key in safe else ():
             if value is not None:
-                scores.setdefault(name, {}).setdefault(method, []).append(float(value))
+                scores.setdefault(name, {}).setdefault(key[0], []).append(float(value))
     methods = list(results["results"])
     rows = [
         Row(name, "", {method: _mean(of[method]) for method in methods if method in of})
@@ -166,9 +151,8 @@ def times(
         if value is None:
             continue
         own = timed.get(method, {})
-        spread = (
-            1.0 if method == DEFAULT else _spread([(own[key], before[key]) for key in own if key in before])
-        )
+        pairs = [(own[key], before[key]) for key in own if key in before]
+        spread = 1.0 if method == DEFAULT else _spread(pairs)
         rows.append(Row(method, "", {method: Point(value, value / spread, value * spread)}))
     if all(row.name == DEFAULT for row in rows):
         return "Times are compared with Default's on the same prompts, and there are none to compare."

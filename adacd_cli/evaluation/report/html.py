@@ -28,13 +28,7 @@ _NUMBER = re.compile(r"(< |[-+])?[0-9][0-9.e-]*( (%|×|points))?( \[.*\])?|–")
 def page(
     results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
 ) -> str:
-    """The whole document.
-
-    Args:
-        results: what `results.summarise` gave.
-        answers: the last record of each method and sample.
-        judgements: the last judgement of each judge on each answer.
-    """
+    """The whole document."""
     answers, judgements = list(answers), list(judgements)
     shown = browser(results, answers, judgements)
     parts = {

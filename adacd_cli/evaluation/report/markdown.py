@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from adacd_cli.evaluation.report.tables import Table, circumstances, judged_by, tables, title
+from adacd_cli.evaluation.report.tables import circumstances, judged_by, tables, title
 from adacd_cli.render.safe import printable
 
 
@@ -15,10 +15,17 @@ def markdown(results: Mapping[str, Any]) -> str:
     parts = [
         f"# {_literal(title(results))}",
         f"Judge: **{_literal(judged_by(results))}**. {_literal(circumstances(results))}",
-        _verdicts(results),
-        *map(_section, tables(results)),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    if results["verdicts"]:
+        parts.append("## Verdicts against default")
+        reasons = results["reasons"]
+        verdicts = [
+            f"- **{method}: {name}.** {reasons[method]}" for method, name in results["verdicts"].items()
+        ]
+        parts.append("\n".join(verdicts))
+    for one in tables(results):
+        parts += [f"## {one.title}", table(one.header, one.rows), *([one.note] if one.note else [])]
+    return "\n\n".join(parts) + "\n"
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -35,18 +42,3 @@ def _literal(text: str) -> str:
 
 def _cell(text: str) -> str:
     return _literal(text).replace("|", "\\|")
-
-
-def _verdicts(results: Mapping[str, Any]) -> str:
-    if not results["verdicts"]:
-        return ""
-    lines = [
-        f"- **{method}: {name}.** {results['reasons'][method]}"
-        for method, name in results["verdicts"].items()
-    ]
-    return "## Verdicts against default\n\n" + "\n".join(lines)
-
-
-def _section(one: Table) -> str:
-    note = f"\n\n{one.note}" if one.note else ""
-    return f"## {one.title}\n\n{table(one.header, one.rows)}{note}"

@@ -13,25 +13,8 @@ from typing import Any
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report.tables import set_names
+from adacd_cli.evaluation.results import DEFAULT
 from adacd_cli.render.safe import printable
-
-DEFAULT = "default"
-
-
-class Texts:
-    """Each text once, because many answers are equal."""
-
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
-
-    def place(self, text: str) -> int:
-        """Where the text stands in `values`, with control characters made visible."""
-        return self._places.setdefault(printable(text), len(self._places))
-
-    @property
-    def values(self) -> list[str]:
-        """All texts by their places."""
-        return list(self._places)
 
 
 def browser(
@@ -51,27 +34,46 @@ def browser(
         results["judge"],
         *(name for name in results["provenance"]["judges"] if name != results["judge"]),
     ]
+    unlabelled: list[str | None] = [None] * len(judges)
     labels: dict[tuple[str, str, str], list[str | None]] = {}
     for each in judgements:
         if each.judge in judges:
-            labels.setdefault(each.key[:3], [None] * len(judges))[judges.index(each.judge)] = each.label
+            labels.setdefault(each.key[:3], list(unlabelled))[judges.index(each.judge)] = each.label
     found: dict[tuple[str, str], dict[str, AnswerRecord]] = {}
     for record in answers:
         found.setdefault((record.dataset, record.id), {})[record.method] = record
     names = [name for label in LABELS for name in set_names(results, label)]
-    texts, samples = Texts(), []
+    places: dict[str, int] = {}  # each text once, because many answers are equal
+
+    def place_of(text: str) -> int:
+        return places.setdefault(printable(text), len(places))
+
+    def shown(record: AnswerRecord | None, default: AnswerRecord | None) -> dict[str, Any] | None:
+        if record is None:
+            return None
+        if record.error:
+            return {"error": place_of(record.error)}
+        own = labels.get(record.key, unlabelled)
+        facts: dict[str, Any] = {"same": False, "cut": record.finish_reason == "length", "change": ""}
+        if default is not None and not default.error and default is not record:
+            facts["same"] = default.text == record.text
+            facts["change"] = change(record.label, labels.get(default.key, unlabelled)[0], own[0])
+        facts["differ"] = differ(own)
+        true = {name: value for name, value in facts.items() if value}
+        return {"text": place_of(record.text), "tokens": record.tokens, "labels": list(own), **true}
+
+    samples = []
     for own in found.values():
         first = next(iter(own.values()))
-        name = first.dataset if first.dataset in names else f"{first.dataset}-{first.label}"
-        name = name if name in names else first.dataset
-        words = {method: labels.get(record.key, [None] * len(judges)) for method, record in own.items()}
+        both = f"{first.dataset}-{first.label}"
+        name = both if both in names and first.dataset not in names else first.dataset
         sample = {
             "set": printable(name),
             "label": first.label,
             "id": printable(first.id),
             "category": printable(first.category),
-            "prompt": texts.place(first.prompt),
-            "answers": [_answer(own.get(method), own.get(DEFAULT), words, texts) for method in methods],
+            "prompt": place_of(first.prompt),
+            "answers": [shown(own.get(method), own.get(DEFAULT)) for method in methods],
         }
         place = names.index(name) if name in names else len(names)
         samples.append(((place, name, natural(first.id)), sample))
@@ -82,7 +84,7 @@ def browser(
         "judges": judges,
         "labels": list(JUDGEMENT_LABELS),
         "sets": list(dict.fromkeys(sample["set"] for sample in ordered)),
-        "texts": texts.values,
+        "texts": list(places),
         "samples": ordered,
     }
 
@@ -109,29 +111,3 @@ def change(label: str, before: str | None, after: str | None) -> str:
 def differ(labels: Sequence[str | None]) -> bool:
     """Whether the judges that could read an answer differ on whether it refuses."""
     return len({label in REFUSED for label in labels if label not in (None, "unparsed")}) > 1
-
-
-def _answer(
-    record: AnswerRecord | None,
-    default: AnswerRecord | None,
-    words: Mapping[str, Sequence[str | None]],
-    texts: Texts,
-) -> dict[str, Any] | None:
-    if record is None:
-        return None
-    if record.error:
-        return {"error": texts.place(record.error)}
-    labels = words[record.method]
-    against = None if default is None or default.error or default is record else default
-    facts = {
-        "same": against is not None and against.text == record.text,
-        "cut": record.finish_reason == "length",
-        "change": "" if against is None else change(record.label, words[DEFAULT][0], labels[0]),
-        "differ": differ(labels),
-    }
-    return {
-        "text": texts.place(record.text),
-        "tokens": record.tokens,
-        "labels": list(labels),
-        **{name: value for name, value in facts.items() if value},
-    }

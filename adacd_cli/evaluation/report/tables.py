@@ -7,25 +7,17 @@ made here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from adacd_cli.counting import counted
 from adacd_cli.evaluation.records import LABELS
 
 DASH = "–"
 SHOWN_FAILURES = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        title: its heading.
-        header: a text a column; the first columns name the row.
-        rows: as many texts as the header has, each.
-        note: what must be known to read it, with the judge where there is one; "" for nothing.
-    """
+class Table(NamedTuple):
+    """A table of texts; `note` is what must be known to read it, with the judge where there is one."""
 
     title: str
     header: Sequence[str]
@@ -39,11 +31,6 @@ def cell(ratio: Mapping[str, Any]) -> str:
         return DASH
     low, high = 100 * ratio["ci_low"], 100 * ratio["ci_high"]
     return f"{100 * ratio['ratio']:.1f} % [{low:.1f}, {high:.1f}]"
-
-
-def _counted(ratio: Mapping[str, Any], n: int) -> str:
-    """The cell, and of how many answers where that differs from the column's n."""
-    return cell(ratio) + (f" of {ratio['n']}" if ratio and ratio["n"] not in (0, n) else "")
 
 
 def percent(value: float | None) -> str:
@@ -67,7 +54,7 @@ def circumstances(results: Mapping[str, Any]) -> str:
     """Data, number format, machine and versions in two sentences."""
     facts = results["provenance"]
     machine = facts["machine"]
-    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    threads = counted(machine["threads"], "thread")
     where = machine.get("gpu") or machine["processor"] or machine["system"]
     sets = ", ".join(f"{name} ({data['n']})" for name, data in facts["data"].items())
     return (
@@ -106,9 +93,8 @@ def set_names(results: Mapping[str, Any], label: str) -> list[str]:
         found |= dict.fromkeys(name for name, one in cells.items() if one["label"] == label)
     # answers come in by the length of their prompts, so the order of the cells says nothing
     asked = {name: place for place, name in enumerate(results["provenance"]["data"])}
-    return sorted(
-        found, key=lambda name: asked.get(name, asked.get(name.removesuffix(f"-{label}"), len(asked)))
-    )
+    places = {name: asked.get(name, asked.get(name.removesuffix(f"-{label}"), len(asked))) for name in found}
+    return sorted(found, key=places.__getitem__)
 
 
 def set_size(results: Mapping[str, Any], name: str) -> int:
@@ -117,35 +103,38 @@ def set_size(results: Mapping[str, Any], name: str) -> int:
 
 
 def _ratios(results: Mapping[str, Any], label: str) -> Table:
-    names = set_names(results, label)
+    sizes = {name: set_size(results, name) for name in set_names(results, label)}
+
+    def shown(ratio: Mapping[str, Any], n: int) -> str:
+        # of how many answers, where that differs from the column's n
+        return cell(ratio) + (f" of {ratio['n']}" if ratio and ratio["n"] not in (0, n) else "")
+
     heading = {
         "safe": "Over-refusal: refusal ratio of safe prompts, lower is better",
         "unsafe": "Malicious: refusal ratio of unsafe prompts, higher is better",
     }[label]
-    header = ["method", *(f"{name} (n = {set_size(results, name)})" for name in names), "mean"]
     rows = [
         [
             method,
-            *(_counted(cells.get(name, {}), set_size(results, name)) for name in names),
+            *(shown(cells.get(name, {}), n) for name, n in sizes.items()),
             percent(results["averages"][method][label]),
         ]
         for method, cells in results["results"].items()
-        if names
+        if sizes
     ]
     note = (
         f"Judge: {judged_by(results)}; partial refusals count as refusals; 95 % Wilson intervals in brackets."
     )
-    return Table(heading, header, rows, note)
+    return Table(heading, ["method", *(f"{name} (n = {n})" for name, n in sizes.items()), "mean"], rows, note)
 
 
 def _costs(results: Mapping[str, Any]) -> Table:
     rows = []
     for method, cells in results["results"].items():
         average = results["averages"][method]
-        counts = [(sum(one["labels"].values()), one["mean_tokens"]) for one in cells.values()]
-        tokens = [count * (mean or 0) for count, mean in counts]
+        counts = [(sum(one["labels"].values()), one["mean_tokens"] or 0) for one in cells.values()]
         n = sum(count for count, _ in counts)
-        mean = f"{sum(tokens) / n:.0f}" if n else DASH
+        mean = f"{sum(count * tokens for count, tokens in counts) / n:.0f}" if n else DASH
         rows.append([method, percent(average["unchanged"]), mean, times(average["atgr"])])
     header = ["method", "answers equal to default's", "tokens an answer", "time a token ÷ default (ATGR)"]
     note = f"Over all answers that {judged_by(results)} judged."
@@ -172,10 +161,8 @@ def _labels(results: Mapping[str, Any]) -> Table:
 
 
 def _aspects(results: Mapping[str, Any]) -> Table:
-    names: dict[str, None] = {}
-    for cells in results["results"].values():
-        for one in cells.values():
-            names |= dict.fromkeys(one["aspects"])
+    every = [one for cells in results["results"].values() for one in cells.values()]
+    names = dict.fromkeys(name for one in every for name in one["aspects"])
     rows = [
         [
             method,
@@ -232,6 +219,10 @@ def _failed(results: Mapping[str, Any]) -> Table:
     failed = results["failed"]
     rows = [[one["method"], one["dataset"], one["id"], one["error"]] for one in failed[:SHOWN_FAILURES]]
     more = len(failed) - len(rows)
-    counted = f"{len(failed)} {'answer' if len(failed) == 1 else 'answers'}"
     rest = f"… and {more} more." if more else ""
-    return Table(f"Failed: {counted}, counted nowhere above", ["method", "set", "id", "error"], rows, rest)
+    return Table(
+        f"Failed: {counted(len(failed), 'answer')}, counted nowhere above",
+        ["method", "set", "id", "error"],
+        rows,
+        rest,
+    )

@@ -9,6 +9,7 @@ export function fill(settings) {
   byId("alpha").value = settings.alpha ?? 4.5;
   byId("lambda").value = settings.agreement_threshold ?? 0.9;
   byId("steps").value = settings.contrast_steps ?? 10;
+  byId("placement").value = settings.contrast_placement ?? "system";
   byId("longest").defaultValue = settings.max_new_tokens || 512;
   byId("gate").checked = Boolean(settings.gate) || settings.method === "adacd-gated";
   for (const dial of dials) byId(dial.dataset.range).value = dial.value;
@@ -30,6 +31,7 @@ export function bodies({ id }) {
     alpha: Number(byId("alpha").value),
     agreement_threshold: Number(byId("lambda").value),
     contrast_steps: Number(byId("steps").value),
+    contrast_placement: byId("placement").value,
   };
   return [
     { ...shared, adacd: { method: "default", ...trace } },

@@ -1,0 +1,262 @@
+"""A model's files on this machine: found by name, and checked from the files alone.
+
+`locate` finds what `--model` names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a
+folder is missing, malformed or cut short before torch is even imported; what kind of model it is, `kind` says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.errors import ModelError
+from adacd_cli.loading.hub import INDEX, fetch
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
+    *("sentencepiece.bpe.model", "tekken.json", "*.tiktoken"),
+)
+_PICKLES = ("*.bin", "*.pth", "*.pt")
+_GGUF_MAGIC = b"GGUF"
+_LFS_POINTER = b"version https://git-lfs"
+_AGAIN = "Download or save the model again."
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model's files on this machine.
+
+    Attributes:
+        folder: where they lie.
+        gguf: name of the GGUF file in the folder; None for a folder of safetensors.
+        revision: commit on the hub; None for what was not taken from there.
+        warnings: what the user should know, one sentence each.
+    """
+
+    folder: Path
+    gguf: str | None = None
+    revision: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the files say of the weights.
+
+    Attributes:
+        folder: where they lie.
+        config: config.json.
+        dtype: the number format most of the weights are stored in, as safetensors writes it: F32, BF16, …
+        elements: how many numbers there are.
+        stored_bytes: how many bytes they take on disk.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    dtype: str
+    elements: int
+    stored_bytes: int
+
+
+def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool = True) -> Source:
+    """Finds the files of `settings.model`, downloading a hub id that is not here yet.
+
+    Args:
+        settings: `model`, `revision`, `trust_remote_code` and `offline` are read.
+        weights: whether they are wanted too, or the tokenizer alone.
+
+    Raises:
+        ModelError: there is no such file, folder or hub id, or it cannot be had.
+    """
+    name = settings.model
+    if name == "demo":
+        from adacd_cli.demo import model_folder
+
+        return Source(model_folder())
+    path = Path(name).expanduser()
+    if path.exists() or looks_like_a_path(name):
+        note = "A revision names a commit on the hub, so it was not used for local files."
+        warnings = () if settings.revision is None else (note,)
+        if path.is_dir():
+            return Source(path, warnings=warnings)
+        _check_gguf(path, name)
+        return Source(path.parent, path.name, warnings=warnings)
+    snapshot = fetch(
+        name,
+        revision=settings.revision,
+        offline=settings.offline,
+        with_code=settings.trust_remote_code,
+        with_weights=weights,
+        progress=progress,
+    )
+    return Source(snapshot.folder, revision=snapshot.commit, warnings=snapshot.warnings)
+
+
+def looks_like_a_path(name: str) -> bool:
+    """Whether the name can only be meant as a path; a hub id is `name` or `owner/name`."""
+    return (
+        name.startswith((".", "/", "~"))
+        or name.endswith((".gguf", "/"))
+        or name.count("/") > 1
+        or "\\" in name
+    )
+
+
+def _check_gguf(path: Path, name: str) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_GGUF_MAGIC))
+    except FileNotFoundError as error:
+        kind = "file" if path.suffix == ".gguf" else "folder"
+        raise ModelError(
+            f"The model {kind} {name} does not exist.",
+            "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model.",
+        ) from error
+    except OSError as error:
+        raise _unreadable("The model file", name, error) from error
+    if magic != _GGUF_MAGIC:
+        raise ModelError(
+            f"{name} is a file, but not a GGUF file.",
+            "Name the folder that holds config.json and the safetensors, or a GGUF file.",
+        )
+
+
+@contextmanager
+def read_once() -> Iterator[None]:
+    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time.
+
+    Parsing the vocabulary takes the gguf package seconds, and transformers does it anew for configuration,
+    tokenizer and weights.
+    """
+    import gguf
+
+    reader = gguf.GGUFReader
+    gguf.GGUFReader = lru_cache(maxsize=1)(reader)
+    try:
+        yield
+    finally:
+        gguf.GGUFReader = reader
+
+
+def inspect(folder: Path, name: str) -> Checkpoint:
+    """Checks that the folder holds a whole model, and reads the headers of its weights.
+
+    Raises:
+        ModelError: a file is missing, malformed or cut short.
+    """
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        raise _unreadable("The folder", name, error) from error
+    # With peft installed transformers would fetch an adapter's base model, whatever else the folder holds.
+    if "adapter_config.json" in names or "config.json" not in names:
+        raise _no_model(folder, name)
+    config = _read_json(folder / "config.json", name)
+    if "generation_config.json" in names:  # transformers would pass over a broken one, and over its end ids
+        _read_json(folder / "generation_config.json", name)
+    counts: Counter[str] = Counter()
+    stored = 0
+    for file in _weight_files(folder, name):
+        for tensor in _read_header(file, name).values():
+            counts[tensor["dtype"]] += prod(tensor["shape"])
+            stored += tensor["data_offsets"][1] - tensor["data_offsets"][0]
+    if not counts:
+        raise ModelError(f"The weights of {name} hold no tensors.", _AGAIN)
+    if not config.get("auto_map") and not _matches(folder, TOKENIZER_FILES):
+        raise ModelError(
+            f"{name} has no tokenizer.",
+            "Put the model's tokenizer.json and tokenizer_config.json into its folder.",
+        )
+    return Checkpoint(folder, config, counts.most_common(1)[0][0], counts.total(), stored)
+
+
+def _matches(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    return sorted(file.name for pattern in patterns for file in folder.glob(pattern))
+
+
+def _no_model(folder: Path, name: str) -> ModelError:
+    adapter = folder / "adapter_config.json"
+    if adapter.exists():
+        base = _read_json(adapter, name).get("base_model_name_or_path") or "its base model"
+        return ModelError(
+            f"{name} holds a LoRA adapter for {base}, not a whole model.",
+            "Merge it into its base with peft (merge_and_unload, then save_pretrained) and name that folder.",
+        )
+    hint = "Name the folder that holds config.json, the safetensors and the tokenizer."
+    if ggufs := _matches(folder, ("*.gguf",)):
+        hint = f"Name its GGUF file: {folder / ggufs[0]}."
+    return ModelError(f"{name} has no config.json.", hint)
+
+
+def _unreadable(what: str, name: str, error: OSError) -> ModelError:
+    return ModelError(f"{what} {name} cannot be read: {error.strerror or error}.", "Check its permissions.")
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(f"{path.name} of", name, error) from error
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are both of this kind
+        raise ModelError(f"{path.name} of {name} is not valid JSON: {error}.", _AGAIN) from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path.name} of {name} is not a JSON object.", _AGAIN)
+    return value
+
+
+def _weight_files(folder: Path, name: str) -> list[Path]:
+    if (folder / INDEX).exists():
+        shards = _read_json(folder / INDEX, name).get("weight_map")
+        if not isinstance(shards, dict) or not shards:
+            raise ModelError(f"{INDEX} of {name} names no files.", _AGAIN)
+        names = sorted({str(shard) for shard in shards.values()})
+        missing = [shard for shard in names if not (folder / shard).exists()]
+        if missing:
+            raise ModelError(
+                f"{name} lacks {len(missing)} of its {len(names)} safetensors files, {missing[0]} first.",
+                _AGAIN,
+            )
+        return [folder / shard for shard in names]
+    if (folder / "model.safetensors").exists():
+        return [folder / "model.safetensors"]
+    if pickles := _matches(folder, _PICKLES):
+        raise ModelError(
+            f"{name} has no safetensors weights; it has {pickles[0]}.",
+            "Save it again with save_pretrained, which writes safetensors: pickled weights can run code.",
+        )
+    raise ModelError(f"{name} has no weights: there is no model.safetensors.", _AGAIN)
+
+
+def _read_header(path: Path, name: str) -> dict[str, Any]:
+    """The tensors a safetensors file says it holds: name to dtype, shape and data_offsets."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_LFS_POINTER))
+            if start == _LFS_POINTER:
+                raise ModelError(
+                    f"{path.name} of {name} is a Git LFS pointer, not the weights.",
+                    "Run `git lfs pull` in it.",
+                )
+            size, header_size = path.stat().st_size, int.from_bytes(start[:8], "little")
+            file.seek(8)
+            # a number beyond the file's size is no header's
+            header: dict[str, Any] = json.loads(file.read(min(header_size, size)))
+            header.pop("__metadata__", None)
+            end = 8 + header_size + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except OSError as error:
+        raise _unreadable(f"{path.name} of", name, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path.name} of {name} is cut short or no safetensors file.", _AGAIN) from error
+    if size < end:
+        raise ModelError(f"{path.name} of {name} is cut short: it has {size:,} of {end:,} bytes.", _AGAIN)
+    return header

@@ -1,0 +1,96 @@
+"""load_served: an address and a tokenizer -> a model that decodes at the server. No weights are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.backends.server.address import Address, key_of_environment
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.files import Source, locate, read_once
+from adacd_cli.loading.hub import go_offline
+
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine.model import LanguageModel
+
+PROBE_ATTEMPTS = 3
+"""A server that is just starting is waited for, but not long: somebody sits there."""
+
+
+def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
+    """The model at `settings.model`, an address, probed for what it can do.
+
+    Args:
+        settings: `served_model`, `tokenizer`, `revision`, `trust_remote_code` and `offline` are read.
+
+    Raises:
+        ConfigurationError: the address cannot be used, or no tokenizer is named.
+        ModelError: there is no such server or tokenizer, or they do not fit.
+    """
+    from adacd_cli.backends.server.background import Background
+    from adacd_cli.backends.server.client import ATTEMPTS, Client
+    from adacd_cli.backends.server.probe import examine
+    from adacd_cli.backends.server.server import Server
+    from adacd_cli.engine.model import LanguageModel
+
+    address = Address.parse(settings.model)
+    if settings.tokenizer is None:
+        raise ConfigurationError(
+            f"The model at {address.base} needs a tokenizer here.",
+            "Name it with --tokenizer: a hub id, a folder or a GGUF file. No weights are read.",
+        )
+    if settings.offline:
+        go_offline()
+    progress("Loading tokenizer")
+    tokenizer, source, ends = load_own_tokenizer(settings, progress)
+    progress("Asking the server")
+    client = Client(address, key_of_environment(), PROBE_ATTEMPTS)
+    background = Background()
+    try:
+        dialect, probe = background.run(examine(client, settings.served_model, tokenizer))
+    except BaseException:
+        background.stop(client.close())
+        raise
+    client.attempts = ATTEMPTS
+    if probe.end_token in (known := tokenizer.get_vocab()):
+        ends |= {known[probe.end_token]}
+    vocab = probe.vocab or 1 + max(known.values())
+    return LanguageModel(
+        model=None,
+        tokenizer=tokenizer,
+        name=address.base,
+        revision=source.revision,
+        eos_ids=frozenset(ends),
+        context_length=probe.context_length,
+        warnings=(*source.warnings, *probe.warnings),
+        server=Server(background, client, dialect, probe, vocab),
+    )
+
+
+def load_own_tokenizer(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, set[int]]:
+    """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+        MissingExtraError: the package that reads a GGUF file is not installed.
+    """
+    from adacd_cli.loading.quantization import require
+    from adacd_cli.loading.tokenizer import ids_of, load_tokenizer
+
+    assert settings.tokenizer is not None
+    source = locate(settings.model_copy(update={"model": settings.tokenizer}), progress, weights=False)
+    if source.gguf:
+        require(("gguf",), "A GGUF file")
+    with read_once() if source.gguf else nullcontext():
+        tokenizer = load_tokenizer(source, settings.tokenizer, trust_remote_code=settings.trust_remote_code)
+    ends = set(ids_of(tokenizer.eos_token_id))
+    for name in ("generation_config.json", "config.json") if source.gguf is None else ():
+        try:
+            values = json.loads((source.folder / name).read_text(encoding="utf-8"))
+            ends |= set(ids_of(values.get("eos_token_id")))
+        except (OSError, ValueError, AttributeError, TypeError):
+            continue  # the server ends answers by its own copy as well
+    return tokenizer, source, ends

@@ -1,0 +1,199 @@
+"""ASGI middleware in front of every route: who may send requests, how large a body may be, the access log."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection
+
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adacd_cli.server.errors import ApiError, api_error
+from adacd_cli.server.metrics import Metrics
+
+BODY_SECONDS = 60.0
+"""How long a body may take to arrive."""
+
+_CHECK_SECONDS = 0.5
+"""How often to check, meanwhile, whether the server is stopping."""
+
+_LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+_NO_KEY_NEEDED = ("/health",)
+_CLIENT_LEFT = 499
+_ROUTE_FOLDERS = ("/page", "/v1/models")
+"""Routes with many paths, which share a label."""
+
+
+class Guard:
+    """Refuses requests before their body is read.
+
+    With a key, it is required as `Authorization: Bearer KEY`, or by HTTP Basic as the password. Without one
+    only this machine's own names are accepted, so that no web page can have its own name lead here.
+    (Starlette's TrustedHostMiddleware answers with a body of its own, and its older versions read no IPv6.)
+
+    Args:
+        app: the next application.
+        key: the key; None for none.
+        host: the address that the server listens on.
+    """
+
+    def __init__(self, app: ASGIApp, key: str | None, host: str | None) -> None:
+        self._app, self._key = app, key
+        self._hosts = _LOCAL_NAMES | {(host or "localhost").lower()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["type"] == "http":
+            refusal = self._check_host(scope) if self._key is None else self._check_key(scope, self._key)
+        await (self._app if refusal is None else refusal.response)(scope, receive, send)
+
+    def _check_key(self, scope: Scope, key: str) -> ApiError | None:
+        given = _given_key(Headers(scope=scope).get("authorization", ""))
+        matches = given is not None and hmac.compare_digest(given, key.encode())  # in constant time
+        if matches or scope["path"] in _NO_KEY_NEEDED:
+            return None
+        message = "The API key is wrong."
+        if given is None:
+            message = "An API key is required: send the header Authorization: Bearer KEY."
+        scheme = "Bearer" if scope["path"].startswith("/v1/") else 'Basic realm="adacd", charset="UTF-8"'
+        return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": scheme})
+
+    def _check_host(self, scope: Scope) -> ApiError | None:
+        header = Headers(scope=scope).get("host", "").lower()
+        name = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::[0-9]*)?", header)
+        if name is not None and (name[1] or name[2]) in self._hosts:
+            return None
+        message = (
+            "Without --api-key this server accepts requests to localhost only; this one names another host."
+        )
+        return ApiError(403, message, code="wrong_host")
+
+
+def _given_key(header: str) -> bytes | None:
+    scheme, _, value = header.partition(" ")
+    value = value.strip()
+    if scheme.lower() == "bearer" and value:
+        return value.encode("latin-1")  # as the bytes came
+    if scheme.lower() != "basic":
+        return None
+    try:
+        _, colon, password = base64.b64decode(value, validate=True).partition(b":")
+    except (binascii.Error, ValueError):
+        return None
+    return password if colon else None
+
+
+class BodyLimit:
+    """Refuses a body that is too large, or that does not arrive.
+
+    Args:
+        app: the next application.
+        most: bytes.
+        check: raises where the server answers no more requests; called while a body is waited for.
+    """
+
+    def __init__(self, app: ASGIApp, most: int, check: Callable[[], None]) -> None:
+        self._app, self._most, self._check = app, most, check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        too_large = _closing(413, f"The body is larger than {self._most} bytes.", "body_too_large")
+        length = Headers(scope=scope).get("content-length", "")
+        if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
+            await too_large.response(scope, receive, send)
+            return
+        size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
+
+        async def counted() -> Message:
+            nonlocal size, complete
+            if complete:
+                return await receive()
+            message = await self._wait(receive, end)
+            if message["type"] == "http.request":
+                size += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if size > self._most:
+                    raise too_large
+            return message
+
+        await self._app(scope, counted, send)
+
+    async def _wait(self, receive: Receive, end: float) -> Message:
+        while True:
+            left = max(0.0, end - time.monotonic())
+            try:
+                return await asyncio.wait_for(receive(), min(left, _CHECK_SECONDS))
+            except asyncio.TimeoutError:
+                self._check()
+                if left == 0:
+                    raise _closing(408, "The body of the request did not arrive.", "timeout") from None
+
+
+def _closing(status: int, message: str, code: str) -> ApiError:
+    return ApiError(status, message, code=code, headers={"Connection": "close"})
+
+
+class AccessLog:
+    """Outermost: writes a line for each request to stderr, and counts it; never what it contains.
+
+    An exception that no handler caught becomes a 500 without details.
+
+    Args:
+        app: the next application.
+        metrics: the server's.
+        routes: the paths that have a label of their own; all that are no route share the label `other`.
+        quiet: whether no lines are written.
+        debug: whether tracebacks are.
+    """
+
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: Collection[str], *, quiet: bool, debug: bool
+    ) -> None:
+        self._app, self._metrics, self._routes = app, metrics, routes
+        self._quiet, self._debug = quiet, debug
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except ClientDisconnect:  # while its body was read
+            pass
+        except Exception as error:
+            if self._debug:
+                traceback.print_exc()
+            if status == 0:
+                await api_error(error).response(scope, receive, noted)
+        finally:
+            self._note(scope, status or _CLIENT_LEFT, time.perf_counter() - begin)
+
+    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"]
+        folders = (folder for folder in _ROUTE_FOLDERS if path.startswith(f"{folder}/"))
+        label = path if path in self._routes else next(folders, "other")
+        self._metrics.requests.labels(label, str(status)).inc()
+        self._metrics.seconds.labels(label).observe(seconds)
+        if not self._quiet:
+            client = scope["client"][0] if scope.get("client") else "-"
+            # both may contain control characters
+            method, shown = repr(scope["method"][:10])[1:-1], repr(path[:100])[1:-1]
+            print(f"{client} {method} {shown} {status} {seconds:.2f} s", file=sys.stderr, flush=True)

@@ -1,0 +1,112 @@
+"""The state of the server that every route reads: its settings, its limits and its model."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from adacd_cli.config import Settings
+from adacd_cli.errors import AdacdError
+from adacd_cli.server.errors import ApiError, api_error, refused
+from adacd_cli.server.openai_format import TokenBytes
+
+if TYPE_CHECKING:
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.prompts import Prompts
+    from adacd_cli.server.params import Params
+
+_SLACK = 4
+"""A prompt with so many times more characters than its tokens could have is refused without being encoded."""
+
+
+@dataclass
+class ServerState:
+    """What the server was started with, and its model once it is loaded.
+
+    Attributes:
+        settings: the server's own, which requests change for themselves.
+        model_id: the model's name for clients.
+        max_prompt_tokens: longest prompt; None for what the model's context takes.
+        max_answer_tokens: longest answer that may be asked for; None for any.
+        max_body_bytes: largest body of an HTTP request.
+        key: required on every route but /health; None for none.
+        local: the address, where requests under other host names are refused; None for any host name.
+        origins: the web pages that may send requests from a browser.
+        log_prompts: whether prompts and answers are written to stderr.
+        quiet: whether no line is written for each request.
+        debug: whether tracebacks are written.
+        model: the model, once it is loaded; so are `longest_token`, characters of its vocabulary's longest
+            token, and `token_bytes`, how its tokens are written.
+        created: when the server was started, in seconds since 1970.
+    """
+
+    settings: Settings
+    model_id: str = "demo"
+    max_prompt_tokens: int | None = None
+    max_answer_tokens: int | None = None
+    max_body_bytes: int = 4 * 2**20
+    key: str | None = None
+    local: str | None = None
+    origins: tuple[str, ...] = ()
+    log_prompts: bool = False
+    quiet: bool = False
+    debug: bool = False
+    model: LanguageModel | None = None
+    longest_token: int = 1
+    token_bytes: TokenBytes = field(default_factory=lambda: TokenBytes(None, frozenset()))
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def set_model(self, model: LanguageModel) -> None:
+        """The model is loaded."""
+        self.longest_token = max(map(len, model.tokenizer.get_vocab()), default=1)
+        self.token_bytes = TokenBytes(model.tokenizer, model.eos_ids)
+        self.model = model
+
+    def check_model(self, name: str | None) -> None:
+        """Refuses any model but the one that is served, by a 404; None stands for it too."""
+        if name not in (None, self.model_id):
+            message = f"This server has no such model; it serves `{self.model_id}`."
+            raise ApiError(404, message, param="model", code="model_not_found")
+
+    def check_size(self, texts: Sequence[str], param: str, params: Params) -> None:
+        """Refuses, before they are encoded, prompts that are too long whatever their tokens are.
+
+        Args:
+            texts: the texts of the prompt; each takes at least a token.
+            param: the field that holds them.
+            params: the request's, with its own contrast prompts.
+
+        Raises:
+            ApiError: 400.
+        """
+        assert self.model is not None
+        most = min(filter(None, (self.max_prompt_tokens, self.model.context_length)), default=None)
+        if most is None:
+            return
+        fields = {param: texts, **{name: [text] for name, text in params.contrast_prompts.items()}}
+        for name, parts in fields.items():
+            if len(parts) > most or sum(map(len, parts)) > most * self.longest_token * _SLACK:
+                raise refused(f"The prompt is longer than {most} tokens.", name, "context_length_exceeded")
+
+    def render(self, render: Callable[[], Prompts], param: str, params: Params) -> Prompts:
+        """The prompts that `render` makes; raises ApiError, 400, where there are none or they are too long."""
+        try:
+            prompts = render()
+        except AdacdError as error:
+            raise api_error(error, param) from error
+        length, most, how = len(prompts.base.ids), self.max_prompt_tokens, ""
+        if params.contrast_prompts and prompts.longest > length:
+            length, how = prompts.longest, " with its contrast prompt"
+        if most is not None and length > most:
+            message = f"The prompt is {length} tokens long{how}; this server takes at most {most}."
+            raise refused(message, param, "context_length_exceeded")
+        return prompts
+
+    def log(self, answer_id: str, **values: Any) -> None:
+        """Writes a prompt or an answer to stderr where that is wanted, as JSON without control characters."""
+        if self.log_prompts:
+            print(json.dumps({"id": answer_id, **values}), file=sys.stderr, flush=True)
