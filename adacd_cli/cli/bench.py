@@ -225,7 +225,7 @@ def _machine(
     from adacd_cli.loading.facts import machine, versions
 
     return {
-        **machine(model.device),
+        **machine(model.device, model.threads),
         "adacd": __version__,
         "python": platform.python_version(),
         **versions("torch", "transformers"),

@@ -252,4 +252,4 @@ def _answer_here(
             on_record=lambda record: answered.add(),
             on_notice=show,
         )
-    return facts, machine(model.device)
+    return facts, machine(model.device, model.threads)

@@ -73,6 +73,11 @@ class LanguageModel:
         return None if self.server is not None else str(self.model.dtype).removeprefix("torch.")
 
     @property
+    def threads(self) -> int | None:
+        """CPU threads of llama.cpp; None where they are torch's, or a server's."""
+        return getattr(self.model, "threads", None)
+
+    @property
     def methods(self) -> tuple[str, ...]:
         """The names of the methods that it can be decoded with; a server tells enough only for some, and
         llama.cpp gives no activations and takes no second set of weights but a draft's."""

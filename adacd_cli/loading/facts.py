@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Where it ran: system, processor, threads, and the GPU where the device is one."""
+def machine(device: torch.device, threads: int | None = None) -> dict[str, Any]:
+    """Where it ran: system, processor, threads (None: those of torch), and the GPU where the device is one."""
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "device": str(device),
     }
     if device.type == "cuda":

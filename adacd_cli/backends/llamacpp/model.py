@@ -38,6 +38,7 @@ class LlamaModel:
         handle, vocab: llama.cpp's pointers.
         vocab_size: tokens in the vocabulary.
         context_length: positions that it was trained for; None where the file names none.
+        version: llama.cpp's.
         dtype: the file's number format in llama.cpp's words, such as `Q4_K - Medium`.
         keys_only: whether a sequence is its keys and values; a running state can be neither forked nor cut.
 
@@ -61,6 +62,7 @@ class LlamaModel:
     ) -> None:
         self.threads, self.free_memory = threads, free_memory
         self._api = api = library()
+        self.version = api.version
         _check_parts(path, name)
         params = api.llama_model_default_params()
         if gpu_layers is not None:
