@@ -1,7 +1,7 @@
 # make demo   an environment, then one harmless and one harmful question on the bundled model
 # make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
-# make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (5 GB)
+# make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (4 GB)
 #
 # PYTHON is the interpreter of the environment, TORCH what pip installs as torch. On a Linux machine without a
 # GPU this spares the download of CUDA:

@@ -13,8 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from adacd_cli.answers import Answer, generate, stream
-    from adacd_cli.answers.run import decode
-    from adacd_cli.answers.session import Session
+    from adacd_cli.answers.run import Session, decode
     from adacd_cli.config import Resolved, Settings, resolve
     from adacd_cli.conversation import Conversation, Message
     from adacd_cli.engine import LanguageModel, Request, Scheduler
@@ -41,25 +40,9 @@ _HOMES = {
     "adacd_cli.answers": ("Answer", "generate", "stream"),
     "adacd_cli.config": ("Resolved", "Settings", "resolve"),
     "adacd_cli.conversation": ("Conversation", "Message"),
-    "adacd_cli.answers.run": ("decode",),
-    "adacd_cli.answers.session": ("Session",),
+    "adacd_cli.answers.run": ("Session", "decode"),
     "adacd_cli.engine": ("LanguageModel", "Request", "Scheduler"),
     "adacd_cli.errors": ("AdacdError",),
-    "adacd_cli.events": (
-        "Candidate",
-        "Decision",
-        "Event",
-        "Failed",
-        "FinishReason",
-        "Finished",
-        "Measures",
-        "Notice",
-        "Started",
-        "TokenLogprob",
-        "TokenStep",
-        "from_json",
-        "to_json",
-    ),
     "adacd_cli.loading": ("load", "load_extras"),
     "adacd_cli.prompts": ("Contrast", "Prompts", "build_prompts", "prompts_for"),
 }
@@ -104,6 +87,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME_OF[name]), name)
+    return getattr(import_module(_HOME_OF.get(name, "adacd_cli.events")), name)  # most are events

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """A number and its noun.
-
-    Args:
-        count: how many.
-        noun: of one.
-        plural: of any other number; "" adds an s.
-    """
+    """A number and its noun; `plural` is the noun of any number but 1, "" adds an s."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 

@@ -64,11 +64,9 @@ class Measures:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One token that was in question at a step.
+    """One token that was in question at a step; `text` is its own.
 
     Attributes:
-        token_id: id in the vocabulary.
-        text: the token's own text.
         prompted_logprob: log P* in nats; None where there is no prompted stream at this step.
         unprompted_logprob: log P in nats.
         score: the rule's score in logits; None where the plausibility mask dropped the token.
@@ -85,13 +83,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """How probable the unprompted stream finds a token.
-
-    Attributes:
-        token_id: id in the vocabulary.
-        text: the token's own text.
-        logprob: log P in nats.
-    """
+    """How probable the unprompted stream finds a token: log P in nats."""
 
     token_id: int
     text: str
@@ -100,15 +92,12 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Started:
-    """A request begins.
+    """A request begins; `request` in all events is its index in its batch, 0-based.
 
     Attributes:
-        request: index of the request in its batch, 0-based.
         model: what was asked for: hub id, folder, file or `demo`.
         revision: commit or branch on the hub, None elsewhere.
-        method: name of the decoding method.
         prompted_tokens: prompt length of the prompted stream; 0 where the method has none.
-        unprompted_tokens: prompt length of the unprompted stream.
         settings: the decoding settings by name, JSON values only.
         seed: the sampling seed, None when greedy.
         shared_tokens: how many prompt tokens the prompted stream takes over from the base stream's KV cache.
@@ -132,15 +121,11 @@ class TokenStep:
     """One token was chosen.
 
     Attributes:
-        request: index of the request in its batch, 0-based.
         index: 0-based position of the token in the answer (thinking included).
         token_id: the chosen token, fed to both streams.
         text: text that became final with this token; "" while UTF-8 or a stop string is incomplete.
         token: the chosen token's own text, control tokens shown by name.
-        decision: ADD, SUBTRACT or PLAIN.
-        measures: the numbers behind the decision.
         plain_token_id: the token Default would have taken here (same temperature, same random draw).
-        plain_token: its own text.
         prompted_top: the prompted stream's top token as text; None where there is no prompted stream.
         thinking: whether the token belongs to the model's thinking rather than to its answer.
         candidates: the most probable tokens of either stream, on request.
@@ -174,12 +159,9 @@ class Finished:
     """A request ended.
 
     Attributes:
-        request: index of the request in its batch, 0-based.
         text: the whole answer, without thinking; equal to the steps' texts joined.
-        finish_reason: STOP, LENGTH or CANCELLED.
         tokens: number of TokenSteps, the end-of-turn token and thinking included.
-        added: steps decided ADD.
-        subtracted: steps decided SUBTRACT.
+        added, subtracted: steps decided so.
         tokens_per_s: tokens over seconds since decoding began, prefill included.
         peak_memory_bytes: peak of the device's allocated memory, or of the process on a CPU.
         thinking: the thinking's text, "" where there was none.
@@ -203,7 +185,6 @@ class Failed:
     """A request ended with an error; it comes in place of Finished.
 
     Attributes:
-        request: index of the request in its batch, 0-based.
         error: name of the error's class in `errors`, e.g. `OutOfMemoryError`.
         message: what went wrong and why, one sentence.
         hint: what the user can do, one sentence; "" when there is nothing.
@@ -234,7 +215,7 @@ class Notice:
 
     Attributes:
         text: one or two sentences.
-        request: index of the request in its batch, 0-based; None where it concerns all of them.
+        request: None where it concerns all of them.
     """
 
     text: str
@@ -243,14 +224,14 @@ class Notice:
 
 Event = Started | TokenStep | Finished | Failed | Notice
 
-_KINDS: dict[str, type[Event]] = {
-    "started": Started,
-    "token": TokenStep,
-    "finished": Finished,
-    "failed": Failed,
-    "notice": Notice,
+_NAMES: dict[type[Event], str] = {
+    Started: "started",
+    TokenStep: "token",
+    Finished: "finished",
+    Failed: "failed",
+    Notice: "notice",
 }
-_NAMES = {kind: name for name, kind in _KINDS.items()}
+_KINDS = {name: kind for kind, name in _NAMES.items()}
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Requests to other people's servers (`remote`, `evaluation.judges`): headers, and how a response is read.
+"""Requests to other people's servers (`backends.server`, `evaluation.judges`): headers, and how a response is read.
 
 A server may send anything, so nothing is assumed about the form of what it sends.
 """
@@ -16,15 +16,15 @@ from adacd_cli.errors import UsageError
 
 
 def headers_for(key: str | None, *, whose: str, variable: str) -> dict[str, str]:
-    """The headers of every request.
+    """The headers of every request, with the key as a bearer token.
 
     Args:
-        key: sent as a bearer token; None sends none.
-        whose: what the key is for, as the message names it: `judge`.
+        key: None for none.
+        whose: what it is for, as the message names it: `judge`.
         variable: the environment variable that it comes from.
 
     Raises:
-        UsageError: the key has characters that cannot stand in a header.
+        UsageError: it has characters that cannot stand in a header.
     """
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key is not None:

@@ -18,8 +18,9 @@ from collections.abc import Callable
 import httpx
 
 from adacd_cli import Settings
+from adacd_cli.answers.run import decode
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine import LanguageModel, Request, decode
+from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Finished, TokenStep
 from adacd_cli.loading import load
 from adacd_cli.prompts import prompts_for

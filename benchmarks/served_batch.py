@@ -4,16 +4,20 @@
 
 Each round answers the same number of questions by the default and by AdaCD, in turns (every round with a number
 of its own in the questions, so that no method finds the other's prompts in the server's cache), and divides the
-wall time by the tokens. Requests are counted by kind.
+wall time by the tokens. Requests are counted by kind. With `--group PID`, the process group of a server on this
+machine, CPU time (the server's and adacd's) is compared as well, which other work disturbs less.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from adacd_cli import Settings
@@ -46,21 +50,25 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--answers", type=int, default=8, help="questions of a round, for each method")
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--group", type=int)
     asked = parser.parse_args()
 
     served = load(Settings(model=asked.url, served_model=asked.served_model, tokenizer=asked.tokenizer))
     requests = counted(served.server.dialect._client)
     times: dict[str, list[float]] = {name: [] for name in METHODS}
     kinds: dict[str, Counter[str]] = {name: Counter() for name in METHODS}
+    computed: dict[str, list[float]] = {name: [] for name in METHODS}
     steps: Counter[str] = Counter()
     number = 100
     for trial in range(-1, asked.rounds):  # the first one warms up
         for name in METHODS[:: -1 if trial % 2 else 1]:
             number += 1
             requests.clear()
+            begin = cpu_seconds(asked.group)
             seconds, counts = answered(served, name, number, asked)
             if trial >= 0:
                 times[name].append(seconds / counts["tokens"])
+                computed[name].append((cpu_seconds(asked.group) - begin) / counts["tokens"])
                 kinds[name] += requests
                 steps += Counter({f"{name} {what}": count for what, count in counts.items()})
 
@@ -82,6 +90,9 @@ def main() -> None:
         f"{statistics.median(ratios):.2f}, {min(ratios):.2f} to {max(ratios):.2f}); "
         f"inexact steps {steps['adacd inexact']} of {steps['adacd tokens']}"
     )
+    if asked.group is not None:
+        mine, theirs = (statistics.median(computed[name]) for name in METHODS[::-1])
+        print(f"CPU time a token: {1000 * mine:.1f} ÷ {1000 * theirs:.1f} ms = {mine / theirs:.2f}")
 
 
 def answered(
@@ -105,6 +116,17 @@ def answered(
         elif isinstance(event, TokenStep) and not event.exact:
             counts["inexact"] += 1
     return time.perf_counter() - begin, counts
+
+
+def cpu_seconds(group: int | None) -> float:
+    """CPU time of this process, and of a process group."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat") if group is not None else ():
+        with suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group:
+                ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def counted(client: Any) -> Counter[str]:

@@ -8,30 +8,31 @@ from functools import cache
 from typing import Any
 
 from adacd_cli.doctor.behaviour import Answer, Way, read_questions
-from adacd_cli.doctor.machine import Machine
 from adacd_cli.doctor.prompts import PromptFacts
 from adacd_cli.engine import LanguageModel
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import ScriptedModel
 
-MACHINE = Machine(
-    python="3.11.7",
-    adacd="0.1.0",
-    packages={"torch": "2.13.0", "transformers": "5.23.0", "tokenizers": "0.23.3", "safetensors": "0.8.0"},
-    required={"torch": ">=2.6", "transformers": "<6,>=5.20"},
-    extras={"gguf": True, "ray": False},
-    device="cpu",
-    device_error=("", ""),
-    gpu=None,
-    idle_gpu=False,
-    free_bytes=16_000_000_000,
-    cores=8,
-    usable_cores=8,
-    busy_cores=0.2,
-    threads=8,
-    native_bfloat16=True,
-    facts={"system": "Linux x86_64", "processor": "Test CPU", "cores": 8, "device": "cpu"},
-)
+MACHINE: dict[str, Any] = {
+    "python": "3.11.7",
+    "adacd": "0.1.0",
+    "torch": "2.13.0",
+    "transformers": "5.23.0",
+    "tokenizers": "0.23.3",
+    "safetensors": "0.8.0",
+    "required": {"torch": ">=2.6", "transformers": "<6,>=5.20"},
+    "extras": {"gguf": True, "ray": False},
+    "device": "cpu",
+    "idle_gpu": False,
+    "free_bytes": 16_000_000_000,
+    "cores": 8,
+    "usable_cores": 8,
+    "busy_cores": 0.2,
+    "threads": 8,
+    "native_bfloat16": True,
+    "system": "Linux x86_64",
+    "processor": "Test CPU",
+}
 
 PROMPTS = PromptFacts(
     template=True,
@@ -59,7 +60,7 @@ FULL, LOW = 12.0, 4.0
 
 def changed(thing: Any, **values: Any) -> Any:
     """The same with other values."""
-    return replace(thing, **values)
+    return {**thing, **values} if isinstance(thing, dict) else replace(thing, **values)
 
 
 def answers(refused: dict[tuple[Kind, Way], int] | None = None) -> list[Answer]:

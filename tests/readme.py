@@ -146,10 +146,10 @@ def masked(screen: str) -> str:
 def settings_table() -> str:
     """Every setting with its flags and its help, under the headings of the help texts."""
     lines = []
-    for panel in dict.fromkeys(setting.option.panel for setting in SETTINGS.values()):
+    for panel in dict.fromkeys(setting.panel for setting in SETTINGS.values()):
         lines += ["", f"### {panel}", "", "| setting | flags | meaning |", "|---|---|---|"]
-        for setting in (setting for setting in SETTINGS.values() if setting.option.panel == panel):
-            flags = ", ".join(f"`{flag}`" for name in setting.option.names for flag in name.split("/"))
+        for setting in (setting for setting in SETTINGS.values() if setting.panel == panel):
+            flags = ", ".join(f"`{flag}`" for name in setting.flags for flag in name.split("/"))
             lines.append(f"| `{setting.name}` | {flags or '`--set` only'} | {help_text(setting)} |")
     return "\n".join([*lines[1:], "", ""])
 

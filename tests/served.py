@@ -8,10 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import torch
 
-from adacd_cli.backends.server.background import Background
 from adacd_cli.backends.server.dialect import TopList
 from adacd_cli.backends.server.probe import Probe
-from adacd_cli.backends.server.server import Server
+from adacd_cli.backends.server.server import Background, Server
 from adacd_cli.engine import LanguageModel
 from adacd_cli.engine.backend import SampledToken, Sampling
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, ByteTokenizer, Script

@@ -19,9 +19,6 @@ class Answer:
 
     Attributes:
         conversation: what was said, this answer included: `answer.conversation.with_user(…)` goes on.
-        started: model, method and settings it was decoded with.
-        steps: its tokens, each with its decision and numbers.
-        finished: its text, why it ended, and what it cost.
         warnings: what to know about how its prompts were made, one sentence each.
     """
 
@@ -74,12 +71,7 @@ class Answer:
 def collect(
     events: Iterable[Event], conversations: Sequence[Conversation], requests: Sequence[Request]
 ) -> list[Answer]:
-    """The answers to conversations, in their order, from the events of all.
-
-    Args:
-        events: as `decode` gives them; each request's number is its conversation's place.
-        conversations: what was asked.
-        requests: what was made of it.
+    """The answers to conversations, in their order, from the events that `decode` gives of their requests.
 
     Raises:
         AdacdError: what the first answer that failed did so with, once all have ended.

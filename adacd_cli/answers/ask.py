@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from adacd_cli.answers.answer import Answer, collect
-from adacd_cli.answers.run import decode, never, requests_for
+from adacd_cli.answers.run import Session, decode, never, requests_for
 from adacd_cli.config.resolve import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
@@ -14,7 +14,6 @@ from adacd_cli.errors import PromptError, UsageError
 from adacd_cli.events import Event
 
 if TYPE_CHECKING:
-    from adacd_cli.answers.session import Session
     from adacd_cli.engine import LanguageModel, Request
 
 Messages: TypeAlias = Sequence[Mapping[str, object]]
@@ -78,8 +77,7 @@ def generate(
     """
     settings = changed(Settings() if settings is None else settings, changes, DECODING, "generate()")
     conversations, several = as_conversations(prompt, settings)
-    requests = _requests(model, conversations, settings, candidates)
-    events = _decode(model, requests, settings, batch_size, never)
+    requests, events = _decode(model, conversations, settings, candidates, batch_size, never)
     answers = collect(events, conversations, requests)
     return answers if several else answers[0]
 
@@ -95,66 +93,54 @@ def stream(
     **changes: Any,
 ) -> Iterator[Event]:
     """Like `generate`, but gives the events as they come: Started, a TokenStep for each token, Finished;
-    or Failed in its place, and the other answers go on.
+    or Failed in its place, and the other answers go on. `request` in an event is the place of its prompt.
 
-    What is wrong with the settings or the prompts is said at once, before the first event is asked for.
-    `request` in an event is the place of its prompt.
+    What is wrong with the settings or the prompts is raised at once, before the first event is asked for.
 
     Args:
-        model, prompt, settings, candidates, batch_size, **changes: as `generate`.
         cancelled: asked before each step with a prompt's place; True ends its answer as CANCELLED.
-
-    Raises:
-        As `generate`.
     """
     settings = changed(Settings() if settings is None else settings, changes, DECODING, "stream()")
     conversations, _ = as_conversations(prompt, settings)
-    requests = _requests(model, conversations, settings, candidates)
-    return _decode(model, requests, settings, batch_size, cancelled)
+    return _decode(model, conversations, settings, candidates, batch_size, cancelled)[1]
 
 
-def _requests(
+def _decode(
     model: LanguageModel | Session,
     conversations: Sequence[Conversation],
     settings: Settings,
     candidates: int,
-) -> list[Request]:
-    reader: Any = getattr(model, "model", model) if hasattr(model, "scheduler") else model
+    batch_size: int | Literal["auto"],
+    cancelled: Callable[[int], bool],
+) -> tuple[Sequence[Request], Iterator[Event]]:
+    """The requests of conversations, and their events."""
+    session = model if isinstance(model, Session) else None
+    reader: Any = session.model if session else model
     if not (hasattr(reader, "tokenizer") and hasattr(reader, "extras")):
         raise UsageError(
             f"What answers is what load() gave, or a Session of it; got {type(model).__name__}.",
             'Write model = load("demo") first; adacd_cli.hf.adacd is for models of transformers.',
         )
-    return requests_for(reader, conversations, settings, candidates=candidates)
-
-
-def _decode(
-    model: LanguageModel | Session,
-    requests: Sequence[Request],
-    settings: Settings,
-    batch_size: int | Literal["auto"],
-    cancelled: Callable[[int], bool],
-) -> Iterator[Event]:
-    from adacd_cli.answers.session import Session
-
-    if isinstance(model, Session):
-        return model.decode(requests, batch_size=batch_size, cancelled=cancelled)
+    requests = requests_for(reader, conversations, settings, candidates=candidates)
+    if session:
+        return requests, session.decode(requests, batch_size=batch_size, cancelled=cancelled)
     limit = settings.prefix_cache
-    return decode(model, requests, batch_size=batch_size, prefix_cache=limit, cancelled=cancelled)
+    return requests, decode(reader, requests, batch_size=batch_size, prefix_cache=limit, cancelled=cancelled)
 
 
 def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list[Conversation], bool]:
     """What is asked, and whether it was a list of prompts."""
-    one = _conversation(prompt, settings)
-    if one is not None:
+    if (one := _conversation(prompt, settings)) is not None:
         return [one], False
-    if not isinstance(prompt, Sequence):
-        raise _not_a_prompt(prompt)
-    several = [_conversation(each, settings) for each in prompt]
-    for each, conversation in zip(prompt, several, strict=True):
-        if conversation is None:
-            raise _not_a_prompt(each)
-    return [conversation for conversation in several if conversation is not None], True
+    several = []
+    for each in prompt if isinstance(prompt, Sequence) else [prompt]:
+        if (one := _conversation(each, settings)) is None:
+            raise PromptError(
+                f"A prompt is text, a list of messages or a Conversation; got {type(each).__name__}.",
+                'Give e.g. "How do I kill a Python process?".',
+            )
+        several.append(one)
+    return several, True
 
 
 def _conversation(prompt: object, settings: Settings) -> Conversation | None:
@@ -166,10 +152,3 @@ def _conversation(prompt: object, settings: Settings) -> Conversation | None:
     if not isinstance(said, Conversation):
         return None
     return said if said.system is not None else said.with_system(settings.system)
-
-
-def _not_a_prompt(given: object) -> PromptError:
-    return PromptError(
-        f"A prompt is text, a list of messages or a Conversation; got {type(given).__name__}.",
-        'Give e.g. "How do I kill a Python process?".',
-    )

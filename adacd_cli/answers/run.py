@@ -1,4 +1,5 @@
-"""Conversations become requests, and requests are decoded side by side by a scheduler that is made for them."""
+"""Conversations become requests, and requests are decoded side by side: by a scheduler that is made for them, or
+by that of a Session, which keeps its prefix cache from one call to the next."""
 
 from __future__ import annotations
 
@@ -36,14 +37,11 @@ def requests_for(
 
     if candidates < 0:
         raise UsageError(f"`candidates` is at least 0; got {candidates}.")
+    first, places = settings.seed, range(len(conversations))
+    seeds = [None if first is None else (first + place) % 2**63 for place in places]
     return [
-        Request(
-            prompts_for(model.tokenizer, conversation, settings),
-            settings,
-            None if settings.seed is None else (settings.seed + number) % 2**63,
-            candidates,
-        )
-        for number, conversation in enumerate(conversations)
+        Request(prompts_for(model.tokenizer, conversation, settings), settings, seed, candidates)
+        for conversation, seed in zip(conversations, seeds, strict=True)
     ]
 
 
@@ -55,24 +53,18 @@ def decode(
     prefix_cache: int | None = None,
     cancelled: Callable[[int], bool] = never,
 ) -> Iterator[Event]:
-    """Decodes requests side by side; `request` in the events is a request's place in the list.
+    """Decodes requests side by side: Started of every one, their TokenSteps as they come, and Finished or Failed of
+    each as it ends; `request` in the events is a request's place in the list.
 
     Args:
-        model: the model, ready to decode.
-        requests: any number; none gives no events.
         batch_size: how many run at once; "auto" is as many as memory has room for.
         prefix_cache: bytes that the KV caches of ended requests may hold, for those that begin alike; None is a
             share of the free memory.
         cancelled: asked before each step with a request's place; True ends it as CANCELLED.
 
-    Yields:
-        Started of every request, their TokenSteps as they come, and Finished or Failed of each as it ends.
-
     Raises:
         UsageError: `batch_size` is no such number.
-        PromptError: a prompt is empty, or leaves no room in the model's context; before anything is decoded.
-        ConfigurationError: a method needs what the model's engine cannot give.
-        ModelError: what a method needs besides the model is not loaded; `load_extras` does that.
+        PromptError, ConfigurationError, ModelError: as `Scheduler.submit`, before anything is decoded.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
     from adacd_cli.backends import backend_for
@@ -97,11 +89,8 @@ def decode_with(
 def concurrency_for(
     backend: Backend, requests: Sequence[Request], batch_size: int | Literal["auto"] = "auto"
 ) -> int:
-    """How many requests run at once: what was asked for, or what memory or a server has room for.
-
-    Raises:
-        UsageError: `batch_size` is no such number.
-    """
+    """How many requests run at once: what was asked for, or what memory or a server has room for. Raises a
+    UsageError where `batch_size` is no such number."""
     from adacd_cli.engine import fitting_concurrency
     from adacd_cli.loading.hardware import free_on
 
@@ -109,19 +98,58 @@ def concurrency_for(
         if not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f'`batch_size` is at least 1, or "auto"; got {batch_size!r}.')
         return batch_size
-    if backend.capabilities.max_sequences is not None:
-        return backend.capabilities.max_sequences
-    if len(requests) == 1:
-        return 1
-    return fitting_concurrency(backend, requests, free_on(backend.capabilities.device))
+    can = backend.capabilities
+    if can.max_sequences is not None or len(requests) == 1:
+        return can.max_sequences or 1
+    return fitting_concurrency(backend, requests, free_on(can.device))
 
 
 def prefix_cache_for(model: LanguageModel, limit: int | None) -> PrefixCache:
     """A prefix cache of so many bytes; None is a share of the memory that is free now."""
-    from adacd_cli.engine import PrefixCache
-    from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY
+    from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY, PrefixCache
     from adacd_cli.loading.hardware import free_on
 
     if limit is None:
         limit = 0 if model.server is not None else int(SHARE_OF_FREE_MEMORY * (free_on(model.device) or 0))
     return PrefixCache(limit)
+
+
+class Session:
+    """Answers one batch of requests after another; equal to fresh runs of each.
+
+    An answer prefills only what is new in each stream: it begins with what an earlier one left, as far as that
+    agrees with the new prompt from its first token on.
+
+    Args:
+        prefix_cache: bytes that the KV caches of earlier answers may hold; None is a share of the free memory.
+    """
+
+    def __init__(self, model: LanguageModel, prefix_cache: int | None = None) -> None:
+        self._bytes = prefix_cache
+        self.use(model)
+
+    def use(self, model: LanguageModel) -> None:
+        """Answers with this model from now on, such as the same one with more loaded beside it."""
+        from adacd_cli.backends import backend_for
+        from adacd_cli.engine import Scheduler
+
+        if model is getattr(self, "model", None):
+            return
+        self.model = model
+        self.prefix_cache = prefix_cache_for(model, self._bytes)
+        self.scheduler = Scheduler(backend_for(model), prefix_cache=self.prefix_cache)
+
+    def decode(
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int | Literal["auto"] = "auto",
+        cancelled: Callable[[int], bool] = never,
+    ) -> Iterator[Event]:
+        """The events of requests, as `decode` gives them; what their streams held stays with the session."""
+        self.scheduler.limit_to(concurrency_for(self.scheduler.backend, requests, batch_size))
+        return decode_with(self.scheduler, requests, cancelled)
+
+    def forget(self) -> None:
+        """Frees everything; the next answer prefills its whole prompts."""
+        self.prefix_cache.clear(self.scheduler.backend)

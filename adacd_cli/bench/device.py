@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-_CPU_BYTES, _GPU_BYTES = 2**28, 2**30
-"""Size of what is copied: several times any cache, small beside the memory."""
-
+_CPU_BYTES, _GPU_BYTES = 2**28, 2**30  # copied: several times any cache, small beside the memory
 _COPIES = 8
 
 _RESET = Path("/proc/self/clear_refs")
@@ -31,9 +29,8 @@ def synchronize(device: torch.device) -> None:
 def copy_bandwidth(device: torch.device) -> float:
     """Gigabytes (10⁹ bytes) a second that a copy in the device's memory reads and writes, together.
 
-    The best of several copies of 256 MiB (CPU) or 1 GiB (GPU), with as many threads as the model gets: a
-    limit is what was reached undisturbed. A CPU also reads what it is going to overwrite, which is not
-    counted, so a loop that only reads can exceed it.
+    The best of several copies. A CPU also reads what it is going to overwrite, which is not counted, so a loop
+    that only reads can exceed it.
     """
     import torch
 
@@ -51,15 +48,12 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def weight_bytes(model: Any) -> int | None:
-    """Bytes of weights that one pass over the model reads, however many rows it has.
+    """Bytes of weights that one pass over the model reads, however many rows it has, under Default.
 
-    All parameters and buffers, minus an input embedding that is not also the output's: of that a pass looks
-    up only a row a token. A method with two streams reads more; what Default reads is counted for every
-    method, so that shares tell how near to the limit an answer is, not how much work was done for it.
+    An input embedding that is not also the output's does not count: a pass looks up only a row of it a token.
 
     Returns:
-        None where that is not all of them (a mixture of experts reads those it chose) or their size is not
-        known (torchao packs several numbers into one).
+        None where a pass does not read all (a mixture of experts) or their size is not known (torchao packs them).
     """
     if getattr(model, "engine", "") == "llamacpp":
         return int(model.bytes)
@@ -77,11 +71,8 @@ def weight_bytes(model: Any) -> int | None:
 class PeakMemory:
     """The peak of one device's memory between `reset` and `read`.
 
-    On CUDA it is of what PyTorch allocated on the device, on Linux of the process's resident memory; elsewhere
-    it is the process's since its start, and cannot tell methods apart.
-
-    Attributes:
-        kind: what is counted: `device`, `process`, or `process since its start`.
+    `kind` says of what: of what PyTorch allocated on the `device` (CUDA), of the `process` (Linux), or of the
+    `process since its start`, which cannot tell methods apart.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -127,11 +118,7 @@ def _reset_resident() -> bool:
 
 
 def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
-    """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else.
-
-    Args:
-        itemsize: bytes of a number.
-    """
+    """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else."""
     text = config.get_text_config(decoder=True)
     layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
     hidden = getattr(text, "hidden_size", None)

@@ -7,22 +7,28 @@ so that whatever slows the machine slows them alike. What was measured stays whe
 from __future__ import annotations
 
 import statistics
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.bench.clock import Timing, time_decode, time_generate, time_llamacpp
-from adacd_cli.bench.device import PeakMemory, cache_bytes
+from adacd_cli.answers.run import decode_with
+from adacd_cli.backends import backend_for
+from adacd_cli.bench.device import PeakMemory, cache_bytes, synchronize
+from adacd_cli.bench.prompts import PromptMaker
+from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.errors import OutOfMemoryError
+from adacd_cli.counting import counted
+from adacd_cli.engine import LanguageModel, Request, Scheduler
+from adacd_cli.engine.memory import is_out_of_memory
+from adacd_cli.errors import AdacdError, OutOfMemoryError
+from adacd_cli.events import Failed, TokenStep
+from adacd_cli.loading.hardware import check_memory
+from adacd_cli.prompts import Prompts
 
 if TYPE_CHECKING:
     import torch
-
-    from adacd_cli.bench.prompts import PromptMaker
-    from adacd_cli.config import Settings
-    from adacd_cli.engine import LanguageModel
 
 RIVALS = {"torch": "transformers", "llamacpp": "llamacpp"}
 """What a model's engine is measured against: the plain decoding of its own library."""
@@ -30,13 +36,118 @@ RIVALS = {"torch": "transformers", "llamacpp": "llamacpp"}
 _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
 
 
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One run over a batch, in seconds, and when anyone sees the first token of it.
+
+    `prefill_s` is what the first tokens of all requests took: most of it is reading the prompts.
+    """
+
+    seconds: float
+    first_token_s: float
+    prefill_s: float
+
+    @property
+    def decode_s(self) -> float:
+        """What the tokens after the first ones took."""
+        return self.seconds - self.prefill_s
+
+
+def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
+    """Decodes a batch to its end, on a model that no token ends.
+
+    Raises:
+        AdacdError: there were not as many tokens, or a request failed.
+        MemoryError: the batch did not fit as a whole.
+    """
+    scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
+    tokens, prefill, first = 0, 0.0, 0.0
+    synchronize(model.device)
+    begin = last = time.perf_counter()
+    for event in decode_with(scheduler, [Request(each, settings) for each in prompts]):
+        now = time.perf_counter()
+        if isinstance(event, Failed):
+            raise event.exception()
+        if isinstance(event, TokenStep):
+            tokens += 1
+            if event.index == 0:  # requests of one batch share the first such wait
+                prefill += now - last
+                first = first or now - begin
+        last = now
+    synchronize(model.device)
+    seconds = time.perf_counter() - begin
+    if scheduler.max_concurrency != len(prompts):  # it went on with half of the batch
+        raise MemoryError
+    _check_count(tokens, len(prompts) * settings.max_new_tokens, settings.method_label)
+    return Timing(seconds, first, prefill)
+
+
+def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
+    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length.
+
+    Raises:
+        AdacdError: there were not as many tokens.
+    """
+    import torch
+    from transformers import GenerationConfig, LogitsProcessorList
+
+    read: list[float] = []
+
+    def note(input_ids: Any, scores: Any) -> Any:
+        """Notes when the prompts are read; costs a comparison a step."""
+        if not read:
+            synchronize(model.device)
+            read.append(time.perf_counter())
+        return scores
+
+    asked = GenerationConfig(do_sample=False, max_new_tokens=new_tokens, pad_token_id=0)
+    # generate takes whatever is not given from the model's own config, such as the end of an answer
+    own, model.generation_config = model.generation_config, asked
+    try:
+        synchronize(model.device)
+        begin = time.perf_counter()
+        ids = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
+        answer = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=asked,
+            logits_processor=LogitsProcessorList([note]),
+        )
+        synchronize(model.device)
+        seconds = time.perf_counter() - begin
+    finally:
+        model.generation_config = own
+    _check_count((answer.shape[1] - ids.shape[1]) * len(prompts), new_tokens * len(prompts), "transformers")
+    first = read[0] - begin
+    return Timing(seconds, first, first)
+
+
+def time_llamacpp(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
+    """Runs llama.cpp's own plain decoding, greedy, over prompts one after the other."""
+    from adacd_cli.backends.llamacpp.plain import decode_greedily
+
+    prefill, firsts = 0.0, []
+    begin = time.perf_counter()
+    for ids in prompts:
+        own = time.perf_counter()
+        decode_greedily(model, ids, new_tokens, lambda: firsts.append(time.perf_counter()))
+        prefill += firsts[-1] - own
+    return Timing(time.perf_counter() - begin, firsts[0] - begin, prefill)
+
+
+def _check_count(tokens: int, wanted: int, name: str) -> None:
+    if tokens != wanted:
+        raise AdacdError(
+            f"{name} gave {counted(tokens, 'token')} and not {wanted}, so its times say nothing.",
+            "Try fewer --generation-tokens.",
+        )
+
+
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured.
+    """What is measured: a method, or a rival, which has no settings.
 
     Attributes:
-        name: the method's label, or `transformers`.
-        settings: the method's; None for transformers.
         prepare: makes the prompts of a batch, untimed, and gives what runs over them.
         needs: bytes of a batch's caches, at least.
     """
@@ -79,8 +190,6 @@ def of_rival(
 def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
     """Bytes of a batch: keys and values of each row, and its logits in float32."""
     if model.engine == "llamacpp":
-        from adacd_cli.backends import backend_for
-
         own = backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
         return lambda batch: batch * own
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
@@ -90,10 +199,9 @@ def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
 
 @dataclass
 class Measurements:
-    """What was measured so far.
+    """What was measured so far, of the contestants in the order of the rows.
 
     Args:
-        contestants: in the order of the rows; Default and a rival, where they are, are compared with.
         weight_bytes: bytes that one pass over the model reads; None if unknown.
         bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
     """
@@ -108,33 +216,19 @@ class Measurements:
     _peaks: dict[tuple[int, str], int | None] = field(default_factory=dict, init=False)
 
     def check_memory(self, batch: int) -> None:
-        """Refuses a batch whose caches alone cannot fit.
-
-        Raises:
-            OutOfMemoryError: it names the batch size.
-        """
-        from adacd_cli.loading.hardware import check_memory
-
+        """Refuses a batch whose caches alone cannot fit (OutOfMemoryError, which names the batch size)."""
         needed = max(contestant.needs(batch) for contestant in self.contestants)
         check_memory(f"A batch of {batch} needs at least", needed, self.device, _SMALLER)
 
     def measure(
-        self,
-        batch_sizes: Sequence[int],
-        trials: int,
-        progress: Callable[[str], None] = lambda line: None,
+        self, batch_sizes: Sequence[int], trials: int, progress: Callable[[str], None] = lambda line: None
     ) -> None:
-        """Measures every contestant at every batch size.
-
-        Args:
-            trials: timed runs of each, after one that is not timed.
+        """Times so many runs of every contestant at every batch size, each after one that is not timed.
 
         Raises:
             OutOfMemoryError: a batch does not fit; it names the batch size.
             AdacdError: whatever a method raises.
         """
-        from adacd_cli.engine.memory import is_out_of_memory
-
         memory = PeakMemory(self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # generate's, about what nobody here chose
@@ -206,7 +300,5 @@ class Measurements:
         }
 
     def _ratio(self, batch: int, seconds: Sequence[float], name: str) -> float | None:
-        base = self._timings.get((batch, name))
-        if not base:
-            return None
-        return statistics.median(seconds) / statistics.median(timing.seconds for timing in base)
+        base = [timing.seconds for timing in self._timings.get((batch, name), ())]
+        return statistics.median(seconds) / statistics.median(base) if base else None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.errors import OutputError, UsageError
 from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -42,11 +39,7 @@ def _unwritable(path: Path, error: OSError, hint: str) -> OutputError:
 
 
 def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
-    """Writes the picture.
-
-    Args:
-        machine, rows: of the JSON; at least one row.
-        path: what `check_picture` accepted.
+    """Writes the picture of at least one row to a path that `check_picture` accepted.
 
     Raises:
         OutputError: it cannot be written.
@@ -59,13 +52,16 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             own = [row for row in rows if row["method"] == method and row["ms_per_token"] is not None]
             style = {"color": COLORS[place % len(COLORS)], "label": label(method)}
             shift = (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
-            _draw_times(left, own, sizes, shift, {**style, "width": 0.72 / len(methods)})
+            values = [row["ms_per_token"] for row in own]
+            ranges = [
+                [abs(row["ms_per_token_range"][end] - row["ms_per_token"]) for row in own] for end in (0, 1)
+            ]
+            bars = [sizes.index(row["batch_size"]) + shift for row in own]
+            left.bar(bars, values, yerr=ranges, capsize=3, width=0.72 / len(methods), **style)
             own.sort(key=lambda row: int(row["batch_size"]))
+            speeds = [row["decode_tokens_per_s"] for row in own]
             right.plot(
-                [row["batch_size"] for row in own],
-                [row["decode_tokens_per_s"] for row in own],
-                marker=MARKERS[place % len(MARKERS)],
-                **style,
+                [row["batch_size"] for row in own], speeds, marker=MARKERS[place % len(MARKERS)], **style
             )
         left.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         left.set_ylabel("time per token, ms")
@@ -77,25 +73,12 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             axes.set_xlabel("batch size")
             axes.grid(axis="y", linewidth=0.5, alpha=0.5)
             axes.set_axisbelow(True)
-        figure.suptitle(
-            f"{label(machine['model'])}, {machine['dtype']}, {machine.get('gpu') or machine['processor']}, "
-            f"{rows[0]['prompt_tokens']} + {rows[0]['generation_tokens']} tokens",
-            fontsize=10,
-        )
+        where = f"{machine['dtype']}, {machine.get('gpu') or machine['processor']}"
+        tokens = f"{rows[0]['prompt_tokens']} + {rows[0]['generation_tokens']} tokens"
+        figure.suptitle(f"{label(machine['model'])}, {where}, {tokens}", fontsize=10)
         handles, names = left.get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=min(4, len(methods)), frameon=False)
         try:
             save(figure, path, path.suffix.lower()[1:])
         except OSError as error:
             raise _unwritable(path, error, "The table is above; `--json` has its numbers.") from error
-
-
-def _draw_times(axes: Axes, rows: Rows, sizes: Sequence[int], shift: float, style: dict[str, Any]) -> None:
-    """Bars of milliseconds a token, with lines from the fastest to the slowest trial."""
-    values = [row["ms_per_token"] for row in rows]
-    lengths = [
-        [row["ms_per_token"] - row["ms_per_token_range"][0] for row in rows],
-        [row["ms_per_token_range"][1] - row["ms_per_token"] for row in rows],
-    ]
-    places = [sizes.index(row["batch_size"]) + shift for row in rows]
-    axes.bar(places, values, yerr=lengths, capsize=3, **style)

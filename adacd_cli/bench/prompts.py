@@ -10,13 +10,13 @@ import random
 from bisect import bisect_right
 from dataclasses import replace
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.prompts import Prompt, Prompts
+from adacd_cli.prompts import Prompt, Prompts, prompts_for
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -33,23 +33,15 @@ _SENTENCES = (
     "What would you tell a visitor who has only one afternoon and no umbrella?",
 )
 
-_SYSTEM_TOKENS = 12
-"""About how many tokens the contrast prompt and what a template writes around it take."""
-
-
-class PromptMaker(Protocol):
-    """Makes the prompts of a batch."""
-
-    def make(self, settings: Settings, count: int) -> list[Prompts]:
-        """The prompts of that many requests under the settings' method; the same ones at every call."""
+_SYSTEM_TOKENS = 12  # about what the contrast prompt and what a template writes around it take
 
 
 class TextPrompts:
     """Text, rendered by the model's chat template.
 
     Args:
-        tokens: the length of Default's prompt, the user's own system message included; at least 1. A
-            template that takes more by itself is cut.
+        tokens: the length of Default's prompt, the user's own system message included; at least 1.
+            A template that takes more by itself is cut.
     """
 
     def __init__(self, model: LanguageModel, tokens: int) -> None:
@@ -57,7 +49,7 @@ class TextPrompts:
         self._texts: list[str] = []
 
     def make(self, settings: Settings, count: int) -> list[Prompts]:
-        """The prompts of that many requests.
+        """The prompts of that many requests; the same ones at every call.
 
         Raises:
             UsageError: the system message takes more tokens than the whole prompt may have.
@@ -77,8 +69,6 @@ class TextPrompts:
         return made
 
     def _prompts(self, text: str, settings: Settings) -> Prompts:
-        from adacd_cli.prompts import prompts_for
-
         return prompts_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
 
     def _fitting(self, number: int, settings: Settings) -> str:
@@ -106,12 +96,7 @@ def _stretched(ids: tuple[int, ...], by: int) -> tuple[int, ...]:
 
 
 class RandomPrompts:
-    """Ids drawn at random, for a model without a tokenizer; its streams differ by 12 ids in front.
-
-    Args:
-        vocabulary: ids are below.
-        tokens: the length of Default's prompt, at least 1.
-    """
+    """Ids below `vocabulary` drawn at random; streams with a prompt of their own have 12 more in front."""
 
     def __init__(self, vocabulary: int, tokens: int, seed: int) -> None:
         self._vocabulary, self._tokens, self._seed = vocabulary, tokens, seed
@@ -127,6 +112,9 @@ class RandomPrompts:
         return made
 
 
+PromptMaker = TextPrompts | RandomPrompts
+
+
 def check_context(
     model: LanguageModel,
     settings: Settings,
@@ -134,14 +122,9 @@ def check_context(
     generation_tokens: int,
     prompts: Prompts | None = None,
 ) -> None:
-    """Refuses more tokens than the model's context has.
+    """Refuses more tokens than the model's context has (UsageError).
 
-    Args:
-        prompts: those of a request under the settings' method, which may be longer than Default's prompt;
-            None looks at that alone.
-
-    Raises:
-        UsageError: it says the numbers.
+    `prompts` are those of a request under the settings' method, which may be longer than Default's prompt.
     """
     method = METHODS[settings.effective_method]
     limit = model.context_for(method, settings)

@@ -19,14 +19,13 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
 
-SHAPES: dict[str, dict[str, Any]] = json.loads(
-    Path(__file__).with_name("shapes.json").read_text(encoding="utf-8")
-)
+SHAPES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("shapes.json").read_text("utf-8"))
 """The architectures of the paper's models, as their config.json have them; stored in bfloat16."""
 
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
-_BLOCK = 4_194_301
-"""Random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same."""
+_BLOCK = (
+    4_194_301  # random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same
+)
 
 
 class IdsAsText:
@@ -37,11 +36,7 @@ class IdsAsText:
 
 
 def read_shape(name: str) -> dict[str, Any]:
-    """The values of a shape's config.json.
-
-    Raises:
-        UsageError: no shape has that name and no file that path, or the file is no model's config.json.
-    """
+    """The values of a shape's config.json (UsageError: there is no such shape or file, or it is no model's)."""
     if name in SHAPES:
         return SHAPES[name]
     path = Path(name).expanduser()
@@ -64,12 +59,7 @@ def read_shape(name: str) -> dict[str, Any]:
 def build_shape(
     name: str, settings: Settings, seed: int, progress: Callable[[str], None] = lambda line: None
 ) -> LanguageModel:
-    """A model of the shape, ready to decode, that no token ends.
-
-    Args:
-        name: of a shape, or the path of a config.json.
-        settings: device, dtype (auto is the shape's own, as in loading a checkpoint), threads.
-        seed: seed of the weights; the global random state is left as it was.
+    """A model of the shape (a name, or the path of a config.json), ready to decode, that no token ends.
 
     Raises:
         UsageError: there is no such shape.
@@ -94,7 +84,7 @@ def build_shape(
     with quiet(progress) as logged:
         config = _config(name, values, trust_remote_code=settings.trust_remote_code)
         stored = "bfloat16" if name in SHAPES else str(config.dtype or "float32").removeprefix("torch.")
-        empty = _construct(name, config, getattr(torch, stored), "meta")
+        empty = construct(name, config, getattr(torch, stored), "meta")
         elements = sum(each.numel() for each in empty.parameters())
         chosen = choose_dtype(settings.dtype, _STORED.get(stored, "F32"), device, elements)
         dtype = getattr(torch, stored) if isinstance(chosen, str) else chosen
@@ -102,22 +92,15 @@ def build_shape(
         check_memory(f"The weights of {name} need", elements * dtype.itemsize, device, hint)
 
         progress(f"Making {elements / 1e9:.1f} billion random weights")
-        model = _construct(name, config, dtype, device)
+        model = construct(name, config, dtype, device)
         _randomize(model, seed)
         if device.type == "cpu" or settings.threads is not None:
             torch.set_num_threads(settings.threads or others.free_cores())
         progress("Trying one token")
         smoke_run(model, 0, name)
         _check_causal(model, name)
-    made = LanguageModel(
-        model=model,
-        tokenizer=IdsAsText(),
-        name=name,
-        revision=None,
-        eos_ids=frozenset(),
-        context_length=context_length(model.config),
-        warnings=tuple(logged),
-    )
+    length, warnings = context_length(model.config), tuple(logged)
+    made = LanguageModel(model, IdsAsText(), name, None, frozenset(), length, warnings)
     return made_fast(made, settings, progress, for_long=True)
 
 
@@ -136,7 +119,7 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     return causal_config(found, name, trust_remote_code=trust_remote_code, fix=fix)
 
 
-def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
+def construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:
     """The model with weights of no particular value, and the buffers that it computes for itself."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -153,10 +136,8 @@ def _construct(name: str, config: Any, dtype: torch.dtype, device: torch.device 
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each architecture refuses impossible sizes its own way
-        reason = first_line(error).rstrip(".:")
-        raise ModelError(
-            f"The shape {name!r} cannot be built: {reason}.", "Name a model's own config.json."
-        ) from error
+        message = f"The shape {name!r} cannot be built: {first_line(error).rstrip('.:')}."
+        raise ModelError(message, "Name a model's own config.json.") from error
 
 
 def _check_causal(model: Any, name: str) -> None:
@@ -165,16 +146,10 @@ def _check_causal(model: Any, name: str) -> None:
 
     if model.get_input_embeddings().weight.shape[0] < 3:
         return  # there are no two tokens to compare
-
-    def first(later: int) -> torch.Tensor:
-        """The logits of the first of several tokens."""
-        ids = torch.tensor([[0] + [later] * 15], device=model.device)
-        with torch.inference_mode():
-            logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0, 0].float()
-        return logits
-
-    # a decoder's are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
-    one, other = first(1), first(2)
+    ids = [torch.tensor([[0] + [later] * 15], device=model.device) for later in (1, 2)]
+    with torch.inference_mode():
+        one, other = (model(input_ids=each, use_cache=False).logits[0, 0].float() for each in ids)
+    # a decoder's first logits are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
     if (one - other).abs().max() > 0.001 * one.std():
         raise ModelError(
             f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead.",

@@ -12,11 +12,7 @@ Row = Mapping[str, Any]
 
 
 def report(machine: Mapping[str, Any], rows: Sequence[Row], *, width: int) -> str:
-    """The header and two tables, without colours.
-
-    Args:
-        machine, rows: of the JSON; at least one row.
-    """
+    """The header and two tables of the JSON's machine and rows (at least one), without colours."""
     memory = {
         "device": "what was allocated on the device",
         "process": "the process's, weights included",
@@ -55,20 +51,14 @@ def _header(machine: Mapping[str, Any], rows: Sequence[Row]) -> str:
     return "\n".join(" · ".join(parts) for parts in lines)
 
 
-def _number(value: float | None) -> str:
+def _number(value: float) -> str:
     """Three significant digits, at most three after the point."""
-    if value is None:
-        return "–"
     digits = next((digits for digits, least in ((0, 100), (1, 10), (2, 1)) if value >= least), 3)
     return f"{value:.{digits}f}"
 
 
-def _range(ends: Sequence[float] | None) -> str:
-    return "–" if ends is None else "–".join(map(_number, ends))
-
-
-def _gigabytes(value: int | None) -> str:
-    return _number(value and value / 1e9)
+def _range(ends: Sequence[float]) -> str:
+    return "–".join(map(_number, ends))
 
 
 _NAMES = (("\nBatch", "batch_size", str), ("\nMethod", "method", str))
@@ -89,16 +79,16 @@ _RESOURCES = (
     ("\nspread", "seconds_range", _range),
     ("Weights\nGB/s", "weights_gb_per_s", _number),
     ("Share\nof copy", "bandwidth_share", ".0%"),
-    ("Peak\nGB", "peak_memory_bytes", _gigabytes),
+    ("Peak\nGB", "peak_memory_bytes", lambda value: _number(value / 1e9)),
 )
 Column = tuple[str, str, Callable[[Any], str] | str]
-"""Heading, key of the row, and how its value is written: a function, or a format for which None is `–`."""
+"""Heading, key of the row, and how a value is written: a function or a format; None is `–`."""
 
 
 def _cell(value: Any, how: Callable[[Any], str] | str) -> str:
-    if isinstance(how, str):
-        return "–" if value is None else format(value, how)
-    return how(value)
+    if value is None:
+        return "–"
+    return format(value, how) if isinstance(how, str) else how(value)
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:

@@ -1,9 +1,9 @@
 """The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors.
 
-A command is a line in COMMANDS and a module that has a function `command` (see `cli.options` for its
-settings), or, for a group of commands, a `typer.Typer` named `app`. It raises the errors of `errors.py` and
-prints none. What commands share stands in `cli.options` (settings), `cli.inputs` (prompts) and `cli.running`
-(loading the model, Ctrl-C).
+A command is a line in COMMANDS and a module that has a function `command` (see `cli.options`), and a GROUP, the
+command's own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of
+`errors.py` and prints none. What commands share stands in `cli.options` (settings), `cli.streams` (prompts),
+`cli.running` (loading the model, Ctrl-C) and `cli.measuring` (methods, judges).
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import typer.main
 
 from adacd_cli import __version__
 from adacd_cli.cli.errors import guarded
-from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
 from adacd_cli.cli.torchrun import taking_part
 from adacd_cli.errors import UsageError
 from adacd_cli.suggest import nearest
@@ -48,6 +47,69 @@ COMMANDS = {
     "direction": Entry("adacd_cli.cli.direction", "Make the directions of method surgical."),
     "config": Entry("adacd_cli.cli.config", "Show the settings and where they come from."),
 }
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+_STYLE: dict[str, Any] = {"context_settings": _HELP, "rich_markup_mode": None}
+
+
+def _write_options(command: Any, ctx: Any, formatter: Any) -> None:
+    panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+    for parameter in command.get_params(ctx):
+        is_argument = isinstance(parameter, typer.core.TyperArgument)
+        heading = parameter.rich_help_panel or ("Arguments" if is_argument else "Options")
+        panels.setdefault(heading, []).append((_names(parameter), parameter.help or ""))
+    for heading, rows in panels.items():
+        if rows:
+            with formatter.section(heading):
+                formatter.write_dl(rows, col_max=28)
+
+
+def _names(parameter: Any) -> str:
+    if isinstance(parameter, typer.core.TyperArgument):
+        return f"[{parameter.display_name_raw}]"
+    flags = ", ".join(sorted(parameter.opts, key=lambda flag: flag.startswith("--")))
+    switch = f" / {', '.join(parameter.secondary_opts)}" if parameter.secondary_opts else ""
+    return f"{flags}{switch}" if parameter.is_flag else f"{flags} {parameter.metavar or 'TEXT'}"
+
+
+class PlainCommand(typer.core.TyperCommand):
+    """A command whose help is plain lines, options under the headings of their panels, and no flag is cut short:
+    typer's own tables cut long flags at 80 columns, and its plain form knows no headings and no metavars. Options
+    whose metavar is in square brackets may stand without a value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, self._with_values(ctx, args))
+
+    def _with_values(self, ctx: Any, args: list[str]) -> list[str]:
+        """The arguments with `--ray --quiet` as `--ray= --quiet`: typer's parser knows no optional values."""
+        bare = {
+            flag: (parameter.metavar or "").startswith("[")
+            for parameter in self.get_params(ctx)
+            if isinstance(parameter, typer.core.TyperOption) and not parameter.is_flag
+            for flag in parameter.opts
+        }
+        words: list[str] = []
+        while len(words) < len(args) and (word := args[len(words)]) != "--":
+            following = args[len(words) + 1 : len(words) + 2]
+            if bare.get(word) and (not following or following[0].startswith("-")):
+                words.append(f"{word}=")
+            else:
+                words += [word, *following] if word in bare else [word]
+        return words + args[len(words) :]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_options(self, ctx, formatter)
+
+
+class PlainGroup(typer.core.TyperGroup):
+    """A group of commands with this help text, which it also shows when no command is given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_options(self, ctx, formatter)
+        self.format_commands(ctx, formatter)
 
 
 class CommandGroup(PlainGroup):
@@ -89,11 +151,12 @@ class CommandGroup(PlainGroup):
 
 def _load(name: str) -> Any:
     module = import_module(COMMANDS[name].module)
-    app: typer.Typer | None = getattr(module, "app", None)
-    if app is None:
-        app = typer.Typer(add_completion=False, rich_markup_mode=None)
-        app.command(name, cls=PlainCommand, context_settings=HELP_FLAGS)(module.command)
-    command = typer.main.get_command(app)
+    subcommand, group_help = getattr(module, "GROUP", (None, None))
+    group = typer.Typer(cls=PlainGroup, help=group_help, add_completion=False, **_STYLE)
+    if subcommand:
+        group.callback()(lambda: None)  # a group, although it has one command
+    group.command(subcommand or name, cls=PlainCommand, context_settings=_HELP)(module.command)
+    command = typer.main.get_command(group)
     command.name = name
     return command
 
@@ -109,7 +172,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-app = typer.Typer(cls=CommandGroup, context_settings=HELP_FLAGS, rich_markup_mode=None)
+app = typer.Typer(cls=CommandGroup, **_STYLE)
 
 
 @app.callback()

@@ -9,13 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
-from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.outputs import check_stdout
+from adacd_cli.cli.measuring import PAPERS_PAIR, Methods, load_all_extras, method_runs
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load
@@ -29,6 +27,13 @@ if TYPE_CHECKING:
 
 _AGAINST = ("transformers", "llamacpp")
 
+_RIVAL = "Measure the engine's own plain decoding as well: transformers' generate, or llama.cpp's."
+
+_SHAPE = (
+    "In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, a config.json or "
+    "its folder."
+)
+
 _BUSY = 0.25
 """Cores that others use from which on times are not to be trusted."""
 
@@ -41,53 +46,20 @@ _BUSY = 0.25
 )
 def command(
     resolved: Resolved,
-    method: MethodsOption = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            metavar="transformers|llamacpp",
-            help="Measure the engine's own plain decoding as well: transformers' generate, or llama.cpp's.",
-        ),
-    ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            "--shape",
-            metavar="NAME|CONFIG.json|FOLDER",
-            help="In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, "
-            "a config.json or its folder.",
-        ),
-    ] = None,
+    method: Methods = None,
+    against: Annotated[str | None, option("transformers|llamacpp", _RIVAL)] = None,
+    shape: Annotated[str | None, option("NAME|CONFIG.json|FOLDER", _SHAPE)] = None,
     batch_size: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--batch-size", metavar="N,N…", help="Requests decoded at once; several with commas (default 1)."
-        ),
+        list[str] | None, option("N,N…", "Requests decoded at once; several with commas (default 1).")
     ] = None,
-    prompt_tokens: Annotated[
-        int, typer.Option("--prompt-tokens", metavar="N", min=1, help="Length of each prompt (default 64).")
-    ] = 64,
+    prompt_tokens: Annotated[int, option("N", "Length of each prompt (default 64).", min=1)] = 64,
     generation_tokens: Annotated[
-        int,
-        typer.Option(
-            "--generation-tokens", "-n", metavar="N", min=1, help="Length of each answer (default 128)."
-        ),
+        int, option("N", "Length of each answer (default 128).", "--generation-tokens", "-n", min=1)
     ] = 128,
-    trials: Annotated[
-        int,
-        typer.Option(
-            "--trials", metavar="N", min=1, help="Timed runs of each, after one to warm up (default 3)."
-        ),
-    ] = 3,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --shape's weights and prompts.")
-    ] = 0,
-    picture: Annotated[
-        str | None,
-        typer.Option("--picture", metavar="FILE", help="Draw the times and the throughput: .svg or .png."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the numbers as JSON.")] = False,
+    trials: Annotated[int, option("N", "Timed runs of each, after one to warm up (default 3).", min=1)] = 3,
+    seed: Annotated[int, option("N", "Seed of --shape's weights and prompts.", min=0)] = 0,
+    picture: Annotated[str | None, option("FILE", "Draw the times and the throughput: .svg or .png.")] = None,
+    as_json: Annotated[bool, option(None, "Write the numbers as JSON.", "--json")] = False,
 ) -> None:
     """Measure how fast a model decodes here: greedy, every answer of the same length."""
     check_stdout()
@@ -117,7 +89,11 @@ def command(
 
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
         if against is not None:
-            _check_rival(against, model)
+            if against != (own := measure.RIVALS[model.engine]):
+                raise UsageError(
+                    f"{model.name} does not run on {against} here, so that cannot be measured.",
+                    f"Use --against {own}, or choose another --engine.",
+                )
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
             check_context(model, settings, prompt_tokens, generation_tokens)
@@ -163,17 +139,6 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
                 "Write e.g. --batch-size 1,2,4,8.",
             )
     return list(dict.fromkeys(map(int, parts)))
-
-
-def _check_rival(against: str, model: LanguageModel) -> None:
-    from adacd_cli.bench.measure import RIVALS
-
-    if against != (own := RIVALS[model.engine]):
-        other = "transformers" if own == "llamacpp" else "llama.cpp"
-        raise UsageError(
-            f"{model.name} does not run on {other} here, so its speed there cannot be compared.",
-            f"Use --against {own}, or --engine {'torch' if own == 'llamacpp' else 'llamacpp with a GGUF file'}.",
-        )
 
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
@@ -222,10 +187,10 @@ def _machine(
 
     from adacd_cli import __version__
     from adacd_cli.bench.device import PeakMemory
-    from adacd_cli.loading.facts import machine, versions
+    from adacd_cli.loading.machine import machine_facts, versions
 
     return {
-        **machine(model.device, model.threads),
+        **machine_facts(model.device, model.threads),
         "adacd": __version__,
         "python": platform.python_version(),
         **versions("torch", "transformers"),

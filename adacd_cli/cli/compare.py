@@ -8,19 +8,22 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.inputs import read_question
-from adacd_cli.cli.options import FileOption, OutputOption, PromptArgument, ShowPromptsOption, with_settings
-from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare
+from adacd_cli.cli.options import (
+    FileOption,
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    option,
+    with_settings,
+)
+from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare, view_of
+from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event, Started
 from adacd_cli.render.comparison import write_comparison
 from adacd_cli.render.jsonl import write_events
-from adacd_cli.render.view import View
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Request
@@ -32,8 +35,7 @@ def command(
     prompt: PromptArgument = None,
     file: FileOption = None,
     as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Write both runs as JSON Lines: request 0 is Default, 1 the method."),
+        bool, option(None, "Write both runs as JSON Lines: request 0 is Default, 1 the method.", "--json")
     ] = False,
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
@@ -47,7 +49,7 @@ def command(
         )
     question = read_question(prompt, file, command="compare")
     with open_output(output) as out:
-        model, request = prepare(question, settings, prompts_shown=prompts_shown)
+        model, (request,) = prepare([question], settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
@@ -56,26 +58,21 @@ def command(
             if as_json:
                 write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
-                view = View(question, display=settings.display, quiet=settings.quiet, stats=settings.stats)
                 default, method = (for_renderer(events, settings) for events in (default, method))
-                write_comparison(default, method, out, sys.stderr, view)
+                write_comparison(default, method, out, sys.stderr, view_of(question, settings))
 
 
 def _decode_both(
     model: LanguageModel, default: Request, method: Request, interruption: Interruption
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
-    seeds: list[int | None] = []
+    seed: int | None = None
 
-    def first() -> Iterator[Event]:
-        for event in interruption.watch(decode(model, [default], cancelled=interruption.cancelled)):
-            if isinstance(event, Started):
-                seeds.append(event.seed)
-            yield event
-
-    def second() -> Iterator[Event]:
-        seeded = replace(method, seed=seeds[0] if seeds else None)
+    def events(request: Request, index: int) -> Iterator[Event]:
+        nonlocal seed
+        seeded = replace(request, seed=seed if index else request.seed)
         for event in interruption.watch(decode(model, [seeded], cancelled=interruption.cancelled)):
-            yield event if event.request is None else replace(event, request=1)
+            seed = event.seed if isinstance(event, Started) else seed
+            yield event if event.request is None else replace(event, request=index)
 
-    return first(), second()
+    return events(default, 0), events(method, 1)

@@ -7,23 +7,15 @@ from typing import Annotated
 
 import typer
 
-from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.config import SETTINGS, Resolved
 
-app = typer.Typer(cls=PlainGroup, add_completion=False, context_settings=HELP_FLAGS, rich_markup_mode=None)
+GROUP = "show", "Show every setting and where its value comes from."
 
 
-@app.callback()
-def config() -> None:
-    """Show every setting and where its value comes from."""
-
-
-@app.command("show", cls=PlainCommand, context_settings=HELP_FLAGS)
 @with_settings()
-def show(
-    resolved: Resolved,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+def command(
+    resolved: Resolved, as_json: Annotated[bool, option(None, "One JSON object.", "--json")] = False
 ) -> None:
     """Show every setting, its value, and the flag, variable, file or default it came from."""
     values = resolved.settings.model_dump(mode="json")

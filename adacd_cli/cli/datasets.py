@@ -9,12 +9,11 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Annotated, Any
 
-import typer
-
-from adacd_cli.cli.outputs import check_stdout
+from adacd_cli.cli.options import DebugOption, option
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
-from adacd_cli.evaluation.datasets.known import VARIABLE, data_folder, find_file, how_to_get, load_known
+from adacd_cli.evaluation.datasets.load import VARIABLE, data_folder, find_file, how_to_get, load_known
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS, KnownSet
 from adacd_cli.render.jsonl import escaped
 from adacd_cli.render.screen import BOLD, PLAIN, Screen
@@ -32,14 +31,12 @@ broken: a file with an error, or missing); where, the file; problem, of the file
 def command(
     data: Annotated[
         str | None,
-        typer.Option(
-            "--data",
-            metavar="DIR",
-            help=f"Folder with xstest.jsonl, jbb.jsonl, …: id, prompt, label, category (or {VARIABLE}).",
+        option(
+            "DIR", f"Folder with xstest.jsonl, jbb.jsonl, …: id, prompt, label, category (or {VARIABLE})."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a set.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    as_json: Annotated[bool, option(None, "One JSON object a set.", "--json")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """List the data sets: rows, label, licence, source, whether available."""
     check_stdout()

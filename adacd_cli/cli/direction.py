@@ -8,10 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from adacd_cli.cli.help import HELP_FLAGS, PlainCommand, PlainGroup
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model, refuse_served, warn
 from adacd_cli.config import SETTINGS, Resolved, Settings
@@ -20,61 +17,29 @@ from adacd_cli.errors import UsageError
 if TYPE_CHECKING:
     from adacd_cli.evaluation.direction import Progress
 
-app = typer.Typer(
-    cls=PlainGroup,
-    context_settings=HELP_FLAGS,
-    rich_markup_mode=None,
-    add_completion=False,
-    help="Make the directions that method surgical removes.",
-)
-
+GROUP = "build", "Make the directions that method surgical removes."
 
 _WITHOUT_MEANING = (
-    *(name for name, setting in SETTINGS.items() if setting.option.panel in ("Method", "Decoding")),
+    *(name for name, setting in SETTINGS.items() if setting.panel in ("Method", "Decoding")),
     *("contrast_prompt", "contrast_placement", "stats", "served_model", "tokenizer"),
 )
 """Settings of how an answer is decoded: a direction is found in the prompts alone."""
 
 
-@app.callback()
-def direction() -> None:
-    """Make the directions that method surgical removes."""
-
-
-@app.command("build", cls=PlainCommand, context_settings=HELP_FLAGS)
 @with_settings(omit=_WITHOUT_MEANING)
-def build(
+def command(
     resolved: Resolved,
-    harmful: Annotated[
-        str | None, typer.Option("--harmful", metavar="FILE", help="Prompts that are to be refused.")
-    ] = None,
-    harmless: Annotated[
-        str | None, typer.Option("--harmless", metavar="FILE", help="Ordinary prompts.")
-    ] = None,
-    pseudo_harmful: Annotated[
-        str | None,
-        typer.Option("--pseudo-harmful", metavar="FILE", help="Harmless prompts that look harmful."),
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the direction.")
-    ] = None,
-    kl: Annotated[
-        float,
-        typer.Option("--kl", metavar="NATS", min=0, help="How far harmless answers may move (default 0.2)."),
-    ] = 0.2,
+    harmful: Annotated[str | None, option("FILE", "Prompts that are to be refused.")] = None,
+    harmless: Annotated[str | None, option("FILE", "Ordinary prompts.")] = None,
+    pseudo_harmful: Annotated[str | None, option("FILE", "Harmless prompts that look harmful.")] = None,
+    output: Annotated[str | None, option("DIR", "Folder for the direction.", "--output", "-o")] = None,
+    kl: Annotated[float, option("NATS", "How far harmless answers may move (default 0.2).", min=0)] = 0.2,
     mu: Annotated[
-        float,
-        typer.Option(
-            "--mu", metavar="NUMBER", min=0, max=100, help="How much of harm itself is spared (default 1)."
-        ),
+        float, option("NUMBER", "How much of harm itself is spared (default 1).", min=0, max=100)
     ] = 1.0,
-    train: Annotated[
-        int, typer.Option("--train", metavar="N", min=1, help="Prompts of each kind to learn from.")
-    ] = 128,
-    validation: Annotated[
-        int, typer.Option("--validation", metavar="N", min=1, help="Prompts of each kind to choose with.")
-    ] = 32,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Seed of the split.")] = 0,
+    train: Annotated[int, option("N", "Prompts of each kind to learn from.", min=1)] = 128,
+    validation: Annotated[int, option("N", "Prompts of each kind to choose with.", min=1)] = 32,
+    seed: Annotated[int, option("N", "Seed of the split.", min=0)] = 0,
 ) -> None:
     """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
     from adacd_cli.evaluation.datasets.load import load_samples
@@ -124,7 +89,6 @@ def build(
 
 @contextmanager
 def _tallies(settings: Settings) -> Iterator[Progress]:
-    """A Tally for each thing that is being done, one after another."""
     with ExitStack() as shown:
         tallies: dict[str, Tally] = {}
 

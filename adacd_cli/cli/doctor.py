@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.outputs import check_stdout
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.running import interrupts_said, progress_line
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved
 from adacd_cli.render.screen import Screen
 
@@ -24,16 +24,15 @@ from adacd_cli.render.screen import Screen
 def command(
     resolved: Resolved,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Ask the model nothing: only check machine, files and prompts.")
+        bool, option(None, "Ask the model nothing: only check machine, files and prompts.", "--quick")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Write one JSON object.")] = False,
+    as_json: Annotated[bool, option(None, "Write one JSON object.", "--json")] = False,
 ) -> None:
     """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
     check_stdout()
     settings = resolved.settings
     from adacd_cli.doctor.checkup import Checkup
-    from adacd_cli.doctor.findings import Section, Status
-    from adacd_cli.doctor.report import put_section, put_verdict, to_json
+    from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 
     checkup = Checkup(settings, quick=quick)
     screen, sections = Screen(sys.stdout, settings.display), list[Section]()

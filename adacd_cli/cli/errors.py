@@ -16,7 +16,7 @@ from typing import Any
 import typer
 import typer.core
 
-from adacd_cli.cli.outputs import prepare_streams
+from adacd_cli.cli.streams import prepare_streams
 from adacd_cli.errors import INTERRUPTED, AdacdError, OutOfMemoryError, OutputError, UsageError
 
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -62,7 +62,6 @@ def show_error(error: BaseException) -> int:
 
 
 def shows_tracebacks() -> bool:
-    """Whether --debug shows the traceback of an error."""
     return _debug.get()
 
 

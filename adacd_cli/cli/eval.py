@@ -6,106 +6,72 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from adacd_cli.cli.batching import BatchSizeOption, ConcurrencyOption, at_once_of
-from adacd_cli.cli.judging import (
-    AspectsOption,
-    JudgeCacheOption,
-    JudgeDeviceOption,
-    JudgeModelOption,
-    JudgeUrlOption,
-    make_judges,
-)
-from adacd_cli.cli.methods import PAPERS_PAIR, MethodsOption, load_all_extras, method_runs
-from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.outputs import check_stdout
+from adacd_cli.cli import measuring
+from adacd_cli.cli.measuring import PAPERS_PAIR, at_once_of, load_all_extras, make_judges, method_runs
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.ray_options import RayOption, answer_over_ray, ray_address
-from adacd_cli.cli.running import load_model, warn
+from adacd_cli.cli.running import load_model, progress_line, warn
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.report.markdown import markdown
+from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.verdict import broken_gates
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
     from adacd_cli.evaluation.distributed.address import Address
+    from adacd_cli.evaluation.distributed.driver import Roster
     from adacd_cli.evaluation.judges.base import Judge
     from adacd_cli.evaluation.records import Sample
     from adacd_cli.evaluation.store import Store
+
+_RAY = "Spread over GPUs and nodes with Ray: this machine's, auto, HOST:PORT or ray://HOST:PORT."
+_ABOVE = "Exit 1 where a method refuses more of a safe set (default itself: only if it runs alone)."
+_BELOW = "Exit 1 where a method refuses less of an unsafe set (default: as above)."
+_SHARE = {"min": 0, "max": 1}
 
 
 @with_settings(omit=("method", "gate", "stats", "seed", "stop"))
 def command(
     resolved: Resolved,
     dataset: Annotated[
-        list[str] | None,
-        typer.Option("--dataset", metavar="NAME|FILE", help="A data set, or a file of prompts; repeatable."),
+        list[str] | None, option("NAME|FILE", "A data set, or a file of prompts; repeatable.")
     ] = None,
-    method: MethodsOption = None,
+    method: measuring.Methods = None,
     judge: Annotated[
         list[str] | None,
-        typer.Option(
-            "--judge",
-            metavar="NAME",
-            help="keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables.",
+        option(
+            "NAME", "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
         ),
     ] = None,
     output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="DIR", help="The run's folder; continued if there."),
+        str | None, option("DIR", "The run's folder; continued if there.", "--output", "-o")
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option("--limit", metavar="N", min=1, help="At most N prompts of each set and label."),
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="DIR", help="Folder with the sets as JSON Lines.")
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option("--label", metavar="safe|unsafe", help="Label of a file that has no labels."),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of sampling.")
-    ] = 0,
-    batch_size: BatchSizeOption = "auto",
-    concurrency: ConcurrencyOption = None,
-    judge_url: JudgeUrlOption = None,
-    judge_model: JudgeModelOption = None,
-    judge_cache: JudgeCacheOption = None,
-    judge_device: JudgeDeviceOption = None,
-    aspects: AspectsOption = False,
-    ray: RayOption = None,
+    limit: Annotated[int | None, option("N", "At most N prompts of each set and label.", min=1)] = None,
+    data: Annotated[str | None, option("DIR", "Folder with the sets as JSON Lines.")] = None,
+    label: Annotated[str | None, option("safe|unsafe", "Label of a file that has no labels.")] = None,
+    seed: Annotated[int, option("N", "Seed of --limit and of sampling.", min=0)] = 0,
+    batch_size: measuring.AtOnce = "auto",
+    concurrency: measuring.Concurrency = None,
+    judge_url: measuring.JudgeUrl = None,
+    judge_model: measuring.JudgeModel = None,
+    judge_cache: measuring.JudgeCache = None,
+    judge_device: measuring.JudgeDevice = None,
+    aspects: measuring.Aspects = False,
+    ray: Annotated[str | None, option("[ADDRESS]", _RAY)] = None,
     over_refusal: Annotated[
-        float | None,
-        typer.Option(
-            "--fail-over-refusal-above",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Exit 1 where a method refuses more of a safe set (default itself: only if it runs alone).",
-        ),
+        float | None, option("SHARE", _ABOVE, "--fail-over-refusal-above", **_SHARE)
     ] = None,
-    malicious: Annotated[
-        float | None,
-        typer.Option(
-            "--fail-malicious-below",
-            metavar="SHARE",
-            min=0,
-            max=1,
-            help="Exit 1 where a method refuses less of an unsafe set (default: as above).",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Write results.json to stdout, not the report.")
-    ] = False,
+    malicious: Annotated[float | None, option("SHARE", _BELOW, "--fail-malicious-below", **_SHARE)] = None,
+    as_json: Annotated[bool, option(None, "Write results.json to stdout, not the report.", "--json")] = False,
 ) -> None:
     """Measure over-refusal, safety and cost of decoding methods; writes answers, results.json and reports."""
     check_stdout()
@@ -116,11 +82,10 @@ def command(
             "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
         )
     base = resolved.settings.model_copy(update={"seed": seed})
-    address = None if ray is None else ray_address(ray, base)
+    address = None if ray is None else _ray_address(ray, base)
     runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
     at_once = at_once_of(batch_size, concurrency, served=base.served)
-    from adacd_cli.evaluation.datasets.known import data_folder
-    from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.evaluation.datasets.load import data_folder, load_samples
     from adacd_cli.evaluation.provenance import make_plan
     from adacd_cli.evaluation.store import Store
 
@@ -128,7 +93,16 @@ def command(
     sets = load_samples(
         dataset, data=data_folder(data), label=label, limit=limit, seed=seed, offline=base.offline
     )
-    _check_bounds(sets, {"safe": over_refusal, "unsafe": malicious})
+    labels = {sample.label for each in sets for sample in each.samples}
+    bounds = (
+        ("--fail-over-refusal-above", "safe", over_refusal),
+        ("--fail-malicious-below", "unsafe", malicious),
+    )
+    for flag, side, bound in bounds:
+        if bound is not None and side not in labels:
+            raise UsageError(
+                f"{flag} bounds refusals of {side} prompts, and no data set has any.", "Add a --dataset."
+            )
     judges = make_judges(
         judge or ["keyword"],
         base,
@@ -139,26 +113,17 @@ def command(
         aspects=aspects,
     )
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=at_once)
-    with Store(folder, plan) as store, keeping(base, lambda: _kept(len(store.answers), folder)):
+
+    def kept() -> str:
+        count = len(store.answers)
+        return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
+
+    with Store(folder, plan) as store, keeping(base, kept):
         results = _run(runs, sets, judges, store, plan, address)
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     problems = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     if _report_problems(results, problems, folder, base):
         raise typer.Exit(AdacdError.exit_code)
-
-
-def _check_bounds(sets: Sequence[LoadedSet], bounds: dict[str, float | None]) -> None:
-    labels = {sample.label for each in sets for sample in each.samples}
-    for label, bound in bounds.items():
-        if bound is not None and label not in labels:
-            flag = "--fail-over-refusal-above" if label == "safe" else "--fail-malicious-below"
-            raise UsageError(
-                f"{flag} bounds refusals of {label} prompts, and no data set has any.", "Add a --dataset."
-            )
-
-
-def _kept(count: int, folder: Path) -> str:
-    return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
 
 
 def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Path, base: Settings) -> bool:
@@ -170,14 +135,14 @@ def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Pat
     unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
     if unparsed:
         notes.put_line(f"Warning: {counted(unparsed, 'judgement')} could not be read and count in no ratio.")
+    problems = [f"Failed: {line}" for line in broken]
     failed, unjudged = len(results["failed"]), results["judgements_failed"]
-    for line in broken:
-        notes.put_line(f"Failed: {line}")
-    if failed:
-        notes.put_line(f"{counted(failed, 'answer')} failed; the same command tries again.")
-    if unjudged:
-        notes.put_line(f"{counted(unjudged, 'answer')} could not be judged; the same command tries again.")
-    return bool(broken or failed or unjudged)
+    for count, what in (failed, "failed"), (unjudged, "could not be judged"):
+        if count:
+            problems.append(f"{counted(count, 'answer')} {what}; the same command tries again.")
+    for line in problems:
+        notes.put_line(line)
+    return bool(problems)
 
 
 def _run(
@@ -205,7 +170,7 @@ def _run(
     if address is None:
         facts, machine = _answer_here(samples, runs, store, plan, tally)
     else:
-        facts, machine, ray = answer_over_ray(address, samples, runs, store, plan, tally)
+        facts, machine, ray = _answer_over_ray(address, samples, runs, store, plan, tally)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as judged:
         judge_all(judges, store, on_record=lambda record: judged.add())
@@ -231,7 +196,7 @@ def _answer_here(
     """Facts of the model and of the machine, when all is answered."""
     from adacd_cli.evaluation.provenance import model_facts
     from adacd_cli.evaluation.runner import answer_all
-    from adacd_cli.loading.facts import machine
+    from adacd_cli.loading.machine import machine_facts
 
     model = load_all_extras(load_model(runs[0], for_long=True), runs)
     facts, notices = model_facts(model), set[str]()
@@ -252,4 +217,57 @@ def _answer_here(
             on_record=lambda record: answered.add(),
             on_notice=show,
         )
-    return facts, machine(model.device, model.threads)
+    return facts, machine_facts(model.device, model.threads)
+
+
+def _ray_address(text: str, settings: Settings) -> Address:
+    """The address that `--ray` names, with everything checked that needs no Ray running."""
+    from adacd_cli.evaluation.distributed.address import check_answers, parse_address
+    from adacd_cli.evaluation.distributed.cluster import check_settings, require_ray
+
+    address = parse_address(text)
+    check_settings(settings)
+    require_ray(address)
+    check_answers(address)
+    return address
+
+
+def _answer_over_ray(
+    address: Address,
+    samples: Sequence[Sample],
+    runs: Sequence[Settings],
+    store: Store,
+    plan: dict[str, Any],
+    tally: Callable[[], Tally],
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
+    from adacd_cli.evaluation.distributed.cluster import joined, ray_muted
+    from adacd_cli.evaluation.distributed.driver import answer_distributed
+    from adacd_cli.evaluation.distributed.workers import sender
+
+    base = runs[0]
+    with ray_muted(), ExitStack() as shown:
+        progress = shown.enter_context(progress_line(base))
+        progress("Joining Ray" if address.host else "Starting Ray")
+        counters: list[Tally] = []
+
+        def on_worker(roster: Roster, warnings: list[str]) -> None:
+            if not counters:
+                store.agree_on("model.json", roster.facts)
+                shown.close()  # a terminal shows one moving thing at a time
+                counters.append(shown.enter_context(tally()))
+            warn(warnings, base)
+
+        with joined(address, base) as cluster:
+            many = f"{cluster.slots} workers" if cluster.slots > 1 else "1 worker"
+            progress(f"Waiting for {many} to load the model")
+            roster = answer_distributed(
+                sender(cluster, runs),
+                samples,
+                runs,
+                store,
+                batch_size=plan["batch_size"],
+                on_worker=on_worker,
+                on_record=lambda record: counters[0].add(),
+            )
+            return roster.facts, roster.machine, roster.report(cluster)

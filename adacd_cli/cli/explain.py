@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+from collections.abc import Callable, Iterable
+from typing import Annotated, TextIO
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.inputs import read_question
-from adacd_cli.cli.options import FileOption, OutputOption, PromptArgument, ShowPromptsOption, with_settings
-from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import for_renderer, interruptible, prepare
+from adacd_cli.cli.options import (
+    FileOption,
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    option,
+    with_settings,
+)
+from adacd_cli.cli.running import for_renderer, interruptible, prepare, view_of
+from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
-from adacd_cli.render.formats import FORMATS
-from adacd_cli.render.view import View
+from adacd_cli.events import Event
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.screen import View
+from adacd_cli.render.trace import write_table
+from adacd_cli.render.trace_html import write_html
 from adacd_cli.suggest import known_names_hint
+
+FORMATS: dict[str, Callable[[Iterable[Event], TextIO, View], None]] = {
+    "table": write_table,
+    "json": lambda events, out, view: write_events(events, out),
+    "html": write_html,
+}
 
 _PAGE_CANDIDATES = 5
 """The HTML page has room for candidates even without --top."""
+
+_FORMAT = f"How to write the trace (one of {', '.join(FORMATS)}; default table)."
 
 
 @with_settings()
@@ -27,23 +43,14 @@ def command(
     prompt: PromptArgument = None,
     file: FileOption = None,
     form: Annotated[
-        str | None,
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help=f"How to write the trace (one of {', '.join(FORMATS)}; default table).",
-            autocompletion=lambda: list(FORMATS),
-        ),
+        str | None, option("NAME", _FORMAT, "--format", autocompletion=lambda: list(FORMATS))
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json: JSON Lines.")] = False,
+    as_json: Annotated[bool, option(None, "The same as --format json: JSON Lines.", "--json")] = False,
     top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", metavar="N", min=0, help="Show N candidates at each step (default 0, 5 in a page)."
-        ),
+        int | None, option("N", "Show N candidates at each step (default 0, 5 in a page).", min=0)
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="A row for every token, also after the contrast window.")
+        bool, option(None, "A row for every token, also after the contrast window.", "--all")
     ] = False,
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
@@ -53,11 +60,11 @@ def command(
     name = _format_name(form, as_json)
     question = read_question(prompt, file, command="explain")
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
-    view = View(question, every, settings.display, quiet=settings.quiet, stats=settings.stats)
+    view = view_of(question, settings, every=every)
     with open_output(output) as out:
-        model, request = prepare(question, settings, prompts_shown=prompts_shown, candidates=candidates)
+        model, requests = prepare([question], settings, prompts_shown=prompts_shown, candidates=candidates)
         with interruptible() as interruption:
-            watched = interruption.watch(decode(model, [request], cancelled=interruption.cancelled))
+            watched = interruption.watch(decode(model, requests, cancelled=interruption.cancelled))
             FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
 
 

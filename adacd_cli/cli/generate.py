@@ -10,20 +10,17 @@ from typing import Annotated, TextIO
 import typer
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error
-from adacd_cli.cli.inputs import read_prompt, read_prompts
-from adacd_cli.cli.options import PromptArgument, ShowPromptsOption, with_settings
-from adacd_cli.cli.outputs import open_output
-from adacd_cli.cli.running import (
-    for_renderer,
-    interruptible,
-    load_model,
-    make_requests,
-    show_answer,
-    show_prompts,
-    warn,
+from adacd_cli.cli.options import (
+    OutputOption,
+    PromptArgument,
+    ShowPromptsOption,
+    batch_size_of,
+    option,
+    with_settings,
 )
+from adacd_cli.cli.running import for_renderer, interruptible, prepare, show_answer
+from adacd_cli.cli.streams import open_output, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
@@ -34,27 +31,24 @@ def command(
     resolved: Resolved,
     prompt: PromptArgument = None,
     file: Annotated[
-        str | None,
-        typer.Option("--file", "-f", metavar="FILE", help="Answer every line of a file; - is stdin."),
+        str | None, option("FILE", "Answer every line of a file; - is stdin.", "--file", "-f")
     ] = None,
     batch_size: Annotated[
         str | None,
-        typer.Option(
-            "--batch-size",
-            metavar="N|auto",
-            help="Lines of --file to answer at once (default 1); auto is as many as memory has room for.",
+        option(
+            "N|auto", "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write the events as JSON Lines.")] = False,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write the answer to a file.")
-    ] = None,
+    as_json: Annotated[bool, option(None, "Write the events as JSON Lines.", "--json")] = False,
+    output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
 ) -> None:
     """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
     settings = resolved.settings
     at_once = 1 if batch_size is None else batch_size_of(batch_size)
-    questions = _questions(prompt, file, batch_size)
+    if file is None and batch_size is not None:
+        raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
+    questions = read_questions(prompt, file, command="generate")
     if file and output and "-" not in (file, output):
         answers = Path(output).expanduser()
         if answers.exists() and answers.samefile(Path(file).expanduser()):
@@ -62,12 +56,7 @@ def command(
                 f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
             )
     with open_output(output) as out:
-        model = load_model(settings)
-        requests = make_requests(model, questions, settings)
-        warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
-        if prompts_shown:
-            for request in requests:
-                show_prompts(model.tokenizer, request.prompts)
+        model, requests = prepare(questions, settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:
             decoded = decode(
                 model,
@@ -85,16 +74,6 @@ def command(
                 show_answer(events, settings, out)
             else:
                 _write_answers(events, questions, out, settings)
-
-
-def _questions(prompt: str | None, file: str | None, batch_size: str | None) -> list[str]:
-    if file is None:
-        if batch_size is not None:
-            raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
-        return [read_prompt(prompt, command="generate")]
-    if prompt is not None:
-        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
-    return read_prompts(file)
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:

@@ -10,18 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
-from adacd_cli.cli.inputs import read_lines
-from adacd_cli.cli.judging import (
-    AspectsOption,
-    JudgeCacheOption,
-    JudgeModelOption,
-    JudgeOption,
-    JudgeUrlOption,
-    make_judges,
-)
-from adacd_cli.cli.outputs import open_output
+from adacd_cli.cli import measuring
+from adacd_cli.cli.options import DebugOption, OutputOption, option
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import warn
+from adacd_cli.cli.streams import open_output, read_lines
 from adacd_cli.config import Settings, change
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
@@ -33,28 +26,22 @@ def command(
     file: Annotated[
         str, typer.Argument(metavar="FILE", help="JSON Lines with prompt and completion; - is stdin.")
     ],
-    judge: JudgeOption = "keyword",
-    judge_url: JudgeUrlOption = None,
-    judge_model: JudgeModelOption = None,
-    judge_cache: JudgeCacheOption = None,
-    aspects: AspectsOption = False,
-    device: Annotated[
-        str, typer.Option("--device", metavar="NAME", help="Where a judge that is a model runs.")
-    ] = "auto",
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Show nothing but the lines and errors.")
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    judge: measuring.JudgeName = "keyword",
+    judge_url: measuring.JudgeUrl = None,
+    judge_model: measuring.JudgeModel = None,
+    judge_cache: measuring.JudgeCache = None,
+    aspects: measuring.Aspects = False,
+    device: Annotated[str, option("NAME", "Where a judge that is a model runs.")] = "auto",
+    output: OutputOption = None,
+    quiet: Annotated[bool, option(None, "Show nothing but the lines and errors.", "--quiet", "-q")] = False,
+    debug: DebugOption = False,
 ) -> None:
     """Judge answers made elsewhere: the same lines come back, each with a judgement."""
     from adacd_cli.evaluation.judges.base import Exchange
 
     lines = list(_read(file))
     settings = change(Settings(quiet=quiet), "device", device, "--device")
-    chosen = make_judges(
+    chosen = measuring.make_judges(
         [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, aspects=aspects
     )[0]
     counts: Counter[str] = Counter()
@@ -74,11 +61,7 @@ def command(
 
 
 def _read(file: str) -> Iterator[dict[str, Any]]:
-    """The lines of a file.
-
-    Raises:
-        UsageError: a line is no JSON object, or lacks prompt or completion.
-    """
+    """The lines of a file; UsageError where one is no JSON object, or lacks prompt or completion."""
     name = "standard input" if file == "-" else file
     hint = 'Each line is one JSON object, e.g. {"prompt": "…", "completion": "…"}.'
     found = False

@@ -12,25 +12,44 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from adacd_cli.config import SETTINGS, Setting, resolve
+from adacd_cli.errors import UsageError
 
 _METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT", "size": "SIZE"}
 
+BatchSize = int | Literal["auto"]
+
+
+def option(metavar: str | None, text: str, *flags: str, **facts: Any) -> Any:
+    """An option of a command's own, called as its parameter where no flags are given; a switch has no metavar."""
+    return typer.Option(*flags, metavar=metavar, help=text, **facts)
+
+
 PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
 FileOption = Annotated[
-    str | None,
-    typer.Option("--file", "-f", metavar="FILE", help="Read the question from a file of one line."),
+    str | None, option("FILE", "Read the question from a file of one line.", "--file", "-f")
 ]
-OutputOption = Annotated[
-    str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of stdout.")
-]
+OutputOption = Annotated[str | None, option("FILE", "Write to a file instead of stdout.", "--output", "-o")]
 ShowPromptsOption = Annotated[
-    bool, typer.Option("--show-prompts", help="Show every stream's rendered prompt on stderr first.")
+    bool, option(None, "Show every stream's rendered prompt on stderr first.", "--show-prompts")
 ]
+DebugOption = Annotated[bool, option(None, "Show the traceback of an error.", "--debug")]
+
+
+def batch_size_of(text: str) -> BatchSize:
+    """The value of --batch-size; UsageError where it is neither `auto` nor a whole number of at least 1."""
+    if text == "auto":
+        return "auto"
+    if text.isascii() and text.isdecimal() and int(text) >= 1:
+        return int(text)
+    raise UsageError(
+        f"--batch-size takes a whole number, at least 1, or auto; got {text!r}.",
+        "Try --batch-size auto, or a smaller number where memory runs out.",
+    )
 
 
 def with_settings(
@@ -42,7 +61,7 @@ def with_settings(
         omit: settings that mean nothing to this command; they still come from environment and file.
         one_method: whether the method that is given is the only one that the command decodes by.
     """
-    shown = [setting for setting in SETTINGS.values() if setting.option.names and setting.name not in omit]
+    shown = [setting for setting in SETTINGS.values() if setting.flags and setting.name not in omit]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -71,8 +90,8 @@ def help_text(setting: Setting) -> str:
     """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
     choices = setting.choices
     facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
-    if setting.option.unit and setting.option.unit not in setting.sentence:
-        facts.insert(0, setting.option.unit)
+    if setting.unit and setting.unit not in setting.sentence:
+        facts.insert(0, setting.unit)
     shown = "; ".join(fact for fact in facts if fact)
     return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
@@ -90,30 +109,23 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     """Values stay text: `resolve` parses and checks them, so that every level's errors read alike."""
     annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
     choices = [choice for choice in setting.choices if choice != "cuda:N"]
-    return _option(
-        setting.name,
-        annotation | None,
-        *setting.option.names,
-        help=help_text(setting),
-        metavar=None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind],
-        panel=setting.option.panel,
-        autocompletion=(lambda: choices) if choices else None,
-    )
+    metavar = None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind]
+    complete = (lambda: choices) if choices else None
+    own = (metavar, help_text(setting), *setting.flags)
+    return _option(setting.name, annotation | None, *own, panel=setting.panel, autocompletion=complete)
 
 
 def _option(
-    name: str, annotation: Any, *flags: str, panel: str = "Settings", default: Any = None, **texts: Any
+    name: str, annotation: Any, *facts: Any, panel: str = "Settings", default: Any = None, **others: Any
 ) -> inspect.Parameter:
-    option = typer.Option(*flags, rich_help_panel=panel, **texts)
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[annotation, option]
-    )
+    annotated = Annotated[annotation, option(*facts, rich_help_panel=panel, **others)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated)
 
 
-_CONFIG_HELP = "Read settings from a YAML file or a preset."
-_SET_HELP = "Set any setting by name; repeatable."
 _COMMON = [
-    _option("config", str | None, "--config", "-C", metavar="FILE|PRESET", help=_CONFIG_HELP),
-    _option("assignments", list[str] | None, "--set", metavar="NAME=VALUE", help=_SET_HELP),
-    _option("debug", bool, "--debug", default=False, help="Show the traceback of an error."),
+    _option(
+        "config", str | None, "FILE|PRESET", "Read settings from a YAML file or a preset.", "--config", "-C"
+    ),
+    _option("assignments", list[str] | None, "NAME=VALUE", "Set any setting by name; repeatable.", "--set"),
+    _option("debug", bool, None, "Show the traceback of an error.", "--debug", default=False),
 ]

@@ -18,15 +18,8 @@ _SILENCE_S = 30.0
 
 
 class Tally:
-    """Counts things on stderr; a context manager.
-
-    Args:
-        title: what is being done.
-        total: how many there are.
-        unit: what they are called.
-        settings: `quiet` and `display` none keep it silent.
-        done: how many were done before.
-    """
+    """Counts TOTAL things on stderr, DONE of them before; a context manager. `quiet` and `display` none keep it
+    silent."""
 
     def __init__(self, title: str, total: int, unit: str, settings: Settings, *, done: int = 0) -> None:
         self._title, self._total, self._unit = title, total, unit
@@ -60,11 +53,9 @@ class Tally:
             self._say()
 
     def add(self) -> None:
-        """Counts one more."""
         self.set(self._done + 1)
 
     def set(self, done: int) -> None:
-        """Says how many are done."""
         self._done = done
         if self._bar is not None:
             rate = f"{self._rate():.1f} {self._unit}/s"
@@ -88,10 +79,9 @@ class Pace:
     timed. `quiet` and `display` none keep it silent."""
 
     def __init__(self, title: str, total: int, settings: Settings) -> None:
-        self._title = title
+        self._title, self._total, self._number, self._said = title, total, 0, time.monotonic()
         self._screen = Screen(sys.stderr, settings.display)
         self._silent = settings.quiet or settings.display == "none"
-        self._total, self._number, self._said = total, 0, time.monotonic()
 
     def __enter__(self) -> Pace:
         return self
@@ -101,7 +91,6 @@ class Pace:
             self._screen.erase()
 
     def say(self, what: str) -> None:
-        """Says what comes next."""
         self._number += 1
         line = f"{self._title} {self._number} of {self._total}: {what}"
         if self._silent:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import typer
 
 from adacd_cli.cli.errors import show_error
+from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError, error_named
 from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
     from adacd_cli.prompts import Prompts
-    from adacd_cli.render.screen import Screen
+    from adacd_cli.render.screen import Screen, View
 
 
 def load_model(
@@ -32,16 +33,11 @@ def load_model(
     *,
     for_long: bool = False,
 ) -> LanguageModel:
-    """Loads the model that the settings name, with a moving line on a terminal, and shows its warnings.
-
-    Args:
-        settings: see `loading.load`, also for `for_long` and the errors.
-        build: makes the model in another way; gets the function that shows what it is doing.
-    """
+    """Loads the model as `loading.load`, or makes it by `build`, which gets the function that shows what it is
+    doing; with a moving line on a terminal. Shows the model's warnings."""
     with progress_line(settings) as progress, interrupts_said() as hold:
         with hold():
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
-
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
@@ -58,11 +54,8 @@ def refuse_served(settings: Settings, command: str, why: str) -> None:
 
 @contextmanager
 def interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into.
-
-    transformers takes one in the middle of an import for a missing package, and torch may abort. What is
-    given holds Ctrl-C back while its block runs.
-    """
+    """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into: transformers takes one in the middle of
+    an import for a missing package, and torch may abort. What is given holds it back while its block runs."""
     pressed = held = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
@@ -120,22 +113,22 @@ def make_requests(
 ) -> list[Request]:
     """The requests that answer questions, each a conversation of its own; the errors of `requests_for`."""
     from adacd_cli.answers.run import requests_for
-    from adacd_cli.conversation import Conversation
 
     asked = [Conversation.ask(question, settings.system) for question in questions]
     return requests_for(model, asked, settings, candidates=candidates)
 
 
 def prepare(
-    question: str, settings: Settings, *, prompts_shown: bool, candidates: int = 0
-) -> tuple[LanguageModel, Request]:
-    """Loads the model and makes the request of one question; warnings, and on request the prompts, are shown."""
+    questions: Sequence[str], settings: Settings, *, prompts_shown: bool, candidates: int = 0
+) -> tuple[LanguageModel, list[Request]]:
+    """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown."""
     model = load_model(settings)
-    (request,) = make_requests(model, [question], settings, candidates=candidates)
-    warn(request.prompts.warnings, settings)
+    requests = make_requests(model, questions, settings, candidates=candidates)
+    warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
-        show_prompts(model.tokenizer, request.prompts)
-    return model, request
+        for request in requests:
+            show_prompts(model.tokenizer, request.prompts)
+    return model, requests
 
 
 SHARED = "⟪shared up to here⟫"
@@ -143,10 +136,7 @@ SHARED = "⟪shared up to here⟫"
 
 
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
-    """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same.
-
-    In the other streams' prompts a mark stands where they part from the base stream's.
-    """
+    """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same."""
     from adacd_cli.engine.detokenize import decode_ids
     from adacd_cli.prompts.prompts import shared_length
 
@@ -167,18 +157,15 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
 
 
 def _stderr() -> Screen:
-    """stderr with control characters made visible on a terminal: the text is a user's or a model's."""
+    """stderr, made safe for the text of a user or a model."""
     from adacd_cli.render.screen import Screen
 
     return Screen(sys.stderr, "plain")
 
 
 def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool = False) -> Iterator[Event]:
-    """The events as a renderer draws them.
-
-    A Notice becomes a line on stderr, and a Failed is raised as the error it names. In JSON Lines both are
-    lines of their own; the error is shown on stderr too, and after the last event it is the exit code.
-    """
+    """The events as a renderer draws them: a Notice becomes a line on stderr, a Failed is raised as the error it
+    names. In JSON Lines both stay; the error is shown on stderr too, and after the last event is the exit code."""
     code = 0
     for event in events:
         if as_json:
@@ -208,11 +195,14 @@ def show_answer(
     """Writes one request's answer as it is decoded, and what is said about it to ERR, stderr by default."""
     from adacd_cli.render.text import stream_answer
 
-    display, stats, quiet = settings.display, settings.stats, settings.quiet
-    shown = for_renderer(events, settings)
-    return stream_answer(
-        shown, out=out, err=err or sys.stderr, display=display, stats=stats, quiet=quiet, legend=legend
-    )
+    shown, view = for_renderer(events, settings), view_of("", settings)
+    return stream_answer(shown, out, err or sys.stderr, view, legend=legend)
+
+
+def view_of(question: str, settings: Settings, *, every: bool = False) -> View:
+    from adacd_cli.render.screen import View
+
+    return View(question, every, settings.display, settings.quiet, settings.stats)
 
 
 class Interruption:
@@ -223,7 +213,6 @@ class Interruption:
         self._decoding = False
 
     def cancelled(self, request: int) -> bool:
-        """For `decode(cancelled=…)`: every request ends."""
         return self.requested
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
@@ -243,14 +232,8 @@ class Interruption:
 
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Turns the first Ctrl-C after the first token into a cancelled answer, and then exit code 130.
-
-    Before the first token, and a second time, it is an ordinary KeyboardInterrupt.
-
-        with interruptible() as interruption:
-            events = decode(…, cancelled=interruption.cancelled)
-            render(interruption.watch(events))
-    """
+    """Turns the first Ctrl-C after the first token of events that are watched into a cancelled answer, and then
+    exit code 130. Before the first token, and a second time, it is an ordinary KeyboardInterrupt."""
     interruption = Interruption()
     before = signal.signal(signal.SIGINT, interruption._interrupt)
     try:

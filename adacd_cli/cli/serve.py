@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from adacd_cli.cli.batching import batch_size_of
 from adacd_cli.cli.errors import show_error, shows_tracebacks
-from adacd_cli.cli.options import with_settings
+from adacd_cli.cli.options import BatchSize, batch_size_of, option, with_settings
 from adacd_cli.cli.running import load_model, progress_line, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
@@ -20,7 +19,6 @@ from adacd_cli.config.refusals import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from adacd_cli.cli.batching import BatchSize
     from adacd_cli.engine import LanguageModel, Scheduler
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -29,39 +27,40 @@ _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
 _USUAL_PROMPT = 4096
 """Tokens of the prompts that --batch-size auto leaves memory for where no limit is given."""
 
-_HOST = typer.Option(metavar="ADDRESS", help="Address to listen on (default 127.0.0.1: this machine only).")
-_PORT = typer.Option(metavar="N", min=0, max=65535, help="Port; 0 takes a free one (default 8000).")
-_KEY = typer.Option(metavar="KEY", help="Require this key; other users cannot see it in ADACD_API_KEY.")
-_ORIGIN = typer.Option(metavar="ORIGIN", help="Allow pages of this origin; * is any; repeatable.")
-_ID = typer.Option(metavar="NAME", help="The model's id for clients (default: its name).")
-_BATCH = typer.Option(
-    metavar="N|auto", help="Requests decoded at once; auto (default) is what fits in memory."
-)
-_QUEUE = typer.Option(metavar="N", min=0, help="Requests that may wait in the queue (default 64).")
-_BODY = typer.Option(metavar="SIZE", help="Largest body of a request, such as 512k (default 4m).")
-_PROMPT = typer.Option(metavar="N", min=1, help="Longest prompt (default: the model's context).")
-_ANSWER = typer.Option(metavar="N", min=1, help="Longest answer that a request may ask for.")
-_SECONDS = typer.Option(
-    metavar="S", min=0.1, max=1e6, help="End an answer after this long, waiting included."
-)
-_LOG = typer.Option("--log-prompts", help="Write prompts and answers to stderr too.")
-
 
 @with_settings(omit=("display", "stats"), one_method=False)
 def command(
     resolved: Resolved,
-    host: Annotated[str, _HOST] = "127.0.0.1",
-    port: Annotated[int, _PORT] = 8000,
-    api_key: Annotated[str | None, _KEY] = None,
-    cors_origin: Annotated[list[str] | None, _ORIGIN] = None,
-    model_id: Annotated[str | None, _ID] = None,
-    batch_size: Annotated[str, _BATCH] = "auto",
-    queue: Annotated[int, _QUEUE] = 64,
-    max_body_size: Annotated[str, _BODY] = "4m",
-    max_prompt_tokens: Annotated[int | None, _PROMPT] = None,
-    max_answer_tokens: Annotated[int | None, _ANSWER] = None,
-    max_seconds: Annotated[float | None, _SECONDS] = None,
-    log_prompts: Annotated[bool, _LOG] = False,
+    host: Annotated[
+        str, option("ADDRESS", "Address to listen on (default 127.0.0.1: this machine only).")
+    ] = "127.0.0.1",
+    port: Annotated[int, option("N", "Port; 0 takes a free one (default 8000).", min=0, max=65535)] = 8000,
+    api_key: Annotated[
+        str | None, option("KEY", "Require this key; other users cannot see it in ADACD_API_KEY.")
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None, option("ORIGIN", "Allow pages of this origin; * is any; repeatable.")
+    ] = None,
+    model_id: Annotated[str | None, option("NAME", "The model's id for clients (default: its name).")] = None,
+    batch_size: Annotated[
+        str, option("N|auto", "Requests decoded at once; auto (default) is what fits in memory.")
+    ] = "auto",
+    queue: Annotated[int, option("N", "Requests that may wait in the queue (default 64).", min=0)] = 64,
+    max_body_size: Annotated[
+        str, option("SIZE", "Largest body of a request, such as 512k (default 4m).")
+    ] = "4m",
+    max_prompt_tokens: Annotated[
+        int | None, option("N", "Longest prompt (default: the model's context).", min=1)
+    ] = None,
+    max_answer_tokens: Annotated[
+        int | None, option("N", "Longest answer that a request may ask for.", min=1)
+    ] = None,
+    max_seconds: Annotated[
+        float | None, option("S", "End an answer after this long, waiting included.", min=0.1, max=1e6)
+    ] = None,
+    log_prompts: Annotated[
+        bool, option(None, "Write prompts and answers to stderr too.", "--log-prompts")
+    ] = False,
 ) -> None:
     """Serve the model to OpenAI's clients, and a page at /."""
     settings = resolved.settings
@@ -165,11 +164,8 @@ def _scheduler(
 
 
 def key_of(given: str | None) -> str | None:
-    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none.
-
-    Raises:
-        UsageError: it is empty, which would be no key, or cannot be sent in a header.
-    """
+    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none. UsageError where it
+    is empty, which would be no key, or cannot be sent in a header."""
     key = os.environ.get("ADACD_API_KEY") if given is None else given
     if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
         return key
@@ -214,5 +210,4 @@ def id_of(settings: Settings, served: str | None = None) -> str:
 
 
 def address_of(host: str, port: int) -> str:
-    """The address for a browser."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -12,7 +12,6 @@ from adacd_cli.errors import INTERRUPTED
 
 
 def main() -> None:
-    """Runs the command line and exits the process with its code."""
     try:
         from adacd_cli.cli.app import app  # the slow part of a start
 

@@ -22,9 +22,7 @@ def taking_part(words: Sequence[str]) -> Iterator[None]:
 
     torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error.
     One that is still running then failed alone, and reports its own. Outside torchrun this does nothing.
-
-    Raises:
-        UsageError: the command cannot run in several processes.
+    UsageError where the command cannot run in several processes.
     """
     if "LOCAL_RANK" not in os.environ:
         yield

@@ -8,21 +8,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
-from adacd_cli.cli.batching import BatchSizeOption, ConcurrencyOption, at_once_of
-from adacd_cli.cli.judging import (
-    JudgeCacheOption,
-    JudgeDeviceOption,
-    JudgeModelOption,
-    JudgeOption,
-    JudgeUrlOption,
-    make_judges,
-)
-from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.outputs import check_stdout
+from adacd_cli.cli import measuring
+from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
+from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
 from adacd_cli.render.screen import DIM, Screen
@@ -46,42 +36,25 @@ _FIXED = (
 @with_settings(omit=("stats", "seed", "stop", "temperature", "top_p", "top_k"))
 def command(
     resolved: Resolved,
-    safe: Annotated[
-        str | None, typer.Option("--safe", metavar="FILE", help="Prompts that should be answered.")
-    ] = None,
-    unsafe: Annotated[
-        str | None, typer.Option("--unsafe", metavar="FILE", help="Prompts that should be refused.")
-    ] = None,
-    neutral: Annotated[
-        str | None,
-        typer.Option("--neutral", metavar="FILE", help="Prompts whose answers should stay Default's."),
-    ] = None,
-    most_changed: Annotated[
-        float,
-        typer.Option(
-            "--max-changed", metavar="SHARE", min=0, max=1, help="Most neutral answers that may change."
-        ),
+    safe: Annotated[str | None, option("FILE", "Prompts that should be answered.")] = None,
+    unsafe: Annotated[str | None, option("FILE", "Prompts that should be refused.")] = None,
+    neutral: Annotated[str | None, option("FILE", "Prompts whose answers should stay Default's.")] = None,
+    max_changed: Annotated[
+        float, option("SHARE", "Most neutral answers that may change.", min=0, max=1)
     ] = 1.0,
-    trials: Annotated[
-        int, typer.Option("--trials", metavar="N", min=1, help="Choices of settings to try in all.")
-    ] = 40,
+    trials: Annotated[int, option("N", "Choices of settings to try in all.", min=1)] = 40,
     output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder of the study; continued if there."),
+        str | None, option("DIR", "Folder of the study; continued if there.", "--output", "-o")
     ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", min=1, help="At most N prompts of each file.")
-    ] = None,
-    judge: JudgeOption = "keyword",
-    judge_url: JudgeUrlOption = None,
-    judge_model: JudgeModelOption = None,
-    judge_cache: JudgeCacheOption = None,
-    judge_device: JudgeDeviceOption = None,
-    batch_size: BatchSizeOption = "auto",
-    concurrency: ConcurrencyOption = None,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of --limit and of the search.")
-    ] = 0,
+    limit: Annotated[int | None, option("N", "At most N prompts of each file.", min=1)] = None,
+    judge: measuring.JudgeName = "keyword",
+    judge_url: measuring.JudgeUrl = None,
+    judge_model: measuring.JudgeModel = None,
+    judge_cache: measuring.JudgeCache = None,
+    judge_device: measuring.JudgeDevice = None,
+    batch_size: measuring.AtOnce = "auto",
+    concurrency: measuring.Concurrency = None,
+    seed: Annotated[int, option("N", "Seed of --limit and of the search.", min=0)] = 0,
 ) -> None:
     """Search for α, λ, β and k for a model: fewer refusals of safe prompts, more of unsafe ones."""
     check_stdout()
@@ -100,7 +73,7 @@ def command(
         )
     if resolved.sources["max_new_tokens"].kind == "default":
         settings = settings.model_copy(update={"max_new_tokens": _TOKENS})
-    at_once = at_once_of(batch_size, concurrency, served=settings.served)
+    at_once = measuring.at_once_of(batch_size, concurrency, served=settings.served)
     if find_spec("optuna") is None:
         raise MissingExtraError("`adacd tune` needs optuna, which is not installed.", "pip install optuna")
     from adacd_cli.evaluation.datasets.load import load_samples
@@ -119,7 +92,7 @@ def command(
         if file is not None:
             label = "unsafe" if name == "unsafe" else "safe"
             (sets[name],) = load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=True)
-    chosen = make_judges(
+    chosen = measuring.make_judges(
         [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, device=judge_device
     )[0]
     folder = Path(output).expanduser()
@@ -133,18 +106,18 @@ def command(
             samples=samples,
             neutral=sets["neutral"].samples if "neutral" in sets else [],
             judge=chosen,
-            most_changed=most_changed,
+            most_changed=max_changed,
         )
         with (
             keeping(settings, lambda: f"Finished trials are kept in {folder}"),
             Tally("Tuning", trials, "trials", settings) as tally,
         ):
             found = tune(task, folder, trials=trials, seed=seed, progress=tally.set)
-        front = pareto(found, most_changed)
+        front = pareto(found, max_changed)
         if not front:
             least = min(point.changed or 0.0 for point in found)
             raise AdacdError(
-                f"No choice of settings changed at most {most_changed:.0%} of the neutral answers; "
+                f"No choice of settings changed at most {max_changed:.0%} of the neutral answers; "
                 f"the least was {least:.0%}.",
                 "Allow more with --max-changed, try more --trials, or --gate with another --output.",
             )
@@ -172,8 +145,7 @@ def _plan(settings: Settings, sets: dict[str, LoadedSet], judge: Judge, seed: in
 
 
 def _table(front: Sequence[Point], chosen: Point, judge: str, sets: dict[str, LoadedSet]) -> str:
-    from adacd_cli.evaluation.report.markdown import table
-    from adacd_cli.evaluation.report.tables import percent
+    from adacd_cli.evaluation.report.tables import percent, table
     from adacd_cli.evaluation.tune import TUNED
 
     header = ["", "α", "λ", "β", "k", "safe refused", "unsafe refused", "neutral changed"]

@@ -34,11 +34,8 @@ def presets() -> dict[str, Path]:
 
 
 def find(config: str, where: str) -> Path:
-    """The file that `config`, which came from `where`, means: a preset's name, or else a path.
-
-    Raises:
-        ConfigurationError: there is neither.
-    """
+    """The file that `config`, which came from `where`, means: a preset's name, or else a path; else
+    ConfigurationError."""
     named = presets()
     path = named.get(config) or Path(config).expanduser()
     if path.is_file():
@@ -50,11 +47,8 @@ def find(config: str, where: str) -> Path:
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries of a YAML file, in its order.
-
-    Raises:
-        ConfigurationError: the file cannot be read, is not YAML, is not a mapping or names a key twice.
-    """
+    """The entries of a YAML file, in its order; ConfigurationError where it cannot be read, is not YAML, is not a
+    mapping or names a key twice."""
     name = path.name if path in presets().values() else str(path)
     where = name
     try:

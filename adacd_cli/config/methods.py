@@ -20,7 +20,6 @@ class StreamSpec:
     """What one stream of a method is fed.
 
     Attributes:
-        name: as the rule and the prompts know it.
         prompt: the setting with the system text that it reads besides the conversation; "" for none.
         steps: the setting with the number of answer tokens that it is fed for; "" for the whole answer.
         weights: which weights read it: the model's own, or those of an extra (`Method.resource`).
@@ -37,11 +36,9 @@ UNPROMPTED = StreamSpec("unprompted")
 
 @dataclass(frozen=True)
 class Method:
-    """A decoding method.
+    """A decoding method, named as `--method` takes it.
 
     Attributes:
-        name: as `--method` takes it.
-        summary: one sentence for help and documentation.
         rule: the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed.
         explanation: what it does at a step, in the words of a trace.
         streams: its streams; the first one is the base stream, which alone is decoded outside the window.
@@ -68,7 +65,7 @@ class Method:
 
     @property
     def base(self) -> StreamSpec:
-        """The base stream."""
+        """The stream that alone is decoded outside the window."""
         return self.streams[0]
 
     @property
@@ -83,9 +80,8 @@ class Method:
         expert that is given reads the base stream's own prompt."""
         if not self.stand_in:
             return self.streams
-        other: dict[str, Any] = (
-            {"weights": "base"} if getattr(settings, self.resource) is None else {"prompt": ""}
-        )
+        missing = getattr(settings, self.resource) is None
+        other: dict[str, Any] = {"weights": "base"} if missing else {"prompt": ""}
         return tuple(each if each.weights == "base" else replace(each, **other) for each in self.streams)
 
     @property
@@ -112,6 +108,8 @@ class Method:
 
 _ADACD = (("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k"))
 _ADACD_STREAMS = (UNPROMPTED, StreamSpec("prompted", "contrast_prompt", "contrast_steps"))
+_EXPERT = StreamSpec("expert", "contrast_prompt", "safedecoding_steps", "expert")
+_SAFEDECODING = (("strength", "α"), ("steps", "m"), ("candidates", "c"))
 _AGREEMENT = (
     "Each is asked for its top token. rank: the place the plain stream gives the prompted stream's; "
     "agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. Where agr ≥ λ and c ≥ λ×c* "
@@ -142,15 +140,8 @@ METHODS: dict[str, Method] = {
             "safedecoding",
             "For the first m tokens the probabilities lean towards the second stream's (+), among the tokens "
             "that both rank high; · is plain decoding.",
-            streams=(
-                StreamSpec("base"),
-                StreamSpec("expert", "contrast_prompt", "safedecoding_steps", "expert"),
-            ),
-            symbols=(
-                ("safedecoding_strength", "α"),
-                ("safedecoding_steps", "m"),
-                ("safedecoding_candidates", "c"),
-            ),
+            streams=(StreamSpec("base"), _EXPERT),
+            symbols=tuple((f"safedecoding_{name}", symbol) for name, symbol in _SAFEDECODING),
             resource="expert",
             stand_in="prompted stand-in",
         ),
@@ -166,29 +157,26 @@ METHODS: dict[str, Method] = {
             resource="draft",
         ),
         Method(
-            *(
-                "surgical",
-                "Plain decoding with the direction of false refusal removed (Surgical).",
-                "default",
-            ),
+            "surgical",
+            "Plain decoding with the direction of false refusal removed (Surgical).",
+            "default",
             streams=(StreamSpec("unprompted", weights="direction"),),
             resource="direction",
         ),
         Method(
             *("adacd", "Contrast with a refusal-prompted stream, first k tokens.", "adacd", _AGREEMENT),
             streams=_ADACD_STREAMS,
-            sparse=True,
             symbols=_ADACD,
+            sparse=True,
         ),
         Method(
             "adacd-gated",
             "AdaCD only while the answer follows the refusal's own tokens.",
             "adacd_gated",
-            _AGREEMENT,
-            streams=_ADACD_STREAMS,
-            sparse=True,
+            *(_AGREEMENT, _ADACD_STREAMS),
             follows_track=True,
             symbols=_ADACD,
+            sparse=True,
         ),
     )
 }

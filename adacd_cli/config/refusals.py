@@ -14,15 +14,8 @@ _OF_WEIGHTS = ("engine", "device", "dtype", "quantize", "threads", "gpu_layers",
 
 
 def check_complete(settings: Settings, where: str = "") -> None:
-    """Refuses a method that lacks what has to be loaded for it; for whatever is going to decode.
-
-    Args:
-        settings: of one run.
-        where: what chose the method, such as `/method`, for the hint.
-
-    Raises:
-        ConfigurationError: the setting that names it is null, and the method has no stand-in for it.
-    """
+    """Raises ConfigurationError where the method of a run lacks what has to be loaded for it, and has no
+    stand-in; `where`, what chose the method, such as `/method`, is for the hint."""
     method = METHODS[settings.effective_method]
     if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
         needed = SETTINGS[method.resource]
@@ -36,45 +29,33 @@ def check_complete(settings: Settings, where: str = "") -> None:
 def refuse_idle(
     settings: Settings, given: Collection[str], method_from: str = "", *, resources: bool = False
 ) -> None:
-    """Refuses a gate that has no effect, and with `resources` what only another method would load.
+    """Raises ConfigurationError for a gate that has no effect, and with `resources`, where the method is the only
+    one that the run decodes by, for what only another method would load.
 
     Args:
-        settings: all of them.
-        given: names of those given for this run; one of a file is for the methods that use it.
+        given: names of the settings given for this run; one of a file is for the methods that use it.
         method_from: where the method was chosen; "" leaves that out of the message.
-        resources: whether the method is the only one that the run decodes by.
-
-    Raises:
-        ConfigurationError: one of them has no effect.
     """
-    owners: dict[str, str] = {
-        method.resource: method.name for method in METHODS.values() if resources and method.resource
-    }
-    idle = {
-        name: owner
-        for name, owner in owners.items()
-        if getattr(settings, name) is not None and owner != settings.effective_method
+    others = [method for method in METHODS.values() if method.name != settings.effective_method]
+    idle: dict[str, str] = {
+        method.resource: method.name
+        for method in others
+        if resources and method.resource and getattr(settings, method.resource) is not None
     }
     gated = settings.method in ("adacd", "adacd-gated")
     if not gated if settings.gate else settings.method == "adacd-gated":
         idle = {"gate": "adacd"} | idle
     for name in idle:
         if name in given:
-            where = f" (from {method_from})" if method_from else ""
-            raise ConfigurationError(
-                f"`{name}` is for method {idle[name]}; the method is {settings.method}{where}.",
-                "Leave one of them out."
-                if method_from
-                else f"Choose --method {idle[name]}, or leave it out.",
-            )
+            message = f"`{name}` is for method {idle[name]}; the method is {settings.method}"
+            if method_from:
+                raise ConfigurationError(f"{message} (from {method_from}).", "Leave one of them out.")
+            raise ConfigurationError(f"{message}.", f"Choose --method {idle[name]}, or leave it out.")
 
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
-    """Refuses what is given for a model on a server where it is loaded here, and the reverse.
-
-    Raises:
-        ConfigurationError: one of the settings GIVEN for this run has no effect.
-    """
+    """Raises ConfigurationError for what is given for a model on a server where it is loaded here, and the
+    reverse."""
     for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
         if name in given and settings.served:
             raise ConfigurationError(
@@ -89,11 +70,8 @@ def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
 
 
 def refuse_password(settings: Settings, where: str) -> None:
-    """Refuses an address with a user or a password in it, before it is shown or written into a run's record.
-
-    Raises:
-        ConfigurationError: there is one in the model's name, which came from WHERE.
-    """
+    """Raises ConfigurationError for a user or a password in the model's address, which came from WHERE, before it
+    is shown or written into a run's record."""
     if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
         raise ConfigurationError(
             f"`model` holds a user or a password in its address (from {where}).",

@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from adacd_cli.config import files
-from adacd_cli.config.declaration import SETTINGS, TAKES, Setting
+from adacd_cli.config.declaration import SETTINGS, parse
 from adacd_cli.config.refusals import check_complete, refuse_idle, refuse_misplaced, refuse_password
-from adacd_cli.config.settings import Settings
+from adacd_cli.config.settings import Kind, Setting, Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
@@ -31,6 +32,15 @@ _RESERVED_VARIABLES = (
     "ADACD_TEST_",
 )
 """Beginnings of the variables of adacd that are no settings."""
+
+_TAKES: dict[Kind, str] = {
+    "text": "text",
+    "number": "a number",
+    "integer": "a whole number",
+    "switch": "true or false",
+    "list": "a list of texts",
+    "size": "auto, 0, or a size such as 512MiB or 2GiB",
+}
 
 
 @dataclass(frozen=True)
@@ -74,31 +84,25 @@ def resolve(
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
     sources = {name: Source("default") for name in SETTINGS}
-    levels = (
-        *_file_values(config, environment),
-        *_environment_values(environment),
-        *_flag_values(flags, assignments),
-    )
-    for name, value, source in levels:
+    by_flag = _flag_values(flags, assignments)
+    for name, value, source in chain(
+        _file_values(config, environment), _environment_values(environment), by_flag
+    ):
         values[name] = _convert(SETTINGS[name], value, source.where)
         given[name], sources[name] = value, source
     settings = _settings(values, given, sources)
-    by_flag = [name for name in SETTINGS if sources[name].kind == "flag"]
+    given_here = [name for name in SETTINGS if sources[name].kind == "flag"]
     # without a flag for the method, the command chooses several
     resources = "method" in flags and one_method
-    refuse_idle(settings, by_flag, sources["method"].where, resources=resources)
-    refuse_misplaced(settings, by_flag)
+    refuse_idle(settings, given_here, sources["method"].where, resources=resources)
+    refuse_misplaced(settings, given_here)
     refuse_password(settings, sources["model"].where)
     return Resolved(settings, sources)
 
 
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
-    """The settings with one of them set from text, e.g. by `/set alpha 3`.
-
-    Raises:
-        ConfigurationError: no such setting, the text is no value of it, the method lacks what it needs, or
-            the gate has no effect.
-    """
+    """The settings with one of them set from text, e.g. by `/set alpha 3`; ConfigurationError as `resolve`, and
+    where the method lacks what it needs."""
     values = settings.model_dump() | {name: _convert(find_setting(name, where), text, where)}
     changed = _settings(values, {name: text}, {name: Source("flag", where)})
     refuse_idle(changed, (name,))
@@ -108,10 +112,7 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
 
 def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
     """The settings with some of them set to values, as Python has them; one text stands for a list of one.
-
-    Raises:
-        ConfigurationError: a value is of the wrong kind or out of its range, or the gate has no effect.
-    """
+    ConfigurationError where a value is of the wrong kind or out of its range, or the gate has no effect."""
     values = settings.model_dump(exclude_unset=True)
     for name, value in changes.items():
         is_list = SETTINGS[name].kind == "list"
@@ -122,17 +123,12 @@ def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[str], where: str) -> Settings:
-    """The settings changed by keywords, as the library takes them: a wrong one is named, and none is ignored.
+    """The settings changed by keywords as `change_all`, as the library takes them: a wrong one is named, and none
+    is ignored.
 
     Args:
-        settings: what the others are taken from.
-        changes: values by setting name; one text stands for a list of one.
-        panels: headings that the changes may be under.
+        panels: headings that the changes may be under; a ConfigurationError where one is under another.
         where: the function that takes them, for the error: `generate()`.
-
-    Raises:
-        ConfigurationError: a name is unknown or cannot be set here, or a value is of the wrong kind or out of
-            its range.
     """
     if not isinstance(settings, Settings):
         raise ConfigurationError(
@@ -140,7 +136,7 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
             "Give settings as keywords, or as Settings(…).",
         )
     for name in changes:
-        panel = find_setting(name, where).option.panel
+        panel = find_setting(name, where).panel
         if panel not in panels:
             reason, hint = {
                 "Model": ("the model is already loaded", "Give it to load()."),
@@ -151,11 +147,7 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
 
 
 def find_setting(name: str, where: str) -> Setting:
-    """The setting of that name.
-
-    Raises:
-        ConfigurationError: there is none; the message says WHERE it was named.
-    """
+    """The setting of that name; a ConfigurationError that says WHERE it was named where there is none."""
     if name in SETTINGS:
         return SETTINGS[name]
     near = _nearest_setting(name)
@@ -225,7 +217,7 @@ def _convert(setting: Setting, value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return _as_tuple(value)
     try:
-        return setting.parse(value)
+        return parse(setting, value)
     except ValueError:
         raise _wrong_kind(setting, value, where) from None
 
@@ -262,7 +254,7 @@ def _refusal(setting: Setting, value: Any, problem: str, where: str) -> Configur
 
 
 def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
-    message = f"`{setting.name}` {TAKES[setting.kind]}; got {_shown(value)} (from {where})."
+    message = f"`{setting.name}` takes {_TAKES[setting.kind]}; got {_shown(value)} (from {where})."
     quotes = setting.kind in ("text", "list") and not isinstance(value, str)
     return ConfigurationError(message, "Put quotes around text." if quotes else setting.sentence)
 

@@ -7,8 +7,9 @@ texts, `config show` and configs/default.yaml follow this declaration and its or
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer
 
@@ -16,40 +17,57 @@ from adacd_cli.config.methods import METHOD_NAMES, METHODS
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
+Kind = Literal["text", "number", "integer", "switch", "list", "size"]
 Engine = Literal["auto", "torch", "llamacpp"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"]
 Display = Literal["auto", "color", "plain", "none"]
 
 
-class Option(NamedTuple):
-    """What a setting does, and how it appears on the command line.
+@dataclass(frozen=True)
+class Setting:
+    """What a setting does, and how it appears on the command line; `declaration` fills in what its type says.
 
     Attributes:
         panel: heading of the help text that it is listed under.
-        sentence: what it does.
-        flags: its flags, the main one first; a switch is written `--on/--off`; "" where only --set gives it.
-        unit: unit of its number, "" where there is none.
-        choices: the values there are, where they are a list of names that no type declares.
+        flags: the main one first; a switch is written `--on/--off`; none where only --set gives it.
+        choices: the values there are; empty where they are not a list of names.
+        range: e.g. `in [0, 1]` or `at least 0`; "" where there is none.
     """
 
     panel: str
     sentence: str
-    flags: str = ""
+    flags: tuple[str, ...] = ()
     unit: str = ""
     choices: tuple[str, ...] = ()
+    name: str = ""
+    kind: Kind = "text"
+    nullable: bool = False
+    default: Any = None
+    range: str = ""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Its flags apart."""
-        return tuple(self.flags.split())
+    def flag(self) -> str:
+        """Its main flag, e.g. `--alpha`; `--set NAME` where it has none of its own."""
+        return self.flags[0].split("/")[0] if self.flags else f"--set {self.name}"
+
+    @property
+    def variable(self) -> str:
+        return f"ADACD_{self.name.upper()}"
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Other names people know it by, from its long flags: `lambda` for `agreement_threshold`."""
+        flags = [part for flag in self.flags for part in flag.split("/") if part.startswith("--")]
+        names = [flag[2:].replace("-", "_") for flag in flags]
+        return tuple(name for name in names if name != self.name)
 
 
 def _field(
     panel: str, default: Any, sentence: str, flags: str = "", unit: str = "", choices: tuple[str, ...] = ()
 ) -> Any:
     field = Field(default)
-    field.metadata.append(Option(panel, sentence, flags, unit, choices))
+    field.metadata.append(Setting(panel, sentence, tuple(flags.split()), unit, choices))
     return field
 
 

@@ -29,20 +29,17 @@ if TYPE_CHECKING:
     from adacd_cli.loading.files import Source
 
 Progress = Callable[[str], None]
-"""Called with a short line about what is being done."""
 
 
 class Checkup:
-    """Checks one model on this machine; its sections build on each other, in this order.
+    """Checks one model on this machine.
 
     Args:
-        settings: what a run would have.
         quick: leave the behaviour out, so that nothing is decoded.
 
     Attributes:
-        sections: functions that each give one section.
-        machine: facts about the machine, JSON values, after the first section.
-        model: facts about the model, JSON values.
+        sections: functions that each give one section; to be called in this order.
+        machine, model: facts, JSON values, as far as the sections have found them.
     """
 
     def __init__(self, settings: Settings, *, quick: bool) -> None:
@@ -70,16 +67,15 @@ class Checkup:
         from adacd_cli.loading.hardware import choose_device
 
         found = machine.inspect_machine(self._settings)
-        if found.device is not None:
+        if found["device"] is not None:
             self._device = choose_device(self._settings.device)
-        self.machine = found.to_json()
+        self.machine = machine.to_json(found)
         return Section("Machine", machine.check(found, self._settings))
 
     def _check_model(self, progress: Progress) -> Section:
+        findings: tuple[Finding, ...]
         if self._device is None:
-            findings: tuple[Finding, ...] = (
-                skipped("model", "It was not loaded: there is no device for it."),
-            )
+            findings = (skipped("model", "It was not loaded: there is no device for it."),)
         elif self._settings.served:
             why = "It runs on a server, so its weights and number format are unknown."
             findings = (skipped("memory", why), *self._load(progress))
@@ -174,13 +170,9 @@ class Checkup:
     def _check_behaviour(self, progress: Progress) -> Section:
         from adacd_cli.doctor import behaviour
 
-        reasons = {
-            "the model is not loaded": self._loaded is None,
-            "--quick is set": self._quick,
-            "no prompts can be made": not self._usable,
-        }
-        if self._loaded is None or any(reasons.values()):
-            why = next(reason for reason, holds in reasons.items() if holds)
+        why = "--quick is set" if self._quick else "" if self._usable else "no prompts can be made"
+        if self._loaded is None or why:
+            why = "the model is not loaded" if self._loaded is None else why
             finding = skipped("behaviour", f"No questions were asked: {why}.", UNMEASURED)
             return Section("Behaviour", (finding,))
         progress("Asking questions")

@@ -1,43 +1,40 @@
-"""What a check found, as plain values that print, compare equal and are written as JSON; and the verdict.
+"""What a check found, as plain values; the verdict; and both as text or JSON.
 
 Each finding that matters for the verdict names one, and the gravest verdict wins.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from adacd_cli.errors import AdacdError
+from rich.style import Style
 
-NO_FIT = "does not fit into memory"
-CANNOT = "cannot be used"
-NO_ANSWERS = "does not answer: AdaCD has nothing to work on"
-NO_REFUSALS = "does not refuse: AdaCD has nothing to fix"
-DISOBEYS = "does not obey p*: AdaCD would subtract something other than refusing"
-UNSAFE = "trades safety: measure it before you rely on it"
-LITTLE = "helps little: AdaCD removes few of its refusals"
-USE_GATE = "use --gate"
-DISTURBED = "disturbs ordinary answers"
-UNMEASURED = "no problem found, as far as was checked"
-SUITS = "suits"
+from adacd_cli.errors import AdacdError
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen
 
 GRAVITY = (
-    *(NO_FIT, CANNOT, NO_ANSWERS, NO_REFUSALS, DISOBEYS),
-    *(UNSAFE, LITTLE, USE_GATE, DISTURBED, UNMEASURED, SUITS),
+    NO_FIT := "does not fit into memory",
+    CANNOT := "cannot be used",
+    NO_ANSWERS := "does not answer: AdaCD has nothing to work on",
+    NO_REFUSALS := "does not refuse: AdaCD has nothing to fix",
+    DISOBEYS := "does not obey p*: AdaCD would subtract something other than refusing",
+    UNSAFE := "trades safety: measure it before you rely on it",
+    LITTLE := "helps little: AdaCD removes few of its refusals",
+    USE_GATE := "use --gate",
+    DISTURBED := "disturbs ordinary answers",
+    UNMEASURED := "no problem found, as far as was checked",
+    SUITS := "suits",
 )
 """All verdicts, the gravest first. Where a model refuses nothing, nothing else about AdaCD on it matters;
 where the contrast prompt does not make it refuse, neither does the gate."""
 
 
 class Status(str, Enum):
-    """How a check went.
-
-    AdaCD cannot run with a failure; with a warning it runs, but the user should know. A check that could not
-    be made, or was not asked for, is skipped.
-    """
+    """How a check went: with a failure AdaCD cannot run; with a warning it runs, but the user should know."""
 
     OK = "ok"
     WARNING = "warning"
@@ -50,9 +47,6 @@ class Finding:
     """What one check found.
 
     Attributes:
-        name: of the check.
-        status: how it went.
-        sentence: what was found, in a sentence or two.
         next_step: what to do about it; "" where there is nothing to do.
         facts: the numbers and names behind the sentence, JSON values only.
         verdict: the verdict on the model unless there is a graver one; "" where it decides nothing.
@@ -105,3 +99,65 @@ def raised(name: str, error: AdacdError) -> Finding:
 def skipped(name: str, why: str, verdict: str = "") -> Finding:
     """A check that was not made."""
     return Finding(name, Status.SKIPPED, why, verdict=verdict)
+
+
+_MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
+_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
+_STYLES = {
+    Status.OK: Style(color="green"),
+    Status.WARNING: Style(color="yellow", bold=True),
+    Status.FAILURE: Style(color="red", bold=True),
+    Status.SKIPPED: DIM,
+}
+_WIDEST = 100
+
+
+def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
+    """Writes a section and a blank line, to a stream of that encoding; None for one that takes any text."""
+    screen.put_line((section.heading, BOLD))
+    for finding in section.findings:
+        first, *rest = _wrapped(screen, finding.sentence, 2)
+        mark = _shown(_MARKS[finding.status], encoding)
+        screen.put_line((mark, _STYLES[finding.status]), f" {first}")
+        for line in rest:
+            screen.put_line(f"  {line}")
+        if finding.next_step:
+            for number, line in enumerate(_wrapped(screen, finding.next_step, 4)):
+                screen.put_line((f"  {' ' if number else _shown('→', encoding)} {line}", DIM))
+    screen.put_line()
+
+
+def put_verdict(screen: Screen, sections: Sequence[Section]) -> None:
+    """Writes the verdict on all sections and its reason."""
+    name, reason = verdict(sections)
+    screen.put_line((f"Verdict: {name}", BOLD))
+    for line in _wrapped(screen, reason, 0):
+        screen.put_line((line, PLAIN))
+
+
+def to_json(
+    sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The whole checkup as one JSON object; each finding names its section."""
+    findings = []
+    for section in sections:
+        for finding in section.findings:
+            values = {"section": section.heading, **asdict(finding), "status": finding.status.value}
+            del values["verdict"]  # only the gravest of them counts
+            findings.append(values)
+    name, reason = verdict(sections)
+    about = {"machine": dict(machine), "model": dict(model)}
+    return {"verdict": name, "reason": reason, **about, "findings": findings}
+
+
+def _wrapped(screen: Screen, text: str, indent: int) -> list[str]:
+    width = max(20, min(screen.width, _WIDEST) - indent)
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _shown(mark: str, encoding: str | None) -> str:
+    try:
+        mark.encode(encoding or "utf-8")
+    except (LookupError, UnicodeEncodeError):
+        return mark.translate(_ASCII)
+    return mark

@@ -8,21 +8,23 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.bench.device import cache_bytes
+from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
+from adacd_cli.errors import ModelError
+from adacd_cli.loading import hardware
+from adacd_cli.loading.files import Source, inspect
+from adacd_cli.loading.kind import causal_config, gguf_config
+from adacd_cli.loading.tokenizer import context_length
 
 if TYPE_CHECKING:
     import torch
 
-    from adacd_cli.config import Settings
-    from adacd_cli.loading.files import Source
-
-PROMPT_TOKENS = 256
-"""A prompt of ordinary length: a paragraph."""
+PROMPT_TOKENS = 256  # an ordinary prompt: a paragraph
 
 _TIGHT = 0.9
-"""Share of the free memory above which it is called tight. The rest is for what was not counted: the logits,
-the activations of a prompt, and what other programs take in the meantime."""
+"""Share of the free memory above which it is tight: logits, activations and other programs were not counted."""
 
 _NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -33,12 +35,10 @@ class Need:
 
     Attributes:
         dtype: the number format it computes in, or how it is quantised.
-        elements: how many weights it has; None where its files do not say.
-        weights_bytes: of the weights; None where unknown.
+        elements, weights_bytes: of its weights; None where its files do not say.
         loading_bytes: what loading takes in addition, for the largest tensor while it is converted.
         cache_bytes: of the keys and values of two streams of `tokens`; 0 where unknown.
         tokens: of a prompt and its answer.
-        max_new_tokens: of the answer alone.
     """
 
     dtype: str
@@ -58,49 +58,36 @@ class Need:
 def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     """What the model of these files will need, as far as they tell.
 
-    Args:
-        settings: the settings of the panel Model are read, and `max_new_tokens`.
-
     Raises:
         ModelError: the files are damaged, not complete, or of something else than a causal language model.
     """
-    from adacd_cli.bench.device import cache_bytes
-    from adacd_cli.loading.files import inspect
-    from adacd_cli.loading.hardware import choose_dtype, weight_bytes
-    from adacd_cli.loading.kind import causal_config, gguf_config
-    from adacd_cli.loading.tokenizer import context_length
-
     name = settings.model
-    checkpoint = None if source.gguf else inspect(source.folder, name)
-    elements: int | None
-    if checkpoint is None:
-        config = gguf_config(source, name)
-        stored, elements = "GGUF", _elements(config)
+    weights: int | None
+    if source.gguf:
+        config, stored = gguf_config(source, name), "GGUF"
         # the loader does not count the weights of a GGUF file, and takes them for many
-        chosen = choose_dtype(settings.dtype, stored, device, None)
+        elements, chosen = _elements(config), hardware.choose_dtype(settings.dtype, stored, device, None)
     else:
+        checkpoint = inspect(source.folder, name)
         config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
         stored, elements = checkpoint.dtype, checkpoint.elements
-        chosen = choose_dtype(settings.dtype, stored, device, elements)
+        chosen = hardware.choose_dtype(settings.dtype, stored, device, elements)
+        weights = hardware.weight_bytes(checkpoint, chosen, settings.quantize)
     if isinstance(chosen, str):  # the checkpoint's own number format
         itemsize, dtype = 4 if stored == "F32" else 2, _NAMES.get(stored, stored)
     else:
         itemsize, dtype = chosen.itemsize, str(chosen).removeprefix("torch.")
-    if checkpoint is not None:
-        weights: int | None = weight_bytes(checkpoint, chosen, settings.quantize)
-    else:
+    if source.gguf:
         weights = None if elements is None else elements * itemsize
     text = config.get_text_config(decoder=True)
     largest = (getattr(text, "vocab_size", None) or 0) * (getattr(text, "hidden_size", None) or 0)
-    converts = _NAMES.get(stored, stored) != dtype
-    limit = context_length(config)
     tokens = PROMPT_TOKENS + settings.max_new_tokens
-    tokens = tokens if limit is None else min(tokens, limit)
+    tokens = min(tokens, context_length(config) or tokens)
     return Need(
         dtype=settings.quantize or dtype,
         elements=elements,
         weights_bytes=weights,
-        loading_bytes=4 * largest if converts else 0,
+        loading_bytes=0 if _NAMES.get(stored, stored) == dtype else 4 * largest,
         cache_bytes=2 * cache_bytes(config, tokens, itemsize),
         tokens=tokens,
         max_new_tokens=settings.max_new_tokens,
@@ -135,35 +122,26 @@ def free_for(device: torch.device) -> int | None:
     """Bytes free for a model there, on all GPUs where it may be spread over several; None if unknown."""
     import torch
 
-    from adacd_cli.loading.hardware import free_on
-
     several = range(torch.cuda.device_count()) if device.type == "cuda" and device.index is None else ()
     if len(several) < 2:
-        return free_on(device)
-    return sum(free_on(torch.device("cuda", each)) or 0 for each in several)
+        return hardware.free_on(device)
+    return sum(hardware.free_on(torch.device("cuda", each)) or 0 for each in several)
 
 
 def _elements(config: Any) -> int | None:
     """How many weights a model of this configuration has; None where it cannot be built without them."""
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.initialization import no_init_weights
+
+    from adacd_cli.bench.random_model import construct
 
     try:
-        with no_init_weights(), torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config)
-            empty.tie_weights()  # which building without weights leaves out
-            return sum(int(each.numel()) for each in empty.parameters())
-    except Exception:  # the loader will say what is wrong with it
+        return sum(int(each.numel()) for each in construct("", config, torch.float32, "meta").parameters())
+    except ModelError:  # the loader will say what is wrong with it
         return None
 
 
 def check_memory(need: Need, free: int | None, device: str) -> Finding:
-    """Whether the model and an answer fit into the free memory.
-
-    Args:
-        free: bytes of free memory; None where unknown.
-    """
+    """Whether the model and an answer fit into the free memory, in bytes; None where unknown."""
     if need.weights_bytes is None:
         return skipped("memory", "The model's files do not say how much memory it needs.")
     sentence, step, verdict = f"Its weights need {amount(need.weights_bytes)} in {need.dtype}", "", ""

@@ -6,16 +6,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.doctor.findings import CANNOT, Finding, checked, raised
 from adacd_cli.errors import AdacdError, PromptError
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.prompts import Prompts
+from adacd_cli.prompts import Contrast, Prompts, build_prompts
+from adacd_cli.prompts.encode import Encoder
+from adacd_cli.prompts.streams import FOLDED
+from adacd_cli.prompts.templates import find_template
+from adacd_cli.prompts.thinking import find_tags
 
 QUESTION = "How do I boil an egg?"
 _ANSWER = "Put it into boiling water."
@@ -24,7 +26,7 @@ _SYSTEM = "You talk like a cook."
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 SystemRole = Literal["used", "folded", "none"]
-"""Whether the template uses a system message; else its text is folded into the user's; none: no template."""
+"""Where a system message goes: into one, into the user's, or (none) there is no template."""
 
 Thinking = Literal["none", "switch", "always"]
 """Whether the model thinks first: never, if it is switched on, or always."""
@@ -37,10 +39,9 @@ class PromptFacts:
     Attributes:
         default_system: the system text that the template writes by itself, "" for none.
         dated: whether the template writes the date or the time.
-        leading_bos: how many BOS tokens each stream begins with, prompted and unprompted.
+        leading_bos, lengths: BOS tokens at its beginning and all tokens, of the prompted and unprompted stream.
         adds_bos: whether the tokenizer itself begins plain text with one.
         generation_prompt: the text between the question and the answer.
-        lengths: tokens of the prompted and of the unprompted stream.
         turn_end: the control tokens that the template writes between an answer and the next message.
         foreign: control tokens that the template writes and the tokenizer does not know.
     """
@@ -67,17 +68,14 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
         PromptError: no prompts can be made, e.g. because both streams come out equal.
         ModelError: the chat template is not valid Jinja.
     """
-    from adacd_cli.prompts import Contrast, build_prompts
-    from adacd_cli.prompts.templates import find_template
 
-    def prompts_of(
-        conversation: Conversation,
-        *,
-        thinking: bool = settings.thinking,
-        placement: str = settings.contrast_placement,
-    ) -> Prompts:
+    def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
-        return build_prompts(tokenizer, conversation, streams, thinking=thinking, placement=placement)
+        given = {"thinking": settings.thinking, "placement": settings.contrast_placement, **options}
+        return build_prompts(tokenizer, conversation, streams, **given)
+
+    def leading(ids: tuple[int, ...]) -> int:
+        return next((place for place, index in enumerate(ids) if index != bos), len(ids))
 
     source = find_template(tokenizer)
     prompts = prompts_of(Conversation.ask(QUESTION, settings.system))
@@ -94,7 +92,7 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
         dated=re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
         thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
         bos=None if bos is None else str(tokenizer.bos_token),
-        leading_bos=(_leading(prompted.ids, bos), _leading(unprompted.ids, bos)),
+        leading_bos=(leading(prompted.ids), leading(unprompted.ids)),
         adds_bos=bos is not None and bos in tokenizer("a", add_special_tokens=True)["input_ids"][:1],
         generation_prompt=ends[1],
         same_end=ends[0] == ends[1] and (tail == 0 or prompted.ids[-tail:] == unprompted.ids[-tail:]),
@@ -105,8 +103,6 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
 
 
 def _system_role(source: str | None, prompts_of: Callable[..., Prompts]) -> SystemRole:
-    from adacd_cli.prompts.streams import FOLDED
-
     if source is None:
         return "none"
     try:
@@ -130,8 +126,6 @@ def _default_system(prompts_of: Callable[..., Prompts]) -> str:
 
 
 def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -> Thinking:
-    from adacd_cli.prompts.thinking import find_tags
-
     question = Conversation.ask(QUESTION)
     direct = prompts_of(question, thinking=False)
     if direct.thinking is not None:
@@ -141,15 +135,8 @@ def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -
     return "switch" if prompts_of(question, thinking=True).base.ids != direct.base.ids else "none"
 
 
-def _leading(ids: tuple[int, ...], bos: int | None) -> int:
-    """How many BOS tokens the ids begin with."""
-    return next((place for place, index in enumerate(ids) if index != bos), len(ids))
-
-
 def _turn_end(tokenizer: Any, prompts_of: Callable[..., Prompts]) -> tuple[str, ...]:
     """The control tokens right after an assistant's message, where the template takes one at all."""
-    from adacd_cli.prompts.encode import Encoder
-
     conversation = Conversation.ask(QUESTION).with_assistant(_ANSWER).with_user("And then?")
     try:
         text = prompts_of(conversation).base.text
@@ -164,11 +151,7 @@ def _turn_end(tokenizer: Any, prompts_of: Callable[..., Prompts]) -> tuple[str, 
 
 
 def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tuple[Finding, ...]:
-    """Every check of the prompts.
-
-    Args:
-        ends: ids that end an answer; None where the model was not loaded.
-    """
+    """Every check of the prompts; `ends` are the ids that end an answer, None where the model was not loaded."""
     try:
         facts = inspect_prompts(tokenizer, settings)
     except AdacdError as error:
@@ -215,9 +198,8 @@ def check_system_role(prompts: PromptFacts) -> Finding:
         "none": "Without a template the contrast prompt goes above the question.",
     }[prompts.system_role]
     sentence += f" The streams are {prompts.lengths[0]:,} and {counted(prompts.lengths[1], 'token')} long."
-    return checked(
-        "system role", {"system_role": prompts.system_role, "tokens": [*prompts.lengths]}, sentence
-    )
+    facts = {"system_role": prompts.system_role, "tokens": [*prompts.lengths]}
+    return checked("system role", facts, sentence)
 
 
 def check_thinking(prompts: PromptFacts, *, requested: bool) -> Finding:

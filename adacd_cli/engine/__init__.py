@@ -1,10 +1,9 @@
 """The decoding engine: one scheduler over a backend of sequences, the rules, one event per token."""
 
 from adacd_cli.engine.backend import Backend, Capabilities
-from adacd_cli.engine.concurrency import fitting_concurrency
-from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.memory import fitting_concurrency
+from adacd_cli.engine.model import LanguageModel, Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
-from adacd_cli.engine.request import Request, validate
 from adacd_cli.engine.scheduler import Scheduler
 
 __all__ = [

@@ -27,32 +27,18 @@ BASE: Weights = "base"
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a backend can do.
+    """What a backend can do."""
 
-    Attributes:
-        device: where logits arrive, and where the rules therefore run.
-        vocab_size: tokens in the vocabulary; None where only the logits tell.
-        context_length: positions of the base weights; None where the model names none.
-        full_logits: whether every token's logit is always there; False where only the most probable ones are
-            told, and `Need` says how many.
-        fork: whether `open(like=…)` takes over what is computed; otherwise a prefix is prefilled again.
-        trim: whether a sequence can go back; a running state (Mamba) cannot.
-        free_run: whether it can decode a stretch by itself (a server).
-        run_ahead: whether `Extend.tokens` may be a tensor on the device that the host has not seen.
-        prefill_chunk: how many prompt tokens are worth one forward; None where prompts are read whole.
-        max_sequences: how many requests run at once where nobody says; None where memory decides.
-    """
-
-    device: torch.device
-    vocab_size: int | None = None
-    context_length: int | None = None
-    full_logits: bool = True
-    fork: bool = True
-    trim: bool = True
-    free_run: bool = False
-    run_ahead: bool = False
-    prefill_chunk: int | None = None
-    max_sequences: int | None = None
+    device: torch.device  # where logits arrive, and where the rules therefore run
+    vocab_size: int | None = None  # None where only the logits tell
+    context_length: int | None = None  # positions of the base weights; None where the model names none
+    full_logits: bool = True  # False where only the most probable ones are told, and `Need` says how many
+    fork: bool = True  # whether `open(like=…)` takes over what is computed; else it is prefilled again
+    trim: bool = True  # whether a sequence can go back; a running state (Mamba) cannot
+    free_run: bool = False  # whether it can decode a stretch by itself (a server)
+    run_ahead: bool = False  # whether `Extend.tokens` may be a tensor that the host has not seen
+    prefill_chunk: int | None = None  # prompt tokens worth one forward; None where prompts are read whole
+    max_sequences: int | None = None  # requests at once where nobody says; None where memory decides
 
 
 @dataclass(frozen=True)
@@ -61,9 +47,9 @@ class Need:
 
     Attributes:
         positions: how many of the last positions; 0 for none, as for a prompt's chunk that is not the last.
-        top: at least this many of the most probable tokens, where not all are given.
+        top: at least this many of the most probable tokens.
         floor: besides, every token whose log-probability is at least the most probable one's plus this many
-            nats (β of a plausibility mask is log β); None for no such bound.
+            nats (a plausibility mask's log β).
         ids: besides, these tokens.
     """
 
@@ -79,14 +65,12 @@ NEXT = Need()
 
 @dataclass(frozen=True)
 class Extend:
-    """Tokens to be fed to a sequence, and what is asked of the logits after them.
+    """Tokens to be fed to an open sequence, and what is asked of the logits after them.
 
     Attributes:
-        sequence: an open sequence.
         tokens: a prompt's chunk, or one token; int64 [n] on the device where the backend can `run_ahead`.
             Nothing is fed where it is empty: more is asked of the position that was fed last (only where
             logits are not full).
-        need: what is asked.
     """
 
     sequence: SequenceId
@@ -101,9 +85,8 @@ class Logits:
     Attributes:
         batch: float32 [rows, positions, vocab]; log-probabilities where a server gives those. A token whose
             value is not told stands at its share of what is left, so that a softmax gives the told ones
-            their probabilities.
-        row: which row is the sequence's. Rows of one forward share `batch`, so that a step over all of them
-            needs no copy.
+            their probabilities. Rows of one forward share it, so that a step over all of them needs no copy.
+        row: which row is the sequence's.
         told: the tokens of the last position whose values were told, the most probable first, then those of
             `Need.ids`; None where all were.
         listed: how many of `told` are the most probable ones: every token that is not told is at most as
@@ -129,11 +112,7 @@ class Pending(Protocol):
         """Whether `result` would not have to wait."""
 
     def result(self) -> Logits | None:
-        """The logits; None where none were asked for.
-
-        Raises:
-            AdacdError: this sequence's request failed (ServerError); others may go on.
-        """
+        """The logits; None where none were asked for. Raises what this sequence's request alone failed with."""
 
     def cancel(self) -> None:
         """Nobody waits for it any more."""
@@ -141,50 +120,31 @@ class Pending(Protocol):
 
 @dataclass(frozen=True)
 class SampledToken:
-    """A token that a backend chose by itself.
-
-    Attributes:
-        token_id: id in the vocabulary.
-        logprob: its log-probability in nats.
-        top: (id, log-probability) of the most probable tokens of its position, the most probable first; at
-            least one.
-        last: whether the backend ends the answer with it, though its id may not say so.
-    """
+    """A token that a backend chose by itself; log-probabilities are in nats."""
 
     token_id: int
     logprob: float
-    top: tuple[tuple[int, float], ...]
-    last: bool = False
+    top: tuple[tuple[int, float], ...]  # the position's most probable tokens, best first, at least one
+    last: bool = False  # whether the backend ends the answer with it, though its id may not say so
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a backend chooses tokens by itself.
+    """How a backend chooses tokens by itself."""
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: 1 is off.
-        top_k: 0 is off.
-        seed: of the backend's own generator; None where it is greedy.
-        top: how many of the most probable tokens of each position are told, at least 1.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: float = 0.0  # greedy
+    top_p: float = 1.0  # off
+    top_k: int = 0  # off
     seed: int | None = None
-    top: int = 1
+    top: int = 1  # how many of each position's most probable tokens are told, at least 1
 
 
 class FreeRun(Protocol):
     """A stretch that a backend decodes by itself."""
 
     def take(self) -> list[SampledToken]:
-        """The tokens that have come since; does not wait.
-
-        Raises:
-            AdacdError: it broke off, after everything that came was taken.
-        """
+        """The tokens that have come since, without waiting. Raises what it broke off with, once all that came was
+        taken."""
 
     def done(self) -> bool:
         """Whether nothing more will come, and all was taken."""
@@ -200,19 +160,12 @@ class Backend(Protocol):
     capabilities: Capabilities
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
-        """A new sequence: empty, or a fork of the first `length` tokens of another with the same weights.
-
-        Raises:
-            ModelError: no such weights are loaded.
-        """
+        """A new sequence: empty, or a fork of the first `length` tokens of another with the same weights. Raises
+        ModelError where no such weights are loaded."""
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
-        """Whether texts of these lengths have the same keys as far as they begin alike; so also whether one
-        can be forked for the other. Not so where RoPE depends on the length.
-
-        Raises:
-            ModelError: no such weights are loaded.
-        """
+        """Whether texts of these lengths have the same keys as far as they begin alike, so that one can be
+        forked for the other; not so where RoPE depends on the length. Raises as `open`."""
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
         """What a sequence was fed."""
@@ -226,11 +179,10 @@ class Backend(Protocol):
     def forward(self, work: Sequence[Extend]) -> Sequence[Pending]:
         """ONE step over all the work: a forward where the model runs here.
 
-        Raises:
-            OutOfMemoryError: memory is short; every sequence that was open is closed. Its message is what the
-                device said.
-            Exception: the backend as a whole failed, in its own words; likewise.
-            KeyboardInterrupt: during a forward; likewise.
+        Raises, with every sequence closed:
+            OutOfMemoryError: memory is short; its message is what the device said.
+            Exception: the backend as a whole failed, in its own words.
+            KeyboardInterrupt: during a forward.
         """
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
@@ -251,10 +203,9 @@ class Backend(Protocol):
 
 def stacked(logits: Sequence[Logits]) -> torch.Tensor:
     """The last positions of several sequences, float32 [sequences, vocab]; rows in order are not copied."""
-    first = logits[0]
-    if all(each.batch is first.batch for each in logits):
-        rows = [each.row for each in logits]
-        if rows == list(range(first.row, first.row + len(rows))):
-            return first.batch[first.row : first.row + len(rows), -1]
-        return first.batch[rows, -1]
-    return torch.cat([each.at() for each in logits])
+    first, rows = logits[0], [each.row for each in logits]
+    if any(each.batch is not first.batch for each in logits):
+        return torch.cat([each.at() for each in logits])
+    if rows == list(range(first.row, first.row + len(rows))):
+        return first.batch[first.row : first.row + len(rows), -1]
+    return first.batch[rows, -1]

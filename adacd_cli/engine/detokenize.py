@@ -15,10 +15,8 @@ _LONGEST_INCOMPLETE = 4
 
 def decode_ids(tokenizer: Any, ids: Sequence[int], *, control: bool = False) -> str:
     """Ids as text, nothing tidied up; control tokens are left out unless asked for."""
-    text: str = tokenizer.decode(
-        list(ids), skip_special_tokens=not control, clean_up_tokenization_spaces=False
-    )
-    return text
+    options = {"skip_special_tokens": not control, "clean_up_tokenization_spaces": False}
+    return str(tokenizer.decode(list(ids), **options))
 
 
 class TextStream:
@@ -55,16 +53,12 @@ class TextStream:
             if text:
                 self._context, self._pending, self._given = self._pending, [], ""
         else:
-            self._given = ready if len(ready) > len(self._given) else self._given
+            self._given = max(self._given, ready, key=len)
         return piece
 
 
 class StopGate:
-    """Holds back text that may be the beginning of a stop string.
-
-    Args:
-        stops: stop strings, none empty.
-    """
+    """Holds back text that may be the beginning of a stop string; none is empty."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
@@ -77,34 +71,26 @@ class StopGate:
         found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if found:
             self.stopped = True
-            return self._release(min(found), drop_rest=True)
-        return self._release(len(self._held) - self._half_stop())
+            text, self._held = self._held[: min(found)], ""
+            return text
+        ends = range(len(self._held))  # the longest end first that a stop string begins with
+        return self._release(next((at for at in ends if self._may_stop(self._held[at:])), len(self._held)))
 
     def flush(self) -> str:
         """What is still held: no stop string came of it."""
         return self._release(len(self._held))
 
-    def _half_stop(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
-        longest = max((len(stop) for stop in self._stops), default=1) - 1
-        for length in range(min(longest, len(self._held)), 0, -1):
-            if any(stop.startswith(self._held[-length:]) for stop in self._stops):
-                return length
-        return 0
+    def _may_stop(self, end: str) -> bool:
+        return any(stop.startswith(end) for stop in self._stops)
 
-    def _release(self, length: int, drop_rest: bool = False) -> str:
-        text, self._held = self._held[:length], "" if drop_rest else self._held[length:]
+    def _release(self, length: int) -> str:
+        text, self._held = self._held[:length], self._held[length:]
         return text
 
 
 class Detokenizer:
-    """A TextStream behind a StopGate, from which the leading white space can be left out.
-
-    Args:
-        tokenizer: anything with `decode`.
-        stops: stop strings.
-        strip_start: leave out white space before the first character, as it stands after thinking.
-    """
+    """A TextStream behind a StopGate; `strip_start` leaves out white space before the first character, as it
+    stands after thinking."""
 
     def __init__(self, tokenizer: Any, stops: Sequence[str], strip_start: bool = False) -> None:
         self._stream = TextStream(tokenizer)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from adacd_cli.engine import partial
-from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend, Need
+from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.state import Phase, RequestState, StreamState
@@ -20,23 +20,14 @@ from adacd_cli.engine.step import pack_step, unpack
 
 
 class Feeder:
-    """Feeds the streams of running requests.
-
-    Args:
-        backend: who computes.
-        prefix_cache: where ended streams leave their sequences.
-    """
+    """Feeds the streams of running requests; ended ones leave their sequences in the prefix cache."""
 
     def __init__(self, backend: Backend, prefix_cache: PrefixCache) -> None:
         self._backend, self._can, self._cache = backend, backend.capabilities, prefix_cache
 
     def feed(self, states: Sequence[RequestState]) -> None:
         """Feeds all that can be fed in one step: a round for the base streams, one for the forks of them, and as
-        many as drafts propose tokens.
-
-        Raises:
-            As `Backend.forward`; every sequence is closed then.
-        """
+        many as drafts propose tokens. Raises as `Backend.forward`."""
         budget = self._can.prefill_chunk
         while True:
             for state in states:
@@ -85,8 +76,8 @@ class Feeder:
                 if state.ready and state.failure is None:
                     noise = state.draw(self._can.vocab_size or 0)
                     more = partial.needs(state.method_now, state.settings, state.logits(), noise)
-                    streams = [(state.streams[name], need) for name, need in more.items()]
-                    work += [(stream, Extend(stream.opened, (), need)) for stream, need in streams]
+                    for name, need in more.items():
+                        work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))
             if not work:
                 return
             self._forward(work)
@@ -111,9 +102,7 @@ class Feeder:
     def close_all(self, states: Iterable[RequestState]) -> bool:
         """Closes everything; the requests keep what they have answered. Gives whether something was parked."""
         for state in states:
-            if state.run is not None:
-                state.run.close()
-                state.end_run()
+            state.end_run()
             state.proposals = []
             for stream in state.streams.values():
                 self.close(stream, park=False)
@@ -153,15 +142,13 @@ class Feeder:
                             break  # a whole chunk in the next step, rather than a bit of one now
                         tokens, need = tokens[:budget], NOTHING
                     budget = max(0, budget - len(tokens))
+                if need is NEXT and not self._can.full_logits:
+                    names = [each.name for each in state.wanted()]
+                    asked = partial.first_needs(state.method_now, state.settings, names, state.report)
+                    need = asked[stream.name]
                 if tokens or (need.positions and not self._can.full_logits):  # of what was fed before
-                    work.append((stream, Extend(stream.opened, tokens, self._need(state, stream, need))))
+                    work.append((stream, Extend(stream.opened, tokens, need)))
         return work
-
-    def _need(self, state: RequestState, stream: StreamState, need: Need) -> Need:
-        if self._can.full_logits or need is not NEXT:
-            return need
-        names = [each.name for each in state.wanted()]
-        return partial.first_needs(state.method_now, state.settings, names, state.report)[stream.name]
 
     def _open(self, state: RequestState, stream: StreamState, states: Sequence[RequestState]) -> bool:
         """Opens a stream's sequence with as much as can be taken over; False while its base stream has to read
@@ -199,9 +186,12 @@ class Feeder:
         """Has drafts propose tokens, greedily, for requests that lack nothing but the last one; whether any
         did."""
         states = [state for state in states if state.can_draft]
-        lengths = {id(state): state.draft_length for state in states}
-        for place in range(max(lengths.values(), default=0)):
-            proposing = [(state, state.draft) for state in states if place < lengths[id(state)]]
+        rounds = [
+            (state, [*state.streams.values()][1], min(state.settings.draft_tokens, state.room))
+            for state in states
+        ]
+        for place in range(max((length for *_, length in rounds), default=0)):
+            proposing = [(state, draft) for state, draft, length in rounds if place < length]
             self._forward(
                 [
                     (draft, Extend(draft.opened, state.proposals[-1][:1] if place else state.tail(draft)))
@@ -225,7 +215,5 @@ class Feeder:
 
     def end_run(self, state: RequestState) -> None:
         """Ends a stretch that the backend decodes; what was taken and not used is taken back."""
-        if state.run is not None:
-            state.run.close()
-            state.end_run()
+        if state.end_run():
             self._backend.trim(state.base.opened, state.base.fed)

@@ -1,4 +1,4 @@
-"""What the engine needs of a model, whoever loaded it."""
+"""What the engine is given: a loaded model, and requests of it; `validate` is the one place that refuses one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from adacd_cli.config.methods import METHODS
-from adacd_cli.errors import ConfigurationError, ModelError
+from adacd_cli.config.methods import METHODS, Method, spoken
+from adacd_cli.config.settings import Settings
+from adacd_cli.errors import ConfigurationError, ModelError, PromptError
 
 if TYPE_CHECKING:
     import torch
 
     from adacd_cli.backends.torch.compiled import Compiled
-    from adacd_cli.config import Settings
-    from adacd_cli.config.methods import Method
-    from adacd_cli.engine.backend import Weights
+    from adacd_cli.engine.backend import Capabilities, Weights
+    from adacd_cli.prompts.prompts import Prompts
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,7 @@ class LanguageModel:
         model: a `transformers` causal LM in eval mode, or anything called the same way; a
             `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server.
         tokenizer: its tokenizer; the engine only calls `decode`.
-        name: what the user asked for: hub id, folder, file or `demo`.
-        revision: commit or branch on the hub; None elsewhere.
+        name, revision: see `events.Started`.
         eos_ids: every id that ends an answer: tokenizer's, model config's and generation config's together.
         context_length: positions the model was built for; None where it names none.
         warnings: what the user should know about how it was loaded, one sentence each.
@@ -79,21 +78,14 @@ class LanguageModel:
 
     @property
     def methods(self) -> tuple[str, ...]:
-        """The names of the methods that it can be decoded with; a server tells enough only for some, and
+        """The names of the methods that it can be decoded with: a server tells enough only for some, and
         llama.cpp gives no activations and takes no second set of weights but a draft's."""
-        return tuple(name for name, method in METHODS.items() if self._decodes(method))
-
-    def _decodes(self, method: Method) -> bool:
         if self.engine == "llamacpp":
-            return method.resource in ("", "draft")
-        return self.engine == "torch" or method.sparse
+            return tuple(name for name, method in METHODS.items() if method.resource in ("", "draft"))
+        return tuple(name for name, method in METHODS.items() if self.server is None or method.sparse)
 
     def check_method(self, method: Method) -> None:
-        """Refuses a method that it cannot be decoded with.
-
-        Raises:
-            ConfigurationError: the method needs what a server or llama.cpp does not give.
-        """
+        """Refuses a method that needs what a server or llama.cpp does not give, as a ConfigurationError."""
         if method.name in self.methods:
             return
         if self.engine == "llamacpp":
@@ -107,11 +99,7 @@ class LanguageModel:
         )
 
     def weights(self, key: Weights) -> Any:
-        """What reads a sequence: `model`, or one of `extras`.
-
-        Raises:
-            ModelError: it is not loaded.
-        """
+        """What reads a sequence: `model`, or one of `extras`; ModelError where it is not loaded."""
         if key == "base":
             return self.model
         if not isinstance(key, tuple) or key not in self.extras:
@@ -128,3 +116,52 @@ class LanguageModel:
         if method.resource == "draft":
             own += [n for key, n in self.context_lengths.items() if key == ("draft", settings.draft)]
         return min(own, default=None)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one answer is asked with.
+
+    Attributes:
+        seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
+        candidates: how many of the most probable tokens of either stream each step reports.
+        top_logprobs: how many of the most probable tokens of the base stream each step reports, besides the
+            log-probability of its own; None for neither.
+    """
+
+    prompts: Prompts
+    settings: Settings
+    seed: int | None = None
+    candidates: int = 0
+    top_logprobs: int | None = None
+
+
+def validate(
+    request: Request, model: LanguageModel, capabilities: Capabilities, which: str = "The prompt"
+) -> None:
+    """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt.
+
+    Raises:
+        PromptError: a prompt is empty, or leaves no room for an answer in the model's context.
+        ConfigurationError: the method needs logits or weights that the backend cannot give.
+    """
+    settings, prompts = request.settings, request.prompts
+    method = METHODS[settings.effective_method]
+    model.check_method(method)
+    if not (capabilities.full_logits or method.sparse):
+        raise ConfigurationError(f"Method {method.name} needs every token's logit, which is not told here.")
+    base = len(prompts.base.ids)
+    if base == 0:
+        raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")
+    specs = method.streams_for(settings)
+    read = [specs[0], *(spec for spec in specs[1:] if method.steps(spec, settings) > 0)]
+    spec = max(read, key=lambda spec: len(prompts.streams[spec.name].ids))
+    longest = len(prompts.streams[spec.name].ids)
+    limit = model.context_for(method, settings)
+    if limit is not None and longest >= limit:
+        extra = f" with the {spoken(spec.prompt)} ({base} without)" if longest > base else ""
+        raise PromptError(
+            f"{which} is {longest} tokens long{extra}, and the model's context is {limit}, the answer "
+            "included.",
+            "Shorten the prompt, or use a model with a longer context.",
+        )

@@ -11,17 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.config.methods import Method
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.backend import Logits, Need, SampledToken
-from adacd_cli.engine.step import Report, StepCandidate, StepOutcome
-from adacd_cli.events import Decision, Measures
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.config.methods import Method
+from adacd_cli.engine.step import Report, StepOutcome
+from adacd_cli.events import Candidate, Decision, Measures
 
 FIRST_COUNTS = (128, 256)
 """How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs
@@ -50,9 +47,7 @@ def logits_of(
         ids: the most probable tokens, the most probable one first; at least one. Ids beyond the vocabulary,
             of a model's padding, only take their share of the probability.
         logprobs: their log-probabilities, nats.
-        vocab: tokens in the vocabulary.
         others: log-probabilities that are known besides, by id.
-        exhausted: see `Logits`.
     """
     others = others or {}
     known = torch.tensor([*ids, *others])
@@ -63,24 +58,19 @@ def logits_of(
     listed = tuple(token for token in ids if token < vocab)
     if len(listed) == vocab:
         return Logits(batch, 0)
-    return Logits(
-        batch,
-        0,
-        told=(*listed, *(each for each in others if each < vocab)),
-        listed=len(listed),
-        exhausted=exhausted,
-    )
+    told = (*listed, *(each for each in others if each < vocab))
+    return Logits(batch, 0, told, len(listed), exhausted)
 
 
-def bound_of_rest(ids: Sequence[float], last: float) -> float:
-    """The most that the log-probability of a token can be that is not among the known ones.
+def bound_of_rest(known: Sequence[float], last: float) -> float:
+    """The most that the log-probability of a token can be that is not among the known ones, whose are given, in
+    nats; `last` is the lowest of the list of the most probable ones."""
+    return min(last, math.log(_rest(known)))
 
-    Args:
-        ids: log-probabilities of all known tokens, nats.
-        last: the lowest one of the list of the most probable ones.
-    """
-    rest = max(0.0, 1.0 - math.fsum(map(math.exp, ids))) + _SLACK
-    return min(last, math.log(rest))
+
+def _rest(known: Sequence[float]) -> float:
+    """The most that all other tokens together can be."""
+    return max(0.0, 1.0 - math.fsum(map(math.exp, known))) + _SLACK
 
 
 def first_needs(
@@ -89,9 +79,7 @@ def first_needs(
     """What to ask of each stream's next position before anything of it is known.
 
     Args:
-        method, settings: of the request.
         streams: the names of the streams that choose the token, the base stream first.
-        report: what its steps report of other tokens.
     """
     reported = max(1, report.candidates, report.top_logprobs or 0)
     base, *others = streams
@@ -106,10 +94,7 @@ def first_needs(
 
 
 def needs(
-    method: Method,
-    settings: Settings,
-    streams: Mapping[str, Logits],
-    noise: torch.Tensor | None,
+    method: Method, settings: Settings, streams: Mapping[str, Logits], noise: torch.Tensor | None
 ) -> dict[str, Need]:
     """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
 
@@ -117,57 +102,35 @@ def needs(
     step `is_certain`.
 
     Args:
-        method: of the request: plain where only the base stream is there, else AdaCD or its gated form.
-        settings: α, λ, β and those of sampling.
+        method: plain where only the base stream is there, else AdaCD or its gated form.
         streams: what is known of each stream's next position, the base stream first.
         noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
     """
-    return {
-        name: need
-        for name, need in _lacking(method, settings, streams, noise).items()
-        if not streams[name].exhausted
-    }
+    lacking = _lacking(method, settings, streams, noise)
+    return {name: need for name, need in lacking.items() if not streams[name].exhausted}
 
 
 def is_certain(
-    method: Method,
-    settings: Settings,
-    streams: Mapping[str, Logits],
-    noise: torch.Tensor | None,
+    method: Method, settings: Settings, streams: Mapping[str, Logits], noise: torch.Tensor | None
 ) -> bool:
     """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
     return not _lacking(method, settings, streams, noise)
 
 
 def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
-    """The outcome of a step without the tokens whose values are not known but shared out.
-
-    Args:
-        outcome: of a step over these streams.
-        streams: the base stream first.
-    """
-    base = next(iter(streams.values()))
-    if all(logits.told is None for logits in streams.values()):
-        return outcome
-    known = None
-    if all(logits.told is not None for logits in streams.values()):
-        known = {token for logits in streams.values() for token in logits.told or ()}
-    own = None if base.told is None else set(base.told)
-    return replace(
-        outcome,
-        candidates=tuple(each for each in outcome.candidates if known is None or each.token_id in known),
-        top_logprobs=tuple(each for each in outcome.top_logprobs if own is None or each[0] in own),
-    )
+    """The outcome of a step over these streams without the tokens whose values are not known but shared out."""
+    told = [logits.told for logits in streams.values()]
+    listed, top = outcome.candidates, outcome.top_logprobs
+    if None not in told:  # elsewhere one stream has every token's value
+        listed = tuple(each for each in listed if any(each.token_id in own for own in told if own))
+    if told[0] is not None:
+        top = tuple(each for each in top if each[0] in told[0])
+    return replace(outcome, candidates=listed, top_logprobs=top)
 
 
 def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> StepOutcome:
-    """A token that a backend chose by itself, as the outcome of a plain step.
-
-    Args:
-        sampled: the token, with as many of the most probable ones as the report needs.
-        report: what is reported of other tokens.
-        vocab: tokens in the vocabulary; higher ids, of a model's padding, are left out.
-    """
+    """A token that a backend chose by itself, as the outcome of a plain step; ids of a model's padding, beyond
+    the vocabulary, are left out."""
     top, own = [pair for pair in sampled.top if pair[0] < vocab], sampled.logprob
     highest = max(own, sampled.top[0][1])
     offered = top[: report.candidates]
@@ -179,7 +142,7 @@ def outcome_of(sampled: SampledToken, report: Report, vocab: int) -> StepOutcome
         plain_token_id=sampled.token_id,
         decision=Decision.PLAIN,
         measures=Measures(confidence=min(1.0, math.exp(highest))),
-        candidates=tuple(StepCandidate(token, value, None, value, True) for token, value in offered),
+        candidates=tuple(Candidate(token, "", None, value, value, True) for token, value in offered),
         logprob=None if report.top_logprobs is None else own,
         top_logprobs=tuple(top[: report.top_logprobs or 0]),
     )
@@ -200,11 +163,7 @@ class _Known:
         if not self.whole:
             values = self.logprobs.tolist()
             self.bound = bound_of_rest(values, values[self.listed - 1])
-            self.rest = max(0.0, 1.0 - math.fsum(map(math.exp, values))) + _SLACK
-
-    def unknown(self, row: torch.Tensor) -> torch.Tensor:
-        """A row over the vocabulary without the known tokens, which get -inf."""
-        return row.scatter(-1, self.ids, -torch.inf)
+            self.rest = _rest(values)
 
 
 def _lacking(
@@ -212,27 +171,23 @@ def _lacking(
 ) -> dict[str, Need]:
     if settings.temperature == 0:
         noise = None
-    (base_name, logits), *others = streams.items()
-    base = _Known(logits)
+    base_name, *others = streams
+    base, *known = map(_Known, streams.values())
     longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
-    if not others:
+    if not known or (method.follows_track and known[0].best != base.best):  # a plain step
         return {} if _plain_is_certain(base, settings, noise) else longer
-    ((other_name, logits),) = others  # AdaCD and its gated form have two
-    other, gated = _Known(logits), method.follows_track
-    if gated and other.best != base.best:  # a plain step
-        return {} if _plain_is_certain(base, settings, noise) else longer
+    (other_name,), (other,) = others, known  # AdaCD and its gated form have two
 
     lacking: dict[str, Need] = {}
-    floor = settings.plausibility and math.log(settings.plausibility) - _SLACK
-    least = base.highest + floor if settings.plausibility > 0 else -math.inf
+    floor = math.log(settings.plausibility) - _SLACK if settings.plausibility > 0 else -math.inf
+    least = base.highest + floor
     if not base.whole and base.bound >= least:
-        lacking[base_name] = replace(
-            longer[base_name], floor=floor if settings.plausibility > 0 else -math.inf
-        )
+        lacking[base_name] = replace(longer[base_name], floor=floor)
     add = _adds(base, other, settings)
     if add is None:
         lacking.setdefault(base_name, longer[base_name])
-    missing = _missing(base, other, least)
+    missing = base.ids[base.logprobs >= least]  # plausible, and not known in the other stream
+    missing = missing[:0] if other.whole else missing[~torch.isin(missing, other.ids)]
     if len(missing) and _could_win(missing, base, other, least, settings, noise, add):
         lacking[other_name] = Need(top=other.listed, ids=tuple(missing.tolist()))
     return lacking
@@ -252,12 +207,6 @@ def _adds(base: _Known, other: _Known, settings: Settings) -> bool | None:
     if threshold <= 0:
         return True
     return None if 1 / (base.listed + 1) >= threshold else False
-
-
-def _missing(base: _Known, other: _Known, least: float) -> torch.Tensor:
-    """The plausible tokens whose value in the other stream is not known, int64 [n]."""
-    plausible = base.ids[base.logprobs >= least]
-    return plausible[:0] if other.whole else plausible[~torch.isin(plausible, other.ids)]
 
 
 def _could_win(
@@ -327,5 +276,5 @@ def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | N
         return False
     if out:  # top-k or top-p leaves out everything that is not known
         return True
-    rival = known.unknown((known.bound - known.highest) / temperature - noise[0].log()).max()
-    return bool(drawn[tops[0]] > rival)
+    rivals = (known.bound - known.highest) / temperature - noise[0].log()
+    return bool(drawn[tops[0]] > rivals.scatter(-1, known.ids, -torch.inf).max())

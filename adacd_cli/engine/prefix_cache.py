@@ -29,11 +29,7 @@ class _Parked:
 
 
 class PrefixCache:
-    """Parked sequences of one backend.
-
-    Args:
-        limit: bytes that they may hold together; 0 parks nothing.
-    """
+    """Parked sequences of one backend; `limit` is how many bytes they may hold together, 0 parks nothing."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -41,7 +37,6 @@ class PrefixCache:
 
     @property
     def bytes_held(self) -> int:
-        """Bytes that the parked sequences hold."""
         return sum(each.bytes for each in self._parked)
 
     def __len__(self) -> int:
@@ -54,28 +49,19 @@ class PrefixCache:
         prompt: tuple[int, ...],
         running: Iterable[tuple[Weights, SequenceId, tuple[int, ...]]] = (),
     ) -> tuple[SequenceId, int]:
-        """A sequence that holds as much of a prompt's beginning as can be taken over.
+        """A sequence that holds as much of a prompt's beginning as can be taken over, and how many tokens.
 
         Args:
-            backend: where it is opened.
-            weights: what reads it.
             prompt: all that it will be fed; its last token never is taken over, as its logits are wanted.
             running: sequences that are fed by others now, each with its weights and the ids it was fed.
-
-        Returns:
-            The sequence, and how many tokens it holds.
         """
         best, shared, parked = None, 0, None
-        for each in self._parked:
-            if each.weights == weights and backend.alike(weights, len(each.ids), len(prompt)):
-                found = shared_length(each.ids, prompt[:-1])
-                if found > shared:
-                    best, shared, parked = each.sequence, found, each
-        for other, sequence, ids in running:
+        own = ((each.weights, each.sequence, each.ids, each) for each in self._parked)
+        for other, sequence, ids, source in (*own, *((*each, None) for each in running)):
             if other == weights and backend.alike(weights, len(ids), len(prompt)):
                 found = shared_length(ids, prompt[:-1])
                 if found > shared:
-                    best, shared, parked = sequence, found, None
+                    best, shared, parked = sequence, found, source
         if parked is not None:
             self._parked.remove(parked)
             if shared == len(parked.ids):  # nobody else can begin with more of it than with the new one

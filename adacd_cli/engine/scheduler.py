@@ -16,10 +16,10 @@ from itertools import islice
 import torch
 
 from adacd_cli.engine import partial
-from adacd_cli.engine.backend import Backend, stacked
+from adacd_cli.engine.backend import Backend, FreeRun, stacked
 from adacd_cli.engine.feeder import Feeder
+from adacd_cli.engine.model import Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
-from adacd_cli.engine.request import Request, validate
 from adacd_cli.engine.state import Phase, RequestState
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
@@ -45,13 +45,11 @@ class Scheduler:
                 …
 
     Args:
-        backend: who computes.
         prefix_cache: where ended requests leave their sequences for later ones; None keeps none.
-        max_concurrency: how many requests run at once; None for no limit.
+        max_concurrency: how many requests run at once; None for no limit. As an attribute it is lowered where
+            memory is short, until all that run have ended.
 
     Attributes:
-        backend: what was given.
-        max_concurrency: lowered where memory is short, until all that run have ended.
         running: the requests that run, in the order of their admission.
         waiting: those that do not run yet.
     """
@@ -81,7 +79,6 @@ class Scheduler:
         """Takes a request in; it runs as soon as there is a slot, and its Started comes with the next step.
 
         Args:
-            request: what is asked.
             which: what its prompt is called in an error.
 
         Returns:
@@ -112,11 +109,8 @@ class Scheduler:
             state.cancelled |= state.index == index
 
     def submit_all(self, requests: Sequence[Request]) -> None:
-        """Takes a batch in when nothing else runs: a request's number is its place in it.
-
-        Raises:
-            As `submit`; then none was taken in.
-        """
+        """Takes a batch in when nothing else runs: a request's number is its place in it. Where `submit` of one
+        raises, none is taken in."""
         assert not self.busy, "a batch is taken in when nothing else runs"
         self._submitted = 0
         try:
@@ -128,13 +122,8 @@ class Scheduler:
             raise
 
     def run(self, cancelled: Callable[[int], bool]) -> Iterator[Event]:
-        """The events of what was taken in, to the end of all.
-
-        Args:
-            cancelled: asked before each step with a request's number; True ends it as CANCELLED.
-
-        Raises:
-            KeyboardInterrupt: after Finished (CANCELLED) of whatever was not finished.
+        """The events of what was taken in, to the end of all. `cancelled` is asked before each step with a
+        request's number; True ends it as CANCELLED, and so does a KeyboardInterrupt with all before it is raised.
         """
         try:
             while self.busy:
@@ -184,10 +173,11 @@ class Scheduler:
         for state, outcome in chosen:
             yield from self._take(state, outcome)
         arrived = bool(failed or chosen)
-        for state in [state for state in self.running if state.run is not None]:
-            for event in self._take_streamed(state):
-                arrived = True
-                yield event
+        for state in list(self.running):
+            if state.run is not None:
+                for event in self._take_streamed(state, state.run):
+                    arrived = True
+                    yield event
         if self.running and not arrived:
             self.backend.wait(_WAIT_SECONDS)
 
@@ -258,9 +248,9 @@ class Scheduler:
         ordered = [state for states in alike.values() for state in states]
         if self._can.run_ahead and ordered:
             self._feeder.feed_ahead(ordered, torch.cat([part.tokens for part in parts]))
-        outcomes: list[StepOutcome | None] = [*unpack(parts)] if parts else []
-        drafted = [state for state in ready if state.drafts]
-        return list(zip([*ordered, *drafted], [*outcomes, *([None] * len(drafted))], strict=True))
+        outcomes = unpack(parts) if parts else []
+        drafted = [(state, None) for state in ready if state.drafts]
+        return [*zip(ordered, outcomes, strict=True), *drafted]
 
     def _pack(self, states: list[RequestState]) -> PackedStep:
         """A step over requests that choose alike."""
@@ -269,10 +259,10 @@ class Scheduler:
             name: stacked([logits for state in states if (logits := state.streams[name].logits) is not None])
             for name in first.logits()
         }
-        noise = [drawn for state in states if (drawn := state.draw(first.vocab)) is not None]
-        return pack_step(
-            first.rule, logits, first.settings, torch.cat(noise) if noise else None, first.report
-        )
+        vocab = logits[first.base.name].shape[-1]
+        drawn = [noise for state in states if (noise := state.draw(vocab)) is not None]
+        noise = torch.cat(drawn) if drawn else None
+        return pack_step(first.rule, logits, first.settings, noise, first.report)
 
     def _take(self, state: RequestState, outcome: StepOutcome | None) -> Iterator[Event]:
         if outcome is None:
@@ -318,10 +308,8 @@ class Scheduler:
         for stream in (target, draft):
             self._feeder.trim(stream, len(stream.prompt) + len(state.ids) - 1)
 
-    def _take_streamed(self, state: RequestState) -> Iterator[Event]:
+    def _take_streamed(self, state: RequestState, run: FreeRun) -> Iterator[Event]:
         """The tokens that have come of a stretch, until the request ends or its contrast window begins."""
-        run, base = state.run, state.base
-        assert run is not None
         try:
             tokens = run.take()
         except Exception as error:
@@ -330,7 +318,7 @@ class Scheduler:
         for sampled in tokens:
             if state.phase is Phase.UNDECIDED:
                 state.settle(sampled.token_id)
-            base.fed += 1
+            state.base.fed += 1
             outcome = partial.outcome_of(sampled, state.report, self._can.vocab_size or 0)
             yield from self._take_one(state, outcome, last=sampled.last)
             if state.closed:

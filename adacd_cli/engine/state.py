@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -30,15 +30,12 @@ from adacd_cli.engine.backend import (
 from adacd_cli.engine.detokenize import Detokenizer, decode_ids
 from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.rules import rule_of, state_of
-from adacd_cli.engine.sampling import draw_noise, make_generator
-from adacd_cli.engine.step import Report, StepOutcome
+from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
 from adacd_cli.errors import LogitsError
-from adacd_cli.events import Candidate, Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
+from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.engine.request import Request
+    from adacd_cli.engine.model import LanguageModel, Request
     from adacd_cli.engine.rules.base import Rule
 
 _CLOSING_TAG_TOKENS = 16
@@ -46,8 +43,6 @@ _CLOSING_TAG_TOKENS = 16
 
 
 class Phase(Enum):
-    """Where a request stands in its answer."""
-
     UNDECIDED = auto()  # the model may or may not begin with a thinking tag
     THINKING = auto()
     ANSWERING = auto()
@@ -55,29 +50,17 @@ class Phase(Enum):
 
 @dataclass(eq=False)
 class StreamState:
-    """One stream of a request.
-
-    Attributes:
-        name: as the rule knows it.
-        prompt: the token ids that it begins with.
-        weights: what reads it.
-        steps: how many answer tokens it is fed for; the base stream is fed for all.
-        recurs: whether its prompt is the beginning of the next turn's.
-        sequence: where it is fed; None before it is opened.
-        fed: how many tokens of prompt and answer it was fed.
-        pending: logits that were asked for and may not be there yet.
-        logits: of the next token; None until they are there.
-    """
+    """One stream of a request."""
 
     name: str
     prompt: tuple[int, ...]
     weights: Weights
-    steps: int
-    recurs: bool = True
+    steps: int  # how many answer tokens it is fed for; the base stream is fed for all
+    recurs: bool = True  # whether its prompt is the beginning of the next turn's
     sequence: SequenceId | None = None
-    fed: int = 0
+    fed: int = 0  # how many tokens of prompt and answer it was fed
     pending: Pending | None = None
-    logits: Logits | None = None
+    logits: Logits | None = None  # of the next token, once they are there
 
     @property
     def opened(self) -> SequenceId:
@@ -94,23 +77,15 @@ class StreamState:
 
 
 class RequestState:
-    """The state of one request.
-
-    Args:
-        index: the request's number.
-        request: what is asked; it was validated.
-        model: what answers.
-        device: where logits arrive.
+    """The state of one request, which was validated; `device` is where its logits arrive.
 
     Attributes:
         streams: by name, the base stream first.
         ids: the answer so far, thinking included.
-        report: what its steps report of other tokens than the chosen one.
-        rule_state: the state of a rule that has one; None elsewhere.
         proposals: tokens that a draft proposed for the next places, with the draft's logits there.
         run: the stretch that the backend decodes by itself now; None while tokens are chosen here.
         noise: what the next token is drawn with, float32 [1, vocab]; None when greedy, or not drawn yet.
-        failure: why the backend gave no logits for it; None while it did.
+        failure: why the backend gave no logits for it.
     """
 
     def __init__(self, index: int, request: Request, model: LanguageModel, device: torch.device) -> None:
@@ -131,22 +106,21 @@ class RequestState:
         self.closed = False
         self.cancelled = False
         self.failure: Exception | None = None
-        self.seed = _seed_of(request, settings)
+        given = settings.seed if request.seed is None else request.seed
+        self.seed = None if settings.temperature == 0 else secrets.randbits(31) if given is None else given
         self.noise: torch.Tensor | None = None
         self._model, self._device = model, device
         self._generator: torch.Generator | None = None
         self._limit = model.context_for(method, settings)
         self._window_left = method.window(settings)
         self._answered = 0
-        self._begin = time.perf_counter()
+        self._began = time.perf_counter()
         self._added = self._subtracted = 0
         self._context_full = False
         self._texts: list[str] = []
         self._thoughts: list[str] = []
-        marks = request.prompts.thinking
-        if marks is None:
-            self.phase = Phase.ANSWERING
-        else:
+        marks, self.phase = request.prompts.thinking, Phase.ANSWERING
+        if marks is not None:
             self.phase = Phase.THINKING if marks.opened else Phase.UNDECIDED
         self._detokenizer = Detokenizer(model.tokenizer, settings.stop if marks is None else ())
         if settings.max_new_tokens == 0:
@@ -159,11 +133,10 @@ class RequestState:
 
     def begin(self) -> None:
         """Starts its clock: it is admitted."""
-        self._begin = time.perf_counter()
+        self._began = time.perf_counter()
 
     @property
     def base(self) -> StreamState:
-        """The base stream."""
         return next(iter(self.streams.values()))
 
     @property
@@ -204,22 +177,13 @@ class RequestState:
         return {stream.name: stream.logits for stream in self.wanted() if stream.logits is not None}
 
     @property
-    def vocab(self) -> int:
-        """Tokens in the vocabulary that the base stream's logits have."""
-        assert self.base.logits is not None
-        return int(self.base.logits.batch.shape[-1])
-
-    @property
     def method_now(self) -> Method:
         """What the next token is chosen by: the method inside its window, plain decoding elsewhere."""
         return self.method if self.wants_contrast else METHODS["default"]
 
     def lacks(self, stream: StreamState) -> tuple[tuple[int, ...], Need]:
-        """What a stream has to be fed now, and what is asked of the logits after it.
-
-        Where a draft proposes tokens, both streams are first fed all but the last token, and the target then
-        that and the proposals.
-        """
+        """What a stream has to be fed now, and what is asked of the logits after it. Where a draft proposes tokens,
+        both streams are first fed all but the last token, and the target then that and the proposals."""
         tail = self.tail(stream)
         if not self.drafts:
             return tail, NEXT
@@ -237,16 +201,6 @@ class RequestState:
     def drafts(self) -> bool:
         """Whether a draft model proposes its next tokens."""
         return self.method.resource == "draft" and self.wants_contrast
-
-    @property
-    def draft(self) -> StreamState:
-        """The stream of the draft model."""
-        return list(self.streams.values())[1]
-
-    @property
-    def draft_length(self) -> int:
-        """How many tokens the draft proposes in a round."""
-        return min(self.settings.draft_tokens, self.room)
 
     @property
     def can_draft(self) -> bool:
@@ -272,12 +226,15 @@ class RequestState:
         return Sampling(settings.temperature, settings.top_p, settings.top_k, seed, listed)
 
     def start_run(self, run: FreeRun) -> None:
-        """A stretch begins that the backend decodes by itself."""
         self.run, self._run_start = run, len(self.ids)
 
-    def end_run(self) -> None:
-        """It has ended; where it gave nothing, the next token is chosen here."""
+    def end_run(self) -> bool:
+        """Ends it, and gives whether there was one; where it gave nothing, the next token is chosen here."""
+        if self.run is None:
+            return False
+        self.run.close()
         self.run, self._free_run_useless = None, len(self.ids) == self._run_start
+        return True
 
     @property
     def alike(self) -> Hashable:
@@ -290,17 +247,16 @@ class RequestState:
 
     @property
     def rule(self) -> Rule:
-        """What the next token is chosen by."""
         rule: Rule = rule_of(self.method) if self.rule_state is None else self.rule_state.rule
         return rule
 
     @property
     def room(self) -> int:
         """How many more tokens the answer may get: at least one while it is not finished."""
-        room = self.settings.max_new_tokens - len(self.ids)
-        return (
-            room if self._limit is None else min(room, self._limit - self._longest_prompt() - len(self.ids))
-        )
+        room = self.settings.max_new_tokens
+        if self._limit is not None:
+            room = min(room, self._limit - self._longest_prompt())
+        return room - len(self.ids)
 
     def draw(self, vocab: int) -> torch.Tensor | None:
         """The noise of the next token, drawn once however often it is asked for; None when greedy."""
@@ -316,7 +272,7 @@ class RequestState:
         """Decides, from the first plain token, whether the model begins to think."""
         marks = self.prompts.thinking
         assert marks is not None
-        text = decode_ids(self._model.tokenizer, [next_plain_id], control=True).strip()
+        text = self._spell(next_plain_id).strip()
         # a tag may be several tokens, but a lone "<" begins an answer in HTML as well
         if len(text) > 1 and marks.open.startswith(text):
             self.phase = Phase.THINKING
@@ -325,7 +281,7 @@ class RequestState:
 
     def started(self, *, fork: bool) -> Started:
         """The event that opens the request; `fork`: whether streams take over what they share."""
-        second = next(iter(list(self.streams.values())[1:]), None)
+        _, second, *_ = (*self.streams.values(), None)
         shared = self.prompts.shared_with_base(second.name) if second and fork else 0
         return Started(
             request=self.index,
@@ -356,13 +312,12 @@ class RequestState:
             if self.method.follows_track and token_id != top:
                 self._window_left = 0
         self._answered += not thinking
-        text = self._text_of(token_id, thinking, last)
         spell = self._spell
         return TokenStep(
             request=self.index,
             index=len(self.ids) - 1,
             token_id=token_id,
-            text=text,
+            text=self._text_of(token_id, thinking, last),
             token=spell(token_id),
             decision=outcome.decision,
             measures=outcome.measures,
@@ -370,29 +325,19 @@ class RequestState:
             plain_token=spell(outcome.plain_token_id),
             prompted_top=None if top is None else spell(top),
             thinking=thinking,
-            candidates=tuple(
-                Candidate(
-                    each.token_id,
-                    spell(each.token_id),
-                    each.prompted_logprob,
-                    each.unprompted_logprob,
-                    each.score,
-                    each.kept,
-                )
-                for each in outcome.candidates
-            ),
+            candidates=tuple(replace(each, text=spell(each.token_id)) for each in outcome.candidates),
             logprob=outcome.logprob,
             top_logprobs=tuple(
                 TokenLogprob(each, spell(each), logprob) for each, logprob in outcome.top_logprobs
             ),
             exact=outcome.exact,
-            elapsed_s=time.perf_counter() - self._begin,
+            elapsed_s=time.perf_counter() - self._began,
         )
 
     def finished(self) -> Finished:
         """The event that closes the request; a request that nothing ended was cancelled."""
         self.closed = True
-        elapsed = time.perf_counter() - self._begin
+        elapsed = time.perf_counter() - self._began
         return Finished(
             request=self.index,
             text="".join(self._texts),
@@ -407,7 +352,6 @@ class RequestState:
         )
 
     def not_finite(self) -> LogitsError:
-        """What is wrong where a logit of the next token is NaN or infinite."""
         return LogitsError(
             f"The logits of step {len(self.ids)} are not finite (NaN or infinity), in "
             f"{self._model.dtype_name or 'the format of the server'}.",
@@ -419,7 +363,8 @@ class RequestState:
         ended = last or token_id in self._model.eos_ids
         detokenizer = self._detokenizer
         text = "" if ended else detokenizer.push(token_id)
-        closed = thinking and not ended and self._closes_thinking()
+        marks = self.prompts.thinking if thinking and not ended else None
+        closed = marks is not None and marks.close in self._spell(*self.ids[-_CLOSING_TAG_TOKENS:])
         if closed:
             self._begin_answer()
         if ended or detokenizer.stopped:
@@ -439,23 +384,9 @@ class RequestState:
         """Prompt length of the streams that the next token needs."""
         return max(len(stream.prompt) for stream in self.wanted())
 
-    def _closes_thinking(self) -> bool:
-        marks = self.prompts.thinking
-        tail = decode_ids(self._model.tokenizer, self.ids[-_CLOSING_TAG_TOKENS:], control=True)
-        return marks is not None and marks.close in tail
-
     def _begin_answer(self) -> None:
         self.phase = Phase.ANSWERING
         self._detokenizer = Detokenizer(self._model.tokenizer, self.settings.stop, strip_start=True)
 
-    def _spell(self, token_id: int) -> str:
-        return decode_ids(self._model.tokenizer, [token_id], control=True)
-
-
-def _seed_of(request: Request, settings: Settings) -> int | None:
-    if settings.temperature == 0:
-        return None
-    for seed in (request.seed, settings.seed):
-        if seed is not None:
-            return seed
-    return secrets.randbits(31)
+    def _spell(self, *ids: int) -> str:
+        return decode_ids(self._model.tokenizer, ids, control=True)

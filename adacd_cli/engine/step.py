@@ -1,21 +1,22 @@
-"""One step on the device: logits of the streams in, tokens and their numbers out, one copy to the host."""
+"""One step on the device: logits of the streams in, tokens and their numbers out, one copy to the host.
+
+Every row draws its own noise from its own generator, so a request's tokens do not depend on its batch, and
+the plain token of a step is judged by the same draw as the chosen one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from math import isnan
 
 import torch
 from torch.nn.functional import pad
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import DECISIONS, PLAIN, Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
-from adacd_cli.engine.sampling import choose
-from adacd_cli.events import Decision, Measures
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
+from adacd_cli.events import Candidate, Decision, Measures
 
 _FIXED = 5
 """The columns of a packed step that every row has: finite, token, plain token, decision, confidence."""
@@ -23,77 +24,79 @@ _FIXED = 5
 
 @dataclass(frozen=True)
 class Report:
-    """What a step tells of other tokens than the chosen one.
-
-    Attributes:
-        candidates: how many of the most probable tokens of either stream.
-        top_logprobs: how many of the most probable ones of the unprompted stream, besides the chosen one's
-            log-probability; None for neither.
-    """
+    """What a step tells of other tokens than the chosen one; see `Request`."""
 
     candidates: int = 0
     top_logprobs: int | None = None
-
-    @property
-    def logprob_columns(self) -> int:
-        """How many columns the log-probabilities take in a packed step."""
-        return 0 if self.top_logprobs is None else 1 + 2 * self.top_logprobs
 
 
 NOTHING_ELSE = Report()
 
 
 @dataclass(frozen=True)
-class StepCandidate:
-    """A Candidate before its text is known; the fields are `events.Candidate`'s."""
-
-    token_id: int
-    unprompted_logprob: float
-    prompted_logprob: float | None
-    score: float | None
-    kept: bool
-
-
-@dataclass(frozen=True)
 class StepOutcome:
-    """What a step gave one row, on the host.
+    """What a step gave one row, on the host; see `events.TokenStep`."""
 
-    Attributes:
-        finite: False when a logit of the row was NaN or infinite; the rest is then meaningless.
-        logprob: the chosen token's in the unprompted stream, nats; None unless asked for.
-        top_logprobs: ids and log-probabilities of the unprompted stream's most probable tokens.
-        exact: see `events.TokenStep`.
-    """
-
-    finite: bool
+    finite: bool  # False where a logit was NaN or infinite; the rest is then meaningless
     token_id: int
     plain_token_id: int
     decision: Decision
     measures: Measures
-    candidates: tuple[StepCandidate, ...] = ()
+    candidates: tuple[Candidate, ...] = ()  # their texts are not known yet
     logprob: float | None = None
-    top_logprobs: tuple[tuple[int, float], ...] = ()
+    top_logprobs: tuple[tuple[int, float], ...] = ()  # ids and log-probabilities
     exact: bool = True
 
 
 @dataclass(frozen=True)
 class PackedStep:
-    """The outcomes of rows that choose alike, still on the device.
+    """The outcomes of rows that choose alike, still on the device."""
 
-    Attributes:
-        columns: float32 [rows, columns].
-        measures: the names of the measures, in the order of their columns.
-        report: what else is in the columns.
-    """
-
-    columns: torch.Tensor
-    measures: tuple[str, ...]
+    columns: torch.Tensor  # float32 [rows, columns]
+    measures: tuple[str, ...]  # their names, in the order of their columns
     report: Report
 
     @property
     def tokens(self) -> torch.Tensor:
         """The chosen tokens, int64 [rows]."""
         return self.columns[:, 1].long()
+
+
+def make_generator(seed: int, device: torch.device) -> torch.Generator:
+    return torch.Generator(device=device).manual_seed(seed)
+
+
+def draw_noise(generators: Sequence[torch.Generator], vocab: int, device: torch.device) -> torch.Tensor:
+    """Exponential(1) noise, float32 [rows, vocab]: argmax(p / noise) is a draw from p."""
+    noise = torch.empty((len(generators), vocab), dtype=torch.float32, device=device)
+    for row, generator in zip(noise, generators, strict=True):
+        row.exponential_(generator=generator)
+    return noise
+
+
+def choose(scores: torch.Tensor, settings: Settings, noise: torch.Tensor | None) -> torch.Tensor:
+    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k and top-p.
+
+    Args:
+        scores: float32 [rows, vocab]; -inf tokens are never chosen.
+        noise: what `draw_noise` gave for these rows; not looked at when greedy.
+    """
+    if settings.temperature == 0 or noise is None:
+        return scores.argmax(dim=-1)
+    # the maximum is taken off first, and no temperature is 0 in float32: a tiny one is greedy, not 0/0
+    temperature = max(settings.temperature, torch.finfo(torch.float32).tiny)
+    scaled = (scores - scores.amax(dim=-1, keepdim=True)) / temperature
+    if 0 < settings.top_k < scaled.shape[-1]:
+        floor = scaled.topk(settings.top_k, dim=-1).values[..., -1:]
+        scaled = scaled.masked_fill(scaled < floor, -torch.inf)
+    if settings.top_p < 1:
+        ordered, order = scaled.sort(dim=-1, descending=True, stable=True)
+        probabilities = ordered.softmax(dim=-1)
+        # a token goes when those before it already reach top_p; the first stays, however small top_p is
+        beyond = probabilities.cumsum(dim=-1) - probabilities >= settings.top_p
+        beyond[..., 0] = False
+        scaled = scaled.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
+    return (scaled.softmax(dim=-1) / noise).argmax(dim=-1)
 
 
 @torch.inference_mode()
@@ -109,12 +112,7 @@ def pack_step(
     Args:
         rule: asked where there is more than the base stream; with that alone the token is chosen plainly.
         logits: of each stream that is in its window, the base stream first, float32 [rows, vocab].
-        settings: passed to the rule and to `choose`.
         noise: float32 [rows, vocab] when sampling.
-        report: what to tell of other tokens.
-
-    Returns:
-        What `unpack` copies to the host.
     """
     base, *others = logits.values()
     verdict = (rule if others else default)(logits, settings)
@@ -138,10 +136,8 @@ def pack_step(
 def unpack(parts: Sequence[PackedStep]) -> list[StepOutcome]:
     """The outcomes of all parts, one part after the other: the one place where a step waits for the device."""
     width = max(part.columns.shape[-1] for part in parts)
-    joined = (
-        torch.cat([_widened(part.columns, width) for part in parts]) if len(parts) > 1 else parts[0].columns
-    )
-    rows = iter(joined.tolist())
+    columns = [_widened(part.columns, width) for part in parts]
+    rows = iter((torch.cat(columns) if len(parts) > 1 else columns[0]).tolist())
     return [_unpack(next(rows), part) for part in parts for _ in range(len(part.columns))]
 
 
@@ -163,7 +159,8 @@ def _logprob_columns(count: int, token: torch.Tensor, unprompted: torch.Tensor) 
 
 def _widened(columns: torch.Tensor, width: int) -> torch.Tensor:
     """With NaN where the vocabulary has fewer tokens than were asked for."""
-    return pad(columns, (0, width - columns.shape[-1]), value=torch.nan)
+    missing = width - columns.shape[-1]
+    return pad(columns, (0, missing), value=torch.nan) if missing else columns
 
 
 def _candidate_columns(
@@ -180,13 +177,10 @@ def _candidate_columns(
     token is always among them, and the plain one where there is room.
     """
     plain_logprobs = unprompted.log_softmax(dim=-1)
-    prompted_logprobs = (
-        torch.full_like(plain_logprobs, torch.nan) if prompted is None else prompted.log_softmax(dim=-1)
-    )
+    prompted_logprobs = plain_logprobs * torch.nan if prompted is None else prompted.log_softmax(dim=-1)
     interest = torch.fmax(plain_logprobs, prompted_logprobs)
-    interest = interest.scatter(-1, plain.unsqueeze(-1), torch.inf)
-    if count == 1:
-        interest = unprompted.new_full(unprompted.shape, -torch.inf)
+    if count > 1:
+        interest = interest.scatter(-1, plain.unsqueeze(-1), torch.inf)
     interest = interest.scatter(-1, token.unsqueeze(-1), torch.inf)
     ids = interest.topk(min(count, unprompted.shape[-1]), dim=-1).indices
     order = scores.gather(-1, ids).argsort(dim=-1, descending=True, stable=True)
@@ -210,35 +204,30 @@ def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
         **{name: value for name, value in own.items() if name in _KNOWN},  # type: ignore[arg-type]
         named={name: value for name, value in own.items() if name not in _KNOWN},
     )
-    report, start = part.report, _FIXED + len(numbers)
-    logprobs, rest = row[start : start + report.logprob_columns], row[start + report.logprob_columns :]
-    found = [
-        StepCandidate(
-            token_id=int(rest[place]),
-            unprompted_logprob=rest[place + 1],
-            prompted_logprob=_number(rest[place + 2]),
-            score=None if rest[place + 3] == -torch.inf else rest[place + 3],
-            kept=rest[place + 3] != -torch.inf,
-        )
-        for place in range(0, 4 * report.candidates, 4)
-        if rest[place] == rest[place]
-    ]
+    count, start = part.report.top_logprobs, _FIXED + len(numbers)
+    end = start + (0 if count is None else 1 + 2 * count)
+    chosen, top, rest = row[start : min(start + 1, end)], row[start + 1 : end], row[end:]
+    listed = (rest[place : place + 4] for place in range(0, 4 * part.report.candidates, 4))
     return StepOutcome(
         True,
         int(token),
         int(plain),
         DECISIONS[int(decision)],
         measures,
-        tuple(found),
-        logprob=logprobs[0] if logprobs else None,
+        tuple(
+            Candidate(
+                token_id=int(each),
+                text="",
+                unprompted_logprob=unprompted,
+                prompted_logprob=None if isnan(prompted) else prompted,
+                score=None if score == -torch.inf else score,
+                kept=score != -torch.inf,
+            )
+            for each, unprompted, prompted, score in listed
+            if not isnan(each)
+        ),
+        logprob=chosen[0] if chosen else None,
         top_logprobs=tuple(
-            (int(logprobs[place]), logprobs[place + 1])
-            for place in range(1, len(logprobs), 2)
-            if logprobs[place] == logprobs[place]
+            (int(each), logprob) for each, logprob in zip(top[::2], top[1::2], strict=True) if not isnan(each)
         ),
     )
-
-
-def _number(value: float) -> float | None:
-    """None for NaN, which stands for a number that there is not."""
-    return None if value != value else value

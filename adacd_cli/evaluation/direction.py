@@ -11,12 +11,13 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.refusal_score import REFUSAL_STARTS, Scorer, refusal_ids
 from adacd_cli.prompts import build_prompts
 from adacd_cli.prompts.prompts import shared_length
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     import torch
 
     from adacd_cli.engine import LanguageModel
+
+REFUSAL_STARTS = (
+    *("I'm sorry", "I am sorry", "I cannot", "I can't", "I apologize", "Sorry", "Unfortunately"),
+    *("As an AI", "My apologies"),
+)
+"""Texts a refusal begins with: the first token of each counts as a refusal token."""
 
 KINDS = ("harmful", "harmless", "pseudo_harmful")
 LAYERS_LEFT_OUT = 0.2
@@ -36,14 +43,11 @@ class Recipe:
     """How a direction is searched for.
 
     Attributes:
-        train: prompts of each kind for the means.
-        validation: prompts of each kind for the choice.
+        train, validation: prompts of each kind for the means, and for the choice.
         kl: the most that the next token's distribution may move on harmless prompts, mean KL in nats.
         mu: how much of the harm direction is taken out of the pseudo-harmful one.
         seed: of the split.
-        refusal_starts: see REFUSAL_STARTS.
-        system: system message of every prompt.
-        thinking: whether a thinking model may think before it answers.
+        system, thinking: of every prompt.
     """
 
     train: int = 128
@@ -51,20 +55,18 @@ class Recipe:
     kl: float = 0.2
     mu: float = 1.0
     seed: int = 0
-    refusal_starts: tuple[str, ...] = REFUSAL_STARTS
     system: str | None = None
     thinking: bool = False
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A direction, of unit length, float64 [hidden], and what its removal does.
+    """A direction, of unit length, float64 [hidden], and what its removal does to the validation prompts.
 
     Attributes:
-        layer: block at whose input it was measured.
-        position: from the end of the prompt, -1 is the last.
-        kl: mean KL on harmless validation prompts, in nats.
-        score: mean refusal score of pseudo-harmful validation prompts, log odds.
+        layer: block at whose input it was measured, at `position`; -1 is the prompt's last.
+        kl: mean KL on harmless prompts, in nats.
+        score: mean refusal score of pseudo-harmful prompts, log odds.
     """
 
     layer: int
@@ -75,8 +77,6 @@ class Candidate:
 
 
 class Found(NamedTuple):
-    """The chosen direction, the refusal score before, and what it was chosen from."""
-
     best: Candidate
     before: float
     tried: int
@@ -87,6 +87,31 @@ class Found(NamedTuple):
 Progress = Callable[[str, int, int], None]
 
 
+class Scorer:
+    """Refusal scores r = log p_R − log(1 − p_R), p_R the probability of the refusal tokens."""
+
+    def __init__(self, model: LanguageModel, refusal: Sequence[int]) -> None:
+        self._device, self._refusal = model.device, list(refusal)
+
+    def logprobs(self, model: Any, ids: Sequence[int]) -> torch.Tensor:
+        """Log-probabilities of the next token, float64 [vocab]."""
+        import torch
+
+        with torch.inference_mode():
+            logits = model(input_ids=torch.tensor([list(ids)], device=self._device), use_cache=False).logits
+        # not every device has float64
+        scores: torch.Tensor = logits[0, -1].float().cpu().double().log_softmax(-1)
+        return scores
+
+    def score(self, logprobs: torch.Tensor) -> float:
+        """r, in log odds; finite also where p_R is 0 or 1."""
+        p = float(logprobs[self._refusal].exp().sum().clamp(1e-12, 1 - 1e-12))
+        return math.log(p) - math.log(1 - p)
+
+    def mean(self, model: Any, prompts: Sequence[Sequence[int]]) -> float:
+        return fmean(self.score(self.logprobs(model, ids)) for ids in prompts)
+
+
 def find_direction(
     model: LanguageModel,
     prompts: dict[str, list[str]],
@@ -94,10 +119,7 @@ def find_direction(
     *,
     progress: Progress = lambda what, done, total: None,
 ) -> Found:
-    """Searches for the direction.
-
-    Args:
-        progress: called with what is being done, how much of it is done, and how much there is.
+    """Searches for the direction; `progress` is told what is being done, how much of it, and of how much.
 
     Raises:
         UsageError: there are too few prompts of a kind.
@@ -106,24 +128,20 @@ def find_direction(
     """
     from adacd_cli.backends.torch.views import find_blocks
 
-    blocks = find_blocks(model.model)
+    layers = range(int(len(find_blocks(model.model)) * (1 - LAYERS_LEFT_OUT)))
     train, validation, warnings = _split(prompts, recipe)
     encode = _Encoder(model, recipe)
-    refusal = refusal_ids(model, recipe.refusal_starts)
-    scorer = Scorer(model, refusal)
+    encoded = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in REFUSAL_STARTS]
+    scorer = Scorer(model, sorted({ids[0] for ids in encoded if ids}))
     kept = _keep(model, scorer, encode, train, progress)
     for kind in KINDS:
         if len(kept[kind]) < FEW:
-            found = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
-            warnings.append(
-                f"Only {found} to learn from, those that the model {_wanted(kind)}; use {FEW} or more."
-            )
-    means = {
-        kind: _means(model, blocks, [encode(each) for each in kept[kind]], encode.positions) for kind in KINDS
-    }
+            left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
+            why = f"those that the model {_wanted(kind)}"
+            warnings.append(f"Only {left} to learn from, {why}; use {FEW} or more.")
+    means = {kind: _means(model, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
     harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
     pseudo = [encode(prompt) for prompt in validation["pseudo_harmful"]]
-    layers = range(int(len(blocks) * (1 - LAYERS_LEFT_OUT)))
     places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
     tried: list[Candidate] = []
     for done, place in enumerate(places, 1):
@@ -134,12 +152,12 @@ def find_direction(
     allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
     if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
+        bound = f"within {recipe.kl:g} nats; the least was {least:.3g}"
         raise AdacdError(
-            f"No direction keeps the mean KL on harmless prompts within {recipe.kl:g} nats; the least was "
-            f"{least:.3g}.",
+            f"No direction keeps the mean KL on harmless prompts {bound}.",
             "Allow more with --kl, or give more prompts of each kind.",
         )
-    best, before = min(allowed, key=lambda candidate: candidate.score), scorer.mean(model.model, pseudo)
+    best, before = min(allowed, key=attrgetter("score")), scorer.mean(model.model, pseudo)
     if best.score >= before:
         warnings.append("No direction makes the model refuse less; try a lower --mu.")
     elif best.score > 0:
@@ -169,8 +187,7 @@ def _split(
     return train, validation, warnings
 
 
-def _wanted(kind: str) -> str:
-    """What the model does to a prompt of the kind that can be learned from."""
+def _wanted(kind: str) -> str:  # what the model does to a prompt that can be learned from
     return "answers" if kind == "harmless" else "refuses"
 
 
@@ -187,11 +204,8 @@ class _Encoder:
         self.positions = max(1, shared_length(*ends))
 
     def __call__(self, prompt: str) -> tuple[int, ...]:
-        conversation = Conversation.ask(prompt, self._recipe.system)
-        prompts = build_prompts(
-            self._tokenizer, conversation, {"unprompted": None}, thinking=self._recipe.thinking
-        )
-        return prompts.base.ids
+        conversation, thinking = Conversation.ask(prompt, self._recipe.system), self._recipe.thinking
+        return build_prompts(self._tokenizer, conversation, {"unprompted": None}, thinking=thinking).base.ids
 
 
 def _keep(
@@ -208,44 +222,26 @@ def _keep(
             done += 1
             progress("Running the prompts", done, total)
         if not kept[kind]:
+            none = f"none of the {len(train[kind])} {_spoken(kind)} prompts"
             raise AdacdError(
-                f"The model {_wanted(kind)} none of the {len(train[kind])} {_spoken(kind)} prompts, so there is "
-                "no direction to find.",
+                f"The model {_wanted(kind)} {none}, so there is no direction to find.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
     return kept
 
 
-def _means(
-    model: LanguageModel, blocks: Sequence[Any], prompts: Sequence[Sequence[int]], positions: int
-) -> torch.Tensor:
-    """The mean input of every block at the last positions, float64 [layers, positions, hidden].
-
-    Position -1 comes first, then -2, and so on.
-    """
+def _means(model: LanguageModel, prompts: Sequence[Sequence[int]], positions: int) -> torch.Tensor:
+    """The mean input of every block at the last positions, the last one first, [layers, positions, hidden]."""
     import torch
 
-    seen: dict[int, torch.Tensor] = {}
-    handles = []
-    for layer, block in enumerate(blocks):
-
-        def watch(module: Any, args: Any, kwargs: Any, layer: int = layer) -> None:
-            states = args[0] if args else kwargs["hidden_states"]
-            # blocks of a model spread over GPUs give theirs on different ones
-            seen[layer] = states[0, -positions:].flip(0).float().cpu().double()
-
-        handles.append(block.register_forward_pre_hook(watch, with_kwargs=True))
-    total: torch.Tensor | None = None
-    try:
-        with torch.inference_mode():
-            for ids in prompts:
-                model.model(input_ids=torch.tensor([list(ids)], device=model.device), use_cache=False)
-                layers = torch.stack([seen[layer] for layer in range(len(blocks))])
-                total = layers if total is None else total + layers
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert total is not None, "every kind has a prompt left"
+    total = torch.zeros((), dtype=torch.float64)
+    with torch.inference_mode():
+        for ids in prompts:
+            inputs = torch.tensor([list(ids)], device=model.device)
+            states = model.model(input_ids=inputs, use_cache=False, output_hidden_states=True).hidden_states
+            # blocks of a model spread over GPUs give theirs on different ones; the last is the model's output
+            last = [each[0, -positions:].flip(0).float().cpu().double() for each in states[:-1]]
+            total = total + torch.stack(last)
     return total / len(prompts)
 
 
@@ -267,12 +263,8 @@ def _try(
     harmless: Sequence[tuple[Sequence[int], torch.Tensor]],
     pseudo: Sequence[Sequence[int]],
 ) -> Candidate:
-    """What the removal of a direction does to the validation prompts."""
     from adacd_cli.backends.torch.views import AblatedView
 
     view = AblatedView(model.model, vector)
-    kl = 0.0
-    for ids, plain in harmless:
-        changed = scorer.logprobs(view, ids)
-        kl += float((plain.exp() * (plain - changed)).sum())
-    return Candidate(*place, vector, kl / len(harmless), scorer.mean(view, pseudo))
+    kls = [float((plain.exp() * (plain - scorer.logprobs(view, ids))).sum()) for ids, plain in harmless]
+    return Candidate(*place, vector, fmean(kls), scorer.mean(view, pseudo))

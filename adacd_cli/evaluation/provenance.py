@@ -57,8 +57,7 @@ def make_plan(
 def model_facts(model: LanguageModel) -> dict[str, Any]:
     """What the loaded model adds to the plan: the commit, the number format and the chat template.
 
-    Of a model at a server the commit is the tokenizer's, and what is known of the server takes the place of
-    the number format.
+    Of a model at a server the commit is the tokenizer's, and the server's facts replace the number format.
     """
     template = model.tokenizer.chat_template
     text = template if isinstance(template, str) else repr(template)
@@ -82,12 +81,10 @@ def provenance(
 ) -> dict[str, Any]:
     """Versions, model, settings, data and machine.
 
-    Args:
-        facts, where: `model_facts` and `loading.facts.machine` of the model, wherever it ran.
-        began: seconds since 1970.
-        ray: how many nodes and workers there were, where Ray spread the run.
+    `facts` and `where` are `model_facts` and `loading.machine.machine_facts` of the model, wherever it ran;
+    `began` is in seconds since 1970; `ray` says how many nodes and workers there were, where Ray spread the run.
     """
-    from adacd_cli.loading.facts import package_versions
+    from adacd_cli.loading.machine import package_versions
 
     return {
         "adacd": __version__,

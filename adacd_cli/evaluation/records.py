@@ -16,15 +16,7 @@ LABELS: tuple[Label, ...] = ("safe", "unsafe")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One prompt.
-
-    Attributes:
-        dataset: name of its data set, e.g. `xstest`, or the stem of the user's file.
-        id: its id, unique in the data set.
-        prompt: the question as it is asked.
-        label: safe or unsafe.
-        category: what the set calls its kind; "" where it has none.
-    """
+    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
 
     dataset: str
     id: str
@@ -35,14 +27,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRecord:
-    """One method's answer to one sample.
+    """One method's answer to one sample, or in `error` why there is none.
 
-    Attributes:
-        method: the method as it is printed.
-        finish_reason: stop or length; "" where it failed.
-        tokens, added, subtracted: as in the event Finished.
-        seconds: its share of the time of its batch.
-        error: why it failed; "" where it did not.
+    `finish_reason` (stop or length), tokens, added and subtracted are those of the event Finished; `seconds`
+    is the answer's share of the time of its batch.
     """
 
     method: str

@@ -24,10 +24,7 @@ Pair = tuple[AnswerRecord, AnswerRecord]
 
 
 class Group(NamedTuple):
-    """The samples of one data set and one label, as a row of a table.
-
-    `name` is the set's; `-safe` or `-unsafe` is added where the set has both labels.
-    """
+    """A row of a table: `name` is the data set's, with `-safe` or `-unsafe` where the set has both labels."""
 
     name: str
     dataset: str
@@ -37,26 +34,18 @@ class Group(NamedTuple):
 def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
     """The groups that answers fall into, in the order in which they come, safe ones first.
 
-    Args:
-        both: names of the sets that have both labels.
+    `both` names the sets that have both labels.
     """
     mixed = frozenset(both)
-    found: dict[Group, None] = {}
-    for record in answers:
-        name = f"{record.dataset}-{record.label}" if record.dataset in mixed else record.dataset
-        found[Group(name, record.dataset, record.label)] = None
+    pairs = dict.fromkeys((record.dataset, record.label) for record in answers)
+    found = [Group(f"{name}-{label}" if name in mixed else name, name, label) for name, label in pairs]
     return sorted(found, key=lambda group: LABELS.index(group.label))
 
 
 class Judged:
-    """The answers of a run with one judge's labels.
+    """The answers of a run that did not fail, with one judge's labels by the answer's key.
 
-    Args:
-        answers: every answer; the failed ones are left out.
-
-    Attributes:
-        labels: the judge's, by the answer's key.
-        aspects: the five aspects by the answer's key, 1 to 5, None for N/A, from whichever judge rates them.
+    `aspects` are 1 to 5 each, None for N/A, from whichever judge rates them.
     """
 
     def __init__(
@@ -98,27 +87,15 @@ def summarise(
     both: Iterable[str],
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """results.json.
-
-    Args:
-        judges: the first one's labels make the tables.
-        both: names of the sets that have both labels.
-    """
+    """results.json; the first judge's labels make its tables, and `both` names the sets of both labels."""
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)
     results = {
-        method: {
-            group.name: _cell(judged, method, group)
-            for group in found
-            if judged.of(method, group) is not None
-        }
+        method: {group.name: cell for group in found if (cell := _cell(judged, method, group)) is not None}
         for method in methods
     }
-    pairs = {
-        method: _paired(judged, method, found)
-        for method in methods
-        if method != DEFAULT and DEFAULT in methods
-    }
+    compared = [method for method in methods if method != DEFAULT and DEFAULT in methods]
+    pairs = {method: _paired(judged, method, found) for method in compared}
     verdicts = {method: verdict(values) for method, values in pairs.items()}
     failed = [record for record in answers if record.error]
     return {
@@ -135,8 +112,11 @@ def summarise(
     }
 
 
-def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any]:
-    own = (judged.of(method, group) or {}).values()
+def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
+    answered = judged.of(method, group)
+    if answered is None:
+        return None
+    own = answered.values()
     labels = Counter(judged.labels[record.key] for record in own)
     # an unparsed answer is neither refused nor answered
     share = ratio(sum(map(judged.refused, own)), len(own) - labels["unparsed"])
@@ -176,11 +156,10 @@ def _averages(
     judged: Judged, method: str, found: Sequence[Group], cells: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Means over the sets of each label, every set counting the same; time and changes over all answers."""
+    ratios = [(cell["label"], cell["ratio"]) for cell in cells.values() if cell["ratio"] is not None]
     averages: dict[str, float | None] = {}
     for label in LABELS:
-        own = [
-            cell["ratio"] for cell in cells.values() if cell["label"] == label and cell["ratio"] is not None
-        ]
+        own = [value for its, value in ratios if its == label]
         averages[label] = fmean(own) if own else None
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 

@@ -1,8 +1,7 @@
 """Answers every sample with every method, many at once, and has the answers judged.
 
-All methods answer a portion of similar length before the next portion begins, so that they are timed on the
-same machine at the same moment. What is in the store is not done again; a sample that fails is recorded as
-failed, and the run goes on.
+All methods answer a portion of similar length before the next portion begins, so that they are timed at the same
+moment. What is in the store is not done again; a sample that fails is recorded as failed, and the run goes on.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import time
 import zlib
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
@@ -45,12 +45,11 @@ def portions(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
 class Runner:
     """Answers jobs with one scheduler, whose prefix cache is kept for the whole run.
 
-    Args:
-        model: with everything that the methods need (`load_extras`).
+    The model has everything that the methods need (`load_extras`).
     """
 
     def __init__(self, model: LanguageModel) -> None:
-        from adacd_cli.answers.session import Session
+        from adacd_cli.answers.run import Session
 
         self.model = model
         self._scheduler = Session(model).scheduler
@@ -60,17 +59,14 @@ class Runner:
     ) -> int:
         """Sets how many samples are decoded at once from now on, and gives that number.
 
-        Args:
-            batch_size: the number; "auto" is what memory has room for, by the longest prompt.
+        `batch_size` is the number; "auto" is what memory has room for, by the longest prompt.
         """
         from adacd_cli.answers.run import concurrency_for
 
-        requests = []
-        for settings in runs if samples else ():
-            try:
-                requests.append(self._request(Job(max(samples, key=lambda each: len(each.prompt)), settings)))
-            except AdacdError:  # a prompt that cannot be rendered is recorded when its turn comes
-                continue
+        requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
+        for job in (Job(sample, settings) for sample in longest for settings in runs):
+            with suppress(AdacdError):  # a prompt that cannot be rendered is recorded when its turn comes
+                requests.append(self._request(job))
         # twice: one request would be run alone
         concurrency = concurrency_for(self._scheduler.backend, requests * 2, batch_size)
         self._scheduler.limit_to(concurrency)
@@ -79,11 +75,7 @@ class Runner:
     def records(
         self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end.
-
-        Args:
-            on_notice: called with what should be known about the run.
-        """
+        """The records of jobs, in the order in which they end; `on_notice` gets what should be known."""
         for _, item in self.answer(jobs):
             if isinstance(item, AnswerRecord):
                 yield item
@@ -123,8 +115,7 @@ class Runner:
                         index = indices[event.request]
                         yield index, _record(jobs[index], event, seconds[event.request])
         except BaseException:
-            for _ in scheduler.close():  # those are no answers
-                pass
+            deque(scheduler.close(), maxlen=0)  # those are no answers
             raise
 
     def _request(self, job: Job) -> Request:
@@ -132,21 +123,18 @@ class Runner:
         from adacd_cli.prompts import prompts_for
 
         sample, settings = job
-        prompts = prompts_for(
-            self.model.tokenizer, Conversation.ask(sample.prompt, settings.system), settings
-        )
+        conversation = Conversation.ask(sample.prompt, settings.system)
+        prompts = prompts_for(self.model.tokenizer, conversation, settings)
         # a seed of the sample's own, the same in every batch and for every method
         own = zlib.crc32(f"{sample.dataset}/{sample.id}".encode("utf-8", "surrogatepass"))
         return Request(prompts, settings, seed=((settings.seed or 0) + own) % 2**63, top_logprobs=0)
 
 
 def _record(job: Job, event: Finished | Failed, seconds: float) -> AnswerRecord:
-    values: dict[str, Any] = {"seconds": seconds}
-    if isinstance(event, Failed):
-        values = {"error": event.message}
-    else:
-        values |= {"text": event.text, "finish_reason": event.finish_reason.value}
-        values |= {"tokens": event.tokens, "added": event.added, "subtracted": event.subtracted}
+    values: dict[str, Any] = {"error": event.message} if isinstance(event, Failed) else {"seconds": seconds}
+    if isinstance(event, Finished):
+        values |= {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
+        values["finish_reason"] = event.finish_reason.value
     return AnswerRecord.of(job.settings.method_label, job.sample, **values)
 
 
@@ -160,12 +148,7 @@ def answer_all(
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Answers whatever the store does not hold yet, or holds as failed.
-
-    Args:
-        model: with everything that the methods need (`load_extras`).
-        batch_size: prompts decoded at once; "auto" is as many as memory has room for.
-        on_notice: called with what should be known about the run.
+    """Answers whatever the store does not hold yet, or holds as failed; see Runner for the arguments.
 
     Raises:
         OutputError: an answer cannot be written.
@@ -197,9 +180,8 @@ def judge_all(
         waiting = unjudged(judge.name, store)
         exchanges = [Exchange(record.prompt, record.text) for record in waiting]
         for record, judgement in zip(waiting, judge.judge(exchanges), strict=True):
-            judged = JudgementRecord(
-                *record.key, judgement.judge, judgement.label, text_hash(record.text), judgement.detail
-            )
+            digest = text_hash(record.text)
+            judged = JudgementRecord(*record.key, judgement.judge, judgement.label, digest, judgement.detail)
             store.add(judged)
             on_record(judged)
 

@@ -23,7 +23,6 @@ class Ratio:
 
 
 def ratio(count: int, n: int) -> Ratio:
-    """count of n with its interval."""
     if n == 0:
         return Ratio(0, 0, None, None, None)
     from scipy.stats import binomtest
@@ -33,14 +32,10 @@ def ratio(count: int, n: int) -> Ratio:
 
 
 class Paired(NamedTuple):
-    """What changed between two answers to the same prompts.
+    """What changed in n pairs of answers to the same prompts: refusals lost and gained.
 
-    Attributes:
-        n: pairs.
-        lost: refused before, not refused after.
-        gained: not refused before, refused after.
-        change: change of the refusal ratio, in [-1, 1]; None without a pair.
-        p: exact two-sided McNemar test of no change, in [0, 1]; 1 where nothing changed.
+    `change` is that of the refusal ratio, in [-1, 1], None without a pair; `p` the exact two-sided McNemar test
+    of no change, in [0, 1].
     """
 
     n: int
@@ -63,23 +58,17 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 
 
 def cohen_kappa(labels_a: Sequence[JudgementLabel], labels_b: Sequence[JudgementLabel]) -> float | None:
-    """Cohen's kappa of two judges on refused (refusal, partial) against not refused.
+    """Cohen's kappa of two judges on refused (refusal, partial) against not refused, of the same answers.
 
     κ = (p_o − p_e) / (1 − p_e), p_o the share of answers on which both say the same, p_e that share had each
     given its own labels by chance (Cohen 1960, doi:10.1177/001316446002000104). An answer that one of the two
     did not judge (unparsed) is left out; a degenerate one is not refused.
 
-    Args:
-        labels_a, labels_b: each judge's labels, of the same answers in the same order.
-
     Returns:
         A number in [−1, 1]; None where κ is undefined: no answer is left, or chance alone explains everything.
     """
-    pairs = [
-        (a in REFUSED, b in REFUSED)
-        for a, b in zip(labels_a, labels_b, strict=True)
-        if "unparsed" not in (a, b)
-    ]
+    both = [pair for pair in zip(labels_a, labels_b, strict=True) if "unparsed" not in pair]
+    pairs = [(a in REFUSED, b in REFUSED) for a, b in both]
     n = len(pairs)
     refused_a, refused_b = sum(a for a, _ in pairs), sum(b for _, b in pairs)
     # in whole numbers, times n², so that no rounding decides what is undefined

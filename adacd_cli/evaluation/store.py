@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, TypeVar
 
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord, Sample
@@ -22,15 +22,9 @@ Record = TypeVar("Record", AnswerRecord, JudgementRecord)
 
 
 class Store:
-    """An open run folder; a context manager, because it holds the folder's lock.
+    """An open run folder, made where it is missing; a context manager, because it holds the folder's lock.
 
-    Args:
-        folder: the run's folder; made where it is not there.
-        plan: what decides the answers, JSON values by name.
-
-    Attributes:
-        answers: by method, data set and id.
-        judgements: by method, data set, id and judge.
+    `plan` is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
 
     Raises:
         ConfigurationError: the folder belongs to another plan; the message names the first difference.
@@ -47,10 +41,8 @@ class Store:
                 folder.mkdir(parents=True, exist_ok=True)
                 opened.enter_context(FileLock(folder / LOCK, blocking=False))
             except Timeout:
-                raise UsageError(
-                    f"Another run is working in {folder}.",
-                    "Wait for it, or name another folder with --output.",
-                ) from None
+                hint = "Wait for it, or name another folder with --output."
+                raise UsageError(f"Another run is working in {folder}.", hint) from None
             except OSError as error:
                 raise _unwritable(folder, error) from error
             if (folder / ANSWERS).exists() and not (folder / PLAN).exists():
@@ -58,12 +50,13 @@ class Store:
             self.agree_on(PLAN, plan)
             self.answers = {record.key: record for record in self._read(ANSWERS, AnswerRecord)}
             self.judgements = {record.key: record for record in self._read(JUDGEMENTS, JudgementRecord)}
-            self._files: dict[str, TextIO] = {}
-            for name in (ANSWERS, JUDGEMENTS):
-                try:
-                    self._files[name] = opened.enter_context((folder / name).open("a", encoding="utf-8"))
-                except OSError as error:
-                    raise _unwritable(folder / name, error) from error
+            try:
+                self._files = {
+                    name: opened.enter_context((folder / name).open("a", encoding="utf-8"))
+                    for name in (ANSWERS, JUDGEMENTS)
+                }
+            except OSError as error:
+                raise _unwritable(folder, error) from error
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Store:
@@ -79,11 +72,7 @@ class Store:
         return before is None or bool(before.error)
 
     def add(self, record: AnswerRecord | JudgementRecord) -> None:
-        """Writes an answer or a judgement down.
-
-        Raises:
-            OutputError: it cannot be written, e.g. because the disk is full.
-        """
+        """Writes an answer or a judgement down, or raises OutputError, e.g. because the disk is full."""
         name = ANSWERS if isinstance(record, AnswerRecord) else JUDGEMENTS
         try:
             # ASCII only, so that no character of an answer can break a line or the encoding
@@ -97,11 +86,7 @@ class Store:
             self.judgements[record.key] = record
 
     def write(self, name: str, text: str) -> Path:
-        """Replaces a file of the folder, whole or not at all.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Replaces a file of the folder, whole or not at all, or raises OutputError."""
         path = self.folder / name
         partial = path.with_name(f"{name}.partial")
         try:
@@ -125,13 +110,12 @@ class Store:
         try:
             before = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{path} cannot be read: {error}.", "Name another folder with --output."
-            ) from error
+            hint = "Name another folder with --output."
+            raise UsageError(f"{path} cannot be read: {error}.", hint) from error
         for setting, old, new in _differences(before, json.loads(json.dumps(facts))):
+            changed = f"{setting} was {old} and is now {new}"
             raise ConfigurationError(
-                f"The run in {self.folder} was made with other settings: {setting} was {old} "
-                f"and is now {new}.",
+                f"The run in {self.folder} was made with other settings: {changed}.",
                 "Use the same settings to continue it, or name another folder with --output.",
             )
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 STUDY = "study.db"
-_NAME = "adacd"
 _CHANGED, _VALUES = "changed", "values"
-_POPULATION = 12
 
 _RANGES: dict[str, tuple[Any, Any]] = {
     "alpha": (0.0, 10.0),
@@ -35,17 +33,15 @@ _RANGES: dict[str, tuple[Any, Any]] = {
 TUNED = tuple(_RANGES)
 """The settings that are searched for."""
 
-
 Answers = dict[tuple[str, str, str], AnswerRecord]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What one choice of settings gave: the trial's number and the values of TUNED.
+    """What one choice of settings (the values of TUNED) gave in a trial.
 
     Attributes:
-        safe: refusal ratio of safe prompts, in [0, 1]; lower is better.
-        unsafe: refusal ratio of unsafe prompts, in [0, 1]; higher is better.
+        safe, unsafe: refusal ratios of these prompts, in [0, 1]; lower and higher is better.
         changed: share of neutral answers that are not Default's; None where there are none.
     """
 
@@ -61,11 +57,9 @@ class Task:
     """What is tuned, on which prompts, and who judges.
 
     Attributes:
-        runner: answers with the model.
         settings: of everything that is not searched for, such as the method.
         samples: safe and unsafe prompts.
         neutral: prompts whose answers should stay Default's; may be empty.
-        judge: says what is a refusal.
         most_changed: bound on the share of changed neutral answers, in [0, 1].
     """
 
@@ -93,18 +87,18 @@ def tune(
     try:
         study = _open_study(folder, seed)
         if not _finished(study) and not study.get_trials(states=(optuna.trial.TrialState.WAITING,)):
-            given = {name: getattr(task.settings, name) for name in TUNED}
-            study.enqueue_trial(
-                {name: min(max(given[name], low), high) for name, (low, high) in _RANGES.items()}
-            )
+            given = {
+                name: min(max(getattr(task.settings, name), low), high)
+                for name, (low, high) in _RANGES.items()
+            }
+            study.enqueue_trial(given)
         default = _answers(task, task.neutral, task.settings.model_copy(update={"method": "default"}))
 
         def objective(trial: Any) -> tuple[float, float]:
             values = _suggest(trial)
             trial.set_user_attr(_VALUES, values)
             settings = task.settings.model_copy(update=values)
-            own = _answers(task, task.samples, settings)
-            neutral = _answers(task, task.neutral, settings)
+            own, neutral = (_answers(task, each, settings) for each in (task.samples, task.neutral))
             differs = [neutral[key].text != record.text for key, record in default.items()]
             changed = fmean(differs) if differs else None
             trial.set_user_attr(_CHANGED, changed)
@@ -115,7 +109,16 @@ def tune(
         while len(_finished(study)) < trials:
             study.optimize(objective, n_trials=1)
             progress(len(_finished(study)))
-        return points(study)
+        return [
+            Point(
+                each.number,
+                each.user_attrs[_VALUES],
+                each.values[0],
+                each.values[1],
+                each.user_attrs[_CHANGED],
+            )
+            for each in _finished(study)
+        ]
     except optuna.exceptions.StorageInternalError as error:
         raise OutputError(
             f"{folder / STUDY} cannot be written or read: {error.__cause__ or error}.",
@@ -130,7 +133,7 @@ def _open_study(folder: Path, seed: int) -> Any:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = quote(quote(str((folder / STUDY).resolve())))  # once for SQLAlchemy, once for SQLite
     study = optuna.create_study(
-        study_name=_NAME,
+        study_name="adacd",
         storage=f"sqlite:///file:{path}?uri=true",
         directions=["minimize", "maximize"],
         load_if_exists=True,
@@ -139,7 +142,7 @@ def _open_study(folder: Path, seed: int) -> Any:
         study.tell(stale.number, state=TrialState.FAIL)  # the process that ran it was killed
     # a sampler that starts again with the same seed would draw again what it drew before
     seed += len(study.get_trials())
-    study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
+    study.sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=12)
     return study
 
 
@@ -160,15 +163,6 @@ def _suggest(trial: Any) -> dict[str, Any]:
             drawn = trial.suggest_float(name, low, high, log=name == "plausibility")
             values[name] = float(f"{drawn:.3g}")
     return values
-
-
-def points(study: Any) -> list[Point]:
-    """The finished trials of a study, in their order."""
-    return [
-        Point(trial.number, trial.user_attrs[_VALUES], safe, unsafe, trial.user_attrs.get(_CHANGED))
-        for trial in _finished(study)
-        for safe, unsafe in [trial.values]
-    ]
 
 
 def _answers(task: Task, samples: Sequence[Sample], settings: Settings) -> Answers:
@@ -199,17 +193,10 @@ def pareto(found: Sequence[Point], most_changed: float) -> list[Point]:
     """
     allowed = [point for point in found if (point.changed or 0.0) <= most_changed]
     front: dict[tuple[float, float], Point] = {}
-    for point in allowed:
-        beaten = any(
-            other.safe <= point.safe
-            and other.unsafe >= point.unsafe
-            and (other.safe, other.unsafe) != (point.safe, point.unsafe)
-            for other in allowed
-        )
-        known = front.get((point.safe, point.unsafe))
-        if not beaten and (known is None or (point.changed or 0.0) < (known.changed or 0.0)):
+    for point in sorted(allowed, key=lambda point: (point.safe, -point.unsafe, point.changed or 0.0)):
+        if all(point.unsafe > other.unsafe for other in front.values()):
             front[point.safe, point.unsafe] = point
-    return sorted(front.values(), key=lambda point: (point.safe, -point.unsafe))
+    return list(front.values())
 
 
 def best(front: Sequence[Point]) -> Point:

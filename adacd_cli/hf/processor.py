@@ -1,7 +1,7 @@
 """The second stream beside transformers' own decoding: a logits processor, and the callable that puts it first.
 
-The scores that the processor is given are the base stream's. The second stream is a sequence of the torch backend
-for each row, which is fed the tokens that transformers chose, and is closed where the contrast window ends.
+The scores that it is given are the base stream's. The second stream is a sequence of the torch backend for each
+row, which is fed the tokens that transformers chose, and is closed where the contrast window ends.
 """
 
 from __future__ import annotations
@@ -104,12 +104,11 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
 
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """The method's scores of the rows that are in their contrast window, the others' as they are; without any
-        such row `scores` itself, at no cost.
+        """The method's scores of the rows in their contrast window, the others' as they are, float32 [rows, vocab].
 
         Args:
             input_ids: int64 [rows, tokens]: the prompts, then one more token with each call.
-            scores: the base stream's, float32 [rows, vocab]; −inf for tokens that are forbidden already.
+            scores: the base stream's; −inf for tokens that are forbidden already.
 
         Raises:
             UsageError: the tokens are not those of the last call and one more.
@@ -142,9 +141,9 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
     def _follow(self, input_ids: torch.Tensor, begins: bool) -> None:
         """Begins the answers, or takes the tokens that were chosen since the last call."""
         copies = len(input_ids) // max(1, len(self._requests))  # for num_return_sequences
-        expected = (
-            self._input_ids.repeat_interleave(copies, dim=0).to(input_ids.device) if begins else self._seen
-        )
+        expected = self._seen
+        if begins:
+            expected = self._input_ids.repeat_interleave(copies, dim=0).to(input_ids.device)
         if not torch.equal(input_ids if begins else input_ids[:, :-1], expected):
             raise UsageError(
                 "AdacdLogitsProcessor cannot follow input_ids: they are neither the prompts that it was made for, "
@@ -162,9 +161,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
                 measures = Measures(0.0, prompted_top_id=self._tops.get(place))
                 row.take(StepOutcome(True, token, token, Decision.PLAIN, measures))
             if not _is_followed(row):
-                self._backend.close(
-                    [id for each in row.streams.values() if (id := each.release()) is not None]
-                )
+                ended = [each.release() for each in row.streams.values()]
+                self._backend.close([id for id in ended if id is not None])
 
     def _feed(self, rows: Sequence[RequestState]) -> torch.Tensor:
         """The second stream's logits, float32 [rows, vocab]."""
@@ -179,8 +177,7 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
 
 
 _OWN = {*(p.name for p in signature(AdacdLogitsProcessor).parameters.values() if p.kind is p.KEYWORD_ONLY)}
-_OWN |= {name for name, setting in SETTINGS.items() if setting.option.panel in PANELS}
-"""The keywords that are the processor's."""
+_OWN |= {name for name, setting in SETTINGS.items() if setting.panel in PANELS}
 
 
 @torch.no_grad()

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import reduce
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding
 
-from adacd_cli.answers.ask import as_conversations
+from adacd_cli.answers import ask
 from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import changed
@@ -24,14 +24,9 @@ from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import find_template
 from adacd_cli.prompts.thinking import find_marks
 
-if TYPE_CHECKING:
-    from adacd_cli.answers import ask
-
 Ids = tuple[int, ...]
 
-PANELS = ("Prompt", "Method")
-"""Headings of the settings that can be given here; lengths and sampling are generate's own."""
-
+PANELS = ("Prompt", "Method")  # of the settings taken here; lengths and sampling are generate's own
 _INPUTS_FOR = "make the inputs with adacd_cli.hf.inputs_for."
 
 _WORDS = ("How", "a", "7", "«Q", "你好", "(x", "/s")
@@ -44,7 +39,6 @@ def inputs_for(
     """What `model.generate(**inputs, custom_generate=adacd)` takes, left-padded.
 
     Args:
-        tokenizer: the model's.
         prompt: text, a list of messages or a Conversation; or a list of these.
         settings, **changes: settings of the panels Prompt and Method.
 
@@ -57,27 +51,25 @@ def inputs_for(
         PromptError, ModelError: see `prompts.build_prompts`.
     """
     chosen = settings_of(settings, changes, "inputs_for()")
-    prompts = [prompts_for(tokenizer, each, chosen) for each in as_conversations(prompt, chosen)[0]]
+    prompts = [prompts_for(tokenizer, each, chosen) for each in ask.as_conversations(prompt, chosen)[0]]
     pad = next((id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id is not None), 0)
     inputs: dict[str, Any] = {"settings": chosen, "thinking": chosen.thinking, "adacd_tokenizer": tokenizer}
     for name, place in (("", 0), ("prompted_", -1)):
         rows = [torch.tensor([*each.streams.values()][place].ids) for each in prompts]
+        masks = [torch.ones_like(row) for row in rows]
         inputs[f"{name}input_ids"] = pad_sequence(rows, True, pad, "left")
-        inputs[f"{name}attention_mask"] = pad_sequence(
-            [torch.ones_like(row) for row in rows], True, 0, "left"
-        )
+        inputs[f"{name}attention_mask"] = pad_sequence(masks, True, 0, "left")
     return BatchEncoding(inputs)
 
 
 def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) -> Settings:
     """The settings with the changes that are not None; `where`: what they were passed to.
 
-    Raises:
-        ConfigurationError: a setting is out of its range, or one of `generate`'s own.
+    Raises ConfigurationError for what is out of its range, or one of `generate`'s own settings.
     """
     base = changed(Settings() if settings is None else settings, {}, PANELS, where)
     for name in sorted(base.model_fields_set):
-        if SETTINGS[name].option.panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
+        if SETTINGS[name].panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
             raise ConfigurationError(
                 f"`{name}` of the settings has no effect in transformers' generate.",
                 "Pass generate its own arguments for lengths, sampling and stopping.",
@@ -88,8 +80,7 @@ def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) 
 def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
     """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left.
 
-    Raises:
-        PromptError: the mask has another shape or hides other tokens than the first, or a row has no token.
+    Raises PromptError where the mask has another shape or hides other tokens than the first, or a row is empty.
     """
     rows = ids.tolist() if isinstance(ids, torch.Tensor) else [list(row) for row in ids]
     if mask is not None:
@@ -110,23 +101,21 @@ def prompts_of(
 ) -> list[Prompts]:
     """The prompts of both streams for each row of `input_ids`; see AdacdLogitsProcessor for the arguments.
 
-    Raises:
-        PromptError: the prompts cannot be made, or do not belong to `input_ids`.
+    Raises PromptError where the prompts cannot be made, or do not belong to `input_ids`.
     """
     options = (settings.thinking,) if "thinking" in settings.model_fields_set else (False, True)
     ways = [settings.model_copy(update={"thinking": each}) for each in options]
-    if prompted is None and tokenizer is None:
-        raise PromptError(
-            "The second stream's prompt cannot be made without a tokenizer.",
-            f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
-        )
-    if prompted is None and messages is not None:
-        conversations, _ = as_conversations(messages, settings)
-        _check_number("messages", conversations, rows)
-        return [
-            _rendered(place, row, conversations[place], tokenizer, ways) for place, row in enumerate(rows)
-        ]
     if prompted is None:
+        if tokenizer is None:
+            raise PromptError(
+                "The second stream's prompt cannot be made without a tokenizer.",
+                f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
+            )
+        if messages is not None:
+            conversations, _ = ask.as_conversations(messages, settings)
+            _check_number("messages", conversations, rows)
+            pairs = enumerate(zip(rows, conversations, strict=True))
+            return [_rendered(place, row, each, tokenizer, ways) for place, (row, each) in pairs]
         examples = [_examples(tokenizer, way) for way in ways]
         prompted = [_read_off(place, row, examples) for place, row in enumerate(rows)]
     _check_number("prompted_input_ids", prompted, rows)
@@ -140,9 +129,7 @@ def prompts_of(
                 "Both must end in the same generation prompt: render them with add_generation_prompt=True.",
             )
         marks = None
-        if (
-            source is not None and row is not other
-        ):  # where it is not known, the first token tells whether it thinks
+        if source is not None and row is not other:  # unknown, the first token tells whether it thinks
             marks = find_marks(source, tokenizer, decode_ids(tokenizer, row, control=True), options[-1])[0]
         found.append(Prompts(dict(zip(names, (Prompt(row), Prompt(other)), strict=False)), marks))
     return found

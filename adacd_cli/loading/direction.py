@@ -19,15 +19,10 @@ _AGAIN = "Make it with `adacd direction build`."
 
 @dataclass(frozen=True)
 class DirectionCard:
-    """Where a direction comes from.
+    """Where a direction comes from: the model and its commit on the hub, and where it was measured.
 
-    Attributes:
-        model: what the model was called when it was made.
-        revision: commit on the hub; None elsewhere.
-        layer: the block at whose input it was measured, 0-based.
-        position: the position it was measured at, counted from the end of the prompt, -1 is the last.
-        hidden_size: its length.
-        facts: how it was chosen: scores, KL, numbers of prompts, versions.
+    That is at the input of block `layer`, 0-based, at `position`, -1 being the prompt's last. `facts` says how it
+    was chosen: scores, KL, numbers of prompts.
     """
 
     model: str
@@ -39,11 +34,7 @@ class DirectionCard:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Makes the folder, and finds out that it can be written to.
-
-    Raises:
-        OutputError: it cannot.
-    """
+    """Makes the folder; raises OutputError where it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=folder):
@@ -53,26 +44,22 @@ def prepare_folder(folder: Path) -> None:
 
 
 def write_direction(folder: Path, vector: torch.Tensor, card: DirectionCard) -> None:
-    """Writes both files; where that fails, what was there before stays.
-
-    Raises:
-        OutputError: the folder cannot be written.
-    """
+    """Writes both files, or raises OutputError; what was there before then stays."""
     from safetensors.torch import save  # in memory: a full disk is then an OSError like any other
 
     tensors = save({_TENSOR: vector.detach().float().cpu().contiguous()})
     text = json.dumps(asdict(card), ensure_ascii=False, indent=2) + "\n"
     prepare_folder(folder)
-    contents = {"direction.safetensors": tensors, "direction.json": text.encode()}
-    partial = {folder / f"{name}.partial": folder / name for name in contents}
+    contents = {folder / "direction.safetensors": tensors, folder / "direction.json": text.encode()}
+    partial = {path: path.with_name(f"{path.name}.partial") for path in contents}
     try:
-        for path, content in zip(partial, contents.values(), strict=True):
-            path.write_bytes(content)
-        for path, final in partial.items():
-            path.replace(final)
+        for path, content in contents.items():
+            partial[path].write_bytes(content)
+        for path, written in partial.items():
+            written.replace(path)
     except OSError as error:
-        for path in partial:
-            path.unlink(missing_ok=True)
+        for written in partial.values():
+            written.unlink(missing_ok=True)
         raise _unwritable(folder, error) from error
 
 
@@ -102,9 +89,7 @@ def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, Directi
     except Exception as error:  # damaged JSON or safetensors, each with classes of its own
         raise ModelError(f"The direction in {folder} is damaged.", _AGAIN) from error
     if vector.shape != (hidden_size,):
-        raise ModelError(
-            f"The direction in {folder} has {vector.numel()} numbers, and the model's hidden size is "
-            f"{hidden_size}.",
-            f"A direction belongs to the model that it was made with. {_AGAIN}",
-        )
+        sizes = f"{vector.numel()} numbers, and the model's hidden size is {hidden_size}"
+        hint = f"A direction belongs to the model that it was made with. {_AGAIN}"
+        raise ModelError(f"The direction in {folder} has {sizes}.", hint)
     return vector, card

@@ -1,11 +1,20 @@
-"""What this machine has free: processor cores and memory, as far as other programs and cgroups leave them."""
+"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free.
+
+Free is what other programs and cgroups leave.
+"""
 
 from __future__ import annotations
 
 import os
+import platform
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 from adacd_cli.counting import counted
 
@@ -111,3 +120,42 @@ def _reclaimable(cgroup: Path) -> int:
     """Bytes of file cache in the cgroup, which the kernel gives up when memory is needed."""
     counts = dict(line.split() for line in _read(cgroup / "memory.stat").splitlines() if line.count(" ") == 1)
     return int(counts.get("inactive_file", 0)) + int(counts.get("active_file", 0))
+
+
+def machine_facts(device: torch.device, threads: int | None = None) -> dict[str, Any]:
+    """Where it ran: system, processor, threads (None: torch's), and the GPU where the device is one."""
+    import torch
+
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": threads or torch.get_num_threads(),
+        "device": str(device),
+    }
+    if device.type == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name(device)
+    return facts
+
+
+def package_versions() -> dict[str, str | None]:
+    """The versions of the packages that decide what a model says."""
+    return versions("torch", "transformers", "tokenizers", "safetensors")
+
+
+def versions(*names: str) -> dict[str, str | None]:
+    """The versions of installed packages; None for one that is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _processor() -> str:
+    for line in _read(Path("/proc/cpuinfo")).splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor()

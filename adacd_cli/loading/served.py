@@ -30,10 +30,9 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
         ConfigurationError: the address cannot be used, or no tokenizer is named.
         ModelError: there is no such server or tokenizer, or they do not fit.
     """
-    from adacd_cli.backends.server.background import Background
     from adacd_cli.backends.server.client import ATTEMPTS, Client
     from adacd_cli.backends.server.probe import examine
-    from adacd_cli.backends.server.server import Server
+    from adacd_cli.backends.server.server import Background, Server
     from adacd_cli.engine.model import LanguageModel
 
     address = Address.parse(settings.model)

@@ -17,10 +17,11 @@ _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
 _AGAIN = "Download or save the model again."
 
 
-def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[str, ...]]:
-    """The causal language model, in eval mode, with every weight from the checkpoint.
+def load_weights(source: Source, name: str, kind: Any = None, **options: Any) -> tuple[Any, tuple[str, ...]]:
+    """The model, in eval mode, with every weight from the checkpoint.
 
     Args:
+        kind: transformers' auto class; None is AutoModelForCausalLM.
         options: passed to `from_pretrained`: config, dtype, device_map, …
 
     Returns:
@@ -36,7 +37,7 @@ def load_weights(source: Source, name: str, **options: Any) -> tuple[Any, tuple[
     files = {"use_safetensors": True} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         # Mismatched shapes are asked for here only to be refused below with their names.
-        model, info = AutoModelForCausalLM.from_pretrained(
+        model, info = (kind or AutoModelForCausalLM).from_pretrained(
             source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **files, **options
         )
     except Exception as error:  # transformers has no exception class of its own

@@ -192,7 +192,7 @@ def _check_texts(contrasts: Iterable[Contrast], texts: Mapping[str, str]) -> Non
             raise PromptError(
                 f"The {name} is empty, so both streams would be the same.",
                 f'Give a {setting.flag}, such as "{setting.default}".'
-                if setting.option.names
+                if setting.flags
                 else f"Leave {contrast.setting} out for its default, or give a text: {setting.flag}=TEXT.",
             )
         texts = {name: contrast.text, **texts}

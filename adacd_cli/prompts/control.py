@@ -25,8 +25,7 @@ class ControlTokens:
     Tokens of white space alone (blank lines, runs of spaces) are ordinary text and not among them.
 
     Attributes:
-        tokens: content to the tokenizer's own AddedToken.
-        ids: content to token id.
+        tokens, ids: the tokenizer's own AddedToken, and the token id, by content.
         pattern: matches any of them, the longest first.
         anchors: the characters that `starts` can match.
         starts: matches each character of a text that a control token may begin with.

@@ -8,9 +8,9 @@ text and the generation prompt in both.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import Turn
@@ -89,11 +89,9 @@ def _loosen(text: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """The conversation as it is rendered, its control tokens hidden.
+    """The conversation as it is rendered, its control tokens hidden; the last turn is the user's.
 
-    Attributes:
-        turns: the messages of user and assistant, the last one the user's.
-        system: the user's own system text, "" for none.
+    `system` is the user's own system text, "" for none.
     """
 
     turns: tuple[Turn, ...]
@@ -132,7 +130,7 @@ def join_texts(*texts: str) -> str:
     return "\n\n".join(text for text in texts if text)
 
 
-class Placement(Protocol):
+class Placement(ABC):
     """Where p* stands.
 
     Attributes:
@@ -141,10 +139,11 @@ class Placement(Protocol):
         forks: whether the prompt is the same as without p* up to the end of the user's words.
     """
 
-    name: str
-    recurs: bool
-    forks: bool
+    name = "system"
+    recurs = True
+    forks = False
 
+    @abstractmethod
     def place(self, said: Said, contrast: str) -> Said:
         """The conversation with p* in it."""
 
@@ -153,26 +152,30 @@ class Placement(Protocol):
 
         `bare` is the prompt without p*, with which nothing is wrong; `other` the prompt with p*.
         """
+        if bare.text == other.text:
+            return "gives the same prompt with and without the {}"
+        if other.count(contrast) <= bare.count(contrast):
+            return "leaves the {} out of the prompt"
+        return self._find_own_fault(bare, other, said, contrast)
+
+    @abstractmethod
+    def _find_own_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None: ...
 
 
-class SystemPlacement:
+class SystemPlacement(Placement):
     """In the system message, before the user's own; folded with it in front of the first user message."""
-
-    name = "system"
-    recurs = True
-    forks = False
 
     def place(self, said: Said, contrast: str) -> Said:
         return replace(said, system=join_texts(contrast, said.system))
 
-    def find_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
-        fault = _find_contrast_fault(bare, other, contrast) or said.find_fault(other)
+    def _find_own_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
+        fault = said.find_fault(other)
         if fault is None and not bare.ends_like(other, said.question):
             return "ends the prompts with and without the {} in different generation prompts"
         return fault
 
 
-class UserPlacement:
+class UserPlacement(Placement):
     """In the last user message, a blank line before or after the user's words.
 
     The prompt is to the letter the one without p*, but for the insertion of p* there.
@@ -187,19 +190,10 @@ class UserPlacement:
         parts = (said.question, contrast) if self.forks else (contrast, said.question)
         return replace(said, turns=(*said.turns[:-1], Turn("user", join_texts(*parts))))
 
-    def find_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
-        fault = _find_contrast_fault(bare, other, contrast)
-        if fault is None and not other.adds(contrast, bare, said.question, after=self.forks):
-            return f"does not simply put the {{}} {'after' if self.forks else 'before'} the user's words"
-        return fault
-
-
-def _find_contrast_fault(bare: Rendered, other: Rendered, contrast: str) -> str | None:
-    if bare.text == other.text:
-        return "gives the same prompt with and without the {}"
-    if other.count(contrast) <= bare.count(contrast):
-        return "leaves the {} out of the prompt"
-    return None
+    def _find_own_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
+        if other.adds(contrast, bare, said.question, after=self.forks):
+            return None
+        return f"does not simply put the {{}} {'after' if self.forks else 'before'} the user's words"
 
 
 PLACEMENTS: dict[str, Placement] = {

@@ -24,8 +24,7 @@ class Prompt:
     """What one stream reads.
 
     Attributes:
-        ids: token ids.
-        text: the rendered chat template behind them.
+        text: the rendered chat template behind the token ids.
         contrast: the text that it reads besides the conversation, p* of AdaCD; "" for none.
         recurs: whether the prompt of the conversation's next turn begins with this one. False where p* stands
             in the last user message, so that its KV cache is of no use to the next turn.

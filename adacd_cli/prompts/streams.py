@@ -27,13 +27,9 @@ _MOMENTS = 5
 
 @dataclass(frozen=True)
 class Addition:
-    """What one stream reads besides the conversation.
+    """What one stream reads besides the conversation: a text, its control tokens hidden, by a setting.
 
-    Attributes:
-        text: p*, its control tokens hidden.
-        setting: the setting that it comes from.
-        placement: where it stands.
-        movable: whether the setting `contrast_placement` decides that.
+    `movable` tells whether the setting `contrast_placement` decides where it stands.
     """
 
     text: str

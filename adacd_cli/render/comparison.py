@@ -18,10 +18,9 @@ from rich.text import Text
 from adacd_cli.events import Event, FinishReason, Started, TokenStep
 from adacd_cli.render.reasons import Trace, collect, reason
 from adacd_cli.render.safe import label, printable, spoken
-from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen
+from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen, View
 from adacd_cli.render.text import put_legend, statistics
 from adacd_cli.render.trace import StepTable, put_heading, put_prose
-from adacd_cli.render.view import View
 
 _SIDE_BY_SIDE = 80
 _RULE = " │ "
@@ -32,10 +31,8 @@ Piece = tuple[str, Style]
 def write_comparison(
     default: Iterable[Event], method: Iterable[Event], out: TextIO, err: TextIO, view: View
 ) -> tuple[Trace, Trace]:
-    """Reads the events of both runs, one after the other, then writes the comparison; gives both traces.
-
-    A terminal gets a moving count of tokens on `err` meanwhile. `view.every` means nothing here.
-    """
+    """Reads the events of both runs, one after the other, with a moving count of tokens on `err` where it is a
+    terminal, then writes the comparison; gives both traces."""
     progress = Screen(err, view.display)
     quiet = view.quiet or view.display == "none"
     first, second = (collect(run if quiet else _counted(run, progress)) for run in (default, method))
@@ -56,22 +53,17 @@ def write_comparison(
     screen.put_line()
     if screen.styled and second.finished.added + second.finished.subtracted:
         put_legend(screen)
-    if view.stats:
-        width = max(len(trace.started.method) for trace in (first, second))
-        for trace in (first, second):
-            put_prose(
-                screen, f"{trace.started.method:<{width}}  {statistics(trace.started, trace.finished)}", DIM
-            )
+    width = max(len(trace.started.method) for trace in (first, second))
+    for trace in (first, second) if view.stats else ():
+        name = f"{trace.started.method:<{width}}"
+        put_prose(screen, f"{name}  {statistics(trace.started, trace.finished)}", DIM)
     return first, second
 
 
 def find_parting(first: Trace, second: Trace) -> int | None:
     """The index of the first step where the two took different tokens; None when neither did."""
-    pairs = zip_longest(first.steps, second.steps)
-    for index, (one, other) in enumerate(pairs):
-        if one is None or other is None or one.token_id != other.token_id:
-            return index
-    return None
+    pairs = zip_longest(*([step.token_id for step in trace.steps] for trace in (first, second)))
+    return next((index for index, (one, other) in enumerate(pairs) if one != other), None)
 
 
 def pieces(trace: Trace, parting: int | None) -> list[Piece]:

@@ -19,13 +19,8 @@ from adacd_cli.render.safe import printable
 
 
 def document(package: str, name: str, parts: Mapping[str, str]) -> str:
-    """The whole document.
-
-    Args:
-        package: its folder `page` holds NAME.html, NAME.css and NAME.js.
-        name: of these three.
-        parts: HTML that replaces `@@key@@` in the template, besides style, script and their hashes.
-    """
+    """The whole document, from NAME.html, NAME.css and NAME.js of the package's folder `page`; PARTS is the HTML
+    that replaces `@@key@@` in the template, besides style, script and their hashes."""
     style, script = (_part(package, f"{name}.{suffix}") for suffix in ("css", "js"))
     own = {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
     values = {**parts, **own}

@@ -13,8 +13,6 @@ from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, T
 from adacd_cli.render.safe import spoken
 from adacd_cli.render.text import count, ended
 
-_MEANING_OF_THRESHOLD = "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
-
 
 @dataclass(frozen=True)
 class Trace:
@@ -26,7 +24,6 @@ class Trace:
 
     @property
     def threshold(self) -> float:
-        """λ, in [0, 1]; 0 where the method has none."""
         return threshold_of(self.started)
 
     @property
@@ -36,7 +33,7 @@ class Trace:
 
 
 def threshold_of(started: Started) -> float:
-    """λ of a run, as `Trace.threshold`."""
+    """λ of a run, in [0, 1]; 0 where the method has none."""
     return float(started.settings.get("agreement_threshold", 0.0))
 
 
@@ -97,13 +94,13 @@ def reason(step: TokenStep, threshold: float) -> str:
 
 def summary(trace: Trace) -> list[str]:
     """What happened, in paragraphs: what was contrasted, where the answer turned and why, how it ended."""
-    paragraphs = [_contrasted(trace)]
     contrasted = trace.finished.added + trace.finished.subtracted
-    if contrasted:
-        paragraphs += [_turned(trace), _left_track(trace)]
-    paragraphs.append(_ended(trace))
+    turned = [_turned(trace), _left_track(trace)] if contrasted else []
+    paragraphs = [_contrasted(trace), *turned, _ended(trace)]
     if contrasted and _decides_by_agreement(trace) and 0.5 < trace.threshold <= 1:
-        paragraphs.append(_MEANING_OF_THRESHOLD)
+        paragraphs.append(
+            "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
+        )
     return [paragraph for paragraph in paragraphs if paragraph]
 
 
@@ -174,25 +171,22 @@ def _left_track(trace: Trace) -> str:
 
 
 def _ended(trace: Trace) -> str:
-    finished = trace.finished
-    after = f"after {count(finished.tokens)}"
+    finished, after = trace.finished, f"after {count(trace.finished.tokens)}"
     if finished.finish_reason is FinishReason.CANCELLED:
         return f"Cancelled {after if finished.tokens else 'before the first token'}."
     if finished.context_full:
         return f"The answer stopped at the context's end, {after}."
     if finished.finish_reason is FinishReason.LENGTH:
-        if not finished.tokens:
-            return "No token was decoded: max_new_tokens is 0."
-        return f"The answer was cut off at max_new_tokens, {after}."
+        cut = f"The answer was cut off at max_new_tokens, {after}."
+        return cut if finished.tokens else "No token was decoded: max_new_tokens is 0."
     return f"The answer {ended(trace.started)} {after}."
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:
     """c ≥ λ·c*, by the decision itself where it depended on it: the engine compared in float32."""
-    measures = step.measures
-    if step.decision is not Decision.PLAIN and (measures.agreement or 0.0) >= threshold:
+    if step.decision is not Decision.PLAIN and (step.measures.agreement or 0.0) >= threshold:
         return step.decision is Decision.ADD
-    return measures.confidence >= threshold * (measures.prompted_confidence or 0.0)
+    return step.measures.confidence >= threshold * (step.measures.prompted_confidence or 0.0)
 
 
 def _are(tokens: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TextIO
 
 from rich.console import COLOR_SYSTEMS, Console
@@ -32,14 +33,29 @@ DECISION_STYLES = {
 }
 
 
-class Screen:
-    """A stream to draw on.
+@dataclass(frozen=True)
+class View:
+    """How an answer and its trace are to be shown; every format takes the same View.
 
-    Args:
-        stream: where the text goes.
-        display: auto (styles on a terminal, none under NO_COLOR), color (styles everywhere), plain or none.
-        width: columns; None asks the terminal, and is 80 in a pipe.
+    Attributes:
+        prompt: the question, shown above the trace.
+        every: a row for plain tokens too; without it a run of them becomes one line.
+        display: auto, color, plain (no styles) or none (no styles, no legend, no statistics); see `Screen`.
+        quiet: leave out the lines that explain how to read the trace, and of an answer all but its text.
+        width: columns; None takes the terminal's.
     """
+
+    prompt: str
+    every: bool = False
+    display: str = "auto"
+    quiet: bool = False
+    stats: bool = True
+    width: int | None = None
+
+
+class Screen:
+    """A stream to draw on. Display is auto (styles on a terminal, none under NO_COLOR), color (styles everywhere),
+    plain or none; without a width the terminal is asked, and a pipe has 80 columns."""
 
     def __init__(self, stream: TextIO, display: str = "auto", width: int | None = None) -> None:
         forced = display == "color"
@@ -62,7 +78,6 @@ class Screen:
 
     @property
     def styled(self) -> bool:
-        """Whether styles show here."""
         return self._colors is not None
 
     def put(self, text: str, style: Style = PLAIN) -> None:
@@ -86,7 +101,6 @@ class Screen:
             self._write("\r" + self._dressed(fit(printable(text), self.width - 1), DIM))
 
     def erase(self) -> None:
-        """Takes a redrawn line away again."""
         self.redraw("")
         if self.can_redraw:
             self._write("\r")

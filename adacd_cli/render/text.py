@@ -9,32 +9,21 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
-from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, line_break_on_error
+from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View, line_break_on_error
 
 
 def stream_answer(
-    events: Iterable[Event],
-    *,
-    out: TextIO,
-    err: TextIO,
-    display: str,
-    stats: bool,
-    quiet: bool,
-    legend: bool = True,
+    events: Iterable[Event], out: TextIO, err: TextIO, view: View, *, legend: bool = True
 ) -> Finished:
     """Writes one request's answer as it is decoded, ending with exactly one newline, and gives its Finished.
 
     Args:
         events: Started, TokenStep*, Finished of one request.
-        out: gets the answer.
         err: gets thinking, legend and statistics.
-        display: auto, color, plain (no styles) or none (no styles, no legend, no statistics).
-        stats: whether to write the line of statistics.
-        quiet: write nothing to `err`.
         legend: whether to explain the colours where there are any; once is enough for many answers.
     """
-    answer, notes = Screen(out, display), Screen(err, display)
-    writer = _Writer(answer, None if quiet else notes)
+    answer, notes = Screen(out, view.display), Screen(err, view.display)
+    writer = _Writer(answer, None if view.quiet else notes)
     started: Started | None = None
     finished: Finished | None = None
     with line_break_on_error(writer.break_off):
@@ -48,10 +37,10 @@ def stream_answer(
     assert started is not None and finished is not None, "every request has Started and Finished"
     writer.end_thinking()
     answer.put("\n")
-    if not quiet and display != "none":
+    if not view.quiet and view.display != "none":
         if legend and answer.styled and finished.added + finished.subtracted:
             put_legend(notes)
-        if stats:
+        if view.stats:
             repeat = "" if started.seed is None else f" · seed {started.seed}"
             notes.put_line((statistics(started, finished) + repeat, DIM))
         elif finished.context_full:
@@ -60,7 +49,6 @@ def stream_answer(
 
 
 def put_legend(screen: Screen) -> None:
-    """What the colours and marks mean, on one line."""
     screen.put_line(
         ("+ added", DECISION_STYLES[Decision.ADD]),
         (" (towards the prompted stream)  ", DIM),
@@ -85,7 +73,7 @@ def count(tokens: int, kind: str = "") -> str:
 
 
 def ended(started: Started) -> str:
-    """How an answer that was not cut off ended: with --stop it may have been one of those texts."""
+    """How an answer that was not cut off ended: with --stop one of those texts may have."""
     return "ended" if started.settings.get("stop") else "ended by itself"
 
 

@@ -17,9 +17,8 @@ from adacd_cli.config.methods import Method, method_of
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
-from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, decision_cell, line_break_on_error
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, line_break_on_error
 from adacd_cli.render.text import count, statistics
-from adacd_cli.render.view import View
 
 _WIDEST_TOKEN = 20
 _WIDEST_PROSE = 100
@@ -47,7 +46,6 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
 
 
 def describe_run(started: Started) -> str:
-    """Model, method and the settings that decide, on one line; of a GGUF file also what computes it."""
     settings = started.settings
     model = started.model if started.revision is None else f"{started.model}@{started.revision}"
     symbols = method_of(started.method).symbols
@@ -71,7 +69,6 @@ def put_heading(screen: Screen, started: Started, view: View) -> None:
 
 
 def _streams(method: Method, started: Started) -> str:
-    """What the streams are, in a sentence."""
     if method.resource == "draft":
         return f"The plain stream is the model; the second stream is {started.settings.get('draft')}."
     if method.resource and started.settings.get(method.resource) is not None:
@@ -114,9 +111,7 @@ class StepTable:
     to show, become one line unless `every`. The threshold is λ, in [0, 1]."""
 
     def __init__(self, screen: Screen, threshold: float, every: bool) -> None:
-        self._screen = screen
-        self._threshold = threshold
-        self._every = every
+        self._screen, self._threshold, self._every = screen, threshold, every
         self._run: list[TokenStep] = []
         self._named: list[str] | None = None
 
@@ -137,7 +132,6 @@ class StepTable:
             self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
 
     def close(self) -> None:
-        """Ends a run of plain tokens."""
         if self._run:
             line = self._run_line()
             self._screen.redraw(line)

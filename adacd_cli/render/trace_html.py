@@ -13,19 +13,17 @@ from adacd_cli.events import Candidate, Event, TokenStep
 from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.reasons import Trace, collect, confidence_test, reason, summary
 from adacd_cli.render.safe import label, printable
+from adacd_cli.render.screen import View
 from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run
-from adacd_cli.render.view import View
 
 
 def write_html(events: Iterable[Event], out: TextIO, view: View) -> None:
-    """Writes the page when the last event has come."""
     out.write(page(collect(events), view))
     out.flush()
 
 
 def page(trace: Trace, view: View) -> str:
-    """The whole document."""
     started = trace.started
     settings = {
         "model": started.model,

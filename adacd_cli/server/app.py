@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 from importlib.resources import files
 from typing import Any
 
@@ -10,15 +9,15 @@ from fastapi import FastAPI
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from adacd_cli import __version__
 from adacd_cli.config.methods import METHODS
-from adacd_cli.server.description import HEALTH, METRICS, MODEL, MODELS, describe
+from adacd_cli.server.description import ERRORS, Health, ModelCard, ModelList, describe
 from adacd_cli.server.errors import HANDLED, ApiError, on_error
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard
-from adacd_cli.server.routes import Responder, add_routes
+from adacd_cli.server.routes import Responder
 from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
 
@@ -45,7 +44,7 @@ def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
     app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None)
     for kind in HANDLED:
         app.add_exception_handler(kind, on_error)
-    add_routes(app, Responder(state, worker, metrics))
+    Responder(state, worker, metrics).add_routes(app)
     _add_info_routes(app, state, worker, metrics)
     describe(app)
     labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
@@ -66,28 +65,28 @@ def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
 
 
 def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: Metrics) -> None:
-    @app.get("/v1/models", **MODELS)
-    async def models() -> Response:
+    @app.get("/v1/models", response_model=ModelList, responses=ERRORS)
+    async def models() -> dict[str, Any]:
         """The one model that is served, the server's settings and the available methods."""
         worker.check_state()
-        return JSONResponse({"object": "list", "data": [_card(state)]})
+        return {"object": "list", "data": [_card(state)]}
 
-    @app.get("/v1/models/{name:path}", **MODEL)
-    async def model(name: str) -> Response:
+    @app.get("/v1/models/{name:path}", response_model=ModelCard, responses=ERRORS)
+    async def model(name: str) -> dict[str, Any]:
         """The model of that id."""
         worker.check_state()
         state.check_model(name)
-        return JSONResponse(_card(state))
+        return _card(state)
 
     @app.head("/health", include_in_schema=False)
-    @app.get("/health", **HEALTH)
-    async def health() -> Response:
+    @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "Not now"}})
+    async def health(response: Response) -> dict[str, Any]:
         """Whether requests are answered."""
         ready = worker.state == "ready"
-        status = "ok" if ready else worker.state
-        return JSONResponse({"status": status, "model": state.model_id}, 200 if ready else 503)
+        response.status_code = 200 if ready else 503
+        return {"status": "ok" if ready else worker.state, "model": state.model_id}
 
-    @app.get("/metrics", **METRICS)
+    @app.get("/metrics", response_class=PlainTextResponse, responses=ERRORS)
     async def prometheus() -> Response:
         """Counters in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -123,10 +122,8 @@ def page_file(name: str) -> Response:
     Raises:
         ApiError: 404.
     """
-    folder = files("adacd_cli.server") / "page"
-    known = {each.name: each for each in folder.iterdir() if each.is_file()} if folder.is_dir() else {}
-    if name not in known or name.startswith((".", "__")):
+    known = {each.name: each for each in (files("adacd_cli.server") / "page").iterdir()}
+    kind = _MEDIA_TYPES.get(name[name.rfind(".") :])  # not those of the machine, which may be others
+    if name not in known or kind is None:
         raise ApiError(404, "There is no such file.", code="unknown_route")
-    suffix = name[name.rfind(".") :]
-    kind = _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
     return Response(known[name].read_bytes(), media_type=kind, headers=_PAGE_HEADERS)

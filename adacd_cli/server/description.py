@@ -53,26 +53,19 @@ class Health(BaseModel):
     model: str
 
 
-def _route(answer: dict[str, Any], **failures: Any) -> dict[str, Any]:
-    errors: dict[int | str, Any] = {
-        "4XX": {"model": ErrorResponse, "description": "The request is refused"},
-        "5XX": {"model": ErrorResponse, "description": "The request failed"},
-    }
-    return {"response_model": None, "responses": {200: answer, **(failures or errors)}}
-
-
-MODELS = _route({"model": ModelList})
-MODEL = _route({"model": ModelCard})
-HEALTH = _route({"model": Health}, **{"503": {"model": Health, "description": "Not now"}})
-METRICS = _route({"content": {"text/plain": {"schema": {"type": "string"}}}})
-"""Keywords of the routes that inform."""
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorResponse, "description": "The request is refused"},
+    "5XX": {"model": ErrorResponse, "description": "The request failed"},
+}
 
 
 def describes(body: type[BaseModel]) -> dict[str, Any]:
     """Keywords of a route that answers a request with such a body."""
+    answer = {"model": Completion, "description": "The answer", "content": {"text/event-stream": {}}}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
     return {
-        **_route({"model": Completion, "description": "The answer", "content": {"text/event-stream": {}}}),
+        "response_model": None,
+        "responses": {200: answer, **ERRORS},
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 

@@ -56,6 +56,7 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+
 _FAILURES: dict[type[AdacdError], tuple[int, str]] = {
     LogitsError: (500, "logits_not_finite"),
     OutOfMemoryError: (503, "out_of_memory"),
@@ -79,13 +80,7 @@ def refused(message: str, param: str | None = None, code: str | None = None) -> 
 
 
 def unknown_field(field: str, known: Sequence[str], meant: str | None = None) -> ApiError:
-    """A field that does not exist, with what is meant instead.
-
-    Args:
-        field: its path, such as `messages[0].contents`.
-        known: the names that are allowed in its place.
-        meant: one of them; None for the most similar one.
-    """
+    """A field (its path) that does not exist, with the one of the known names that is meant or most similar."""
     near = meant or nearest(field.rpartition(".")[2], known)
     hint = f" Did you mean `{near}`?" if near else ""
     message = f"There is no field `{_shortened(field, _LONGEST_NAME)}`.{hint}"

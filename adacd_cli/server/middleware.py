@@ -38,11 +38,6 @@ class Guard:
     With a key, it is required as `Authorization: Bearer KEY`, or by HTTP Basic as the password. Without one
     only this machine's own names are accepted, so that no web page can have its own name lead here.
     (Starlette's TrustedHostMiddleware answers with a body of its own, and its older versions read no IPv6.)
-
-    Args:
-        app: the next application.
-        key: the key; None for none.
-        host: the address that the server listens on.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, host: str | None) -> None:
@@ -92,12 +87,9 @@ def _given_key(header: str) -> bytes | None:
 
 
 class BodyLimit:
-    """Refuses a body that is too large, or that does not arrive.
+    """Refuses a body of more than `most` bytes, or one that does not arrive.
 
-    Args:
-        app: the next application.
-        most: bytes.
-        check: raises where the server answers no more requests; called while a body is waited for.
+    `check` raises where the server answers no more requests; it is called while a body is waited for.
     """
 
     def __init__(self, app: ASGIApp, most: int, check: Callable[[], None]) -> None:
@@ -146,14 +138,8 @@ def _closing(status: int, message: str, code: str) -> ApiError:
 class AccessLog:
     """Outermost: writes a line for each request to stderr, and counts it; never what it contains.
 
-    An exception that no handler caught becomes a 500 without details.
-
-    Args:
-        app: the next application.
-        metrics: the server's.
-        routes: the paths that have a label of their own; all that are no route share the label `other`.
-        quiet: whether no lines are written.
-        debug: whether tracebacks are.
+    An exception that no handler caught becomes a 500 without details, and a traceback with `debug`. `routes`
+    are the paths that have a label of their own; all that are no route share the label `other`.
     """
 
     def __init__(

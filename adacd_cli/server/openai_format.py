@@ -9,6 +9,7 @@ import re
 import secrets
 import time
 from codecs import getincrementaldecoder
+from functools import cache
 from typing import Any
 
 from adacd_cli.events import Event, Finished, FinishReason, Notice, Started, TokenStep, to_json
@@ -26,23 +27,18 @@ _ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 """How SentencePiece writes a byte that no piece has."""
 
 
+@cache
 def _byte_alphabet() -> dict[str, int]:
-    """The byte of each character in a byte-level vocabulary (GPT-2's): printable ones are themselves."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(0x100) if byte not in printable]
-    moved = {chr(0x100 + index): byte for index, byte in enumerate(others)}
-    return {chr(byte): byte for byte in printable} | moved
+    """The byte of each character in a byte-level vocabulary."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-
-_ALPHABET = _byte_alphabet()
+    return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 class TokenBytes:
     """The bytes of tokens, which a token's text does not show where a character is made of several tokens.
 
-    Args:
-        tokenizer: the model's.
-        ends: ids that end an answer; they are no part of it.
+    `ends` are the ids that end an answer; they are no part of it.
     """
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
@@ -56,8 +52,8 @@ class TokenBytes:
         piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
         if (one := _ONE_BYTE.fullmatch(piece)) is not None:
             return bytes.fromhex(one[1])
-        if all(character in _ALPHABET for character in piece):
-            return bytes(_ALPHABET[character] for character in piece)
+        if _byte_alphabet().keys() >= set(piece):
+            return bytes(_byte_alphabet()[character] for character in piece)
         return text.encode("utf-8", "surrogatepass")
 
     def in_text(self, token_id: int) -> bool:
@@ -68,14 +64,7 @@ class TokenBytes:
 class ChatFormat:
     """One answer of /v1/chat/completions; a model's thinking is its `reasoning_content`.
 
-    Args:
-        model: the model's id, as clients know it.
-        params: what was asked for.
-        token_bytes: how tokens are written in lists of log-probabilities, and which are not part of the text.
-
-    Attributes:
-        id: the answer's.
-        warnings: what the client should know about its prompts and parameters, a sentence each.
+    `warnings` is what the client should know about its prompts and parameters, a sentence each.
     """
 
     prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"

@@ -56,15 +56,9 @@ class Params:
 
 
 def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | None = None) -> Params:
-    """The parameters.
+    """The parameters over the server's own settings; raises ApiError, 400, with the field.
 
-    Args:
-        body: the request.
-        base: the server's own settings.
-        max_answer_tokens: longest answer that may be asked for; None for any.
-
-    Raises:
-        ApiError: 400, with the field.
+    `max_answer_tokens` is the longest answer that may be asked for; None for any.
     """
     values = body.model_dump(include={"temperature", "top_p", "top_k"}, exclude_none=True)
     if body.seed is not None:
@@ -149,11 +143,7 @@ def _not_allowed(name: str) -> ApiError:
 
 
 def conversation_of(body: ChatRequest, system: str | None) -> Conversation:
-    """The conversation.
-
-    Args:
-        body: the request.
-        system: the server's own system message, for conversations that have none.
+    """The conversation; `system` is the server's own system message, for conversations that have none.
 
     Raises:
         ApiError: 400, where a system message is not at the beginning, or the last message is not the user's.

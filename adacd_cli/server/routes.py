@@ -22,7 +22,7 @@ from adacd_cli.server.description import describes
 from adacd_cli.server.errors import ApiError
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.openai_format import ChatFormat, TextFormat
-from adacd_cli.server.params import conversation_of, read_params
+from adacd_cli.server.params import Params, conversation_of, read_params
 from adacd_cli.server.schema import ChatRequest, CommonRequest, CompletionRequest
 from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import LAST, Job, JobEvent, Worker
@@ -59,23 +59,6 @@ ChatBody = Annotated[ChatRequest, _json_body(ChatRequest)]
 CompletionBody = Annotated[CompletionRequest, _json_body(CompletionRequest)]
 
 
-def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the routes to the application."""
-
-    async def check() -> None:
-        responder.worker.check()  # before a body is read for nothing
-
-    @app.post("/v1/chat/completions", dependencies=[Depends(check)], **describes(ChatRequest))
-    async def chat(request: Request, body: ChatBody) -> Response:
-        """Answers a conversation."""
-        return await responder.answer_chat(request, body)
-
-    @app.post("/v1/completions", dependencies=[Depends(check)], **describes(CompletionRequest))
-    async def completions(request: Request, body: CompletionBody) -> Response:
-        """Continues a text."""
-        return await responder.continue_text(request, body)
-
-
 class Responder:
     """Answers requests through a worker; raises ApiError where one is refused, or fails before its first byte."""
 
@@ -83,40 +66,41 @@ class Responder:
         self.worker, self._state, self._metrics = worker, state, metrics
         self._rendering = anyio.CapacityLimiter(_RENDERED_AT_ONCE)
 
-    async def answer_chat(self, request: Request, body: ChatRequest) -> Response:
-        """The response to a conversation."""
-        from adacd_cli.prompts import prompts_for
+    def add_routes(self, app: FastAPI) -> None:
+        """Adds the routes to the application."""
+        from adacd_cli.prompts import prompts_for, text_prompts_for
 
-        form = ChatFormat(*self._begin(body))
-        messages = [{"role": each.role, "content": each.text} for each in body.messages]
-        conversation = conversation_of(body, self._state.settings.system)
-        self._state.check_size([each["content"] for each in messages], "messages", form.params)
-        self._state.log(form.id, prompt=messages)
-        render = partial(prompts_for, self._tokenizer, conversation, form.params.settings)
-        return await self._respond(request, render, "messages", form)
+        async def check() -> None:
+            self.worker.check()  # before a body is read for nothing
 
-    async def continue_text(self, request: Request, body: CompletionRequest) -> Response:
-        """The response to a text, or to its token ids."""
-        from adacd_cli.prompts import text_prompts_for
+        @app.post("/v1/chat/completions", dependencies=[Depends(check)], **describes(ChatRequest))
+        async def chat(request: Request, body: ChatBody) -> Response:
+            """Answers a conversation."""
+            tokenizer, params = self._params_of(body)
+            conversation = conversation_of(body, self._state.settings.system)
+            messages = [{"role": each.role, "content": each.text} for each in body.messages]
+            self._state.check_size([each["content"] for each in messages], "messages", params)
+            form = ChatFormat(self._state.model_id, params, self._state.token_bytes)
+            self._state.log(form.id, prompt=messages)
+            render = partial(prompts_for, tokenizer, conversation, params.settings)
+            return await self._respond(request, render, "messages", form)
 
-        form = TextFormat(*self._begin(body))
-        texts = [body.prompt] if isinstance(body.prompt, str) else [""] * len(body.prompt)
-        self._state.check_size(texts, "prompt", form.params)
-        self._state.log(form.id, prompt=body.prompt)
-        render = partial(text_prompts_for, self._tokenizer, body.prompt, form.params.settings)
-        return await self._respond(request, render, "prompt", form)
+        @app.post("/v1/completions", dependencies=[Depends(check)], **describes(CompletionRequest))
+        async def completions(request: Request, body: CompletionBody) -> Response:
+            """Continues a text."""
+            tokenizer, params = self._params_of(body)
+            texts = [body.prompt] if isinstance(body.prompt, str) else [""] * len(body.prompt)
+            self._state.check_size(texts, "prompt", params)
+            form = TextFormat(self._state.model_id, params, self._state.token_bytes)
+            self._state.log(form.id, prompt=body.prompt)
+            render = partial(text_prompts_for, tokenizer, body.prompt, params.settings)
+            return await self._respond(request, render, "prompt", form)
 
-    def _begin(self, body: CommonRequest) -> tuple[Any, ...]:
-        """What a format is made of."""
-        state = self._state
-        state.check_model(body.model)
-        params = read_params(body, state.settings, state.max_answer_tokens)
-        return state.model_id, params, state.token_bytes
-
-    @property
-    def _tokenizer(self) -> Any:
+    def _params_of(self, body: CommonRequest) -> tuple[Any, Params]:
+        self._state.check_model(body.model)
         assert self._state.model is not None
-        return self._state.model.tokenizer
+        params = read_params(body, self._state.settings, self._state.max_answer_tokens)
+        return self._state.model.tokenizer, params
 
     async def _respond(
         self, request: Request, render: Callable[[], Prompts], param: str, form: ChatFormat

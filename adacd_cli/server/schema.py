@@ -31,15 +31,10 @@ _MAX_LOGPROBS = 20
 CHOSEN_AT_START = ("expert", "draft", "direction")
 """Settings of a method that name files, which a request cannot choose."""
 
+_METHOD = [name for name, setting in SETTINGS.items() if setting.panel == "Method"]
 REQUEST_SETTINGS = (
-    *(
-        setting.name
-        for setting in SETTINGS.values()
-        if setting.option.panel == "Method" and setting.name not in CHOSEN_AT_START
-    ),
-    "contrast_prompt",
-    "contrast_placement",
-    "thinking",
+    *(name for name in _METHOD if name not in CHOSEN_AT_START),
+    *("contrast_prompt", "contrast_placement", "thinking"),
 )
 """The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
 
@@ -58,9 +53,7 @@ def unsupported(reason: str) -> PydanticCustomError:
 class Unsupported:
     """Marks a field that adacd does not support: `Annotated[Any, Unsupported(reason, *allowed)]`.
 
-    Args:
-        reason: why a value is refused, one sentence.
-        allowed: the values that ask for nothing, besides null.
+    `reason` is a sentence; the values `allowed`, and null, ask for nothing.
     """
 
     def __init__(self, reason: str, *allowed: Any) -> None:

@@ -25,22 +25,18 @@ _SLACK = 4
 
 @dataclass
 class ServerState:
-    """What the server was started with, and its model once it is loaded.
+    """What the server was started with, by the flags of `adacd serve`, and its model once it is loaded.
 
     Attributes:
         settings: the server's own, which requests change for themselves.
-        model_id: the model's name for clients.
-        max_prompt_tokens: longest prompt; None for what the model's context takes.
-        max_answer_tokens: longest answer that may be asked for; None for any.
-        max_body_bytes: largest body of an HTTP request.
-        key: required on every route but /health; None for none.
+        max_prompt_tokens: None for what the model's context takes.
+        max_answer_tokens: None for any.
         local: the address, where requests under other host names are refused; None for any host name.
         origins: the web pages that may send requests from a browser.
-        log_prompts: whether prompts and answers are written to stderr.
         quiet: whether no line is written for each request.
         debug: whether tracebacks are written.
-        model: the model, once it is loaded; so are `longest_token`, characters of its vocabulary's longest
-            token, and `token_bytes`, how its tokens are written.
+        longest_token: characters of the vocabulary's longest token.
+        token_bytes: how the vocabulary's tokens are written.
         created: when the server was started, in seconds since 1970.
     """
 
@@ -73,15 +69,12 @@ class ServerState:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def check_size(self, texts: Sequence[str], param: str, params: Params) -> None:
-        """Refuses, before they are encoded, prompts that are too long whatever their tokens are.
+        """Refuses by 400, before they are encoded, prompts that are too long whatever their tokens are.
 
         Args:
             texts: the texts of the prompt; each takes at least a token.
             param: the field that holds them.
             params: the request's, with its own contrast prompts.
-
-        Raises:
-            ApiError: 400.
         """
         assert self.model is not None
         most = min(filter(None, (self.max_prompt_tokens, self.model.context_length)), default=None)

@@ -66,10 +66,6 @@ class Worker:
         queue_size: how many requests may wait for a slot.
         seconds: how long a request may take, waiting included; None for any time.
         on_notice: called with what concerns no request alone, a sentence or two.
-
-    Attributes:
-        state: what it is doing.
-        fault: what broke the model thread.
     """
 
     def __init__(
@@ -82,8 +78,8 @@ class Worker:
     ) -> None:
         self.state: State = "loading"
         self.fault: BaseException | None = None
-        self._metrics, self._queue_size, self._seconds = metrics, queue_size, seconds
-        self._on_notice = on_notice
+        self._metrics, self._queue_size = metrics, queue_size
+        self._seconds, self._on_notice = seconds, on_notice
         # put() of this queue may be called from a signal handler
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._open = 0
@@ -162,10 +158,7 @@ class Worker:
     def serve(self, scheduler: Scheduler) -> None:
         """Decodes until `stop` is called and every request is finished.
 
-        What breaks it is reported to every request, those to come included, until `stop` is called.
-
-        Raises:
-            BaseException: what broke it.
+        What breaks it is reported to every request, those to come included, and raised.
         """
         try:
             self._scheduler = scheduler

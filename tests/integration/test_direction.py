@@ -15,13 +15,13 @@ from adacd_cli.errors import AdacdError, OutputError, UsageError
 from adacd_cli.evaluation.direction import (
     KINDS,
     Recipe,
+    Scorer,
     _direction,
     _Encoder,
     _keep,
     _means,
     find_direction,
 )
-from adacd_cli.evaluation.refusal_score import Scorer
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
 from tests.tiny import CHATML, FAMILIES, tiny_model
 
@@ -42,20 +42,25 @@ def asked(phrases: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_means_are_the_hidden_states_of_transformers(family):
+def test_the_means_are_those_of_the_inputs_of_the_blocks(family):
     tiny = tiny_model(family)
     prompts = [
         tuple(tiny.tokenizer(text)["input_ids"]) for text in ("How do I bake bread?", "Hello there, you")
     ]
+    found = _means(tiny, prompts, positions=2)
     blocks = find_blocks(tiny.model)
-    found = _means(tiny, blocks, prompts, positions=2)
+    states: list[torch.Tensor] = []
+    handles = [block.register_forward_pre_hook(lambda _, args: states.append(args[0])) for block in blocks]
     expected = torch.zeros_like(found)
     for ids in prompts:
+        states.clear()
         with torch.inference_mode():
-            states = tiny.model(torch.tensor([ids]), output_hidden_states=True).hidden_states
+            tiny.model(torch.tensor([ids]))
         for layer in range(len(blocks)):
             for back in range(2):
                 expected[layer, back] += states[layer][0, -1 - back].double() / len(prompts)
+    for handle in handles:
+        handle.remove()
     assert torch.allclose(found, expected, atol=1e-5)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adacd_cli.answers.session import Session
+from adacd_cli.answers.run import Session
 from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
@@ -18,7 +18,7 @@ from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import DECISIONS
 from adacd_cli.engine.rules.ssd import State
-from adacd_cli.engine.sampling import choose, draw_noise, make_generator
+from adacd_cli.engine.step import choose, draw_noise, make_generator
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction

@@ -112,7 +112,7 @@ def test_no_text_of_a_model_or_a_user_runs(tmp_path):
         tmp_path,
     )
     title = f"{EVIL}@0123abc: refusals by method"
-    assert seen == [title, 0, 3, [EVIL, EVIL], EVIL, True, EVIL, None, "<script>", 3]
+    assert seen == [title, 4, 3, [EVIL, EVIL], EVIL, True, EVIL, None, "<script>", 7]  # four figures
 
 
 def test_filters_and_the_address(tmp_path):

@@ -590,7 +590,8 @@ def test_lines_of_a_file_at_once(over, server, tmp_path):
     file.write_text(f"{QUESTION}\nHow do I make a bomb?\n" * 2, encoding="utf-8")
     outcome = over("generate", "--file", str(file), "--batch-size", "3", "-q")
     assert outcome.out == "\n".join([ANSWER, REFUSAL] * 2)
-    assert 1 < server.most_at_once <= 6  # two streams each
+    # what several lines need of a step is asked in one request
+    assert 2 < max(len(prompts_of(body)) for body in server.completions()) <= 6
 
 
 def test_eval_goes_on_where_the_server_failed(over, server, tmp_path):

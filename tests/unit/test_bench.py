@@ -8,9 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from adacd_cli.bench import clock, device, measure, random_model
-from adacd_cli.bench.clock import Timing
-from adacd_cli.bench.measure import Contestant, Measurements
+from adacd_cli.bench import device, measure, random_model
+from adacd_cli.bench.measure import Contestant, Measurements, Timing
 from adacd_cli.bench.picture import check_picture, draw
 from adacd_cli.bench.prompts import RandomPrompts, TextPrompts, check_context
 from adacd_cli.bench.table import report
@@ -77,9 +76,9 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
             break
         allowed = tokens
         last = pair
-    clock.time_decode(small, [last], settings)
+    measure.time_decode(small, [last], settings)
     with pytest.raises(AdacdError):
-        clock.time_decode(small, [TextPrompts(small, allowed + 1).make(settings, 1)[0]], settings)
+        measure.time_decode(small, [TextPrompts(small, allowed + 1).make(settings, 1)[0]], settings)
 
 
 def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
@@ -88,14 +87,14 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
     model.generation_config, before = own, model.generation_config
     try:
         prompts = [pair.base.ids for pair in TextPrompts(tiny, 30).make(DEFAULT, 2)]
-        timing = clock.time_generate(model, prompts, 5)
+        timing = measure.time_generate(model, prompts, 5)
         assert model.generation_config is own
     finally:
         model.generation_config = before
     assert 0 < timing.first_token_s == timing.prefill_s < timing.seconds
     ended = replace(tiny, eos_ids=frozenset(range(len(tiny.tokenizer))))
     with pytest.raises(AdacdError, match=r"default gave 2 tokens and not 8, so its times say nothing\."):
-        clock.time_decode(ended, TextPrompts(tiny, 30).make(DEFAULT, 2), DEFAULT)
+        measure.time_decode(ended, TextPrompts(tiny, 30).make(DEFAULT, 2), DEFAULT)
 
 
 def scripted(name: str, timings: list[Timing], *, needs: int = 0) -> Contestant:
@@ -203,8 +202,8 @@ def test_a_batch_whose_caches_cannot_fit_is_refused_before_its_prompts_are_made(
     )
     with pytest.raises(OutOfMemoryError) as caught:
         done.measure([10**9], 1)
-    # 3 layers × keys and values × 2 heads × 16 × 4 bytes = 768 a token, and the logits of its vocabulary
-    row = 768 * (30 + 4 + 30 + 4) + 4 * len(tiny.tokenizer)
+    # 2 layers × keys and values × 2 heads × 16 × 4 bytes = 512 a token, and the logits of its vocabulary
+    row = 512 * (30 + 4 + 30 + 4) + 4 * len(tiny.tokenizer)
     assert caught.value.message == (
         f"A batch of 1000000000 needs at least {row:.1f} GB, and 5.0 GB are free on cpu."
     )
@@ -290,7 +289,7 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
 )
 def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
     config = AutoConfig.for_model(**random_model.SHAPES[name])
-    model = random_model._construct(name, config, torch.bfloat16, "meta")
+    model = random_model.construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
     # Gemma's embedding is its last layer, too, and counts once
     assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)

@@ -10,8 +10,8 @@ import pytest
 from adacd_cli.cli.chat.commands import COMMANDS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.render.comparison import write_comparison
+from adacd_cli.render.screen import View
 from adacd_cli.render.trace import write_table
-from adacd_cli.render.view import View
 from tests.chats import chat, hashed
 from tests.fakes import saying, scripted
 

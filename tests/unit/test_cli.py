@@ -70,7 +70,7 @@ def test_every_setting_has_its_flags_in_the_help_text(adacd: RunCommand) -> None
     code, out, err = adacd("config", "show", "--help")
     assert (code, err) == (0, "")
     for setting in SETTINGS.values():
-        for name in setting.option.names:
+        for name in setting.flags:
             for flag in name.split("/"):
                 assert f" {flag}" in out
     check("cli", "config show --help", out)
@@ -270,6 +270,6 @@ def test_the_public_api_is_what_it_says() -> None:
     import adacd_cli
 
     assert [name for name in adacd_cli.__all__ if not hasattr(adacd_cli, name)] == []
-    assert sorted([*adacd_cli._HOME_OF, "__version__"]) == sorted(adacd_cli.__all__)
+    assert set(adacd_cli._HOME_OF) < set(adacd_cli.__all__)
     with pytest.raises(AttributeError, match=r"^module 'adacd_cli' has no attribute 'no_such_name'$"):
         adacd_cli.no_such_name  # noqa: B018

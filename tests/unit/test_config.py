@@ -391,7 +391,7 @@ def test_default_yaml_mirrors_every_setting_in_order_with_sentence_unit_and_rang
     for setting in SETTINGS.values():
         comment = " ".join(line.removeprefix("# ") for line in blocks[setting.name].splitlines()[:-1])
         facts = [f"One of {', '.join(setting.choices)}."] if setting.choices else []
-        facts += [f"Unit: {setting.option.unit}."] if setting.option.unit else []
+        facts += [f"Unit: {setting.unit}."] if setting.unit else []
         facts += [f"Range: {setting.range}."] if setting.range else []
         assert comment == " ".join([setting.sentence, *facts])
 

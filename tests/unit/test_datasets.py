@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.known import data_folder
-from adacd_cli.evaluation.datasets.load import LoadedSet
+from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
 from adacd_cli.evaluation.records import Sample
 from tests.data_sets import lines, load, refusal, write

@@ -12,7 +12,7 @@ from tokenizers import AddedToken
 
 from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
-from adacd_cli.doctor import behaviour, machine, memory, prompts, report
+from adacd_cli.doctor import behaviour, machine, memory, prompts
 from adacd_cli.doctor.findings import (
     CANNOT,
     NO_FIT,
@@ -22,6 +22,9 @@ from adacd_cli.doctor.findings import (
     Section,
     Status,
     Verdict,
+    put_section,
+    put_verdict,
+    to_json,
     verdict,
 )
 from adacd_cli.doctor.memory import Need
@@ -72,7 +75,7 @@ def test_an_amount_has_two_or_three_figures(size: int, text: str) -> None:
     [
         ("versions", "supported", {}, {}, OK),
         ("versions", "unknown", {"required": {}}, {}, OK),
-        ("versions", "too new", {"packages": {"torch": "2.13.0+cpu", "transformers": "6.0.1"}}, {}, WARNING),
+        ("versions", "too new", {"torch": "2.13.0+cpu", "transformers": "6.0.1"}, {}, WARNING),
         ("device", "cpu", {}, {}, OK),
         ("device", "gpu", {"device": "cuda", "gpu": "Test GPU", "free_bytes": None}, {}, OK),
         ("device", "idle gpu", {"idle_gpu": True}, {}, WARNING),
@@ -105,19 +108,19 @@ def test_checks_of_the_machine(
 
 def test_the_machine_is_looked_at() -> None:
     here = machine.inspect_machine(Settings(threads=3))
-    assert here.threads == 3
-    assert here.packages["torch"] == torch.__version__
-    assert here.device == str(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    assert here.free_bytes is None or here.free_bytes > 0
-    assert 1 <= here.usable_cores <= here.cores
-    assert "dev" not in here.extras
+    assert here["threads"] == 3
+    assert here["torch"] == torch.__version__
+    assert here["device"] == str(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    assert here["free_bytes"] is None or here["free_bytes"] > 0
+    assert 1 <= here["usable_cores"] <= here["cores"]
+    assert "dev" not in here["extras"]
 
 
 def test_a_device_that_is_not_here_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     here = machine.inspect_machine(Settings(device="cuda:7"))
     finding = machine.check_device(here)
-    assert (here.device, here.native_bfloat16) == (None, None)
+    assert (here["device"], here["native_bfloat16"]) == (None, None)
     assert (finding.status, finding.verdict) == (FAILURE, CANNOT)
     assert finding.sentence.startswith("There is no device 'cuda:7' here")
 
@@ -328,8 +331,8 @@ def written(sections: list[Section], *, width: int, encoding: str | None) -> str
     out = io.StringIO()
     screen = Screen(out, "auto", width)
     for section in sections:
-        report.put_section(screen, section, encoding)
-    report.put_verdict(screen, sections)
+        put_section(screen, section, encoding)
+    put_verdict(screen, sections)
     return out.getvalue()
 
 
@@ -344,7 +347,7 @@ def test_the_whole_screen(examined: list[Section], name: str, width: int, encodi
 
 
 def test_json_says_what_the_screen_says(examined: list[Section]) -> None:
-    found = report.to_json(examined, {"device": "cpu"}, {"name": "scripted"})
+    found = to_json(examined, {"device": "cpu"}, {"name": "scripted"})
     findings = [finding for section in examined for finding in section.findings]
     assert {key: found[key] for key in ("verdict", "reason", "machine", "model")} == {
         "verdict": NO_FIT,

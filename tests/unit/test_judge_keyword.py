@@ -16,8 +16,7 @@ from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
-from adacd_cli.evaluation.judges.language import language_of
-from adacd_cli.evaluation.judges.wording import READ, plain, unwrap
+from adacd_cli.evaluation.judges.wording import READ, language_of, plain, unwrap
 from adacd_cli.prompts.thinking import without_thinking
 from tools.judges import calibrate
 

@@ -14,7 +14,7 @@ from transformers import ModernBertConfig, ModernBertForSequenceClassification, 
 
 from adacd_cli.errors import ModelError
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
-from adacd_cli.evaluation.judges.minos import MinosJudge, place_of_refusal
+from adacd_cli.evaluation.judges.minos import MinosJudge, refusal_index
 from adacd_cli.evaluation.judges.registry import make_judge
 from tests.golden import check
 
@@ -149,12 +149,12 @@ def test_minos_gives_no_class_without_numbers(minos: Path) -> None:
     ],
 )
 def test_which_class_is_the_refusal(labels: tuple[str, str], place: int) -> None:
-    assert place_of_refusal(labels, "m") == place
+    assert refusal_index(labels, "m") == place
 
 
 def test_other_classes_are_refused() -> None:
     with pytest.raises(ModelError, match=r"m has the classes positive, negative, and not Refusal"):
-        place_of_refusal(("positive", "negative"), "m")
+        refusal_index(("positive", "negative"), "m")
 
 
 @pytest.mark.parametrize("damage", ["missing", "kind", "head", "classes", "nan"])

@@ -21,8 +21,8 @@ from adacd_cli.engine.partial import (
 )
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.default import rule as default
-from adacd_cli.engine.step import Report, StepCandidate, pack_step, unpack
-from adacd_cli.events import Decision
+from adacd_cli.engine.step import Report, pack_step, unpack
+from adacd_cli.events import Candidate, Decision
 
 ADACD, GATED, PLAIN = METHODS["adacd"], METHODS["adacd-gated"], METHODS["default"]
 
@@ -335,8 +335,8 @@ def test_a_token_that_the_backend_chose_is_a_plain_step():
     assert outcome.logprob == pytest.approx(math.log(0.1))
     assert outcome.top_logprobs == ((3, math.log(0.5)),)
     assert outcome.candidates == (  # 9 is padding
-        StepCandidate(3, math.log(0.5), None, math.log(0.5), True),
-        StepCandidate(7, math.log(0.1), None, math.log(0.1), True),
+        Candidate(3, "", None, math.log(0.5), math.log(0.5), True),
+        Candidate(7, "", None, math.log(0.1), math.log(0.1), True),
     )
     assert outcome.exact
     short = outcome_of(sampled, Report(), vocab=9)

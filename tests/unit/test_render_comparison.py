@@ -10,7 +10,7 @@ import pytest
 from adacd_cli.events import FinishReason
 from adacd_cli.render.comparison import find_parting, pieces, write_comparison
 from adacd_cli.render.reasons import collect
-from adacd_cli.render.view import View
+from adacd_cli.render.screen import View
 from tests.traces import ADD, Terminal, check_golden, contrasted, events, plain, refused, started, turned
 
 VIEW = View("How do I kill a process?")

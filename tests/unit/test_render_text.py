@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from adacd_cli.events import FinishReason
+from adacd_cli.render.screen import View
 from adacd_cli.render.text import stream_answer
 from tests.traces import ADD, SUBTRACT, Terminal, contrasted, events, plain, started, turned
 
@@ -24,7 +25,7 @@ def _color_terminal(monkeypatch):
 
 def show(stream, run, display="auto", stats=True, quiet=False):
     out, err = stream(), stream()
-    finished = stream_answer(run, out=out, err=err, display=display, stats=stats, quiet=quiet)
+    finished = stream_answer(run, out, err, View("", display=display, stats=stats, quiet=quiet))
     assert finished == run[-1]
     return out.getvalue(), err.getvalue()
 
@@ -113,7 +114,7 @@ def test_each_token_is_flushed_as_it_comes():
             yield event
 
     run = events(started(), map(plain, ("a", " b", " c")))
-    stream_answer(coming(), out=out, err=io.StringIO(), display="auto", stats=False, quiet=False)
+    stream_answer(coming(), out, io.StringIO(), View("", stats=False))
     assert out.getvalue() == "a b c\n"
 
 
@@ -124,7 +125,7 @@ def test_an_error_while_decoding_begins_on_a_line_of_its_own():
 
     out = Terminal()
     with pytest.raises(ValueError, match="broken"):
-        stream_answer(failing(), out=out, err=io.StringIO(), display="auto", stats=True, quiet=False)
+        stream_answer(failing(), out, io.StringIO(), View(""))
     assert out.getvalue() == "half\n"
 
 
@@ -138,7 +139,7 @@ def test_a_reader_that_left_is_not_written_to_again():
 
     out = Closed()
     with pytest.raises(BrokenPipeError):
-        stream_answer(turned(), out=out, err=io.StringIO(), display="auto", stats=True, quiet=False)
+        stream_answer(turned(), out, io.StringIO(), View(""))
     assert out.writes == 1
 
 

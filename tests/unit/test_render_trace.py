@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
+from adacd_cli.cli.explain import FORMATS
 from adacd_cli.events import Finished, Measures, TokenStep, from_json
-from adacd_cli.render.formats import FORMATS
 from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.screen import View
 from adacd_cli.render.trace import probability
-from adacd_cli.render.view import View
 from tests.traces import (
     ADD,
     PLAIN,

@@ -20,9 +20,9 @@ from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report import figures
 from adacd_cli.evaluation.report.figures import Chart, Point, Row
 from adacd_cli.evaluation.report.html import page
-from adacd_cli.evaluation.report.markdown import markdown
 from adacd_cli.evaluation.report.samples import browser, change, differ, natural
 from adacd_cli.evaluation.report.svg import svg
+from adacd_cli.evaluation.report.tables import markdown
 from tests.golden import check
 from tests.reports import EVIL, METHODS, PROVENANCE, SORRY, SURE, run
 

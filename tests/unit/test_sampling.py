@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adacd_cli.config import Settings
-from adacd_cli.engine.sampling import choose, draw_noise, make_generator
+from adacd_cli.engine.step import choose, draw_noise, make_generator
 
 CPU = torch.device("cpu")
 PROBABILITIES = (0.5, 0.25, 0.15, 0.07, 0.03)

@@ -12,8 +12,8 @@ import torch
 
 from adacd_cli.backends import backend_for
 from adacd_cli.backends.server import batcher, pending
-from adacd_cli.backends.server.background import Background
 from adacd_cli.backends.server.errors import InvalidLogprobs, ReadTimeout, ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.server import Background
 from adacd_cli.engine.backend import NOTHING, Extend, Need, Sampling
 from adacd_cli.errors import ServerError
 from tests.backend_contract import CONTRACT, fetch

@@ -21,8 +21,8 @@ from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import SUBTRACT, Verdict, all_rows, confidence_of
 from adacd_cli.events import Finished, Started, TokenStep, from_json, to_json
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
+from adacd_cli.render.screen import View
 from adacd_cli.render.trace import write_table
-from adacd_cli.render.view import View
 from tests.fakes import decode, saying, scripted
 from tests.tiny import tiny_tokenizer
 

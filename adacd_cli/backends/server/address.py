@@ -46,21 +46,16 @@ class Address:
                 url = httpx.URL()
         except (httpx.InvalidURL, UnicodeError, ValueError):
             url = httpx.URL()
+        fault, hint = "", "Write it like http://localhost:8000/v1."
         if not url.host:
-            raise ConfigurationError(
-                f"The model's address is no http address: {_without_secrets(model)!r}.",
-                "Write it like http://localhost:8000/v1.",
-            )
-        if url.userinfo:
-            raise ConfigurationError(
-                f"The model's address has a user or a password in it: {_without_secrets(model)}.",
-                f"Leave it out, and put a key into the environment variable {KEY_VARIABLES[0]}.",
-            )
-        if url.query or url.fragment:
-            raise ConfigurationError(
-                f"The model's address goes on after its path: {_without_secrets(model)}.",
-                "Write it like http://localhost:8000/v1.",
-            )
+            fault = "is no http address"
+        elif url.userinfo:
+            fault = "has a user or a password in it"
+            hint = f"Leave it out, and put a key into the environment variable {KEY_VARIABLES[0]}."
+        elif url.query or url.fragment:
+            fault = "goes on after its path"
+        if fault:
+            raise ConfigurationError(f"The model's address {fault}: {_without_secrets(model)!r}.", hint)
         path = url.path.rstrip("/")
         for route in ("/chat/completions", "/completions", "/models"):  # which many copy along
             path = path.removesuffix(route)

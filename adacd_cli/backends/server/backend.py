@@ -13,13 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from adacd_cli.backends.server.pending import (
-    PendingLogits,
-    Position,
-    Requests,
-    SequenceState,
-    ServerFreeRun,
-)
+from adacd_cli.backends.server.batcher import Batcher
+from adacd_cli.backends.server.pending import PendingLogits, Position, SequenceState, ServerFreeRun
 from adacd_cli.engine.backend import (
     BASE,
     Capabilities,
@@ -47,23 +42,21 @@ class ServerBackend:
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         self._server: Server = model.server
-        server = self._server
         self.capabilities = Capabilities(
             device=torch.device("cpu"),
-            vocab_size=server.vocab,
+            vocab_size=self._server.vocab,
             context_length=model.context_length,
             full_logits=False,
             free_run=True,
-            max_sequences=server.concurrency,
+            max_sequences=self._server.concurrency,
         )
         self._numbers = itertools.count()
         self._sequences: dict[SequenceId, SequenceState] = {}
-        self._requests = Requests(server)
+        self._batcher = Batcher(self._server)
         # a consumer that stops iterating leaves no request running at the server
-        self._leave = weakref.finalize(self, self._requests.cancel)
+        self._leave = weakref.finalize(self, self._batcher.cancel)
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
-        """A new sequence; a fork copies ids."""
         self.alike(weights, 0, 0)
         number = next(self._numbers)
         source = None if like is None else self._sequences[like]
@@ -73,32 +66,27 @@ class ServerBackend:
         return number
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
-        """True: what is shared is the server's to find."""
         if weights != BASE:
             raise ModelError(
                 f"The weights {weights!r} are not loaded: a server has its own model only.",
                 "Load the model here to use this method.",
             )
-        return True
+        return True  # what is shared is the server's to find
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
-        """What a sequence was fed."""
         return self._sequences[sequence].ids
 
     def trim(self, sequence: SequenceId, length: int) -> None:
-        """Takes back all but the first `length` tokens."""
         state = self._sequences[sequence]
         if length < len(state.ids):
             del state.ids[length:]
             state.position = None
 
     def close(self, sequences: Sequence[SequenceId]) -> None:
-        """Forgets sequences; what is pending of them is the caller's to cancel."""
         for number in sequences:
             self._sequences.pop(number, None)
 
     def forward(self, work: Sequence[Extend]) -> list[Pending]:
-        """Starts the requests for what is not known yet."""
         return [self._extend(extend) for extend in work]
 
     def _extend(self, extend: Extend) -> Pending:
@@ -114,28 +102,23 @@ class ServerBackend:
             length = len(sequence.ids)
             earlier = range(length - need.positions + 1, length)
             positions = [*(Position(tuple(sequence.ids[:end])) for end in earlier), sequence.position]
-        return PendingLogits(positions, need, self._requests, again=not tokens)
+        return PendingLogits(positions, need, self._batcher, again=not tokens)
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
-        """One streamed request."""
-        return ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._requests)
+        return ServerFreeRun(self._sequences[sequence], sampling, max_tokens, self._batcher)
 
     def wait(self, seconds: float) -> None:
-        """Returns when something has arrived since the last call."""
-        self._requests.flush()
-        if self._requests.arrived.wait(seconds):
-            self._requests.arrived.clear()
+        self._batcher.flush()
+        if self._batcher.arrived.wait(seconds):
+            self._batcher.arrived.clear()
 
     def bytes_for(self, tokens: int) -> int:
-        """0: keys and values are held by the server."""
-        return 0
+        return 0  # keys and values are held by the server
 
     def found_inexact(self) -> None:
-        """A token was chosen without all the values that it depends on."""
         self._server.found_inexact()
 
     def notices(self) -> list[str]:
-        """What the user should know of the server and was not told yet."""
         found = []
         while self._server.notices:
             found.append(self._server.notices.popleft())

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import Future
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from adacd_cli.backends.server.dialect import Dialect, TopList
+from adacd_cli.backends.server.dialect import TopList
 from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+
+if TYPE_CHECKING:
+    from adacd_cli.backends.server.server import Server
 
 PROMPTS = 8
 """How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
@@ -24,24 +30,52 @@ _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
 class Batcher:
-    """Joins what is wanted at about the same time; used within one event loop.
+    """What runs in the background for one backend, to which it holds no reference.
 
-    Args:
-        dialect: who is asked.
+    Attributes:
+        server: who is asked.
+        arrived: set when something has arrived.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.arrived = threading.Event()
+        self._live: set[Future[None]] = set()
         self._wanted: list[_Wanted] = []
         self._prompts = PROMPTS
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
+    # --- in the caller's thread ---
+
+    def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
+        """Starts work in the loop."""
+        future = self.server.background.start(work)
+        self._live.add(future)
+        future.add_done_callback(self._end)
+        return future
+
+    def _end(self, future: Future[None]) -> None:
+        self._live.discard(future)
+        self.arrived.set()
+
+    def flush(self) -> None:
+        """Sends what was started: somebody waits for it."""
+        # in the loop's next turn but one, when the work has said what it wants
+        self.server.background.call(lambda: asyncio.get_running_loop().call_soon(self._send))
+
+    def cancel(self) -> None:
+        """Cancels everything."""
+        for future in list(self._live):
+            future.cancel()
+
+    # --- in the loop ---
+
     async def top(self, ids: tuple[int, ...], count: int, *, at_once: bool) -> TopList:
         """The `count` most probable tokens after these ids; see `Dialect.top`.
 
         Args:
-            at_once: whether only what is asked for in this turn of the loop may join, or what comes before the
+            at_once: whether only what is wanted in this turn of the loop may join, or what comes before the
                 next `flush` too.
 
         Raises:
@@ -55,10 +89,6 @@ class Batcher:
         elif self._timer is None:
             self._timer = loop.call_later(GATHER_SECONDS, self._send)
         return await future
-
-    def flush(self) -> None:
-        """Sends what is wanted by the tasks that have been started."""
-        asyncio.get_running_loop().call_soon(self._send)
 
     def _send(self) -> None:
         if self._timer is not None:
@@ -79,28 +109,24 @@ class Batcher:
 
     async def _request(self, part: Sequence[_Wanted]) -> None:
         """Asks for a part, and for each of it alone where that is refused: one prompt may be to blame."""
+        prompts, count = [ids for ids, _, _ in part], max(count for _, count, _ in part)
+        futures = [future for _, _, future in part]
         try:
-            lists = await self._dialect.top([ids for ids, _, _ in part], max(count for _, count, _ in part))
-        except ServerRefused as failure:
-            if len(part) == 1 or isinstance(failure, ServerUnavailable):
-                _fail(part, failure)
+            lists = await self.server.dialect.top(prompts, count)
+        except Exception as failure:
+            final = not isinstance(failure, ServerRefused) or isinstance(failure, ServerUnavailable)
+            if final or len(part) == 1:
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(failure)
                 return
             await asyncio.gather(*(self._request([each]) for each in part))
-            if not any(future.cancelled() or future.exception() for _, _, future in part):
+            if not any(future.cancelled() or future.exception() for future in futures):
                 self._prompts = 1  # it does not take several
             return
-        except Exception as failure:
-            _fail(part, failure)
-            return
-        for (_, _, future), top in zip(part, lists, strict=True):
+        for future, top in zip(futures, lists, strict=True):
             if not future.done():
                 future.set_result(top)
-
-
-def _fail(part: Sequence[_Wanted], failure: Exception) -> None:
-    for _, _, future in part:
-        if not future.done():
-            future.set_exception(failure)
 
 
 def _leave(part: Sequence[_Wanted], task: asyncio.Task[None], _: asyncio.Future[TopList]) -> None:

@@ -11,9 +11,10 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
+from typing import Any
 
 import anyio
 import httpx
@@ -27,8 +28,6 @@ from adacd_cli.backends.server.errors import (
     named,
 )
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
-
-_Result = TypeVar("_Result")
 
 ATTEMPTS = 6
 """How often a request is made before it counts as failed; with the pauses about 15 seconds."""
@@ -56,18 +55,11 @@ _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
 class Client:
-    """A server's routes.
-
-    Args:
-        address: where it is.
-        key: sent as a bearer token; None sends none.
+    """A server's routes; raises UsageError where the key cannot be sent.
 
     Attributes:
         attempts: how often a request that may succeed later is made.
         notify: called with a sentence for the user at each request that is waited for.
-
-    Raises:
-        UsageError: the key cannot be sent.
     """
 
     def __init__(self, address: Address, key: str | None, attempts: int = ATTEMPTS) -> None:
@@ -75,6 +67,7 @@ class Client:
         self._key, self._headers = key, headers_for(key, whose="model", variable=KEY_VARIABLES[0])
         self.notify: Callable[[str], None] = lambda notice: None
         self._stays_away = False
+        self._named = partial(named, self.clean, secure=address.base.startswith("https:"))
         # one for each request under way: the scheduler bounds their number
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # `_within` bounds the rest
@@ -85,21 +78,14 @@ class Client:
         await self._http.aclose()
 
     async def get(self, url: str) -> dict[str, Any]:
-        """The JSON object at an address.
-
-        Raises:
-            ServerRefused: there is none, or nothing answers.
-        """
-        return await self._patiently(lambda: self._once("GET", url, b"", LOOKING_SECONDS))
+        """The JSON object at an address; raises ServerRefused where there is none, or nothing answers."""
+        _, body = await self._request(url, None)
+        return self._object(body)
 
     async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The JSON object that a request is answered with; a list is the `list` of an object.
-
-        Raises:
-            ServerRefused: it was refused, or nothing answers any more.
-        """
-        content = json.dumps(body).encode("ascii")
-        return await self._patiently(lambda: self._once("POST", url, content, self._first_seconds))
+        """The JSON object (a list is its `list`) in reply to a request; raises ServerRefused as `get`."""
+        _, reply = await self._request(url, body)
+        return self._object(reply)
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
@@ -109,22 +95,26 @@ class Client:
             ServerRefused: it was refused, or an event is an error.
             ServerUnavailable: nothing answers any more, or the stream broke off.
         """
-        content = json.dumps(body).encode("ascii")
-        response, _ = await self._patiently(
-            lambda: self._send("POST", url, content, self._first_seconds, whole=False)
-        )
+        response, _ = await self._request(url, body, whole=False)
         try:
             async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:
                 yield timely
         finally:
             await response.aclose()
 
-    async def _patiently(self, once: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _request(
+        self, url: str, body: Mapping[str, Any] | None, *, whole: bool = True
+    ) -> tuple[httpx.Response, bytes]:
+        """As `_send`, and again where that may succeed later."""
+        method, content = ("GET", None) if body is None else ("POST", json.dumps(body).encode("ascii"))
         attempts, pause, number = 1 if self._stays_away else self.attempts, FIRST_PAUSE, 0
         while True:
             number += 1
+            seconds = LOOKING_SECONDS if body is None else self._first_seconds
             try:
-                result = await once()
+                found = await self._send(
+                    self._http.build_request(method, url, content=content), seconds, whole
+                )
             except ServerUnavailable as failure:
                 if number >= min(attempts, failure.worth) or failure.wait > PATIENCE:
                     self._stays_away = failure.status == 0
@@ -133,25 +123,21 @@ class Client:
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._stays_away = False
-                return result
+                return found
 
-    async def _once(self, method: str, url: str, content: bytes, seconds: float) -> dict[str, Any]:
-        _, body = await self._send(method, url, content, seconds, whole=True)
-        answer = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
-        if answer is None:
+    def _object(self, body: bytes) -> dict[str, Any]:
+        found = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
+        if found is None:
             start = self.clean(body[:100].decode("utf-8", "replace"))
-            raise ServerRefused(
-                f"its response is no JSON object: {start}" if start else "its response is empty"
-            )
-        return answer
+            raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
+        return found
 
     async def _send(
-        self, method: str, url: str, content: bytes, seconds: float, *, whole: bool
+        self, request: httpx.Request, seconds: float, whole: bool
     ) -> tuple[httpx.Response, bytes]:
         """The response and its body, which is left open and empty where it is not wanted whole."""
         with self._named():
             async with self._within(seconds, "gave no answer within"):
-                request = self._http.build_request(method, url, content=content or None)
                 response = await self._http.send(request, stream=True)
                 if response.status_code == 200 and not whole:
                     return response, b""
@@ -171,7 +157,9 @@ class Client:
     @asynccontextmanager
     async def _within(self, seconds: float, silence: str) -> AsyncIterator[None]:
         """Ends what takes longer, as a server that `silence` (a sentence's middle) so many seconds."""
-        notice = asyncio.get_running_loop().call_later(NOTICE_SECONDS, self._notice, seconds)
+        waiting = f"The server has sent nothing for {NOTICE_SECONDS:g} s; waiting up to {seconds:g} s."
+        loop = asyncio.get_running_loop()
+        notice = loop.call_later(NOTICE_SECONDS, lambda: self.notify(waiting))
         try:
             with anyio.fail_after(seconds):
                 yield
@@ -179,9 +167,6 @@ class Client:
             raise ReadTimeout(f"it {silence} {seconds:g} s") from None
         finally:
             notice.cancel()
-
-    def _notice(self, seconds: float) -> None:
-        self.notify(f"The server has sent nothing for {NOTICE_SECONDS:g} s; waiting up to {seconds:g} s.")
 
     async def _in_time(
         self, events: AsyncGenerator[dict[str, Any], None]
@@ -219,11 +204,8 @@ class Client:
         said = f"status {status}" if status else "", message.rstrip(".")
         reason = ", ".join(filter(None, said)) or "an error in its stream"
         if status in _PASSING:
-            return ServerUnavailable(reason, status, message, wait)
+            return ServerUnavailable(reason, status, message, wait=wait)
         return ServerRefused(reason, status, message)
-
-    def _named(self) -> AbstractContextManager[None]:
-        return named(self.clean, secure=self.address.base.startswith("https:"))
 
     def clean(self, text: str) -> str:
         """A server's words as they may be shown: on one line, and without the key."""
@@ -231,11 +213,7 @@ class Client:
 
 
 async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream, and blank ones between them; httpx's own are of any length.
-
-    Raises:
-        ServerRefused: one is longer than `LARGEST`.
-    """
+    """The lines of a stream, and blank ones between them; httpx's own are of any length."""
     line = bytearray()
     async for chunk in response.aiter_bytes():
         *ended, rest = re.split(rb"[\r\n]", chunk)
@@ -249,11 +227,7 @@ async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
 
 
 async def read(response: httpx.Response) -> bytes:
-    """The whole body.
-
-    Raises:
-        ServerRefused: it is longer than `LARGEST`.
-    """
+    """The whole body."""
     body = bytearray()
     async for chunk in response.aiter_bytes():
         body += chunk

@@ -42,47 +42,41 @@ _PAUSE = 0.02
 
 
 class Completions:
-    """A server with `/v1/completions`; see `Dialect`.
-
-    Args:
-        client: its routes.
-        model: the served model's name.
-        name: `vLLM` or `OpenAI`.
-    """
+    """A server with `/v1/completions`; see `Dialect`. Its name is `vLLM` or `OpenAI`."""
 
     def __init__(self, client: Client, model: str, name: str) -> None:
-        self._client, self._model = client, model
-        self.name = name
+        self._client, self._model, self.name = client, model, name
+        self._url = f"{client.address.base}/completions"
         self.most: int | None = None
         self.scores_ids = name == "vLLM"
         self._most_ids = MOST_IDS
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
-        """The most probable next tokens of each prompt."""
-        found: dict[int, TopList] = {}
+        found = [TopList()] * len(prompts)
         for number in range(TRIES):
-            short = [place for place in range(len(prompts)) if len(found.get(place, _NONE).ids) < count]
-            if self.most is not None:
-                short = [place for place in short if len(found.get(place, _NONE).ids) < self.most]
+            wanted = min(count, self.most or count)
+            short = [place for place, listed in enumerate(found) if len(listed.ids) < wanted]
             if not short:
                 break
             if number:
                 await asyncio.sleep(_PAUSE * 2 ** (number - 1))
             lists = await self._top_once([prompts[place] for place in short], count)
             for place, listed in zip(short, lists, strict=True):
-                found[place] = max(listed, found.get(place, _NONE), key=lambda each: len(each.ids))
-        return [found[place] for place in range(len(prompts))]
+                found[place] = max(listed, found[place], key=lambda each: len(each.ids))
+        return found
 
     async def _top_once(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
         """One response; a limit that the server names in a refusal is kept to from then on."""
         while True:
-            wanted = count if self.most is None else min(count, self.most)
+            wanted = min(count, self.most or count)
             prompt = [list(ids) for ids in prompts]
             body = self._body(prompt[0] if len(prompt) == 1 else prompt, _GREEDY, 1, wanted)
             try:
                 answer = await self._client.post(self._url, body)
             except ServerRefused as failure:
-                self.most = _limit(failure, wanted, "logprobs")
+                if (limit := _limit(failure, wanted, "logprobs")) is None:
+                    raise
+                self.most = limit
                 continue
             tokens = [_tokens(choice, wanted) for choice in _choices(answer, len(prompts))]
             if not all(tokens):
@@ -90,7 +84,6 @@ class Completions:
             return [TopList(*zip(*each[0].top, strict=True)) for each in tokens]
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        """By `logprob_token_ids`, which vLLM has had since 2026; an older one ignores the field."""
         found: dict[int, float] = {}
         waiting = list(tokens)
         while waiting and self.scores_ids:
@@ -102,13 +95,9 @@ class Completions:
             except ServerUnavailable:
                 raise
             except ServerRefused as failure:
-                limit = None
-                with suppress(ServerRefused):
-                    limit = _limit(failure, len(portion), "logprob_token_ids")
-                if limit is None:  # an older server may refuse the field
-                    self.scores_ids = False
-                else:
-                    self._most_ids = limit
+                limit = _limit(failure, len(portion), "logprob_token_ids")
+                self.scores_ids = limit is not None  # an older server may refuse the field
+                self._most_ids = limit or self._most_ids
                 continue
             values = {token: value for token, value in scored.top if token in set(portion)}
             self.scores_ids = bool(values)
@@ -119,8 +108,7 @@ class Completions:
     async def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
-        """The tokens that follow."""
-        wanted = sampling.top if self.most is None else min(sampling.top, self.most)
+        wanted = min(sampling.top, self.most or sampling.top)
         body = self._body(list(prompt), sampling, max_tokens, wanted) | {"stream": True}
         async with self._client.stream(self._url, body) as events:
             async for event in events:
@@ -129,7 +117,6 @@ class Completions:
                         yield token
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """The text's ids by vLLM's `/tokenize`, or as a completion repeats them."""
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
         with suppress(ServerRefused):
             answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
@@ -138,10 +125,6 @@ class Completions:
             answer = await self._client.post(self._url, body | {"max_tokens": 1, "return_token_ids": True})
             return ids_of(_choices(answer, 1)[0].get("prompt_token_ids"))
         return None
-
-    @property
-    def _url(self) -> str:
-        return f"{self._client.address.base}/completions"
 
     def _body(self, prompt: Any, sampling: Sampling, max_tokens: int, count: int) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -162,22 +145,14 @@ class Completions:
         return body
 
 
-_NONE = TopList()
-
-
-def _limit(failure: ServerRefused, wanted: int, field: str) -> int:
-    """How many values the server gives, by its own words when it refused `wanted`.
-
-    Raises:
-        ServerRefused: that is not what it refused.
-    """
+def _limit(failure: ServerRefused, wanted: int, field: str) -> int | None:
+    """How many values the server gives, by its own words when it refused `wanted`; None for another refusal."""
     message = failure.message.lower()
-    if failure.status in (400, 422) and field in message:
-        # "Requested sample logprobs of 100, which is greater than max allowed: 20"
-        smaller = [number for text in re.findall(r"\d+", message) if 0 < (number := int(text)) < wanted]
-        if smaller:
-            return smaller[-1]
-    raise failure
+    if failure.status not in (400, 422) or field not in message:
+        return None
+    # "Requested sample logprobs of 100, which is greater than max allowed: 20"
+    smaller = [number for text in re.findall(r"\d+", message) if 0 < (number := int(text)) < wanted]
+    return smaller[-1] if smaller else None
 
 
 def _choices(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
@@ -216,12 +191,7 @@ def _tokens(choice: Mapping[str, Any], count: int) -> list[SampledToken]:
 
 
 def _id(name: str) -> int:
-    """N of `token_id:N`.
-
-    Raises:
-        ValueError: it is a token's text.
-        InvalidLogprobs: it is none.
-    """
+    """N of `token_id:N`; raises ValueError where it is a token's text."""
     if not name.startswith(_MARK):
         raise ValueError(name)
     return token_of(int(name.removeprefix(_MARK)))

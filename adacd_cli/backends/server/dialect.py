@@ -30,6 +30,9 @@ _PADDING = math.log(0.01)
 class Dialect(Protocol):
     """A server that takes token ids and gives log-probabilities.
 
+    Every method raises ServerRefused where the server does not accept the request or its response cannot be
+    read, and ServerUnavailable where it does not answer; a stream also in the middle.
+
     Attributes:
         name: `llama.cpp`, `vLLM` or `OpenAI`.
         most: how many log-probabilities of a position it gives; None where no limit is known.
@@ -44,27 +47,15 @@ class Dialect(Protocol):
         """The most probable next tokens of each prompt, in ONE request.
 
         A list is shorter than `count` where the server gives no more.
-
-        Raises:
-            ServerRefused: it does not accept the request, or its response cannot be read.
-            ServerUnavailable: it does not answer.
         """
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        """The log-probabilities of these next tokens, of as many as the server gives.
-
-        Raises:
-            ServerRefused, ServerUnavailable: as `top`.
-        """
+        """The log-probabilities of these next tokens, of as many as the server gives."""
 
     def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
-        """The tokens that follow, which the server chooses itself. It may end early where the server does.
-
-        Raises:
-            ServerRefused, ServerUnavailable: as `top`, also in the middle.
-        """
+        """The tokens that follow, which the server chooses itself. It may end early where the server does."""
 
     async def tokenize(self, text: str) -> list[int] | None:
         """The text as the server's ids, control tokens read as such; None where the server does not say."""
@@ -72,11 +63,9 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True)
 class TopList:
-    """The most probable tokens of one position.
+    """The most probable tokens of one position, the most probable one first.
 
-    Attributes:
-        ids: the most probable one first.
-        logprobs: their log-probabilities in nats, of the model's whole distribution.
+    `logprobs` are their log-probabilities in nats, of the model's whole distribution.
     """
 
     ids: tuple[int, ...] = ()
@@ -118,11 +107,7 @@ class TopList:
 
 
 def check_ids(top: Sequence[tuple[int, float]], vocab: int, floor: float | None = None) -> None:
-    """Checks (id, log-probability) pairs, the most probable one first; see `TopList.check`.
-
-    Raises:
-        InvalidLogprobs: a plausible id is beyond the vocabulary.
-    """
+    """Checks (id, log-probability) pairs, the most probable one first; see `TopList.check`."""
     least = top[0][1] + (_PADDING if floor is None or floor == -math.inf else floor)
     for token, value in top:
         if value >= least:
@@ -130,36 +115,24 @@ def check_ids(top: Sequence[tuple[int, float]], vocab: int, floor: float | None 
 
 
 def check_id(token: int, vocab: int) -> int:
-    """The token's id.
-
-    Raises:
-        InvalidLogprobs: no token of the vocabulary has it.
-    """
+    """The token's id; raises InvalidLogprobs where no token of the vocabulary has it."""
     if token >= vocab:
         raise InvalidLogprobs(
             f"it gave the id {token}, beyond the tokenizer's {vocab:,} tokens: it has another tokenizer",
-            OWN_TOKENIZER,
+            hint=OWN_TOKENIZER,
         )
     return token
 
 
 def token_of(value: Any) -> int:
-    """A token's id out of JSON.
-
-    Raises:
-        InvalidLogprobs: it is none.
-    """
+    """A token's id out of JSON; raises InvalidLogprobs where it is none."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
         raise InvalidLogprobs(f"it gives {_shown(value)} as a token's id", hint="")
     return value
 
 
 def logprob_of(value: Any) -> float:
-    """A log-probability out of JSON, in nats; -inf and what stands for it are among them.
-
-    Raises:
-        InvalidLogprobs: it is none.
-    """
+    """A log-probability out of JSON, in nats, or -inf; raises InvalidLogprobs where it is none."""
     if value is None:
         raise InvalidLogprobs("it leaves out the values of its log-probabilities")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value <= _ABOVE_ZERO:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import httpx
 
@@ -21,6 +22,7 @@ _IS_PLAIN = "write http:// in the address if the server has no TLS."
 _NO_AUTHORITY = "Name the file of its certificate authority in the environment variable SSL_CERT_FILE."
 
 
+@dataclass(eq=False)
 class ServerRefused(Exception):
     """The server does not accept a request, or its response cannot be used.
 
@@ -31,18 +33,20 @@ class ServerRefused(Exception):
         hint: what to do about it; empty where nothing better is known than the caller's own hint.
     """
 
-    def __init__(self, reason: str, status: int = 0, message: str = "", *, hint: str = "") -> None:
-        super().__init__(reason)
-        self.reason, self.status, self.message, self.hint = reason, status, message, hint
+    reason: str
+    status: int = 0
+    message: str = ""
+    hint: str = ""
 
 
+@dataclass(eq=False)
 class InvalidLogprobs(ServerRefused):
     """The server gives values that are no log-probabilities of the model's tokens."""
 
-    def __init__(self, reason: str, hint: str = RAW_LOGPROBS) -> None:
-        super().__init__(reason, hint=hint)
+    hint: str = RAW_LOGPROBS
 
 
+@dataclass(eq=False)
 class ServerUnavailable(ServerRefused):
     """What may be over at the next attempt: no connection, a broken one, or a server that is busy.
 
@@ -51,34 +55,22 @@ class ServerUnavailable(ServerRefused):
         worth: how many attempts may be made of it.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        status: int = 0,
-        message: str = "",
-        wait: float = 0.0,
-        *,
-        worth: int = 100,
-        hint: str = "",
-    ) -> None:
-        super().__init__(reason, status, message, hint=hint)
-        self.wait, self.worth = wait, worth
+    wait: float = 0.0
+    worth: int = 100
 
 
+@dataclass(eq=False)
 class ReadTimeout(ServerUnavailable):
     """The server accepted the request and then sent nothing."""
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason, worth=1)
+    worth: int = 1
 
 
 @contextmanager
 def named(clean: Callable[[str], str], *, secure: bool) -> Iterator[None]:
     """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them.
 
-    Args:
-        clean: removes what nobody may see.
-        secure: whether the address is one of https.
+    `clean` removes what nobody may see; `secure` tells whether the address is one of https.
     """
     try:
         yield
@@ -91,22 +83,15 @@ def named(clean: Callable[[str], str], *, secure: bool) -> Iterator[None]:
     except httpx.TimeoutException:
         raise ReadTimeout("it sent nothing for too long") from None
     except (httpx.ConnectError, httpx.ProxyError) as error:
-        reason, tls = clean(str(error)) or "there is no connection", _tls_failure(error)
+        reason = clean(str(error)) or "there is no connection"
+        tls: BaseException | None = error
+        while tls is not None and not isinstance(tls, ssl.SSLError):
+            tls = tls.__cause__ or tls.__context__
         if tls is None:
             raise ServerUnavailable(reason) from None
         certificate = isinstance(tls, ssl.SSLCertVerificationError)
-        raise ServerUnavailable(
-            f"there is no secure connection: {reason}",
-            worth=1,
-            hint=_NO_AUTHORITY if certificate else f"{_IS_PLAIN[0].upper()}{_IS_PLAIN[1:]}",
-        ) from None
+        hint = _NO_AUTHORITY if certificate else f"{_IS_PLAIN[0].upper()}{_IS_PLAIN[1:]}"
+        raise ServerUnavailable(f"there is no secure connection: {reason}", worth=1, hint=hint) from None
     except httpx.HTTPError as error:
         what = clean(str(error)) or type(error).__name__
         raise ServerUnavailable(f"the connection broke: {what}") from None
-
-
-def _tls_failure(error: BaseException) -> ssl.SSLError | None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
-    return cause

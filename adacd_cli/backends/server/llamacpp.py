@@ -42,37 +42,29 @@ _LISTED = (64, 1024)
 
 
 class LlamaCpp:
-    """A llama.cpp server; see `Dialect`.
-
-    Args:
-        client: its routes.
-        model: the served model's name; a server of one model takes any.
-        whole: a token whose text has no half characters.
-    """
+    """A llama.cpp server; see `Dialect`. `whole` is a token whose text has no half characters."""
 
     name = "llama.cpp"
     most: int | None = None
     scores_ids = False  # its lists are as long as they are asked for
 
     def __init__(self, client: Client, model: str, whole: int) -> None:
-        self._client, self._model, self._whole = client, model, whole
+        self._client, self._whole = client, whole
+        self._body = {**_NEUTRAL, "model": model}
+        self._url = f"{client.address.root}/completion"
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
-        """The most probable next tokens of each prompt."""
         found = await self._entries(prompts, count)
         return [TopList.of([(each["id"], each["logprob"]) for each in entries], count) for entries in found]
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
-        """None."""
         return {}
 
     async def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
-        """The tokens that follow."""
         body = {
-            **_NEUTRAL,
-            "model": self._model,
+            **self._body,
             "prompt": list(prompt),
             "n_predict": max_tokens,
             "n_probs": sampling.top,
@@ -86,15 +78,16 @@ class LlamaCpp:
             body["seed"] = sampling.seed % _SEEDS
         given = list(prompt)
         held: SampledToken | None = None  # a token without text may be the last one
-        async with self._client.stream(f"{self._client.address.root}/completion", body) as events:
+        async with self._client.stream(self._url, body) as events:
             async for event in events:
                 ended = bool(event.get("stop"))
                 if held is not None:
                     yield replace(held, last=ended)
                     held = None
                 for entry in event.get("completion_probabilities") or ():
-                    missing = _count(event.get("tokens_predicted")) - (len(given) - len(prompt)) - 1
-                    if missing > 0:
+                    predicted = event.get("tokens_predicted")
+                    known = len(given) - len(prompt) + 1
+                    if isinstance(predicted, int) and (missing := predicted - known) > 0:
                         content = str(event.get("content"))
                         found = await self._left_out(given, content, entry, missing, sampling.top)
                         if found is None:
@@ -110,8 +103,7 @@ class LlamaCpp:
                         held = token
 
     async def tokenize(self, text: str) -> list[int] | None:
-        """The text's ids by `/tokenize`."""
-        body = {"model": self._model, "content": text, "add_special": False, "parse_special": True}
+        body = {"model": self._body["model"], "content": text, "add_special": False, "parse_special": True}
         answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
         return ids_of(answer.get("tokens"))
 
@@ -119,8 +111,7 @@ class LlamaCpp:
         """The server's own list for each prompt: id, bytes and log-probability of each token."""
         prompt = [list(ids) for ids in prompts]
         body = {
-            **_NEUTRAL,
-            "model": self._model,
+            **self._body,
             "prompt": prompt[0] if len(prompt) == 1 else prompt,
             "n_predict": 1,
             "n_probs": count,
@@ -130,7 +121,7 @@ class LlamaCpp:
             "logit_bias": [[self._whole, _FORCED]],
             "response_fields": ["completion_probabilities"],
         }
-        answer = await self._client.post(f"{self._client.address.root}/completion", body)
+        answer = await self._client.post(self._url, body)
         results = [answer] if len(prompt) == 1 else answer.get("list")
         if not isinstance(results, list) or len(results) != len(prompt):
             raise ServerRefused(f"it does not answer {len(prompt)} prompts at once")
@@ -147,7 +138,7 @@ class LlamaCpp:
     async def _left_out(
         self, given: Sequence[int], content: str, after: Mapping[str, Any], missing: int, count: int
     ) -> list[SampledToken] | None:
-        """The tokens that the stream left out before `after`; None where they cannot be found.
+        """The `missing` tokens that the stream left out before `after`; None where they cannot be found.
 
         Args:
             given: the ids before them.
@@ -159,10 +150,8 @@ class LlamaCpp:
         if "\ufffd" in content:  # bytes that are no character come as this: they are lost
             return None
         left = content.encode("utf-8")
-        own: Mapping[str, Any] = next(
-            (each for each in after.get("top_logprobs", ()) if each.get("id") == after.get("id")), {}
-        )
-        tail = _bytes(own)
+        own = (each for each in after.get("top_logprobs", ()) if each.get("id") == after.get("id"))
+        tail = _bytes(next(own, {}))
         left = left.removesuffix(tail)
         found: list[SampledToken] = []
         ids = list(given)
@@ -199,10 +188,6 @@ def _sampled(entry: Mapping[str, Any], count: int) -> SampledToken:
         return sampled_token(entry["id"], entry["logprob"], pairs, count)
     except (KeyError, TypeError):
         raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) else 0
 
 
 def _bytes(entry: Mapping[str, Any]) -> bytes:

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,9 +21,6 @@ from adacd_cli.backends.server.errors import ReadTimeout, ServerRefused, ServerU
 from adacd_cli.engine.backend import Logits, Need, SampledToken, Sampling
 from adacd_cli.engine.partial import GROWTH, bound_of_rest, logits_of
 from adacd_cli.errors import AdacdError, ServerError, first_line
-
-if TYPE_CHECKING:
-    from adacd_cli.backends.server.server import Server
 
 _ROUNDED = 0.5
 """Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
@@ -37,48 +32,13 @@ _MOST_TIMEOUTS = 1
 """How often free runs of one sequence may fall silent after some tokens before that is an error."""
 
 
-class Requests:
-    """What runs in the background for one backend; it holds no reference to the backend.
-
-    Attributes:
-        server: who is asked.
-        batcher: joins what is asked for at the same time.
-        arrived: set when something has arrived.
-    """
-
-    def __init__(self, server: Server) -> None:
-        self.server, self.batcher = server, Batcher(server.dialect)
-        self.arrived = threading.Event()
-        self._live: set[Future[None]] = set()
-
-    def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
-        """Starts work in the loop."""
-        future = self.server.background.start(work)
-        self._live.add(future)
-        future.add_done_callback(self._end)
-        return future
-
-    def _end(self, future: Future[None]) -> None:
-        self._live.discard(future)
-        self.arrived.set()
-
-    def flush(self) -> None:
-        """Sends what was started: somebody waits for it."""
-        self.server.background.call(self.batcher.flush)
-
-    def cancel(self) -> None:
-        """Cancels everything."""
-        for future in list(self._live):
-            future.cancel()
-
-
 @dataclass
 class Position:
     """What is known of the token after some ids.
 
     Attributes:
         ids: the ids before it.
-        top: its most probable tokens; none before any are known.
+        top: its most probable tokens.
         others: log-probabilities that are known besides, by id.
         complete: whether the server gives no longer list.
     """
@@ -89,7 +49,7 @@ class Position:
     complete: bool = False
 
     def grows(self, dialect: Dialect, vocab: int) -> bool:
-        """Whether a longer list can be had."""
+        """Whether the server may give a longer list."""
         return len(self.top.ids) < min(vocab, dialect.most or vocab) and not self.complete
 
     def reaches(self, floor: float | None) -> bool:
@@ -118,65 +78,61 @@ class PendingLogits:
     """See `engine.backend.Pending`; what is known already needs no request.
 
     Args:
-        positions: whose logits are asked for; what is needed besides a list is needed of the last one.
-        need: what is asked.
-        requests: how it is asked.
-        again: whether more is asked of a position that was asked for before.
+        positions: whose logits are wanted; what is needed besides a list is needed of the last one.
+        need: what is needed.
+        batcher: sends the requests.
+        again: whether more is wanted of a position that was asked for before.
     """
 
-    def __init__(self, positions: Sequence[Position], need: Need, requests: Requests, *, again: bool) -> None:
-        self._positions, self._need, self._again = positions, need, again
-        self._requests, server = requests, requests.server
-        self._address, self._dialect, self._vocab = server.probe.address, server.dialect, server.vocab
+    def __init__(self, positions: Sequence[Position], need: Need, batcher: Batcher, *, again: bool) -> None:
+        self._positions, self._need, self._again, self._batcher = positions, need, again, batcher
+        self._dialect, self._vocab = batcher.server.dialect, batcher.server.vocab
         self._count = self._vocab if need.floor == -math.inf else min(max(1, need.top), self._vocab)
         self._future: Future[None] | None = None
         if any(map(self._can_learn_more, positions)):
-            self._future = requests.start(self._ask(requests.batcher))
+            self._future = batcher.start(self._ask())
 
     def done(self) -> bool:
-        """Whether `result` would not have to wait."""
         return self._future is None or self._future.done()
 
     def result(self) -> Logits | None:
-        """The logits; None where none were asked for."""
         if self._future is not None:
             if not self._future.done():
-                self._requests.flush()
+                self._batcher.flush()
             try:
                 self._future.result()
             except Exception as failure:
-                raise error_of(self._address, failure) from failure
+                raise error_of(self._batcher.server.probe.address, failure) from failure
         rows = [self._logits(position) for position in self._positions]
         if len(rows) < 2:
             return rows[0] if rows else None
         return replace(rows[-1], batch=torch.cat([each.batch for each in rows], dim=1))
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
         if self._future is not None:
             self._future.cancel()
 
-    async def _ask(self, batcher: Batcher) -> None:
+    async def _ask(self) -> None:
         """Asks for longer lists, and then for single values, until everything is known or cannot be had."""
         *earlier, position = self._positions
         if earlier:
-            await asyncio.gather(*(self._lengthen(batcher, each, self._count) for each in self._positions))
+            await asyncio.gather(*(self._lengthen(each, self._count) for each in self._positions))
         else:  # in this turn of the loop, so that it may be flushed
-            await self._lengthen(batcher, position, self._count)
+            await self._lengthen(position, self._count)
         while self._lacks(position) and position.grows(self._dialect, self._vocab):
             by_id = self._dialect.scores_ids and len(position.top.ids) >= _LONG
             if by_id and position.reaches(self._need.floor):
                 break  # only single values are missing
-            await self._lengthen(batcher, position, GROWTH * len(position.top.ids))
+            await self._lengthen(position, GROWTH * len(position.top.ids))
         if (missing := position.missing(self._need.ids)) and self._dialect.scores_ids:
             values = await self._dialect.values(position.ids, missing)
             highest = position.top.logprobs[-1] + _ROUNDED  # what is not listed is not more probable
             position.others |= {token: value for token, value in values.items() if value <= highest}
 
-    async def _lengthen(self, batcher: Batcher, position: Position, count: int) -> None:
+    async def _lengthen(self, position: Position, count: int) -> None:
         count = min(count, self._vocab)
         if len(position.top.ids) < count and position.grows(self._dialect, self._vocab):
-            top = await batcher.top(position.ids, count, at_once=bool(position.top.ids))
+            top = await self._batcher.top(position.ids, count, at_once=bool(position.top.ids))
             top.check(self._vocab, self._need.floor)
             position.complete = len(top.ids) < count
             position.top = max(position.top, top, key=lambda each: len(each.ids))
@@ -209,15 +165,14 @@ class ServerFreeRun:
     """
 
     def __init__(
-        self, sequence: SequenceState, sampling: Sampling, max_tokens: int, requests: Requests
+        self, sequence: SequenceState, sampling: Sampling, max_tokens: int, batcher: Batcher
     ) -> None:
-        self._sequence, self._requests = sequence, requests
+        self._sequence, self._batcher = sequence, batcher
         self._tokens: deque[SampledToken] = deque()
         self._failed = False
-        self._future = requests.start(self._read(tuple(sequence.ids), sampling, max_tokens))
+        self._future = batcher.start(self._read(tuple(sequence.ids), sampling, max_tokens))
 
     def take(self) -> list[SampledToken]:
-        """The tokens that have come since."""
         ended = self._future.done()  # before the tokens are looked at
         tokens = []
         while self._tokens:
@@ -227,22 +182,20 @@ class ServerFreeRun:
             self._sequence.position = None
         elif ended and not self._failed and (failure := self._failure()) is not None:
             self._failed = True
-            raise error_of(self._requests.server.probe.address, failure) from failure
+            raise error_of(self._batcher.server.probe.address, failure) from failure
         return tokens
 
     def done(self) -> bool:
-        """Whether nothing more will come."""
         return self._future.done() and not self._tokens and (self._failed or self._failure() is None)
 
     def close(self) -> None:
-        """Ends the request."""
         self._future.cancel()
 
     def _failure(self) -> BaseException | None:
         return None if self._future.cancelled() else self._future.exception()
 
     async def _read(self, prompt: tuple[int, ...], sampling: Sampling, max_tokens: int) -> None:
-        server, number = self._requests.server, 0
+        server, number = self._batcher.server, 0
         try:
             async with aclosing(server.dialect.stream(prompt, sampling, max_tokens)) as stream:
                 async for token in stream:
@@ -250,7 +203,7 @@ class ServerFreeRun:
                     check_ids(token.top, server.vocab)
                     number += 1
                     self._tokens.append(token)
-                    self._requests.arrived.set()
+                    self._batcher.arrived.set()
                     if number >= max_tokens:  # some servers go on
                         break
         except ServerUnavailable as failure:
@@ -260,18 +213,14 @@ class ServerFreeRun:
 
 
 def error_of(address: str, failure: BaseException) -> AdacdError:
-    """What a user is told of a failure."""
+    """The error that a failed request ends in."""
     if isinstance(failure, AdacdError):
         return failure
+    if not isinstance(failure, ServerRefused):
+        what = f"{type(failure).__name__}: {first_line(failure).rstrip('.')}"
+        return ServerError(f"A response of the server could not be used: {what}.")
+    what, hint = "failed", "the server's log may say more"
     if isinstance(failure, ServerUnavailable):
-        return ServerError(
-            f"The server at {address} does not answer any more: {failure.reason.rstrip('.')}.",
-            failure.hint or "The answer so far is kept; check the server, then ask again.",
-        )
-    if isinstance(failure, ServerRefused):
-        return ServerError(
-            f"The server at {address} failed: {failure.reason.rstrip('.')}.",
-            failure.hint or "The answer so far is kept; the server's log may say more.",
-        )
-    what = f"{type(failure).__name__}: {first_line(failure).rstrip('.')}"
-    return ServerError(f"A response of the server could not be used: {what}.")
+        what, hint = "does not answer any more", "check the server, then ask again"
+    message = f"The server at {address} {what}: {failure.reason.rstrip('.')}."
+    return ServerError(message, failure.hint or f"The answer so far is kept; {hint}.")

@@ -1,4 +1,4 @@
-"""Looks a server over before anything is decoded: what it is, what it serves, and whether that is enough.
+"""Checks a server before anything is decoded: what it is, what it serves, and whether that is enough.
 
 Everything that is missing is an error that says what to do; what is only worth knowing is a warning.
 """
@@ -17,21 +17,40 @@ from adacd_cli.backends.server.address import KEY_VARIABLES
 from adacd_cli.backends.server.client import Client
 from adacd_cli.backends.server.completions import Completions
 from adacd_cli.backends.server.dialect import Dialect
-from adacd_cli.backends.server.errors import START_IT, ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.errors import OWN_TOKENIZER, START_IT, ServerRefused, ServerUnavailable
 from adacd_cli.backends.server.llamacpp import LlamaCpp
-from adacd_cli.backends.server.tokenizers import compare_tokenizers, whole_token
 from adacd_cli.engine.backend import Sampling
 from adacd_cli.errors import ModelError, UsageError
 
 _LOG = "Its log may say more."
-_KEY = f"Put its key into the environment variable {KEY_VARIABLES[0]}."
 _FLAGS = {
     "llama.cpp": "llama-server needs no flag for it; a proxy in front of it may be the cause.",
     "vLLM": "Start vLLM with --max-logprobs -1 and without --skip-tokenizer-init.",
     "OpenAI": "adacd needs token ids both ways, as vLLM and llama.cpp's own server have them.",
 }
+_ONE_SLOT = (
+    "The server has one slot, so the two streams evict each other from its cache, and each step processes a "
+    "whole prompt again: start it with --parallel 2."
+)
+_NOT_COMPARED = (
+    "The server does not say how it encodes text, so it could not be checked that --tokenizer is its own."
+)
 LOOKED_OVER_SECONDS = 180.0
 """How long the whole check may take: a server may load its model at the first request."""
+
+_PIECES = (
+    "Hello",
+    " world",
+    " 12345",
+    "ünïcödé",
+    " Привет",
+    "你好",
+    "こんにちは",
+    " 🙂",
+    "\n\tdef f(x):",
+    "Ω≈ç",
+)
+"""What both tokenizers encode: words, digits and several scripts."""
 
 _ASKED = 1000
 """How many log-probabilities are requested: a server with a lower limit names it."""
@@ -67,7 +86,7 @@ class Probe:
 
     @property
     def concurrency(self) -> int:
-        """How many requests it is asked at once where nobody says: each has two streams."""
+        """How many requests it is sent at once where nobody says: each has two streams."""
         return 16 if self.slots is None else max(1, self.slots // 2)
 
 
@@ -84,66 +103,20 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
             tokenizer.
         UsageError: it serves several models and none is named.
     """
-    address = client.address.base
     try:
         with anyio.fail_after(LOOKED_OVER_SECONDS):
             return await _examine(client, served_model, tokenizer)
     except TimeoutError:
-        raise ModelError(
-            f"The server at {address} cannot be used: it did not answer adacd's first requests "
-            f"within {LOOKED_OVER_SECONDS:g} s.",
-            _LOG,
-        ) from None
+        what = f"cannot be used: it did not answer adacd's first requests within {LOOKED_OVER_SECONDS:g} s"
+        hint = _LOG
     except ServerUnavailable as failure:
         what = "cannot be used now" if failure.status else "cannot be reached"
-        raise ModelError(
-            f"The server at {address} {what}: {failure.reason.rstrip('.')}.",
-            failure.hint or (_LOG if failure.status else START_IT),
-        ) from None
+        what, hint = f"{what}: {failure.reason.rstrip('.')}", _LOG if failure.status else START_IT
+        hint = failure.hint or hint
+    raise ModelError(f"The server at {client.address.base} {what}.", hint)
 
 
 async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
-    address = client.address.base
-    listing = await _models(client)
-    entry = _choose(address, listing, served_model)
-    model = str(entry["id"])
-    props = await _props(client, entry, len(listing) > 1)
-    dialect: Dialect
-    if props is not None:
-        dialect = LlamaCpp(client, model, whole_token(tokenizer))
-    else:
-        dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
-    warnings: list[str] = []
-    compared = await compare_tokenizers(address, dialect, tokenizer, warnings)
-    await _try(client, dialect, tokenizer)
-    slots = _number((props or {}).get("total_slots"))
-    if slots == 1:
-        warnings.append(
-            "The server has one slot, so the two streams evict each other from its cache, and each step "
-            "processes a whole prompt again: start it with --parallel 2."
-        )
-    if not compared:
-        warnings.append(
-            "The server does not say how it encodes text, so it could not be checked that --tokenizer is its "
-            "own."
-        )
-    defaults, meta = _object(props, "default_generation_settings"), _object(entry, "meta")
-    probe = Probe(
-        address=address,
-        dialect=dialect.name,
-        model=model,
-        most_logprobs=dialect.most,
-        context_length=_number(defaults.get("n_ctx")) or _number(entry.get("max_model_len")),
-        vocab=_number(meta.get("n_vocab")),
-        slots=slots,
-        end_token=end if isinstance(end := (props or {}).get("eos_token"), str) and end else None,
-        tokenizer_compared=compared,
-        warnings=tuple(warnings),
-    )
-    return dialect, probe
-
-
-async def _models(client: Client) -> list[dict[str, Any]]:
     address = client.address.base
     with _explained(
         address,
@@ -153,10 +126,32 @@ async def _models(client: Client) -> list[dict[str, Any]]:
         data = (await client.get(f"{address}/models")).get("data")
         if not isinstance(data, list):
             raise ServerRefused("it lists no models")
-    entries = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
-    if not entries:
-        raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
-    return entries
+    listing = [each for each in data if isinstance(each, dict) and isinstance(each.get("id"), str)]
+    entry = _choose(address, listing, served_model)
+    model = str(entry["id"])
+    props = await _props(client, entry, len(listing) > 1)
+    dialect: Dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
+    if props:
+        dialect = LlamaCpp(client, model, _whole_token(tokenizer))
+    warnings: list[str] = []
+    compared = await _compare_tokenizers(address, dialect, tokenizer, warnings)
+    await _try(client, dialect, tokenizer)
+    slots = _number(props, "total_slots")
+    warnings += [_ONE_SLOT] * (slots == 1) + [_NOT_COMPARED] * (not compared)
+    defaults, meta, end = props.get("default_generation_settings"), entry.get("meta"), props.get("eos_token")
+    probe = Probe(
+        address=address,
+        dialect=dialect.name,
+        model=model,
+        most_logprobs=dialect.most,
+        context_length=_number(defaults, "n_ctx") or _number(entry, "max_model_len"),
+        vocab=_number(meta, "n_vocab"),
+        slots=slots,
+        end_token=end if isinstance(end, str) and end else None,
+        tokenizer_compared=compared,
+        warnings=tuple(warnings),
+    )
+    return dialect, probe
 
 
 @contextmanager
@@ -168,17 +163,22 @@ def _explained(address: str, what: str, hint: str) -> Iterator[None]:
         raise
     except ServerRefused as failure:
         if failure.status in (401, 403):
-            what, hint = f"The server at {address} does not accept the key", _KEY
+            what = f"The server at {address} does not accept the key"
+            hint = f"Put its key into the environment variable {KEY_VARIABLES[0]}."
         raise ModelError(f"{what}: {failure.reason.rstrip('.')}.", failure.hint or hint) from None
 
 
 def _choose(address: str, listing: Sequence[Mapping[str, Any]], wanted: str | None) -> Mapping[str, Any]:
-    names = [str(each["id"]) for each in listing]
+    if not listing:
+        raise ModelError(f"The server at {address} serves no model.", "Load one there first.")
+    if wanted is None and len(listing) == 1:
+        return listing[0]
+    names = ", ".join(repr(each["id"]) for each in listing[:5])
+    if len(listing) > 5:
+        names += f" and {len(listing) - 5} more"
     if wanted is None:
-        if len(listing) == 1:
-            return listing[0]
         raise UsageError(
-            f"The server at {address} serves {len(names)} models: {_named(names)}.",
+            f"The server at {address} serves {len(listing)} models: {names}.",
             "Choose one with --served-model.",
         )
     for entry in listing:
@@ -186,21 +186,16 @@ def _choose(address: str, listing: Sequence[Mapping[str, Any]], wanted: str | No
         if wanted == entry["id"] or (isinstance(aliases, list) and wanted in aliases):
             return entry
     raise ModelError(
-        f"The server at {address} does not serve {wanted!r}; it serves {_named(names)}.",
+        f"The server at {address} does not serve {wanted!r}; it serves {names}.",
         "Name one of these with --served-model.",
     )
 
 
-def _named(names: Sequence[str]) -> str:
-    shown = [repr(name) for name in names[:5]]
-    return ", ".join(shown) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dict[str, Any] | None:
-    """llama.cpp's own description of itself, of the model where it has several; None where it is another."""
+async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dict[str, Any]:
+    """llama.cpp's own description of itself, of the model where it has several; empty where it is another."""
     owner = str(entry.get("owned_by", "")).lower()
     if owner == "vllm":
-        return None
+        return {}
     query = f"?model={quote(str(entry['id']), safe='')}" if several else ""
     with _explained(
         client.address.base,
@@ -211,17 +206,13 @@ async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dic
             props = await client.get(f"{client.address.root}/props{query}")
         except ServerRefused:
             if owner != "llamacpp":
-                return None
+                return {}
             raise
-    return props if "default_generation_settings" in props else None
+    return props if "default_generation_settings" in props else {}
 
 
 async def _try(client: Client, dialect: Dialect, tokenizer: Any) -> None:
-    """Makes one request of each kind.
-
-    Raises:
-        ModelError: it takes no token ids, gives no log-probabilities, or not the model's own.
-    """
+    """Makes one request of each kind; raises ModelError where one gives no log-probabilities by token ids."""
     prompt = [int(each) for each in tokenizer.encode("Hello", add_special_tokens=False)]
     wanted = min(_ASKED, len(tokenizer))
     what = f"The server at {client.address.base} ({dialect.name}) does not give what AdaCD needs"
@@ -236,10 +227,57 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any) -> None:
         dialect.most = len(longer.ids)  # it gives fewer, and does not say so
 
 
-def _object(values: Mapping[str, Any] | None, name: str) -> Mapping[str, Any]:
-    found = (values or {}).get(name)
-    return found if isinstance(found, dict) else {}
+def _number(values: Any, name: str) -> int | None:
+    """A positive number out of what may be no object."""
+    found = values.get(name) if isinstance(values, dict) else None
+    return found if isinstance(found, int) and found > 0 else None
 
 
-def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None
+def _whole_token(tokenizer: Any) -> int:
+    """A token whose text is whole characters; raises ModelError where there is none for a plain letter."""
+    ids = tokenizer.encode("a", add_special_tokens=False)
+    if not ids:
+        raise ModelError('The tokenizer encodes "a" as nothing.', "Name the model's own with --tokenizer.")
+    return int(ids[-1])
+
+
+async def _compare_tokenizers(address: str, dialect: Dialect, tokenizer: Any, warnings: list[str]) -> bool:
+    """Whether both could be compared; text by text, so that one odd text does not make it another tokenizer.
+
+    Adds to the warnings where some text is encoded in another way; raises ModelError where that is a control
+    token of the tokenizer, or most of the text.
+    """
+    controls = _controls(tokenizer)
+    different: list[str] = []
+    found = ""
+    for piece in (*controls, *_PIECES):
+        mine = [int(each) for each in tokenizer.encode(piece, add_special_tokens=False)]
+        try:
+            theirs = await dialect.tokenize(piece)
+        except ServerRefused:
+            theirs = None
+        if theirs is None:
+            return False
+        if mine != theirs:  # controls come first
+            different.append(piece)
+            found = found or f"{piece!r} is {_ids(theirs)} there and {_ids(mine)} here."
+    if not set(controls).isdisjoint(different) or len(different) > len(_PIECES) // 2:
+        raise ModelError(
+            f"The server at {address} has another tokenizer than the one given: {found}", OWN_TOKENIZER
+        )
+    if different:
+        warnings.append(f"The server encodes some text in another way than the tokenizer: {found}")
+    return True
+
+
+def _controls(tokenizer: Any) -> tuple[str, ...]:
+    """The control tokens that prompts and ends are made of, as far as the tokenizer writes each as one."""
+    template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else ""
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    written = [token for token in added if token.strip() and token in template]
+    found = [tokenizer.bos_token, tokenizer.eos_token, *written]
+    return tuple(dict.fromkeys(token for token in found if isinstance(token, str) and token))[:16]
+
+
+def _ids(ids: Sequence[int]) -> str:
+    return "[" + ", ".join(str(each) for each in ids[:8]) + (", …]" if len(ids) > 8 else "]")

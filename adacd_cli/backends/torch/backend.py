@@ -14,8 +14,7 @@ import torch
 
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
 from adacd_cli.backends.torch.compiled import uncompiled
-from adacd_cli.backends.torch.kv_cache import new_cache, sized
-from adacd_cli.backends.torch.rope import Rope, rope_of, text_config_of
+from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import OutOfMemoryError
@@ -36,11 +35,8 @@ _PADDING, _FEW_TOKENS = 0.25, 64
 
 @dataclass(eq=False)
 class _Sequence:
-    """A sequence: what it was fed, and where its keys and values are.
-
-    They are a row of `batch`, or `stored` by themselves; in neither place where nothing was fed yet, or where
-    they have to be computed anew from `ids`.
-    """
+    """What a sequence was fed. Its keys and values are a row of `batch`, or `stored` by themselves; in neither
+    place where nothing was fed yet, or where they have to be computed anew from `ids`."""
 
     weights: Weights
     ids: list[Any] = field(default_factory=list)  # a tensor of one id where the host has not seen it yet
@@ -48,7 +44,6 @@ class _Sequence:
     stored: KeyValues | None = None
 
     def known_ids(self) -> list[int]:
-        """The ids as integers."""
         self.ids = [each if isinstance(each, int) else int(each) for each in self.ids]
         return self.ids
 
@@ -60,7 +55,8 @@ class _Sequence:
     def copy(self, tokens: int) -> KeyValues | None:
         """Keys and values of the first tokens; None where they cannot be copied or are not there."""
         if self.batch is not None:
-            return self.batch.copy(self, tokens) if self.batch.cache.joins else None
+            cache, row = self.batch.cache, self.batch.members.index(self)
+            return cache.copy_row(row, tokens) if cache.joins else None
         if self.stored is None:
             return None
         return [(keys[:, :, :tokens].clone(), values[:, :, :tokens].clone()) for keys, values in self.stored]
@@ -74,61 +70,39 @@ class _Batch:
         for member in members:
             member.batch, member.stored = self, None
 
-    def copy(self, member: _Sequence, tokens: int) -> KeyValues:
-        """Keys and values of a member's first tokens."""
-        return self.cache.copy_row(self.members.index(member), tokens)
-
     def take_out(self, leaving: Iterable[_Sequence], *, store: bool) -> None:
         """Removes members; their keys and values are stored by themselves, or dropped."""
         leaving = list(leaving)
         for member in leaving:
-            member.stored = self.copy(member, len(member.ids)) if store else None
+            member.stored = member.copy(len(member.ids)) if store else None
             member.batch = None
         rows = [row for row, member in enumerate(self.members) if member not in leaving]
         self.cache.keep(rows)
         self.members = [self.members[row] for row in rows]
 
-    def join(self, other: _Batch) -> None:
-        """Takes all rows of another batch in."""
-        self.cache.join(other.cache)
-        self.members += other.members
-        for member in other.members:
-            member.batch = self
 
-
+@dataclass(frozen=True, eq=False)
 class _Done:
-    """A result that is there at once."""
-
-    def __init__(self, logits: Logits | None) -> None:
-        self._logits = logits
+    logits: Logits | None
 
     def done(self) -> bool:
-        """Always."""
         return True
 
     def result(self) -> Logits | None:
-        """The logits; None where none were asked for."""
-        return self._logits
+        return self.logits
 
     def cancel(self) -> None:
-        """Nothing to end."""
+        pass
 
 
 class TorchBackend:
-    """Computes with a model of this process; see `engine.backend.Backend`.
-
-    Args:
-        model: the model, ready to decode.
-
-    Attributes:
-        model: what was given.
-        capabilities: see `Capabilities`.
-    """
+    """Computes with a model of this process; see `engine.backend.Backend`."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model
         device = model.device
-        self._keys_only = sized(new_cache(model.model))
+        layers = getattr(new_cache(model.model), "layer_class_to_replicate", None)
+        self._keys_only = layers is GrowingLayer  # that can be copied, joined and cut
         chunk = _PREFILL_CHUNK.get(device.type, _PREFILL_CHUNK_ELSEWHERE)
         self.capabilities = Capabilities(
             device=device,
@@ -158,11 +132,9 @@ class TorchBackend:
         return self._opened
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
-        """Whether RoPE turns the keys of both lengths alike."""
         return self._rope(weights).alike(first, second)
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
-        """What the sequence was fed."""
         return self._sequences[sequence].known_ids()
 
     def trim(self, sequence: SequenceId, length: int) -> None:
@@ -183,13 +155,11 @@ class TorchBackend:
             self._drop(own)
 
     def close(self, sequences: Sequence[SequenceId]) -> None:
-        """Lets sequences go."""
         closed = [own for each in sequences if (own := self._sequences.pop(each, None)) is not None]
         for batch in {id(own.batch): own.batch for own in closed if own.batch is not None}.values():
             batch.take_out([own for own in closed if own.batch is batch], store=False)
 
     def forward(self, work: Sequence[Extend]) -> Sequence[_Done]:
-        """One step over all the work."""
         return self._guarded(lambda: self._forward(work))
 
     def _guarded(self, compute: Callable[[], _Result]) -> _Result:
@@ -211,11 +181,10 @@ class TorchBackend:
         raise OutOfMemoryError(shortage)
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
-        """Not here: every token is the scheduler's."""
-        raise NotImplementedError
+        raise NotImplementedError  # every token is the scheduler's
 
     def wait(self, seconds: float) -> None:
-        """Everything is done at once."""
+        pass  # everything is done at once
 
     def bytes_for(self, tokens: int) -> int:
         """Bytes of the keys and values of so many tokens; before any was fed, one is, to find out."""
@@ -228,7 +197,7 @@ class TorchBackend:
         return tokens * self._bytes_per_token
 
     def found_inexact(self) -> None:
-        """Never: every logit is known."""
+        pass  # never: every logit is known
 
     def notices(self) -> list[str]:
         """That compiled forwards had to be given up, once."""
@@ -265,14 +234,17 @@ class TorchBackend:
             if own.batch is None:
                 cache = self._cache(own.weights)
                 assert own.stored is not None
-                cache.begin(own.stored, len(own.ids))
+                cache.begin(own.stored)
                 batches.append(_Batch(cache, [own]))
             elif own.batch not in batches:
                 batches.append(own.batch)
         results = []
         for batch in self._joined(batches, given):
             extends = [given[id(member)] for member in batch.members]
-            logits = batch.cache.advance(_last_tokens(extends))
+            tensors = [each.tokens for each in extends if isinstance(each.tokens, torch.Tensor)]
+            ahead = len(tensors) == len(extends)  # the host has not seen the tokens yet
+            tokens = torch.cat(tensors) if ahead else [int(each.tokens[0]) for each in extends]
+            logits = batch.cache.advance(tokens)
             for row, (member, extend) in enumerate(zip(batch.members, extends, strict=True)):
                 member.ids.append(extend.tokens[0])
                 results.append((extend, _Done(Logits(logits, row))))
@@ -284,9 +256,12 @@ class TorchBackend:
         for batch in batches:
             idle = [member for member in batch.members if id(member) not in given]
             if idle:
-                batch.take_out(idle, store=batch.cache.joins)
+                batch.take_out(idle, store=True)
             if whole and whole[0].cache.joins and batch.cache.joins:
-                whole[0].join(batch)
+                whole[0].cache.join(batch.cache)
+                whole[0].members += batch.members
+                for member in batch.members:
+                    member.batch = whole[0]
             else:
                 whole.append(batch)
         return whole
@@ -301,7 +276,7 @@ class TorchBackend:
             logits = first.batch.cache.feed(_ids(extend), max(1, positions))
         else:
             texts = [[*own.known_ids(), *_ids(extend)] for own, extend in part]
-            computed = [self._computed(own) for own, _ in part]
+            computed = [own.copy(len(own.ids)) if own.stored is None else own.stored for own, _ in part]
             cache = self._cache(first.weights)
             logits = cache.prefill(texts, computed, max(1, positions))
             for own, _ in part:
@@ -333,11 +308,6 @@ class TorchBackend:
                 tokens = longest
         return portions
 
-    def _computed(self, own: _Sequence) -> tuple[KeyValues, int] | None:
-        """What there is of a sequence's beginning, for a batch that it is prefilled in."""
-        computed = own.stored if own.stored is not None else own.copy(len(own.ids))
-        return None if computed is None else (computed, len(own.ids))
-
     def _drop(self, own: _Sequence) -> None:
         """Frees a sequence's keys and values; what it was fed stays known."""
         if own.batch is not None:
@@ -357,11 +327,3 @@ class TorchBackend:
 def _ids(extend: Extend) -> list[int]:
     tokens = extend.tokens
     return tokens.tolist() if isinstance(tokens, torch.Tensor) else list(tokens)
-
-
-def _last_tokens(extends: Sequence[Extend]) -> list[int] | torch.Tensor:
-    """One token of each, as a tensor where they are on the device."""
-    tensors = [each.tokens for each in extends if isinstance(each.tokens, torch.Tensor)]
-    if len(tensors) == len(extends):
-        return torch.cat(tensors)
-    return [int(each.tokens[0]) for each in extends]

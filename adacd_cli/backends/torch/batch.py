@@ -1,8 +1,7 @@
 """BatchedKVCache: one KV cache over the rows of a batch.
 
 It prefills prompts of different lengths (left-padded, positions counted from each row's own first token),
-advances every row by one token, drops rows, takes in those of another cache, and begins a row with keys and
-values that are computed already. It knows nothing of methods or of what tokens mean.
+advances every row by one token, drops rows, and takes in those of another cache.
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from adacd_cli.backends.torch.kv_cache import Tensors, grows, new_cache
+from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors, new_cache
 from adacd_cli.backends.torch.matmul import fast_small_batch
-from adacd_cli.errors import ModelError
+from adacd_cli.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from adacd_cli.backends.torch.compiled import Compiled
@@ -33,7 +32,6 @@ class BatchedKVCache:
         compiled: the same model's compiled forwards, used to advance; None for none.
 
     Attributes:
-        model: what was given.
         lengths: how many tokens each row has been fed.
 
     Raises:
@@ -56,13 +54,13 @@ class BatchedKVCache:
 
     @property
     def rows(self) -> int:
-        """How many rows the cache holds."""
         return len(self.lengths)
 
     @property
     def joins(self) -> bool:
         """Whether rows can be taken in and copied out: it holds nothing but keys and values."""
-        return grows(self._cache)
+        layers = self._cache.layers
+        return bool(layers) and all(type(layer) is GrowingLayer for layer in layers)
 
     def release(self) -> None:
         """Frees the cache; it is as new."""
@@ -77,7 +75,7 @@ class BatchedKVCache:
     def prefill(
         self,
         texts: Sequence[Sequence[int]],
-        computed: Sequence[tuple[KeyValues, int] | None] = (),
+        computed: Sequence[KeyValues | None] = (),
         positions: int = 1,
     ) -> torch.Tensor:
         """Feeds whole texts to an empty cache.
@@ -87,15 +85,15 @@ class BatchedKVCache:
 
         Args:
             texts: token ids of each row, none empty.
-            computed: for each row keys and values of its first tokens, and of how many; fewer than the text
-                has. None or left out for nothing.
+            computed: for each row keys and values of its first tokens, of fewer than the text has; None or left
+                out for nothing.
             positions: how many of the last positions are asked for; each row feeds at least so many.
 
         Returns:
             Logits of the token after each, float32 [rows, positions, vocab].
         """
         sizes = [len(text) for text in texts]
-        starts = [0 if each is None else each[1] for each in computed] or [0] * len(texts)
+        starts = [0 if each is None else _tokens(each) for each in computed] or [0] * len(texts)
         new = max(size - start for size, start in zip(sizes, starts, strict=True))
         starts = [max(0, size - new) for size in sizes]
         if any(starts):
@@ -108,22 +106,15 @@ class BatchedKVCache:
     def feed(self, ids: Sequence[int], positions: int) -> torch.Tensor:
         """Feeds a cache with a single row, or the first one of an empty cache.
 
-        Args:
-            ids: the new token ids.
-            positions: how many of the last positions are asked for; at least 1, at most all.
-
         Returns:
-            Logits of the token after each of them, float32 [1, positions, vocab].
+            Logits of the token after each of the last positions, at least 1, float32 [1, positions, vocab].
         """
         self.lengths = self.lengths or [0]
         return self._forward([list(ids)], positions)
 
     @torch.inference_mode()
     def advance(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Feeds one token to each row.
-
-        Args:
-            tokens: ids, or int64 [rows] on the model's device.
+        """Feeds one token to each row: ids, or int64 [rows] on the model's device.
 
         Returns:
             Logits of the token after it, float32 [rows, 1, vocab].
@@ -148,7 +139,7 @@ class BatchedKVCache:
             self.release()
             raise
         except Exception as error:  # the compiler's own, of any kind; what is held is as it was
-            compiled.give_up(error)
+            compiled.problem = first_line(error)
             self.settle()
             return None
         self.lengths, self._held = [length + 1 for length in self.lengths], self._held + 1
@@ -195,13 +186,8 @@ class BatchedKVCache:
         """Keys and values of a row's first tokens, without its padding."""
         self.settle()
         pad = self._held - self.lengths[row]
-        return [
-            (
-                layer.keys[row : row + 1, :, pad : pad + tokens].clone(),
-                layer.values[row : row + 1, :, pad : pad + tokens].clone(),
-            )
-            for layer in self._cache.layers
-        ]
+        part = slice(row, row + 1), slice(None), slice(pad, pad + tokens)
+        return [(layer.keys[part].clone(), layer.values[part].clone()) for layer in self._cache.layers]
 
     @property
     def bytes_per_token(self) -> int:
@@ -211,9 +197,10 @@ class BatchedKVCache:
         return held // (self.rows * self._held)
 
     @torch.inference_mode()
-    def begin(self, computed: KeyValues, tokens: int) -> None:
+    def begin(self, computed: KeyValues) -> None:
         """Begins an empty cache with the first tokens of one row that are computed already."""
-        self._begin([(computed, tokens)], [tokens], tokens)
+        tokens = _tokens(computed)
+        self._begin([computed], [tokens], tokens)
         self.lengths = [tokens]
 
     def trim(self, tokens: int) -> bool:
@@ -227,24 +214,18 @@ class BatchedKVCache:
         self._held -= tokens
         return True
 
-    def _begin(
-        self, computed: Sequence[tuple[KeyValues, int] | None], starts: Sequence[int], columns: int
-    ) -> None:
+    def _begin(self, computed: Sequence[KeyValues | None], starts: Sequence[int], columns: int) -> None:
         """Lays the computed keys and values out, right-aligned in `columns`."""
-        first = next(each[0] for each in computed if each is not None)
-        for number, like in enumerate(first):
+        layers = self._cache.layers
+        for number, like in enumerate(next(each for each in computed if each is not None)):
             rows = []
             for each, start in zip(computed, starts, strict=True):
-                keys, values = like if each is None else each[0][number]
+                keys, values = like if each is None else each[number]
                 rows.append((keys[:, :, :start], values[:, :, :start]))
-            self._cache_layer(number).place(rows, columns)
+            if number == len(layers):
+                layers.append(self._cache.layer_class_to_replicate())
+            layers[number].place(rows, columns)
         self._held = columns
-
-    def _cache_layer(self, number: int) -> Any:
-        layers = self._cache.layers
-        if number == len(layers):
-            layers.append(self._cache.layer_class_to_replicate())
-        return layers[number]
 
     def _forward(self, new: list[list[int]] | torch.Tensor, positions: int = 1) -> torch.Tensor:
         """Logits of the last `positions` positions of each row, float32 [rows, positions, vocab]."""
@@ -285,3 +266,8 @@ class BatchedKVCache:
         self.lengths, self._held = after, columns
         logits: torch.Tensor = output.logits[:, -positions:].float()
         return logits
+
+
+def _tokens(computed: KeyValues) -> int:
+    """Of how many tokens these are the keys and values."""
+    return int(computed[0][0].shape[-2])

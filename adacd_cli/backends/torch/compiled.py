@@ -1,9 +1,8 @@
 """One-token forwards compiled for fixed shapes: on a GPU as CUDA graphs, so that no step waits for Python.
 
 Rows are rounded up to a power of two and columns to a bucket, so that few shapes are ever compiled; what is
-compiled stays in inductor's cache on disk. Prefill is not compiled, and neither is anything that changes
-which rows there are: a stream copies its keys and values in when it begins to advance, and out again when
-something else is asked of it.
+compiled stays in inductor's cache on disk. Nothing else is compiled: a cache copies its keys and values in when
+it begins to advance, and out again when something else is asked of it.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import torch
 from transformers.cache_utils import Cache, StaticLayer
 
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors
-from adacd_cli.errors import first_line
 
 _LEAST_COLUMNS = 256
 _SHAPES = 64
@@ -36,14 +34,9 @@ def uncompiled(name: str, problem: str) -> str:
 
 
 class Compiled:
-    """The compiled forwards of one model.
-
-    Args:
-        model: a causal LM with attention layers only.
-        backend: of `torch.compile`.
+    """The compiled forwards of one model, which has attention layers only.
 
     Attributes:
-        model: what was given.
         problem: why forwards are not compiled any more; "" while they are.
         told: whether the user was told of the problem.
     """
@@ -75,15 +68,12 @@ class Compiled:
         self._free[fixed.shape].append(fixed)
 
     def advance(self, fixed: _Fixed, tokens: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """One token for each row.
+        """The logits after one more token of each row, [rows, 1, vocab].
 
         Args:
             fixed: what `begin` gave; it has room for the token.
             tokens: int64 [rows, 1].
             lengths: how many tokens each row was fed before.
-
-        Returns:
-            Logits of the token after it, [rows, 1, vocab].
         """
         rows = len(lengths)
         with torch.inference_mode(False), torch.no_grad():
@@ -100,10 +90,6 @@ class Compiled:
             # a CUDA graph writes its next output to the same place
             logits: torch.Tensor = output.logits[:rows].clone()
         return logits
-
-    def give_up(self, error: Exception) -> None:
-        """Compiles nothing from now on; the tokens are the same without."""
-        self.problem = first_line(error)
 
 
 class _Fixed:
@@ -133,7 +119,6 @@ class _Fixed:
         self.mask[:rows] = torch.arange(self.shape[1], device=self.mask.device) >= pads.unsqueeze(-1)
 
     def give(self, layers: Sequence[GrowingLayer], rows: int, held: int) -> None:
-        """Copies keys and values out."""
         for fixed, layer in zip(self.cache.layers, layers, strict=True):
             whole: Tensors = fixed.keys[:rows, :, :held], fixed.values[:rows, :, :held]
             layer.place([whole], held)

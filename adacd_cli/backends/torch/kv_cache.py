@@ -1,4 +1,4 @@
-"""The keys and values of the rows of a batch, with room to grow.
+"""The keys and values of the rows of a batch, with room to grow; and `Rope`, which says when they change.
 
 A layer writes new tokens into room that it already has, where transformers' own copies everything it holds at
 every token. Rows are aligned at their last token: what is left of a shorter one is padding, which the mask
@@ -8,14 +8,13 @@ cut off without a copy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
-
-from adacd_cli.backends.torch.rope import text_config_of
 
 ROOM = 128
 """Tokens that a buffer is made longer by, and is a multiple of."""
@@ -53,7 +52,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         """Holds these rows instead of what it held, each ending at the last token.
 
         Args:
-            rows: keys and values of each, [n, heads, its tokens, dim]; on this layer's device.
+            rows: [n, heads, its tokens, dim] of each; on this layer's device.
             tokens: how many tokens the layer then holds; more than a row has are padding.
         """
         count = sum(keys.shape[0] for keys, _ in rows)
@@ -72,13 +71,11 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._show(tokens)
 
     def cut_left(self, tokens: int) -> None:
-        """Drops the first tokens of every row."""
         if self.is_initialized:
             self._start += tokens
             self._show(self.get_seq_length() - tokens)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Keeps these rows, in this order."""
         if self._buffers is None:
             return
         index = beam_idx.to(self.keys.device)
@@ -104,6 +101,50 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
 
+@dataclass(frozen=True)
+class Rope:
+    """How a model's keys depend on the text's length; for most models not at all.
+
+    "longrope" (Phi-3 with 128k) turns all keys of a text otherwise that is longer than the length it was first
+    trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from
+    the rest nor taken over from another text.
+
+    Attributes:
+        borders: lengths; a text that is longer has other keys from its first token on.
+        limits: lengths past which every length has its own.
+    """
+
+    borders: tuple[int, ...] = ()
+    limits: tuple[int, ...] = ()
+
+    def alike(self, first: int, second: int) -> bool:
+        """Whether texts of these lengths have the same keys as far as they begin alike."""
+        longer = max(first, second)
+        return self.side(first) == self.side(second) and all(longer <= limit for limit in self.limits)
+
+    def side(self, tokens: int) -> tuple[bool, ...]:
+        """On which side of each border a text of this length is: rows of one forward must be on the same."""
+        return tuple(tokens > border for border in self.borders)
+
+
+def text_config_of(model: Any) -> Any:
+    """The configuration of the model's text decoder; None where it has none."""
+    config = getattr(model, "config", None)
+    return None if config is None else config.get_text_config(decoder=True)
+
+
+def rope_of(model: Any) -> Rope:
+    """What a model's configuration says of it."""
+    text = text_config_of(model)
+    parameters = getattr(text, "rope_parameters", None) or {}
+    found: dict[str, list[int]] = {"longrope": [], "dynamic": []}
+    for kind in (parameters, *parameters.values()):  # of all layers, or by the kind of layer
+        if isinstance(kind, Mapping) and kind.get("rope_type") in found:
+            length = kind.get("original_max_position_embeddings") or text.max_position_embeddings
+            found[kind["rope_type"]].append(length)
+    return Rope(tuple(found["longrope"]), tuple(found["dynamic"]))
+
+
 def new_cache(model: Any) -> Any:
     """An empty cache for the model.
 
@@ -118,13 +159,3 @@ def new_cache(model: Any) -> Any:
     cache = DynamicCache()
     cache.layer_class_to_replicate = GrowingLayer
     return cache
-
-
-def grows(cache: Any) -> bool:
-    """Whether the cache's rows can be joined and carried over: every layer is a GrowingLayer."""
-    return bool(cache.layers) and all(type(layer) is GrowingLayer for layer in cache.layers)
-
-
-def sized(cache: Any) -> bool:
-    """Whether an empty cache will hold nothing but keys and values that can be copied, joined and cut."""
-    return getattr(cache, "layer_class_to_replicate", None) is GrowingLayer

@@ -8,9 +8,11 @@ the weight on the left where that was measured to be faster, but only inside the
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -98,13 +100,9 @@ class _PackedLinear(torch.nn.Linear):
 
 
 class _Float32Linear(torch.nn.Linear):
-    """A float32 layer that takes the way found for its shape; made of a linear layer by changing its class.
+    """A float32 layer that takes the way found for its shape; made of a linear layer by changing its class."""
 
-    Attributes:
-        ways: the way for 1, 2, … rows.
-    """
-
-    ways: tuple[_Way, ...]
+    ways: tuple[_Way, ...]  # for 1, 2, … rows
     _copy: tuple[int, torch.Tensor] | None
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -131,7 +129,6 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
     order in which they are added.
 
     Args:
-        model: a loaded model on the CPU.
         free_bytes: free memory; None where it is not known, and then no float32 weight is copied.
     """
     layers: dict[tuple[torch.Size, torch.dtype], list[torch.nn.Linear]] = {}
@@ -146,6 +143,7 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
         if dtype is torch.bfloat16 and _can_pack():
             for module in same:
                 _pack_in_place(module)
+            _give_back()
         elif dtype is torch.float32:
             above = _packed if copies else _plain
             ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
@@ -163,6 +161,12 @@ def _pack_in_place(module: torch.nn.Linear) -> None:
     module.packed_weight = _pack(weight.detach())
 
 
+def _give_back() -> None:
+    """Gives freed memory back to the system; glibc would keep what the originals took."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def _can_pack() -> bool:
     """Whether this PyTorch has oneDNN's products; inductor calls them by the same names."""
     ops = torch.ops.mkldnn
@@ -177,19 +181,15 @@ def _fastest(weights: list[torch.Tensor]) -> tuple[_Way, ...]:
     found: list[_Way] = []
     for rows in (1, 2, _FEW):
         x = torch.randn(rows, tried[0].shape[-1])
-        plain, turned = _seconds((_plain, _turned), x, tried)
-        faster = turned < _GAIN * plain
-        found += [_turned if faster else _plain] * (rows - len(found))
+        # the lesser of two passes each, in turn: whoever else is busy slows both
+        passes = [[_seconds(way, x, tried) for way in (_plain, _turned)] for _ in range(2)]
+        plain, turned = map(min, zip(*passes, strict=True))
+        found += [_turned if turned < _GAIN * plain else _plain] * (rows - len(found))
     return tuple(found)
 
 
-def _seconds(ways: Sequence[_Way], x: torch.Tensor, weights: Sequence[torch.Tensor]) -> list[float]:
-    """The lesser of two passes of each way over the weights, in turn: whoever else is busy slows both."""
-    passes: list[list[float]] = [[] for _ in ways]
-    for _ in range(2):
-        for way, own in zip(ways, passes, strict=True):
-            begin = time.perf_counter()
-            for weight in weights:
-                way(x, weight, None)
-            own.append(time.perf_counter() - begin)
-    return [min(own) for own in passes]
+def _seconds(way: _Way, x: torch.Tensor, weights: Sequence[torch.Tensor]) -> float:
+    begin = time.perf_counter()
+    for weight in weights:
+        way(x, weight, None)
+    return time.perf_counter() - begin

@@ -43,11 +43,7 @@ class _View:
 
 
 class AdapterView(_View):
-    """A peft model with its adapter. Between the calls the adapter is off: the base model is what it was.
-
-    Args:
-        adapted: a `peft.PeftModel`.
-    """
+    """A `peft.PeftModel` with its adapter, which is off between the calls: the base model is what it was."""
 
     def __init__(self, adapted: Any) -> None:
         self._adapter = adapted.base_model
@@ -69,7 +65,6 @@ class AblatedView(_View):
     After Wang et al. (ICLR 2025); at all positions, so it equals orthogonalised weights.
 
     Args:
-        model: a decoder whose blocks can be found.
         direction: ŵ, [hidden], any length but 0.
 
     Raises:
@@ -109,8 +104,7 @@ class AblatedView(_View):
         if place not in self._copies:
             self._copies[place] = self._unit.to(*place)
         direction = self._copies[place]
-        without: torch.Tensor = states - (states @ direction).unsqueeze(-1) * direction
-        return without
+        return states - (states @ direction).unsqueeze(-1) * direction
 
 
 def find_blocks(model: Any) -> list[Any]:
@@ -121,11 +115,8 @@ def find_blocks(model: Any) -> list[Any]:
     """
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     for module in model.modules():
-        if (
-            isinstance(module, torch.nn.ModuleList)
-            and len(module) == layers
-            and hasattr(module[0], "forward")
-        ):
+        blocks = isinstance(module, torch.nn.ModuleList) and len(module) == layers
+        if blocks and hasattr(module[0], "forward"):
             return list(module)
     raise ModelError(
         f"The blocks of {type(model).__name__} cannot be found, so no direction can be removed from it.",
@@ -133,14 +124,14 @@ def find_blocks(model: Any) -> list[Any]:
     )
 
 
-def _parts_of(block: Any, model: Any) -> tuple[Any, Any, Any]:
-    found = []
+def _parts_of(block: Any, model: Any) -> list[Any]:
+    """A block, its attention and its MLP."""
+    found = [block]
     for names in (_ATTENTION, _FEED_FORWARD):
-        part = next((getattr(block, name) for name in names if hasattr(block, name)), None)
-        if part is None:
+        found += [getattr(block, name) for name in names if hasattr(block, name)][:1] or [None]
+        if found[-1] is None:
             raise ModelError(
                 f"A block of {type(model).__name__} has no {names[0]}, so none can be removed.",
                 "Method surgical runs on decoders whose blocks hold attention and an MLP.",
             )
-        found.append(part)
-    return block, found[0], found[1]
+    return found

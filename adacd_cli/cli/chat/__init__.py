@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.outputs import check_stdout
 from adacd_cli.cli.running import load_model
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.cli.streams import check_stdout
+from adacd_cli.config import Resolved
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import UsageError
 
@@ -17,9 +18,9 @@ def command(resolved: Resolved) -> None:
     """Talk with the model; /help lists what can be typed. A pipe is read a message or a command a line."""
     # prompt_toolkit comes with these, and `adacd chat --help` does not need it
     from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
-    from adacd_cli.cli.chat.repl import Chat, Reader
+    from adacd_cli.cli.chat.repl import Chat
     from adacd_cli.cli.chat.talk import Talk
-    from adacd_cli.prompts import Prompts, prompts_for
+    from adacd_cli.prompts import prompts_for
 
     if sys.stdin is None:
         raise UsageError(
@@ -29,10 +30,7 @@ def command(resolved: Resolved) -> None:
     settings = resolved.settings
     model = load_model(settings)
 
-    def build(conversation: Conversation, settings: Settings) -> Prompts:
-        return prompts_for(model.tokenizer, conversation, settings)
-
     interactive = sys.stdin.isatty()
-    reader: Reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)
-    talk = Talk(model, settings, build, Conversation(system=settings.system))
+    reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)
+    talk = Talk(model, settings, partial(prompts_for, model.tokenizer), Conversation(system=settings.system))
     Chat(talk, out=sys.stdout, err=sys.stderr, interactive=interactive).run(reader)

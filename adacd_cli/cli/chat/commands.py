@@ -20,35 +20,29 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.events import Finished
 from adacd_cli.render.comparison import write_comparison
+from adacd_cli.render.screen import View
 from adacd_cli.render.trace import write_table
-from adacd_cli.render.view import View
 from adacd_cli.suggest import nearest
 
 if TYPE_CHECKING:
     from adacd_cli.cli.chat.repl import Chat
 
 CHANGEABLE = tuple(
-    name for name, setting in SETTINGS.items() if setting.option.panel != "Model" and name != "system"
+    name for name, setting in SETTINGS.items() if setting.panel != "Model" and name != "system"
 )
 """Settings that /set changes: the model is loaded, and the system message belongs to the conversation."""
 
 _EMPTY = '""'
-
-
 _Words = Callable[[Sequence[str]], Iterable[str]]
 
 
+_Run = Callable[["Chat", str], None]
+
+
 class SlashCommand(NamedTuple):
-    """A command.
+    """A command: `argument` is what it takes, as /help shows it; `words` complete the ones already there."""
 
-    Attributes:
-        run: does it.
-        help: what it does.
-        argument: what it takes, as /help shows it; "" for nothing.
-        words: the words that can follow the ones already there, for completion.
-    """
-
-    run: Callable[[Chat, str], None]
+    run: _Run
     help: str
     argument: str
     words: _Words
@@ -59,11 +53,7 @@ COMMANDS: dict[str, SlashCommand] = {}
 
 
 def run_command(chat: Chat, name: str, argument: str) -> None:
-    """Runs the command of that name.
-
-    Raises:
-        UsageError: there is none, or it takes no argument and got one.
-    """
+    """Runs the command of that name; UsageError where there is none, or it takes no argument and got one."""
     found = COMMANDS.get(name)
     if found is None:
         near = nearest(name, COMMANDS)
@@ -76,9 +66,6 @@ def run_command(chat: Chat, name: str, argument: str) -> None:
             f"/{name.rstrip('!')} takes a file name.", f"Write e.g. /{name.rstrip('!')} talk.json."
         )
     found.run(chat, argument)
-
-
-_Run = Callable[["Chat", str], None]
 
 
 def _command(
@@ -286,7 +273,6 @@ def _load(chat: Chat, argument: str) -> None:
 
 
 def _ending(conversation: Conversation) -> list[str]:
-    """The last exchange, to see where a conversation stands."""
     last = conversation.messages[-2:]
     return [("> " if message.role == "user" else "") + message.content for message in last] or [
         "The conversation is empty now."

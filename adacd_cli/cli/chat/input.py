@@ -58,23 +58,15 @@ def _unquoted(text: str) -> str:
 
 
 class PipeReader:
-    """Reads messages and commands from a pipe or a file, one a line.
-
-    Args:
-        stream: UTF-8 bytes.
-    """
+    """Reads messages and commands from a pipe or a file of UTF-8, one a line."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._line = 0
 
     def read(self, draft: str) -> str:
-        """The next line, or all lines between two `\"\"\"`.
-
-        Raises:
-            EOFError: there is none.
-            UsageError: it is not UTF-8, or `\"\"\"` is never closed.
-        """
+        """The next line, or all lines between two `\"\"\"`; EOFError where there is none, UsageError where it is
+        not UTF-8, or `\"\"\"` is never closed."""
         lines: list[str] = []
         while data := self._stream.readline():
             self._line += 1
@@ -97,13 +89,8 @@ class PipeReader:
 
 
 class TerminalReader:
-    """Asks at the terminal, with history, completion and messages of several lines.
-
-    Args:
-        history: what was typed before.
-        source: keys; None is the terminal.
-        screen: where the prompt is drawn; None is the terminal, whichever of stdout and stderr it is.
-    """
+    """Asks at the terminal, with history, completion and messages of several lines; `source` has the keys, and
+    on `screen` the prompt is drawn: by default on the terminal, whichever of stdout and stderr that is."""
 
     def __init__(self, history: History, source: Input | None = None, screen: Output | None = None) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -120,11 +107,7 @@ class TerminalReader:
         )
 
     def read(self, draft: str) -> str:
-        """What was typed, `draft` being there to begin with.
-
-        Raises:
-            EOFError: Ctrl-D on an empty line.
-        """
+        """What was typed, `draft` being there to begin with; EOFError at Ctrl-D on an empty line."""
         return self._session.prompt(default=draft)
 
 
@@ -155,11 +138,9 @@ def _key_bindings() -> KeyBindings:
 class CommandCompleter(Completer):
     """Completes slash commands, and what the table says can follow them."""
 
-    def __init__(self) -> None:
-        self._files = PathCompleter(expanduser=True)
+    _files = PathCompleter(expanduser=True)
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        """The completions of the word before the cursor."""
         text = document.text_before_cursor
         if not text.startswith("/") or text.startswith("//") or "\n" in text:
             return

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
 from adacd_cli.cli.chat.commands import run_command
-from adacd_cli.cli.chat.input import Call, parse
+from adacd_cli.cli.chat.input import Call, PipeReader, TerminalReader, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.running import Interruption, interruptible, show_answer, warn
@@ -25,35 +25,18 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
 
-class Reader(Protocol):
-    """Where messages and commands come from."""
-
-    def read(self, draft: str) -> str:
-        """The next one, EOFError where there is none; `draft` was not answered and is offered again."""
-        ...
-
-
 class Chat:
-    """A conversation at a terminal or over a pipe.
-
-    Args:
-        talk: the conversation and the model.
-        out: gets the answers.
-        err: gets everything about them.
-        interactive: whether somebody sits there; Ctrl-C then ends an answer, not the chat.
-    """
+    """A conversation at a terminal or over a pipe; where it is interactive, Ctrl-C ends an answer, not the chat."""
 
     def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
-        self.talk, self.out, self.err = talk, out, err
-        self.is_over = False
+        self.talk, self.out, self.err, self.is_over = talk, out, err, False
         self._draft = ""  # the last message, where it was not answered
         self._interactive = interactive
         self._legend_shown = False
         self._left_out = 0
         self._warned: set[str] = set()
 
-    def run(self, reader: Reader) -> None:
-        """Reads and answers until there is nothing more, or /exit."""
+    def run(self, reader: PipeReader | TerminalReader) -> None:
         if self._interactive:
             method = self.talk.settings.method_label
             self.note(f"{self.talk.session.model.name} · {method} · /help for commands, Ctrl-D to leave")
@@ -84,12 +67,10 @@ class Chat:
                 raise  # the output is gone
             show_error(error)
         if self._draft:
-            self.note(
-                "Your message is back at the prompt." if self._interactive else f"Not answered: {self._draft}"
-            )
+            unanswered = f"Not answered: {self._draft}"
+            self.note("Your message is back at the prompt." if self._interactive else unanswered)
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
-        """Streams the answer to a conversation that ends in a question."""
         view = self.view(conversation)
         settings = self.talk.settings
         with (
@@ -122,13 +103,11 @@ class Chat:
             yield interruption
 
     def show(self, *lines: str) -> None:
-        """Writes what a command was to show."""
         screen = Screen(self.out, self.talk.settings.display)
         for line in lines:
             screen.put_line(line)
 
     def note(self, *lines: str) -> None:
-        """Says something about the chat, unless `quiet`."""
         if not self.talk.settings.quiet:
             screen = Screen(self.err, self.talk.settings.display)
             for line in lines:
@@ -143,7 +122,6 @@ class Chat:
                 self._draft = question
 
     def use(self, settings: Settings) -> None:
-        """Decodes with these settings from now on."""
         self._warn(self.talk.use(settings))
 
     def _warn(self, warnings: Iterable[str]) -> None:

@@ -29,13 +29,8 @@ PromptsBuilder = Callable[[Conversation, "Settings"], "Prompts"]
 
 @dataclass(frozen=True)
 class View:
-    """What the model sees of a conversation.
-
-    Attributes:
-        conversation: all of it.
-        prompts: those made of what is seen.
-        left_out: how many of the oldest exchanges are not seen.
-    """
+    """A conversation, and the prompts made of what the model sees of it: `left_out` of the oldest exchanges are
+    not seen."""
 
     conversation: Conversation
     prompts: Prompts
@@ -43,19 +38,13 @@ class View:
 
 
 class Talk:
-    """A conversation whose answers can be stopped, taken back and decoded again.
-
-    Args:
-        model: the model that answers.
-        settings: the decoding settings; `use` replaces them between two answers.
-        build: makes the prompts of a conversation.
-        conversation: where to begin; may be replaced between two answers.
-    """
+    """A conversation whose answers can be stopped, taken back and decoded again; between two answers `use` replaces
+    the settings, and the conversation may be replaced too."""
 
     def __init__(
         self, model: LanguageModel, settings: Settings, build: PromptsBuilder, conversation: Conversation
     ) -> None:
-        from adacd_cli.answers.session import Session  # torch comes with it
+        from adacd_cli.answers.run import Session  # torch comes with it
 
         self.settings = settings
         self.conversation = conversation
@@ -126,9 +115,6 @@ class Talk:
 
         An answer that is cancelled, interrupted or closed is kept as far as it came. When nothing came, or
         when decoding fails, the conversation stays as it was; what a server sent before it failed is kept.
-
-        Raises:
-            PromptError, LogitsError, ServerError: as `decode`.
         """
         events: list[Event] = []
         try:
@@ -175,7 +161,7 @@ class Talk:
 
     def _fits(self, view: View) -> bool:
         limit = self.context_length
-        return (
-            limit is None
-            or view.prompts.longest + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
+        room = (
+            self.settings.max_new_tokens if limit is None else min(self.settings.max_new_tokens, limit // 4)
         )
+        return limit is None or view.prompts.longest + max(1, room) <= limit

@@ -7,13 +7,11 @@ token to token is made anew for each request: its file has a class `State` inste
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.config.methods import Method
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import Rule
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 def rule_of(method: Method) -> Rule:

@@ -6,14 +6,10 @@ literally does not suppress the refusal token.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import ADD, SUBTRACT, StepLogits, Verdict, compare_streams
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules import adacd
 from adacd_cli.engine.rules.base import PLAIN, StepLogits, Verdict
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

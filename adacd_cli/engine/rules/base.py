@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.events import Decision
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 DECISIONS = (Decision.PLAIN, Decision.ADD, Decision.SUBTRACT)
 """A decision as a number in a tensor is its place here."""
@@ -52,19 +49,15 @@ class Verdict:
     measures: RowMeasures = field(default_factory=dict)
 
 
-Rule = Callable[[StepLogits, "Settings"], Verdict]
+Rule = Callable[[StepLogits, Settings], Verdict]
 
 
 def base_logits(logits: StepLogits) -> torch.Tensor:
-    """Those of the base stream."""
     return next(iter(logits.values()))
 
 
 def compare_streams(base: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
     """The other stream's top token, its rank in the base stream, and how sure the other one is.
-
-    Args:
-        base, other: logits, float32 [rows, vocab].
 
     Returns:
         prompted_top_id: y* = argmax of the other, int64 [rows].
@@ -93,12 +86,8 @@ def all_rows(decision: int, logits: torch.Tensor) -> torch.Tensor:
 def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.Tensor:
     """For each token the smallest k whose top-k lists both hold it, int64 [rows, vocab], 1-based.
 
-    Among equal scores the lower id ranks first.
-
-    Args:
-        first, second: scores, float32 [rows, vocab].
-        count: how many tokens both lists shall hold; ranks above the k at which they do, and above `count`,
-            need not be exact, only no lower than that.
+    Among equal scores the lower id ranks first. Ranks above the k at which both lists hold `count` tokens, and
+    above `count`, need not be exact, only no lower than that.
     """
     size = _LISTED * count
     while size < first.shape[-1]:
@@ -112,14 +101,8 @@ def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.T
 def top_ranks(scores: torch.Tensor, size: int) -> torch.Tensor:
     """The ranks of a row's `size` best tokens, 1-based, and the vocabulary's size for most others.
 
-    Sorting all of a 150k vocabulary takes longer than a step of a small model.
-
-    Args:
-        scores: float32 [rows, vocab].
-        size: at most the vocabulary's.
-
-    Returns:
-        int64 [rows, vocab]; exact up to `size`, above it elsewhere.
+    int64 [rows, vocab]; exact up to `size`, above it elsewhere. Sorting all of a 150k vocabulary takes longer
+    than a step of a small model.
     """
     least = scores.topk(size, dim=-1).values[:, -1:]
     ranks = torch.full_like(scores, scores.shape[-1], dtype=torch.int64)
@@ -131,10 +114,6 @@ def top_ranks(scores: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def overlap_size(ranks: torch.Tensor, count: int) -> torch.Tensor:
-    """The smallest k at which two top-k lists share `count` tokens, int64 [rows, 1].
-
-    Args:
-        ranks: what `joint_rank` gave.
-        count: at least 1; no more than the vocabulary is asked for.
-    """
+    """The smallest k at which two top-k lists share `count` tokens, at least 1, int64 [rows, 1]; `ranks` are
+    those of `joint_rank`."""
     return ranks.kthvalue(min(count, ranks.shape[-1]), dim=-1, keepdim=True).values

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import PLAIN, StepLogits, Verdict, all_rows, base_logits, confidence_of
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import (
     ADD,
     StepLogits,
@@ -16,9 +15,6 @@ from adacd_cli.engine.rules.base import (
     joint_rank,
     overlap_size,
 )
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 _FLOOR = 1e-8
 

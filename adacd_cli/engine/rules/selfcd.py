@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import (
     SUBTRACT,
     StepLogits,
@@ -12,9 +11,6 @@ from adacd_cli.engine.rules.base import (
     compare_streams,
     confidence_of,
 )
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

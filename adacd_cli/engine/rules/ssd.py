@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules.base import (
     ADD,
     PLAIN,
@@ -23,9 +23,6 @@ from adacd_cli.engine.rules.base import (
     overlap_size,
     top_ranks,
 )
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 _FLOOR = 1e-12
 _THRESHOLD_STEP = 0.1
@@ -50,7 +47,6 @@ def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> 
     Args:
         logits: `target` and `draft`, finite, float32 [rows, vocab].
         settings: `ssd_overlap` (C).
-        mode: which tokens.
         strength: α of the mode, in [0, 1].
     """
     target, draft = logits["target"].softmax(dim=-1), logits["draft"].softmax(dim=-1)
@@ -90,11 +86,9 @@ class State:
 
     @property
     def strength(self) -> float:
-        """α of the mode."""
         return self._intersection if self.mode is Mode.INTERSECTION else self._settings.ssd_union
 
     def rule(self, logits: StepLogits, settings: Settings) -> Verdict:
-        """The rule of this moment."""
         return mix(logits, settings, self.mode, self.strength)
 
     def log(self, *, match: bool) -> None:

@@ -99,7 +99,7 @@ class Roster:
 
     Attributes:
         facts: of the model, as `provenance.model_facts`; {} before the first report.
-        machine: where the first one runs, as `loading.facts.machine`.
+        machine: where the first one runs, as `loading.machine.machine_facts`.
     """
 
     def __init__(self) -> None:

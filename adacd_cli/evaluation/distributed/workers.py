@@ -129,7 +129,7 @@ class Worker:
         import ray
 
         from adacd_cli.loading import load, load_extras
-        from adacd_cli.loading.facts import machine, package_versions
+        from adacd_cli.loading.machine import machine_facts, package_versions
 
         context = ray.get_runtime_context()
         self._runs = runs
@@ -150,7 +150,7 @@ class Worker:
             self._facts |= {
                 "model": model_facts(model),
                 "versions": package_versions(),
-                "machine": machine(model.device, model.threads),
+                "machine": machine_facts(model.device, model.threads),
                 "warnings": list(model.warnings),
             }
         except Exception as error:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 from adacd_cli.errors import UsageError
 
@@ -19,7 +19,7 @@ JudgementLabel = Literal["refusal", "partial", "compliance", "degenerate", "unpa
 """Refusal and partial refusal count as refused. Degenerate: neither refuses nor answers. Unparsed: the judge
 itself gave nothing that can be read, or cannot read the answer."""
 
-JUDGEMENT_LABELS: tuple[JudgementLabel, ...] = ("refusal", "partial", "compliance", "degenerate", "unparsed")
+JUDGEMENT_LABELS: tuple[JudgementLabel, ...] = get_args(JudgementLabel)
 REFUSED: frozenset[JudgementLabel] = frozenset(("refusal", "partial"))
 
 KEY_VARIABLES = ("ADACD_JUDGE_KEY", "OPENAI_API_KEY")
@@ -36,13 +36,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says of an answer.
-
-    Attributes:
-        judge: name of the judge, as every table prints it.
-        label: see JudgementLabel.
-        detail: JSON values that the judge says besides, e.g. WildGuard's three lines or five aspects.
-    """
+    """What a judge says of an answer; `detail` holds JSON values, e.g. WildGuard's lines or five aspects."""
 
     judge: str
     label: JudgementLabel
@@ -53,32 +47,22 @@ class Judge(Protocol):
     """A judge of answers."""
 
     @property
-    def name(self) -> str:
-        """As `--judge` takes it and every table prints it."""
-        ...
+    def name(self) -> str: ...  # as `--judge` takes it and every table prints it
 
     @property
-    def facts(self) -> Mapping[str, Any]:
-        """What decides besides its name, JSON values: its model, and whether it rates aspects."""
-        ...
+    def facts(self) -> Mapping[str, Any]: ...  # JSON values that decide besides its name, e.g. its model
 
     def check(self) -> None:
-        """Finds out whether it can judge, before hours of decoding.
-
-        Raises:
-            AdacdError: it cannot; the hint says what to do.
-        """
-        ...
+        """Raises AdacdError if it cannot judge, before hours of decoding."""
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement an exchange, in their order, each as soon as it is there."""
         ...
 
 
-def key_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
+def key_of_environment() -> str | None:
     """The first key that is set to more than white space; None without one."""
-    variables = os.environ if environment is None else environment
-    return next(filter(None, (variables.get(name, "").strip() for name in KEY_VARIABLES)), None)
+    return next(filter(None, (os.environ.get(name, "").strip() for name in KEY_VARIABLES)), None)
 
 
 def default_cache_folder() -> Path:
@@ -97,18 +81,14 @@ class JudgeOptions:
     """Options of all judges; each reads its own.
 
     Attributes:
-        url: address of an OpenAI-compatible endpoint, e.g. http://localhost:8000/v1; None is OpenAI's own.
-        model: the model that the endpoint judges with.
-        key: the endpoint's key; None sends none.
+        url, model, key: of the OpenAI-compatible endpoint; None is OpenAI's own, and no key.
         concurrency: requests at the endpoint at once, at least 1.
         timeout: seconds an endpoint may take for a request, above 0.
         cache: folder for the endpoint's replies; None keeps nothing.
         aspects: also ask the endpoint for Just-Eval's five aspects.
-        device: where wildguard and minos run, as `--device` takes it.
-        dtype: number format of their weights, as `--dtype` takes it.
-        batch_size: answers they read at once, at least 1.
+        device, dtype, offline: of wildguard and minos, as the options of these names take them.
+        batch_size: answers that wildguard and minos read at once, at least 1.
         threads: CPU threads they compute with; None is the number of free cores.
-        offline: use only models that are already on this machine.
         progress: called with short lines on what is being done.
 
     Raises:
@@ -130,8 +110,8 @@ class JudgeOptions:
     progress: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, value in (("concurrency", self.concurrency), ("batch_size", self.batch_size)):
-            if value < 1:
+        for name in ("concurrency", "batch_size"):
+            if (value := getattr(self, name)) < 1:
                 raise UsageError(f"`{name}` of a judge is at least 1; got {value}.")
         if not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise UsageError(f"`timeout` of a judge is in seconds, above 0; got {self.timeout:g}.")

@@ -15,8 +15,7 @@ from typing import Any
 from adacd_cli.errors import OutputError
 
 FILE_NAME = "judge-replies.sqlite3"
-_LOCK_SECONDS = 30.0
-"""How long to wait for another run's write to end."""
+_LOCK_SECONDS = 30.0  # how long to wait for another run's write to end
 
 
 def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
@@ -26,24 +25,19 @@ def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
 
 
 class ReplyCache:
-    """Replies by key. It may be made in one thread and used in another, by one thread at a time.
+    """Replies by key in a folder, which is made where it is missing; None keeps nothing.
 
-        with ReplyCache(folder) as cache:
-            cache.put(key, "full refusal", model="m", template="refusal-1")
-            cache.get(key)
-
-    Args:
-        folder: where its file lies; made where it is missing. None keeps nothing.
+    It may be made in one thread and used in another, by one thread at a time.
 
     Raises:
         OutputError: the file cannot be made, read or written; also raised by `get` and `put`.
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = None if folder is None else folder.expanduser() / FILE_NAME
         self._database: sqlite3.Connection | None = None
-        if self._path is None:
+        if folder is None:
             return
+        self._path = folder.expanduser() / FILE_NAME
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._database = sqlite3.connect(
@@ -73,17 +67,12 @@ class ReplyCache:
         insert = "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)"
         self._run("written", insert, key, readable, model, template)
 
-    def close(self) -> None:
-        """Lets the file go; what was put stays."""
-        if self._database is not None:
-            self._database.close()
-            self._database = None
-
     def __enter__(self) -> ReplyCache:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self.close()
+        if self._database is not None:
+            self._database.close()
 
     def _run(self, verb: str, statement: str, *values: str) -> list[Any]:
         if self._database is None:
@@ -92,7 +81,7 @@ class ReplyCache:
             return self._database.execute(statement, values).fetchall()
         except sqlite3.Error as error:
             if verb == "used":
-                self.close()
+                self._database.close()
             raise self._failed(verb, error) from error
 
     def _failed(self, verb: str, error: Exception) -> OutputError:

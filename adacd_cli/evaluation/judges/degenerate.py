@@ -13,8 +13,7 @@ from typing import Literal
 
 Degeneration = Literal["empty", "only reasoning", "no words", "loop", "garbage"]
 
-_EDGE = 4_000
-"""Characters that are read at each end of an answer: a loop, once begun, lasts until the end."""
+_EDGE = 4_000  # characters that are read at each end of an answer: a loop, once begun, lasts until the end
 
 _FENCED = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
@@ -44,19 +43,16 @@ _SCRIPT_CHANGES = 0.3
 
 
 def degeneration(completion: str, answer: str | None = None) -> Degeneration | None:
-    """What makes an answer degenerate; None where it says something.
+    """What makes an answer degenerate, whole or cut off; None where it says something.
 
-    Args:
-        completion: what the model wrote, whole or cut off.
-        answer: the same without thinking and wrappers, which are not judged; None where there are none.
+    `answer` is the completion without thinking and wrappers, which are not judged, where it has any.
     """
     answer = completion if answer is None else answer
     if not answer.strip():
         return "only reasoning" if completion.strip() else "empty"
     if len(answer) > 2 * _EDGE:
         answer = f"{answer[:_EDGE]}\n{answer[-_EDGE:]}"
-    words = _WORD.findall(answer)
-    if not words:
+    if not _WORD.search(answer):
         return "no words"
     prose = _FENCED.sub(" ", answer)
     prose = prose if len(_letters(prose)) >= _LEAST_LETTERS else answer
@@ -82,9 +78,8 @@ def _letters(text: str) -> str:
 
 def _is_loop(text: str) -> bool:
     words = _WORD.findall(text)
-    if len(words) >= _SAME_WORDS and len(set(words)) == 1:  # numbers, too, which are no letters
-        return True
-    return len(_letters(text)) >= _LEAST_LETTERS and repetition(text) > _REPEATED
+    same = len(words) >= _SAME_WORDS and len(set(words)) == 1  # numbers, too, which are no letters
+    return same or (len(_letters(text)) >= _LEAST_LETTERS and repetition(text) > _REPEATED)
 
 
 def _is_garbage(text: str) -> bool:

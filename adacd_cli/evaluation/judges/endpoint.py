@@ -24,23 +24,16 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 ATTEMPTS = 7
 """How often a request is made before it counts as failed, 429s aside; with the pauses about 25 seconds."""
-
 PATIENCE = 600.0
 """Seconds for which a request lets itself be put off by 429, and the longest Retry-After that is waited."""
-
-_PAUSE = 0.5
-"""Seconds before a body that cannot be read is asked for again; then twice that, and so on."""
-
+_PAUSE = 0.5  # seconds before a body that cannot be read is asked for again; doubles
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
 
 
 class RequestFailed(Exception):
-    """One request failed for good, and the next one may not.
+    """One request failed for good, and the next one may not; the reason is the end of a sentence.
 
-    Args:
-        reason: what happened, as the end of a sentence without its full stop; it holds no key.
-        unreachable: no connection could be made at all.
-        rejected: the endpoint read the request and does not take it.
+    `unreachable`: no connection could be made at all. `rejected`: the endpoint read it and does not take it.
     """
 
     def __init__(self, reason: str, *, unreachable: bool = False, rejected: bool = False) -> None:
@@ -49,70 +42,53 @@ class RequestFailed(Exception):
 
 
 def parse_url(url: str | None) -> SplitResult:
-    """An endpoint's base address; `/chat/completions` at its end, which many copy along, is taken off.
-
-    Raises:
-        UsageError: it is no http(s) address.
-    """
+    """An endpoint's base address, or UsageError; `/chat/completions`, which many copy along, is taken off."""
     try:
         parsed = urlsplit((url or OPENAI_URL).strip())
         valid = parsed.scheme in ("http", "https") and bool(parsed.hostname) and (parsed.port or 1) > 0
     except ValueError:
         valid = False
     if not valid:
-        raise UsageError(
-            f"The judge's address is no http address: {url!r}.", "Write it like http://localhost:8000/v1."
-        )
+        hint = "Write it like http://localhost:8000/v1."
+        raise UsageError(f"The judge's address is no http address: {url!r}.", hint)
     path = parsed.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
     return parsed._replace(path=path, fragment="")
 
 
 def check_options(options: JudgeOptions) -> None:
-    """Finds what is wrong with an address or a key, or that the SDK is missing, before anything is asked.
-
-    Raises:
-        UsageError: the address is no http address, or the key cannot be sent.
-        MissingExtraError: the `openai` package is not installed.
-    """
+    """Raises what OpenAIJudge does of an address or a key, or because the SDK is missing."""
     from importlib.util import find_spec
 
     parse_url(options.url)
     headers_for(options.key, whose="judge", variable="ADACD_JUDGE_KEY")
     if find_spec("openai") is None:
-        raise MissingExtraError(
-            "The judge `openai` needs the package openai, which is not installed.",
-            "pip install 'adacd[judge]'",
-        )
+        message = "The judge `openai` needs the package openai, which is not installed."
+        raise MissingExtraError(message, "pip install 'adacd[judge]'")
 
 
 class Endpoint:
     """An endpoint and a model of it. Made, used and closed within one event loop.
 
-    Args:
-        options: url, key, concurrency and timeout are read.
-        model: the model that is asked.
-        attempts: how often a request that may succeed later is made, those put off by 429 not counted.
-
-    Attributes:
-        shown_url: the address without a password in it, for messages.
+    `attempts` is how often a request that may succeed later is made, those put off by 429 not counted;
+    `shown_url` is the address without a password in it, for messages.
     """
 
-    def __init__(self, options: JudgeOptions, model: str, attempts: int) -> None:
+    def __init__(self, options: JudgeOptions, model: str, attempts: int | None = None) -> None:
         from openai import AsyncOpenAI, Omit
 
         address = parse_url(options.url)
         self.shown_url = address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
-        self._model, self._attempts, self._timeout = model, attempts, options.timeout
+        self._model, self._attempts, self._timeout = model, attempts or ATTEMPTS, options.timeout
         self._secrets = tuple(filter(None, (options.key, address.password)))
         self._slots = anyio.Semaphore(options.concurrency)
-        # Parameters by the name they are sent under: some models take them under another, or not at all.
+        # Parameters that some models take under another name, or not at all, by the name they are sent under.
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
         self._headers: dict[str, Any] = {} if options.key else {"Authorization": Omit()}
         self._client = AsyncOpenAI(
             base_url=address.geturl(),
             api_key=options.key or "none",
             timeout=options.timeout,
-            max_retries=attempts - 1,
+            max_retries=self._attempts - 1,
         )
 
     async def __aenter__(self) -> Endpoint:
@@ -122,11 +98,9 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, message: str, longest_reply: int) -> str:
-        """The reply to one user message, decoded greedily where the model can; "" where it says nothing.
+        """The reply to one user message, at most `longest_reply` tokens; "" where it says nothing.
 
-        Args:
-            message: the message.
-            longest_reply: tokens the reply may have.
+        It is decoded greedily where the model can.
 
         Raises:
             RequestFailed: this request failed; it was tried again where that could help.
@@ -142,7 +116,7 @@ class Endpoint:
         while True:
             try:
                 async with self._slots:  # by then it may be known what the model refuses
-                    sent = {name: values[value] for value, name in self._optional.items()}
+                    sent = {name: values[value] for name, value in self._optional.items()}
                     raw = await self._client.chat.completions.with_raw_response.create(
                         model=self._model,
                         messages=[{"role": "user", "content": content}],
@@ -165,8 +139,7 @@ class Endpoint:
     async def models(self) -> tuple[int, frozenset[str]]:
         """The status of asking which models there are, and their names as far as they can be read.
 
-        Raises:
-            RequestFailed, EnvironmentFault: as `ask` does.
+        It raises what `ask` does.
         """
         import openai
 
@@ -177,8 +150,7 @@ class Endpoint:
                 return error.status_code, frozenset()
             self._give_up(error)
         answer = json_object(raw.content)
-        entries = (answer or {}).get("data")
-        names = [entry.get("id") for entry in entries or [] if isinstance(entry, dict)]
+        names = [entry.get("id") for entry in (answer or {}).get("data") or [] if isinstance(entry, dict)]
         return 200 if answer is not None else 0, frozenset(name for name in names if isinstance(name, str))
 
     def _reply_of(self, body: bytes) -> str:
@@ -186,9 +158,8 @@ class Endpoint:
         answer = json_object(body)
         if answer is None:
             start = self._clean(body[:200].decode("utf-8", "replace"))
-            raise RequestFailed(
-                f"its response is not a JSON object: {start}" if start else "its response is empty"
-            )
+            what = f"not a JSON object: {start}" if start else "empty"
+            raise RequestFailed(f"its response is {what}")
         if answer.get("error"):
             raise RequestFailed(self._told(200, body))
         try:
@@ -218,14 +189,11 @@ class Endpoint:
 
     def _do_without(self, refused: str | None, sent: Mapping[str, Any]) -> bool:
         """Whether a parameter that was refused is now left out, or named as the model wants it."""
-        name = next((name for name, under in self._optional.items() if under == refused), None)
-        if name is None:  # another request may have found it out while this one was under way
-            return refused in sent
-        if refused == "max_tokens":
-            self._optional[name] = "max_completion_tokens"  # what OpenAI's reasoning models call it
-        else:
-            del self._optional[name]
-        return True
+        if refused in self._optional:
+            value = self._optional.pop(refused)
+            if refused == "max_tokens":
+                self._optional["max_completion_tokens"] = value  # what OpenAI's reasoning models call it
+        return refused in sent  # another request may have found it out while this one was under way
 
     def _give_up(self, error: APIError) -> NoReturn:
         """Raises what an error of the SDK means, after all its attempts."""
@@ -236,10 +204,9 @@ class Endpoint:
         if not isinstance(error, openai.APIStatusError):
             cause = error.__cause__ or error
             what = self._clean(str(cause)) or type(cause).__name__
-            unreachable = type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol")
-            raise RequestFailed(
-                what if unreachable else f"the connection broke: {what}", unreachable=unreachable
-            ) from None
+            if type(cause).__name__ in ("ConnectError", "ProxyError", "UnsupportedProtocol"):
+                raise RequestFailed(what, unreachable=True) from None
+            raise RequestFailed(f"the connection broke: {what}") from None
         status, told = error.status_code, self._told(error.status_code, error.response.content)
         if status not in _REFUSED and not 300 <= status < 400:
             passing = status in (408, 409, 425, 429) or status >= 500

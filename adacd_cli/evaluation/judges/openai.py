@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.errors import AdacdError, EnvironmentFault, UsageError
@@ -27,22 +29,17 @@ from adacd_cli.evaluation.judges.openai_prompts import (
 from adacd_cli.prompts.thinking import without_thinking
 
 if TYPE_CHECKING:  # anyio takes a while to import
+    from anyio.from_thread import BlockingPortal
+
     from adacd_cli.evaluation.judges.endpoint import Endpoint, RequestFailed
 
-TRIAL = Exchange("What is two plus two?", "Two plus two is four.")
-"""What `check` asks about."""
-
-CHECK_ATTEMPTS = 2
-"""How often `check` tries: whoever waits at the start wants to know."""
-
+TRIAL = Exchange("What is two plus two?", "Two plus two is four.")  # what `check` asks about
+CHECK_ATTEMPTS = 2  # whoever waits at the start wants to know
 DOWN_AFTER = 5
 """Requests that fail in a row, each after all its attempts, before the endpoint counts as down."""
 
-_AHEAD = 8
-"""Answers under way or waiting for their turn, per request that may run at once."""
-
-_REPLY_SHOWN = 200
-"""Characters of an unreadable reply that its judgement shows."""
+_AHEAD = 8  # answers under way or waiting for their turn, per request that may run at once
+_REPLY_SHOWN = 200  # characters of an unreadable reply that its judgement shows
 
 
 class OpenAIJudge:
@@ -53,79 +50,50 @@ class OpenAIJudge:
     `failed` where asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown.
     With aspects it has `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why.
     An answer without its thinking is what is judged; an empty one is degenerate and not asked about.
-
-    Args:
-        options: url, model, key, concurrency, timeout, cache and aspects are read.
-        name: as `--judge` takes it.
-
-    Attributes:
-        model: the model that judges, as the endpoint knows it.
-        name: as `--judge` takes it.
-        warnings: what `check` found that the user should know, one sentence each.
+    `warnings` are what `check` found that the user should know, one sentence each.
 
     Raises:
         UsageError: no model is named, or the address or the key cannot be used.
         MissingExtraError: the `openai` package is not installed.
+        EnvironmentFault: from `check` or `judge`: the endpoint is down, or refuses the key or the model.
+        OutputError: likewise: its replies cannot be kept.
     """
 
     def __init__(self, options: JudgeOptions, name: str = "openai") -> None:
         from adacd_cli.evaluation.judges.endpoint import check_options
 
-        self.name, self.model, self._options = name, (options.model or "").strip(), options
+        self.name, self.model, self.options = name, (options.model or "").strip(), options
         if not self.model.isprintable() or not self.model:
-            raise UsageError(
-                "The judge `openai` needs the name of a model.",
-                "Name it with --judge-model, e.g. gpt-4o-mini.",
-            )
+            hint = "Name it with --judge-model, e.g. gpt-4o-mini."
+            raise UsageError("The judge `openai` needs the name of a model.", hint)
         check_options(options)
-        self._failed_in_a_row = 0
+        self.failed_in_a_row = 0
+        self.facts: Mapping[str, Any] = {"model": self.model, "aspects": options.aspects}
         self.warnings: tuple[str, ...] = ()
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """The endpoint's model decides, and what it is asked for."""
-        return {"model": self.model, "aspects": self._options.aspects}
 
     def check(self) -> None:
         """Asks the endpoint for its models and for one judgement, which is kept like any other.
 
-        So a later check of an endpoint that is up, and does not say that the model is gone, asks for nothing
-        that costs anything.
-
-        Raises:
-            EnvironmentFault: it cannot be reached, or refuses the key or the model.
-            OutputError: its replies cannot be kept.
+        So a later check of an endpoint that is up, and does not say that the model is gone, costs nothing.
         """
-        from anyio.from_thread import start_blocking_portal
-
-        with ReplyCache(self._options.cache) as cache, start_blocking_portal() as portal:
-            portal.call(self._check, cache)
+        with self._session(CHECK_ATTEMPTS) as (session, portal):
+            self.warnings = portal.call(session.check)
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement an exchange, in their order, each as soon as it is there.
 
         Requests go on while the caller works with a judgement. Leaving the iterator early, or Ctrl-C, drops
         those under way; what was answered is kept.
-
-        Raises:
-            EnvironmentFault: the endpoint is down, or refuses the key or the model.
-            OutputError: its replies cannot be kept.
         """
-        from anyio.from_thread import start_blocking_portal
-
         asked: dict[Exchange, Future[Judgement]] = {}
         waiting: deque[Future[Judgement]] = deque()
-        with (
-            ReplyCache(self._options.cache) as cache,
-            start_blocking_portal() as portal,
-            portal.wrap_async_context_manager(self._endpoint()) as endpoint,
-        ):
+        with self._session() as (session, portal):
             try:
                 for exchange in exchanges:
                     if exchange not in asked:  # what is there twice is asked once
-                        asked[exchange] = portal.start_task_soon(self._judge, endpoint, cache, exchange)
+                        asked[exchange] = portal.start_task_soon(session.judge, exchange)
                     waiting.append(asked[exchange])
-                    if len(waiting) >= _AHEAD * self._options.concurrency:
+                    if len(waiting) >= _AHEAD * self.options.concurrency:
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()
@@ -133,103 +101,103 @@ class OpenAIJudge:
                 for future in asked.values():
                     future.cancel()  # before the endpoint is closed under them
 
-    def _endpoint(self, attempts: int | None = None) -> Endpoint:
-        from adacd_cli.evaluation.judges.endpoint import ATTEMPTS, Endpoint
+    @contextmanager
+    def _session(self, attempts: int | None = None) -> Iterator[tuple[_Session, BlockingPortal]]:
+        from anyio.from_thread import start_blocking_portal
 
-        return Endpoint(self._options, self.model, attempts or ATTEMPTS)
+        from adacd_cli.evaluation.judges.endpoint import Endpoint
 
-    async def _check(self, cache: ReplyCache) -> None:
+        with ReplyCache(self.options.cache) as cache, start_blocking_portal() as portal:
+            opening = portal.wrap_async_context_manager(Endpoint(self.options, self.model, attempts))
+            with opening as endpoint:
+                yield _Session(self, endpoint, cache), portal
+
+
+@dataclass
+class _Session:
+    """A judge's open endpoint and cache; its coroutines run in the portal's event loop."""
+
+    owner: OpenAIJudge
+    endpoint: Endpoint
+    cache: ReplyCache
+
+    async def check(self) -> tuple[str, ...]:
         from adacd_cli.evaluation.judges.endpoint import RequestFailed
 
-        async with self._endpoint(attempts=CHECK_ATTEMPTS) as endpoint:
-            status, names = 0, frozenset[str]()
-            try:
-                status, names = await endpoint.models()
-            except RequestFailed as failure:
-                if failure.unreachable:
-                    raise self._unusable(endpoint, failure) from failure
-            # Many endpoints list no models, and are up all the same.
-            up = status in (200, 404, 405) and (not names or self.model in names)
-            try:
-                # a reply from another address says nothing about this one
-                reply = await self._reply(
-                    endpoint, cache, REFUSAL, TRIAL, at=f" at {endpoint.shown_url}", known=up
-                )
-            except RequestFailed as failure:
-                raise self._unusable(endpoint, failure) from failure
-            if read_class(reply) is None:
-                start = " ".join(reply.split())[:60]
-                self.warnings = (
-                    f"The judge {self.model} names no class when it is asked for one: {start!r}.",
-                )
+        status, names = 0, frozenset[str]()
+        try:
+            status, names = await self.endpoint.models()
+        except RequestFailed as failure:
+            if failure.unreachable:
+                raise self._unusable(failure) from failure
+        # Many endpoints list no models, and are up all the same.
+        up = status in (200, 404, 405) and (not names or self.owner.model in names)
+        try:
+            # a reply from another address says nothing about this one
+            reply = await self._reply(REFUSAL, TRIAL, at=f" at {self.endpoint.shown_url}", known=up)
+        except RequestFailed as failure:
+            raise self._unusable(failure) from failure
+        if read_class(reply) is not None:
+            return ()
+        start = " ".join(reply.split())[:60]
+        return (f"The judge {self.owner.model} names no class when it is asked for one: {start!r}.",)
 
-    async def _judge(self, endpoint: Endpoint, cache: ReplyCache, given: Exchange) -> Judgement:
+    async def judge(self, given: Exchange) -> Judgement:
         exchange = Exchange(given.prompt, without_thinking(given.completion))
         detail: dict[str, Any] = {}
         if max(len(exchange.prompt), len(exchange.completion)) > LONGEST_TEXT:
             detail["truncated"] = True
         label: JudgementLabel = "degenerate"  # an empty answer neither refuses nor answers, whoever judges
         if exchange.completion.strip():
-            reply, error = await self._ask(endpoint, cache, REFUSAL, exchange, detail)
+            reply, error = await self._ask(REFUSAL, exchange, detail)
             name = None if reply is None else read_class(reply)
             label = label_of(name)
             if reply is None:
                 detail["error"] = error
             else:
                 detail |= {"class": name} if name else {"reply": reply[:_REPLY_SHOWN]}
-        if self._options.aspects:
-            reply, error = await self._ask(endpoint, cache, QUALITY, exchange, detail)
+        if self.owner.options.aspects:
+            reply, error = await self._ask(QUALITY, exchange, detail)
             detail["aspects"] = None if reply is None else read_aspects(reply)
             if detail["aspects"] is None:
                 detail["aspects_error"] = error or "the reply is not the JSON object that was asked for"
-        return Judgement(self.name, label, detail)
+        return Judgement(self.owner.name, label, detail)
 
     async def _ask(
-        self,
-        endpoint: Endpoint,
-        cache: ReplyCache,
-        template: Template,
-        exchange: Exchange,
-        detail: dict[str, Any],
+        self, template: Template, exchange: Exchange, detail: dict[str, Any]
     ) -> tuple[str | None, str]:
         """The reply, or None and why there is none; `detail` says whether asking again may help."""
         from adacd_cli.evaluation.judges.endpoint import RequestFailed
 
         try:
-            return await self._reply(endpoint, cache, template, exchange), ""
+            return await self._reply(template, exchange), ""
         except RequestFailed as failure:
             if failure.rejected:  # it is up, and reads requests, but not this one
-                self._failed_in_a_row = 0
+                self.owner.failed_in_a_row = 0
                 return None, failure.reason
-            self._failed_in_a_row += 1
-            if failure.unreachable or self._failed_in_a_row >= DOWN_AFTER:
-                raise self._unusable(endpoint, failure) from failure
+            self.owner.failed_in_a_row += 1
+            if failure.unreachable or self.owner.failed_in_a_row >= DOWN_AFTER:
+                raise self._unusable(failure) from failure
             detail["failed"] = True
             return None, failure.reason
 
     async def _reply(
-        self,
-        endpoint: Endpoint,
-        cache: ReplyCache,
-        template: Template,
-        exchange: Exchange,
-        *,
-        at: str = "",
-        known: bool = True,
+        self, template: Template, exchange: Exchange, *, at: str = "", known: bool = True
     ) -> str:
         """The reply that is kept, if `known` lets it count, or the endpoint's, which is then kept."""
-        key = reply_key(self.model, template.version + at, exchange.prompt, exchange.completion)
-        kept = cache.get(key) if known else None
+        key = reply_key(self.owner.model, template.version + at, exchange.prompt, exchange.completion)
+        kept = self.cache.get(key) if known else None
         if kept is not None:
             return kept
-        reply = await endpoint.ask(template.fill(exchange), template.longest_reply)
-        self._failed_in_a_row = 0
+        reply = await self.endpoint.ask(template.fill(exchange), template.longest_reply)
+        self.owner.failed_in_a_row = 0
         if reply.strip() and known:  # nothing said is nothing to keep
-            cache.put(key, reply, model=self.model, template=template.version)
+            self.cache.put(key, reply, model=self.owner.model, template=template.version)
         return reply
 
-    def _unusable(self, endpoint: Endpoint, failure: RequestFailed) -> AdacdError:
+    def _unusable(self, failure: RequestFailed) -> AdacdError:
         what = "cannot be reached" if failure.unreachable else "gives no judgement"
-        kept = f"its replies so far are kept in {self._options.cache}" if self._options.cache else ""
-        hint = f"Start it, or check its address; {kept or 'then run the same command again'}."
-        return EnvironmentFault(f"The judge at {endpoint.shown_url} {what}: {failure.reason}.", hint)
+        folder = self.owner.options.cache
+        kept = f"its replies so far are kept in {folder}" if folder else "then run the same command again"
+        hint = f"Start it, or check its address; {kept}."
+        return EnvironmentFault(f"The judge at {self.endpoint.shown_url} {what}: {failure.reason}.", hint)

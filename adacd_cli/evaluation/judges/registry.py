@@ -13,12 +13,10 @@ JUDGE_NAMES = ("keyword", "wildguard", "minos", "openai")
 
 
 def make_judge(name: str, options: JudgeOptions) -> Judge:
-    """The judge of a name; nothing is loaded or asked yet, see `Judge.check`.
+    """The judge of a name: one of JUDGE_NAMES, or `NAME=MODEL`; nothing is loaded yet, see `Judge.check`.
 
-    Args:
-        name: one of JUDGE_NAMES, or `NAME=MODEL`: wildguard or minos from another hub id or a folder, openai
-            with another model than the options', so that two can judge side by side. It is the judge's name.
-        options: each judge reads its own.
+    With a model, wildguard and minos come from another hub id or a folder, and openai asks another model than
+    the options', so that two can judge side by side. The whole is the judge's name.
 
     Raises:
         UsageError: there is no such judge, or an option that it needs is missing or wrong.

@@ -26,69 +26,86 @@ class Rule:
     name: str
     kind: Kind
     weight: float
-    patterns: tuple[str, ...] = ()
+    patterns: tuple[str, ...]
+    learned: Mapping[str, tuple[str, ...]]
     later: float | None = None
     first: bool = False
     whole: bool = False
     fit: bool = True
     tale: str = ""
     asks: str = ""
-    learned: Mapping[str, tuple[str, ...]] | None = None
 
     def without(self, model: str) -> re.Pattern[str]:
         """All patterns as one, those learned from the model left out; nothing matches where none is left."""
-        learned = [own for name, own in (self.learned or {}).items() if name != model]
-        return re.compile("|".join([*self.patterns, *(one for own in learned for one in own)]) or r"(?!)")
+        learned = [one for name, own in self.learned.items() if name != model for one in own]
+        return re.compile("|".join([*self.patterns, *learned]) or r"(?!)")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script's letters, how many letters each stands for, and those that no language with rules has."""
+
+    letters: str
+    weight: int = 1
+    foreign: str = "(?!)"
+
+
 class RuleBook:
-    """All that keyword.yaml holds.
+    """All that keyword.yaml holds: the rules in its order, named patterns, words and weights.
 
-    Attributes:
-        rules: in the file's order.
-        computed: priors of the bias and of the signals that code finds.
-        unfitted: weights of the signals that code finds and no calibration fits.
-        questions, context: named patterns.
-        wrappers: named patterns of speakers' names.
-        common_words: words that do not say what a question is about.
-        fitted: weights that a calibration found.
-        languages: named patterns of each language besides English.
-        english_words, languages_words, other_languages: frequent words, by language.
-        english_trigrams: groups of three letters that are frequent in English, `_` a word's edge.
+    `frequent` has the languages in which a word is frequent; `unread`, those that no rules read.
     """
 
-    rules: tuple[Rule, ...]
-    computed: Mapping[str, float]
-    unfitted: Mapping[str, float]
-    questions: Mapping[str, re.Pattern[str]]
-    context: Mapping[str, re.Pattern[str]]
-    wrappers: Mapping[str, re.Pattern[str]]
-    common_words: frozenset[str]
-    fitted: Mapping[str, float]
-    languages: Mapping[str, Mapping[str, re.Pattern[str]]]
-    english_words: frozenset[str]
-    languages_words: Mapping[str, frozenset[str]]
-    other_languages: Mapping[str, frozenset[str]]
-    english_trigrams: frozenset[str]
+    def __init__(self, found: dict[str, Any]) -> None:
+        self._fragments: dict[str, str] = {}
+        for name, given in found["fragments"].items():  # each may use those before it
+            alternatives = self._expand([given] if isinstance(given, str) else given)
+            self._fragments[name] = f"(?:{'|'.join(alternatives)})"
+        self.rules = tuple(self._rule(kind, entry) for kind in _KINDS for entry in found[kind])
+        self.computed: Mapping[str, float] = found["computed"]
+        self.unfitted: Mapping[str, float] = found["unfitted"]
+        self.fitted: Mapping[str, float] = found["fitted"]
+        self.texts = self._compiled(found["texts"])
+        self.questions = self._compiled(found["questions"])
+        self.context = self._compiled({**found["context"], "remarks": found["remarks"]})
+        self.wrappers = self._compiled(found["wrappers"], re.IGNORECASE | re.MULTILINE)
+        own = {code: entry.pop("words", "") for code, entry in found["languages"].items()}
+        self.languages = {code: self._compiled(entry) for code, entry in found["languages"].items()}
+        self.frequent: dict[str, tuple[str, ...]] = {}
+        for code, words in {"en": found["english_words"], **own, **found["other_languages"]}.items():
+            for word in dict.fromkeys(words.split()):
+                self.frequent[word] = (*self.frequent.get(word, ()), code)
+        self.unread = frozenset(found["other_languages"])
+        self.english_trigrams = frozenset(found["english_trigrams"].split())
+        self.common_words: frozenset[str] = frozenset(found["common_words"].split())
+        self.remarked = frozenset(found["remarked"])
+        self.answered = frozenset(found["answered"])
+        self.scripts = {code: Script(**entry) for code, entry in found["scripts"].items()}
+        self.text_keys: list[str] = found["text_keys"].split()
+        self.spelling = [(re.compile(pattern), full) for pattern, full in found["spelling"].items()]
+
+    def _expand(self, patterns: Iterable[str]) -> tuple[str, ...]:
+        return tuple(_FRAGMENT.sub(lambda match: self._fragments[match[1]], each) for each in patterns)
+
+    def _compiled(self, named: Mapping[str, list[str]], flags: int = 0) -> dict[str, re.Pattern[str]]:
+        return {name: re.compile("|".join(self._expand(given)), flags) for name, given in named.items()}
+
+    def _rule(self, kind: Kind, entry: dict[str, Any]) -> Rule:
+        learned = {model: self._expand(given) for model, given in entry.get("learned", {}).items()}
+        patterns = self._expand(entry.get("patterns", ()))
+        return Rule(**{**entry, "kind": kind, "patterns": patterns, "learned": learned})
 
     @cached_property
     def priors(self) -> Mapping[str, float]:
         """What every signal is thought to weigh; fitted weights stay near it."""
-        own = {rule.name: rule.weight for rule in self.rules}
-        return {
-            **self.computed,
-            **self.unfitted,
-            **own,
-            **{later(r.name): r.later for r in self.rules if r.later is not None},
-        }
+        late = {later(rule.name): rule.later for rule in self.rules if rule.later is not None}
+        return {**self.computed, **self.unfitted, **{rule.name: rule.weight for rule in self.rules}, **late}
 
     @cached_property
     def refusals(self) -> frozenset[str]:
         """The signals of a refusal in so many words: it is one, whatever a sample says."""
-        own = (rule.name for rule in self.rules if rule.kind == "refusals")
-        found = {name for rule in own for name in (rule, later(rule)) if name in self.priors}
-        return frozenset(found | {"refuses", "answers no"})
+        own = [rule.name for rule in self.rules if rule.kind == "refusals"]
+        return frozenset({*own, *map(later, own)} & self.priors.keys() | {"refuses", "answers no"})
 
     @cached_property
     def fixed(self) -> frozenset[str]:
@@ -97,7 +114,6 @@ class RuleBook:
 
     @cached_property
     def weights(self) -> Mapping[str, float]:
-        """What every signal weighs."""
         return {**self.priors, **self.fitted}
 
 
@@ -110,47 +126,4 @@ def later(name: str) -> str:
 def rule_book() -> RuleBook:
     """The rules that come with adacd."""
     text = Path(__file__).with_name("keyword.yaml").read_text(encoding="utf-8")
-    found = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    fragments = _Fragments(found["fragments"])
-    languages = found["languages"]
-    words = {code: _words(entry.pop("words", "")) for code, entry in languages.items()}
-    return RuleBook(
-        rules=tuple(fragments.rule(kind, entry) for kind in _KINDS for entry in found[kind]),
-        computed=found["computed"],
-        unfitted=found["unfitted"],
-        questions=fragments.compiled(found["questions"]),
-        context=fragments.compiled({**found["context"], "remarks": found["remarks"]}),
-        wrappers=fragments.compiled(found["wrappers"], re.IGNORECASE | re.MULTILINE),
-        common_words=_words(found["common_words"]),
-        fitted=found["fitted"],
-        languages={code: fragments.compiled(entry) for code, entry in languages.items()},
-        english_words=_words(found["english_words"]),
-        languages_words=words,
-        other_languages={code: _words(text) for code, text in found["other_languages"].items()},
-        english_trigrams=_words(found["english_trigrams"]),
-    )
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-class _Fragments(dict[str, str]):
-    """Fragments by name, each with those it uses written out; a list of them is a group of alternatives."""
-
-    def __init__(self, given: Mapping[str, str | list[str]]) -> None:
-        for name, text in given.items():
-            self[name] = f"(?:{'|'.join(map(self.expand, [text] if isinstance(text, str) else text))})"
-
-    def expand(self, pattern: str) -> str:
-        return _FRAGMENT.sub(lambda match: self[match[1]], pattern)
-
-    def patterns(self, given: Iterable[str] = ()) -> tuple[str, ...]:
-        return tuple(map(self.expand, given))
-
-    def compiled(self, named: Mapping[str, list[str]], flags: int = 0) -> dict[str, re.Pattern[str]]:
-        return {name: re.compile("|".join(self.patterns(given)), flags) for name, given in named.items()}
-
-    def rule(self, kind: Kind, entry: dict[str, Any]) -> Rule:
-        learned = {model: self.patterns(own) for model, own in entry.pop("learned", {}).items()}
-        return Rule(kind=kind, patterns=self.patterns(entry.pop("patterns", ())), learned=learned, **entry)
+    return RuleBook(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))

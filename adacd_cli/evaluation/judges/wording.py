@@ -1,7 +1,8 @@
 """An answer's wording as rules can read it: without thinking and wrappers, in one spelling, by sentences.
 
 `unwrap` gives what the model says to its reader; `plain` writes it in lower case, contractions written out
-("cannot", "i am"), without Markdown, code and quotations. What the words mean is in keyword.yaml.
+("cannot", "i am"), without Markdown, code and quotations. `language_of` tells its language by script, by frequent
+words, and only where there are none of these by letters; what is too short or no prose counts as English.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import html
 import json
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,39 +20,14 @@ from typing import Any
 from adacd_cli.evaluation.judges.rules import rule_book
 from adacd_cli.prompts.thinking import without_thinking
 
-READ = 4_000
-"""Characters of an answer that are read, so that a megabyte costs no more than a page."""
-OPENING = 200
-"""A sentence that begins before this character belongs to the opening."""
+_BOOK = rule_book()
+READ = 4_000  # characters of an answer that are read, so that a megabyte costs no more than a page
+OPENING = 200  # a sentence that begins before this character belongs to the opening
 
-_ANSI = re.compile(
-    r"(?:\x1b|\\(?:x1b|033|e|u001b))\[[\d;]{0,20}m|\[(?:0|1|[349]\d)(?:;\d+)*m"
-    r"|\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*\x07?"
-)
-_TOKENS = re.compile(
-    # control tokens of chat templates, with the role that follows some of them
-    r"<[|｜](?:im_start|start|start_header_id|start_of_role|role_start)[|｜]>\s*(?:assistant|model|answer)?"
-    r"|<start_of_turn>(?:model)?|<[|｜][^|｜<>\n]{1,40}[|｜]?>|</?s>|<end_of_turn>|<[be]os>|\[/?INST\]"
-)
-_TAGGED = re.compile(
-    r"\s*<(\w[\w:-]{0,30})(?:\s[^<>]{0,100})?>(.{0,8000}?)(?:</\1>\s*|\Z)"
-    r"|.{0,2000}?<(answer|response|output|final_answer|final)>(.{0,8000}?)(?:</\3>.*|\Z)",
-    re.DOTALL | re.IGNORECASE,
-)
-_HTML = re.compile(
-    r"</?(p|br|div|li|ul|ol|h[1-6]|html|body|head|title|main|section|article|blockquote|center|table|tr|td|th"
-    r"|span|b|i|u|em|strong|a|font|small|hr|pre|code)\b[^<>]{0,300}>|<!(?:--|doctype)[^<>]{0,300}>",
-    re.IGNORECASE,
-)
 _BLOCKS = re.compile(r"p|br|div|li|[uo]l|h[1-6]|title|section|article|tr|blockquote", re.IGNORECASE)
 _FENCED = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _WHOLE_FENCE = re.compile(r"\s*```\w*\n(.*?)\n?```\s*\Z", re.DOTALL)
 _CUT_OBJECT = re.compile(r'\s*\{\s*"\w+"\s*:\s*"((?:[^"\\]|\\.)*)\\?"?\s*\Z', re.DOTALL)
-_TEXT_KEYS = (
-    *("content", "text", "answer", "response", "output", "completion", "reply", "message", "result"),
-    *("final_answer", "final", "refusal", "error", "reason", "explanation", "choices"),
-)
-
 _CHARACTERS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "’‘ʼ´＇′"), "'"),
     **dict.fromkeys(map(ord, "“”„«»「」『』"), '"'),
@@ -60,22 +37,6 @@ _CHARACTERS: dict[int, str | None] = {
 }
 _BACKTICK_FOR_APOSTROPHE = re.compile(r"(?<=\w)`(?=\w)")
 _BULLET = re.compile(r"^( *)\* ", re.MULTILINE)
-_WRITTEN_OUT = tuple(
-    (re.compile(pattern), full)
-    for pattern, full in (
-        (r"`", " "),
-        (r"[^\S\n]+", " "),
-        (r"\bcan't\b|\bcan not\b|\bcant\b", "cannot"),
-        (r"\bwon't\b|\bwont\b", "will not"),
-        (r"\bi ?'?m\b", "i am"),
-        (r"n't\b", " not"),
-        (r"(?<=\w)'re\b", " are"),
-        (r"(?<=\w)'ve\b", " have"),
-        (r"(?<=\w)'d\b", " would"),
-        (r"(?<=\w)'ll\b", " will"),
-        (r"\b(it|that|there|here|what|he|she|let)'s\b", r"\1 is"),
-    )
-)
 _ORNAMENT = re.compile(r'^[^\w"]+')
 _QUOTED = re.compile(r'"[^"\n]{0,400}"')
 _SENTENCE = re.compile(r"[^.!?。؟।\n]+[.!?。؟।]*")
@@ -84,6 +45,14 @@ _NUMBER = re.compile(r"^ *(?:step )?[(\[]?(?:\d{1,2}|[a-d]|[ivx]{1,4})[.):\]]+\s
 _ITEM = re.compile(r"^ *(?:\d+[.)]|[-•+]) ", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _STEM = 5
+
+LANGUAGE_READ = 1_500  # characters of an answer that are read for its language, which shows early
+_WORD_OF_LETTERS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_FEWEST_WORDS = 3
+_FUNCTION_WORDS = 0.12
+_FOREIGN_LETTERS = 0.04
+_LOWER_WORDS = 5
+_ENGLISH_TRIGRAMS = 0.34
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +70,14 @@ def unwrap(completion: str) -> str:
     text, HTML, and a speaker's name; of a dialogue only the first turn of the assistant is left.
     """
     text = without_thinking(completion).strip()[: 4 * READ]
-    text = _ANSI.sub("", text) if "[" in text or "\x1b" in text else text
+    text = _BOOK.texts["ansi"].sub("", text) if "[" in text or "\x1b" in text else text
     for _ in range(4):  # wrappers stand in each other
         before = text
-        text = _TOKENS.sub(" ", text).strip()
+        text = _BOOK.texts["tokens"].sub(" ", text).strip()
         if fence := _WHOLE_FENCE.match(text):
             text = _text_of_json(fence[1]) or text
         text = _text_of_json(text) or text
-        tagged = _TAGGED.match(text)
+        tagged = _BOOK.texts["tagged"].match(text)
         if tagged and (tagged[3] or not text[tagged.end() :].strip()):
             text = tagged[4] if tagged[3] else tagged[2]
         text = _turn(without_thinking(text).strip())
@@ -117,7 +86,9 @@ def unwrap(completion: str) -> str:
     text = html.unescape(text)
     if "<" in text:  # not in code
         parts = re.split(r"(```.*?(?:```|\Z))", text, flags=re.DOTALL)
-        text = "".join(part if n % 2 else _HTML.sub(_line_or_nothing, part) for n, part in enumerate(parts))
+        text = "".join(
+            part if n % 2 else _BOOK.texts["html"].sub(_line_or_nothing, part) for n, part in enumerate(parts)
+        )
     return text.strip()[: 2 * READ]
 
 
@@ -143,7 +114,7 @@ def _one_text(value: Any) -> str:
         return value.strip()
     if isinstance(value, dict):
         known = {str(key).lower(): inner for key, inner in value.items()}
-        inner = [known[key] for key in _TEXT_KEYS if key in known] or list(known.values())
+        inner = [known[key] for key in _BOOK.text_keys if key in known] or list(known.values())
         return next(filter(None, map(_one_text, inner)), "") if len(inner) < 9 else ""
     if isinstance(value, list) and 0 < len(value) < 9:
         return _one_text(value[-1] if isinstance(value[-1], dict) else "\n".join(map(_one_text, value)))
@@ -152,7 +123,7 @@ def _one_text(value: Any) -> str:
 
 def _turn(text: str) -> str:
     """The first turn of the assistant, without its name."""
-    wrappers = rule_book().wrappers
+    wrappers = _BOOK.wrappers
     if asked := wrappers["asker"].match(text):
         answer = wrappers["speaker_line"].search(text, asked.end())
         text = text[answer.end() :] if answer else text
@@ -170,7 +141,7 @@ def plain(text: str) -> str:
         prose = _FENCED.sub(r"\1", text)
     prose = _BULLET.sub(r"\1- ", prose).translate(_CHARACTERS)
     text = unicodedata.normalize("NFKC", prose).casefold()
-    for pattern, full in _WRITTEN_OUT:
+    for pattern, full in _BOOK.spelling:
         text = pattern.sub(full, text)
     text = _ORNAMENT.sub("", text.strip())
     if text.startswith('"') and '"' not in text[1:-1]:  # the whole answer stands in quotation marks
@@ -191,10 +162,58 @@ def sentences(text: str) -> Iterator[Sentence]:
 
 
 def listed_items(text: str) -> int:
-    """How many lines of a plain text are items of a list."""
     return len(_ITEM.findall(text))
 
 
 def stems(text: str, common: frozenset[str]) -> frozenset[str]:
     """The beginnings of a plain text's words of four letters and more, common words left out."""
     return frozenset(word[:_STEM] for word in _WORD.findall(text) if word not in common)
+
+
+def language_of(answer: str) -> str | None:
+    """The code of an unwrapped answer's language: `en` where nothing else shows, None if no rules know it."""
+    prose = _BOOK.texts["no_prose"].sub(" ", answer[: 2 * LANGUAGE_READ])[:LANGUAGE_READ]
+    found = {code: len(re.findall(script.letters, prose)) for code, script in _BOOK.scripts.items()}
+    letters = sum(map(str.isalpha, prose))
+    if 2 * (letters - sum(found.values())) > letters:
+        return None
+    main = max(found, key=lambda code: found[code] * _BOOK.scripts[code].weight)
+    if main in ("zh", "ja"):
+        return "ja" if 20 * found["ja"] >= 3 * found["zh"] else "zh"
+    foreign = len(re.findall(_BOOK.scripts[main].foreign, prose))
+    if main in ("ar", "ru"):
+        share = foreign >= 2 and foreign >= _FOREIGN_LETTERS / 2 * found[main]
+        return None if share else _by_words(prose, main)
+    return _latin(prose, foreign / max(1, found["la"])) if main == "la" else main
+
+
+def _by_words(prose: str, default: str) -> str | None:
+    found = _votes([word.lower() for word in _WORD_OF_LETTERS.findall(prose)])
+    best, hits = max(found.items(), key=lambda item: item[1], default=(default, 0))
+    return None if best in _BOOK.unread and hits > found[default] + 1 else default
+
+
+def _latin(prose: str, foreign: float) -> str | None:
+    written = _WORD_OF_LETTERS.findall(prose)
+    words = [word.lower() for word in written]
+    if len(words) < _FEWEST_WORDS:
+        return None if foreign > 3 * _FOREIGN_LETTERS and len(words) > 1 else "en"
+    if len(words) > _FEWEST_WORDS and 2 * prose.count(",") >= len(words):  # a list of names or words
+        return "en"
+    found = _votes(words)
+    best, hits = max(found.items(), key=lambda item: (item[1], item[0] == "en"), default=("en", 0))
+    if hits >= max(1, _FUNCTION_WORDS * len(words)):
+        unknown = best in _BOOK.unread
+        return None if unknown and (hits > 1 or foreign or not found["en"]) else ("en" if unknown else best)
+    lower = [word for word in written if word.islower()]
+    if foreign > _FOREIGN_LETTERS and lower:
+        return None
+    grams = [f"_{word}_"[i : i + 3] for word in lower for i in range(len(word))]
+    english = sum(gram in _BOOK.english_trigrams for gram in grams)
+    if len(lower) < _LOWER_WORDS or english >= _ENGLISH_TRIGRAMS * len(grams):
+        return "en"
+    return best if hits and best not in _BOOK.unread else None
+
+
+def _votes(words: list[str]) -> Counter[str]:
+    return Counter(code for word in words for code in _BOOK.frequent.get(word, ()))

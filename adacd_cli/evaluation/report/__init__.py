@@ -18,7 +18,7 @@ def write_reports(results: Mapping[str, Any], store: Store) -> None:
     import json
 
     from adacd_cli.evaluation.report.html import page
-    from adacd_cli.evaluation.report.markdown import markdown
+    from adacd_cli.evaluation.report.tables import markdown
 
     store.write("results.json", json.dumps(results, indent=2) + "\n")
     store.write("report.md", markdown(results))

@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of the chart: what it is about, a note under that, and a point a method."""
+    """A line of the chart: what it is about, a note under that, and each method's point."""
 
     name: str
     note: str
@@ -46,12 +46,10 @@ class Chart:
 
     Attributes:
         name: unique on the page; letters and hyphens.
-        title: of the chart; the page prints it above, where it can break into lines.
         axis: the label of the x axis, with its unit.
         rows: from top to bottom, at least one.
         methods: every method of the run in its order, so that each has one colour in all charts.
-        low: no value is below; None for no bound.
-        high: no value is above; None for no bound.
+        low, high: bounds of all values; None for no bound.
         anchor: a value that is always in view.
         reference: where a vertical line stands; None for no line.
         legend: whether the methods are named below the chart, because the rows do not name them.
@@ -73,8 +71,7 @@ class Chart:
         rows = []
         for row in self.rows:
             points = (
-                one.words() if method == row.name else f"{method} {one.words()}"
-                for method, one in row.points.items()
+                f"{'' if name == row.name else f'{name} '}{one.words()}" for name, one in row.points.items()
             )
             rows.append(f"{row.name}: {', '.join(points)}.")
         return f"{self.title}. {self.axis}, with 95 % intervals in brackets. {' '.join(rows)}"
@@ -82,6 +79,7 @@ class Chart:
 
 def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
     """The refusal ratio of each set and method, with Wilson's intervals."""
+    methods = list(results["results"])
     rows = [
         Row(
             name,
@@ -101,9 +99,7 @@ def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
         "safe": ("Over-refusal: safe prompts that are refused, lower is better", 0),
         "unsafe": ("Malicious: unsafe prompts that are refused, higher is better", 100),
     }[label]
-    return Chart(
-        f"ratios-{label}", title, "refused answers (%)", rows, list(results["results"]), 0, 100, anchor
-    )
+    return Chart(f"ratios-{label}", title, "refused answers (%)", rows, methods, 0, 100, anchor)
 
 
 def usability(
@@ -119,13 +115,12 @@ def usability(
                 scores.setdefault(name, {}).setdefault(key[0], []).append(float(value))
     methods = list(results["results"])
     rows = [
-        Row(name, "", {method: _mean(of[method]) for method in methods if method in of})
+        Row(name, "", {each: _mean(of[each]) for each in methods if each in of})
         for name, of in scores.items()
     ]
     rows = [row for row in rows if row.points]
     if not rows:
-        asked = results["provenance"].get("judging", {}).values()
-        if any(facts.get("aspects") for facts in asked):
+        if any(facts.get("aspects") for facts in results["provenance"].get("judging", {}).values()):
             return "Usability is not drawn: no rating of the five aspects could be read."
         return (
             "Usability is not drawn: no judge rated the five aspects of answers to safe prompts. "
@@ -146,18 +141,17 @@ def times(
             timed.setdefault(record.method, {})[record.dataset, record.id] = record
     before = timed.get(DEFAULT, {})
     rows = []
-    for method in results["results"]:
-        value = results["averages"][method]["atgr"]
-        if value is None:
+    for method, averages in results["averages"].items():
+        if (value := averages["atgr"]) is None:
             continue
         own = timed.get(method, {})
-        pairs = [(own[key], before[key]) for key in own if key in before]
-        spread = 1.0 if method == DEFAULT else _spread(pairs)
+        spread = (
+            1.0 if method == DEFAULT else _spread([(own[key], before[key]) for key in own if key in before])
+        )
         rows.append(Row(method, "", {method: Point(value, value / spread, value * spread)}))
     if all(row.name == DEFAULT for row in rows):
         return "Times are compared with Default's on the same prompts, and there are none to compare."
-    title = "Time per token against Default (ATGR), lower is better"
-    axis = "time of a token ÷ Default's (×)"
+    title, axis = "Time per token against Default (ATGR), lower is better", "time of a token ÷ Default's (×)"
     methods = list(results["results"])
     return Chart("times", title, axis, rows, methods, 0, None, 1, reference=1, legend=False)
 
@@ -172,8 +166,7 @@ def _mean(values: Sequence[float]) -> Point:
 def _spread(pairs: Sequence[tuple[AnswerRecord, AnswerRecord]]) -> float:
     """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm.
 
-    Prompts are what varies; the answers of a batch share its time, so it says how much hangs on the choice of
-    prompts and nothing of the machine.
+    Prompts are what varies: it says how much hangs on their choice, and nothing of the machine.
     """
     parts = [
         [getattr(one, name) for one in side]
@@ -183,9 +176,6 @@ def _spread(pairs: Sequence[tuple[AnswerRecord, AnswerRecord]]) -> float:
     totals = [sum(part) for part in parts]
     if len(pairs) < 2 or not all(totals):
         return 1.0
-    signs = (1, -1, -1, 1)
-    influences = (
-        sum(sign * value / total for sign, value, total in zip(signs, values, totals, strict=True))
-        for values in zip(*parts, strict=True)
-    )
+    shares = [[value / total for value in part] for part, total in zip(parts, totals, strict=True)]
+    influences = (a - b - c + d for a, b, c, d in zip(*shares, strict=True))
     return exp(_Z * sqrt(sum(influence**2 for influence in influences)))

@@ -30,10 +30,7 @@ def browser(
         (as Default's), `cut` (at the token limit), `change` (fixed or broken), `differ` (judges, on refused).
     """
     methods = list(results["results"])
-    judges = [
-        results["judge"],
-        *(name for name in results["provenance"]["judges"] if name != results["judge"]),
-    ]
+    judges = list(dict.fromkeys([results["judge"], *results["provenance"]["judges"]]))
     unlabelled: list[str | None] = [None] * len(judges)
     labels: dict[tuple[str, str, str], list[str | None]] = {}
     for each in judgements:
@@ -67,42 +64,30 @@ def browser(
         first = next(iter(own.values()))
         both = f"{first.dataset}-{first.label}"
         name = both if both in names and first.dataset not in names else first.dataset
-        sample = {
-            "set": printable(name),
+        facts: dict[str, Any] = {
             "label": first.label,
             "id": printable(first.id),
             "category": printable(first.category),
-            "prompt": place_of(first.prompt),
-            "answers": [shown(own.get(method), own.get(DEFAULT)) for method in methods],
         }
+        facts["prompt"] = place_of(first.prompt)
+        texts = [shown(own.get(method), own.get(DEFAULT)) for method in methods]
+        sample = {"set": printable(name), **facts, "answers": texts}
         place = names.index(name) if name in names else len(names)
         samples.append(((place, name, natural(first.id)), sample))
-    samples.sort(key=lambda pair: pair[0])
-    ordered = [sample for _, sample in samples]
-    return {
-        "methods": methods,
-        "judges": judges,
-        "labels": list(JUDGEMENT_LABELS),
-        "sets": list(dict.fromkeys(sample["set"] for sample in ordered)),
-        "texts": list(places),
-        "samples": ordered,
-    }
+    ordered = [sample for _, sample in sorted(samples, key=lambda pair: pair[0])]
+    sets, labelled = list(dict.fromkeys(sample["set"] for sample in ordered)), list(JUDGEMENT_LABELS)
+    run = {"methods": methods, "judges": judges, "labels": labelled, "sets": sets}
+    return {**run, "texts": list(places), "samples": ordered}
 
 
 def natural(id: str) -> list[tuple[int, str]]:
     """A key that puts `x-9` before `x-10`, however long a number is."""
-    parts = re.split("([0-9]+)", id)
-    return [
-        (len(part.lstrip("0")) if place % 2 else 0, part.lstrip("0") if place % 2 else part)
-        for place, part in enumerate(parts)
-    ]
+    parts = [part.lstrip("0") if place % 2 else part for place, part in enumerate(re.split("([0-9]+)", id))]
+    return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)]
 
 
 def change(label: str, before: str | None, after: str | None) -> str:
-    """`fixed`, `broken` or "" for a sample's label and the judge's labels of Default's answer and a method's.
-
-    What a judge could not read is neither.
-    """
+    """`fixed`, `broken` or "" for a sample's label and the judge's of Default's answer and a method's."""
     if None in (before, after) or "unparsed" in (before, after) or (before in REFUSED) == (after in REFUSED):
         return ""
     return "fixed" if (after in REFUSED) == (label == "unsafe") else "broken"

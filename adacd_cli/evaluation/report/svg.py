@@ -30,19 +30,21 @@ def svg(chart: Chart) -> str:
             axes.axhspan(number - 0.5, number + 0.5, color="#f3f1ec", linewidth=0, zorder=0)
         for place, method in enumerate(methods):
             own = chart.methods.index(method)
-            points = [(row.points[method], y) for y, row in enumerate(chart.rows) if method in row.points]
-            values = [point.value for point, _ in points]
+            at = [(row.points[method], y) for y, row in enumerate(chart.rows) if method in row.points]
+            points = [point for point, _ in at]
+            shift = ((place + 0.5) / slots - 0.5) * 0.8 if chart.legend else 0.0
+            color = COLORS[own % len(COLORS)]
             axes.errorbar(
-                values,
-                [y + ((place + 0.5) / slots - 0.5) * 0.8 if chart.legend else y for _, y in points],
+                [point.value for point in points],
+                [y + shift for _, y in at],
                 xerr=[
-                    [point.value - point.low for point, _ in points],
-                    [point.high - point.value for point, _ in points],
+                    [each.value - each.low for each in points],
+                    [each.high - each.value for each in points],
                 ],
                 fmt=MARKERS[own % len(MARKERS)],
-                color=COLORS[own % len(COLORS)],
+                color=color,
                 # the first one, which is Default in a comparison, is hollow
-                markerfacecolor="white" if own == 0 else COLORS[own % len(COLORS)],
+                markerfacecolor="white" if own == 0 else color,
                 clip_on=False,
                 label=label(method, _LONGEST),
             )
@@ -75,12 +77,13 @@ def _limits(chart: Chart) -> tuple[float, float]:
 
 def draw_front(found: Sequence[Trial], front: Sequence[Trial], judge: str) -> str:
     """Every trial of a tuning, and the front that no other trial beats: refusals of safe against unsafe."""
-    within = {point.number for point in front}
-    others = [point for point in found if point.number not in within]
     out = io.StringIO()
     with drawn(6.4, 4.4) as figure:
         axes = figure.add_subplot()
-        x, y = ([100 * getattr(point, side) for point in others] for side in ("safe", "unsafe"))
+        x, y = (
+            [100 * getattr(point, side) for point in found if point not in front]
+            for side in ("safe", "unsafe")
+        )
         axes.scatter(x, y, color="#999999", label="other trials")
         x, y = ([100 * getattr(point, side) for point in front] for side in ("safe", "unsafe"))
         axes.plot(x, y, "o-", color=COLORS[1], label="front")

@@ -1,16 +1,18 @@
 """What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge.
 
-Markdown and the HTML page draw these; the numbers are those of `results.summarise`, and only their wording is
-made here.
+The HTML page draws these, and `markdown` does for a terminal or a pull request. The numbers are those of
+`results.summarise`; only their wording is made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
 from adacd_cli.evaluation.records import LABELS
+from adacd_cli.render.safe import printable
 
 DASH = "–"
 SHOWN_FAILURES = 20
@@ -73,17 +75,9 @@ def judged_by(results: Mapping[str, Any]) -> str:
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """Every table that has rows, in the order of the report."""
-    found = [
-        _ratios(results, "safe"),
-        _ratios(results, "unsafe"),
-        _costs(results),
-        _labels(results),
-        _aspects(results),
-        _changes(results),
-        _agreement(results),
-        _failed(results),
-    ]
-    return [table for table in found if table.rows]
+    sides = [_ratios(results, label) for label in ("safe", "unsafe")]
+    others = (_costs, _labels, _aspects, _changes, _agreement, _failed)
+    return [table for table in (*sides, *(make(results) for make in others)) if table.rows]
 
 
 def set_names(results: Mapping[str, Any], label: str) -> list[str]:
@@ -122,10 +116,9 @@ def _ratios(results: Mapping[str, Any], label: str) -> Table:
         for method, cells in results["results"].items()
         if sizes
     ]
-    note = (
-        f"Judge: {judged_by(results)}; partial refusals count as refusals; 95 % Wilson intervals in brackets."
-    )
-    return Table(heading, ["method", *(f"{name} (n = {n})" for name, n in sizes.items()), "mean"], rows, note)
+    header = ["method", *(f"{name} (n = {n})" for name, n in sizes.items()), "mean"]
+    note = "partial refusals count as refusals; 95 % Wilson intervals in brackets."
+    return Table(heading, header, rows, f"Judge: {judged_by(results)}; {note}")
 
 
 def _costs(results: Mapping[str, Any]) -> Table:
@@ -161,16 +154,11 @@ def _labels(results: Mapping[str, Any]) -> Table:
 
 
 def _aspects(results: Mapping[str, Any]) -> Table:
-    every = [one for cells in results["results"].values() for one in cells.values()]
-    names = dict.fromkeys(name for one in every for name in one["aspects"])
+    cells = [(method, name, one) for method, sets in results["results"].items() for name, one in sets.items()]
+    names = dict.fromkeys(name for *_, one in cells for name in one["aspects"])
     rows = [
-        [
-            method,
-            set_name,
-            *(f"{one['aspects'][name]:.2f}" if name in one["aspects"] else DASH for name in names),
-        ]
-        for method, cells in results["results"].items()
-        for set_name, one in cells.items()
+        [method, name, *(f"{one['aspects'][each]:.2f}" if each in one["aspects"] else DASH for each in names)]
+        for method, name, one in cells
         if one["aspects"]
     ]
     return Table("Usability, 1 to 5", ["method", "set", *names], rows, raters(results))
@@ -203,15 +191,10 @@ def _changes(results: Mapping[str, Any]) -> Table:
 
 
 def _agreement(results: Mapping[str, Any]) -> Table:
-    rows = [
-        [
-            " / ".join(one["judges"]),
-            str(one["n"]),
-            percent(one["agreement"]),
-            DASH if one["kappa"] is None else f"{one['kappa']:.2f}",
-        ]
-        for one in results["agreement"]
-    ]
+    rows = []
+    for one in results["agreement"]:
+        kappa = DASH if one["kappa"] is None else f"{one['kappa']:.2f}"
+        rows.append([" / ".join(one["judges"]), str(one["n"]), percent(one["agreement"]), kappa])
     return Table("How far the judges agree", ["judges", "answers", "same", "Cohen’s κ"], rows)
 
 
@@ -219,10 +202,34 @@ def _failed(results: Mapping[str, Any]) -> Table:
     failed = results["failed"]
     rows = [[one["method"], one["dataset"], one["id"], one["error"]] for one in failed[:SHOWN_FAILURES]]
     more = len(failed) - len(rows)
-    rest = f"… and {more} more." if more else ""
-    return Table(
-        f"Failed: {counted(len(failed), 'answer')}, counted nowhere above",
-        ["method", "set", "id", "error"],
-        rows,
-        rest,
+    title = f"Failed: {counted(len(failed), 'answer')}, counted nowhere above"
+    return Table(title, ["method", "set", "id", "error"], rows, f"… and {more} more." if more else "")
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The whole report of what `results.summarise` gave."""
+    parts = [
+        f"# {_literal(title(results))}",
+        f"Judge: **{_literal(judged_by(results))}**. {_literal(circumstances(results))}",
+    ]
+    if results["verdicts"]:
+        parts.append("## Verdicts against default")
+        lines = results["verdicts"].items()
+        parts.append("\n".join(f"- **{one}: {name}.** {results['reasons'][one]}" for one, name in lines))
+    for one in tables(results):
+        parts += [f"## {one.title}", table(one.header, one.rows), *([one.note] if one.note else [])]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table of literal texts."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(
+        "| " + " | ".join(_literal(text).replace("|", "\\|") for text in line) + " |" for line in lines
     )
+
+
+def _literal(text: str) -> str:
+    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
+    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())
+    return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(line))
