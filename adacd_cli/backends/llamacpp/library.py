@@ -20,9 +20,6 @@ from typing import Any
 
 from adacd_cli.errors import MissingExtraError
 
-PACKAGE = "llama-cpp-py-sync" if sys.platform == "win32" else "xllamacpp"
-"""The package on PyPI that has the library for this system."""
-
 INSTALL = "pip install 'adacd[gguf]'"
 
 _VARIABLE = "LLAMA_CPP_LIB"
