@@ -101,6 +101,7 @@ class Started:
         settings: the decoding settings by name, JSON values only.
         seed: the sampling seed, None when greedy.
         shared_tokens: how many prompt tokens the prompted stream takes over from the base stream's KV cache.
+        engine: what computes it: `torch`, `llamacpp` or `server`.
     """
 
     request: int
@@ -112,6 +113,7 @@ class Started:
     settings: Mapping[str, Any]
     seed: int | None = None
     shared_tokens: int = 0
+    engine: str = "torch"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Who computes: torch in this process, or somebody's server; each implements `engine.backend.Backend`."""
+"""Who computes: torch or llama.cpp in this process, or somebody's server, each an `engine.backend.Backend`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ def backend_for(model: LanguageModel) -> Backend:
         from adacd_cli.backends.server.backend import ServerBackend
 
         return ServerBackend(model)
+    if model.engine == "llamacpp":
+        from adacd_cli.backends.llamacpp.backend import LlamaCppBackend
+
+        return LlamaCppBackend(model)
     from adacd_cli.backends.torch.backend import TorchBackend
 
     return TorchBackend(model)

@@ -55,6 +55,8 @@ def weight_bytes(model: Any) -> int | None:
     Returns:
         None where a pass does not read all (a mixture of experts) or their size is not known (torchao packs them).
     """
+    if getattr(model, "engine", "") == "llamacpp":
+        return int(model.bytes)
     config = model.config.get_text_config(decoder=True)
     quantized = getattr(model.config, "quantization_config", "")
     if getattr(config, "num_experts_per_tok", None) or "torchao" in str(quantized):

@@ -30,7 +30,8 @@ from adacd_cli.prompts import Prompts
 if TYPE_CHECKING:
     import torch
 
-TRANSFORMERS = "transformers"
+RIVALS = {"torch": "transformers", "llamacpp": "llamacpp"}
+"""What a model's engine is measured against: the plain decoding of its own library."""
 
 _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
 
@@ -121,6 +122,19 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
     return Timing(seconds, first, first)
 
 
+def time_llamacpp(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
+    """Runs llama.cpp's own plain decoding, greedy, over prompts one after the other."""
+    from adacd_cli.backends.llamacpp.plain import decode_greedily
+
+    prefill, firsts = 0.0, []
+    begin = time.perf_counter()
+    for ids in prompts:
+        own = time.perf_counter()
+        decode_greedily(model, ids, new_tokens, lambda: firsts.append(time.perf_counter()))
+        prefill += firsts[-1] - own
+    return Timing(time.perf_counter() - begin, firsts[0] - begin, prefill)
+
+
 def _check_count(tokens: int, wanted: int, name: str) -> None:
     if tokens != wanted:
         raise AdacdError(
@@ -131,7 +145,7 @@ def _check_count(tokens: int, wanted: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured: a method, or transformers, which has no settings.
+    """What is measured: a method, or a rival, which has no settings.
 
     Attributes:
         prepare: makes the prompts of a batch, untimed, and gives what runs over them.
@@ -158,21 +172,26 @@ def of_method(
     return Contestant(settings.method_label, settings, prepare, _bytes_of(model, positions))
 
 
-def of_transformers(
+def of_rival(
     model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
 ) -> Contestant:
-    """transformers' `generate` over Default's prompts."""
+    """The plain decoding of the engine's own library, over Default's prompts."""
     default = settings.model_copy(update={"method": "default"})
+    run = time_llamacpp if model.engine == "llamacpp" else time_generate
 
     def prepare(batch: int) -> Callable[[], Timing]:
         ids = [each.base.ids for each in prompts.make(default, batch)]
-        return lambda: time_generate(model.model, ids, default.max_new_tokens)
+        return lambda: run(model.model, ids, default.max_new_tokens)
 
-    return Contestant(TRANSFORMERS, None, prepare, _bytes_of(model, prompt_tokens + default.max_new_tokens))
+    needs = _bytes_of(model, prompt_tokens + default.max_new_tokens)
+    return Contestant(RIVALS[model.engine], None, prepare, needs)
 
 
 def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
     """Bytes of a batch: keys and values of each row, and its logits in float32."""
+    if model.engine == "llamacpp":
+        own = backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
+        return lambda batch: batch * own
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
     row = cache_bytes(model.model.config, positions, model.model.dtype.itemsize) + 4 * int(vocabulary)
     return lambda batch: batch * row
@@ -273,7 +292,7 @@ class Measurements:
             "seconds": statistics.median(seconds),
             "seconds_range": [min(seconds), max(seconds)],
             "ratio_to_default": self._ratio(batch, seconds, "default"),
-            "ratio_to_transformers": self._ratio(batch, seconds, TRANSFORMERS),
+            **{f"ratio_to_{rival}": self._ratio(batch, seconds, rival) for rival in RIVALS.values()},
             "weights_gb_per_s": read,
             "bandwidth_share": read / self.bandwidth if read else None,
             "peak_memory_bytes": self._peaks[batch, contestant.name],

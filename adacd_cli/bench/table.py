@@ -21,7 +21,9 @@ def report(machine: Mapping[str, Any], rows: Sequence[Row], *, width: int) -> st
         "other's. Weights: as Default reads them, once a token; share of what the copy\n"
         f"moved. Peak memory: {memory}."
     )
-    times, resources = (_table(columns, rows, width) for columns in (_TIMES, _RESOURCES))
+    rival = "transformers" if machine["engine"] == "llamacpp" else "llamacpp"
+    columns = [column for column in _TIMES if column[1] != f"ratio_to_{rival}"]
+    times, resources = (_table(each, rows, width) for each in (columns, _RESOURCES))
     return f"{_header(machine, rows)}\n\n{times}\n{resources}\n{notes}\n"
 
 
@@ -31,7 +33,11 @@ def _header(machine: Mapping[str, Any], rows: Sequence[Row]) -> str:
     processor = machine["processor"] or machine["system"]
     hardware = [f"{processor} ({counted(machine['cores'], 'core')})", counted(machine["threads"], "thread")]
     lines = (
-        (machine["model"], dtype, f"on {machine['device']}"),
+        (
+            machine["model"],
+            dtype,
+            f"on {'llama.cpp' if machine['engine'] == 'llamacpp' else machine['device']}",
+        ),
         [machine["gpu"], *hardware] if "gpu" in machine else hardware,
         (f"{machine['bandwidth_gb_per_s']:.1f} GB/s copied in its memory",),
         [f"{name} {machine[name]}" for name in ("adacd", "python", "torch", "transformers")],
@@ -63,6 +69,7 @@ _TIMES = (
     ("\nspread", "ms_per_token_range", _range),
     ("÷\ndefault", "ratio_to_default", ".3f"),
     ("÷ trans-\nformers", "ratio_to_transformers", ".3f"),
+    ("÷ llama\n.cpp", "ratio_to_llamacpp", ".3f"),
 )
 _RESOURCES = (
     *_NAMES,

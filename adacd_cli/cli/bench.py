@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.engine import LanguageModel
 
-_AGAINST = ("transformers",)
+_AGAINST = ("transformers", "llamacpp")
+
+_RIVAL = "Measure the engine's own plain decoding as well: transformers' generate, or llama.cpp's."
 
 _SHAPE = (
     "In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, a config.json or "
@@ -45,7 +47,7 @@ _BUSY = 0.25
 def command(
     resolved: Resolved,
     method: Methods = None,
-    against: Annotated[str | None, option("transformers", "Measure transformers' generate as well.")] = None,
+    against: Annotated[str | None, option("transformers|llamacpp", _RIVAL)] = None,
     shape: Annotated[str | None, option("NAME|CONFIG.json|FOLDER", _SHAPE)] = None,
     batch_size: Annotated[
         list[str] | None, option("N,N…", "Requests decoded at once; several with commas (default 1).")
@@ -87,7 +89,12 @@ def command(
 
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
         if against is not None:
-            contestants.insert(0, measure.of_transformers(model, runs[0], prompts, prompt_tokens))
+            if against != (own := measure.RIVALS[model.engine]):
+                raise UsageError(
+                    f"{model.name} does not run on {against} here, so that cannot be measured.",
+                    f"Use --against {own}, or choose another --engine.",
+                )
+            contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
             check_context(model, settings, prompt_tokens, generation_tokens)
         measurements = measure.Measurements(
@@ -183,13 +190,14 @@ def _machine(
     from adacd_cli.loading.machine import machine_facts, versions
 
     return {
-        **machine_facts(model.device),
+        **machine_facts(model.device, model.threads),
         "adacd": __version__,
         "python": platform.python_version(),
         **versions("torch", "transformers"),
         "model": model.name,
         "revision": model.revision,
-        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "engine": model.engine,
+        "dtype": model.dtype_name,
         "quantize": settings.quantize,
         "bandwidth_gb_per_s": measurements.bandwidth,
         "weight_bytes_per_token": measurements.weight_bytes,

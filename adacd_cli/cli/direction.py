@@ -55,6 +55,8 @@ def command(
         raise UsageError("No folder for the direction is named.", "Name one with --output.")
     settings = resolved.settings.model_copy(update={"method": "default", "gate": False})
     refuse_served(settings, "direction build", "it reads the model's hidden states")
+    if settings.engine == "auto":  # llama.cpp gives no hidden states
+        settings = settings.model_copy(update={"engine": "torch"})
     prompts = {}
     for kind, file in files.items():
         label = "unsafe" if kind == "harmful" else "safe"

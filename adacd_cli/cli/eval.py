@@ -217,7 +217,7 @@ def _answer_here(
             on_record=lambda record: answered.add(),
             on_notice=show,
         )
-    return facts, machine_facts(model.device)
+    return facts, machine_facts(model.device, model.threads)
 
 
 def _ray_address(text: str, settings: Settings) -> Address:

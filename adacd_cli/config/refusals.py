@@ -10,7 +10,7 @@ from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 
 _OF_SERVERS = ("served_model", "tokenizer")
-_OF_WEIGHTS = ("device", "dtype", "quantize", "threads", "compile")
+_OF_WEIGHTS = ("engine", "device", "dtype", "quantize", "threads", "gpu_layers", "context", "compile")
 
 
 def check_complete(settings: Settings, where: str = "") -> None:

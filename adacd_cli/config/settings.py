@@ -18,6 +18,7 @@ from adacd_cli.config.methods import METHOD_NAMES, METHODS
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:N", "mps")
 
 Kind = Literal["text", "number", "integer", "switch", "list", "size"]
+Engine = Literal["auto", "torch", "llamacpp"]
 Dtype = Literal["auto", "bfloat16", "float16", "float32"]
 Quantization = Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"]
 Display = Literal["auto", "color", "plain", "none"]
@@ -139,6 +140,12 @@ class Settings(BaseModel):
     revision: str | None = _model(
         None, "Branch, tag or commit of a model on the hub; null is its main branch.", "--revision"
     )
+    engine: Engine = _model(
+        "auto",
+        "What computes a model on this machine: llamacpp runs a GGUF file as it is, torch unpacks it; auto "
+        "takes llama.cpp for a GGUF file where it is installed.",
+        "--engine",
+    )
     device: Annotated[str, AfterValidator(_check_device)] = _model(
         "auto", "Where the model runs; auto takes a GPU if there is one.", "--device", choices=DEVICE_NAMES
     )
@@ -153,6 +160,20 @@ class Settings(BaseModel):
     )
     threads: Count | None = _model(
         None, "CPU threads to compute with; null is the number of free cores.", "--threads", "threads"
+    )
+    gpu_layers: CountOrZero | None = _model(
+        None,
+        "With llama.cpp: how many layers a GPU computes; null is all of them where the installed build has a "
+        "GPU.",
+        "--gpu-layers",
+        "layers",
+    )
+    context: Count | None = _model(
+        None,
+        "Longest context, prompt and answer together; null is what the model was trained for, as far as "
+        "memory goes.",
+        "--context",
+        "tokens",
     )
     prefix_cache: Size = _model(
         None,

@@ -92,12 +92,16 @@ class Checkup:
         Raises:
             AdacdError: its files cannot be used.
         """
-        from adacd_cli.doctor.memory import check_memory, estimate, free_for
+        from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
+        from adacd_cli.loading.llamacpp import loads_with_llamacpp
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.quantization import require
 
         self._source = source = locate(self._settings, progress)
+        if loads_with_llamacpp(self._settings, source):
+            memory = check_mapped(source, free_for(self._device))
+            return memory, *self._load(progress)
         if source.gguf:
             require(("gguf", "accelerate"), "A GGUF file")
         # a GGUF file is parsed once, for the estimate and for loading it
@@ -122,12 +126,14 @@ class Checkup:
         length = model.context_length
         facts: dict[str, Any] = {"name": model.name, "revision": model.revision, "context_length": length}
         if model.model is not None:
-            facts["dtype"] = str(model.model.dtype).removeprefix("torch.")
+            facts["dtype"] = model.dtype_name
         self.model |= facts
         if model.warnings:
             return tuple(Finding("loading", Status.WARNING, text, "", facts) for text in model.warnings)
         context = "" if length is None else f", with a context of {length:,} tokens"
-        runs = "Its server answers" if model.model is None else "It loads and runs"
+        runs = {"server": "Its server answers", "torch": "It loads and runs"}.get(
+            model.engine, f"It loads and runs on llama.cpp ({model.dtype_name})"
+        )
         return (checked("model", facts, f"{runs}{context}."),)
 
     def _check_prompts(self, progress: Progress) -> Section:

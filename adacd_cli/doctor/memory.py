@@ -94,6 +94,30 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     )
 
 
+def check_mapped(source: Source, free: int | None) -> Finding:
+    """Whether a GGUF file fits into the free memory, as llama.cpp maps it.
+
+    Args:
+        source: the file; of a model in several files all are counted.
+        free: bytes of free memory; None where unknown.
+    """
+    assert source.gguf is not None
+    stem = source.gguf.partition("-00001-of-")[0]
+    parts = [each for each in source.folder.glob("*.gguf") if each.name.startswith(stem)]
+    alone = stem == source.gguf
+    needed = sum(each.stat().st_size for each in ([source.folder / source.gguf] if alone else parts))
+    sentence = f"Its weights are mapped from the file, {amount(needed)}"
+    facts = {"weights_bytes": needed, "free_bytes": free}
+    if free is None:
+        return skipped("memory", f"{sentence}; how much memory is free is unknown.")
+    sentence += f"; {amount(free)} are free"
+    if needed > free:
+        return checked(
+            "memory", facts, f"{sentence}: it will be read again and again.", "Use a smaller file."
+        )
+    return checked("memory", facts, f"{sentence}.")
+
+
 def free_for(device: torch.device) -> int | None:
     """Bytes free for a model there, on all GPUs where it may be spread over several; None if unknown."""
     import torch

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.config.methods import METHODS, Method, spoken
 from adacd_cli.config.settings import Settings
-from adacd_cli.errors import ConfigurationError, PromptError
+from adacd_cli.errors import ConfigurationError, ModelError, PromptError
 
 if TYPE_CHECKING:
     import torch
 
     from adacd_cli.backends.torch.compiled import Compiled
-    from adacd_cli.engine.backend import Capabilities
+    from adacd_cli.engine.backend import Capabilities, Weights
     from adacd_cli.prompts.prompts import Prompts
 
 
@@ -23,7 +23,8 @@ class LanguageModel:
     """A causal language model ready to decode.
 
     Attributes:
-        model: a `transformers` causal LM in eval mode, or anything called the same way; None at a server.
+        model: a `transformers` causal LM in eval mode, or anything called the same way; a
+            `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server.
         tokenizer: its tokenizer; the engine only calls `decode`.
         name, revision: see `events.Started`.
         eos_ids: every id that ends an answer: tokenizer's, model config's and generation config's together.
@@ -49,6 +50,13 @@ class LanguageModel:
     server: Any = None
 
     @property
+    def engine(self) -> Literal["torch", "llamacpp", "server"]:
+        """What computes it."""
+        if self.server is not None:
+            return "server"
+        return "llamacpp" if getattr(self.model, "engine", "") == "llamacpp" else "torch"
+
+    @property
     def device(self) -> torch.device:
         """Where input ids go, and logits come from."""
         if self.server is not None:
@@ -64,17 +72,43 @@ class LanguageModel:
         return None if self.server is not None else str(self.model.dtype).removeprefix("torch.")
 
     @property
+    def threads(self) -> int | None:
+        """CPU threads of llama.cpp; None where they are torch's, or a server's."""
+        return getattr(self.model, "threads", None)
+
+    @property
     def methods(self) -> tuple[str, ...]:
-        """The names of the methods that it can be decoded with; a server tells enough only for some."""
+        """The names of the methods that it can be decoded with: a server tells enough only for some, and
+        llama.cpp gives no activations and takes no second set of weights but a draft's."""
+        if self.engine == "llamacpp":
+            return tuple(name for name, method in METHODS.items() if method.resource in ("", "draft"))
         return tuple(name for name, method in METHODS.items() if self.server is None or method.sparse)
 
     def check_method(self, method: Method) -> None:
-        """Refuses a method that needs what a server does not give, as a ConfigurationError."""
-        if method.name not in self.methods:
+        """Refuses a method that needs what a server or llama.cpp does not give, as a ConfigurationError."""
+        if method.name in self.methods:
+            return
+        if self.engine == "llamacpp":
             raise ConfigurationError(
-                f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
-                f"Over a server there are {', '.join(self.methods)}.",
+                f"Method {method.name} needs the model's weights or activations, which llama.cpp does not give.",
+                f"Use --engine torch, or one of {', '.join(self.methods)}.",
             )
+        raise ConfigurationError(
+            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
+            f"Over a server there are {', '.join(self.methods)}.",
+        )
+
+    def weights(self, key: Weights) -> Any:
+        """What reads a sequence: `model`, or one of `extras`; ModelError where it is not loaded."""
+        if key == "base":
+            return self.model
+        if not isinstance(key, tuple) or key not in self.extras:
+            name = key[0] if isinstance(key, tuple) else key
+            raise ModelError(
+                f"The method needs `{name}`, which is not loaded.",
+                "Name it in the settings and load it with adacd_cli.load_extras(model, settings).",
+            )
+        return self.extras[key]
 
     def context_for(self, method: Method, settings: Settings) -> int | None:
         """Positions that every model which the method runs was built for; None where none names any."""

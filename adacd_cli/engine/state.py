@@ -293,6 +293,7 @@ class RequestState:
             shared_tokens=shared if second and second.weights == self.base.weights else 0,
             settings=self.settings.decoding(),
             seed=self.seed,
+            engine=self._model.engine,
         )
 
     def take(self, outcome: StepOutcome, *, last: bool = False) -> TokenStep:

@@ -121,7 +121,7 @@ def pack_step(
     for other in others:
         finite &= _finite(other)
     token = choose(scores, settings, noise)
-    plain = choose(base, settings, noise)
+    plain = token if scores is base else choose(base, settings, noise)
     # float32 holds every id below 2^24 exactly, so ids travel with the measures in one copy
     fixed = finite, token, plain, verdict.decision, verdict.confidence, *verdict.measures.values()
     packed = [torch.stack([column.float() for column in fixed], dim=-1)]
@@ -142,8 +142,8 @@ def unpack(parts: Sequence[PackedStep]) -> list[StepOutcome]:
 
 
 def _finite(logits: torch.Tensor) -> torch.Tensor:
-    """Whether all of a row are, bool [rows]; its two ends tell, in a tenth of the time of asking each."""
-    return logits.amax(dim=-1).isfinite() & logits.amin(dim=-1).isfinite()
+    """Whether all of a row are, bool [rows]; its sum tells, in a tenth of the time of asking each."""
+    return logits.sum(dim=-1).isfinite()
 
 
 def _logprob_columns(count: int, token: torch.Tensor, unprompted: torch.Tensor) -> torch.Tensor:

@@ -56,7 +56,8 @@ def _with_expert(
 def _with_draft(
     model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]
 ) -> LanguageModel:
-    own = {"model": name, "method": "default", "revision": None, "quantize": None, "gate": False}
+    own: dict[str, Any] = {"model": name, "method": "default", "revision": None, "quantize": None}
+    own |= {"gate": False, "context": None, "engine": model.engine}
     draft = load_local(settings.model_copy(update=own), progress, for_long=False)
     mine, theirs = (each.tokenizer.get_vocab() for each in (model, draft))
     if mine != theirs:

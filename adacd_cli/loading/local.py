@@ -11,11 +11,11 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.files import Checkpoint, Source, inspect, locate, read_once
 from adacd_cli.loading.hub import go_offline
-from adacd_cli.loading.machine import Load, usable_cores
+from adacd_cli.loading.llamacpp import limited, load_llamacpp, loads_with_llamacpp, unpacked
+from adacd_cli.loading.machine import Load, too_many_threads
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
             f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
             "Leave --quantize out.",
         )
+    if loads_with_llamacpp(settings, source):
+        return load_llamacpp(settings, source, others, progress)
     progress("Starting PyTorch")
     import_libraries()
     from adacd_cli.loading.progress import quiet
@@ -92,10 +94,8 @@ def _load(
         model = model.to(device)
     warnings += check_vocabulary(tokenizer, model.get_input_embeddings().weight.shape[0], name)
 
-    if device.type == "cpu" and settings.threads is not None and settings.threads > usable_cores():
-        cores = counted(usable_cores(), "core")
-        given = f"--threads {settings.threads} is more than the {cores} here"
-        warnings += (f"{given}, which makes decoding many times slower.",)
+    if device.type == "cpu":
+        warnings += too_many_threads(settings.threads)
     if device.type == "cpu" or settings.threads is not None:
         torch.set_num_threads(settings.threads or others.free_cores())
     progress("Trying one token")
@@ -109,6 +109,6 @@ def _load(
         name=name,
         revision=source.revision,
         eos_ids=ends,
-        context_length=context_length(model.config),
-        warnings=(*source.warnings, *warnings, *logged),
+        context_length=limited(context_length(model.config), settings),
+        warnings=(*source.warnings, *warnings, *logged, *unpacked(settings, source)),
     )

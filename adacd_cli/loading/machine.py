@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
+from adacd_cli.counting import counted
+
 _SHORTEST_LOOK = 0.1  # seconds; the kernel counts in hundredths
 
 
@@ -23,6 +25,15 @@ def usable_cores() -> int:
     """Cores that the affinity of this process and the quota of its cgroup let it use, at least 1."""
     allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(allowed, _quota() or allowed)
+
+
+def too_many_threads(threads: int | None) -> tuple[str, ...]:
+    """A warning where more threads are asked for than there are cores."""
+    cores = usable_cores()
+    if threads is None or threads <= cores:
+        return ()
+    named = counted(cores, "core")
+    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
 
 
 class Load:
@@ -111,15 +122,15 @@ def _reclaimable(cgroup: Path) -> int:
     return int(counts.get("inactive_file", 0)) + int(counts.get("active_file", 0))
 
 
-def machine_facts(device: torch.device) -> dict[str, Any]:
-    """Where it ran: system, processor, threads, and the GPU where the device is one."""
+def machine_facts(device: torch.device, threads: int | None = None) -> dict[str, Any]:
+    """Where it ran: system, processor, threads (None: torch's), and the GPU where the device is one."""
     import torch
 
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads": threads or torch.get_num_threads(),
         "device": str(device),
     }
     if device.type == "cuda":

@@ -49,7 +49,8 @@ def describe_run(started: Started) -> str:
     settings = started.settings
     model = started.model if started.revision is None else f"{started.model}@{started.revision}"
     symbols = method_of(started.method).symbols
-    parts = [model, started.method]
+    engine = {"llamacpp": " on llama.cpp", "torch": " on PyTorch"}.get(started.engine, "")
+    parts = [model + (engine if started.model.endswith(".gguf") else ""), started.method]
     parts += [f"{symbol} {settings[name]:g}" for name, symbol in symbols if name in settings]
     temperature = settings.get("temperature", 0)
     parts.append(f"temperature {temperature:g}, seed {started.seed}" if temperature else "greedy")

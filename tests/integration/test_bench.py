@@ -31,6 +31,7 @@ ROW = [
     "seconds_range",
     "ratio_to_default",
     "ratio_to_transformers",
+    "ratio_to_llamacpp",
     "weights_gb_per_s",
     "bandwidth_share",
     "peak_memory_bytes",
@@ -48,6 +49,7 @@ MACHINE = [
     "transformers",
     "model",
     "revision",
+    "engine",
     "dtype",
     "quantize",
     "bandwidth_gb_per_s",
@@ -103,7 +105,7 @@ def test_the_json_of_a_shape(adacd: RunCommand, shape: Path) -> None:
     ]
     for row in written["rows"]:
         assert (row["prompt_tokens"], row["generation_tokens"], row["trials"]) == (9, 3, 1)
-        unknown = {"settings"} if row["method"] == "transformers" else set()
+        unknown = {"ratio_to_llamacpp"} | ({"settings"} if row["method"] == "transformers" else set())
         assert {name for name, value in row.items() if value is None} == unknown
         assert 0 < row["first_token_s"] < row["seconds"]
         assert row["ms_per_token"] == pytest.approx(1000 * row["batch_size"] / row["decode_tokens_per_s"])

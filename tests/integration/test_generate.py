@@ -115,6 +115,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
         },
         "seed": None,
         "shared_tokens": 0,
+        "engine": "torch",
     }
     assert [step["text"] for step in steps] == [*"Use kill.", ""]
     assert {step["event"] for step in steps} == {"token"}

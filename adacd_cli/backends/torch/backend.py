@@ -17,7 +17,7 @@ from adacd_cli.backends.torch.compiled import uncompiled
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
 from adacd_cli.engine.memory import is_out_of_memory
-from adacd_cli.errors import ModelError, OutOfMemoryError
+from adacd_cli.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from adacd_cli.engine.backend import FreeRun, Sampling
@@ -120,7 +120,7 @@ class TorchBackend:
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
         """A new sequence, or a fork that copies the keys and values of another's first tokens."""
-        self._weights(weights)
+        self.model.weights(weights)
         sequence = _Sequence(weights)
         if like is not None and length > 0:
             source = self._sequences[like]
@@ -316,24 +316,12 @@ class TorchBackend:
 
     def _cache(self, weights: Weights) -> BatchedKVCache:
         compiled = self.model.compiled if weights == BASE else None
-        return BatchedKVCache(self._weights(weights), compiled)
+        return BatchedKVCache(self.model.weights(weights), compiled)
 
     def _rope(self, weights: Weights) -> Rope:
         if weights not in self._ropes:
-            self._ropes[weights] = rope_of(self._weights(weights))
+            self._ropes[weights] = rope_of(self.model.weights(weights))
         return self._ropes[weights]
-
-    def _weights(self, weights: Weights) -> Any:
-        """What reads a sequence; ModelError where it is not loaded."""
-        if weights == BASE:
-            return self.model.model
-        if not isinstance(weights, tuple) or weights not in self.model.extras:
-            name = weights[0] if isinstance(weights, tuple) else weights
-            raise ModelError(
-                f"The method needs `{name}`, which is not loaded.",
-                "Name it in the settings and load it with adacd_cli.load_extras(model, settings).",
-            )
-        return self.model.extras[weights]
 
 
 def _ids(extend: Extend) -> list[int]:

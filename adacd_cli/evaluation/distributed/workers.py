@@ -150,7 +150,7 @@ class Worker:
             self._facts |= {
                 "model": model_facts(model),
                 "versions": package_versions(),
-                "machine": machine_facts(model.device),
+                "machine": machine_facts(model.device, model.threads),
                 "warnings": list(model.warnings),
             }
         except Exception as error:

@@ -1,0 +1,170 @@
+"""A GGUF file loaded by llama.cpp: its weights as they are, mapped from the file, and what it says of itself."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from adacd_cli.backends.llamacpp.library import ContextParams, library
+from adacd_cli.engine.memory import is_out_of_memory
+from adacd_cli.errors import ModelError, OutOfMemoryError
+
+BATCH = 512
+"""Tokens in one call of llama.cpp at most."""
+
+_FLOAT32 = 0
+_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
+_AGAIN = "Download it again."
+_CHOOSE = "Choose the GGUF file of a chat model."
+
+
+class LlamaModel:
+    """The weights and their vocabulary; sequences are the backend's.
+
+    Args:
+        path: the file; the first one of a model that is split into several.
+        name: what the user called it, for errors.
+        threads: CPU threads that it computes with.
+        gpu_layers: how many layers a GPU computes; None all, 0 none.
+        free_memory: tells the bytes that are free now; None where that is not known.
+
+    Attributes:
+        handle, vocab: llama.cpp's pointers.
+        vocab_size: tokens in the vocabulary.
+        context_length: positions that it was trained for; None where the file names none.
+        version: llama.cpp's.
+        dtype: the file's number format in llama.cpp's words, such as `Q4_K - Medium`.
+        keys_only: whether a sequence is its keys and values; a running state can be neither forked nor cut.
+
+    Raises:
+        ModelError: it cannot be loaded, or is no causal language model.
+        MissingExtraError: llama.cpp is not installed.
+        OutOfMemoryError: it does not fit.
+    """
+
+    engine = "llamacpp"
+    device = torch.device("cpu")  # where its logits arrive, whatever computes them
+
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        *,
+        threads: int,
+        gpu_layers: int | None = None,
+        free_memory: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        self.threads, self.free_memory = threads, free_memory
+        self._api = api = library()
+        self.version = api.version
+        _check_parts(path, name)
+        params = api.llama_model_default_params()
+        if gpu_layers is not None:
+            params.n_gpu_layers = gpu_layers
+        with api.errors() as errors:
+            self.handle = api.llama_model_load_from_file(os.fsencode(path), params)
+        if not self.handle:
+            raise _translated(name, errors)
+        self.close = weakref.finalize(self, api.llama_model_free, self.handle)
+        self.vocab = api.llama_model_get_vocab(self.handle)
+        self.vocab_size: int = api.llama_vocab_n_tokens(self.vocab)
+        self.architecture = self.text("general.architecture")
+        self.context_length: int | None = api.llama_model_n_ctx_train(self.handle) or None
+        self.dtype = str(api.llama_ftype_name(api.llama_model_ftype(self.handle)).decode())
+        self.keys_only = not (
+            api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle)
+        )
+        self._refuse_other_kinds(name)
+
+    def context_params(self, cells: int, sequences: int = 1) -> ContextParams:
+        """What a context for so many tokens of so many sequences is made with."""
+        params: ContextParams = self._api.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = cells, sequences, True
+        params.n_batch = params.n_ubatch = BATCH
+        params.n_threads = params.n_threads_batch = self.threads
+        if self.dtype == "all F32":  # as exact as the weights: flash attention rounds to 16 bits
+            params.type_k = params.type_v = _FLOAT32
+            params.flash_attn_type = 0
+        return params
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all weights."""
+        return int(self._api.llama_model_size(self.handle))
+
+    def text(self, key: str) -> str:
+        """A value of the file's metadata as text; "" where there is none."""
+        length = self._api.llama_model_meta_val_str(self.handle, key.encode(), None, 0)
+        if length < 0:
+            return ""
+        buffer = ctypes.create_string_buffer(length + 1)
+        self._api.llama_model_meta_val_str(
+            self.handle, key.encode(), ctypes.cast(buffer, ctypes.c_char_p), length + 1
+        )
+        return buffer.value.decode("utf-8", "replace")
+
+    def _refuse_other_kinds(self, name: str) -> None:
+        api, kind = self._api, ""
+        if api.llama_model_has_encoder(self.handle) and api.llama_model_has_decoder(self.handle):
+            kind = "an encoder-decoder model"
+        elif not api.llama_model_has_decoder(self.handle):
+            kind = "an encoder or embedding model without a language-model head"
+        elif self.text(f"{self.architecture}.pooling_type") not in ("", "0"):
+            kind = "an embedding model"
+        elif api.llama_model_is_diffusion(self.handle):
+            kind = "a diffusion model"
+        if kind:
+            raise ModelError(f"{name} is {kind} ({self.architecture}), not a causal language model.", _CHOOSE)
+
+
+def _check_parts(path: Path, name: str) -> None:
+    """Refuses a split file that is not the first one, or that lacks others.
+
+    Raises:
+        ModelError: see above.
+    """
+    match = _SPLIT.fullmatch(path.name)
+    if match is None:
+        return
+    stem, number, count = match[1], int(match[2]), int(match[3])
+    parts = [path.with_name(f"{stem}-{each:05}-of-{count:05}.gguf") for each in range(1, count + 1)]
+    if number != 1:
+        raise ModelError(
+            f"{name} is part {number} of {count} of a model.", f"Name the first one: {parts[0].name}."
+        )
+    missing = [each.name for each in parts if not each.exists()]
+    if missing:
+        raise ModelError(
+            f"{name} is the first of {count} files, and {missing[0]} is not beside it.",
+            "Put all of them into one folder.",
+        )
+
+
+def _translated(name: str, errors: list[str]) -> ModelError | OutOfMemoryError:
+    """What llama.cpp's own lines mean."""
+    lines = [" ".join(line.split()) for line in errors if line.strip()]
+    told = " ".join(lines)
+    if is_out_of_memory(MemoryError(told)) and "memory" in told:
+        return OutOfMemoryError(
+            f"There is not enough memory to load {name}.", "Use a smaller file of the model."
+        )
+    unknown = re.search(r"unknown model architecture: '([^']*)'", told)
+    if "CLIP cannot be used as main model" in told:
+        return ModelError(f"{name} is the vision part of a model (mmproj), not a language model.", _CHOOSE)
+    if unknown:
+        return ModelError(
+            f"The installed llama.cpp knows no architecture '{unknown[1]}', which {name} is.",
+            "A newer version of adacd[gguf] may, or --engine torch.",
+        )
+    if "not within the file bounds" in told or "corrupted or incomplete" in told:
+        return ModelError(f"{name} is cut off: it holds less than it lists.", _AGAIN)
+    reason = next(
+        (line.rpartition("error loading model: ")[2] for line in lines), "llama.cpp gives no reason"
+    )
+    return ModelError(f"{name} cannot be loaded by llama.cpp: {reason.rstrip('.')}.", _AGAIN)

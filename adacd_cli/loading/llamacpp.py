@@ -1,0 +1,134 @@
+"""A GGUF file on llama.cpp: when it is taken, what it refuses, and the model that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.machine import Load, free_memory, too_many_threads
+
+if TYPE_CHECKING:
+    from adacd_cli.config.settings import Settings
+    from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.files import Source
+
+_OTHERS = {
+    "dtype": "a GGUF file is computed in its own number formats",
+    "quantize": "a GGUF file is quantised already",
+    "compile": "there is nothing to compile",
+}
+
+
+def loads_with_llamacpp(settings: Settings, source: Source) -> bool:
+    """Whether llama.cpp runs the model.
+
+    Raises:
+        ConfigurationError: it is asked for something else than a GGUF file.
+        MissingExtraError: it is asked for, and not installed.
+    """
+    if source.gguf is None and settings.engine == "llamacpp":
+        raise ConfigurationError(
+            f"`engine` llamacpp runs GGUF files, and {settings.model} is none.",
+            "Use --engine torch, or name a GGUF file.",
+        )
+    if source.gguf is None or settings.engine == "torch":
+        if settings.gpu_layers is not None:
+            raise ConfigurationError(
+                "`gpu_layers` is for the llama.cpp engine, and the engine is torch.",
+                "Leave it out; --device chooses a GPU.",
+            )
+        return False
+    from adacd_cli.backends.llamacpp.library import available, library
+
+    if settings.engine == "llamacpp":
+        library()
+    return available()
+
+
+def unpacked(settings: Settings, source: Source) -> tuple[str, ...]:
+    """A warning where a GGUF file runs on torch because llama.cpp is not there."""
+    if source.gguf is None or settings.engine == "torch":
+        return ()
+    from adacd_cli.backends.llamacpp.library import INSTALL
+
+    return (
+        "llama.cpp is not installed, so PyTorch runs this GGUF file, unpacked: several times slower and "
+        f"larger. {INSTALL} installs it.",
+    )
+
+
+def limited(trained: int | None, settings: Settings) -> int | None:
+    """The context length under the settings.
+
+    Args:
+        trained: positions that the model was trained for; None where it names none.
+
+    Raises:
+        ConfigurationError: `context` is more than that.
+    """
+    if settings.context is None or trained is None:
+        return settings.context or trained
+    if settings.context > trained:
+        raise ConfigurationError(
+            f"`context` {settings.context:,} is more than the {trained:,} positions that {settings.model} was "
+            "trained for.",
+            "Leave --context out, or choose fewer.",
+        )
+    return settings.context
+
+
+def load_llamacpp(
+    settings: Settings, source: Source, others: Load, progress: Callable[[str], None]
+) -> LanguageModel:
+    """Loads a GGUF file with llama.cpp.
+
+    Raises:
+        ConfigurationError: a setting has no meaning there.
+        ModelError, OutOfMemoryError: see `LlamaModel`.
+    """
+    _refuse_others(settings)
+    progress("Starting PyTorch")
+    import torch
+
+    from adacd_cli.backends.llamacpp.model import LlamaModel
+    from adacd_cli.backends.llamacpp.tokenizer import LlamaTokenizer
+    from adacd_cli.engine.model import LanguageModel
+
+    assert source.gguf is not None
+    progress("Loading weights")
+    torch.set_num_threads(1)  # the rules are little work, and waiting threads would take llama.cpp's cores
+    model = LlamaModel(
+        source.folder / source.gguf,
+        settings.model,
+        threads=settings.threads or others.free_cores(),
+        gpu_layers=0 if settings.device == "cpu" else settings.gpu_layers,
+        free_memory=free_memory,
+    )
+    tokenizer = LlamaTokenizer(model)
+    warnings = (*source.warnings, *too_many_threads(settings.threads))
+    if not tokenizer.end_ids:
+        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
+    return LanguageModel(
+        model=model,
+        tokenizer=tokenizer,
+        name=settings.model,
+        revision=None,
+        eos_ids=tokenizer.end_ids,
+        context_length=limited(model.context_length, settings),
+        warnings=warnings,
+    )
+
+
+def _refuse_others(settings: Settings) -> None:
+    for name, reason in _OTHERS.items():
+        if getattr(settings, name) not in ("auto", None, False):
+            raise ConfigurationError(
+                f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}.",
+                "Leave it out, or use --engine torch.",
+            )
+    if settings.device not in ("auto", "cpu"):
+        raise ConfigurationError(
+            f"`device` {settings.device} cannot be set for {settings.model}: it runs on llama.cpp.",
+            "Use --gpu-layers to choose how much a GPU computes, or --engine torch.",
+        )
