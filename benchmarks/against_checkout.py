@@ -22,6 +22,8 @@ sys.path.insert(0, sys.argv[1])
 import adacd_cli
 from adacd_cli import Settings, generate, load
 options = json.loads(sys.argv[2])
+if "engine" in Settings.model_fields:
+    options["engine"] = "torch"
 model = load(**options)
 print("ready", adacd_cli.__file__, flush=True)
 for line in sys.stdin:

@@ -102,11 +102,12 @@ def main() -> None:
     )
     parser.add_argument("--model", default="demo")
     parser.add_argument("--dtype", default="auto")
+    parser.add_argument("--engine", default="torch")
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=4000)
     own = parser.parse_args()
-    model = load(own.model, dtype=own.dtype, threads=own.threads)
+    model = load(own.model, engine=own.engine, dtype=own.dtype, threads=own.threads)
     for placement in ("user-end", "user-start", "system"):
         base = {"contrast_placement": placement, "max_new_tokens": 1}
         requests = [

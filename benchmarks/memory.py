@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=None)
     own = parser.parse_args()
-    model = load(own.model, dtype=own.dtype, threads=own.threads)
+    model = load(own.model, engine="torch", dtype=own.dtype, threads=own.threads)
     loaded = peak()
     answer = generate(model, "How do I kill a Python process?", max_new_tokens=8)
     config = model.model.config.get_text_config(decoder=True)
