@@ -114,7 +114,7 @@ def test_a_model_that_is_served_elsewhere_has_no_weights_here(
     from adacd_cli.demo import model_folder
 
     tokenizer = AutoTokenizer.from_pretrained(model_folder())
-    served = LanguageModel(None, tokenizer, "small", None, frozenset({2}), 512)
+    served = LanguageModel(None, tokenizer, "small", None, frozenset({2}), 512, server=object())
     monkeypatch.setattr("adacd_cli.loading.load", lambda *_, **__: served)
     outcome = adacd("doctor", "--quick", "-m", "http://127.0.0.1:8080/v1")
     assert outcome.code == 0

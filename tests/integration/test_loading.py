@@ -371,7 +371,7 @@ def test_more_threads_than_cores_are_warned_of(folder: Path, monkeypatch: pytest
     before = torch.get_num_threads()
     try:
         for cores, named in (2, "2 cores"), (1, "1 core"):
-            monkeypatch.setattr("adacd_cli.loading.local.usable_cores", lambda cores=cores: cores)
+            monkeypatch.setattr("adacd_cli.loading.machine.usable_cores", lambda cores=cores: cores)
             assert load(Settings(model="m", threads=cores, device="cpu")).warnings == ()
             assert load(Settings(model="m", threads=cores + 1, device="cpu")).warnings == (
                 f"--threads {cores + 1} is more than the {named} here, "
@@ -408,7 +408,7 @@ def test_a_gguf_file_names_the_packages_it_lacks(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     Path("m.gguf").write_bytes(b"GGUF\x03\0\0\0")
     monkeypatch.setattr(quantization, "find_spec", lambda package: None)
-    assert _refusal(Settings(model="m.gguf"), MissingExtraError) == (
+    assert _refusal(Settings(model="m.gguf", engine="torch"), MissingExtraError) == (
         "A GGUF file needs gguf and accelerate, which are not installed.",
         "pip install gguf accelerate",
     )
@@ -418,7 +418,7 @@ def test_a_broken_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("gguf")
     monkeypatch.chdir(tmp_path)
     Path("m.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    message, hint = _refusal(Settings(model="m.gguf"))
+    message, hint = _refusal(Settings(model="m.gguf", engine="torch"))
     assert message.startswith("The GGUF file m.gguf cannot be used: ")
     assert hint == "Download it again, or use the model's safetensors."
 

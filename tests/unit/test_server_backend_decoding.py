@@ -15,7 +15,7 @@ from adacd_cli.config import Settings
 from adacd_cli.engine import Request, Scheduler, partial
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.events import Failed, Finished, FinishReason, Measures, Notice, TokenStep
+from adacd_cli.events import Failed, Finished, FinishReason, Measures, Notice, Started, TokenStep
 from adacd_cli.prompts.prompts import Prompt, Prompts, ThinkingMarks
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, saying, scripted
 from tests.served import served
@@ -74,6 +74,8 @@ def steps(events, request=0):
 
 def about(event):
     """Equal to the event and to those whose numbers are rounded otherwise, as log-probabilities are."""
+    if isinstance(event, Started):
+        return replace(event, engine="server")
     if not isinstance(event, TokenStep):
         return event
     numbers = {
