@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import time
 from pathlib import Path
@@ -90,10 +89,9 @@ class PeakMemory:
 
             torch.cuda.reset_peak_memory_stats(self._device)
         elif self.kind == "process":
-            try:  # return freed memory to the system, or it would count for the next method
-                ctypes.CDLL(None).malloc_trim(0)
-            except (AttributeError, OSError):
-                pass
+            from adacd_cli.engine.memory import return_freed_memory
+
+            return_freed_memory()  # or it would count for the next method
             _reset_resident()
 
     def read(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from mmap import PAGESIZE
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,12 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return any(words in text for words in _SHORTAGES)
+
+
+def return_freed_memory() -> None:
+    """Returns memory that was freed to the system, which glibc keeps otherwise; nothing with other C libraries."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def mapped_files() -> list[range]:

@@ -8,17 +8,15 @@ the weight on the left where that was measured to be faster, but only inside the
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
-from adacd_cli.engine.memory import drop_pages, mapped_files
+from adacd_cli.engine.memory import drop_pages, mapped_files, return_freed_memory
 
 _LEAST_BYTES = 64_000_000
 """A model whose weights are smaller has them in the processor's cache, where there is nothing to gain."""
@@ -146,7 +144,7 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
             files = mapped_files()
             for module in same:
                 _pack_in_place(module, files)
-            _give_back()
+            return_freed_memory()  # what the originals took
         elif dtype is torch.float32:
             above = _packed if copies else _plain
             ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
@@ -163,12 +161,6 @@ def _pack_in_place(module: torch.nn.Linear, files: Sequence[range]) -> None:
     module.__class__ = _PackedLinear
     module.packed_weight = _pack(weight.detach())
     drop_pages(files, weight.data_ptr(), weight.nbytes)
-
-
-def _give_back() -> None:
-    """Gives freed memory back to the system; glibc would keep what the originals took."""
-    with suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _can_pack() -> bool:
