@@ -120,9 +120,10 @@ class Runner:
 
     def _request(self, job: Job) -> Request:
         from adacd_cli.engine import Request
+        from adacd_cli.profiles.profile import applied
         from adacd_cli.prompts import prompts_for
 
-        sample, settings = job
+        sample, settings = job.sample, applied(job.settings, self.model.profile)
         conversation = Conversation.ask(sample.prompt, settings.system)
         prompts = prompts_for(self.model.tokenizer, conversation, settings)
         # a seed of the sample's own, the same in every batch and for every method
