@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from adacd_cli.cli import measuring
-from adacd_cli.cli.options import option, with_settings
+from adacd_cli.cli.options import LabelColumn, PromptColumn, option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model
+from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
@@ -47,6 +47,8 @@ def command(
         str | None, option("DIR", "Folder of the study; continued if there.", "--output", "-o")
     ] = None,
     limit: Annotated[int | None, option("N", "At most N prompts of each file.", min=1)] = None,
+    prompt_column: PromptColumn = None,
+    label_column: LabelColumn = None,
     judge: measuring.JudgeName = "keyword",
     judge_url: measuring.JudgeUrl = None,
     judge_model: measuring.JudgeModel = None,
@@ -76,13 +78,14 @@ def command(
     at_once = measuring.at_once_of(batch_size, concurrency, served=settings.served)
     if find_spec("optuna") is None:
         raise MissingExtraError("`adacd tune` needs optuna, which is not installed.", "pip install optuna")
+    from adacd_cli.evaluation.datasets.files import Columns
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
     from adacd_cli.evaluation.runner import Runner
     from adacd_cli.evaluation.store import Store
     from adacd_cli.evaluation.tune import Task, best, pareto, tune
 
-    sets: dict[str, LoadedSet] = {}
+    sets, columns = dict[str, "LoadedSet"](), Columns(prompt_column, label_column)
     for name, file in {"safe": safe, "unsafe": unsafe, "neutral": neutral}.items():
         if file in KNOWN_SETS:
             raise UsageError(
@@ -91,7 +94,10 @@ def command(
             )
         if file is not None:
             label = "unsafe" if name == "unsafe" else "safe"
-            (sets[name],) = load_samples([file], data=None, label=label, limit=limit, seed=seed, offline=True)
+            (sets[name],) = load_samples(
+                [file], data=None, label=label, limit=limit, seed=seed, offline=True, columns=columns
+            )
+            warn(sets[name].notes, settings)
     chosen = measuring.make_judges(
         [judge], settings, url=judge_url, model=judge_model, cache=judge_cache, device=judge_device
     )[0]

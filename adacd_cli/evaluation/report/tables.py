@@ -230,6 +230,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
-    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())
+    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, is escaped."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").splitlines())
     return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(line))
