@@ -310,14 +310,13 @@ class Settings(BaseModel):
     @classmethod
     def _name_hub_pages(cls, values: Any) -> Any:
         """A model's page on the hub, or its hf:// address, stands for its name and revision."""
-        found = _HUB_PAGE.fullmatch(str(values.get("model")))
-        if not found:
-            return values
-        name, revision, file = found["name"], found["revision"] or found["branch"], found["file"]
-        own = {"model": f"{name}:{file}" if file else name}
-        if revision not in (None, "main"):
-            own["revision"] = values.get("revision") or revision
-        return values | own
+        for key in ("model", "tokenizer"):
+            if found := _HUB_PAGE.fullmatch(str(values.get(key))):
+                name, revision, file = found["name"], found["revision"] or found["branch"], found["file"]
+                values = values | {key: f"{name}:{file}" if file else name}
+                if revision not in (None, "main"):
+                    values["revision"] = values.get("revision") or revision
+        return values
 
     @property
     def effective_method(self) -> str:

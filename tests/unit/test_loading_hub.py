@@ -269,6 +269,7 @@ def test_a_quantised_model_is_located_by_its_name(monkeypatch: pytest.MonkeyPatc
 def test_a_page_of_the_hub_stands_for_the_model(written: str, name: str, revision: str | None) -> None:
     settings = Settings(model=written)
     assert (settings.model, settings.revision, settings.served) == (name, revision, False)
+    assert Settings(model="http://localhost/v1", tokenizer=written).tokenizer == name
     again = change(Settings(), "model", written, "/set")
     assert (again.model, again.revision) == (name, revision)
 
