@@ -196,6 +196,12 @@ class Settings(BaseModel):
         "more. Null compiles where it pays off: bench, eval and serve on a GPU.",
         "--compile/--no-compile",
     )
+    profile: Text = _model(
+        "auto",
+        "Profile that `adacd fit` made of the model: auto takes the one that fits the model, none takes none, or "
+        "a file.",
+        "--profile",
+    )
     trust_remote_code: bool = _model(
         False, "Run Python code that comes with a model.", "--trust-remote-code/--no-trust-remote-code"
     )
@@ -220,6 +226,13 @@ class Settings(BaseModel):
     )
     gate: bool = _method(
         False, "With method adacd: contrast only while the answer follows the refusal.", "--gate/--no-gate"
+    )
+    switch: Literal["agreement", "mass", "learned"] = _method(
+        "agreement",
+        "What decides between adding and subtracting: how the two streams agree at each step (the paper), or, "
+        "once at the first token and with a profile's numbers, the mass of all refusal openers, or a learned "
+        "classifier.",
+        "--switch",
     )
     alpha: Strength = _method(4.5, "Strength α of the contrast.", "--alpha")
     agreement_threshold: Share = _method(

@@ -138,9 +138,10 @@ class Runner:
 
     def _request(self, job: Job) -> Request:
         from adacd_cli.engine import Request
+        from adacd_cli.profiles.profile import applied
         from adacd_cli.prompts import prompts_for
 
-        sample, settings = job
+        sample, settings = job.sample, applied(job.settings, self.model.profile)
         conversation = Conversation.ask(sample.prompt, settings.system)
         prompts = prompts_for(self.model.tokenizer, conversation, settings)
         # a seed of the sample's own, the same in every batch and for every method
@@ -174,7 +175,8 @@ def answer_all(
         KeyboardInterrupt: what was finished is in the store.
     """
     runner = Runner(model)
-    size = turn_size(len(samples), runner.limit(samples, runs, batch_size))
+    at_once = runner.limit(samples, runs, batch_size)
+    size = turn_size(len(samples), at_once) if len(runs) > 1 else at_once * _TURNS
     for number, batch in enumerate(batches(samples, size), next_batch(store)):
         for settings in runs if number % 2 else runs[::-1]:
             jobs = [Job(sample, settings) for sample in batch if store.lacks(settings.method_label, sample)]

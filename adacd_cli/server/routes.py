@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -18,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adacd_cli.events import Event, Finished, Started, TokenStep
+from adacd_cli.profiles.profile import applied
 from adacd_cli.server.description import describes
 from adacd_cli.server.errors import ApiError
 from adacd_cli.server.metrics import Metrics
@@ -100,6 +102,7 @@ class Responder:
         self._state.check_model(body.model)
         assert self._state.model is not None
         params = read_params(body, self._state.settings, self._state.max_answer_tokens)
+        params = replace(params, settings=applied(params.settings, self._state.model.profile))
         return self._state.model.tokenizer, params
 
     async def _respond(
