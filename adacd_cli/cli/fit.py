@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from adacd_cli.cli.options import option, with_settings
+from adacd_cli.cli.options import PromptColumn, option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model
+from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import UsageError
@@ -36,6 +36,7 @@ def command(
     safe: Annotated[str | None, option("FILE", "Your own harmless prompts with alarming words.")] = None,
     unsafe: Annotated[str | None, option("FILE", "Your own harmful prompts.")] = None,
     neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
+    prompt_column: PromptColumn = None,
     quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
     save_anyway: Annotated[
         bool, option(None, "Use the profile by itself even where it trades one side.", "--save-anyway")
@@ -56,7 +57,7 @@ def command(
     from adacd_cli.profiles.fingerprint import fingerprint
     from adacd_cli.profiles.profile import write
 
-    prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral})
+    prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
     target = Path(output).expanduser() if output else None
     if target is not None and target.is_dir():
         raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
@@ -96,7 +97,8 @@ def command(
     _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
 
 
-def _prompts(named: Mapping[Kind, str | None]) -> list[FitPrompt]:
+def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Settings) -> list[FitPrompt]:
+    from adacd_cli.evaluation.datasets.files import Columns
     from adacd_cli.evaluation.datasets.load import load_samples
     from adacd_cli.fitting.corpus import bundled, own
 
@@ -114,7 +116,10 @@ def _prompts(named: Mapping[Kind, str | None]) -> list[FitPrompt]:
             texts[kind] = [each.text for each in bundled() if each.kind == kind]
             continue
         label = "unsafe" if kind == "unsafe" else "safe"
-        (loaded,) = load_samples([file], data=None, label=label, limit=None, seed=0, offline=True)
+        (loaded,) = load_samples(
+            [file], data=None, label=label, limit=None, seed=0, offline=True, columns=Columns(column)
+        )
+        warn(loaded.notes, settings)
         texts[kind] = [sample.prompt for sample in loaded.samples]
     return own(texts)
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from adacd_cli.config.methods import METHOD_NAMES, METHODS
 
@@ -308,7 +317,19 @@ class Settings(BaseModel):
     @property
     def served(self) -> bool:
         """Whether the model is on a server: its address is given in place of a name."""
-        return self.model.strip().lower().startswith(("http://", "https://"))
+        return self.model.strip().lower().startswith(("http://", "https://")) and not _HUB.match(self.model)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_hub_pages(cls, values: Any) -> Any:
+        """A model's page on the hub, or its hf:// address, stands for its name and revision."""
+        for key in ("model", "tokenizer"):
+            if found := _HUB_PAGE.fullmatch(str(values.get(key))):
+                name, revision, file = found["name"], found["revision"] or found["branch"], found["file"]
+                values = values | {key: f"{name}:{file}" if file else name}
+                if revision not in (None, "main"):
+                    values["revision"] = values.get("revision") or revision
+        return values
 
     @property
     def effective_method(self) -> str:
@@ -324,6 +345,13 @@ class Settings(BaseModel):
         """The settings that decide the tokens, as JSON values, for `Started.settings`."""
         return self.model_dump(mode="json", include={*_DECODING, *METHODS[self.effective_method].settings})
 
+
+_HUB = re.compile(r"\s*(hf://(models/)?|(https?://)?(www\.)?(huggingface\.co|hf\.co)/)", re.IGNORECASE)
+_HUB_PAGE = re.compile(
+    rf"{_HUB.pattern}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[^/?#]+))?"
+    r"(/(tree|blob|resolve)/(?P<branch>[^/?#]+))?([/:](?P<file>[^?#:]+\.gguf|(?<=:)[\w.-]+))?/?([?#].*)?\s*",
+    re.IGNORECASE,
+)
 
 _DECODING = (
     *("contrast_prompt", "contrast_placement", "thinking", "alpha", "agreement_threshold", "plausibility"),

@@ -51,7 +51,14 @@ def svg(chart: Chart) -> str:
         names = [label(row.name, _LONGEST) + (f"\n{row.note}" if row.note else "") for row in chart.rows]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlim(*_limits(chart))
+        low, high = _limits(chart)
+        if (
+            chart.reference is not None and high > 10 * chart.reference
+        ):  # one value must not flatten the others
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            low = min(point.low for row in chart.rows for point in row.points.values()) / 1.5
+        axes.set_xlim(low, high)
         axes.set_xlabel(chart.axis)
         axes.grid(axis="x", linewidth=0.6)
         axes.set_axisbelow(True)
