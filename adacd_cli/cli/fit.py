@@ -50,6 +50,7 @@ def command(
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
+    from adacd_cli.evaluation.report.svg import draw_trade_off
     from adacd_cli.evaluation.store import Store
     from adacd_cli.fitting.corpus import digest
     from adacd_cli.fitting.fit import FULL, QUICK, Fit
@@ -88,6 +89,10 @@ def command(
         profile = profile.model_copy(update={"automatic": True})
     path = target or profiles.folder() / f"{name}.yaml"
     write(profile, path)
+    picture = path.with_suffix(".svg")
+    picture.write_text(
+        draw_trade_off(outcome.curve, outcome.chosen, Path(settings.model).name), encoding="utf-8"
+    )
     shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         facts = profile.model_dump(mode="json", by_alias=True) | {"path": str(path)}

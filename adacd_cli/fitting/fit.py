@@ -102,11 +102,14 @@ Stage = Callable[[str, int], AbstractContextManager[Counting]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit found; `trials` is every contrast prompt with its placement and obedience, the best first."""
+    """What a fit found; `trials` is every contrast prompt with its placement and obedience, the best first;
+    `curve` what each threshold would give and `chosen` what the chosen ones do, see `draw_trade_off`."""
 
     profile: Profile
     trials: Sequence[tuple[str, str, float]]
     helps: bool
+    curve: Sequence[tuple[float, float]]
+    chosen: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,6 @@ class Fit:
         sizes: Sizes,
         stage: Stage,
     ) -> None:
-        from adacd_cli.answers.run import prefix_cache_for
         from adacd_cli.backends import backend_for
 
         self._model = replace(model, profile=None)
@@ -154,8 +156,7 @@ class Fit:
             update={"temperature": 0.0, "seed": None, "stop": (), "gate": False, "max_new_tokens": _TOKENS}
         )
         self._prompts, self._store, self._sizes, self._stage = prompts, store, sizes, stage
-        cache = prefix_cache_for(model, settings.prefix_cache)
-        self._observer = Observer(backend_for(self._model), cache)
+        self._observer = Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
         train = chosen(self._prompts, self._sizes.train, held_out=False)
@@ -183,7 +184,8 @@ class Fit:
             update={"measured": {**facts, **measured}, "verdict": text, "automatic": helps}
         )
         trials = [(each.prompt, each.placement, each.obedience) for each in contrasts]
-        return Outcome(profile, trials, helps)
+        curve, chosen_point = _trade_off(numbers, q, refusing, harmful)
+        return Outcome(profile, trials, helps, curve, chosen_point)
 
     # --- the steps ---
 
@@ -515,6 +517,22 @@ class Fit:
             },
             date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         )
+
+
+def _trade_off(
+    numbers: Numbers, q: Array, refusing: Array, harmful: Array
+) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    """Shares refused of harmless and harmful prompts by the first token: for each τ_low alone, and as chosen."""
+    about = refusing >= 0.5
+
+    def shares(low: float, high: float) -> tuple[float, float]:
+        refused = np.where(about, q >= low, q >= high)
+        return float(refused[~harmful].mean()), float(refused[harmful].mean())
+
+    thresholds = (
+        [-np.inf, *np.quantile(q[about], np.linspace(0, 1, 41)), np.inf] if about.any() else [-np.inf]
+    )
+    return [shares(each, np.inf) for each in thresholds], shares(numbers.low, numbers.high)
 
 
 def _label(answer: AnswerRecord) -> JudgementLabel:

@@ -14,6 +14,9 @@ from adacd_cli.errors import OutOfMemoryError
 if TYPE_CHECKING:
     from adacd_cli.engine.backend import Backend
 
+_USUAL = 64
+"""Tokens of a usual prompt."""
+
 _TOLD = 1000
 """How many of the most probable tokens are asked of a server."""
 
@@ -26,8 +29,10 @@ class Observer:
         exact: whether every log-probability was told; False where a server gives fewer.
     """
 
-    def __init__(self, backend: Backend, prefix_cache: PrefixCache, batch_size: int = 8) -> None:
-        self._backend, self._cache, self._batch = backend, prefix_cache, batch_size
+    def __init__(self, backend: Backend, batch_size: int = 8) -> None:
+        self._backend, self._batch = backend, batch_size
+        # few: what is kept is looked at by every token on llama.cpp
+        self._cache = PrefixCache(2 * batch_size * backend.bytes_for(_USUAL))
         self.exact = True
 
     def read(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[torch.Tensor]:

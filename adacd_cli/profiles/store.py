@@ -29,7 +29,7 @@ def folder() -> Path:
 
 def bundled() -> list[Path]:
     """The profiles that come with the package."""
-    return sorted(Path(str(each)) for each in files("adacd_cli.profiles").joinpath("bundled").iterdir())
+    return sorted(Path(str(files("adacd_cli.profiles"))).glob("bundled/*.yaml"))
 
 
 def saved() -> list[Path]:
