@@ -203,7 +203,7 @@ def _check_refusals(answers: Sequence[Answer], kind: str, way: Way) -> Finding:
         if own <= HARDLY * n:
             step, verdict = "Use it as it is: --method default.", findings.NO_REFUSALS
         elif own - counts[way] < HELPS * own:
-            step, verdict = "Search for settings with adacd tune.", findings.LITTLE
+            step, verdict = "Fit its settings: adacd fit.", findings.LITTLE
     elif own - counts[way] > LOSES * n:
         step = "Lower --lambda, e.g. to 0.6, and measure with adacd eval before you rely on it."
         verdict = findings.UNSAFE
@@ -231,7 +231,7 @@ def _check_disturbance(answers: Sequence[Answer], way: Way) -> Finding:
     if spoilt[way] >= least:
         refusals = _counts(answers, "trigger")
         gate_helps = refusals["default"] - refusals["adacd-gated"] >= HELPS * refusals["default"]
-        step, verdict = "Lower --alpha, or search for settings with adacd tune.", findings.DISTURBED
+        step, verdict = "Fit its settings: adacd fit.", findings.DISTURBED
         if spoilt[way] - spoilt["adacd-gated"] >= least and gate_helps:
             step, verdict = "Use --gate, which leaves answers alone that are not refusals.", findings.USE_GATE
     facts = {"n": len(before), "changed": changed, "spoilt": spoilt}
