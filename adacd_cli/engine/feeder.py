@@ -79,7 +79,12 @@ class Feeder:
                 if state.ready and state.failure is None:
                     noise = state.draw(self._can.vocab_size or 0)
                     more = partial.needs(
-                        state.method_now, state.settings, state.logits(), noise, state.decision
+                        state.method_now,
+                        state.settings,
+                        state.logits(),
+                        noise,
+                        state.decision,
+                        state.first_openers,
                     )
                     for name, need in more.items():
                         work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))

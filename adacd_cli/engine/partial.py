@@ -99,6 +99,7 @@ def needs(
     streams: Mapping[str, Logits],
     noise: torch.Tensor | None,
     decision: Decision | None = None,
+    openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
     """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
 
@@ -110,8 +111,9 @@ def needs(
         streams: what is known of each stream's next position, the base stream first.
         noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
         decision: what a switch decided at the first token; None where the agreement of each step decides.
+        openers: the tokens that it takes out there.
     """
-    lacking = _lacking(method, settings, streams, noise, decision)
+    lacking = _lacking(method, settings, streams, noise, decision, openers)
     return {name: need for name, need in lacking.items() if not streams[name].exhausted}
 
 
@@ -121,9 +123,10 @@ def is_certain(
     streams: Mapping[str, Logits],
     noise: torch.Tensor | None,
     decision: Decision | None = None,
+    openers: tuple[int, ...] = (),
 ) -> bool:
     """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
-    return not _lacking(method, settings, streams, noise, decision)
+    return not _lacking(method, settings, streams, noise, decision, openers)
 
 
 def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
@@ -181,13 +184,14 @@ def _lacking(
     streams: Mapping[str, Logits],
     noise: torch.Tensor | None,
     decision: Decision | None = None,
+    openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
     if settings.temperature == 0:
         noise = None
     base_name, *others = streams
     base, *known = map(_Known, streams.values())
     longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
-    gated = method.follows_track if decision is None else decision is Decision.SUBTRACT
+    gated = method.follows_track if decision is None else decision is Decision.SUBTRACT and not openers
     if not known or (gated and known[0].best != base.best):  # a plain step
         return {} if _plain_is_certain(base, settings, noise) else longer
     (other_name,), (other,) = others, known  # AdaCD and its gated form have two
@@ -202,7 +206,8 @@ def _lacking(
         lacking.setdefault(base_name, longer[base_name])
     missing = base.ids[base.logprobs >= least]  # plausible, and not known in the other stream
     missing = missing[:0] if other.whole else missing[~torch.isin(missing, other.ids)]
-    if len(missing) and _could_win(missing, base, other, least, settings, noise, add):
+    # without the openers the best is another, which is not looked for here
+    if len(missing) and (openers or _could_win(missing, base, other, least, settings, noise, add)):
         lacking[other_name] = Need(top=other.listed, ids=tuple(missing.tolist()))
     return lacking
 

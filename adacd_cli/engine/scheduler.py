@@ -265,7 +265,8 @@ class Scheduler:
         else:
             if not self._can.full_logits:
                 logits = state.logits()
-                sure = partial.is_certain(state.method, state.settings, logits, state.noise, state.decision)
+                switched = state.decision, state.first_openers
+                sure = partial.is_certain(state.method, state.settings, logits, state.noise, *switched)
                 sure &= state.switch_exact
                 outcome = replace(partial.only_told(outcome, logits), exact=sure)
                 if not sure:

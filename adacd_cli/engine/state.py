@@ -31,7 +31,7 @@ from adacd_cli.engine.detokenize import Detokenizer, decode_ids
 from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
-from adacd_cli.engine.switches.first_token import FirstTokenSwitch, switch_for
+from adacd_cli.engine.switches.first_token import switch_for
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 
@@ -164,6 +164,12 @@ class RequestState:
         if self.decision is Decision.PLAIN:
             self._window_left = 0
 
+    @property
+    def first_openers(self) -> tuple[int, ...]:
+        """What SUBTRACT takes out at the token that a switch decided on; () elsewhere."""
+        first = self.switch is not None and self.decision is Decision.SUBTRACT and self._answered == 0
+        return self.switch.numbers.openers if first and self.switch else ()
+
     def wanted(self) -> Iterator[StreamState]:
         """The streams that the next token needs, the base stream first."""
         yield self.base
@@ -266,12 +272,20 @@ class RequestState:
         names += ["temperature", "top_k", "top_p"]
         rule = self.method.rule if self.wants_contrast else ""
         streams = tuple(stream.name for stream in self.wanted())
-        return rule, streams, self.decision, self.report, *(getattr(self.settings, name) for name in names)
+        return (
+            rule,
+            streams,
+            self.decision,
+            self.first_openers,
+            self.report,
+            *(getattr(self.settings, name) for name in names),
+        )
 
     @property
     def rule(self) -> Rule:
-        if self.decision is not None and self.decision is not Decision.PLAIN:
-            return FirstTokenSwitch.rule(self.decision)
+        if self.switch is not None and self.decision not in (None, Decision.PLAIN):
+            assert self.decision is not None
+            return self.switch.rule(self.decision, self.first_openers)
         rule: Rule = rule_of(self.method) if self.rule_state is None else self.rule_state.rule
         return rule
 
