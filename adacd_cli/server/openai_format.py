@@ -9,7 +9,7 @@ import re
 import secrets
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -84,7 +84,9 @@ class ChatFormat:
         self.id: str = first.id if first else f"{self.prefix}-{secrets.token_hex(12)}"
         self.params, self._token_bytes, self._index = params, token_bytes, index
         self.warnings = params.warnings
-        self._head: JSON = first._head if first else {"id": self.id, "created": int(time.time()), "model": model}
+        self.head: JSON = (
+            first.head if first else {"id": self.id, "created": int(time.time()), "model": model}
+        )
         self._started: Started | None = None
         self._steps: list[TokenStep] = []
         self._scores: list[ScoredToken] = []
@@ -123,7 +125,7 @@ class ChatFormat:
 
     def usage_chunk(self, usage: JSON) -> JSON:
         """The numbers of tokens, as a chunk of its own after the last."""
-        return {**self._head, "object": self.chunk_object, "choices": [], "usage": usage}
+        return {**self.head, "object": self.chunk_object, "choices": [], "usage": usage}
 
     def response(self, finished: Finished) -> JSON:
         """The whole response."""
@@ -139,7 +141,7 @@ class ChatFormat:
             "finish_reason": reason,
         }
         body = {"choices": [choice], "usage": self.usage(finished), "adacd": summary}
-        return {**self._head, "object": self.object, **body}
+        return {**self.head, "object": self.object, **body}
 
     def _opening(self, started: Started) -> JSON:
         if not self.params.trace:
@@ -149,7 +151,7 @@ class ChatFormat:
     def _chunk(self, delta: JSON, logprobs: JSON | None, reason: str | None, adacd: JSON) -> JSON:
         choice = {"index": self._index, **delta, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self.params.usage else {}
-        return {**self._head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
+        return {**self.head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
 
     def _summary(self, finished: Finished) -> JSON:
         method = self._started.method if self._started else self.params.settings.method_label
@@ -296,8 +298,8 @@ class ChunkWriter:
         """The whole response."""
         return response
 
-    def begin(self, prompt_tokens: int) -> bytes:
-        """What opens a stream."""
+    def begin(self, head: JSON, prompt_tokens: int) -> bytes:
+        """What opens a stream of chunks with these fields in common: `id`, `created` and `model`."""
         return b""
 
     def chunk(self, chunk: JSON) -> bytes:
@@ -316,6 +318,18 @@ class ChunkWriter:
 def sent_event(data: JSON, name: str = "") -> bytes:
     """A server-sent event, with or without a name."""
     return (f"event: {name}\n" if name else "").encode() + b"data: " + dump(data) + b"\n\n"
+
+
+def pieces(delta: JSON) -> Iterator[tuple[tuple[str, int], JSON]]:
+    """What a chunk adds, or a whole message holds, by the part that it belongs to, such as ("text", 0).
+
+    A piece of "thinking" and "text" holds `text`; one of a "tool" what a tool call has in OpenAI's format.
+    """
+    for name, kind in (("reasoning_content", "thinking"), ("content", "text")):
+        if delta.get(name):
+            yield (kind, 0), {"text": delta[name]}
+    for place, call in enumerate(delta.get("tool_calls") or ()):
+        yield ("tool", call.get("index", place)), call
 
 
 def _is_first(step: TokenStep | ScoredToken) -> bool:

@@ -6,21 +6,23 @@ A client that leaves, at whichever point, frees its slot before the scheduler's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adacd_cli.events import Finished, Notice, ScoredToken, Started, TokenStep
-from adacd_cli.server.description import describes
-from adacd_cli.server.errors import ApiError, refused
+from adacd_cli.server.description import Completion, describes
+from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.openai_format import ChatFormat, ChunkWriter, TextFormat, merged, total_usage
 from adacd_cli.server.params import Params, conversation_of, read_params
@@ -60,22 +62,23 @@ class Responder:
     """Answers requests through a worker; raises ApiError where one is refused, or fails before its first byte."""
 
     def __init__(self, state: ServerState, worker: Worker, metrics: Metrics) -> None:
-        self.worker, self._state, self._metrics = worker, state, metrics
+        self.worker, self.state, self._metrics = worker, state, metrics
         self._rendering = anyio.CapacityLimiter(_RENDERED_AT_ONCE)
 
     def add_routes(self, app: FastAPI) -> None:
         """Adds the routes to the application."""
         from adacd_cli.prompts import text_prompts_for
 
-        async def check() -> None:
-            self.worker.check()  # before a body is read for nothing
-
-        @app.post("/v1/chat/completions", dependencies=[Depends(check)], **describes(ChatRequest))
+        @app.post(
+            "/v1/chat/completions", dependencies=[Depends(self.check)], **describes(ChatRequest, Completion)
+        )
         async def chat(request: Request) -> Response:
             """Answers a conversation."""
             return await self.chat(request, await read_body(request, ChatRequest), ChunkWriter())
 
-        @app.post("/v1/completions", dependencies=[Depends(check)], **describes(CompletionRequest))
+        @app.post(
+            "/v1/completions", dependencies=[Depends(self.check)], **describes(CompletionRequest, Completion)
+        )
         async def completions(request: Request) -> Response:
             """Continues texts."""
             body = await read_body(request, CompletionRequest)
@@ -85,40 +88,62 @@ class Responder:
                 raise refused(f"`n` answers to every prompt are at most {MAX_CHOICES} together.", "n")
             texts = [[each] if isinstance(each, str) else [""] * len(each) for each in given]
             for each in texts:
-                self._state.check_size(each, "prompt", params)
+                self.state.check_size(each, "prompt", params)
             forms = self._forms(TextFormat, params, answers * len(given))
-            self._state.log(forms[0].id, prompt=body.prompt)
+            self.state.log(forms[0].id, prompt=body.prompt)
             renders = [partial(text_prompts_for, tokenizer, each, params.settings) for each in given]
             if body.echo:
                 self._echo(given, forms, answers)
             score = params.top_logprobs if body.echo else None
             return await self._respond(request, renders, "prompt", forms, ChunkWriter(), score)
 
+    async def check(self) -> None:
+        """Refuses a request that cannot be answered now, before its body is read for nothing."""
+        self.worker.check()
+
     async def chat(self, request: Request, body: ChatRequest, writer: ChunkWriter) -> Response:
         """Answers a conversation in the writer's format."""
+        render, params = self._prepare(body)
+        forms = self._forms(ChatFormat, params, body.n or 1)
+        self.state.log(
+            forms[0].id, prompt=[{"role": each.role, "content": each.text} for each in body.messages]
+        )
+        return await self._respond(request, [render], "messages", forms, writer)
+
+    def _prepare(self, body: ChatRequest) -> tuple[Callable[[], Prompts], Params]:
         from adacd_cli.prompts import prompts_for
 
         tokenizer, params = self._params_of(body)
-        conversation = conversation_of(body, self._state.settings.system)
-        messages = [{"role": each.role, "content": each.text} for each in body.messages]
-        self._state.check_size([each["content"] for each in messages], "messages", params)
-        forms = self._forms(ChatFormat, params, body.n or 1)
-        self._state.log(forms[0].id, prompt=messages)
-        render = partial(prompts_for, tokenizer, conversation, params.settings)
-        return await self._respond(request, [render], "messages", forms, writer)
+        conversation = conversation_of(body, self.state.settings.system)
+        self.state.check_size([each.text for each in body.messages], "messages", params)
+        return partial(prompts_for, tokenizer, conversation, params.settings), params
+
+    async def translated(
+        self, request: Request, fields: dict[str, Any], writer: ChunkWriter, names: Mapping[str, str]
+    ) -> Response:
+        """Answers a request of another format, given as a chat's fields and what that format calls them."""
+        with _renamed(names):
+            return await self.chat(request, _chat_request(fields), writer)
+
+    async def count_tokens(self, fields: dict[str, Any], names: Mapping[str, str]) -> int:
+        """How long the prompt of such a request is."""
+        with _renamed(names):
+            render, params = self._prepare(_chat_request(fields))
+            checked = partial(self.state.render, render, "messages", params)
+            return len((await anyio.to_thread.run_sync(checked, limiter=self._rendering)).base.ids)
 
     def _params_of(self, body: CommonRequest) -> tuple[Any, Params]:
-        self._state.check_model(body.model)
-        assert self._state.model is not None
-        params = read_params(body, self._state.settings, self._state.max_answer_tokens)
-        return self._state.model.tokenizer, params
+        self.state.check_model(body.model)
+        assert self.state.model is not None
+        params = read_params(body, self.state.settings, self.state.max_answer_tokens)
+        return self.state.model.tokenizer, params
 
     def _echo(self, given: Sequence[str | list[int]], forms: Sequence[TextFormat], answers: int) -> None:
         """Has every answer begin with its prompt; what a tokenizer begins texts with is shown if it was given."""
         from adacd_cli.engine.detokenize import decode_ids
         from adacd_cli.prompts.encode import beginning
 
-        model = self._state.model
+        model = self.state.model
         assert model is not None
         if model.server is not None and forms[0].params.top_logprobs is not None:
             reason = (
@@ -135,8 +160,8 @@ class Responder:
                 form.repeat(text, 0 if tuple(prompt[: len(begin)]) == begin else len(begin))
 
     def _forms(self, kind: type[Form], params: Params, answers: int) -> list[Form]:
-        first = kind(self._state.model_id, params, self._state.token_bytes)
-        given = self._state.model_id, params, self._state.token_bytes, first
+        first = kind(self.state.model_id, params, self.state.token_bytes)
+        given = self.state.model_id, params, self.state.token_bytes, first
         return [first, *(kind(*given, index) for index in range(1, answers))]
 
     async def _respond(
@@ -161,7 +186,7 @@ class Responder:
             for place, (job, form) in enumerate(zip(jobs, forms, strict=True)):
                 number = place % answers
                 if number == 0:
-                    checked = partial(self._state.render, renders[place // answers], param, params)
+                    checked = partial(self.state.render, renders[place // answers], param, params)
                     prompts = await anyio.to_thread.run_sync(checked, limiter=self._rendering)
                 form.warnings = (*params.warnings, *prompts.warnings)
                 decoding = DecodingRequest(
@@ -208,7 +233,7 @@ class Responder:
             async for events in _events(jobs):
                 for choice, event in events:
                     if isinstance(event, Finished):
-                        self._state.log(forms[choice].id, answer=event.text)
+                        self.state.log(forms[choice].id, answer=event.text)
                         ends[choice] = event
                     else:
                         forms[choice].add(event)
@@ -240,13 +265,13 @@ class Responder:
         answers: int,
     ) -> AsyncIterator[bytes]:
         starts = [event for _, event in begun if isinstance(event, Started)]
-        yield writer.begin(starts[0].unprompted_tokens)
+        yield writer.begin(forms[0].head, starts[0].unprompted_tokens)
         usages: dict[int, dict[str, Any]] = {}
 
         def written(choice: int, event: Told) -> bytes:
             form, chunk = forms[choice], None
             if isinstance(event, Finished):
-                self._state.log(form.id, answer=event.text)
+                self.state.log(form.id, answer=event.text)
                 usages[choice] = form.usage(event)
                 return writer.chunk(form.final_chunk(event))
             form.add(event)
@@ -267,6 +292,25 @@ class Responder:
             usage = total_usage([usages[choice] for choice in range(len(forms))], answers)
             yield writer.chunk(forms[0].usage_chunk(usage))
         yield writer.end()
+
+
+def _chat_request(fields: dict[str, Any]) -> ChatRequest:
+    options = {"include_usage": True} if fields.get("stream") else None
+    return ChatRequest.model_validate({**fields, "n": None, "stream_options": options})
+
+
+@contextmanager
+def _renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors name fields as the request's format does."""
+    try:
+        yield
+    except (ApiError, ValidationError) as error:
+        refusal = api_error(error)
+        field = re.split(r"[.\[]", refusal.param or "")[0]
+        if field in names:
+            refusal.param = names[field]
+            refusal.message = refusal.message.replace(f"`{field}`", f"`{names[field]}`")
+        raise refusal from None
 
 
 async def _events(jobs: Sequence[Job]) -> AsyncIterator[list[ChoiceEvent]]:

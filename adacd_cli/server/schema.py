@@ -37,6 +37,8 @@ TAGS = ("<text>", "<list>", "<lists>")
 
 _TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
 _Text = Annotated[str, Tag(TAGS[0])]
+TextOrObjects = Annotated[_Text | Annotated[list[dict[str, Any]], Tag(TAGS[1])], _TextOrList]
+"""What other formats have in place of a text: a list of blocks, items or parts."""
 
 
 def unsupported(reason: str) -> PydanticCustomError:
