@@ -123,6 +123,7 @@ def build_prompts(
         marks, more = find_marks(source, tokenizer, bare, thinking)
         warnings, begin = changes + more, ()
     unread = [name for name in conversation.variables if source is None or not takes(source, name)]
+    unread = [name for name in unread if name != "reasoning_effort"]  # thinking itself is the switches'
     warnings += tuple(f"The chat template does not read `{name}`." for name in unread)
     if prefill:
         begun = escape.hide(prefill) if source else _GAP + escape.hide(prefill)

@@ -76,7 +76,7 @@ class ChatFormat:
         self._head = {"id": self.id, "created": int(time.time()), "model": model}
         self._started: Started | None = None
         self._steps: list[TokenStep] = []
-        self._thinking_tokens = 0
+        self._tokens = self._thinking_tokens = 0
 
     def add(self, event: Event) -> None:
         """Takes an event in, for what is reported at the end."""
@@ -85,6 +85,7 @@ class ChatFormat:
         elif isinstance(event, Notice):
             self.warnings = (*self.warnings, event.text)
         elif isinstance(event, TokenStep):
+            self._tokens += 1
             self._thinking_tokens += event.thinking
             if not self.params.stream and (self.params.trace or self.params.top_logprobs is not None):
                 self._steps.append(event)
@@ -109,7 +110,7 @@ class ChatFormat:
 
     def usage_chunk(self, finished: Finished) -> JSON:
         """The numbers of tokens, as a chunk of its own after the last."""
-        return {**self._head, "object": self.chunk_object, "choices": [], "usage": self._usage(finished)}
+        return {**self._head, "object": self.chunk_object, "choices": [], "usage": self._usage()}
 
     def response(self, finished: Finished) -> JSON:
         """The whole response."""
@@ -119,7 +120,7 @@ class ChatFormat:
             summary |= {"seed": seed, "trace": [traced(step) for step in self._steps]}
         logprobs, reason = self._logprobs(self._steps), _reason(finished)
         choice = {"index": 0, **self._content(finished), "logprobs": logprobs, "finish_reason": reason}
-        body = {"choices": [choice], "usage": self._usage(finished), "adacd": summary}
+        body = {"choices": [choice], "usage": self._usage(), "adacd": summary}
         return {**self._head, "object": self.object, **body}
 
     def _opening(self, started: Started) -> JSON:
@@ -129,7 +130,9 @@ class ChatFormat:
 
     def _chunk(self, delta: JSON, logprobs: JSON | None, reason: str | None, adacd: JSON) -> JSON:
         choice = {"index": 0, **delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self.params.usage else {}
+        usage = (
+            {"usage": self._usage() if self.params.continuous_usage else None} if self.params.usage else {}
+        )
         return {**self._head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
 
     def _summary(self, finished: Finished) -> JSON:
@@ -137,12 +140,12 @@ class ChatFormat:
         warnings = {"warnings": list(self.warnings)} if self.warnings else {}
         return {"method": method, "added": finished.added, "subtracted": finished.subtracted, **warnings}
 
-    def _usage(self, finished: Finished) -> JSON:
+    def _usage(self) -> JSON:
         prompt = self._started.unprompted_tokens if self._started else 0
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": finished.tokens,
-            "total_tokens": prompt + finished.tokens,
+            "completion_tokens": self._tokens,
+            "total_tokens": prompt + self._tokens,
             "completion_tokens_details": {"reasoning_tokens": self._thinking_tokens},
         }
 

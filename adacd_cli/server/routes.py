@@ -100,6 +100,7 @@ class Responder:
         self._state.check_model(body.model)
         assert self._state.model is not None
         params = read_params(body, self._state.settings, self._state.max_answer_tokens)
+        self._state.warn(params.warnings)
         return self._state.model.tokenizer, params
 
     async def _respond(
