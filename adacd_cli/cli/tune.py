@@ -13,7 +13,7 @@ from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.config import CONTROLS, Resolved, Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, UsageError
 from adacd_cli.render.screen import DIM, Screen
 
@@ -33,7 +33,7 @@ _FIXED = (
 """What is not searched for but decides how answers begin."""
 
 
-@with_settings(omit=("stats", "seed", "stop", "temperature", "top_p", "top_k"))
+@with_settings(omit=("stats", "seed", "stop", "temperature", "top_p", "top_k", *CONTROLS))
 def command(
     resolved: Resolved,
     safe: Annotated[str | None, option("FILE", "Prompts that should be answered.")] = None,

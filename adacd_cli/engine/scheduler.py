@@ -272,7 +272,7 @@ class Scheduler:
         vocab = logits[first.base.name].shape[-1]
         drawn = [noise for state in states if (noise := state.draw(vocab)) is not None]
         noise = torch.cat(drawn) if drawn else None
-        return pack_step(first.rule, logits, first.settings, noise, first.report)
+        return pack_step(first.rule, logits, first.settings, noise, first.report, first.process)
 
     def _take(self, state: RequestState, outcome: StepOutcome | None) -> Iterator[Event]:
         if outcome is None:
@@ -308,7 +308,8 @@ class Scheduler:
             logits = {name: each[:, :vocab] for name, each in logits.items()}
             noise = state.draw(scored.batch.shape[-1])
             noise = None if noise is None else noise[:, :vocab]
-            outcome = unpack([pack_step(state.rule, logits, state.settings, noise, state.report)])[0]
+            packed = pack_step(state.rule, logits, state.settings, noise, state.report, state.process)
+            outcome = unpack([packed])[0]
             yield from self._take_one(state, outcome)
             if state.closed:
                 return

@@ -6,7 +6,7 @@ of the first user message, in all streams alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from adacd_cli.config import SETTINGS
 from adacd_cli.config.methods import spoken
 from adacd_cli.errors import PromptError
+from adacd_cli.prompts.history import layouts, probe
 from adacd_cli.prompts.placement import PLACEMENTS, Placement, Rendered, Said
 from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
 
@@ -47,15 +48,24 @@ class _Unfit(Exception):
 
 
 def render_streams(
-    tokenizer: Any, source: str, said: Said, additions: Sequence[Addition], thinking: bool
+    tokenizer: Any,
+    source: str,
+    said: Said,
+    additions: Sequence[Addition],
+    thinking: bool,
+    variables: Mapping[str, Any],
 ) -> tuple[str, list[str], tuple[str, ...]]:
     """The prompt of the conversation alone, those with each addition, and warnings, one sentence each.
+
+    Args:
+        variables: what the template gets besides, its control tokens hidden.
 
     Raises:
         PromptError: the template cannot render them.
         ModelError: the template is not valid Jinja.
     """
-    dialect = _find_dialect(tokenizer, source, said, thinking)
+    switches = {**thinking_switches(source, thinking), **variables}
+    said, dialect, warnings = _fit(tokenizer, source, said, switches)
 
     def attempt(additions: Sequence[Addition]) -> tuple[list[Rendered], bool]:
         try:
@@ -77,7 +87,9 @@ def render_streams(
             raise PromptError(f"{unfit}.", _OTHER_MODEL) from unfit
         possible = [name for name, each in PLACEMENTS.items() if takes(replace(failed, placement=each))]
         raise placement_error(str(unfit), failed.placement, possible) from unfit
-    return bare.text, [other.text for other in others], (FOLDED,) if folded and said.system else ()
+    if folded and said.system:
+        warnings = (FOLDED, *warnings)
+    return bare.text, [other.text for other in others], warnings
 
 
 def placement_error(problem: str, placement: Placement, possible: Sequence[str]) -> PromptError:
@@ -89,14 +101,31 @@ def placement_error(problem: str, placement: Placement, possible: Sequence[str])
     )
 
 
-def _find_dialect(tokenizer: Any, source: str, said: Said, thinking: bool) -> Dialect:
-    """How to call the template: the first way in which the turns alone show the last user message."""
-    ways = dialects(tokenizer, thinking_switches(source, thinking))
+def _fit(
+    tokenizer: Any, source: str, said: Said, switches: Mapping[str, Any]
+) -> tuple[Said, Dialect, tuple[str, ...]]:
+    """The conversation in the first layout that the template takes, how to call it, and warnings."""
+    *others, (simplest, last) = layouts(said.turns)
+    for turns, warnings in others:
+        with suppress(PromptError):
+            laid_out = replace(said, turns=turns)
+            return laid_out, _find_dialect(tokenizer, source, laid_out, switches), warnings
+    said = replace(said, turns=simplest)
+    return said, _find_dialect(tokenizer, source, said, switches), last
+
+
+def _find_dialect(tokenizer: Any, source: str, said: Said, switches: Mapping[str, Any]) -> Dialect:
+    """How to call the template: the first way in which the turns alone show the last user message, and all that
+    not every template shows."""
+    ways = dialects(tokenizer, switches)
+    probing, words = probe(said.turns)
     refusals = []
     for dialect in ways:
         try:
             if Rendered(render(tokenizer, source, said.turns, dialect)).holds(said.question):
-                return dialect
+                shown = render(tokenizer, source, probing, dialect) if words else ""
+                if all(word in shown for word in words):
+                    return dialect
         except TemplateRefusal as refusal:
             refusals.append(refusal)
     if len(refusals) < len(ways):

@@ -9,17 +9,18 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from adacd_cli.server.body import read_body
 from adacd_cli.server.description import describes
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON, ChunkWriter, pieces, sent_event
-from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.openai_format import JSON
+from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import MAX_MESSAGES, TextOrObjects
+from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
 
 NAMES = {"stop": "stop_sequences"}
 """What a chat's fields are called here."""
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_REASONS = {"length": "max_tokens", "tool_calls": "tool_use"}
 _TRANSLATED = ("system", "stop_sequences", "thinking", "metadata", "service_tier", "tools", "tool_choice")
 
 
@@ -111,22 +112,15 @@ class MessagesWriter(ChunkWriter):
     """The answer as Anthropic's client reads it."""
 
     def __init__(self) -> None:
-        self._block: tuple[str, int] | None = None
+        self._block: str | None = None
         self._blocks = 0
         self._end: JSON = {}
 
     def whole(self, response: JSON) -> JSON:
         """The whole message."""
         choice = response["choices"][0]
-        content: list[JSON] = []
-        for (kind, _), piece in pieces(choice["message"]):
-            block = _opened(kind, piece)
-            if kind == "tool":
-                block["input"] = json.loads(piece["function"]["arguments"] or "{}")
-            else:
-                block[kind] = piece["text"]
-            content.append(block)
-        end = {"stop_reason": _REASONS.get(choice["finish_reason"], "end_turn"), "stop_sequence": None}
+        content = [{**_block(kind), kind: text} for kind, text in pieces(choice["message"])]
+        end = {"stop_reason": _reason(choice["finish_reason"]), "stop_sequence": None}
         own = {"usage": _usage(response["usage"]), "adacd": response["adacd"]}
         return {**_message(response), "content": content, **end, **own}
 
@@ -140,15 +134,15 @@ class MessagesWriter(ChunkWriter):
         """What the chunk adds to the blocks."""
         sent = b""
         for choice in chunk["choices"]:
-            for block, piece in pieces(choice["delta"]):
-                if block != self._block:
+            for kind, text in pieces(choice["delta"]):
+                if kind != self._block:
                     sent += self._close()
-                    self._block = block
-                    sent += self._sent("content_block_start", content_block=_opened(block[0], piece))
-                sent += self._sent("content_block_delta", delta=_delta(block[0], piece))
+                    self._block = kind
+                    sent += self._sent("content_block_start", content_block=_block(kind))
+                sent += self._sent("content_block_delta", delta={"type": f"{kind}_delta", kind: text})
             if (reason := choice["finish_reason"]) is not None:
                 sent += self._close()
-                stop = {"stop_reason": _REASONS.get(reason, "end_turn"), "stop_sequence": None}
+                stop = {"stop_reason": _reason(reason), "stop_sequence": None}
                 self._end = {"delta": stop, "adacd": chunk.get("adacd")}
         if (usage := chunk.get("usage")) is not None:
             self._end["usage"] = _usage(usage)
@@ -178,16 +172,13 @@ def _message(head: JSON) -> JSON:
     return {"id": f"msg_{head['id']}", "type": "message", "role": "assistant", "model": head["model"]}
 
 
-def _opened(kind: str, piece: JSON) -> JSON:
-    if kind == "tool":
-        return {"type": "tool_use", "id": piece["id"], "name": piece["function"]["name"], "input": {}}
+def _block(kind: str) -> JSON:
+    """An empty one."""
     return {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})}
 
 
-def _delta(kind: str, piece: JSON) -> JSON:
-    if kind == "tool":
-        return {"type": "input_json_delta", "partial_json": piece["function"].get("arguments") or ""}
-    return {"type": f"{kind}_delta", kind: piece["text"]}
+def _reason(finish_reason: str) -> str:
+    return "max_tokens" if finish_reason == "length" else "end_turn"
 
 
 def _usage(usage: JSON) -> JSON:

@@ -14,10 +14,12 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from adacd_cli import __version__
+from adacd_cli.server.body import read_body
 from adacd_cli.server.description import describes
-from adacd_cli.server.openai_format import JSON, ChunkWriter
-from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.openai_format import JSON
+from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import MAX_MESSAGES, Unsupported
+from adacd_cli.server.streaming import ChunkWriter, pieces
 
 NAMES = {"max_tokens": "options.num_predict", "response_format": "format", "reasoning_effort": "think"}
 NAMES |= {name: f"options.{name}" for name in ("temperature", "top_k", "top_p", "seed", "stop", "min_p")}
@@ -140,7 +142,6 @@ class OllamaWriter(ChunkWriter):
         self._model, self._is_chat = body.model, isinstance(body, OllamaChat)
         self._began = time.perf_counter_ns()
         self._first: int | None = None
-        self._calls: dict[int, JSON] = {}
         self._end: JSON = {}
 
     def whole(self, response: JSON) -> JSON:
@@ -154,18 +155,11 @@ class OllamaWriter(ChunkWriter):
         self._end.update({name: chunk[name] for name in ("model", "usage", "adacd") if chunk.get(name)})
         sent = b""
         for choice in chunk["choices"]:
-            delta, calls = choice["delta"], choice["delta"].get("tool_calls") or ()
-            for call in calls:  # in pieces, and Ollama's are whole
-                own = self._calls.setdefault(call["index"], {"name": "", "arguments": ""})
-                for name in own:
-                    own[name] += call["function"].get(name) or ""
-            if delta.get("content") or delta.get("reasoning_content"):
+            if pieces(choice["delta"]):
                 self._first = self._first or time.perf_counter_ns()
-                sent += self._sent({**delta, "tool_calls": ()})
+                sent += to_json({**self._line(choice["delta"], chunk), "done": False}) + b"\n"
             if choice["finish_reason"] is not None:
                 self._end["reason"] = choice["finish_reason"]
-                if self._calls:
-                    sent += self._sent({"tool_calls": [{"function": each} for each in self._calls.values()]})
         return sent
 
     def fail(self, error: JSON) -> bytes:
@@ -176,21 +170,14 @@ class OllamaWriter(ChunkWriter):
         """The line with the numbers."""
         return to_json({**self._line({}, self._end), **self._last()}) + b"\n"
 
-    def _sent(self, message: JSON) -> bytes:
-        return to_json({**self._line(message, self._end), "done": False}) + b"\n"
-
     def _line(self, message: JSON, chunk: JSON) -> JSON:
         made = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
         head = {"model": self._model or chunk["model"], "created_at": made}
-        text, thinking = message.get("content") or "", message.get("reasoning_content")
-        more = {"thinking": thinking} if thinking else {}
-        if not self._is_chat:
-            return {**head, "response": text, **more}
-        calls = [each["function"] for each in message.get("tool_calls") or ()]
-        if calls:
-            made_calls = [{**each, "arguments": json.loads(each["arguments"] or "{}")} for each in calls]
-            more["tool_calls"] = [{"function": each} for each in made_calls]
-        return {**head, "message": {"role": "assistant", "content": text, **more}}
+        own = dict(pieces(message))
+        text = own.pop("text", "")  # what is left is the thinking
+        if self._is_chat:
+            return {**head, "message": {"role": "assistant", "content": text, **own}}
+        return {**head, "response": text, **own}
 
     def _last(self) -> JSON:
         now, usage = time.perf_counter_ns(), self._end["usage"]

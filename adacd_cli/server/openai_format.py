@@ -9,11 +9,9 @@ import re
 import secrets
 import time
 from codecs import getincrementaldecoder
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
-
-from pydantic_core import to_json as dump
 
 from adacd_cli.events import Event, Finished, FinishReason, Notice, ScoredToken, Started, TokenStep, to_json
 from adacd_cli.server.params import Params
@@ -90,7 +88,7 @@ class ChatFormat:
         self._started: Started | None = None
         self._steps: list[TokenStep] = []
         self._scores: list[ScoredToken] = []
-        self._thinking_tokens = 0
+        self._tokens = self._thinking_tokens = 0
 
     def add(self, event: Event | list[ScoredToken]) -> None:
         """Takes an event in, for what is reported at the end."""
@@ -101,6 +99,7 @@ class ChatFormat:
         elif isinstance(event, Notice):
             self.warnings = (*self.warnings, event.text)
         elif isinstance(event, TokenStep):
+            self._tokens += 1
             self._thinking_tokens += event.thinking
             if not self.params.stream and (self.params.trace or self.params.top_logprobs is not None):
                 self._steps.append(event)
@@ -140,7 +139,7 @@ class ChatFormat:
             "logprobs": logprobs,
             "finish_reason": reason,
         }
-        body = {"choices": [choice], "usage": self.usage(finished), "adacd": summary}
+        body = {"choices": [choice], "usage": self.usage(), "adacd": summary}
         return {**self.head, "object": self.object, **body}
 
     def _opening(self, started: Started) -> JSON:
@@ -150,7 +149,7 @@ class ChatFormat:
 
     def _chunk(self, delta: JSON, logprobs: JSON | None, reason: str | None, adacd: JSON) -> JSON:
         choice = {"index": self._index, **delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self.params.usage else {}
+        usage = {"usage": self.usage() if self.params.continuous_usage else None} if self.params.usage else {}
         return {**self.head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
 
     def _summary(self, finished: Finished) -> JSON:
@@ -158,13 +157,13 @@ class ChatFormat:
         warnings = {"warnings": list(self.warnings)} if self.warnings else {}
         return {"method": method, "added": finished.added, "subtracted": finished.subtracted, **warnings}
 
-    def usage(self, finished: Finished) -> JSON:
-        """The numbers of tokens."""
+    def usage(self) -> JSON:
+        """The numbers of tokens so far."""
         prompt = self._started.unprompted_tokens if self._started else 0
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": finished.tokens,
-            "total_tokens": prompt + finished.tokens,
+            "completion_tokens": self._tokens,
+            "total_tokens": prompt + self._tokens,
             "completion_tokens_details": {"reasoning_tokens": self._thinking_tokens},
         }
 
@@ -259,77 +258,6 @@ class TextFormat(ChatFormat):
 def traced(step: TokenStep) -> JSON:
     """A step as a trace shows it."""
     return {name: value for name, value in to_json(step).items() if name not in _NOT_IN_TRACE}
-
-
-def merged(responses: Sequence[JSON], per_prompt: int) -> JSON:
-    """The response with the choices of several; so many in a row are answers to one prompt."""
-    if len(responses) == 1:
-        return responses[0]
-    owns = [each["adacd"] for each in responses]
-    warnings = list(dict.fromkeys(text for own in owns for text in own.pop("warnings", ())))
-    counts = {name: sum(own[name] for own in owns) for name in ("added", "subtracted")}
-    return {
-        **responses[0],
-        "choices": [{**each["choices"][0], "adacd": own} for each, own in zip(responses, owns, strict=True)],
-        "usage": total_usage([each["usage"] for each in responses], per_prompt),
-        "adacd": {"method": owns[0]["method"], **counts, **({"warnings": warnings} if warnings else {})},
-    }
-
-
-def total_usage(usages: Sequence[JSON], per_prompt: int) -> JSON:
-    """The usage of several answers, of which so many in a row are answers to one prompt."""
-    prompt = sum(each["prompt_tokens"] for each in usages[::per_prompt])
-    completion = sum(each["completion_tokens"] for each in usages)
-    thinking = sum(each["completion_tokens_details"]["reasoning_tokens"] for each in usages)
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
-        "completion_tokens_details": {"reasoning_tokens": thinking},
-    }
-
-
-class ChunkWriter:
-    """How an answer is sent: whole, or as server-sent events; other formats are made of these by subclasses."""
-
-    media_type = "text/event-stream"
-
-    def whole(self, response: JSON) -> JSON:
-        """The whole response."""
-        return response
-
-    def begin(self, head: JSON, prompt_tokens: int) -> bytes:
-        """What opens a stream of chunks with these fields in common: `id`, `created` and `model`."""
-        return b""
-
-    def chunk(self, chunk: JSON) -> bytes:
-        """The next chunk."""
-        return sent_event(chunk)
-
-    def fail(self, error: JSON) -> bytes:
-        """What ends a stream that failed: an error in OpenAI's format."""
-        return sent_event(error)
-
-    def end(self) -> bytes:
-        """What ends a stream."""
-        return b"data: [DONE]\n\n"
-
-
-def sent_event(data: JSON, name: str = "") -> bytes:
-    """A server-sent event, with or without a name."""
-    return (f"event: {name}\n" if name else "").encode() + b"data: " + dump(data) + b"\n\n"
-
-
-def pieces(delta: JSON) -> Iterator[tuple[tuple[str, int], JSON]]:
-    """What a chunk adds, or a whole message holds, by the part that it belongs to, such as ("text", 0).
-
-    A piece of "thinking" and "text" holds `text`; one of a "tool" what a tool call has in OpenAI's format.
-    """
-    for name, kind in (("reasoning_content", "thinking"), ("content", "text")):
-        if delta.get(name):
-            yield (kind, 0), {"text": delta[name]}
-    for place, call in enumerate(delta.get("tool_calls") or ()):
-        yield ("tool", call.get("index", place)), call
 
 
 def _is_first(step: TokenStep | ScoredToken) -> bool:

@@ -9,11 +9,13 @@ from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from adacd_cli.server.body import read_body
 from adacd_cli.server.description import describes
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON, ChunkWriter, pieces, sent_event
-from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.openai_format import JSON
+from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import TextOrObjects, Unsupported
+from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
 
 NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
 """What a chat's fields are called here."""
@@ -35,7 +37,6 @@ _NOT_OF_A_CHAT = (
     *("input", "instructions", "max_output_tokens", "text", "reasoning", "store", "include", "truncation"),
     *("previous_response_id", "conversation", "prompt", "background", "stream_options", "top_logprobs"),
 )
-_NO_LOGPROBS: JSON = {"logprobs": []}
 _TEXTS = ("input_text", "output_text", "text")
 
 
@@ -119,7 +120,7 @@ class ResponsesWriter(ChunkWriter):
         given = body.model_dump(exclude_unset=True)
         self._response = {name: given.get(name, value) for name, value in _ECHOED.items()}
         self._items: list[JSON] = []
-        self._part: tuple[str, int] | None = None
+        self._part: str | None = None
         self._number = 0
 
     def whole(self, response: JSON) -> JSON:
@@ -148,10 +149,10 @@ class ResponsesWriter(ChunkWriter):
         """What the chunk adds to the items, the one that is begun being the last."""
         sent = b""
         for choice in chunk["choices"]:
-            for part, piece in pieces(choice["delta"]):
-                if part != self._part:
-                    sent += self._close() + self._open(part, piece)
-                sent += self._extend(part[0], piece)
+            for kind, text in pieces(choice["delta"]):
+                if kind != self._part:
+                    sent += self._close() + self._open(kind)
+                sent += self._extend(text)
             if (reason := choice["finish_reason"]) is not None:
                 sent += self._close()
                 cut = reason == "length"
@@ -180,59 +181,38 @@ class ResponsesWriter(ChunkWriter):
         """The response, completed or cut off."""
         return self._whole_event(str(self._response["status"]))
 
-    def _open(self, part: tuple[str, int], piece: JSON) -> bytes:
-        self._part, (kind, _) = part, part
-        if kind == "tool":
-            called = {"call_id": piece["id"], "name": piece["function"]["name"], "arguments": ""}
-            item = {"type": "function_call", "id": f"fc_{secrets.token_hex(12)}", **called}
-        elif kind == "thinking":
-            item = {"type": "reasoning", "id": f"rs_{secrets.token_hex(12)}", "summary": [], "content": []}
+    def _open(self, kind: str) -> bytes:
+        self._part, own = kind, secrets.token_hex(12)
+        part: JSON
+        if kind == "text":
+            item: JSON = {"type": "message", "id": f"msg_{own}", "role": "assistant"}
+            part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
         else:
-            item = {
-                "type": "message",
-                "id": f"msg_{secrets.token_hex(12)}",
-                "role": "assistant",
-                "content": [],
-            }
-        self._items.append({**item, "status": "in_progress"})
+            item = {"type": "reasoning", "id": f"rs_{own}", "summary": []}
+            part = {"type": "reasoning_text", "text": ""}
+        self._items.append({**item, "content": [], "status": "in_progress"})
         sent = self._event("output_item.added", item=self._items[-1])
-        if kind != "tool":
-            own = {"type": "reasoning_text", "text": ""}
-            text = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-            self._items[-1]["content"].append(text if kind == "text" else own)
-            sent += self._item_event(
-                "content_part.added", content_index=0, part=self._items[-1]["content"][0]
-            )
-        return sent
+        self._items[-1]["content"].append(part)
+        return sent + self._part_event("content_part.added", part=part)
 
-    def _extend(self, kind: str, piece: JSON) -> bytes:
-        item = self._items[-1]
-        if kind == "tool":
-            added = piece["function"].get("arguments") or ""
-            item["arguments"] += added
-            return self._item_event("function_call_arguments.delta", delta=added)
-        part, more = item["content"][0], _NO_LOGPROBS if kind == "text" else {}
-        part["text"] += piece["text"]
-        return self._item_event(f"{part['type']}.delta", content_index=0, delta=piece["text"], **more)
+    def _extend(self, text: str) -> bytes:
+        part = self._items[-1]["content"][0]
+        part["text"] += text
+        return self._part_event(f"{part['type']}.delta", delta=text)
 
     def _close(self) -> bytes:
         if self._part is None:
             return b""
-        (kind, _), self._part = self._part, None
-        item = self._items[-1]
-        item["status"] = "completed"
-        if kind == "tool":
-            whole = {"arguments": item["arguments"], "name": item["name"]}
-            sent = self._item_event("function_call_arguments.done", **whole)
-        else:
-            part, more = item["content"][0], _NO_LOGPROBS if kind == "text" else {}
-            sent = self._item_event(f"{part['type']}.done", content_index=0, text=part["text"], **more)
-            sent += self._item_event("content_part.done", content_index=0, part=part)
+        item, self._part = self._items[-1], None
+        item["status"], part = "completed", item["content"][0]
+        sent = self._part_event(f"{part['type']}.done", text=part["text"])
+        sent += self._part_event("content_part.done", part=part)
         return sent + self._event("output_item.done", item=item)
 
-    def _item_event(self, name: str, **fields: Any) -> bytes:
-        """An event of the last item."""
-        return self._event(name, item_id=self._items[-1]["id"], **fields)
+    def _part_event(self, name: str, **fields: Any) -> bytes:
+        """An event of the last item's one part."""
+        logprobs: JSON = {"logprobs": []} if name.startswith("output_text") else {}
+        return self._event(name, item_id=self._items[-1]["id"], content_index=0, **fields, **logprobs)
 
     def _event(self, name: str, **fields: Any) -> bytes:
         return self._sent(name, output_index=len(self._items) - 1, **fields)

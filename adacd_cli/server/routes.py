@@ -15,47 +15,36 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import to_json
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from adacd_cli.events import Finished, Notice, ScoredToken, Started, TokenStep
+from adacd_cli.events import Finished, Started, TokenStep
+from adacd_cli.server.body import read_body
 from adacd_cli.server.description import Completion, describes
 from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.openai_format import ChatFormat, ChunkWriter, TextFormat, merged, total_usage
+from adacd_cli.server.openai_format import ChatFormat, TextFormat
 from adacd_cli.server.params import Params, conversation_of, read_params
 from adacd_cli.server.schema import MAX_CHOICES, ChatRequest, CommonRequest, CompletionRequest
 from adacd_cli.server.state import ServerState
+from adacd_cli.server.streaming import (
+    ChoiceEvent,
+    ChunkWriter,
+    EventStream,
+    Told,
+    events_of,
+    merged,
+    total_usage,
+)
 from adacd_cli.server.worker import Job, Worker
 
 if TYPE_CHECKING:
     from adacd_cli.prompts import Prompts
 
 _RENDERED_AT_ONCE = 4
-_SMALL_BODY = 32 * 1024
-"""Bytes of a body that is parsed at once; larger ones are parsed beside the event loop."""
 
-Body = TypeVar("Body", bound=BaseModel)
 Form = TypeVar("Form", bound=ChatFormat)
-Told = Started | TokenStep | Notice | Finished | list[ScoredToken]
-ChoiceEvent = tuple[int, Told]
-"""The place of an answer among those to a request, and what happened to it."""
-
-
-async def read_body(request: Request, model: type[Body]) -> Body:
-    """A request's body; pydantic's ValidationError is for the error handler."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
-    # a page of another site can send anything but JSON without a preflight; it always names its origin
-    if "origin" in request.headers and not is_json:
-        message = "Send the request as JSON, with the header Content-Type: application/json."
-        raise ApiError(415, message, code="not_json")
-    body = await request.body()
-    if len(body) <= _SMALL_BODY:
-        return model.model_validate_json(body)
-    return await anyio.to_thread.run_sync(model.model_validate_json, body)
 
 
 class Responder:
@@ -136,6 +125,7 @@ class Responder:
         self.state.check_model(body.model)
         assert self.state.model is not None
         params = read_params(body, self.state.settings, self.state.max_answer_tokens)
+        self.state.warn(params.warnings)
         return self.state.model.tokenizer, params
 
     def _echo(self, given: Sequence[str | list[int]], forms: Sequence[TextFormat], answers: int) -> None:
@@ -197,13 +187,13 @@ class Responder:
                     top_logprobs=params.top_logprobs,
                 )
                 self.worker.submit(job, decoding, param, score)
-            events = _events(jobs)
+            events = events_of(jobs)
             if params.stream:
                 begun: list[ChoiceEvent] = []
                 while sum(isinstance(event, Started) for _, event in begun) < len(jobs):
                     begun += await events.__anext__()  # what is refused is refused by its status
                 chunks = self._chunks(begun, events, forms, writer, answers)
-                return _Stream(chunks, partial(self._end, jobs), writer.media_type)
+                return EventStream(chunks, partial(self._end, jobs), writer.media_type)
         except BaseException:
             self._leave(jobs)
             raise
@@ -230,7 +220,7 @@ class Responder:
 
         async def collect() -> dict[str, Any]:
             ends: dict[int, Finished] = {}
-            async for events in _events(jobs):
+            async for events in events_of(jobs):
                 for choice, event in events:
                     if isinstance(event, Finished):
                         self.state.log(forms[choice].id, answer=event.text)
@@ -272,7 +262,7 @@ class Responder:
             form, chunk = forms[choice], None
             if isinstance(event, Finished):
                 self.state.log(form.id, answer=event.text)
-                usages[choice] = form.usage(event)
+                usages[choice] = form.usage()
                 return writer.chunk(form.final_chunk(event))
             form.add(event)
             if isinstance(event, Started):
@@ -311,33 +301,3 @@ def _renamed(names: Mapping[str, str]) -> Iterator[None]:
             refusal.param = names[field]
             refusal.message = refusal.message.replace(f"`{field}`", f"`{names[field]}`")
         raise refusal from None
-
-
-async def _events(jobs: Sequence[Job]) -> AsyncIterator[list[ChoiceEvent]]:
-    """What happens to the answers, each with its place, until all are finished; raises the first error."""
-    queue, left = jobs[0].events, len(jobs)
-    while left:
-        events = [await queue.get()]
-        while not queue.empty():  # a client that reads slowly gets more at a time
-            events.append(queue.get_nowait())
-        errors = [event for _, event in events if isinstance(event, ApiError)]
-        good = [(choice, event) for choice, event in events if not isinstance(event, ApiError)]
-        left -= sum(isinstance(event, Finished) for _, event in good)
-        yield good
-        if errors:
-            raise errors[0]
-
-
-class _Stream(StreamingResponse):
-    """A stream of chunks; `end` is called whichever way it ends."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], end: Callable[[], None], media_type: str) -> None:
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(chunks, headers=headers, media_type=media_type)
-        self._end = end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._end()

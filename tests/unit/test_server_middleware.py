@@ -154,7 +154,7 @@ def test_what_was_said_is_written_only_where_that_is_wanted(
         secret = "my \x1b secret"
         body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 26}
         server.chat(**body)
-        server.http.post("/v1/chat/completions?key=secret", json={**CHAT, "secret": 1})
+        server.http.post("/v1/chat/completions?key=secret", json={**CHAT, "n": "secret"})
         server.http.get("/%1Bsecret%0A?secret=1")
     written = capsys.readouterr().err
     lines = [line for line in written.splitlines() if not line.startswith("{")]
