@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
 from adacd_cli.server.schema import TAGS
@@ -47,7 +48,27 @@ class ApiError(Exception):
     @property
     def response(self) -> Response:
         """The HTTP response."""
-        return JSONResponse(self.body, self.status, self.headers)
+        return _ErrorResponse(self)
+
+
+class _ErrorResponse(JSONResponse):
+    """An error as the route's clients read it; the access log finds it in the scope."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(None, error.status, error.headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["adacd_error"] = self._error
+        body = body_for(scope["path"], self._error)
+        await JSONResponse(body, self.status_code, self._error.headers)(scope, receive, send)
+
+
+def body_for(path: str, error: ApiError) -> dict[str, Any]:
+    """The body of an error on this path: Ollama's is a sentence, and Anthropic's says that it is one."""
+    if path.startswith("/api/"):
+        return {"error": error.message}
+    return {"type": "error", **error.body} if path.startswith("/v1/messages") else error.body
 
 
 _TYPES = {

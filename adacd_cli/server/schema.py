@@ -29,6 +29,8 @@ _MAX_PARTS = 1_000
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 500
 _MAX_LOGPROBS = 20
+MAX_CHOICES = 128
+"""Answers to one request at most, to all of its prompts together."""
 _MAX_LISTED = 1_000
 """Tools, tool calls, biases and stop tokens at most."""
 
@@ -42,11 +44,13 @@ REQUEST_SETTINGS = (
 )
 """The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
 
-TAGS = ("<text>", "<list>")
+TAGS = ("<text>", "<list>", "<lists>")
 """Tags of the members of a union; they appear in the locations of errors, and are left out when shown."""
 
 _TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
 _Text = Annotated[str, Tag(TAGS[0])]
+TextOrObjects = Annotated[_Text | Annotated[list[dict[str, Any]], Tag(TAGS[1])], _TextOrList]
+"""What other formats have in place of a text: a list of blocks, items or parts."""
 
 
 def unsupported(reason: str) -> PydanticCustomError:
@@ -219,7 +223,7 @@ class CommonRequest(_Open):
     metadata: Annotated[Any, _Ignored] = None
     adacd: Own | None = None
 
-    n: Annotated[Any, Unsupported("`n` must be 1; send several requests for several answers.", 1)] = None
+    n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES, description="How many answers.")] = None
     response_format: Annotated[Any, _grammar("response_format", {"type": "text"})] = None
     structured_outputs: Annotated[Any, _grammar("structured_outputs", {})] = None
     guided_json: Annotated[Any, _grammar("guided_json")] = None
@@ -272,27 +276,32 @@ class ChatRequest(CommonRequest):
     web_search_options: Annotated[Any, Unsupported("Web search is not supported.")] = None
 
 
-def _single_prompt(prompt: Any) -> Any:
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
-        if len(prompt) > 1:
-            raise unsupported("A request takes one prompt; send several requests for several prompts.")
-        return prompt[0]
-    return prompt
-
-
 _TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Tag(TAGS[1])]
+_Prompt = Annotated[_Text | _TokenIds, _TextOrList]
+_Prompts = Annotated[list[_Prompt], Field(max_length=MAX_CHOICES), Tag(TAGS[2])]
+
+
+def _kind_of_prompt(value: Any) -> str:
+    several = isinstance(value, list) and bool(value) and isinstance(value[0], (str, list))
+    return TAGS[2 if several else isinstance(value, list)]
 
 
 class CompletionRequest(CommonRequest):
     """A request of /v1/completions."""
 
     prompt: Annotated[
-        Annotated[_Text | _TokenIds, _TextOrList],
-        BeforeValidator(_single_prompt),
-        Field(description="A text, or its token ids."),
+        _Text | _TokenIds | _Prompts,
+        Discriminator(_kind_of_prompt),
+        Field(description="A text, its token ids, or a list of texts or of lists of token ids."),
     ]
+    echo: Annotated[bool | None, Field(description="Whether the prompt stands before the answer.")] = None
     logprobs: _TopLogprobs = None
 
     best_of: Annotated[Any, Unsupported("`best_of` must be 1.", 1)] = None
-    echo: Annotated[Any, Unsupported("The prompt is not repeated; `echo` must be false.", False)] = None
     suffix: Annotated[Any, Unsupported("`suffix` is not supported.", "")] = None
+
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Its prompts."""
+        prompt: Any = self.prompt
+        return list(prompt) if _kind_of_prompt(prompt) == TAGS[2] else [prompt]
