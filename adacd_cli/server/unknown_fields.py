@@ -11,6 +11,7 @@ from adacd_cli.server.schema import CommonRequest
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": (True, False),
     "cache_prompt": (True, False),
+    "echo": (False,),
     "include_obfuscation": (False,),
     "include_stop_str_in_output": (False,),
     "length_penalty": (1,),
