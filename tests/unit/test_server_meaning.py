@@ -92,7 +92,8 @@ def test_what_is_not_used_is_named_in_the_answer_and_in_the_log(capsys: pytest.C
     warnings = response.json()["adacd"]["warnings"]
     assert warnings == [
         "There is no field `frobnicate`, so it was not used.",
-        *(f"The chat template does not read `{name}`." for name in ("tone", "bos_token", "tools")),
+        *(f"The chat template does not read `{name}`." for name in ("tone", "bos_token")),
+        "The chat template does not show the tools, so the model is not told of them.",
     ]
     assert f"Warning: {warnings[0]}" in capsys.readouterr().err.splitlines()
 
