@@ -146,7 +146,7 @@ class BodyLimit:
             headers.get("content-length", ""),
         )
         if coding not in ("identity", *_CODINGS):
-            message = f"The body is compressed in a way that is not supported; use {' or '.join(_CODINGS)}."
+            message = "The body is compressed in a way that is not supported; use gzip."
             await ApiError(415, message, code="content_encoding").response(scope, receive, send)
             return
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):

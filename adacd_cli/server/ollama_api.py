@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,7 +64,7 @@ class OllamaMessage(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    role: str
+    role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_name: str | None = None

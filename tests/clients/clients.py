@@ -2,9 +2,9 @@
 
     python tests/clients/clients.py NAME URL
 
-prints the three texts that it got, as JSON: `answer` to a question, `stream`, the same in pieces, and `history`, the
-answer to a second question that follows the first one and its answer; None where a client has no such thing. It runs
-in whichever environment has the client. The exit code is 77 where that is not installed.
+prints the three texts that it got, as JSON: `answer` to a question, `stream`, the same in pieces, and `history`,
+the answer to a second question behind the first one and its answer; None where a client has no such thing. It
+runs in whichever environment has the client. The exit code is 77 where that is not installed.
 """
 
 from __future__ import annotations
