@@ -153,7 +153,7 @@ def validate(
     for name in settings.controls:
         if name not in capabilities.controls:
             raise ConfigurationError(
-                f"The server that has the model does not know `{name}`.", "Leave it out."
+                f"`{name}` is not known to the server that has the model.", "Leave it out."
             )
     if not capabilities.full_logits and settings.repetition_penalty != 1 and method.window(settings):
         raise ConfigurationError(

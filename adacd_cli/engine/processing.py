@@ -6,7 +6,6 @@ afterwards, in `step.choose`.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 import torch
@@ -34,26 +33,39 @@ class ScoreProcessor:
     def __init__(
         self, settings: Settings, prompt: Sequence[int], ends: Collection[int], device: torch.device
     ) -> None:
-        self._settings = settings
-        biases = settings.biases
-        self._biased = torch.tensor(list(biases), dtype=torch.long, device=device)
-        self._biases = torch.tensor(list(biases.values()), dtype=torch.float32, device=device)
-        self._prompt = frozenset(prompt)
-        self._ends = torch.tensor(sorted(ends), dtype=torch.long, device=device)
+        self._settings, self._device = settings, device
+        self._prompt, self._ends = tuple(prompt), tuple(ends)
+        self._vocab = self._taken = 0
 
     def __call__(self, scores: torch.Tensor, answer: Sequence[int]) -> torch.Tensor:
-        """The changed scores, a copy; `answer` is what was answered so far."""
-        settings, scores, vocab = self._settings, scores.clone(), scores.shape[-1]
-        known = self._biased < vocab
-        scores[:, self._biased[known]] += self._biases[known]
+        """The changed scores, a copy; `answer` is what was answered so far, which only grows."""
+        settings = self._settings
+        if scores.shape[-1] != self._vocab:
+            self._begin(scores.shape[-1])
+        new, self._taken = self._ids(answer[self._taken :]), len(answer)
+        self._seen[new] = True
+        self._counts.index_add_(0, new, torch.ones(len(new), device=self._device))
+        scores = scores + self._bias
         if (penalty := settings.repetition_penalty) != 1:
-            seen = [token for token in self._prompt.union(answer) if token < vocab]
-            own = scores[:, seen]
-            scores[:, seen] = torch.where(own < 0, own * penalty, own / penalty)
+            penalized = torch.where(scores < 0, scores * penalty, scores / penalty)
+            scores = torch.where(self._seen, penalized, scores)
         if settings.frequency_penalty or settings.presence_penalty:
-            counts = Counter(token for token in answer if token < vocab)
-            each = torch.tensor(list(counts.values()), dtype=torch.float32, device=scores.device)
-            scores[:, list(counts)] -= each * settings.frequency_penalty + settings.presence_penalty
+            scores -= self._counts * settings.frequency_penalty
+            scores -= (self._counts > 0) * settings.presence_penalty
         if len(answer) < settings.min_tokens:
-            scores[:, self._ends[self._ends < vocab]] = -torch.inf
+            scores[:, self._ending] = -torch.inf
         return scores
+
+    def _begin(self, vocab: int) -> None:
+        """Counts anew, over so many tokens."""
+        self._vocab, self._taken = vocab, 0
+        self._bias = torch.zeros(vocab, device=self._device)
+        self._counts, self._seen = torch.zeros_like(self._bias), self._bias.bool()
+        for token, bias in self._settings.biases.items():
+            self._bias[self._ids([token])] = bias
+        self._seen[self._ids(self._prompt)] = True
+        self._ending = self._ids(self._ends)
+
+    def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Those that are in the vocabulary, int64 [tokens]."""
+        return torch.tensor([each for each in tokens if each < self._vocab], device=self._device).long()

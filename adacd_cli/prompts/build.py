@@ -19,7 +19,7 @@ from adacd_cli.prompts.encode import Encoder, beginning
 from adacd_cli.prompts.history import last_user, layouts, strings_in
 from adacd_cli.prompts.placement import PLACEMENTS, Said
 from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
-from adacd_cli.prompts.streams import Addition, placement_error, render_streams
+from adacd_cli.prompts.streams import NO_TOOLS, Addition, placement_error, render_streams
 from adacd_cli.prompts.templates import Turn, find_template, no_think_flag, takes
 from adacd_cli.prompts.thinking import find_marks, history_tags
 
@@ -124,7 +124,9 @@ def build_prompts(
         warnings, begin = changes + more, ()
     unread = [name for name in conversation.variables if source is None or not takes(source, name)]
     unread = [name for name in unread if name != "reasoning_effort"]  # thinking itself is the switches'
-    warnings += tuple(f"The chat template does not read `{name}`." for name in unread)
+    warnings += tuple(
+        NO_TOOLS if name == "tools" else f"The chat template does not read `{name}`." for name in unread
+    )
     if prefill:
         begun = escape.hide(prefill) if source else _GAP + escape.hide(prefill)
         if marks is not None:  # the answer comes after the thinking

@@ -20,6 +20,8 @@ from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, rend
 
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
 
+NO_TOOLS = "The chat template does not show the tools, so the model is not told of them."
+
 _OTHER_MODEL = "Use a model with another chat template, or fix the template in the tokenizer's folder."
 
 _MOMENTS = 5
@@ -65,7 +67,12 @@ def render_streams(
         ModelError: the template is not valid Jinja.
     """
     switches = {**thinking_switches(source, thinking), **variables}
-    said, dialect, warnings = _fit(tokenizer, source, said, switches)
+    try:
+        said, dialect, warnings = _fit(tokenizer, source, said, switches)
+    except PromptError:
+        if not switches.pop("tools", None):
+            raise
+        said, dialect, warnings = _fit(tokenizer, source, said, switches)
 
     def attempt(additions: Sequence[Addition]) -> tuple[list[Rendered], bool]:
         try:
@@ -87,6 +94,8 @@ def render_streams(
             raise PromptError(f"{unfit}.", _OTHER_MODEL) from unfit
         possible = [name for name, each in PLACEMENTS.items() if takes(replace(failed, placement=each))]
         raise placement_error(str(unfit), failed.placement, possible) from unfit
+    if not _shows_tools(bare.text, variables.get("tools", ())):
+        warnings = (*warnings, NO_TOOLS)
     if folded and said.system:
         warnings = (FOLDED, *warnings)
     return bare.text, [other.text for other in others], warnings
@@ -99,6 +108,11 @@ def placement_error(problem: str, placement: Placement, possible: Sequence[str])
         f"{problem} (contrast placement {placement.name}).",
         f"Use {SETTINGS['contrast_placement'].flag} {names}." if names else _OTHER_MODEL,
     )
+
+
+def _shows_tools(text: str, tools: Sequence[Any]) -> bool:
+    names = [str(tool.get("function", {}).get("name", "")) for tool in tools]
+    return not names or any(name in text for name in names)
 
 
 def _fit(

@@ -5,6 +5,7 @@ A message never repeats a text of the user's, since messages end up in logs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -126,7 +127,8 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, UsageError):
         # an option of the command line helps no client, and a message may repeat a value of any length
         message = f"{error.message} {'' if '--' in error.hint else error.hint}".strip()
-        return refused(_shortened(message, _LONGEST_MESSAGE), param)
+        named = re.match(r"`(\w+)`", message)
+        return refused(_shortened(message, _LONGEST_MESSAGE), param or (named[1] if named else None))
     if isinstance(error, AdacdError):
         status, code = next(found for kind, found in _FAILURES.items() if isinstance(error, kind))
         return ApiError(status, error.message, code=code)

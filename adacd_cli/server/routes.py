@@ -101,10 +101,12 @@ class Responder:
 
     def _prepare(self, body: ChatRequest) -> tuple[Callable[[], Prompts], Params]:
         from adacd_cli.prompts import prompts_for
+        from adacd_cli.prompts.history import strings_in
 
         tokenizer, params = self._params_of(body)
         conversation = conversation_of(body, self.state.settings.system)
-        self.state.check_size([each.text for each in body.messages], "messages", params)
+        texts = ["".join((each.content, *strings_in(each.extra))) for each in conversation.messages]
+        self.state.check_size([conversation.system or "", *texts], "messages", params)
         return partial(prompts_for, tokenizer, conversation, params.settings), params
 
     async def translated(

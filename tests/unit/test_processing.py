@@ -59,7 +59,10 @@ def test_penalties_are_openais_formula():
     expected = scores()
     for token in set(ANSWER):  # mu[j] - c[j] · frequency - (c[j] > 0) · presence
         expected[0, token] -= ANSWER.count(token) * -1.5 + 0.5
-    assert torch.equal(own(scores(), ANSWER), expected)
+    for length in range(len(ANSWER)):  # as it grows
+        own(scores(), ANSWER[:length])
+    assert torch.allclose(own(scores(), ANSWER), expected)
+    assert torch.allclose(own(scores()[:, :8], ANSWER), expected[:, :8])  # another vocabulary
 
 
 def test_ids_beyond_the_vocabulary_change_nothing():

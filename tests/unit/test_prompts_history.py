@@ -13,6 +13,7 @@ from adacd_cli.errors import PromptError
 from adacd_cli.prompts import Prompts, build_prompts
 from adacd_cli.prompts.history import AS_TEXT, LATE
 from adacd_cli.prompts.placement import PLACEMENTS
+from adacd_cli.prompts.streams import NO_TOOLS
 from tests.byte_tokenizer import CHAT, START, chat, make_tokenizer
 from tests.fakes import contrasted, second
 from tests.unit.test_templates import REFUSES, TEMPLATES, squeeze, tokenizer_for  # noqa: F401
@@ -102,6 +103,15 @@ def test_the_template_gets_what_it_reads_of_the_variables() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "reads", ["{{ tools[0].function.description.strip() }}", "{% if tools %}{% endif %}"]
+)
+def test_tools_that_the_template_cannot_show_are_left_out(reads: str) -> None:
+    told = replace(ASKED, variables={"tools": [{"type": "function", "function": {"name": "look"}}]})
+    prompts = build(reads.replace("{{", "{% if tools %}{{").replace("}}", "}}{% endif %}") + CHAT, told)
+    assert (prompts.base, prompts.warnings) == (build(CHAT, ASKED).base, (NO_TOOLS,))
+
+
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_an_answer_that_has_begun_is_continued_in_both_streams(placement: str) -> None:
     prompts, plain = build(CHAT, ASKED.with_assistant("To "), placement), build(CHAT, ASKED, placement)
@@ -161,6 +171,7 @@ def test_nothing_of_it_forges_a_turn() -> None:
 TALKS = {
     "called": CALLED,
     "called, asked": CALLED.with_user("And then?"),
+    "tools": replace(ASKED, variables={"tools": [{"type": "function", "function": {"name": "look"}}]}),
     "late": LATER,
     "begun": ASKED.with_system("Be kind.").with_assistant("To kill"),
     "late, called, begun": replace(LATER, messages=(*LATER.messages, *CALLED.messages[1:])).with_assistant(
@@ -185,6 +196,8 @@ def test_every_real_template_shows_it_all_in_both_streams(
         bare, other = squeeze(prompts.base.text), squeeze(second(prompts).text)
         words = [squeeze(each.content) for each in conversation.messages]
         words += ["look", "at", "psaux"] if "called" in talk else []
+        if talk == "tools" and NO_TOOLS not in prompts.warnings:
+            words.append("look")
         assert [word for word in words if word not in bare or word not in other] == []
         more = other.count(squeeze(CONTRAST)) - bare.count(squeeze(CONTRAST))
         assert more == 1 or (placement == "system" and more == 2)
