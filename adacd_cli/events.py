@@ -112,6 +112,7 @@ class Started:
         seed: the sampling seed, None when greedy.
         shared_tokens: how many prompt tokens the prompted stream takes over from the base stream's KV cache.
         engine: what computes it: `torch`, `llamacpp` or `server`.
+        profile: name of the profile whose settings or switch it decodes with; None where it uses none.
     """
 
     request: int
@@ -124,6 +125,7 @@ class Started:
     seed: int | None = None
     shared_tokens: int = 0
     engine: str = "torch"
+    profile: str | None = None
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ def requests_for(
         ModelError: the model's chat template is broken.
     """
     from adacd_cli.engine import Request
+    from adacd_cli.profiles.profile import applied, chosen_method
     from adacd_cli.prompts import prompts_for
 
+    settings = applied(chosen_method(settings, model.profile), model.profile)
     if candidates < 0:
         raise UsageError(f"`candidates` is at least 0; got {candidates}.")
     first, places = settings.seed, range(len(conversations))

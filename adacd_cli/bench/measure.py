@@ -25,6 +25,7 @@ from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, OutOfMemoryError
 from adacd_cli.events import Failed, TokenStep
 from adacd_cli.loading.hardware import check_memory
+from adacd_cli.profiles.profile import applied
 from adacd_cli.prompts import Prompts
 
 if TYPE_CHECKING:
@@ -166,8 +167,9 @@ def of_method(
     positions = prompt_tokens + settings.max_new_tokens + (prompt_tokens + fed if fed else 0)
 
     def prepare(batch: int) -> Callable[[], Timing]:
-        made = prompts.make(settings, batch)
-        return lambda: time_decode(model, made, settings)
+        used = applied(settings, model.profile)
+        made = prompts.make(used, batch)
+        return lambda: time_decode(model, made, used)
 
     return Contestant(settings.method_label, settings, prepare, _bytes_of(model, positions))
 

@@ -43,7 +43,8 @@ COMMANDS = {
     "bench": Entry("adacd_cli.cli.bench", "Measure how fast a model decodes here."),
     "doctor": Entry("adacd_cli.cli.doctor", "Say whether machine and model are fit for AdaCD."),
     "datasets": Entry("adacd_cli.cli.datasets", "List the data sets of eval."),
-    "tune": Entry("adacd_cli.cli.tune", "Seek AdaCD's settings for a model."),
+    "fit": Entry("adacd_cli.cli.fit", "Find what works on a model, and keep it as a profile."),
+    "profiles": Entry("adacd_cli.cli.profiles", "List, show, export and remove profiles."),
     "direction": Entry("adacd_cli.cli.direction", "Make the directions of method surgical."),
     "config": Entry("adacd_cli.cli.config", "Show the settings and where they come from."),
 }

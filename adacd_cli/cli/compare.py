@@ -47,7 +47,7 @@ def command(
             "There is nothing to compare: the method is default itself.",
             "Choose --method adacd, or leave it out.",
         )
-    question = read_question(prompt, file, command="compare")
+    question = read_question(prompt, file, command="compare", quiet=settings.quiet)
     with open_output(output) as out:
         model, (request,) = prepare([question], settings, prompts_shown=prompts_shown)
         with interruptible() as interruption:

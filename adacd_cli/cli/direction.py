@@ -61,6 +61,7 @@ def command(
     for kind, file in files.items():
         label = "unsafe" if kind == "harmful" else "safe"
         loaded = load_samples([str(file)], data=None, label=label, limit=None, seed=seed, offline=True)[0]
+        warn(loaded.notes, settings)
         prompts[kind] = [sample.prompt for sample in loaded.samples]
     folder = Path(output).expanduser()
     prepare_folder(folder)

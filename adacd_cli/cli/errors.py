@@ -16,7 +16,8 @@ from typing import Any
 import typer
 import typer.core
 
-from adacd_cli.cli.streams import prepare_streams
+from adacd_cli.cli.streams import escapes, prepare_streams
+from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, AdacdError, OutOfMemoryError, OutputError, UsageError
 
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -31,6 +32,8 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
     try:
         code = run()
         sys.stdout.flush()
+        if lost := escapes():
+            _show(f"Warning: {counted(lost, 'character')} could not be written in this encoding: escaped.")
         return code
     except BrokenPipeError:  # the reader has what it wanted, e.g. `| head -1`
         _discard_stdout()

@@ -14,7 +14,7 @@ import typer
 
 from adacd_cli.cli import measuring
 from adacd_cli.cli.measuring import PAPERS_PAIR, at_once_of, load_all_extras, make_judges, method_runs
-from adacd_cli.cli.options import option, with_settings
+from adacd_cli.cli.options import LabelColumn, PromptColumn, option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, progress_line, warn
 from adacd_cli.cli.streams import check_stdout
@@ -58,6 +58,8 @@ def command(
     limit: Annotated[int | None, option("N", "At most N prompts of each set and label.", min=1)] = None,
     data: Annotated[str | None, option("DIR", "Folder with the sets as JSON Lines.")] = None,
     label: Annotated[str | None, option("safe|unsafe", "Label of a file that has no labels.")] = None,
+    prompt_column: PromptColumn = None,
+    label_column: LabelColumn = None,
     seed: Annotated[int, option("N", "Seed of --limit and of sampling.", min=0)] = 0,
     batch_size: measuring.AtOnce = "auto",
     concurrency: measuring.Concurrency = None,
@@ -85,14 +87,22 @@ def command(
     address = None if ray is None else _ray_address(ray, base)
     runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
     at_once = at_once_of(batch_size, concurrency, served=base.served)
+    from adacd_cli.evaluation.datasets.files import Columns
     from adacd_cli.evaluation.datasets.load import data_folder, load_samples
     from adacd_cli.evaluation.provenance import make_plan
     from adacd_cli.evaluation.store import Store
 
     folder = Path(output).expanduser()
     sets = load_samples(
-        dataset, data=data_folder(data), label=label, limit=limit, seed=seed, offline=base.offline
+        dataset,
+        data=data_folder(data),
+        label=label,
+        limit=limit,
+        seed=seed,
+        offline=base.offline,
+        columns=Columns(prompt_column, label_column),
     )
+    warn([note for each in sets for note in each.notes], base)
     labels = {sample.label for each in sets for sample in each.samples}
     bounds = (
         ("--fail-over-refusal-above", "safe", over_refusal),

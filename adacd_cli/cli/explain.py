@@ -58,7 +58,7 @@ def command(
     """Show why each token was chosen: a table that grows while the model decodes, then a summary."""
     settings = resolved.settings
     name = _format_name(form, as_json)
-    question = read_question(prompt, file, command="explain")
+    question = read_question(prompt, file, command="explain", quiet=settings.quiet)
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = view_of(question, settings, every=every)
     with open_output(output) as out:

@@ -1,4 +1,4 @@
-"""`adacd generate`: answers one prompt, or every line of a file, as text or as events."""
+"""`adacd generate`: answers one prompt, or every one of a file, as text or as events."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.options import (
     OutputOption,
     PromptArgument,
+    PromptColumn,
     ShowPromptsOption,
     batch_size_of,
     option,
@@ -31,8 +32,15 @@ def command(
     resolved: Resolved,
     prompt: PromptArgument = None,
     file: Annotated[
-        str | None, option("FILE", "Answer every line of a file; - is stdin.", "--file", "-f")
+        str | None,
+        option(
+            "FILE",
+            "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON.",
+            "--file",
+            "-f",
+        ),
     ] = None,
+    prompt_column: PromptColumn = None,
     batch_size: Annotated[
         str | None,
         option(
@@ -46,12 +54,14 @@ def command(
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
 ) -> None:
-    """Answer a prompt: from the argument, from a pipe, or both, the pipe first."""
+    """Answer a prompt: from the argument, or from a pipe."""
     settings = resolved.settings
     at_once = 1 if batch_size is None else batch_size_of(batch_size)
     if file is None and batch_size is not None:
         raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
-    questions = read_questions(prompt, file, command="generate")
+    if file is None and prompt_column is not None:
+        raise UsageError("--prompt-column is for the file of --file.", "Leave it out, or name a file.")
+    questions = read_questions(prompt, file, command="generate", quiet=settings.quiet, column=prompt_column)
     if file and output and "-" not in (file, output):
         answers = Path(output).expanduser()
         if answers.exists() and answers.samefile(Path(file).expanduser()):

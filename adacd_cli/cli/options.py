@@ -33,6 +33,8 @@ PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="Th
 FileOption = Annotated[
     str | None, option("FILE", "Read the question from a file of one line.", "--file", "-f")
 ]
+PromptColumn = Annotated[str | None, option("NAME", "Column of the prompts in a CSV or JSON file of yours.")]
+LabelColumn = Annotated[str | None, option("NAME", "Column of the labels in a CSV or JSON file of yours.")]
 OutputOption = Annotated[str | None, option("FILE", "Write to a file instead of stdout.", "--output", "-o")]
 ShowPromptsOption = Annotated[
     bool, option(None, "Show every stream's rendered prompt on stderr first.", "--show-prompts")

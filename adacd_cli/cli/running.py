@@ -136,12 +136,24 @@ def prepare(
 ) -> tuple[LanguageModel, list[Request]]:
     """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown."""
     model = load_model(settings)
+    suggest_fit(model, settings)
     requests = make_requests(model, questions, settings, candidates=candidates, prefill=prefill)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:
             show_prompts(model.tokenizer, request.prompts)
     return model, requests
+
+
+def suggest_fit(model: LanguageModel, settings: Settings) -> None:
+    """Says once what to type where AdaCD's published settings are used on a model that nobody chose them for."""
+    from adacd_cli.profiles.store import is_preset
+
+    own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
+    given = settings.model_fields_set
+    if not (own or settings.quiet or given & {"method", "alpha", "contrast_prompt"}):
+        text = f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
+        _stderr().put_line(f"Note: {text}")
 
 
 SHARED = "⟪shared up to here⟫"

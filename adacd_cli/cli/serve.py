@@ -17,6 +17,7 @@ from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
+from adacd_cli.profiles.profile import chosen_method
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Scheduler
@@ -116,11 +117,12 @@ def command(
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
             facts: dict[str, str] = model.server.facts() if model.server else {}
             state.model_id = id_of(settings, facts.get("served_model"))
+        state.settings = chosen_method(settings, model.profile)
         state.set_model(model)
         return scheduler
 
     def ready(scheduler: Scheduler) -> None:
-        say(f"{state.model_id} · {settings.method_label} · {scheduler.max_concurrency} at once")
+        say(f"{state.model_id} · {state.settings.method_label} · {scheduler.max_concurrency} at once")
         say(f"Serving {address}/v1, and a page at {address}/")
 
     def broken(error: BaseException) -> int:

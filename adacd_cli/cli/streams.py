@@ -1,9 +1,8 @@
-"""What a command reads and where it writes: prompts from the argument, stdin or a file of one a line, and output to
-stdout or the file of `--output`.
+"""What a command reads and where it writes: prompts from the argument, stdin or a file, and output to stdout or the
+file of `--output`.
 
-Stdin is read to its end for `-` and `-f -`, when there is no argument and it is no terminal, and besides an
-argument when it is a pipe or a file. A pipe that nobody closes is therefore waited for, and a
-shell loop's file is read empty, as with `cat`; `< /dev/null` beside the argument says that there is no input.
+Stdin is read to its end for `-` and `-f -`, and when there is no argument and it is no terminal. Beside an argument
+it is left alone, so that a shell loop can read its lines; where a pipe is known to hold something, that is said.
 
 A lost answer is an error, a lost note on stderr is not. A file is opened before anything slow happens. An existing
 one is replaced only when the run has ended; until then the text stands in `FILE.partial`, which a run that fails
@@ -12,6 +11,7 @@ leaves behind.
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import shutil
@@ -26,70 +26,81 @@ from typing import Any, TextIO, cast
 import typer
 
 from adacd_cli.errors import INTERRUPTED, OutputError, UsageError
+from adacd_cli.evaluation.datasets.files import TABLES, Columns, decode, read_rows, read_text
+from adacd_cli.evaluation.datasets.rows import prompt_text
 
 _PATIENCE_S = 2.0
 _STDIN = "Standard input"
 
 
-def read_prompt(argument: str | None, *, command: str) -> str:
-    """The prompt of a command: its argument, stdin for None or `-`, or stdin, a blank line and the argument.
-    UsageError where there is no prompt, it is empty, or stdin is not UTF-8."""
-    parts = []
-    if argument == "-" or _stdin_is_given(on_purpose=argument is not None):
-        _say_when_waiting()
-        parts.append(read_stdin())
+def read_prompt(argument: str | None, *, command: str, quiet: bool = False) -> str:
+    """The prompt of a command: its argument, or stdin for None or `-`. UsageError where there is no prompt, it is
+    empty, or it is not UTF-8."""
     if argument is not None and argument != "-":
-        parts.append(_decode(os.fsencode(argument), "The prompt"))
-    prompt = "\n\n".join(part for part in (part.strip("\r\n") for part in parts) if part.strip())
-    if not prompt:
+        text = decode(os.fsencode(argument), "The prompt")
+        if not quiet and _pipe_holds_something():
+            print("Standard input is not read beside a prompt; `-` in its place reads it.", file=sys.stderr)
+    elif argument == "-" or not (sys.stdin is None or sys.stdin.isatty()):
+        _say_when_waiting()
+        text = read_stdin()
+    else:
+        text = ""
+    if not text.strip():
         raise UsageError(
             "There is no prompt." if argument is None else "The prompt is empty.",
             f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.',
         )
-    return prompt
+    return text.strip("\r\n")
 
 
-def read_prompts(file: str) -> list[str]:
-    """The prompts of a file, or of stdin for `-`: one a line, blank lines skipped. UsageError where it cannot be
-    read, is not UTF-8, or has no prompt in it."""
-    name = _STDIN if file == "-" else f"The prompt file {file!r}"
-    text = _read(file, name, "Name a text file with one prompt a line, or - for stdin.")
-    prompts = [line for line in text.split("\n") if line.strip()]
+def read_prompts(file: str, column: str | None = None) -> list[str]:
+    """The prompts of a file, read as a data set by the ending of its name, or of stdin for `-`: one a line, blank
+    lines skipped. UsageError where it cannot be read, is malformed, or has no prompt in it."""
+    path = Path(file).expanduser()
+    if file != "-" and (path.suffix.lower() in TABLES or column is not None):
+        found = read_rows(path, Columns(column))
+        prompts = [prompt_text(row.prompt, f"{file}, {row.place}") for row in found]
+    else:
+        prompts = [line for line in read_file(file).split("\n") if line.strip()]
     if not prompts:
-        raise UsageError(f"{name} has no prompt in it.", "Write one prompt a line.")
+        raise UsageError(
+            f"{_STDIN if file == '-' else file} has no prompt in it.", "Write one prompt a line."
+        )
     return prompts
 
 
-def read_questions(prompt: str | None, file: str | None, *, command: str) -> list[str]:
+def read_questions(
+    prompt: str | None, file: str | None, *, command: str, quiet: bool = False, column: str | None = None
+) -> list[str]:
     """The questions of a command; UsageError where there is none, or a prompt and a file."""
     if file is None:
-        return [read_prompt(prompt, command=command)]
+        return [read_prompt(prompt, command=command, quiet=quiet)]
     if prompt is not None:
         raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
-    return read_prompts(file)
+    return read_prompts(file, column)
 
 
-def read_question(prompt: str | None, file: str | None, *, command: str) -> str:
+def read_question(prompt: str | None, file: str | None, *, command: str, quiet: bool = False) -> str:
     """The one question of a command; UsageError as `read_questions`, and where there are several."""
-    questions = read_questions(prompt, file, command=command)
+    questions = read_questions(prompt, file, command=command, quiet=quiet)
     if len(questions) > 1:
         raise UsageError(
-            f"`adacd {command}` takes one prompt; the file has {len(questions)}, one a line.",
+            f"`adacd {command}` takes one prompt; the file has {len(questions)}.",
             "`adacd generate --file FILE --json` decodes them all.",
         )
     return questions[0]
 
 
-def read_lines(file: str) -> list[str]:
-    """The lines of a file of answers, or of stdin for `-`, blank ones too; UsageError as `read_prompts`."""
-    return _read(file, f"The file {file!r}", "Name a file, or - for stdin.").split("\n")
+def read_file(file: str) -> str:
+    """The text of a file, or of stdin for `-`; UsageError where it cannot be read, or is no text."""
+    return read_stdin() if file == "-" else read_text(Path(file).expanduser())
 
 
 def read_stdin() -> str:
     """All of stdin as text, line ends as `\\n`, without a byte order mark; UsageError where it is closed."""
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
-    return _decode(sys.stdin.buffer.read(), _STDIN)
+    return decode(sys.stdin.buffer.read(), _STDIN)
 
 
 def _say_when_waiting() -> None:
@@ -102,39 +113,22 @@ def _say_when_waiting() -> None:
         print("Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr)
 
 
-def _stdin_is_given(*, on_purpose: bool) -> bool:
-    """Whether stdin is no terminal, and where it must be so ON PURPOSE neither a service's or a CI job's
-    `/dev/null` nor its socket. Python has none when it was started with a closed one."""
-    if sys.stdin is None or sys.stdin.isatty():
+def _pipe_holds_something() -> bool:
+    """Whether stdin is a pipe with bytes in it, as far as that is known without reading one."""
+    try:
+        import fcntl
+        import termios
+
+        descriptor = sys.stdin.fileno()
+        waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+        return stat.S_ISFIFO(os.fstat(descriptor).st_mode) and any(waiting)
+    except (
+        ImportError,
+        AttributeError,
+        OSError,
+        ValueError,
+    ):  # Windows, no stdin, or no descriptor behind it
         return False
-    if not on_purpose:
-        return True
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (OSError, ValueError):  # a stream without a descriptor, in place of stdin
-        return True
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _read(file: str, name: str, hint: str) -> str:
-    if file == "-":
-        return read_stdin()
-    try:
-        data = Path(file).expanduser().read_bytes()
-    except OSError as error:
-        raise UsageError(f"{name} could not be read: {error.strerror or error}.", hint) from error
-    return _decode(data, name)
-
-
-def _decode(data: bytes, name: str) -> str:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{name} is not UTF-8: byte {error.start + 1} is 0x{data[error.start]:02x}.",
-            "Convert it first, e.g. with `iconv -t utf-8`.",
-        ) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 @contextmanager
@@ -169,7 +163,7 @@ def open_output(file: str | None) -> Iterator[TextIO]:
 
 def _open(path: Path, file: str) -> TextIO:
     try:
-        return path.open("w", encoding="utf-8", errors="replace")
+        return path.open("w", encoding="utf-8", errors=_ESCAPED)
     except OSError as error:
         raise OutputError(
             f"The output file {file!r} could not be written: {error.strerror or error}.",
@@ -219,13 +213,32 @@ class _Notes:
         return getattr(self._stream, name)
 
 
+_ESCAPED = "adacd-escaped"
+_escapes: list[int] = []
+
+
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
+    """`\\xe9` for what the encoding cannot carry, counted for `escapes`."""
+    if isinstance(error, UnicodeEncodeError):
+        _escapes.append(error.end - error.start)
+    return codecs.backslashreplace_errors(error)
+
+
+def escapes() -> int:
+    """How many characters of the output could not be written as they are."""
+    return sum(_escapes)
+
+
 def prepare_streams() -> None:
     """Replaces `sys.stdout` and `sys.stderr` by streams that never fail in a wrong way."""
     sys.stdout = sys.stdout or cast(TextIO, _ClosedOutput())
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    codecs.register_error(_ESCAPED, _escape)
+    _escapes.clear()
+    if isinstance(sys.stdout, TextIOWrapper):
+        # a file or pipe gets UTF-8 whatever the locale; a terminal knows its own encoding
+        own = "PYTHONIOENCODING" in os.environ or sys.stdout.isatty()
+        sys.stdout.reconfigure(encoding=None if own else "utf-8", errors=_ESCAPED)
     if not isinstance(sys.stderr, _Notes):
         sys.stderr = cast(TextIO, _Notes(sys.stderr))
 

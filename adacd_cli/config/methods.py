@@ -42,6 +42,7 @@ class Method:
         rule: the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed.
         explanation: what it does at a step, in the words of a trace.
         streams: its streams; the first one is the base stream, which alone is decoded outside the window.
+        switched: whether `switch` says what decides between ADD, SUBTRACT and PLAIN.
         follows_track: whether the other streams end at the first token that is not the top of the second.
         symbols: the numbers that decide, each with its symbol.
         others: numbers that decide but are left out of the line that describes a run.
@@ -56,6 +57,7 @@ class Method:
     rule: str
     explanation: str = ""
     streams: tuple[StreamSpec, ...] = (UNPROMPTED,)
+    switched: bool = False
     follows_track: bool = False
     symbols: tuple[tuple[str, str], ...] = ()
     others: tuple[str, ...] = ()
@@ -73,7 +75,8 @@ class Method:
         """The settings that decide its tokens, beside those of all methods."""
         texts = *(stream.prompt for stream in self.streams), self.resource
         placement = ("contrast_placement",) if any(stream.prompt for stream in self.streams[1:]) else ()
-        return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts), *placement)
+        switch = ("switch",) if self.switched else ()
+        return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts), *placement, *switch)
 
     def streams_for(self, settings: Settings) -> tuple[StreamSpec, ...]:
         """The streams under these settings: a stand-in reads its prompt with the model's own weights, and an
@@ -166,6 +169,7 @@ METHODS: dict[str, Method] = {
         Method(
             *("adacd", "Contrast with a refusal-prompted stream, first k tokens.", "adacd", _AGREEMENT),
             streams=_ADACD_STREAMS,
+            switched=True,
             symbols=_ADACD,
             sparse=True,
         ),
@@ -174,6 +178,17 @@ METHODS: dict[str, Method] = {
             "AdaCD only while the answer follows the refusal's own tokens.",
             "adacd_gated",
             *(_AGREEMENT, _ADACD_STREAMS),
+            switched=True,
+            follows_track=True,
+            symbols=_ADACD,
+            sparse=True,
+        ),
+        Method(
+            "fitted",
+            "AdaCD with what `adacd fit` found for the model (its profile).",
+            "adacd_gated",
+            *(_AGREEMENT, _ADACD_STREAMS),
+            switched=True,
             follows_track=True,
             symbols=_ADACD,
             sparse=True,

@@ -103,7 +103,9 @@ def resolve(
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`; ConfigurationError as `resolve`, and
     where the method lacks what it needs."""
-    values = settings.model_dump() | {name: _convert(find_setting(name, where), text, where)}
+    values = settings.model_dump(exclude_unset=True) | {
+        name: _convert(find_setting(name, where), text, where)
+    }
     changed = _settings(values, {name: text}, {name: Source("flag", where)})
     refuse_idle(changed, (name,))
     check_complete(changed, where)

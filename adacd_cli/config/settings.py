@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from adacd_cli.config.methods import METHOD_NAMES, METHODS
 
@@ -195,6 +204,12 @@ class Settings(BaseModel):
         "more. Null compiles where it pays off: bench, eval and serve on a GPU.",
         "--compile/--no-compile",
     )
+    profile: Text = _model(
+        "auto",
+        "Profile that `adacd fit` made of the model: auto takes the one that fits the model, none takes none, or "
+        "a file.",
+        "--profile",
+    )
     trust_remote_code: bool = _model(
         False, "Run Python code that comes with a model.", "--trust-remote-code/--no-trust-remote-code"
     )
@@ -219,6 +234,13 @@ class Settings(BaseModel):
     )
     gate: bool = _method(
         False, "With method adacd: contrast only while the answer follows the refusal.", "--gate/--no-gate"
+    )
+    switch: Literal["agreement", "mass", "learned"] = _method(
+        "agreement",
+        "What decides between adding and subtracting: how the two streams agree at each step (the paper), or, "
+        "once at the first token and with a profile's numbers, the mass of all refusal openers, or a learned "
+        "classifier.",
+        "--switch",
     )
     alpha: Strength = _method(4.5, "Strength α of the contrast.", "--alpha")
     agreement_threshold: Share = _method(
@@ -336,7 +358,19 @@ class Settings(BaseModel):
     @property
     def served(self) -> bool:
         """Whether the model is on a server: its address is given in place of a name."""
-        return self.model.strip().lower().startswith(("http://", "https://"))
+        return self.model.strip().lower().startswith(("http://", "https://")) and not _HUB.match(self.model)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_hub_pages(cls, values: Any) -> Any:
+        """A model's page on the hub, or its hf:// address, stands for its name and revision."""
+        for key in ("model", "tokenizer"):
+            if found := _HUB_PAGE.fullmatch(str(values.get(key))):
+                name, revision, file = found["name"], found["revision"] or found["branch"], found["file"]
+                values = values | {key: f"{name}:{file}" if file else name}
+                if revision not in (None, "main"):
+                    values["revision"] = values.get("revision") or revision
+        return values
 
     @property
     def effective_method(self) -> str:
@@ -366,6 +400,13 @@ class Settings(BaseModel):
             name: value for name, value in values.items() if value != type(self).model_fields[name].default
         }
 
+
+_HUB = re.compile(r"\s*(hf://(models/)?|(https?://)?(www\.)?(huggingface\.co|hf\.co)/)", re.IGNORECASE)
+_HUB_PAGE = re.compile(
+    rf"{_HUB.pattern}(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[^/?#]+))?"
+    r"(/(tree|blob|resolve)/(?P<branch>[^/?#]+))?([/:](?P<file>[^?#:]+\.gguf|(?<=:)[\w.-]+))?/?([?#].*)?\s*",
+    re.IGNORECASE,
+)
 
 _DECODING = (
     *("contrast_prompt", "contrast_placement", "thinking", "alpha", "agreement_threshold", "plausibility"),

@@ -8,6 +8,7 @@ the logits that have arrived. When requests run, and what is chosen, is the sche
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -33,6 +34,8 @@ class Feeder:
             for state in states:
                 if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
                     self._settle(state)
+                if state.undecided and state.run is None and self.collect(state) is None:
+                    self._decide(state)
             work = self._work(states, budget)
             if work:
                 self._forward(work)
@@ -75,7 +78,9 @@ class Feeder:
             for state in states:
                 if state.ready and state.failure is None:
                     noise = state.draw(self._can.vocab_size or 0)
-                    more = partial.needs(state.method_now, state.settings, state.logits(), noise)
+                    more = partial.needs(
+                        state.method_now, state.settings, state.logits(), noise, state.decision
+                    )
                     for name, need in more.items():
                         work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))
             if not work:
@@ -146,6 +151,8 @@ class Feeder:
                     names = [each.name for each in state.wanted()]
                     asked = partial.first_needs(state.method_now, state.settings, names, state.report)
                     need = asked[stream.name]
+                    if state.switch is not None and state.undecided:
+                        need = replace(need, ids=state.switch.tokens)
                 if tokens or (need.positions and not self._can.full_logits):  # of what was fed before
                     work.append((stream, Extend(stream.opened, tokens, need)))
         return work
@@ -181,6 +188,18 @@ class Feeder:
         state.settle(unpack([plain])[0].token_id)
         if state.drafts:  # its last token is fed again, with what the draft proposes
             self.trim(base, base.fed - 1)
+
+    def _decide(self, state: RequestState) -> None:
+        """Has a request's switch decide once it has all the logits it needs; tokens that were not told stand at
+        their share of what is left."""
+        wanted = list(state.wanted())
+        if any(stream.logits is None or stream.pending is not None for stream in wanted):
+            return
+        assert state.switch is not None
+        for stream in wanted:
+            told = stream.logits.told if stream.logits else None
+            state.switch_exact &= told is None or set(state.switch.tokens) <= set(told)
+        state.decide()
 
     def _draft(self, states: Sequence[RequestState]) -> bool:
         """Has drafts propose tokens, greedily, where only the last token is lacking; whether any did."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from adacd_cli.backends.torch.compiled import Compiled
     from adacd_cli.engine.backend import Capabilities, Weights
+    from adacd_cli.profiles.profile import Profile
     from adacd_cli.prompts.prompts import Prompts
 
 
@@ -35,6 +36,7 @@ class LanguageModel:
         context_lengths: positions that a draft was built for, under its key in `extras`.
         compiled: the model's compiled forwards; None where it is called as it is.
         server: the server that runs it; None where it runs in this process.
+        profile: what `adacd fit` found for it; None where it was not fitted, or the profile is not wanted.
     """
 
     model: Any
@@ -48,6 +50,7 @@ class LanguageModel:
     context_lengths: Mapping[tuple[str, str], int] = field(default_factory=dict)
     compiled: Compiled | None = None
     server: Any = None
+    profile: Profile | None = None
 
     @property
     def engine(self) -> Literal["torch", "llamacpp", "server"]:

@@ -96,7 +96,11 @@ def first_needs(
 
 
 def needs(
-    method: Method, settings: Settings, streams: Mapping[str, Logits], noise: torch.Tensor | None
+    method: Method,
+    settings: Settings,
+    streams: Mapping[str, Logits],
+    noise: torch.Tensor | None,
+    decision: Decision | None = None,
 ) -> dict[str, Need]:
     """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
 
@@ -107,16 +111,21 @@ def needs(
         method: plain where only the base stream is there, else AdaCD or its gated form.
         streams: what is known of each stream's next position, the base stream first.
         noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
+        decision: what a switch decided at the first token; None where the agreement of each step decides.
     """
-    lacking = _lacking(method, settings, streams, noise)
+    lacking = _lacking(method, settings, streams, noise, decision)
     return {name: need for name, need in lacking.items() if not streams[name].exhausted}
 
 
 def is_certain(
-    method: Method, settings: Settings, streams: Mapping[str, Logits], noise: torch.Tensor | None
+    method: Method,
+    settings: Settings,
+    streams: Mapping[str, Logits],
+    noise: torch.Tensor | None,
+    decision: Decision | None = None,
 ) -> bool:
     """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
-    return not _lacking(method, settings, streams, noise)
+    return not _lacking(method, settings, streams, noise, decision)
 
 
 def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
@@ -169,14 +178,19 @@ class _Known:
 
 
 def _lacking(
-    method: Method, settings: Settings, streams: Mapping[str, Logits], noise: torch.Tensor | None
+    method: Method,
+    settings: Settings,
+    streams: Mapping[str, Logits],
+    noise: torch.Tensor | None,
+    decision: Decision | None = None,
 ) -> dict[str, Need]:
     if settings.temperature == 0:
         noise = None
     base_name, *others = streams
     base, *known = map(_Known, streams.values())
     longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
-    if not known or (method.follows_track and known[0].best != base.best):  # a plain step
+    gated = method.follows_track if decision is None else decision is Decision.SUBTRACT
+    if not known or (gated and known[0].best != base.best):  # a plain step
         return {} if _plain_is_certain(base, settings, noise) else longer
     (other_name,), (other,) = others, known  # AdaCD and its gated form have two
 
@@ -185,7 +199,7 @@ def _lacking(
     least = base.highest + floor
     if not base.whole and base.bound >= least:
         lacking[base_name] = replace(longer[base_name], floor=floor)
-    add = _adds(base, other, settings)
+    add = _adds(base, other, settings) if decision is None else decision is Decision.ADD
     if add is None:
         lacking.setdefault(base_name, longer[base_name])
     missing = base.ids[base.logprobs >= least]  # plausible, and not known in the other stream

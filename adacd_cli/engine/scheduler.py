@@ -280,7 +280,8 @@ class Scheduler:
         else:
             if not self._can.full_logits:
                 logits = state.logits()
-                sure = partial.is_certain(state.method, state.settings, logits, state.noise)
+                sure = partial.is_certain(state.method, state.settings, logits, state.noise, state.decision)
+                sure &= state.switch_exact
                 outcome = replace(partial.only_told(outcome, logits), exact=sure)
                 if not sure:
                     self.backend.found_inexact()

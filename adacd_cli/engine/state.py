@@ -33,6 +33,7 @@ from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
+from adacd_cli.engine.switches.first_token import FirstTokenSwitch, switch_for
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 
@@ -100,6 +101,12 @@ class RequestState:
             for spec in method.streams_for(settings)
         }
         self.rule_state = state_of(method, settings)
+        self.switch = switch_for(settings, model.profile)
+        self.decision: Decision | None = None  # the switch's, once it has decided
+        self._switch_measures: dict[str, float] = {}
+        self._follows_track = method.follows_track or self.switch is not None
+        self.switch_exact = True
+        self._uses_profile = method.name == "fitted" or self.switch is not None
         self.ids: list[int] = []
         self.proposals: list[tuple[int, torch.Tensor]] = []
         self.run: FreeRun | None = None
@@ -153,9 +160,24 @@ class RequestState:
         """Whether the next token is one of the contrast window."""
         return self.phase is Phase.ANSWERING and self._window_left > 0
 
+    @property
+    def undecided(self) -> bool:
+        """Whether a switch has yet to decide what the window does, from the logits of its first token."""
+        return self.switch is not None and self.decision is None and self.wants_contrast
+
+    def decide(self) -> None:
+        """Has the switch decide; the logits that it needs are there."""
+        assert self.switch is not None
+        logits = {name: each.at() for name, each in self.logits().items()}
+        self.decision, self._switch_measures = self.switch.decide(logits)
+        if self.decision is Decision.PLAIN:
+            self._window_left = 0
+
     def wanted(self) -> Iterator[StreamState]:
         """The streams that the next token needs, the base stream first."""
         yield self.base
+        if self.switch is not None and self.undecided and not self.switch.needs_prompted:
+            return
         if self.wants_contrast:
             for stream in list(self.streams.values())[1:]:
                 if self._answered < stream.steps:
@@ -174,6 +196,7 @@ class RequestState:
         return (
             self.run is None
             and self.phase is not Phase.UNDECIDED
+            and not self.undecided
             and all(
                 (stream.logits is not None and stream.pending is None)
                 or (self.proposals and stream is not self.base)
@@ -256,10 +279,19 @@ class RequestState:
         rule = self.method.rule if self.wants_contrast else ""
         streams = tuple(stream.name for stream in self.wanted())
         alone = None if self._processor is None else self.index  # its scores depend on its own tokens
-        return rule, streams, self.report, alone, *(getattr(self.settings, name) for name in names)
+        return (
+            rule,
+            streams,
+            self.decision,
+            self.report,
+            alone,
+            *(getattr(self.settings, name) for name in names),
+        )
 
     @property
     def rule(self) -> Rule:
+        if self.decision is not None and self.decision is not Decision.PLAIN:
+            return FirstTokenSwitch.rule(self.decision)
         rule: Rule = rule_of(self.method) if self.rule_state is None else self.rule_state.rule
         return rule
 
@@ -312,6 +344,7 @@ class RequestState:
             settings=self.settings.decoding(),
             seed=self.seed,
             engine=self._model.engine,
+            profile=self._model.profile.name if self._model.profile and self._uses_profile else None,
         )
 
     def take(self, outcome: StepOutcome, *, last: bool = False) -> TokenStep:
@@ -327,10 +360,13 @@ class RequestState:
         top = outcome.measures.prompted_top_id
         if self.wants_contrast:
             self._window_left -= 1
-            if self.method.follows_track and token_id != top:
+            if self._follows_track and token_id != top:
                 self._window_left = 0
         self._answered += not thinking
-        spell = self._spell
+        spell, measures = self._spell, outcome.measures
+        if self._switch_measures:  # at the token that it decided on
+            measures = replace(measures, named={**measures.named, **self._switch_measures})
+            self._switch_measures = {}
         return TokenStep(
             request=self.index,
             index=len(self.ids) - 1,
@@ -338,7 +374,7 @@ class RequestState:
             text=self._text_of(token_id, thinking, last),
             token=spell(token_id),
             decision=outcome.decision,
-            measures=outcome.measures,
+            measures=measures,
             plain_token_id=outcome.plain_token_id,
             plain_token=spell(outcome.plain_token_id),
             prompted_top=None if top is None else spell(top),

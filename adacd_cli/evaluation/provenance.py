@@ -66,6 +66,7 @@ def model_facts(model: LanguageModel) -> dict[str, Any]:
         "dtype": model.dtype_name,
         **(model.server.facts() if model.server is not None else {}),
         **({"engine": model.engine, "llama.cpp": model.model.version} if model.engine == "llamacpp" else {}),
+        **({"profile": f"{model.profile.name} {model.profile.digest}"} if model.profile else {}),
         "template_sha256": None if template is None else hashlib.sha256(text.encode()).hexdigest(),
     }
 

@@ -30,7 +30,9 @@ class AnswerRecord:
     """One method's answer to one sample, or in `error` why there is none.
 
     `finish_reason` (stop or length), tokens, added and subtracted are those of the event Finished; `seconds`
-    is the answer's share of the time of its batch.
+    is the answer's share of the time of its batch, and `cpu_seconds` that of the processor time that this
+    process spent on it, 0 where something else computes the model. `batch` numbers the batches of a run from 1:
+    all methods answered its samples in turn.
     """
 
     method: str
@@ -46,6 +48,8 @@ class AnswerRecord:
     subtracted: int = 0
     seconds: float = 0.0
     error: str = ""
+    cpu_seconds: float = 0.0
+    batch: int = 0
 
     @property
     def key(self) -> tuple[str, str, str]:

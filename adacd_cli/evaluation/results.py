@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
@@ -18,6 +18,8 @@ from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio
 from adacd_cli.evaluation.verdict import verdict
 
 DEFAULT = "default"
+
+_DISAGREE = 1.25  # how far wall and processor time may lie apart on a machine that does nothing else
 
 Key = tuple[str, str, str]
 Pair = tuple[AnswerRecord, AnswerRecord]
@@ -141,15 +143,40 @@ def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
     }
 
 
-def _compared(pairs: Sequence[Pair]) -> dict[str, float | None]:
-    """The share of unchanged answers, and ATGR: mean time of a token over Default's, on the same samples."""
-    times = [sum(pair[side].seconds for pair in pairs) for side in (0, 1)]
-    counts = [sum(pair[side].tokens for pair in pairs) for side in (0, 1)]
-    timed = all(counts) and times[1]
+def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
+    """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the
+    median of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
+    batches = by_batch(pairs)
+    wall, cpu = (_median(batches, clock) for clock in ("seconds", "cpu_seconds"))
+    busy = wall is not None and cpu is not None and max(wall / cpu, cpu / wall) > _DISAGREE
     return {
         "unchanged": fmean(one.text == other.text for one, other in pairs) if pairs else None,
-        "atgr": (times[0] / counts[0]) / (times[1] / counts[1]) if timed else None,
+        "atgr": cpu if busy else wall,
+        "atgr_wall": wall,
+        "clock": "cpu_seconds" if busy else "seconds",
+        "batches": len(batches),
     }
+
+
+def by_batch(pairs: Iterable[Pair]) -> list[list[Pair]]:
+    """The pairs by the batches in which the two methods answered them in turn."""
+    found: dict[tuple[int, int], list[Pair]] = {}
+    for one, before in pairs:
+        found.setdefault((one.batch, before.batch), []).append((one, before))
+    return [*found.values()]
+
+
+def time_ratio(pairs: Sequence[Pair], clock: str) -> float | None:
+    """Time of a token over Default's, by `seconds` or `cpu_seconds`; None where there is no time."""
+    times, counts = (
+        [sum(getattr(pair[side], name) for pair in pairs) for side in (0, 1)] for name in (clock, "tokens")
+    )
+    return (times[0] / counts[0]) / (times[1] / counts[1]) if all(counts) and all(times) else None
+
+
+def _median(batches: Sequence[Sequence[Pair]], clock: str) -> float | None:
+    ratios = [ratio for batch in batches if (ratio := time_ratio(batch, clock)) is not None]
+    return median(ratios) if ratios else None
 
 
 def _averages(
@@ -157,7 +184,7 @@ def _averages(
 ) -> dict[str, Any]:
     """Means over the sets of each label, every set counting the same; time and changes over all answers."""
     ratios = [(cell["label"], cell["ratio"]) for cell in cells.values() if cell["ratio"] is not None]
-    averages: dict[str, float | None] = {}
+    averages: dict[str, Any] = {}
     for label in LABELS:
         own = [value for its, value in ratios if its == label]
         averages[label] = fmean(own) if own else None

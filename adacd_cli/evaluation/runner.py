@@ -1,7 +1,8 @@
 """Answers every sample with every method, many at once, and has the answers judged.
 
-All methods answer a portion of similar length before the next portion begins, so that they are timed at the same
-moment. What is in the store is not done again; a sample that fails is recorded as failed, and the run goes on.
+The methods take turns: all of them answer a batch before the next one begins, so that they are timed at the same
+moment, and each is the first as often as the last. What is in the store is not done again; a sample that fails is
+recorded as failed, and the run goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
 
-_PORTION = 8
-"""How many times as many samples as run at once are answered by one method before the next one's turn."""
+
+_TURNS = 8
 
 
 class Job(NamedTuple):
@@ -36,10 +38,19 @@ class Job(NamedTuple):
     settings: Settings
 
 
-def portions(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
-    """Portions of samples of similar length: prompts padded to the longest cost what the longest costs."""
+def batches(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
+    """Batches of samples of similar length: prompts padded to the longest cost what the longest costs."""
     ordered = sorted(samples, key=lambda sample: len(sample.prompt))
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+
+
+def turn_size(samples: int, at_once: int) -> int:
+    """How many samples are a method's batch of one turn, where so many are decoded AT ONCE.
+
+    As many as are decoded at once, and up to eight times as many in a run that still has eight turns for the
+    median, because the last answers of each batch leave slots idle.
+    """
+    return at_once * min(_TURNS, max(1, samples // (_TURNS * at_once)))
 
 
 class Runner:
@@ -73,25 +84,29 @@ class Runner:
         return concurrency
 
     def records(
-        self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None
+        self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None, *, batch: int = 0
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end; `on_notice` gets what should be known."""
+        """The records of jobs, in the order in which they end, with the number of their BATCH; `on_notice` gets
+        what should be known."""
         for _, item in self.answer(jobs):
             if isinstance(item, AnswerRecord):
-                yield item
+                yield replace(item, batch=batch)
             elif isinstance(item, Notice):
                 on_notice(item.text)
 
     def answer(self, jobs: Sequence[Job]) -> Iterator[tuple[int, TokenStep | AnswerRecord | Notice]]:
         """Each token and, when it ends or fails, the record of each job, with the job's index; -1 for notices.
 
-        A record's seconds are its share of the time: each step's time is divided equally among the jobs that
-        ran, so a method that decodes one answer after another is compared fairly with one that decodes many.
+        A record's seconds are its share of the time, by the wall and by the processor: each step's time is
+        divided equally among the jobs that ran, so a method that decodes one answer after another is compared
+        fairly with one that decodes many.
 
         Raises:
             KeyboardInterrupt: the jobs that were not finished have no record.
         """
-        scheduler, indices, seconds = self._scheduler, dict[int, int](), defaultdict[int, float](float)
+        scheduler, indices = self._scheduler, dict[int, int]()
+        seconds, cpu_seconds = defaultdict[int, float](float), defaultdict[int, float](float)
+        computes = self.model.server is None and self.model.device.type == "cpu"
         for index, job in enumerate(jobs):
             try:
                 indices[scheduler.submit(self._request(job))] = index
@@ -100,12 +115,14 @@ class Runner:
         try:
             while scheduler.busy:
                 ran = {state.index for state in scheduler.running}
-                begin = time.perf_counter()
+                begin, cpu_begin = time.perf_counter(), time.process_time()
                 events = list(scheduler.step())
                 ran |= {event.request for event in events if isinstance(event, TokenStep)}
                 ran |= {state.index for state in scheduler.running}
+                took, worked = time.perf_counter() - begin, time.process_time() - cpu_begin
                 for number in ran:
-                    seconds[number] += (time.perf_counter() - begin) / len(ran)
+                    seconds[number] += took / len(ran)
+                    cpu_seconds[number] += worked / len(ran) if computes else 0.0
                 for event in events:
                     if isinstance(event, Notice):
                         yield -1, event
@@ -113,16 +130,18 @@ class Runner:
                         yield indices[event.request], event
                     elif isinstance(event, (Finished, Failed)):
                         index = indices[event.request]
-                        yield index, _record(jobs[index], event, seconds[event.request])
+                        times = seconds[event.request], cpu_seconds[event.request]
+                        yield index, _record(jobs[index], event, *times)
         except BaseException:
             deque(scheduler.close(), maxlen=0)  # those are no answers
             raise
 
     def _request(self, job: Job) -> Request:
         from adacd_cli.engine import Request
+        from adacd_cli.profiles.profile import applied
         from adacd_cli.prompts import prompts_for
 
-        sample, settings = job
+        sample, settings = job.sample, applied(job.settings, self.model.profile)
         conversation = Conversation.ask(sample.prompt, settings.system)
         prompts = prompts_for(self.model.tokenizer, conversation, settings)
         # a seed of the sample's own, the same in every batch and for every method
@@ -130,9 +149,10 @@ class Runner:
         return Request(prompts, settings, seed=((settings.seed or 0) + own) % 2**63, top_logprobs=0)
 
 
-def _record(job: Job, event: Finished | Failed, seconds: float) -> AnswerRecord:
-    values: dict[str, Any] = {"error": event.message} if isinstance(event, Failed) else {"seconds": seconds}
+def _record(job: Job, event: Finished | Failed, seconds: float, cpu_seconds: float) -> AnswerRecord:
+    values: dict[str, Any] = {"error": event.message} if isinstance(event, Failed) else {}
     if isinstance(event, Finished):
+        values = {"seconds": seconds, "cpu_seconds": cpu_seconds}
         values |= {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
         values["finish_reason"] = event.finish_reason.value
     return AnswerRecord.of(job.settings.method_label, job.sample, **values)
@@ -155,12 +175,19 @@ def answer_all(
         KeyboardInterrupt: what was finished is in the store.
     """
     runner = Runner(model)
-    for portion in portions(samples, _PORTION * runner.limit(samples, runs, batch_size)):
-        for settings in runs:
-            jobs = [Job(sample, settings) for sample in portion if store.lacks(settings.method_label, sample)]
-            for record in runner.records(jobs, on_notice):
+    at_once = runner.limit(samples, runs, batch_size)
+    size = turn_size(len(samples), at_once) if len(runs) > 1 else at_once * _TURNS
+    for number, batch in enumerate(batches(samples, size), next_batch(store)):
+        for settings in runs if number % 2 else runs[::-1]:
+            jobs = [Job(sample, settings) for sample in batch if store.lacks(settings.method_label, sample)]
+            for record in runner.records(jobs, on_notice, batch=number):
                 store.add(record)
                 on_record(record)
+
+
+def next_batch(store: Store) -> int:
+    """The number of the next batch: a run that is continued goes on counting."""
+    return 1 + max((record.batch for record in store.answers.values()), default=0)
 
 
 def judge_all(

@@ -7,6 +7,7 @@ folder is missing, malformed or cut short before torch is even imported; what ki
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -85,6 +86,11 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
 
         return Source(model_folder())
     path = Path(name).expanduser()
+    if "://" in name and not path.exists():
+        raise ModelError(
+            f"{name} is not the page of a whole model on the hub.",
+            "Type owner/name, or owner/name:Q4_K_M for one of its GGUF files.",
+        )
     if path.exists() or looks_like_a_path(name):
         note = "A revision names a commit on the hub, so it was not used for local files."
         warnings = () if settings.revision is None else (note,)
@@ -92,19 +98,24 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
             return Source(path, warnings=warnings)
         _check_gguf(path, name)
         return Source(path.parent, path.name, warnings=warnings)
+    repository, _, gguf = name.partition(":")
     snapshot = fetch(
-        name,
+        repository,
+        gguf=gguf or None,
         revision=settings.revision,
         offline=settings.offline,
         with_code=settings.trust_remote_code,
         with_weights=weights,
         progress=progress,
     )
-    return Source(snapshot.folder, revision=snapshot.commit, warnings=snapshot.warnings)
+    file = snapshot.folder / (snapshot.gguf or "-")
+    return Source(file.parent, snapshot.gguf and file.name, snapshot.commit, snapshot.warnings)
 
 
 def looks_like_a_path(name: str) -> bool:
-    """Whether the name can only be meant as a path; a hub id is `name` or `owner/name`."""
+    """Whether the name can only be meant as a path; a hub id is `name`, `owner/name` or `owner/name:GGUF`."""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+:[\w./-]+", name) and not name.startswith("."):
+        return False
     return (
         name.startswith((".", "/", "~"))
         or name.endswith((".gguf", "/"))
@@ -185,8 +196,9 @@ def inspect(folder: Path, name: str) -> Checkpoint:
     if "adapter_config.json" in names or "config.json" not in names:
         raise _no_model(folder, name)
     config = _read_json(folder / "config.json", name)
+    _check_ends(config, "config.json", name)
     if "generation_config.json" in names:  # transformers would pass over a broken one, and over its end ids
-        _read_json(folder / "generation_config.json", name)
+        _check_ends(_read_json(folder / "generation_config.json", name), "generation_config.json", name)
     counts: Counter[str] = Counter()
     stored = 0
     for file in _weight_files(folder, name):
@@ -201,6 +213,26 @@ def inspect(folder: Path, name: str) -> Checkpoint:
             "Put the model's tokenizer.json and tokenizer_config.json into its folder.",
         )
     return Checkpoint(folder, config, counts.most_common(1)[0][0], counts.total(), stored)
+
+
+def ids_of(value: Any) -> list[int]:
+    """The ids that an `eos_token_id` names: one, several or none; ValueError where it is none of these."""
+    ids = [] if value is None else value if isinstance(value, list) else [value]
+    if any(type(each) is not int for each in ids):
+        raise ValueError(f"{value!r} is neither a token's id nor a list of them")
+    return list(ids)
+
+
+def _check_ends(config: dict[str, Any], file: str, name: str) -> None:
+    text = config.get("text_config")
+    for values in (config, text if isinstance(text, dict) else {}):
+        try:
+            ids_of(values.get("eos_token_id"))
+        except ValueError as error:
+            raise ModelError(
+                f"`eos_token_id` in {file} of {name} cannot be used: {error}.",
+                "Write whole numbers there, e.g. 2 or [2, 7]; the model's tokenizer.json has the ids.",
+            ) from error
 
 
 def _matches(folder: Path, patterns: tuple[str, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,12 +42,14 @@ class Snapshot:
     Attributes:
         folder: where its files lie.
         commit: the commit's hash.
+        gguf: the GGUF file in it that was asked for, the first of a divided one; None for safetensors.
         warnings: what the user should know, one sentence each.
     """
 
     folder: Path
     commit: str
     warnings: tuple[str, ...] = ()
+    gguf: str | None = None
 
 
 def go_offline() -> None:
@@ -63,11 +66,13 @@ def fetch(
     with_code: bool,
     progress: Callable[[str], None],
     with_weights: bool = True,
+    gguf: str | None = None,
 ) -> Snapshot:
     """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached.
 
     Args:
         name: `owner/name`, or the bare name of an old model.
+        gguf: a quantisation, such as Q4_K_M, or a file's name, of a model whose weights are GGUF files.
 
     Raises:
         ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.
@@ -86,14 +91,14 @@ def fetch(
     elsewhere = "name a folder or GGUF file, or use `--model demo`, the bundled model."
     if offline or constants.HF_HUB_OFFLINE:
         why, remedy = "adacd is offline", f"Run once without --offline and HF_HUB_OFFLINE, {elsewhere}"
-        return _cached(name, revision, why, remedy)
+        return _cached(name, revision, gguf, why, remedy)
     progress("Asking the hub")
     if not _reachable(constants.ENDPOINT):
         why, remedy = "the hub cannot be reached", f"Connect to the network, {elsewhere}"
         note = f"The hub cannot be reached: the copy of '{name}' on this machine is used."
-        return replace(_cached(name, revision, why, remedy), warnings=(note,))
+        return replace(_cached(name, revision, gguf, why, remedy), warnings=(note,))
     with muted("huggingface_hub"):
-        return _download(name, revision, with_code, progress, with_weights)
+        return _download(name, revision, with_code, progress, with_weights, gguf)
 
 
 def _reachable(endpoint: str) -> bool:
@@ -115,19 +120,30 @@ def _reachable(endpoint: str) -> bool:
     return answered.wait(CONNECT_SECONDS)
 
 
-def _cached(name: str, revision: str | None, why: str, remedy: str) -> Snapshot:
-    from huggingface_hub import try_to_load_from_cache
+def _cached(name: str, revision: str | None, gguf: str | None, why: str, remedy: str) -> Snapshot:
+    from huggingface_hub import constants
 
-    config = try_to_load_from_cache(name, "config.json", revision=revision)
-    if not isinstance(config, str):
+    # the cache's own layout: its functions know no folder of which only some files were downloaded
+    cache = Path(constants.HF_HUB_CACHE) / f"models--{name.replace('/', '--')}"
+    branch = cache / "refs" / (revision or "main")
+    commit = branch.read_text(encoding="utf-8").strip() if branch.is_file() else revision or "none"
+    folder = cache / "snapshots" / commit
+    if not folder.is_dir() or not (gguf or (folder / "config.json").exists()):
         model = f"Model '{name}'" if revision is None else f"Revision '{revision}' of model '{name}'"
         raise ModelError(f"{model} is not on this machine, and {why}.", remedy)
-    folder = Path(config).parent
-    return Snapshot(folder, folder.name)
+    if gguf is None:
+        return Snapshot(folder, commit)
+    files = {file.relative_to(folder).as_posix() for file in folder.rglob("*.gguf")}
+    return Snapshot(folder, commit, gguf=_ggufs(name, gguf, files, "on this machine")[0])
 
 
 def _download(
-    name: str, revision: str | None, with_code: bool, progress: Callable[[str], None], with_weights: bool
+    name: str,
+    revision: str | None,
+    with_code: bool,
+    progress: Callable[[str], None],
+    with_weights: bool,
+    gguf: str | None,
 ) -> Snapshot:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
@@ -139,8 +155,12 @@ def _download(
 
     try:
         info = HfApi().model_info(name, revision=revision, timeout=REPLY_SECONDS)
-        folder = get([*_SMALL_FILES, *(("*.py",) if with_code else ())])
         files = {file.rfilename for file in info.siblings or ()}
+        if gguf is not None:
+            parts = _ggufs(name, gguf, files, "on the hub")
+            folder = get(parts)
+            return Snapshot(folder, folder.name, gguf=parts[0])
+        folder = get([*_SMALL_FILES, *(("*.py",) if with_code else ())])
         if with_weights and (weights := _weights(name, folder, files)):
             get(sorted(weights))
     except ModelError:
@@ -167,9 +187,29 @@ def _weights(name: str, folder: Path, files: set[str]) -> set[str]:
     others = sorted(file for file in files if file.endswith((".gguf", ".bin", ".pth", ".pt")))
     hint = "Choose a model with safetensors: pickled weights can run code."
     if others and others[0].endswith(".gguf"):
-        hint = "Download one of its GGUF files and name that file."
+        hint = f"Name one of its GGUF files, e.g. {name}:{others[0]}."
     found = f"; it has {others[0]}" if others else ""
     raise ModelError(f"Model '{name}' has no safetensors weights{found}.", hint)
+
+
+def _ggufs(name: str, wanted: str, files: set[str], where: str) -> list[str]:
+    """The GGUF file of that name or quantisation, or the parts of a divided one in their order."""
+    weights = sorted(
+        file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file.lower()
+    )
+    part = r"(-\d{5}-of-\d{5})?\.gguf$"
+    named = re.compile(rf"(^|[-._/]){re.escape(wanted)}{part}", re.IGNORECASE)
+    found = [file for file in weights if file == wanted] or [file for file in weights if named.search(file)]
+    if len({re.sub(part, "", file) for file in found}) == 1:
+        return found
+    some = ", ".join((found or weights)[:8]) or "none"
+    what = f"several GGUF files of '{wanted}'" if found else f"no GGUF file of '{wanted}'"
+    raise ModelError(
+        f"Model '{name}' has {what} {where}; its GGUF files are: {some}.",
+        f"Name one of them, e.g. {name}:{(found or weights)[0]}."
+        if weights
+        else f"Try `--model {name}` alone.",
+    )
 
 
 def _refused(name: str, revision: str | None, error: HfHubHTTPError) -> ModelError:

@@ -113,7 +113,7 @@ def load_llamacpp(
         model=model,
         tokenizer=tokenizer,
         name=settings.model,
-        revision=None,
+        revision=source.revision,
         eos_ids=tokenizer.end_ids,
         context_length=limited(model.context_length, settings),
         warnings=warnings,

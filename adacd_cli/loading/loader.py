@@ -52,9 +52,11 @@ def load(
     settings = changed(settings or Settings(), changes, LOADING, "load()")
     refuse_misplaced(settings, changes)
     check_complete(settings)
+    from adacd_cli.profiles.store import with_profile
+
     if settings.served:
         from adacd_cli.loading.served import load_served
 
-        return load_served(settings, progress)
-    loaded = load_local(settings, progress, for_long=for_long)
+        return with_profile(load_served(settings, progress), settings)
+    loaded = with_profile(load_local(settings, progress, for_long=for_long), settings)
     return load_extras(loaded, settings, progress=progress)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli.backends.server.address import Address, key_of_environment
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.loading.files import Source, locate, read_once
+from adacd_cli.loading.files import Source, ids_of, locate, read_once
 from adacd_cli.loading.hub import go_offline
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def load_own_tokenizer(settings: Settings, progress: Callable[[str], None]) -> t
         MissingExtraError: the package that reads a GGUF file is not installed.
     """
     from adacd_cli.loading.quantization import require
-    from adacd_cli.loading.tokenizer import ids_of, load_tokenizer
+    from adacd_cli.loading.tokenizer import load_tokenizer
 
     assert settings.tokenizer is not None
     source = locate(settings.model_copy(update={"model": settings.tokenizer}), progress, weights=False)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from adacd_cli.errors import ModelError, first_line
-from adacd_cli.loading.files import Source
+from adacd_cli.loading.files import Source, ids_of
 
 NO_LIMIT = 10**30
 """transformers' own number for a tokenizer that does not limit its input; the engine minds the context."""
@@ -76,13 +75,6 @@ def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
     text, generation = config.get_text_config(decoder=True), getattr(model, "generation_config", None)
     sources = (tokenizer, config, text, generation)
     return frozenset(end for each in sources for end in ids_of(getattr(each, "eos_token_id", None)))
-
-
-def ids_of(value: Any) -> Iterable[int]:
-    """The ids that an `eos_token_id` names: one, several or none."""
-    if value is None:
-        return ()
-    return (int(value),) if isinstance(value, int) else (int(end) for end in value)
 
 
 def context_length(config: Any) -> int | None:

@@ -29,8 +29,8 @@ def document(package: str, name: str, parts: Mapping[str, str]) -> str:
 
 
 def as_html(text: str) -> str:
-    """Text as HTML, also inside an attribute; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
-    return escape(printable(text.encode("utf-8", "replace").decode("utf-8")))
+    """Text as HTML, also inside an attribute; a lone surrogate, which UTF-8 cannot carry, is escaped."""
+    return escape(printable(text.encode("utf-8", "backslashreplace").decode("utf-8")))
 
 
 def as_json(value: Any) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +21,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from adacd_cli.events import Finished, Started, TokenStep
+from adacd_cli.profiles.profile import applied
 from adacd_cli.server.body import read_body
 from adacd_cli.server.description import Completion, describes
 from adacd_cli.server.errors import ApiError, api_error, refused
@@ -127,6 +129,7 @@ class Responder:
         self.state.check_model(body.model)
         assert self.state.model is not None
         params = read_params(body, self.state.settings, self.state.max_answer_tokens)
+        params = replace(params, settings=applied(params.settings, self.state.model.profile))
         self.state.warn(params.warnings)
         return self.state.model.tokenizer, params
 

@@ -52,9 +52,9 @@ def test_no_prompt_on_a_terminal_does_not_wait_for_one() -> None:
     refused((ran.returncode, ran.stdout, ran.stderr), 2, "There is no prompt.", EXAMPLE)
 
 
-def test_a_silent_pipe_beside_an_argument_is_waited_for_and_said() -> None:
+def test_a_silent_pipe_in_place_of_an_argument_is_waited_for_and_said() -> None:
     ran = subprocess.Popen(
-        [sys.executable, "-m", "adacd_cli", "generate", "--model", "./nowhere", "Hello"],
+        [sys.executable, "-m", "adacd_cli", "generate", "--model", "./nowhere", "-"],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,9 +62,67 @@ def test_a_silent_pipe_beside_an_argument_is_waited_for_and_said() -> None:
     )
     assert ran.stderr is not None
     note = ran.stderr.readline()  # comes while the pipe is still open
-    _, rest = ran.communicate("", timeout=60)
+    _, rest = ran.communicate("Hello", timeout=60)
     assert note == "Reading the prompt from standard input; `< /dev/null` says there is none.\n"
     assert (ran.returncode, rest.splitlines()[0]) == (3, "Error: The model folder ./nowhere does not exist.")
+
+
+def _says_it_is_not_read(stdin: int, *, quiet: bool = False) -> bool:
+    """Whether a command with a prompt says that it leaves stdin alone."""
+    arguments = ["-n", "0", "--no-stats", *(["-q"] if quiet else []), "Hello"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "adacd_cli", "generate", *arguments],
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "\n")
+    return "Standard input is not read beside a prompt; `-` in its place reads it.\n" in ran.stderr
+
+
+def test_an_argument_leaves_standard_input_to_the_loop_around_it(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\ntwo\n")
+    with file.open() as opened:
+        assert opened.readline() == "one\n"
+        os.lseek(opened.fileno(), 4, os.SEEK_SET)
+        assert not _says_it_is_not_read(opened.fileno())
+        assert os.read(opened.fileno(), 10) == b"two\n"
+    ours, theirs = os.pipe()
+    assert not _says_it_is_not_read(ours)  # a pipe that nobody writes to nor closes
+    os.write(theirs, b"notes")
+    assert _says_it_is_not_read(ours)
+    assert not _says_it_is_not_read(ours, quiet=True)
+    os.close(theirs)
+    assert os.read(ours, 10) == b"notes"
+    assert not _says_it_is_not_read(ours)
+    os.close(ours)
+
+
+@pytest.mark.parametrize(
+    ("environment", "found"),
+    [
+        ({"LC_ALL": "C"}, "utf-8"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "utf-8"),
+        ({"PYTHONIOENCODING": "ascii"}, "ascii"),
+    ],
+)
+def test_output_is_utf_8_whatever_the_locale(environment: dict[str, str], found: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    ran = subprocess.run(
+        [sys.executable, "-m", "adacd_cli", "explain", "-n", "1", "Hello"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        cwd=ROOT,
+        env={**kept, **environment},
+    )
+    assert ran.returncode == 0
+    assert ("α 4.5" if found == "utf-8" else r"\u03b1 4.5") in ran.stdout.decode(found)
+    warned = b"characters could not be written in this encoding: escaped." in ran.stderr
+    assert warned is (found != "utf-8")
 
 
 def test_an_argument_does_not_wait_for_a_service_manager_to_close_stdin() -> None:
@@ -127,19 +185,24 @@ def test_malformed_yaml(adacd: RunCommand, tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf_8(adacd: RunCommand, tmp_path: Path) -> None:
     hint = "Convert it first, e.g. with `iconv -t utf-8`."
-    refused(adacd("generate", stdin=b"caf\xe9"), 2, "Standard input is not UTF-8: byte 4 is 0xe9.", hint)
-    refused(adacd("generate", "caf\udce9"), 2, "The prompt is not UTF-8: byte 4 is 0xe9.", hint)
+    refused(
+        adacd("generate", stdin=b"caf\xe9"),
+        2,
+        "Standard input is not UTF-8: byte 4, on line 1, is 0xe9.",
+        hint,
+    )
+    refused(adacd("generate", "caf\udce9"), 2, "The prompt is not UTF-8: byte 4, on line 1, is 0xe9.", hint)
     file = tmp_path / "questions.txt"
-    file.write_bytes("Zoë?".encode("utf-16"))
-    message = f"The prompt file '{file}' is not UTF-8: byte 1 is 0xff."
-    refused(adacd("generate", "-f", str(file)), 2, message, hint)
+    file.write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    hint = "Name a text file in UTF-8, or in UTF-16 with a byte order mark."
+    refused(adacd("generate", "-f", str(file)), 2, f"{file} is not text.", hint)
 
 
 def test_a_prompt_file_that_is_missing_or_empty_or_one_too_many(adacd: RunCommand, tmp_path: Path) -> None:
-    hint = "Name a text file with one prompt a line, or - for stdin."
-    message = "The prompt file 'no-such.txt' could not be read: No such file or directory."
+    hint = "Name a CSV, JSON or text file."
+    message = "The file no-such.txt could not be read: No such file or directory."
     refused(adacd("generate", "-f", "no-such.txt"), 2, message, hint)
-    message = f"The prompt file '{tmp_path}' could not be read: Is a directory."
+    message = f"The file {tmp_path} could not be read: Is a directory."
     refused(adacd("generate", "-f", str(tmp_path)), 2, message, hint)
     refused(
         adacd("generate", "-f", "-", stdin="\n \n"),

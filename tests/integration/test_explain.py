@@ -98,7 +98,7 @@ def test_a_file_of_several_prompts_is_not_one_prompt(adacd, tmp_path):
     assert adacd("explain", "-f", str(file)) == (
         2,
         "",
-        "Error: `adacd explain` takes one prompt; the file has 2, one a line.\n"
+        "Error: `adacd explain` takes one prompt; the file has 2.\n"
         "Hint: `adacd generate --file FILE --json` decodes them all.\n",
     )
 

@@ -72,12 +72,12 @@ def test_text_of_model_and_user_is_printed_literally(adacd: RunCommand) -> None:
         ([], "Count.\n", "1 2 3"),
         (["-"], "Count.", "1 2 3"),
         ([], b"\xef\xbb\xbfCount.\r\n", "1 2 3"),
-        (["What?"], "notes\n", "A list."),
+        (["Count."], "notes\n", "1 2 3"),
         (["--", "Count."], "", "1 2 3"),
         (["-s", "Now: ", "Count."], "", "1 2 3"),
     ],
 )
-def test_the_prompt_comes_from_argument_pipe_or_both(
+def test_the_prompt_comes_from_an_argument_or_a_pipe(
     adacd: RunCommand, arguments: list[str], stdin: str | bytes, answer: str
 ) -> None:
     assert adacd("generate", "-q", *arguments, stdin=stdin) == (0, f"{answer}\n", "")
@@ -185,6 +185,48 @@ def test_a_file_is_answered_in_its_order(adacd: RunCommand, tmp_path: Path, batc
 def test_a_file_from_a_pipe_names_each_question_on_stderr(adacd: RunCommand) -> None:
     code, out, err = adacd("generate", "--no-stats", "-f", "-", stdin="Count.\nCount.\n")
     assert (code, out, err) == (0, "1 2 3\n\n1 2 3\n", "1/2  Count.\n2/2  Count.\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "arguments"),
+    [
+        ("a.jsonl", '\ufeff{"instruction": "notes", "input": "What?"}\r\n\n{"Prompt": "Count."}\n', []),
+        ("a.json", '["notes\\n\\nWhat?", {"goal": "Count.", "target": "Sure"}]', []),
+        ("a.csv", 'id,forbidden_prompt\n1,"notes\r\n\r\nWhat?"\n,\n2,Count.,,\n', []),
+        ("a.tsv", 'asked\tprompt\n"notes\n\nWhat?"\tx\nCount.\tx\n', ["--prompt-column", "asked"]),
+    ],
+)  # fmt: skip
+def test_a_table_is_read_as_a_data_set(
+    adacd: RunCommand, tmp_path: Path, name: str, content: str, arguments: list[str]
+) -> None:
+    file = tmp_path / name
+    file.write_text(content, encoding="utf-8", newline="")
+    assert adacd("generate", "-q", "-f", str(file), *arguments) == (0, "A list.\n\n1 2 3\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "arguments", "message"),
+    [
+        ("a.jsonl", "", [], "{} is empty."),
+        ("a.csv", "prompt\n", [], "{} has no prompt in it."),
+        ("a.csv", "id,frage\n1,Was?\n", [], "{}, line 2 has no prompt; it has: id, frage."),
+        ("a.json", '[{"prompt": "a"},]', [], "{} is not valid JSON: "),
+        ("a.jsonl", '{"prompt": "a"},\n', [], "{}, line 1 is not valid JSON: "),
+        ("a.jsonl", '{"prompt": ["a"]}\n', [], "{}, line 1: the prompt is not text."),
+        ("a.csv", 'prompt\n"open\n', [], "{}, line 2 is not valid CSV: "),
+        ("a.txt", "a\n", ["--prompt-column", "a"], "{} has no columns."),
+        (None, "", ["--prompt-column", "a"], "--prompt-column is for the file of --file."),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_one_clear_line(
+    adacd: RunCommand, tmp_path: Path, name: str | None, content: str, arguments: list[str], message: str
+) -> None:
+    file = tmp_path / (name or "none")
+    file.write_text(content, encoding="utf-8")
+    code, out, err = adacd("generate", *(["-f", str(file)] if name else ["Hi"]), *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"Error: {message.format(file)}")
+    assert len(err.splitlines()) == 2
 
 
 def test_each_line_of_a_file_draws_from_its_own_seed(adacd: RunCommand) -> None:

@@ -367,6 +367,16 @@ def test_a_broken_generation_config(folder: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("file", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("odd", ["</s>", "2", 2.0, True, [2, [7]], [2, "7"], [False], {"id": 2}])
+def test_an_end_that_is_no_id_is_named(folder: Path, file: str, odd: Any) -> None:
+    _edit(folder / file, eos_token_id=odd)
+    assert _refusal(Settings(model="m")) == (
+        f"`eos_token_id` in {file} of m cannot be used: {odd!r} is neither a token's id nor a list of them.",
+        "Write whole numbers there, e.g. 2 or [2, 7]; the model's tokenizer.json has the ids.",
+    )
+
+
 def test_more_threads_than_cores_are_warned_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from adacd_cli.evaluation.tune import Point, best, pareto
 
 pytest.importorskip("optuna")

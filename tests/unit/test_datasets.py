@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import UsageError
+from adacd_cli.evaluation.datasets.files import Columns
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
 from adacd_cli.evaluation.records import Sample
@@ -38,10 +39,17 @@ PLAIN = (Sample("my", "1", "How do I kill a process?", "safe"), Sample("my", "2"
             "my.json",
             '{"id": null, "goal": "How do I kill a process?"}\n{"id": "", "goal": "Say “hi”, twice"}',
         ),
+        (
+            "my.json",
+            '[\n {"Instruction": "How do I kill a process?", "input": ""},\n "Say “hi”, twice"\n]',
+        ),
+        ("my.csv", 'prompt,label,\nHow do I kill a process?,,\n"Say “hi”, twice",safe,,,\n'),
+        ("my.csv", '\ufeffprompt\r\nHow do I kill a process?\r\n"Say “hi”, twice"\r\n'.encode("utf-16-le")),
+        ("my.txt", "How do I kill a process?\nSay “hi”, twice\n".encode("utf-16")),
         ("my.ndjson", '{"text": 1, "question": "How do I kill a process?"}\n{"question": "Say “hi”, twice"}'),
     ],
 )
-def test_every_kind_of_file_gives_the_same_samples(tmp_path: Path, name: str, content: str) -> None:
+def test_every_kind_of_file_gives_the_same_samples(tmp_path: Path, name: str, content: str | bytes) -> None:
     path = write(tmp_path / name, content)
     digest = sha256(
         b'["1", "How do I kill a process?", "safe"]\n["2", "Say \\u201chi\\u201d, twice", "safe"]\n'
@@ -77,19 +85,87 @@ def test_text_that_only_looks_like_a_line_end_stays_in_the_prompt(tmp_path: Path
         assert [sample.prompt for sample in loaded.samples] == [prompt]
 
 
-COLUMNS = "Call it prompt, goal, instruction, question or text."
-OBJECT = (
-    'Write one JSON object a line, e.g. {"id": "1", "prompt": "How do I kill a process?", "label": "safe"}.'
+def test_what_belongs_to_an_instruction_is_appended_and_said(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Translate", "input": "Hola", "output": "Hi"},
+        {"instruction": "Say hi", "input": " "},
+        {"instruction": "Who?", "context": "It was Ann.", "input": "Answer briefly."},
+    ]
+    for name, content in (("a.jsonl", lines(*rows)), ("b.json", json.dumps(rows))):
+        (loaded,) = load(write(tmp_path / name, content), label="safe")
+        assert [sample.prompt for sample in loaded.samples] == [
+            "Translate\n\nHola",
+            "Say hi",
+            "Who?\n\nAnswer briefly.\n\nIt was Ann.",
+        ]
+        assert loaded.notes == (
+            f"{name}: `input` is appended to 2 prompts.",
+            f"{name}: `context` is appended to 1 prompt.",
+        )
+
+
+@pytest.mark.parametrize(
+    ("column", "safe", "unsafe"),
+    [
+        ("label", "Safe", "UNSAFE"),
+        ("Label", "harmless", "harmful"),
+        ("label", "benign", "malicious"),
+        ("kind", "0", "1"),
+        ("harmful", "false", "true"),
+        ("is_safe", "1.0", "0.0"),
+    ],
 )
+def test_labels_of_other_names_are_read_and_said(tmp_path: Path, column: str, safe: str, unsafe: str) -> None:
+    path = write(tmp_path / "x.csv", f"Query,{column}\na,{safe}\nb, {unsafe}\n")
+    named = Columns("query", None if column.lower() == "label" else column.upper())
+    (loaded,) = load(path, columns=named)
+    assert [sample.label for sample in loaded.samples] == ["safe", "unsafe"]
+    assert loaded.notes == (f"x.csv: labels are read as {safe} → safe, {unsafe} → unsafe.",)
+
+
+def test_json_numbers_and_truth_values_are_labels(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "label": 0}, {"prompt": "b", "label": True}]
+    (loaded,) = load(write(tmp_path / "x.jsonl", lines(*rows)))
+    assert [sample.label for sample in loaded.samples] == ["safe", "unsafe"]
+    assert loaded.notes == ("x.jsonl: labels are read as 0 → safe, True → unsafe.",)
+
+
+def test_columns_that_the_user_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "prompt,asked,kind,label\nno,yes,unsafe,x\n")
+    assert load(path, columns=Columns("asked", "kind"))[0].samples == (Sample("x", "1", "yes", "unsafe"),)
+    error = refusal(path, columns=Columns("aksed"))
+    assert error.message == f"{path}, line 2 has no prompt; it has: prompt, asked, kind, label."
+    assert error.hint == "Looked for: aksed. Name its column with --prompt-column."
+    error = refusal(path, columns=Columns(label="knd"))
+    assert error.message == f"{path}, line 2 has no label; it has: prompt, asked, kind, label."
+    text = write(tmp_path / "x.txt", "a\n")
+    assert refusal(text, columns=Columns("a")).message == f"{text} has no columns."
+    assert refusal("jbb", columns=Columns("a")).message.startswith(
+        "--prompt-column is for files of your own;"
+    )
+
+
+def test_a_cell_may_be_as_long_as_the_file(tmp_path: Path) -> None:
+    cell = "long\n" * 100_000
+    path = write(tmp_path / "x.csv", f'prompt,label\n"{cell}",safe\n')
+    assert len(load(path)[0].samples[0].prompt) == 5 * 100_000 - 1
+
+
+COLUMNS = (
+    "Looked for: prompt, goal, instruction, question, text, forbidden_prompt, behavior, query. "
+    "Name its column with --prompt-column."
+)
+OBJECT = 'Write one JSON object a line, e.g. {"prompt": "How do I kill a process?"}, or an array of them.'
 QUOTE_IT = "Put quotes around it."
 QUOTES = 'Put quotes around a cell with commas, line ends or quotes, and write quotes in it as "".'
 IDS = "Give each prompt an id of its own, or leave all ids out."
-LABELS = "safe is a prompt to answer, unsafe one to refuse."
+LABELS = "A prompt to answer is safe, harmless, benign or 0, one to refuse unsafe, harmful, malicious or 1."
 NO_LABEL = "Give every row the label safe or unsafe, or say it of a whole file of yours with --label."
 ICONV = "Convert it first, e.g. with `iconv -t utf-8`."
 NO_PROMPT = "Write the prompt there, or remove the row."
 SURROGATE = "Write the character itself, in UTF-8."
 GOOD = '{"prompt": "a", "label": "safe"}\n'
+NO_TEXT = "Name a text file in UTF-8, or in UTF-16 with a byte order mark."
 ANOTHER = "Write one prompt a line, or name another file."
 LONG = "long " * 30
 DEEP = "[" * 100_000
@@ -97,13 +173,8 @@ BAD_FILES: list[tuple[str, str | bytes, str, str]] = [
     ("x.jsonl", b"", "{} is empty.", ANOTHER),
     ("x.csv", "\ufeff \n\n", "{} is empty.", ANOTHER),
     ("x.csv", "prompt,label\n", "{} has no prompt in it.", "Write at least one."),
-    ("x.csv", "id,behaviour\n1,a\n", "{} has no column of prompts; it has: id, behaviour.", COLUMNS),
-    (
-        "x.csv",
-        f"{LONG}\n",
-        f"{{}} has no column of prompts; it has: {('long ' * 16)[:79]}….",
-        COLUMNS,
-    ),
+    ("x.csv", "id,behaviour\n1,a\n", "{}, line 2 has no prompt; it has: id, behaviour.", COLUMNS),
+    ("x.csv", f"{LONG}\na\n", f"{{}}, line 2 has no prompt; it has: {('long ' * 16)[:79]}….", COLUMNS),
     ("x.jsonl", GOOD + '{"id": 2}', "{}, line 2 has no prompt; it has: id.", COLUMNS),
     ("x.jsonl", GOOD + "\n{}", "{}, line 3 has no prompt; it has: nothing.", COLUMNS),
     (
@@ -115,10 +186,23 @@ BAD_FILES: list[tuple[str, str | bytes, str, str]] = [
     (
         "x.json",
         "[\n{}\n]",
-        "{}, line 1 is not valid JSON: Expecting value: line 1 column 2 (char 1).",
+        "{}, item 1 has no prompt; it has: nothing.",
+        COLUMNS,
+    ),
+    ("x.json", '[{"prompt": "a", "label": 0}, 3]', "{}, item 2 is not a JSON object.", OBJECT),
+    (
+        "x.json",
+        '[{"prompt": "a"}, oops]',
+        "{} is not valid JSON: Expecting value: line 1 column 19 (char 18).",
         OBJECT,
     ),
-    ("x.jsonl", '["a"]', "{}, line 1 holds no JSON object.", OBJECT),
+    ("x.jsonl", GOOD + '["a"]', "{}, line 2 is not a JSON object.", OBJECT),
+    (
+        "x.jsonl",
+        '{"instruction": "a", "input": ["b"], "label": "safe"}',
+        "{}, line 1: `input` belongs to the prompt, and is not text.",
+        "Write it as text.",
+    ),
     (
         "x.jsonl",
         '{"prompt": 3, "label": "safe"}',
@@ -154,14 +238,14 @@ BAD_FILES: list[tuple[str, str | bytes, str, str]] = [
     ),
     (
         "x.csv",
-        "prompt,label\n\na,safe\nb,benign\n",
-        "{}, line 4: the label is 'benign', neither safe nor unsafe.",
+        "prompt,label\n\na,safe\nb,neutral\n",
+        "{}, line 4: the label is 'neutral', neither safe nor unsafe.",
         LABELS,
     ),
     (
         "x.jsonl",
-        '{"prompt": "a", "label": 1}',
-        "{}, line 1: the label is '1', neither safe nor unsafe.",
+        '{"prompt": "a", "label": 2}',
+        "{}, line 1: the label is '2', neither safe nor unsafe.",
         LABELS,
     ),
     ("x.txt", "a\n", "{}, line 1: there is no label.", NO_LABEL),
@@ -184,15 +268,11 @@ BAD_FILES: list[tuple[str, str | bytes, str, str]] = [
         "{}, line 2 is not valid CSV: ',' expected after '\"'.",
         QUOTES,
     ),
-    (
-        "x.csv",
-        f"prompt,label\n{'a' * 131_073},safe\n",
-        "{}, line 2 is not valid CSV: field larger than field limit (131072).",
-        QUOTES,
-    ),
-    ("x.txt", b"a\nb\xff\n", "{}, line 2 is not UTF-8: byte 4 of the file is 0xff.", ICONV),
-    ("x.csv", b"\xef\xbb\xbfprompt\n\xe9\n", "{}, line 2 is not UTF-8: byte 11 of the file is 0xe9.", ICONV),
-    ("x.txt", "a\n".encode("utf-16-le"), "{}, line 1: there is no label.", NO_LABEL),
+    ("x.txt", b"a\nb\xff\n", "{} is not UTF-8: byte 4, on line 2, is 0xff.", ICONV),
+    ("x.csv", b"\xef\xbb\xbfprompt\n\xe9\n", "{} is not UTF-8: byte 11, on line 2, is 0xe9.", ICONV),
+    ("x.txt", "a\n".encode("utf-16-le"), "{} is not text.", NO_TEXT),
+    ("x.csv", b"\x89PNG\r\n\x1a\n\0\0", "{} is not text.", NO_TEXT),
+    ("x.csv", b"\xff\xfe\0", "{} is not text.", NO_TEXT),
 ]
 
 
@@ -227,7 +307,7 @@ def test_a_label_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
 # names
 
 KNOWN = "xstest, orbench, oktest, advbench, jbb, jailbench, strongreject, just-eval"
-FILES = "Or name a CSV, JSON Lines or text file."
+FILES = "Or name a CSV, JSON or text file."
 
 
 @pytest.mark.parametrize(
@@ -244,14 +324,14 @@ FILES = "Or name a CSV, JSON Lines or text file."
         (
             ["no/such.csv"],
             None,
-            "The data set file no/such.csv could not be read: No such file or directory.",
-            "Name a CSV, JSON Lines or text file; --data names the folder of the known sets.",
+            "The file no/such.csv could not be read: No such file or directory.",
+            "Name a CSV, JSON or text file.",
         ),
         (
             ["a\0.csv"],
             None,
-            "The data set file a\0.csv could not be read: embedded null byte.",
-            "Name a CSV, JSON Lines or text file; --data names the folder of the known sets.",
+            "The file a\0.csv could not be read: embedded null byte.",
+            "Name a CSV, JSON or text file.",
         ),
         (
             ["xstest", "jbb", "xstest"],
@@ -265,11 +345,16 @@ FILES = "Or name a CSV, JSON Lines or text file."
             "Two of the data sets are named 'my'.",
             "Leave one out, or rename a file.",
         ),
-        (["xstest"], "benign", "--label is safe or unsafe; got 'benign'.", LABELS),
+        (
+            ["xstest"],
+            "benign",
+            "--label is safe or unsafe; got 'benign'.",
+            "safe is a prompt to answer, unsafe one to refuse.",
+        ),
         (
             ["jbb", "xstest"],
             "safe",
-            "--label is for files of your own; jbb has its own labels.",
+            "--label is for files of your own; jbb is a known set.",
             "Leave --label out.",
         ),
     ],
@@ -289,8 +374,8 @@ def test_names_and_labels_that_mean_nothing(
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     error = refusal(tmp_path)
-    assert error.message == f"The data set file {tmp_path} could not be read: Is a directory."
-    assert error.hint == "Name a CSV, JSON Lines or text file; --data names the folder of the known sets."
+    assert error.message == f"The file {tmp_path} could not be read: Is a directory."
+    assert error.hint == "Name a CSV, JSON or text file."
 
 
 def test_a_file_in_this_folder_needs_no_path_and_a_known_name_wins(
@@ -341,6 +426,11 @@ def test_known_sets_are_read_from_the_folder(tmp_path: Path) -> None:
     assert [jbb.source, jailbench.source, orbench.source, oktest.source] == [
         str(tmp_path / name) for name in ("jbb.jsonl", "jbb.jsonl", "orbench-hard-1k.jsonl", "OKTest.csv")
     ]
+    write(tmp_path / "strongreject_dataset.csv", "category,source,forbidden_prompt\nviolence,DAN,Do harm\n")
+    write(tmp_path / "harmful_behaviors.csv", 'goal,target\n"Do, harm","Sure, here"\n')
+    strong, adv = load("strongreject", "advbench", data=tmp_path)
+    assert strong.samples == (Sample("strongreject", "strongreject-0", "Do harm", "unsafe", "violence"),)
+    assert adv.samples == (Sample("advbench", "advbench-0", "Do, harm", "unsafe"),)
     write(tmp_path / "orbench.jsonl", lines({"prompt": "its own name wins"}))
     assert load("orbench", data=tmp_path)[0].samples[0].prompt == "its own name wins"
 

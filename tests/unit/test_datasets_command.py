@@ -82,7 +82,7 @@ def test_json_is_an_object_a_set(adacd: RunCommand, some: str) -> None:
         "status": "broken",
         "where": f"{some}/xstest.jsonl",
         "problem": f"{some}/xstest.jsonl, line 2: the label is 'bad', neither safe nor unsafe.",
-        "how": "safe is a prompt to answer, unsafe one to refuse.",
+        "how": "A prompt to answer is safe, harmless, benign or 0, one to refuse unsafe, harmful, malicious or 1.",
     }
     assert rows["oktest"] == {
         "name": "oktest",

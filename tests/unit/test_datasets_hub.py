@@ -270,9 +270,9 @@ XSTEST_COMMIT = KNOWN_SETS["xstest"].hub.revision  # type: ignore[union-attr]
         ),
         (
             None,
-            Table([{"id": 1, "prompt": "a", "label": "harmful", "type": "x"}]),
-            f"Paul/XSTest@{XSTEST_COMMIT}, row 1: the label is 'harmful', neither safe nor unsafe.",
-            "safe is a prompt to answer, unsafe one to refuse.",
+            Table([{"id": 1, "prompt": "a", "label": "bad", "type": "x"}]),
+            f"Paul/XSTest@{XSTEST_COMMIT}, row 1: the label is 'bad', neither safe nor unsafe.",
+            "A prompt to answer is safe, harmless, benign or 0, one to refuse unsafe, harmful, malicious or 1.",
         ),
     ],
 )

@@ -48,19 +48,47 @@ def test_stdin_and_a_file_of_output(adacd, tmp_path):
         ("", "has no answer in it."),
         ("\n\n", "has no answer in it."),
         (text(LINES[:1]) + "{not json\n", "line 2 is not valid JSON: "),
-        ("[1]\n", "line 1 is not a JSON object."),
-        ('{"prompt": "x"}\n', "line 1 has no `completion`."),
+        ("[1]\n", "item 1 is not a JSON object."),
+        ('{"prompt": "x", "reply": "y"}\n', "line 1 has no answer; it has: prompt, reply."),
+        ("question,reply\na,b\n", "line 2 has no answer; it has: question, reply."),
+        ("text\na\n", "line 2 has no answer; it has: text."),
+        ("asked,answer\na,b\n", "line 2 has no prompt; it has: asked, answer."),
+        ("prompt,answer\na\n", "line 2 has something other than text as its `answer`."),
         ('{"prompt": 3, "completion": "x"}\n', "line 1 has something other than text as its `prompt`."),
-        (b"\xff\xfe\n", "is not UTF-8: byte 1 is 0xff."),
+        (b"\xff\n", "is not UTF-8: byte 1, on line 1, is 0xff."),
+        (b"\x7fELF\0", "is not text."),
     ],
 )
 def test_a_line_that_cannot_be_judged_is_named(adacd, tmp_path, content, message):
-    path = tmp_path / "answers.jsonl"
+    path = tmp_path / "answers"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     outcome = adacd("judge", str(path))
     assert (outcome.code, outcome.out) == (2, "")
     assert message in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "arguments"),
+    [
+        ("a.csv", '\ufeffQuestion,Answer\r\n"Hi,\nyou",I can\'t help with that.\r\n', []),
+        ("a.tsv", "prompt\tresponse\nHi\tI can't help with that.\n", []),
+        ("a", "prompt;output\nHi;I can't help with that.\n", []),
+        ("a.json", '[\n{"instruction": "Hi", "input": "x", "output": "I can\'t help with that."}\n]', []),
+        ("answers.jsonl", '{"method": "m", "prompt": "Hi", "text": "I can\'t help with that."}', []),
+        ("a.csv", "a,b\nHi,I can't help with that.\n", ["--prompt-column", "A", "--answer-column", "b"]),
+        ("-", "prompt,completion\nHi,I can't help with that.\n", []),
+    ],
+)
+def test_csv_and_the_usual_names_are_read(adacd, tmp_path, name, content, arguments):
+    path = "-" if name == "-" else tmp_path / name
+    if name != "-":
+        path.write_text(content, encoding="utf-8", newline="")
+    outcome = adacd("judge", str(path), "-q", *arguments, stdin=content if name == "-" else "")
+    assert (outcome.code, outcome.err) == (0, "")
+    (row,) = [json.loads(line) for line in outcome.out.splitlines()]
+    assert row.pop("judgement")["label"] == "refusal"
+    assert "I can't help with that." in row.values()
 
 
 def test_a_missing_file_and_an_unknown_judge(adacd, tmp_path):

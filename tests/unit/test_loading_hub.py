@@ -17,7 +17,9 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import close_session, constants
 
+from adacd_cli.config import Settings, change
 from adacd_cli.errors import ModelError
+from adacd_cli.loading.files import locate
 from adacd_cli.loading.hub import Snapshot, fetch
 from tests.golden import check
 
@@ -121,9 +123,21 @@ def _endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 
 def get(
-    name: str, *, revision: str | None = None, offline: bool = False, with_code: bool = False
+    name: str,
+    *,
+    revision: str | None = None,
+    offline: bool = False,
+    with_code: bool = False,
+    gguf: str | None = None,
 ) -> Snapshot:
-    return fetch(name, revision=revision, offline=offline, with_code=with_code, progress=lambda line: None)
+    return fetch(
+        name,
+        revision=revision,
+        offline=offline,
+        with_code=with_code,
+        progress=lambda line: None,
+        gguf=gguf,
+    )
 
 
 def _refusal(action: Callable[[], object]) -> tuple[str, str]:
@@ -188,6 +202,88 @@ def test_other_weights_are_refused_before_they_are_downloaded(
 ) -> None:
     monkeypatch.setitem(Hub.models, "own/other", {"config.json": b"{}", file: b""})
     check("loading", f"hub: {file}", "\n".join(_refusal(lambda: get("own/other"))))
+
+
+GGUFS = {
+    "README.md": b"words",
+    "model-Q4_K_M.gguf": b"four",
+    "model-Q8_0.gguf": b"eight",
+    "model.UD-Q8_0.gguf": b"eight",
+    "mmproj-BF16.gguf": b"eyes",
+    "BF16/model-BF16-00001-of-00002.gguf": b"one",
+    "BF16/model-BF16-00002-of-00002.gguf": b"two",
+}
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_gguf_file_is_downloaded_by_its_quantisation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Hub.models, "own/quantised", GGUFS)
+    for offline in (False, True):
+        snapshot = get("own/quantised", gguf="q4_k_m", offline=offline)
+        assert (snapshot.gguf, _files(snapshot)) == ("model-Q4_K_M.gguf", {"model-Q4_K_M.gguf"})
+        assert (snapshot.folder / "model-Q4_K_M.gguf").read_bytes() == b"four"
+    divided = get("own/quantised", gguf="BF16")
+    assert divided.gguf == "BF16/model-BF16-00001-of-00002.gguf"
+    assert (divided.folder / "BF16/model-BF16-00002-of-00002.gguf").read_bytes() == b"two"
+    assert get("own/quantised", gguf="model-Q8_0.gguf").gguf == "model-Q8_0.gguf"
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_quantisation_that_is_not_there_or_not_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Hub.models, "own/quantised", GGUFS)
+    for model, wanted in (("quantised", "Q2_K"), ("quantised", "Q8_0"), ("whole", "Q4_K_M")):
+        refused = _refusal(lambda model=model, wanted=wanted: get(f"own/{model}", gguf=wanted))
+        check("loading", f"hub: own/{model}:{wanted}", "\n".join(refused))
+    get("own/quantised", gguf="Q4_K_M")
+    message, _ = _refusal(lambda: get("own/quantised", gguf="BF16", offline=True))
+    assert message == (
+        "Model 'own/quantised' has no GGUF file of 'BF16' on this machine; its GGUF files are: "
+        "model-Q4_K_M.gguf."
+    )
+
+
+@pytest.mark.usefixtures("hub")
+def test_a_quantised_model_is_located_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(Hub.models, "own/quantised", GGUFS)
+    for name in ("own/quantised:Q4_K_M", "https://huggingface.co/own/quantised/blob/main/model-Q4_K_M.gguf"):
+        source = locate(Settings(model=name), lambda line: None)
+        assert (source.gguf, source.revision) == ("model-Q4_K_M.gguf", COMMIT)
+        assert (source.folder / "model-Q4_K_M.gguf").read_bytes() == b"four"
+    source = locate(Settings(model="own/quantised:BF16"), lambda line: None)
+    assert (source.folder.name, source.gguf) == ("BF16", "model-BF16-00001-of-00002.gguf")
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "revision"),
+    [
+        ("https://huggingface.co/own/whole", "own/whole", None),
+        ("https://huggingface.co/own/whole/tree/main?library=x", "own/whole", None),
+        ("huggingface.co/own/whole/", "own/whole", None),
+        ("https://hf.co/own/whole/tree/v1", "own/whole", "v1"),
+        ("hf://own/whole", "own/whole", None),
+        ("hf://models/own/whole@v1", "own/whole", "v1"),
+        ("hf.co/own/whole:Q4_K_M", "own/whole:Q4_K_M", None),
+        ("https://huggingface.co/own/whole/resolve/main/a/b.gguf?download=true", "own/whole:a/b.gguf", None),
+    ],
+)
+def test_a_page_of_the_hub_stands_for_the_model(written: str, name: str, revision: str | None) -> None:
+    settings = Settings(model=written)
+    assert (settings.model, settings.revision, settings.served) == (name, revision, False)
+    assert Settings(model="http://localhost/v1", tokenizer=written).tokenizer == name
+    again = change(Settings(), "model", written, "/set")
+    assert (again.model, again.revision) == (name, revision)
+
+
+@pytest.mark.parametrize(
+    "page", ["datasets/own/set", "own/whole/tree/main/folder", "own/whole/discussions/3"]
+)
+def test_another_page_of_the_hub_is_answered_with_what_to_type(page: str) -> None:
+    settings = Settings(model=f"https://huggingface.co/{page}")
+    assert not settings.served
+    assert _refusal(lambda: locate(settings, lambda line: None)) == (
+        f"https://huggingface.co/{page} is not the page of a whole model on the hub.",
+        "Type owner/name, or owner/name:Q4_K_M for one of its GGUF files.",
+    )
 
 
 ELSEWHERE = "name a folder or GGUF file, or use `--model demo`, the bundled model."

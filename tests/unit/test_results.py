@@ -78,6 +78,41 @@ def test_every_number_of_a_cell():
     assert results["adacd"]["one"]["ratio"] == 0.0
 
 
+def timed(method, batch, wall, cpu, tokens=10):
+    return answer(
+        method, "one", str(batch), "safe", "T", tokens=tokens, seconds=wall, cpu_seconds=cpu, batch=batch
+    )
+
+
+def costs(own, before):
+    """The averages of adacd, of batches of one answer: wall and processor seconds of each."""
+    records = [
+        timed(method, batch, *seconds)
+        for method, each in (("default", before), ("adacd", own))
+        for batch, seconds in enumerate(each)
+    ]
+    return summary(records, [judged(record, "compliance") for record in records])["averages"]["adacd"]
+
+
+def test_one_batch_on_a_busy_machine_does_not_move_the_ratio():
+    found = costs([(1.4, 1.4), (70.0, 1.5), (1.3, 1.3)], [(1.0, 1.0)] * 3)
+    assert (found["atgr"], found["clock"], found["batches"]) == (pytest.approx(1.4), "seconds", 3)
+
+
+def test_processor_time_compares_where_the_wall_disagrees():
+    found = costs([(50.0, 1.4), (60.0, 1.4)], [(1.0, 1.0), (1.0, 1.0)])
+    assert (found["atgr"], found["atgr_wall"]) == (pytest.approx(1.4), pytest.approx(55.0))
+    assert found["clock"] == "cpu_seconds"
+    # neither on a GPU nor at a server, where this process computes nothing
+    found = costs([(50.0, 0.0)], [(1.0, 0.0)])
+    assert (found["atgr"], found["clock"]) == (50.0, "seconds")
+
+
+def test_answers_of_a_run_before_batches_were_counted_are_one_batch():
+    found = summary(RECORDS, WORDS)["averages"]["adacd"]
+    assert (found["clock"], found["batches"]) == ("seconds", 1)
+
+
 def test_partial_counts_as_refused_and_unparsed_as_neither():
     records = [answer("default", "one", id, "safe", "T") for id in "abc"]
     labels = ("partial", "unparsed", "compliance")

@@ -60,7 +60,7 @@ class LlamaModel:
         gpu_layers: int | None = None,
         free_memory: Callable[[], int | None] = lambda: None,
     ) -> None:
-        self.threads, self.free_memory = threads, free_memory
+        self.path, self.threads, self.free_memory = path, threads, free_memory
         self._api = api = library()
         self.version = api.version
         _check_parts(path, name)

@@ -14,6 +14,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
+from adacd_cli.profiles.profile import applied, chosen_method
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -45,7 +46,7 @@ class Talk:
     ) -> None:
         from adacd_cli.answers.run import Session  # torch comes with it
 
-        self.settings = settings
+        self.settings = chosen_method(settings, model.profile)
         self.conversation = conversation
         self.session = Session(model, settings.prefix_cache)
         self._build = build
@@ -144,7 +145,8 @@ class Talk:
     ) -> Iterator[Event]:
         from adacd_cli.engine import Request
 
-        decoded = self.session.decode([Request(prompts, settings, seed)], cancelled=lambda _: cancelled())
+        request = Request(prompts, applied(settings, self.session.model.profile), seed)
+        decoded = self.session.decode([request], cancelled=lambda _: cancelled())
         return raise_failures(decoded)
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
@@ -155,7 +157,8 @@ class Talk:
 
     def _seen(self, conversation: Conversation, left_out: int, settings: Settings) -> View:
         first = conversation.questions[left_out] if left_out else 0
-        prompts = self._build(replace(conversation, messages=conversation.messages[first:]), settings)
+        shown = replace(conversation, messages=conversation.messages[first:])
+        prompts = self._build(shown, applied(settings, self.session.model.profile))
         return View(conversation, prompts, left_out)
 
     def _fits(self, view: View) -> bool:

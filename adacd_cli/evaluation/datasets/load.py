@@ -16,10 +16,10 @@ from pathlib import Path
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
 from adacd_cli.evaluation.datasets import hub
-from adacd_cli.evaluation.datasets.files import read_rows
+from adacd_cli.evaluation.datasets.files import Columns, read_rows
 from adacd_cli.evaluation.datasets.registry import KNOWN_SETS, KnownSet
-from adacd_cli.evaluation.datasets.rows import to_samples
-from adacd_cli.evaluation.records import LABELS, Label, Sample
+from adacd_cli.evaluation.datasets.rows import notes_on, to_samples
+from adacd_cli.evaluation.records import LABELS, Sample
 from adacd_cli.suggest import known_names_hint
 
 VARIABLE = "ADACD_DATA"
@@ -38,6 +38,7 @@ class LoadedSet:
         source: path of the file, or `owner/name@commit` on the hub.
         sha256: of the samples' ids, prompts and labels, in hexadecimal.
         has_both_labels: whether some of the samples are safe and some unsafe.
+        notes: what should be said of how it was read, one sentence each.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LoadedSet:
     source: str
     sha256: str
     has_both_labels: bool
+    notes: tuple[str, ...] = ()
 
 
 def load_samples(
@@ -55,15 +57,17 @@ def load_samples(
     limit: int | None,
     seed: int,
     offline: bool,
+    columns: Columns = Columns(),  # noqa: B008
     progress: Callable[[str], None] = lambda step: None,
 ) -> list[LoadedSet]:
     """Loads each of the named sets.
 
     Args:
-        names: known sets, or paths of CSV, JSON Lines or text files.
+        names: known sets, or paths of CSV, JSON or text files.
         data: the folder where known sets are looked for first; see `data_folder`.
         label: of the files that have no labels of their own: safe, unsafe or None.
         limit: samples of each set and label, at least 1; None for all. See `choose`.
+        columns: of the files, where they have names of their own.
 
     Raises:
         UsageError: a name, the folder, the label or the limit cannot be used, or a file is malformed.
@@ -80,21 +84,32 @@ def load_samples(
     for title in titles:
         if titles.count(title) > 1:
             raise UsageError(f"Two of the data sets are named {title!r}.", "Leave one out, or rename a file.")
-    if own is not None and sets and all(isinstance(one, KnownSet) for one in sets):
-        raise UsageError(
-            f"--label is for files of your own; {titles[0]} has its own labels.", "Leave --label out."
-        )
+    for flag, value in {"label": own, "prompt-column": columns.prompt, "label-column": columns.label}.items():
+        if value is not None and sets and all(isinstance(one, KnownSet) for one in sets):
+            raise UsageError(
+                f"--{flag} is for files of your own; {titles[0]} is a known set.",
+                f"Leave --{flag} out.",
+            )
     loaded = []
     for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
-            samples, source = load_known(one, data=data, offline=offline, progress=progress)
+            samples, source, notes = load_known(one, data=data, offline=offline, progress=progress)
         else:
-            samples, source = _load_file(one, own), str(one)
+            rows, source = [*read_rows(one, columns)], str(one)
+            samples = to_samples(
+                rows,
+                dataset=title,
+                source=source,
+                label=own,
+                forced=own is not None,
+                number=lambda index: str(index + 1),
+            )
+            notes = notes_on(rows, one.name)
         chosen, digest = choose(samples, limit, seed), sha256()
         for sample in chosen:
             digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
         both = len({sample.label for sample in chosen}) > 1
-        loaded.append(LoadedSet(title, chosen, source, digest.hexdigest(), both))
+        loaded.append(LoadedSet(title, chosen, source, digest.hexdigest(), both, notes))
     _check_rows(loaded)
     return loaded
 
@@ -106,7 +121,7 @@ def _file(name: str) -> Path:
         return path
     raise UsageError(
         f"There is no data set and no file named {name!r}.",
-        f"{known_names_hint(name, KNOWN_SETS)} Or name a CSV, JSON Lines or text file.",
+        f"{known_names_hint(name, KNOWN_SETS)} Or name a CSV, JSON or text file.",
     )
 
 
@@ -120,17 +135,6 @@ def _check_rows(loaded: Iterable[LoadedSet]) -> None:
                     f"The table would have two rows named {row!r}.", f"Rename the file of {one.name!r}."
                 )
             taken.add(row)
-
-
-def _load_file(path: Path, label: Label | None) -> tuple[Sample, ...]:
-    return to_samples(
-        read_rows(path),
-        dataset=path.stem,
-        source=str(path),
-        label=label,
-        forced=label is not None,
-        number=lambda index: str(index + 1),
-    )
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
@@ -202,8 +206,8 @@ def find_file(known: KnownSet, folder: Path | None) -> Path | None:
 
 def load_known(
     known: KnownSet, *, data: Path | None, offline: bool, progress: Callable[[str], None]
-) -> tuple[tuple[Sample, ...], str]:
-    """All samples of a known set, and their source: the file's path, or `owner/name@commit` on the hub.
+) -> tuple[tuple[Sample, ...], str, tuple[str, ...]]:
+    """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes.
 
     Args:
         offline: never ask the hub; nor is it asked under HF_HUB_OFFLINE.
@@ -214,12 +218,12 @@ def load_known(
     """
     path = find_file(known, data)
     if path is not None:
-        rows, source = read_rows(path), str(path)
+        rows, source = [*read_rows(path)], str(path)
     else:
         place = known.hub
         if place is None or offline or not hub.is_allowed():
             raise _unavailable(known, data, offline)
-        rows, source = hub.fetch(known, place, progress), f"{place.id}@{place.revision}"
+        rows, source = [*hub.fetch(known, place, progress)], f"{place.id}@{place.revision}"
     prefix = known.number_prefix or f"{known.name}-"
     samples = to_samples(
         rows,
@@ -231,7 +235,7 @@ def load_known(
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))
     if not kept:
         raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")
-    return kept, source
+    return kept, source, notes_on(rows, known.name)
 
 
 def how_to_get(*lacking: KnownSet, data: Path | None) -> str:

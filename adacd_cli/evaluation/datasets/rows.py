@@ -5,21 +5,35 @@ An error names the source and the row's place in it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.records import LABELS, Label, Sample
 
 
 class Row(NamedTuple):
-    """What one row holds, unchecked; None or "" is nothing. `place` is e.g. `line 3`."""
+    """What one row holds, unchecked; None or "" is nothing. `place` is e.g. `line 3`.
+
+    `appended` names columns that were appended to the prompt. A label of 1 or true means unsafe, and safe where
+    it is `inverted`, as in a column `is_safe`.
+    """
 
     place: str
     prompt: Any
     id: Any = None
     label: Any = None
     category: Any = None
+    appended: tuple[str, ...] = ()
+    inverted: bool = False
+
+
+SAFE, UNSAFE = ("safe", "harmless", "benign"), ("unsafe", "harmful", "malicious")
+"""Words for a prompt to answer, and for one to refuse; case does not matter."""
+
+_NUMBERS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 def to_samples(
@@ -54,14 +68,15 @@ def to_samples(
             )
         places[identifier] = row.place
         category = "" if row.category is None else str(row.category).strip()
-        own = _label(row.label, where, label, forced)
-        samples.append(Sample(dataset, identifier, _prompt(row.prompt, where), own, category))
+        own = _label(row, where, label, forced)
+        samples.append(Sample(dataset, identifier, prompt_text(row.prompt, where), own, category))
     if not samples:
         raise UsageError(f"{source} has no prompt in it.", "Write at least one.")
     return tuple(samples)
 
 
-def _prompt(value: Any, where: str) -> str:
+def prompt_text(value: Any, where: str) -> str:
+    """A row's prompt without line ends around it; UsageError where it is no text, or empty."""
     if value is not None and not isinstance(value, str):
         raise UsageError(f"{where}: the prompt is not text.", "Put quotes around it.")
     prompt = (value or "").strip("\r\n")
@@ -76,27 +91,49 @@ def _id(value: Any, where: str) -> str:
     return "" if value is None else _unicode(str(value).strip(), where)
 
 
-def _label(value: Any, where: str, label: Label | None, forced: bool) -> Label:
-    own = value.strip() if isinstance(value, str) else value
-    if label is not None and (own in (None, "") or own == label):
-        return label
-    if own in (None, ""):
+def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
+    own = "" if row.label is None else str(row.label).strip()
+    if not own:
+        if label is not None:
+            return label
         raise UsageError(
             f"{where}: there is no label.",
             "Give every row the label safe or unsafe, or say it of a whole file of yours with --label.",
         )
-    found = next((known for known in LABELS if own == known), None)
+    found = meaning(own, row.inverted)
     if found is None:
         raise UsageError(
-            f"{where}: the label is {str(own)[:40]!r}, neither safe nor unsafe.",
-            "safe is a prompt to answer, unsafe one to refuse.",
+            f"{where}: the label is {own[:40]!r}, neither safe nor unsafe.",
+            f"A prompt to answer is {', '.join(SAFE)} or 0, one to refuse {', '.join(UNSAFE)} or 1.",
         )
-    if forced:
+    if forced and found != label:
         raise UsageError(
             f"{where}: the label is {found}, and {label} prompts are wanted.",
             "The file has labels of its own: leave --label out, or name a file of the other kind.",
         )
     return found
+
+
+def meaning(label: str, inverted: bool = False) -> Label | None:
+    """What a file's label means, if anything."""
+    word = label.lower()
+    if word in _NUMBERS:
+        return LABELS[_NUMBERS[word] != inverted]
+    return "safe" if word in SAFE else "unsafe" if word in UNSAFE else None
+
+
+def notes_on(rows: Iterable[Row], name: str) -> tuple[str, ...]:
+    """What should be said of how checked rows were read: labels that are called otherwise, longer prompts."""
+    labels, appended = dict[str, str](), Counter[str]()
+    for row in rows:
+        appended.update(row.appended)
+        own = "" if row.label is None else str(row.label).strip()
+        if own:
+            labels[own] = meaning(own, row.inverted) or ""
+    notes = [f"{name}: `{each}` is appended to {counted(n, 'prompt')}." for each, n in appended.items()]
+    if any(own != label for own, label in labels.items()):
+        notes.append(f"{name}: labels are read as {', '.join(f'{a} → {b}' for a, b in labels.items())}.")
+    return tuple(notes)
 
 
 def _unicode(text: str, where: str) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.errors import EnvironmentFault, error_named
 from adacd_cli.evaluation.records import AnswerRecord, Sample
-from adacd_cli.evaluation.runner import portions
+from adacd_cli.evaluation.runner import batches, next_batch
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -37,11 +37,13 @@ class Piece:
         samples: of similar length.
         methods: for each method, by its index among the runs, the indices of the samples it has to answer.
         batch_size: how many are decoded at once; "auto" is as many as the worker's memory has room for.
+        batch: the number of the batch that its records get.
     """
 
     samples: tuple[Sample, ...]
     methods: tuple[tuple[int, tuple[int, ...]], ...]
     batch_size: int | Literal["auto"] = "auto"
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +82,20 @@ def pieces(
     wanted: Collection[Key],
     *,
     batch_size: int | Literal["auto"],
+    first: int = 1,
 ) -> list[Piece]:
-    """The wanted answers in pieces of a batch, the longest first: short ones even out the end."""
-    cut = []
-    for batch in reversed(portions(samples, AUTO if batch_size == "auto" else batch_size)):
+    """The wanted answers in batches, numbered from FIRST, the longest first: short ones even out the end."""
+    cut: list[Piece] = []
+    for batch in reversed(batches(samples, AUTO if batch_size == "auto" else batch_size)):
         methods = []
         for run, settings in enumerate(runs):
             keys = [(settings.method_label, sample.dataset, sample.id) for sample in batch]
             if indices := tuple(index for index, key in enumerate(keys) if key in wanted):
                 methods.append((run, indices))
         if methods:
-            cut.append(Piece(tuple(batch), tuple(methods), batch_size))
+            number = first + len(cut)
+            in_turn = methods if number % 2 else methods[::-1]
+            cut.append(Piece(tuple(batch), tuple(in_turn), batch_size, number))
     return cut
 
 
@@ -182,7 +187,7 @@ def answer_distributed(
             on_record(record)
 
     # a worker reports on the model even where nothing is left to answer
-    work = pieces(samples, runs, wanted, batch_size=batch_size) or [Piece((), ())]
+    work = pieces(samples, runs, wanted, batch_size=batch_size, first=next_batch(store)) or [Piece((), ())]
     while work:
         before = len(tried)
         for result in send(work):
@@ -196,5 +201,5 @@ def answer_distributed(
             for method, dataset, id in sorted(left):
                 keep(AnswerRecord.of(method, by_key[dataset, id], error=error))
             break
-        work = pieces(samples, runs, left, batch_size=batch_size)
+        work = pieces(samples, runs, left, batch_size=batch_size, first=next_batch(store))
     return roster

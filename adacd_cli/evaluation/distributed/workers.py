@@ -171,7 +171,7 @@ class Worker:
             self._runner.limit(samples, [settings], piece.batch_size)
             jobs = [Job(sample, settings) for sample in samples]
             # all of them at once: after a loss Ray repeats the piece and skips the results it has had
-            yield Result(self._facts, tuple(self._runner.records(jobs)))
+            yield Result(self._facts, tuple(self._runner.records(jobs, batch=piece.batch)))
 
 
 def _as_values(error: Exception) -> dict[str, str]:

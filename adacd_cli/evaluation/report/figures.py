@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import exp, sqrt
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report.tables import set_names, set_size
-from adacd_cli.evaluation.results import DEFAULT
+from adacd_cli.evaluation.results import DEFAULT, Pair, by_batch, time_ratio
 
 _Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
 
@@ -145,9 +146,13 @@ def times(
         if (value := averages["atgr"]) is None:
             continue
         own = timed.get(method, {})
-        spread = (
-            1.0 if method == DEFAULT else _spread([(own[key], before[key]) for key in own if key in before])
+        pairs, clock = (
+            [(own[key], before[key]) for key in own if key in before],
+            averages.get("clock", "seconds"),
         )
+        # a batch during which the machine stood still says nothing of the prompts
+        steady = [each for each in by_batch(pairs) if value / 3 < (time_ratio(each, clock) or 0) < 3 * value]
+        spread = 1.0 if method == DEFAULT else _spread([*chain(*steady)], clock)
         rows.append(Row(method, "", {method: Point(value, value / spread, value * spread)}))
     if all(row.name == DEFAULT for row in rows):
         return "Times are compared with Default's on the same prompts, and there are none to compare."
@@ -163,7 +168,7 @@ def _mean(values: Sequence[float]) -> Point:
     return Point(mean, min(mean, max(1.0, mean - half)), max(mean, min(5.0, mean + half)))
 
 
-def _spread(pairs: Sequence[tuple[AnswerRecord, AnswerRecord]]) -> float:
+def _spread(pairs: Sequence[Pair], clock: str) -> float:
     """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm.
 
     Prompts are what varies: it says how much hangs on their choice, and nothing of the machine.
@@ -171,7 +176,7 @@ def _spread(pairs: Sequence[tuple[AnswerRecord, AnswerRecord]]) -> float:
     parts = [
         [getattr(one, name) for one in side]
         for side in zip(*pairs, strict=True)
-        for name in ("seconds", "tokens")
+        for name in (clock, "tokens")
     ]
     totals = [sum(part) for part in parts]
     if len(pairs) < 2 or not all(totals):

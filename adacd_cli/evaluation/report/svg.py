@@ -10,7 +10,7 @@ from adacd_cli.evaluation.report.figures import Chart
 from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
 
 if TYPE_CHECKING:
-    from adacd_cli.evaluation.tune import Point as Trial
+    pass
 
 _WIDTH, _SLOT = 6.4, 0.16  # inches
 _LONGEST = 32  # characters of a name
@@ -51,7 +51,14 @@ def svg(chart: Chart) -> str:
         names = [label(row.name, _LONGEST) + (f"\n{row.note}" if row.note else "") for row in chart.rows]
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlim(*_limits(chart))
+        low, high = _limits(chart)
+        if (
+            chart.reference is not None and high > 10 * chart.reference
+        ):  # one value must not flatten the others
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+            low = min(point.low for row in chart.rows for point in row.points.values()) / 1.5
+        axes.set_xlim(low, high)
         axes.set_xlabel(chart.axis)
         axes.grid(axis="x", linewidth=0.6)
         axes.set_axisbelow(True)
@@ -75,24 +82,19 @@ def _limits(chart: Chart) -> tuple[float, float]:
     )
 
 
-def draw_front(found: Sequence[Trial], front: Sequence[Trial], judge: str) -> str:
-    """Every trial of a tuning, and the front that no other trial beats: refusals of safe against unsafe."""
+def draw_trade_off(curve: Sequence[tuple[float, float]], chosen: tuple[float, float], model: str) -> str:
+    """What each threshold of a switch would give: shares refused of harmless and of harmful prompts, in [0, 1]; the
+    first point is Default."""
     out = io.StringIO()
     with drawn(6.4, 4.4) as figure:
         axes = figure.add_subplot()
-        x, y = (
-            [100 * getattr(point, side) for point in found if point not in front]
-            for side in ("safe", "unsafe")
-        )
-        axes.scatter(x, y, color="#999999", label="other trials")
-        x, y = ([100 * getattr(point, side) for point in front] for side in ("safe", "unsafe"))
-        axes.plot(x, y, "o-", color=COLORS[1], label="front")
-        for point, place in zip(front, zip(x, y, strict=True), strict=True):
-            text = f"α {point.values['alpha']:g}, λ {point.values['agreement_threshold']:g}"
-            axes.annotate(text, place, textcoords="offset points", xytext=(6, -10), fontsize=7)
-        axes.set_xlabel("safe prompts refused, % (lower is better)")
-        axes.set_ylabel("unsafe prompts refused, % (higher is better)")
-        axes.set_title(f"Settings of AdaCD, judge {judge}")
+        x, y = ([100 * point[side] for point in curve] for side in (0, 1))
+        axes.plot(x, y, "-", color=COLORS[1], label="thresholds of the switch")
+        axes.plot(x[:1], y[:1], "o", color="#999999", label="Default")
+        axes.plot([100 * chosen[0]], [100 * chosen[1]], "o", color=COLORS[0], label="chosen")
+        axes.set_xlabel("harmless prompts refused, % (lower is better)")
+        axes.set_ylabel("harmful prompts refused, % (higher is better)")
+        axes.set_title(f"The learned switch on {model}, cross-validated")
         axes.legend()
         save(figure, out)
     return out.getvalue()

@@ -130,12 +130,28 @@ def _costs(results: Mapping[str, Any]) -> Table:
         mean = f"{sum(count * tokens for count, tokens in counts) / n:.0f}" if n else DASH
         rows.append([method, percent(average["unchanged"]), mean, times(average["atgr"])])
     header = ["method", "answers equal to default's", "tokens an answer", "time a token ÷ default (ATGR)"]
-    note = f"Over all answers that {judged_by(results)} judged."
+    note = f"Over all answers that {judged_by(results)} judged.{timing(results)}"
     if any(method.startswith("ssd") for method in results["results"]):
         batch = results["provenance"]["batch_size"]
         many = "many" if batch == "auto" else batch
         note += f" ssd answers one prompt at a time, the others {many}; --batch-size 1 compares them alone."
     return Table("What it costs", header, rows, note)
+
+
+def timing(results: Mapping[str, Any]) -> str:
+    """How the times were compared, and where wall time was not to be trusted."""
+    compared = [one for one in results["averages"].values() if one["atgr"] is not None]
+    if not compared:
+        return ""
+    count = max(one.get("batches", 1) for one in compared)
+    said = f" ATGR is the median over {counted(count, 'batch', 'batches')} that the methods answered in turn."
+    for method, one in results["averages"].items():
+        if one.get("clock") == "cpu_seconds":
+            said += (
+                f" {method}'s is by the processor time of this process: by the wall it is "
+                f"{times(one['atgr_wall'])}, so the machine was busy with something else."
+            )
+    return said
 
 
 def _labels(results: Mapping[str, Any]) -> Table:
@@ -230,6 +246,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _literal(text: str) -> str:
-    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, becomes `?`."""
-    line = " ".join(text.encode("utf-8", "replace").decode("utf-8").splitlines())
+    """Text on one line that begins no HTML; a lone surrogate, which UTF-8 cannot carry, is escaped."""
+    line = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").splitlines())
     return re.sub(r"<(?=[A-Za-z/!?])", r"\\<", printable(line))

@@ -1,0 +1,189 @@
+"""`adacd fit`: finds what works on a model, measures it, and keeps it as a profile that every command uses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from adacd_cli.cli.options import PromptColumn, option, with_settings
+from adacd_cli.cli.progress import Tally, keeping
+from adacd_cli.cli.running import load_model, warn
+from adacd_cli.cli.streams import check_stdout
+from adacd_cli.config import CONTROLS, Resolved, Settings
+from adacd_cli.errors import UsageError
+from adacd_cli.render.screen import DIM, Screen
+
+if TYPE_CHECKING:
+    from adacd_cli.fitting.corpus import FitPrompt, Kind
+    from adacd_cli.fitting.fit import Outcome
+
+_WITHOUT_MEANING = (
+    *("method", "gate", "switch", "alpha", "agreement_threshold", "plausibility", "contrast_steps"),
+    *("contrast_prompt", "contrast_placement", "expert", "draft", "direction", "profile"),
+    *("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stats", *CONTROLS),
+)
+"""What a fit chooses, or decodes without."""
+
+
+@with_settings(omit=_WITHOUT_MEANING)
+def command(
+    resolved: Resolved,
+    safe: Annotated[str | None, option("FILE", "Your own harmless prompts with alarming words.")] = None,
+    unsafe: Annotated[str | None, option("FILE", "Your own harmful prompts.")] = None,
+    neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
+    prompt_column: PromptColumn = None,
+    quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
+    save_anyway: Annotated[
+        bool, option(None, "Use the profile by itself even where it trades one side.", "--save-anyway")
+    ] = False,
+    output: Annotated[
+        str | None,
+        option("FILE", "Where the profile goes (default: the user's data folder).", "--output", "-o"),
+    ] = None,
+    as_json: Annotated[bool, option(None, "The profile as one JSON object.", "--json")] = False,
+) -> None:
+    """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
+    check_stdout()
+    settings = resolved.settings
+    from adacd_cli.evaluation.report.svg import draw_trade_off
+    from adacd_cli.evaluation.store import Store
+    from adacd_cli.fitting.corpus import digest
+    from adacd_cli.fitting.fit import FULL, QUICK, Fit
+    from adacd_cli.profiles import store as profiles
+    from adacd_cli.profiles.fingerprint import fingerprint
+    from adacd_cli.profiles.profile import write
+
+    prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
+    target = Path(output).expanduser() if output else None
+    if target is not None and target.is_dir():
+        raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
+    model = load_model(settings.model_copy(update={"profile": "none"}))
+    plan = {
+        "fit": fingerprint(model).model_dump(),
+        "model": settings.model,
+        **{name: getattr(settings, name) for name in ("system", "thinking")},
+        "quick": quick,
+        "prompts": digest(*(each.text for each in prompts)),
+    }
+    name = (
+        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.model).name.removesuffix(".gguf")).strip("-.")
+        or "model"
+    )
+    folder = profiles.folder() / "unfinished" / f"{name}-{digest(json.dumps(plan))}"
+
+    def stage(title: str, total: int) -> Tally:
+        return Tally(title, total, "prompts", settings)
+
+    with (
+        Store(folder, plan) as store,
+        keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
+    ):
+        outcome = Fit(model, settings, prompts, store, sizes=QUICK if quick else FULL, stage=stage).run()
+    profile = outcome.profile
+    if save_anyway:
+        profile = profile.model_copy(update={"automatic": True})
+    path = target or profiles.folder() / f"{name}.yaml"
+    write(profile, path)
+    picture = path.with_suffix(".svg")
+    picture.write_text(
+        draw_trade_off(outcome.curve, outcome.chosen, Path(settings.model).name), encoding="utf-8"
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    if as_json:
+        facts = profile.model_dump(mode="json", by_alias=True) | {"path": str(path)}
+        sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
+        return
+    sys.stdout.write(_report(outcome))
+    _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
+
+
+def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Settings) -> list[FitPrompt]:
+    from adacd_cli.evaluation.datasets.files import Columns
+    from adacd_cli.evaluation.datasets.load import load_samples
+    from adacd_cli.fitting.corpus import bundled, own
+
+    if not any(named.values()):
+        return bundled()
+    for kind in ("safe", "unsafe"):
+        if named[kind] is None:
+            raise UsageError(
+                f"--{kind} is missing: a fit learns from harmless and from harmful prompts.",
+                f"Name a file of prompts: --{kind} FILE, or leave the others out, too.",
+            )
+    texts: dict[Kind, list[str]] = {}
+    for kind, file in named.items():
+        if file is None:
+            texts[kind] = [each.text for each in bundled() if each.kind == kind]
+            continue
+        label = "unsafe" if kind == "unsafe" else "safe"
+        (loaded,) = load_samples(
+            [file], data=None, label=label, limit=None, seed=0, offline=True, columns=Columns(column)
+        )
+        warn(loaded.notes, settings)
+        texts[kind] = [sample.prompt for sample in loaded.samples]
+    return own(texts)
+
+
+def _report(outcome: Outcome) -> str:
+    from adacd_cli.evaluation.report.tables import table
+
+    profile, measured = outcome.profile, outcome.profile.measured
+    names = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}
+    header = ["", "harmless refused", "harmful refused", "neutral unchanged", "cost"]
+    rows = [
+        [
+            title,
+            _share(measured[name], "safe"),
+            _share(measured[name], "unsafe"),
+            "{} of {}".format(*measured[name]["neutral unchanged"]),
+            f"{measured[name]['cost']:.2f} ×",
+        ]
+        for name, title in names.items()
+    ]
+    chosen = profile.settings
+    best = "\n".join(
+        f"  {obedience:.2f}  {placement:<10}  {prompt}" for prompt, placement, obedience in outcome.trials[:5]
+    )
+    helps = (
+        "It helps, and is used by itself from now on."
+        if outcome.helps
+        else "Nothing that was tried helps on one side without harm on the other beyond the bounds."
+    )
+    prompts = measured["prompts"]
+    return (
+        f"{table(header, rows)}\n\n"
+        f"Measured on {prompts['held out']} prompts held out (95 % Wilson intervals; p: exact McNemar test "
+        "against Default; judge: keyword).\n"
+        f"Most obeyed contrast prompts, of {len(outcome.trials)} tried (mass of refusals on neutral prompts):\n"
+        f"{best}\n"
+        f"Chosen: α {chosen['alpha']:g}, β {chosen['plausibility']:g}, k {chosen['contrast_steps']}, "
+        f"{chosen['contrast_placement']}, “{chosen['contrast_prompt']}”\n"
+        f"The learned switch tells harmful from harmless with AUC {measured['auc']} "
+        f"({measured['auc among the refused']} among what the model refuses).\n\n"
+        f"Verdict: {profile.verdict}\n{helps}\n"
+    )
+
+
+def _share(row: Mapping[str, Any], kind: str) -> str:
+    count, n, low, high = row[f"{kind} refused"]
+    test = f", p = {row[f'{kind} p']:.2g}" if row[f"{kind} p"] < 1 else ""
+    return f"{count} of {n} [{low:.2f}, {high:.2f}]{test}"
+
+
+def _say_where(path: Path, *, automatic: bool, named: bool, settings: Settings) -> None:
+    if settings.quiet:
+        return
+    if named:
+        text = f"Written to {path}; use it with --profile {path}."
+    elif automatic:
+        text = f"Kept in {path}; every command uses it for this model. --profile none does without."
+    else:
+        text = (
+            f"Kept in {path} and not used by itself: --profile {path} does, or fit again with --save-anyway."
+        )
+    Screen(sys.stderr, settings.display).put_line((text, DIM))

@@ -1,0 +1,97 @@
+"""The prompts that a profile is fitted on: bundled ones, written for it, or the user's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Literal, get_args
+
+from adacd_cli.errors import UsageError
+
+Kind = Literal["safe", "unsafe", "neutral"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+LEAST: Mapping[Kind, int] = {"safe": 40, "unsafe": 40, "neutral": 10}
+"""How many prompts of each kind a fit needs."""
+
+HELD_OUT = 5
+"""Every so many groups of prompts are held out, to be measured on."""
+
+
+@dataclass(frozen=True)
+class FitPrompt:
+    """A prompt; those of one `group` share their alarming words and stay together when prompts are divided.
+
+    `kind`: safe is harmless with alarming words, unsafe harmful, neutral ordinary.
+    """
+
+    id: str
+    kind: Kind
+    group: str
+    text: str
+
+    @property
+    def held_out(self) -> bool:
+        return hashlib.sha256(self.group.encode()).digest()[0] % HELD_OUT == 0
+
+
+def digest(*texts: str) -> str:
+    """16 hexadecimal digits that tell texts apart."""
+    return hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def bundled() -> list[FitPrompt]:
+    """The prompts that come with the package."""
+    lines = files("adacd_cli.profiles").joinpath("prompts.jsonl").read_text(encoding="utf-8").splitlines()
+    return [
+        FitPrompt(one["id"], one["label"], one["pair"] or one["id"], one["prompt"])
+        for one in map(json.loads, lines)
+    ]
+
+
+def own(prompts: Mapping[Kind, Sequence[str]]) -> list[FitPrompt]:
+    """The user's prompts, each a group of its own.
+
+    Raises:
+        UsageError: there are too few of a kind, or a prompt stands under two kinds.
+    """
+    found: dict[str, FitPrompt] = {}
+    for kind, texts in prompts.items():
+        for text in texts:
+            before = found.setdefault(
+                text.strip(), FitPrompt(f"{kind}-{len(found)}", kind, text.strip(), text)
+            )
+            if before.kind != kind:
+                raise UsageError(
+                    f"The same prompt is under --{before.kind} and --{kind}: {text.strip()[:80]!r}.",
+                    "Leave it in the file where it belongs.",
+                )
+    for kind, least in LEAST.items():
+        count = sum(each.kind == kind for each in found.values())
+        if count < least:
+            raise UsageError(
+                f"--{kind} has {count} different prompts, and a fit needs at least {least}.",
+                "Add more, or leave the files out to use the bundled prompts.",
+            )
+    return list(found.values())
+
+
+def chosen(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int], *, held_out: bool) -> list[FitPrompt]:
+    """At most so many of each kind, the same ones each time, whole groups where that is possible."""
+    groups: dict[str, list[FitPrompt]] = {}
+    for prompt in prompts:
+        if prompt.held_out == held_out:
+            groups.setdefault(prompt.group, []).append(prompt)
+    order = list(groups.values())
+    random.Random(0).shuffle(order)
+    left, taken = dict(limits), []
+    for group in order:
+        for prompt in group:
+            if left[prompt.kind] > 0:
+                left[prompt.kind] -= 1
+                taken.append(prompt)
+    return taken
