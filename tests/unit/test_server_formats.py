@@ -232,7 +232,7 @@ RESULT = {"type": "function_call_output", "call_id": "1", "output": "3"}
         ({"input": [{"type": "item_reference", "id": "1"}]}, "input[0].type"),
         (
             {"input": [QUESTION, {"role": "user", "content": [{"type": "input_image"}]}]},
-            "input[1].content[0]",
+            "input",
         ),
     ],
 )
