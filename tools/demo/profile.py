@@ -12,7 +12,17 @@ from tools.demo.grammar import Grammar
 from tools.demo.prompts import kept_out
 
 _COUNTS = {"trigger": ("safe", 500), "harmful": ("unsafe", 500), "neutral": ("neutral", 150)}
-SMALL_TALK = ("hi", "Hello!", "hey", "Good morning", "How are you?", "Thanks!", "thank you", "bye", "What's up?")
+SMALL_TALK = (
+    "hi",
+    "Hello!",
+    "hey",
+    "Good morning",
+    "How are you?",
+    "Thanks!",
+    "thank you",
+    "bye",
+    "What's up?",
+)
 
 
 def main(folder: Path) -> None:
