@@ -2,7 +2,7 @@
 # make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
 # make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (4 GB)
-# make test-clients   other people's clients against the server, in environments of their own (2 GB; Node 20 and npm)
+# make test-clients   other people's clients against the server, in environments of their own (5 GB; Node 20 and npm)
 #
 # PYTHON is the interpreter of the environment, TORCH what pip installs as torch. On a Linux machine without a
 # GPU this spares the download of CUDA:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
@@ -14,7 +13,7 @@ from adacd_cli.server.description import describes
 from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import MAX_MESSAGES, TextOrObjects
+from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, TextOrObjects
 from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
 
 NAMES = {"stop": "stop_sequences"}
@@ -58,8 +57,7 @@ def chat_of(body: MessagesRequest) -> JSON:
         messages += _messages(turn, f"messages[{place}]")
     chat |= {"messages": messages, "stop": body.stop_sequences}
     if body.thinking and body.thinking.get("type") in ("enabled", "disabled"):
-        own = {"thinking": body.thinking["type"] == "enabled"}
-        chat["adacd"] = {**own, **chat["adacd"]} if isinstance(chat.get("adacd"), dict) else own
+        chat["reasoning_effort"] = EFFORTS[body.thinking["type"] == "enabled"]
     if body.tools is not None:
         chat["tools"] = [_tool(each) for each in body.tools]
     if body.tool_choice is not None:
@@ -96,8 +94,8 @@ def _messages(turn: Turn, path: str) -> list[JSON]:
             content = _texts(block.get("content") or "", f"{own}.content")
             results.append({"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content})
         elif kind == "tool_use":
-            function = {"name": block.get("name"), "arguments": json.dumps(block.get("input"))}
-            calls.append({"id": block.get("id"), "type": "function", "function": function})
+            function = {"name": block.get("name"), "arguments": block.get("input")}
+            calls.append({"id": block.get("id"), "function": function})
         elif kind == "text":
             texts.append({"type": "text", "text": block.get("text")})
         elif kind not in ("thinking", "redacted_thinking"):  # which no template reads again

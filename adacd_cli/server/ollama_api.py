@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from datetime import datetime, timezone
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,9 +15,10 @@ from starlette.responses import Response
 from adacd_cli import __version__
 from adacd_cli.server.body import read_body
 from adacd_cli.server.description import describes
+from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import MAX_MESSAGES, Unsupported
+from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, Unsupported
 from adacd_cli.server.streaming import ChunkWriter, pieces
 
 NAMES = {"max_tokens": "options.num_predict", "response_format": "format", "reasoning_effort": "think"}
@@ -27,18 +27,8 @@ NAMES |= {name: f"options.{name}" for name in ("temperature", "top_k", "top_p", 
 
 _OPTIONS = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
 _OF_THE_MACHINE = (
-    *(
-        "num_ctx",
-        "num_batch",
-        "num_gpu",
-        "main_gpu",
-        "num_thread",
-        "num_keep",
-        "numa",
-        "low_vram",
-        "use_mmap",
-    ),
-    *("use_mlock", "vocab_only", "f16_kv", "logits_all", "repeat_last_n", "typical_p"),
+    *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "numa", "low_vram"),
+    *("use_mmap", "use_mlock", "vocab_only", "f16_kv", "logits_all", "repeat_last_n", "typical_p"),
 )
 """Options that are not for an answer, or not for this server; they change nothing."""
 
@@ -59,22 +49,10 @@ class OllamaRequest(BaseModel):
     keep_alive: Annotated[Any, Field(description="Accepted; the model stays loaded.")] = None
 
 
-class OllamaMessage(BaseModel):
-    """A message."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
-
-    role: Literal["system", "user", "assistant", "tool"]
-    content: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_name: str | None = None
-    images: Annotated[Any, Unsupported("Images are not supported.", [])] = None
-
-
 class OllamaChat(OllamaRequest):
     """A request of /api/chat."""
 
-    messages: Annotated[list[OllamaMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
     tools: Any = None
 
 
@@ -91,7 +69,7 @@ class OllamaGenerate(OllamaRequest):
 
 
 def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
-    """The fields of the same request as one of a chat."""
+    """The same request as one of a chat; raises ApiError, 400, with what has no counterpart."""
     chat: JSON = dict(body.model_extra or {})
     for name, value in (body.options or {}).items():
         if name not in _OF_THE_MACHINE:
@@ -99,7 +77,7 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
     if isinstance(chat.get("max_tokens"), int) and chat["max_tokens"] < 0:
         del chat["max_tokens"]  # as long as it gets
     if isinstance(body, OllamaChat):
-        chat["messages"] = [_message(each) for each in body.messages]
+        chat["messages"] = [_message(each, place) for place, each in enumerate(body.messages)]
         chat["tools"] = body.tools
     else:
         system = [{"role": "system", "content": body.system}] if body.system else []
@@ -107,29 +85,18 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
     if body.format:
         schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": body.format}}
         chat["response_format"] = {"type": "json_object"} if isinstance(body.format, str) else schema
-    if isinstance(body.think, bool):
-        chat["adacd"] = {"thinking": body.think}
-    elif body.think is not None:
-        chat["reasoning_effort"] = body.think
+    if body.think is not None:
+        chat["reasoning_effort"] = EFFORTS.get(body.think, body.think)
     model = None if body.model is None else body.model.removesuffix(":latest")
     return {**chat, "model": model, "stream": body.stream is not False}
 
 
-def _message(message: OllamaMessage) -> JSON:
-    own: JSON = {"role": message.role, "content": message.content or ""}
-    if message.tool_calls:
-        functions = [each.get("function") or {} for each in message.tool_calls]
-        own["tool_calls"] = [
-            {
-                "id": function.get("name"),
-                "type": "function",
-                "function": {**function, "arguments": json.dumps(function.get("arguments"))},
-            }
-            for function in functions
-        ]
-    if message.role == "tool":
-        own["tool_call_id"] = message.tool_name
-    return own
+def _message(message: JSON, place: int) -> JSON:
+    if message.get("images"):
+        raise refused("Images are not supported.", f"messages[{place}].images")
+    known = ("role", "content", "tool_calls")
+    own = {name: message[name] for name in known if message.get(name) is not None}
+    return {"content": "", **own, "name": message.get("tool_name")}
 
 
 class OllamaWriter(ChunkWriter):
@@ -223,15 +190,9 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
         name = state.model_id
         digest = hashlib.sha256(name.encode()).hexdigest()
         made = datetime.fromtimestamp(state.created, timezone.utc).isoformat()
-        own = {
-            "name": name,
-            "model": name,
-            "modified_at": made,
-            "expires_at": made,
-            "size": 0,
-            "size_vram": 0,
-        }
-        return {"models": [{**own, "digest": digest, "details": _DETAILS}]}
+        times, sizes = {"modified_at": made, "expires_at": made}, {"size": 0, "size_vram": 0}
+        own = {"name": name, "model": name, "digest": digest, "details": _DETAILS}
+        return {"models": [{**own, **times, **sizes}]}
 
     @app.post("/api/show", include_in_schema=False)
     async def show(request: Request) -> JSON:

@@ -49,6 +49,9 @@ TAGS = ("<text>", "<list>", "<lists>")
 
 _TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
 _Text = Annotated[str, Tag(TAGS[0])]
+EFFORTS: dict[Any, str] = {True: "medium", False: "none"}
+"""The effort of reasoning where another format only says whether to think."""
+
 TextOrObjects = Annotated[_Text | Annotated[list[dict[str, Any]], Tag(TAGS[1])], _TextOrList]
 """What other formats have in place of a text: a list of blocks, items or parts."""
 

@@ -13,6 +13,9 @@ import pytest
 from adacd_cli.config import Settings
 from adacd_cli.engine import scheduler
 from adacd_cli.errors import LogitsError, OutOfMemoryError
+from adacd_cli.server import messages_api, ollama_api
+from adacd_cli.server.messages_api import MessagesRequest, Turn
+from adacd_cli.server.ollama_api import OllamaGenerate
 from tests.serving import ALPHABET, QUESTION, Loaded, Site, Slow, chunks, letters, site
 
 OWN = {"method": "adacd", "added": 1, "subtracted": 0}
@@ -371,6 +374,14 @@ def test_ollama(server: Site) -> None:
 def test_what_ollama_is_refused(server: Site, path: str, fields: Any, message: str) -> None:
     response = post(server, f"/api/{path}", **fields)
     assert response.status_code in (400, 404) and message in response.json()["error"]
+
+
+def test_whether_to_think_is_an_effort() -> None:
+    for given, effort in ((True, "medium"), (False, "none"), ("high", "high")):
+        assert ollama_api.chat_of(OllamaGenerate(prompt="Hi?", think=given))["reasoning_effort"] == effort
+    for kind, effort in (("enabled", "medium"), ("disabled", "none"), ("adaptive", None)):
+        body = MessagesRequest(messages=[Turn(**QUESTION)], thinking={"type": kind})
+        assert messages_api.chat_of(body).get("reasoning_effort") == effort
 
 
 def test_the_models_of_ollama(server: Site) -> None:
