@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from datetime import datetime, timezone
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +15,6 @@ from starlette.responses import Response
 from adacd_cli import __version__
 from adacd_cli.server.body import read_body
 from adacd_cli.server.description import describes
-from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, Unsupported
@@ -49,10 +48,20 @@ class OllamaRequest(BaseModel):
     keep_alive: Annotated[Any, Field(description="Accepted; the model stays loaded.")] = None
 
 
+class OllamaMessage(BaseModel):
+    """A message; what is not listed is as in a chat."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | None = None
+    images: Annotated[Any, Unsupported("Images are not supported.", [])] = None
+
+
 class OllamaChat(OllamaRequest):
     """A request of /api/chat."""
 
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[OllamaMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
     tools: Any = None
 
 
@@ -69,7 +78,7 @@ class OllamaGenerate(OllamaRequest):
 
 
 def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
-    """The same request as one of a chat; raises ApiError, 400, with what has no counterpart."""
+    """The same request as one of a chat."""
     chat: JSON = dict(body.model_extra or {})
     for name, value in (body.options or {}).items():
         if name not in _OF_THE_MACHINE:
@@ -77,7 +86,7 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
     if isinstance(chat.get("max_tokens"), int) and chat["max_tokens"] < 0:
         del chat["max_tokens"]  # as long as it gets
     if isinstance(body, OllamaChat):
-        chat["messages"] = [_message(each, place) for place, each in enumerate(body.messages)]
+        chat["messages"] = [_message(each) for each in body.messages]
         chat["tools"] = body.tools
     else:
         system = [{"role": "system", "content": body.system}] if body.system else []
@@ -91,12 +100,10 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
     return {**chat, "model": model, "stream": body.stream is not False}
 
 
-def _message(message: JSON, place: int) -> JSON:
-    if message.get("images"):
-        raise refused("Images are not supported.", f"messages[{place}].images")
-    known = ("role", "content", "tool_calls")
-    own = {name: message[name] for name in known if message.get(name) is not None}
-    return {"content": "", **own, "name": message.get("tool_name")}
+def _message(message: OllamaMessage) -> JSON:
+    given = message.model_dump(exclude_none=True)
+    own = {name: given[name] for name in ("role", "content", "tool_calls") if name in given}
+    return {"content": "", **own, "name": given.get("tool_name")}
 
 
 class OllamaWriter(ChunkWriter):
