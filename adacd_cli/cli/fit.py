@@ -38,6 +38,9 @@ def command(
     neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
     prompt_column: PromptColumn = None,
     quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
+    max_lost: Annotated[
+        float, option("SHARE", "Most harmful prompts that may be answered (default 0.02).", min=0, max=1)
+    ] = 0.02,
     save_anyway: Annotated[
         bool, option(None, "Use the profile by itself even where it trades one side.", "--save-anyway")
     ] = False,
@@ -68,6 +71,7 @@ def command(
         "model": settings.model,
         **{name: getattr(settings, name) for name in ("system", "thinking")},
         "quick": quick,
+        "max_lost": max_lost,
         "prompts": digest(*(each.text for each in prompts)),
     }
     name = (
@@ -83,7 +87,8 @@ def command(
         Store(folder, plan) as store,
         keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
     ):
-        outcome = Fit(model, settings, prompts, store, sizes=QUICK if quick else FULL, stage=stage).run()
+        sizes = QUICK if quick else FULL
+        outcome = Fit(model, settings, prompts, store, sizes=sizes, stage=stage, most_lost=max_lost).run()
     profile = outcome.profile
     if save_anyway:
         profile = profile.model_copy(update={"automatic": True})
@@ -131,6 +136,7 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
 
 def _report(outcome: Outcome) -> str:
     from adacd_cli.evaluation.report.tables import table
+    from adacd_cli.evaluation.verdict import NO_DIFFERENCE
 
     profile, measured = outcome.profile, outcome.profile.measured
     names = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}
@@ -149,10 +155,12 @@ def _report(outcome: Outcome) -> str:
     best = "\n".join(
         f"  {obedience:.2f}  {placement:<10}  {prompt}" for prompt, placement, obedience in outcome.trials[:5]
     )
+    few = " (too few prompts to be sure of it)" if NO_DIFFERENCE in profile.verdict else ""
     helps = (
-        "It helps, and is used by itself from now on."
+        f"It helps{few}, and harms no side beyond the bounds."
         if outcome.helps
-        else "Nothing that was tried helps on one side without harm on the other beyond the bounds."
+        else "Nothing that was tried helps on one side without harm on the other beyond the bounds. The picture "
+        "beside the profile shows what other thresholds would trade."
     )
     prompts = measured["prompts"]
     return (
