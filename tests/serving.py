@@ -126,6 +126,7 @@ class Loaded:
     eos_ids: frozenset[int] = frozenset()
     context_length: int | None = None
     profile: Any = None
+    server: Any = None
 
 
 @dataclass

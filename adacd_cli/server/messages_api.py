@@ -70,7 +70,7 @@ def chat_of(body: MessagesRequest) -> JSON:
 
 def _tool(tool: JSON) -> JSON:
     if tool.get("type", "custom") != "custom":
-        return tool  # one that a server would run: it is refused as of a chat
+        return tool  # one that a server would run: a warning says that it is not used
     own = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
     return {"type": "function", "function": {**own, "description": tool.get("description") or ""}}
 

@@ -92,8 +92,7 @@ class OllamaGenerate(OllamaRequest):
 
 def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
     """The fields of the same request as one of a chat."""
-    known = {name for kind in type(body).__mro__ for name in getattr(kind, "model_fields", ())}
-    chat = {name: value for name, value in (body.model_extra or {}).items() if name not in known}
+    chat: JSON = dict(body.model_extra or {})
     for name, value in (body.options or {}).items():
         if name not in _OF_THE_MACHINE:
             chat[_OPTIONS.get(name, name)] = value

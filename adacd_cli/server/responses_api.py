@@ -37,7 +37,6 @@ _NOT_OF_A_CHAT = (
     *("input", "instructions", "max_output_tokens", "text", "reasoning", "store", "include", "truncation"),
     *("previous_response_id", "conversation", "prompt", "background", "stream_options", "top_logprobs"),
 )
-_TEXTS = ("input_text", "output_text", "text")
 
 
 class ResponsesRequest(BaseModel):
@@ -65,7 +64,7 @@ def chat_of(body: ResponsesRequest) -> JSON:
     items = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
     messages: list[JSON] = [{"role": "system", "content": body.instructions}] if body.instructions else []
     for place, item in enumerate(items):
-        _add(messages, item, f"input[{place}]")
+        _add(messages, item, f"input[{place}].type")
     chat |= {"messages": messages, "max_tokens": body.max_output_tokens}
     tools, choice = given.get("tools"), given.get("tool_choice")
     if isinstance(tools, list):
@@ -90,7 +89,7 @@ def _nested(flat: Any, kind: str) -> Any:
 def _add(messages: list[JSON], item: JSON, path: str) -> None:
     kind = item.get("type", "message")
     if kind == "message":
-        messages.append({"role": item.get("role"), "content": _parts(item.get("content"), path)})
+        messages.append({"role": item.get("role"), "content": item.get("content")})
     elif kind == "function_call":
         call = {"name": item.get("name"), "arguments": item.get("arguments")}
         if not messages or messages[-1]["role"] != "assistant":
@@ -98,19 +97,10 @@ def _add(messages: list[JSON], item: JSON, path: str) -> None:
         calls = messages[-1].setdefault("tool_calls", [])
         calls.append({"id": item.get("call_id"), "type": "function", "function": call})
     elif kind == "function_call_output":
-        output = _parts(item.get("output"), path)
-        messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
+        answer = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
+        messages.append({"role": "tool", **answer})
     elif kind != "reasoning":  # which no template reads again
-        raise refused("An item is a message, a function_call or its output, or reasoning.", f"{path}.type")
-
-
-def _parts(content: Any, path: str) -> Any:
-    if not isinstance(content, list):
-        return content
-    for place, part in enumerate(content):
-        if not isinstance(part, dict) or part.get("type") not in _TEXTS:
-            raise refused("Only text is supported.", f"{path}.content[{place}]")
-    return [{"type": "text", "text": part.get("text")} for part in content]
+        raise refused("An item is a message, a function_call or its output, or reasoning.", path)
 
 
 class ResponsesWriter(ChunkWriter):

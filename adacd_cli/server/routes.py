@@ -141,17 +141,16 @@ class Responder:
         model = self.state.model
         assert model is not None
         if model.server is not None and forms[0].params.top_logprobs is not None:
-            reason = (
-                "the log-probabilities of a prompt, and this model runs at a server that does not tell them"
-            )
-            raise refused(f"`echo` with `logprobs` needs {reason}.", "echo")
+            reason = "this model runs at a server, which does not tell the log-probabilities of a prompt"
+            raise refused(f"`echo` cannot be used with `logprobs`: {reason}.", "echo")
         begin = beginning(model.tokenizer)
         for place, form in enumerate(forms):
             prompt = given[place // answers]
             if isinstance(prompt, str):
                 form.repeat(prompt, len(begin))
-            else:
-                text = decode_ids(model.tokenizer, prompt, control=True)
+            else:  # ids that there are not are refused where the prompt is made
+                known = [each for each in prompt if each < len(model.tokenizer)]
+                text = decode_ids(model.tokenizer, known, control=True)
                 form.repeat(text, 0 if tuple(prompt[: len(begin)]) == begin else len(begin))
 
     def _forms(self, kind: type[Form], params: Params, answers: int) -> list[Form]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from adacd_cli.config import Settings
-from adacd_cli.errors import LogitsError
+from adacd_cli.engine import scheduler
+from adacd_cli.errors import LogitsError, OutOfMemoryError
 from tests.serving import ALPHABET, QUESTION, Loaded, Site, Slow, chunks, letters, site
 
 OWN = {"method": "adacd", "added": 1, "subtracted": 0}
@@ -151,6 +153,42 @@ def test_an_echo_alone_is_text(server: Site) -> None:
     assert (choice["text"], choice["logprobs"]) == ("abcde", None)
 
 
+def test_an_echo_that_cannot_be(server: Site) -> None:
+    asked = {"echo": True, "logprobs": 0, "max_tokens": 1}
+    huge = post(server, "/v1/completions", prompt=[3, 2**70], **asked)
+    assert (huge.status_code, huge.json()["error"]["param"]) == (400, "prompt")
+    full = post(server, "/v1/completions", prompt="a" * 400, **asked)
+    assert (full.status_code, full.json()["error"]["code"]) == (400, "context_length_exceeded")
+    with site(Loaded(Slow(), server="http://model.example")) as remote:
+        told = post(remote, "/v1/completions", prompt="a", **asked)
+        assert (told.status_code, told.json()["error"]["param"]) == (400, "echo")
+
+
+def test_a_model_that_breaks_while_it_scores_refuses_everyone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*given: Any) -> Any:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(scheduler, "score", breaks)
+    with site(letters()) as own:
+        told = post(own, "/v1/completions", prompt="a", echo=True, logprobs=0)
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "failed")
+        assert own.chat().status_code == 503
+
+
+def test_memory_that_is_short_while_a_prompt_is_scored_ends_that_request_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def short(*given: Any) -> Any:
+        raise OutOfMemoryError("too little")
+
+    with site(letters()) as own, ThreadPoolExecutor(1) as clients:
+        monkeypatch.setattr(scheduler, "score", short)
+        other = clients.submit(own.chat)
+        told = post(own, "/v1/completions", prompt="a", echo=True, logprobs=0)
+        assert (told.status_code, told.json()["error"]["code"]) == (503, "out_of_memory")
+        assert other.result().json()["choices"][0]["message"]["content"] == ALPHABET
+
+
 # --- other formats ---
 
 USAGE = {"input_tokens": 22, "output_tokens": 2}
@@ -194,7 +232,7 @@ RESULT = {"type": "function_call_output", "call_id": "1", "output": "3"}
         ({"input": [{"type": "item_reference", "id": "1"}]}, "input[0].type"),
         (
             {"input": [QUESTION, {"role": "user", "content": [{"type": "input_image"}]}]},
-            "input[1].content[0]",
+            "input",
         ),
     ],
 )
