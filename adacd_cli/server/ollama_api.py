@@ -102,7 +102,7 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
 
 def _message(message: OllamaMessage) -> JSON:
     given = message.model_dump(exclude_none=True)
-    own = {name: given[name] for name in ("role", "content", "tool_calls") if name in given}
+    own: JSON = {name: given[name] for name in ("role", "content", "tool_calls") if name in given}
     return {"content": "", **own, "name": given.get("tool_name")}
 
 
