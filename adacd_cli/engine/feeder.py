@@ -188,7 +188,8 @@ class Feeder:
         if base.logits is None:
             return
         logits = base.logits.at()
-        plain = pack_step(default, {base.name: logits}, state.settings, state.draw(logits.shape[-1]))
+        noise = state.draw(logits.shape[-1])
+        plain = pack_step(default, {base.name: logits}, state.settings, noise, process=state.process)
         state.settle(unpack([plain])[0].token_id)
         if state.drafts:  # its last token is fed again, with what the draft proposes
             self.trim(base, base.fed - 1)

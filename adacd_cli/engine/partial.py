@@ -17,6 +17,7 @@ import torch
 from adacd_cli.config.methods import Method
 from adacd_cli.config.settings import Settings
 from adacd_cli.engine.backend import Logits, Need, SampledToken
+from adacd_cli.engine.processing import is_processed
 from adacd_cli.engine.step import Report, StepOutcome
 from adacd_cli.events import Candidate, Decision, Measures
 
@@ -85,7 +86,8 @@ def first_needs(
     base, *others = streams
     if not others:
         first = 1 if settings.temperature == 0 else FIRST_COUNTS[0]
-        return {base: Need(top=max(first, reported))}
+        floor = -math.inf if is_processed(settings) else None  # what is unlikely may be raised
+        return {base: Need(top=max(first, reported), floor=floor)}
     if settings.plausibility == 0:  # every token counts, in both streams
         return {name: Need(top=reported, floor=-math.inf) for name in streams}
     floor = None if method.follows_track else math.log(settings.plausibility) - _SLACK
@@ -243,11 +245,11 @@ def _could_win(
     """
     sign = 1.0 if add else -1.0
     slope = 1 + sign * settings.alpha
-    if add is None or slope < 0:
+    if add is None or slope < 0 or is_processed(settings):
         return True
     if slope == 0:
         return False
-    if noise is not None and (settings.top_p < 1 or 0 < settings.top_k < base.vocab):
+    if noise is not None and (settings.top_p < 1 or settings.min_p > 0 or 0 < settings.top_k < base.vocab):
         return True  # how many tokens they keep may depend on it
     plain = torch.full((base.vocab,), -torch.inf).scatter(0, base.ids, base.logprobs)
     prompted = torch.full((base.vocab,), other.bound).scatter(0, other.ids, other.logprobs)
@@ -266,7 +268,9 @@ def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | N
     They weigh least or most in the softmax, after the temperature, where all have the same probability or as
     few as possible have all; top-p keeps more tokens the more they weigh.
     """
-    if noise is None or known.whole:
+    if known.whole or is_processed(settings):
+        return known.whole
+    if noise is None:
         return True
     temperature, count = settings.temperature, known.listed
     order = known.logprobs[:count]  # the most probable first; values that are known besides are not needed
@@ -282,14 +286,17 @@ def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | N
         scale = math.exp(-known.highest / temperature)
         weights = (scale * min(equal, fewest), scale * max(equal, fewest))
     tops = []
+    least = math.log(settings.min_p) if settings.min_p > 0 else -math.inf
     before = scaled.exp().cumsum(0) - scaled.exp()
     drawn = scaled - noise[0, known.ids[: len(scaled)]].log()
     for weight in weights:
         whole = float(scaled.exp().sum()) + weight
         kept = before / whole < settings.top_p if settings.top_p < 1 else torch.ones_like(scaled).bool()
+        kept &= scaled >= least
         kept[0] = True
         tops.append(int(drawn.masked_fill(~kept, -torch.inf).argmax()))
-        out = weight == 0 or (settings.top_p < 1 and float(scaled.exp().sum()) / whole >= settings.top_p)
+        out = weight == 0 or (known.bound - known.highest) / temperature < least
+        out |= settings.top_p < 1 and float(scaled.exp().sum()) / whole >= settings.top_p
     if tops[0] != tops[1]:
         return False
     if out:  # top-k or top-p leaves out everything that is not known
