@@ -15,8 +15,8 @@ import pytest
 from adacd_cli.events import FinishReason
 from adacd_cli.render.reasons import collect, confidence_test, reason
 from adacd_cli.render.safe import label, printable, spoken
-from adacd_cli.render.text import statistics
 from adacd_cli.render.switch import reading
+from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run, probability
 from tests.chromium import CHROMIUM, needs_chromium
 from tests.page_server import FakeServer, Script, serving
