@@ -1,5 +1,5 @@
-"""What the model does: the doctor's questions, answered by default, under p*, and with the settings of its profile;
-without a profile with AdaCD as published, plain and gated.
+"""What the model does: the doctor's questions, answered by default, under p*, and with its profile; where it has
+none, with AdaCD as published, plain and gated.
 
 `run_questions` has them answered by the evaluation runner and judged by the keyword judge; the checks count.
 Of ten questions a share is known to some 25 points either way.

@@ -195,8 +195,6 @@ class Checkup:
 
 
 def _profile(profile: Profile) -> Finding:
-    sentence = f"Its profile is {profile.name}, fitted on {profile.date or 'an unknown day'}"
+    verdict = f": {profile.verdict.rstrip('.')}" if profile.verdict else ""
     facts = {"name": profile.name, "source": profile.source, "date": profile.date, "verdict": profile.verdict}
-    return checked(
-        "profile", facts, f"{sentence}: {profile.verdict.rstrip('.')}." if profile.verdict else f"{sentence}."
-    )
+    return checked("profile", facts, f"Its profile is {profile.name}, fitted on {profile.date}{verdict}.")

@@ -638,7 +638,8 @@ def test_what_a_switch_decided(server, visit):
     run = events(fitted(), [switched(plain("I"), 2.0, -0.4, 1.2), plain(" can't")])
     server.scripts |= {(PROMPT, "default"): Script(tuple(REFUSAL)), (PROMPT, "fitted"): Script(tuple(run))}
     there = visit(server.address)
-    expect(there.page.locator("#gate")).to_be_disabled()
+    for name in ("#gate", "#lambda"):
+        expect(there.page.locator(name)).to_be_disabled()
     there.ask()
     expect(there.page.locator("#status")).to_have_text("Both have answered.")
     (asked,) = [each["adacd"] for each in server.bodies if each["adacd"]["method"] != "default"]

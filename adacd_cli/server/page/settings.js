@@ -17,6 +17,8 @@ export function fill(settings) {
   // what a profile found is decoded as it is but for the numbers of the form, so there is nothing to gate
   fitted = settings.method === "fitted";
   byId("gate").disabled = fitted;
+  const decidesOnce = !["agreement", undefined].includes(settings.switch);
+  for (const id of ["lambda", byId("lambda").dataset.range]) byId(id).disabled = decidesOnce;
   for (const dial of dials) byId(dial.dataset.range).value = dial.value;
   byId("settings").disabled = false;
 }
