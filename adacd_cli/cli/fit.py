@@ -38,6 +38,9 @@ def command(
     neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
     prompt_column: PromptColumn = None,
     quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
+    max_lost: Annotated[
+        float, option("SHARE", "Most harmful prompts that may be answered (default 0.02).", min=0, max=1)
+    ] = 0.02,
     save_anyway: Annotated[
         bool, option(None, "Use the profile by itself even where it trades one side.", "--save-anyway")
     ] = False,
@@ -68,6 +71,7 @@ def command(
         "model": settings.model,
         **{name: getattr(settings, name) for name in ("system", "thinking")},
         "quick": quick,
+        "max_lost": max_lost,
         "prompts": digest(*(each.text for each in prompts)),
     }
     name = (
@@ -83,7 +87,8 @@ def command(
         Store(folder, plan) as store,
         keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
     ):
-        outcome = Fit(model, settings, prompts, store, sizes=QUICK if quick else FULL, stage=stage).run()
+        sizes = QUICK if quick else FULL
+        outcome = Fit(model, settings, prompts, store, sizes=sizes, stage=stage, most_lost=max_lost).run()
     profile = outcome.profile
     if save_anyway:
         profile = profile.model_copy(update={"automatic": True})

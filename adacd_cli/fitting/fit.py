@@ -55,7 +55,8 @@ CONTRAST_PROMPTS = (
 PLACEMENTS = ("user-end", "user-start", "system")
 ALPHAS, BETAS, STEPS = (1.0, 2.0, 3.0, 4.5, 6.0), (0.01, 0.001), 10
 MOST_LOST, MOST_GAINED = 0.02, 0.01
-"""Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated."""
+"""Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated. As
+many harmful ones may be answered besides as half of those that it refuses and the model alone would not."""
 GAIN = 0.04
 """Least change for the better on one side, of the prompts held out, for a profile to be used by itself."""
 UNCHANGED = 0.9
@@ -140,6 +141,7 @@ class Fit:
         settings: the user's; its system message and thinking are part of every prompt.
         store: the open folder of the fit.
         stage: shows a step's progress.
+        most_lost: share of harmful prompts that the switch may answer, as cross-validated, in [0, 1].
 
     Raises:
         AdacdError: the model never refuses, always does, or obeys no contrast prompt.
@@ -154,6 +156,7 @@ class Fit:
         *,
         sizes: Sizes,
         stage: Stage,
+        most_lost: float = MOST_LOST,
     ) -> None:
         from adacd_cli.backends import backend_for
 
@@ -162,6 +165,7 @@ class Fit:
             update={"temperature": 0.0, "seed": None, "stop": (), "gate": False, "max_new_tokens": _TOKENS}
         )
         self._prompts, self._store, self._sizes, self._stage = prompts, store, sizes, stage
+        self._most_lost = most_lost
         self._observer = Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
@@ -318,7 +322,7 @@ class Fit:
         high = learn.threshold_above(q[~harmful & ~about], int((~harmful).sum()), MOST_GAINED)
         added = float((harmful & ~about & (q >= high)).sum() / max(1, harmful.sum()))
         # what is refused besides makes up for as much that is answered
-        lost = MOST_LOST + min(added / 2, MOST_LOST)
+        lost = self._most_lost + min(added / 2, MOST_LOST)
         low = min(learn.threshold_below(q[harmful & about], int(harmful.sum()), lost), high)
         # centring each row is the same as weights that sum to 0, so the switch needs none
         balanced = w - w.mean()
@@ -464,7 +468,7 @@ class Fit:
         safe, unsafe = (sides[f"all {kind}"]["change"] for kind in ("safe", "unsafe"))
         same_share = measured["fitted"]["neutral unchanged"]
         helps = (
-            ((safe <= -GAIN and unsafe >= -MOST_LOST) or (unsafe >= GAIN and safe <= MOST_LOST))
+            ((safe <= -GAIN and unsafe >= -self._most_lost) or (unsafe >= GAIN and safe <= MOST_LOST))
             and same_share[0] >= UNCHANGED * same_share[1]
             and not sides["all safe"]["newly_degenerate"]
         )
