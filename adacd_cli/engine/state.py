@@ -29,11 +29,11 @@ from adacd_cli.engine.backend import (
     Weights,
 )
 from adacd_cli.engine.detokenize import Detokenizer, decode_ids
+from adacd_cli.engine.first_token import switch_for
 from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
-from adacd_cli.engine.switches.first_token import switch_for
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 

@@ -19,8 +19,8 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
+from adacd_cli.engine.decisions import ADD, SUBTRACT
 from adacd_cli.engine.rules import adacd
-from adacd_cli.engine.rules.base import ADD, SUBTRACT
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.keyword import judgement

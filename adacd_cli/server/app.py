@@ -13,6 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from adacd_cli import __version__
 from adacd_cli.config.methods import METHODS
+from adacd_cli.profiles.profile import applied
 from adacd_cli.server import messages_api, ollama_api, responses_api
 from adacd_cli.server.description import ERRORS, Health, ModelCard, ModelList, describe
 from adacd_cli.server.errors import HANDLED, ApiError, on_error
@@ -112,7 +113,7 @@ def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: 
 
 def _card(state: ServerState) -> dict[str, Any]:
     names = METHODS if state.model is None else state.model.methods
-    settings = state.settings
+    settings = applied(state.settings, state.model.profile) if state.model else state.settings
     return {
         "id": state.model_id,
         "object": "model",

@@ -19,7 +19,7 @@ from adacd_cli.server.params import Params
 _LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON does not have."""
 
-_STARTED = ("method", "settings", "seed", "prompted_tokens", "unprompted_tokens")
+_STARTED = ("method", "profile", "settings", "seed", "prompted_tokens", "unprompted_tokens")
 _NOT_IN_TRACE = ("event", "request", "elapsed_s", "logprob", "top_logprobs")
 
 JSON = dict[str, Any]

@@ -11,7 +11,8 @@ from dataclasses import replace
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.rules.base import ADD, PLAIN, StepLogits, Verdict, all_rows, compare_streams
+from adacd_cli.engine.decisions import ADD, PLAIN
+from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, compare_streams
 from adacd_cli.engine.switches import agreement
 
 
