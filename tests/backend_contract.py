@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from adacd_cli.engine import scoring
 from adacd_cli.engine.backend import (
     BASE,
     NEXT,
@@ -29,6 +30,7 @@ from adacd_cli.engine.backend import (
     stacked,
 )
 from adacd_cli.errors import ModelError
+from tests.byte_tokenizer import make_tokenizer
 
 Reference = Callable[[tuple[int, ...]], torch.Tensor]
 Check = Callable[[Backend, Reference], None]
@@ -265,3 +267,24 @@ def what_it_says_of_itself(backend: Backend, reference: Reference) -> None:
     assert logits is not None
     assert logits.batch.dtype == torch.float32
     assert logits.batch.shape[-1] == vocab
+
+
+@_check
+def every_token_of_a_prompt_is_scored_beside_a_sequence_that_goes_on(
+    backend: Backend, reference: Reference
+) -> None:
+    if not backend.capabilities.full_logits:
+        return
+    other = backend.open()
+    fetch(backend, Extend(other, OTHER))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scoring, "_CHUNK", 5)
+        scored = scoring.score(backend, make_tokenizer(), IDS, top=3)
+    assert [each.token_id for each in scored] == list(IDS) and scored[0].logprob is None
+    for place, each in enumerate(scored[1:], 1):
+        expected = reference(IDS[:place]).float().log_softmax(-1)
+        assert each.logprob == pytest.approx(float(expected[each.token_id]), abs=1e-4)
+        best = [token.logprob for token in each.top_logprobs]
+        assert best == pytest.approx(expected.topk(3).values.tolist(), abs=1e-4)
+    (logits,) = fetch(backend, Extend(other, (11,)))
+    assert_close(logits, reference, (*OTHER, 11))

@@ -75,8 +75,10 @@ class ScriptedModel:
         logits = []
         for row, ids in enumerate(fed[:, 0, :, 0].long().tolist()):
             seen = [1] * len(ids) if attention_mask is None else attention_mask[row].tolist()
-            logits.append(list(self.script(tuple(i for i, s in zip(ids, seen, strict=True) if s))))
-        return SimpleNamespace(logits=torch.tensor(logits, dtype=self.dtype)[:, None, :])
+            own = tuple(i for i, s in zip(ids, seen, strict=True) if s)
+            ends = range(max(1, len(own) + 1 - (logits_to_keep or 1)), len(own) + 1)
+            logits.append([list(self.script(own[:end])) for end in ends])
+        return SimpleNamespace(logits=torch.tensor(logits, dtype=self.dtype))
 
     __call__ = forward
 

@@ -70,7 +70,7 @@ def chunks(events: Iterable[Event]) -> Iterator[dict[str, Any]]:
         reason = None
         if isinstance(event, Started):
             delta = {"role": "assistant", "content": ""}
-            names = "method", "settings", "seed", "prompted_tokens", "unprompted_tokens"
+            names = "method", "profile", "settings", "seed", "prompted_tokens", "unprompted_tokens"
             about: dict[str, Any] = {"started": {name: getattr(event, name) for name in names}}
         elif isinstance(event, TokenStep):
             values = to_json(event)

@@ -11,6 +11,7 @@ import torch
 from adacd_cli.backends.server.dialect import TopList
 from adacd_cli.backends.server.probe import Probe
 from adacd_cli.backends.server.server import Background, Server
+from adacd_cli.config import CONTROLS
 from adacd_cli.engine import LanguageModel
 from adacd_cli.engine.backend import SampledToken, Sampling
 from tests.fakes import BYTE_EOS, BYTE_VOCAB, ByteTokenizer, Script
@@ -36,6 +37,7 @@ class ScriptedDialect:
     """
 
     name = "scripted"
+    controls = frozenset(CONTROLS) - {"min_tokens"}
 
     def __init__(self, script: Script, most: int | None = None) -> None:
         self._script, self.most = script, most

@@ -125,7 +125,8 @@ class Loaded:
     tokenizer: Any = field(default_factory=make_tokenizer)
     eos_ids: frozenset[int] = frozenset()
     context_length: int | None = None
-    profile: None = None
+    profile: Any = None
+    server: Any = None
 
 
 @dataclass

@@ -58,6 +58,17 @@ def started(method: str = "adacd", **settings: object) -> Started:
     return Started(0, "demo", None, method, 34, 22, {**SETTINGS, **settings})
 
 
+def fitted(switch: str = "learned") -> Started:
+    """A run with a profile's settings and switch."""
+    return replace(started("fitted", switch=switch, alpha=2.0), profile="qwen")
+
+
+def switched(step: TokenStep, value: float, low: float | None, high: float) -> TokenStep:
+    """The step, as that which a switch decided at; `low` is None with `mass`."""
+    named = {"switch_value": value, "switch_high": high} | ({} if low is None else {"switch_low": low})
+    return replace(step, measures=replace(step.measures, named=named))
+
+
 def token_id(text: str) -> int:
     """A number that differs for different texts of these tests."""
     return sum(place * ord(character) for place, character in enumerate(text, 1)) % 50_000

@@ -14,7 +14,7 @@ from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Pace
 from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load
 from adacd_cli.render.screen import DIM, Screen
@@ -42,6 +42,7 @@ _BUSY = 0.25
     omit=(
         *("method", "gate", "thinking", "max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
         *("stats", "served_model", "tokenizer"),
+        *CONTROLS,
     )
 )
 def command(
@@ -68,6 +69,7 @@ def command(
         raise UsageError(f"Unknown rival {against!r} (from --against).", known_names_hint(against, _AGAINST))
     # greedy, and nothing that could end an answer early or begin its contrast late
     fixed = {"temperature": 0.0, "stop": (), "seed": None, "thinking": False}
+    fixed |= {name: SETTINGS[name].default for name in CONTROLS}
     base = resolved.settings.model_copy(update={**fixed, "max_new_tokens": generation_tokens})
     runs = method_runs(resolved, base, method or PAPERS_PAIR, done="measured")
     if shape is None:

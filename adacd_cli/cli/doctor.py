@@ -11,7 +11,7 @@ import typer
 from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.running import interrupts_said, progress_line
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import Resolved
+from adacd_cli.config import CONTROLS, Resolved
 from adacd_cli.render.screen import Screen
 
 
@@ -19,6 +19,7 @@ from adacd_cli.render.screen import Screen
     omit=(
         *("method", "temperature", "top_p", "top_k", "seed", "stop"),
         *("expert", "draft", "direction", "stats"),
+        *CONTROLS,
     )
 )
 def command(

@@ -14,7 +14,7 @@ from adacd_cli.cli.options import PromptColumn, option, with_settings
 from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import Resolved, Settings
+from adacd_cli.config import CONTROLS, Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.render.screen import DIM, Screen
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _WITHOUT_MEANING = (
     *("method", "gate", "switch", "alpha", "agreement_threshold", "plausibility", "contrast_steps"),
     *("contrast_prompt", "contrast_placement", "expert", "draft", "direction", "profile"),
-    *("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stats"),
+    *("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stats", *CONTROLS),
 )
 """What a fit chooses, or decodes without."""
 

@@ -47,6 +47,9 @@ def command(
             "N|auto", "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
         ),
     ] = None,
+    prefill: Annotated[
+        str | None, option("TEXT", "Beginning of the answer, in every stream; what follows it is written.")
+    ] = None,
     as_json: Annotated[bool, option(None, "Write the events as JSON Lines.", "--json")] = False,
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
@@ -66,7 +69,9 @@ def command(
                 f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
             )
     with open_output(output) as out:
-        model, requests = prepare(questions, settings, prompts_shown=prompts_shown, as_json=as_json)
+        model, requests = prepare(
+            questions, settings, prompts_shown=prompts_shown, prefill=prefill or "", as_json=as_json
+        )
         with interruptible() as interruption:
             decoded = decode(
                 model,

@@ -109,12 +109,20 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
 
 
 def make_requests(
-    model: LanguageModel, questions: Sequence[str], settings: Settings, *, candidates: int = 0
+    model: LanguageModel,
+    questions: Sequence[str],
+    settings: Settings,
+    *,
+    candidates: int = 0,
+    prefill: str = "",
 ) -> list[Request]:
-    """The requests that answer questions, each a conversation of its own; the errors of `requests_for`."""
+    """The requests that answer questions, each a conversation of its own, in answers that begin with `prefill`;
+    the errors of `requests_for`."""
     from adacd_cli.answers.run import requests_for
 
     asked = [Conversation.ask(question, settings.system) for question in questions]
+    if prefill:
+        asked = [each.with_assistant(prefill) for each in asked]
     return requests_for(model, asked, settings, candidates=candidates)
 
 
@@ -125,13 +133,14 @@ def prepare(
     prompts_shown: bool,
     candidates: int = 0,
     as_json: bool = False,
+    prefill: str = "",
 ) -> tuple[LanguageModel, list[Request]]:
     """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
     `as_json`: a program reads the answer, so that nothing is suggested."""
     model = load_model(settings)
     if not as_json:
         suggest_fit(model, settings)
-    requests = make_requests(model, questions, settings, candidates=candidates)
+    requests = make_requests(model, questions, settings, candidates=candidates, prefill=prefill)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:

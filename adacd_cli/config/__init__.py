@@ -2,7 +2,7 @@
 
 from adacd_cli.config.declaration import SETTINGS
 from adacd_cli.config.resolve import Resolved, Source, change, change_all, find_setting, resolve
-from adacd_cli.config.settings import Setting, Settings
+from adacd_cli.config.settings import CONTROLS, Setting, Settings
 
-__all__ = ["SETTINGS", "Resolved", "Setting", "Settings", "Source", "change", "change_all", "find_setting"]
-__all__ += ["resolve"]
+__all__ = ["CONTROLS", "SETTINGS", "Resolved", "Setting", "Settings", "Source", "change", "change_all"]
+__all__ += ["find_setting", "resolve"]

@@ -113,11 +113,14 @@ _ADACD = (("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β")
 _ADACD_STREAMS = (UNPROMPTED, StreamSpec("prompted", "contrast_prompt", "contrast_steps"))
 _EXPERT = StreamSpec("expert", "contrast_prompt", "safedecoding_steps", "expert")
 _SAFEDECODING = (("strength", "α"), ("steps", "m"), ("candidates", "c"))
-_AGREEMENT = (
+COLUMNS = (
     "Each is asked for its top token. rank: the place the plain stream gives the prompted stream's; "
-    "agr = 1 / rank; c and c*: how sure the plain and the prompted stream are. Where agr ≥ λ and c ≥ λ×c* "
-    "the step leans towards the prompted stream (+ add), elsewhere away from it (− subtract); · is plain "
-    "decoding."
+    "agr = 1 / rank; c and c*: how sure the plain and the prompted stream are."
+)
+"""What stands in a trace of two streams, whatever decides."""
+_AGREEMENT = (
+    f"{COLUMNS} Where agr ≥ λ and c ≥ λ×c* the step leans towards the prompted stream (+ add), elsewhere away "
+    "from it (− subtract); · is plain decoding."
 )
 
 METHODS: dict[str, Method] = {

@@ -38,7 +38,7 @@ _TAKES: dict[Kind, str] = {
     "number": "a number",
     "integer": "a whole number",
     "switch": "true or false",
-    "list": "a list of texts",
+    "list": "a list",
     "size": "auto, 0, or a size such as 512MiB or 2GiB",
 }
 
@@ -247,7 +247,7 @@ def _refusal(setting: Setting, value: Any, problem: str, where: str) -> Configur
         what = "holds an empty text" if setting.kind == "list" else "is empty"
         return ConfigurationError(f"`{setting.name}` {what} (from {where}).", setting.sentence)
     wrong_kind = problem.endswith(("_type", "_parsing", "_error")) and problem != "value_error"
-    if wrong_kind or setting.kind == "size":
+    if wrong_kind or not setting.range:
         return _wrong_kind(setting, value, where)
     number = value if isinstance(value, str) else _shown(value)
     return ConfigurationError(
@@ -257,7 +257,8 @@ def _refusal(setting: Setting, value: Any, problem: str, where: str) -> Configur
 
 def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
     message = f"`{setting.name}` takes {_TAKES[setting.kind]}; got {_shown(value)} (from {where})."
-    quotes = setting.kind in ("text", "list") and not isinstance(value, str)
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    quotes = setting.kind in ("text", "list") and not all(isinstance(each, str) for each in parts)
     return ConfigurationError(message, "Put quotes around text." if quotes else setting.sentence)
 
 

@@ -91,6 +91,13 @@ def _check_method(value: str) -> str:
     return value
 
 
+def _check_bias(value: str) -> str:
+    token, _, bias = value.partition(":")
+    if not (token.isascii() and token.isdecimal() and abs(float(bias)) <= 100):
+        raise ValueError("not ID:BIAS")
+    return value
+
+
 def _check_device(value: str) -> str:
     kind, colon, index = value.partition(":")
     numbered = kind == "cuda" and colon and index.isdecimal()
@@ -114,6 +121,7 @@ Strength = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
+Penalty = Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)]
 Size = Annotated[
     Annotated[ByteSize, Field(ge=0)] | None,
     BeforeValidator(_check_size),
@@ -302,6 +310,39 @@ class Settings(BaseModel):
     top_k: CountOrZero = _decoding(
         0, "Sample from this many of the likeliest tokens; 0 is all of them.", "--top-k", "tokens"
     )
+    min_p: Share = _decoding(
+        0.0, "Sample from tokens with at least this share of the likeliest one's probability.", "--min-p"
+    )
+    repetition_penalty: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] = _decoding(
+        1.0,
+        "Divide the positive scores of tokens of the prompt and the answer so far, and multiply the negative "
+        "ones, by this; 1 changes nothing.",
+        "--repetition-penalty",
+    )
+    presence_penalty: Penalty = _decoding(
+        0.0, "Subtract this from the scores of the answer's tokens so far.", "--presence-penalty"
+    )
+    frequency_penalty: Penalty = _decoding(
+        0.0,
+        "Subtract this from the scores of the answer's tokens so far, once for each time.",
+        "--frequency-penalty",
+    )
+    logit_bias: Annotated[tuple[Annotated[str, AfterValidator(_check_bias)], ...], Field(strict=False)] = (
+        _decoding(
+            (), "Add a bias of -100 to 100 to a token's score, written ID:BIAS; repeatable.", "--logit-bias"
+        )
+    )
+    min_tokens: CountOrZero = _decoding(
+        0, "Shortest answer: before, no token may end it.", "--min-tokens", "tokens"
+    )
+    stop_token_ids: Annotated[tuple[Annotated[int, Field(ge=0, strict=False)], ...], Field(strict=False)] = (
+        _decoding(
+            (), "Id of a token that ends the answer and is left out of it; repeatable.", "--stop-token-ids"
+        )
+    )
+    ignore_eos: bool = _decoding(
+        False, "Go on after the model's own end of the answer.", "--ignore-eos/--no-ignore-eos"
+    )
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = _decoding(
         None, "Seed of sampling; null draws one and reports it.", "--seed"
     )
@@ -343,7 +384,21 @@ class Settings(BaseModel):
 
     def decoding(self) -> dict[str, Any]:
         """The settings that decide the tokens, as JSON values, for `Started.settings`."""
-        return self.model_dump(mode="json", include={*_DECODING, *METHODS[self.effective_method].settings})
+        names = {*_DECODING, *METHODS[self.effective_method].settings, *self.controls}
+        return self.model_dump(mode="json", include=names)
+
+    @property
+    def biases(self) -> dict[int, float]:
+        """`logit_bias` by token id."""
+        return {int(token): float(bias) for token, bias in (each.split(":") for each in self.logit_bias)}
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """Those of the settings that change scores or ends of answers which are not neutral, by name."""
+        values = {name: getattr(self, name) for name in CONTROLS}
+        return {
+            name: value for name, value in values.items() if value != type(self).model_fields[name].default
+        }
 
 
 _HUB = re.compile(r"\s*(hf://(models/)?|(https?://)?(www\.)?(huggingface\.co|hf\.co)/)", re.IGNORECASE)
@@ -357,3 +412,9 @@ _DECODING = (
     *("contrast_prompt", "contrast_placement", "thinking", "alpha", "agreement_threshold", "plausibility"),
     *("contrast_steps", "max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
 )
+
+PROCESSING = ("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "min_tokens")
+"""The settings that change a step's final scores, in the order in which they do."""
+
+CONTROLS = (*PROCESSING, "min_p", "stop_token_ids", "ignore_eos")
+"""Those, and the others that are neutral unless they are given."""

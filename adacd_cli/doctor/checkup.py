@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.loading.files import Source
+    from adacd_cli.profiles.profile import Profile
 
 Progress = Callable[[str], None]
 
@@ -43,7 +44,8 @@ class Checkup:
     """
 
     def __init__(self, settings: Settings, *, quick: bool) -> None:
-        # AdaCD and its gated form are checked, greedily, whatever method is set
+        # what is checked is decoded greedily, whatever method is set: with the model's profile, or AdaCD as
+        # published, plain and gated
         fixed = {"method": "adacd", "gate": settings.effective_method == "adacd-gated"}
         self._settings = settings.model_copy(update={**fixed, "temperature": 0.0, "seed": None, "stop": ()})
         self._quick = quick
@@ -118,6 +120,7 @@ class Checkup:
 
     def _load(self, progress: Progress) -> tuple[Finding, ...]:
         from adacd_cli.loading import load
+        from adacd_cli.profiles.profile import applied
 
         try:
             self._loaded = model = load(self._settings, progress=progress)
@@ -128,13 +131,20 @@ class Checkup:
         if model.model is not None:
             facts["dtype"] = model.dtype_name
         self.model |= facts
+        found: tuple[Finding, ...] = ()
+        if model.profile is not None:
+            found = (_profile(model.profile),)
+            if not self._settings.gate:
+                fitted = self._settings.model_copy(update={"method": "fitted"})
+                self._settings = applied(fitted, model.profile)
         if model.warnings:
-            return tuple(Finding("loading", Status.WARNING, text, "", facts) for text in model.warnings)
+            warnings = (Finding("loading", Status.WARNING, text, "", facts) for text in model.warnings)
+            return (*warnings, *found)
         context = "" if length is None else f", with a context of {length:,} tokens"
         runs = {"server": "Its server answers", "torch": "It loads and runs"}.get(
             model.engine, f"It loads and runs on llama.cpp ({model.dtype_name})"
         )
-        return (checked("model", facts, f"{runs}{context}."),)
+        return (checked("model", facts, f"{runs}{context}."), *found)
 
     def _check_prompts(self, progress: Progress) -> Section:
         from adacd_cli.doctor import prompts
@@ -180,4 +190,11 @@ class Checkup:
             answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)
         except AdacdError as error:
             return Section("Behaviour", (raised("behaviour", error),))
-        return Section("Behaviour", behaviour.check(answers, gated=self._settings.gate))
+        found = behaviour.check(answers, gated=self._settings.gate, model=self._settings.model)
+        return Section("Behaviour", found)
+
+
+def _profile(profile: Profile) -> Finding:
+    verdict = f": {profile.verdict.rstrip('.')}" if profile.verdict else ""
+    facts = {"name": profile.name, "source": profile.source, "date": profile.date, "verdict": profile.verdict}
+    return checked("profile", facts, f"Its profile is {profile.name}, fitted on {profile.date}{verdict}.")

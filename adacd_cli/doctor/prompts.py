@@ -158,7 +158,7 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
         return (raised("prompts", error),)
     findings = (
         check_template(facts),
-        check_system_role(facts),
+        check_system_role(facts, settings.contrast_placement),
         check_thinking(facts, requested=settings.thinking),
         check_bos(facts),
         check_generation_prompt(facts),
@@ -190,13 +190,15 @@ def _quoted(text: str) -> str:
     return f"“{shorten(text, 60, placeholder='…')}”"
 
 
-def check_system_role(prompts: PromptFacts) -> Finding:
+def check_system_role(prompts: PromptFacts, placement: str = "system") -> Finding:
     """Where the contrast prompt stands."""
     sentence = {
+        "user-end": "The contrast prompt goes after the user's words.",
+        "user-start": "The contrast prompt goes before the user's words.",
         "used": "The contrast prompt goes into a system message.",
         "folded": "The template uses no system message; the contrast prompt goes into the user's message.",
         "none": "Without a template the contrast prompt goes above the question.",
-    }[prompts.system_role]
+    }[prompts.system_role if placement == "system" else placement]
     sentence += f" The streams are {prompts.lengths[0]:,} and {counted(prompts.lengths[1], 'token')} long."
     facts = {"system_role": prompts.system_role, "tokens": [*prompts.lengths]}
     return checked("system role", facts, sentence)

@@ -7,11 +7,13 @@ Every backend passes `tests/backend_contract.py`.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+
+from adacd_cli.config.settings import CONTROLS
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
@@ -36,6 +38,7 @@ class Capabilities:
     fork: bool = True  # whether `open(like=…)` takes over what is computed; else it is prefilled again
     trim: bool = True  # whether a sequence can go back; a running state (Mamba) cannot
     free_run: bool = False  # whether it can decode a stretch by itself (a server)
+    controls: frozenset[str] = frozenset(CONTROLS)  # which of these settings it can heed
     run_ahead: bool = False  # whether `Extend.tokens` may be a tensor that the host has not seen
     prefill_chunk: int | None = None  # prompt tokens worth one forward; None where prompts are read whole
     max_sequences: int | None = None  # requests at once where nobody says; None where memory decides
@@ -137,6 +140,7 @@ class Sampling:
     top_k: int = 0  # off
     seed: int | None = None
     top: int = 1  # how many of each position's most probable tokens are told, at least 1
+    controls: Mapping[str, Any] = field(default_factory=dict)  # as `Settings.controls`, biases by id
 
 
 class FreeRun(Protocol):

@@ -23,12 +23,13 @@ class TextStream:
     """Ids in, whole characters out.
 
     The last piece's ids are decoded again with the new ones, because a tokenizer may drop the space before
-    the first token it is given.
+    the first token it is given. `before` are the ids of a text that is continued.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
-        self._context: list[int] = []
+        cut = decode_ids(tokenizer, before).endswith(_REPLACEMENT) if before else False
+        self._context = [] if cut else list(before)
         self._pending: list[int] = []
         self._given = ""
 
@@ -91,8 +92,10 @@ class StopGate:
 class Detokenizer:
     """A TextStream behind a StopGate; `strip_start` leaves out white space at the start."""
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], strip_start: bool = False) -> None:
-        self._stream = TextStream(tokenizer)
+    def __init__(
+        self, tokenizer: Any, stops: Sequence[str], strip_start: bool = False, before: Sequence[int] = ()
+    ) -> None:
+        self._stream = TextStream(tokenizer, before)
         self._gate = StopGate(stops)
         self._strip = strip_start
 

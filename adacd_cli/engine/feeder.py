@@ -79,7 +79,12 @@ class Feeder:
                 if state.ready and state.failure is None:
                     noise = state.draw(self._can.vocab_size or 0)
                     more = partial.needs(
-                        state.method_now, state.settings, state.logits(), noise, state.decision
+                        state.method_now,
+                        state.settings,
+                        state.logits(),
+                        noise,
+                        state.decision,
+                        state.first_openers,
                     )
                     for name, need in more.items():
                         work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))
@@ -183,7 +188,8 @@ class Feeder:
         if base.logits is None:
             return
         logits = base.logits.at()
-        plain = pack_step(default, {base.name: logits}, state.settings, state.draw(logits.shape[-1]))
+        noise = state.draw(logits.shape[-1])
+        plain = pack_step(default, {base.name: logits}, state.settings, noise, process=state.process)
         state.settle(unpack([plain])[0].token_id)
         if state.drafts:  # its last token is fed again, with what the draft proposes
             self.trim(base, base.fed - 1)

@@ -153,6 +153,16 @@ def validate(
     model.check_method(method)
     if not (capabilities.full_logits or method.sparse):
         raise ConfigurationError(f"Method {method.name} needs every token's logit, which is not told here.")
+    for name in settings.controls:
+        if name not in capabilities.controls:
+            raise ConfigurationError(
+                f"`{name}` is not known to the server that has the model.", "Leave it out."
+            )
+    if not capabilities.full_logits and settings.repetition_penalty != 1 and method.window(settings):
+        raise ConfigurationError(
+            "`repetition_penalty` needs the logits of the contrast window, of which a server tells differences.",
+            "Use presence_penalty or frequency_penalty.",
+        )
     base = len(prompts.base.ids)
     if base == 0:
         raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")

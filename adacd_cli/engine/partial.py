@@ -17,6 +17,7 @@ import torch
 from adacd_cli.config.methods import Method
 from adacd_cli.config.settings import Settings
 from adacd_cli.engine.backend import Logits, Need, SampledToken
+from adacd_cli.engine.processing import is_processed
 from adacd_cli.engine.step import Report, StepOutcome
 from adacd_cli.events import Candidate, Decision, Measures
 
@@ -85,7 +86,8 @@ def first_needs(
     base, *others = streams
     if not others:
         first = 1 if settings.temperature == 0 else FIRST_COUNTS[0]
-        return {base: Need(top=max(first, reported))}
+        floor = -math.inf if is_processed(settings) else None  # what is unlikely may be raised
+        return {base: Need(top=max(first, reported), floor=floor)}
     if settings.plausibility == 0:  # every token counts, in both streams
         return {name: Need(top=reported, floor=-math.inf) for name in streams}
     floor = None if method.follows_track else math.log(settings.plausibility) - _SLACK
@@ -99,6 +101,7 @@ def needs(
     streams: Mapping[str, Logits],
     noise: torch.Tensor | None,
     decision: Decision | None = None,
+    openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
     """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
 
@@ -110,8 +113,9 @@ def needs(
         streams: what is known of each stream's next position, the base stream first.
         noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
         decision: what a switch decided at the first token; None where the agreement of each step decides.
+        openers: the tokens that it takes out there.
     """
-    lacking = _lacking(method, settings, streams, noise, decision)
+    lacking = _lacking(method, settings, streams, noise, decision, openers)
     return {name: need for name, need in lacking.items() if not streams[name].exhausted}
 
 
@@ -121,9 +125,10 @@ def is_certain(
     streams: Mapping[str, Logits],
     noise: torch.Tensor | None,
     decision: Decision | None = None,
+    openers: tuple[int, ...] = (),
 ) -> bool:
     """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
-    return not _lacking(method, settings, streams, noise, decision)
+    return not _lacking(method, settings, streams, noise, decision, openers)
 
 
 def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
@@ -181,13 +186,14 @@ def _lacking(
     streams: Mapping[str, Logits],
     noise: torch.Tensor | None,
     decision: Decision | None = None,
+    openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
     if settings.temperature == 0:
         noise = None
     base_name, *others = streams
     base, *known = map(_Known, streams.values())
     longer = {base_name: Need(top=min(max(GROWTH * base.listed, FIRST_COUNTS[0]), base.vocab))}
-    gated = method.follows_track if decision is None else decision is Decision.SUBTRACT
+    gated = method.follows_track if decision is None else decision is Decision.SUBTRACT and not openers
     if not known or (gated and known[0].best != base.best):  # a plain step
         return {} if _plain_is_certain(base, settings, noise) else longer
     (other_name,), (other,) = others, known  # AdaCD and its gated form have two
@@ -202,7 +208,8 @@ def _lacking(
         lacking.setdefault(base_name, longer[base_name])
     missing = base.ids[base.logprobs >= least]  # plausible, and not known in the other stream
     missing = missing[:0] if other.whole else missing[~torch.isin(missing, other.ids)]
-    if len(missing) and _could_win(missing, base, other, least, settings, noise, add):
+    # without the openers the best is another, which is not looked for here
+    if len(missing) and (openers or _could_win(missing, base, other, least, settings, noise, add)):
         lacking[other_name] = Need(top=other.listed, ids=tuple(missing.tolist()))
     return lacking
 
@@ -238,11 +245,11 @@ def _could_win(
     """
     sign = 1.0 if add else -1.0
     slope = 1 + sign * settings.alpha
-    if add is None or slope < 0:
+    if add is None or slope < 0 or is_processed(settings):
         return True
     if slope == 0:
         return False
-    if noise is not None and (settings.top_p < 1 or 0 < settings.top_k < base.vocab):
+    if noise is not None and (settings.top_p < 1 or settings.min_p > 0 or 0 < settings.top_k < base.vocab):
         return True  # how many tokens they keep may depend on it
     plain = torch.full((base.vocab,), -torch.inf).scatter(0, base.ids, base.logprobs)
     prompted = torch.full((base.vocab,), other.bound).scatter(0, other.ids, other.logprobs)
@@ -261,7 +268,9 @@ def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | N
     They weigh least or most in the softmax, after the temperature, where all have the same probability or as
     few as possible have all; top-p keeps more tokens the more they weigh.
     """
-    if noise is None or known.whole:
+    if known.whole or is_processed(settings):
+        return known.whole
+    if noise is None:
         return True
     temperature, count = settings.temperature, known.listed
     order = known.logprobs[:count]  # the most probable first; values that are known besides are not needed
@@ -277,14 +286,17 @@ def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | N
         scale = math.exp(-known.highest / temperature)
         weights = (scale * min(equal, fewest), scale * max(equal, fewest))
     tops = []
+    least = math.log(settings.min_p) if settings.min_p > 0 else -math.inf
     before = scaled.exp().cumsum(0) - scaled.exp()
     drawn = scaled - noise[0, known.ids[: len(scaled)]].log()
     for weight in weights:
         whole = float(scaled.exp().sum()) + weight
         kept = before / whole < settings.top_p if settings.top_p < 1 else torch.ones_like(scaled).bool()
+        kept &= scaled >= least
         kept[0] = True
         tops.append(int(drawn.masked_fill(~kept, -torch.inf).argmax()))
-        out = weight == 0 or (settings.top_p < 1 and float(scaled.exp().sum()) / whole >= settings.top_p)
+        out = weight == 0 or (known.bound - known.highest) / temperature < least
+        out |= settings.top_p < 1 and float(scaled.exp().sum()) / whole >= settings.top_p
     if tops[0] != tops[1]:
         return False
     if out:  # top-k or top-p leaves out everything that is not known

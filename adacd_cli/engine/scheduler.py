@@ -20,10 +20,11 @@ from adacd_cli.engine.backend import Backend, FreeRun, stacked
 from adacd_cli.engine.feeder import Feeder
 from adacd_cli.engine.model import Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
+from adacd_cli.engine.scoring import score
 from adacd_cli.engine.state import Phase, RequestState
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
-from adacd_cli.events import Event, Failed, Finished, Notice
+from adacd_cli.events import Event, Failed, Finished, Notice, ScoredToken
 
 _ADMITTED = 8
 """While others run, new requests are admitted once an eighth of the slots is free, to be prefilled as a batch."""
@@ -103,6 +104,20 @@ class Scheduler:
         """Ends a request as CANCELLED before the next step."""
         for state in (*self.running, *self.waiting):
             state.cancelled |= state.index == index
+
+    def score(self, request: Request, top: int) -> list[ScoredToken]:
+        """The log-probabilities of a request's own prompt, and `top` others at each place; see `scoring.score`.
+
+        What runs computes its keys and values anew where this fails. Raises as `submit`, and what the backend
+        fails with.
+        """
+        model = self.backend.model
+        validate(request, model, self._can)
+        try:
+            return score(self.backend, model.tokenizer, request.prompts.base.ids, top)
+        except BaseException:
+            self._feeder.close_all(self.running)
+            raise
 
     def submit_all(self, requests: Sequence[Request]) -> None:
         """Takes in a whole batch when nothing else runs, or none of it where `submit` raises."""
@@ -257,7 +272,7 @@ class Scheduler:
         vocab = logits[first.base.name].shape[-1]
         drawn = [noise for state in states if (noise := state.draw(vocab)) is not None]
         noise = torch.cat(drawn) if drawn else None
-        return pack_step(first.rule, logits, first.settings, noise, first.report)
+        return pack_step(first.rule, logits, first.settings, noise, first.report, first.process)
 
     def _take(self, state: RequestState, outcome: StepOutcome | None) -> Iterator[Event]:
         if outcome is None:
@@ -265,7 +280,8 @@ class Scheduler:
         else:
             if not self._can.full_logits:
                 logits = state.logits()
-                sure = partial.is_certain(state.method, state.settings, logits, state.noise, state.decision)
+                switched = state.decision, state.first_openers
+                sure = partial.is_certain(state.method, state.settings, logits, state.noise, *switched)
                 sure &= state.switch_exact
                 outcome = replace(partial.only_told(outcome, logits), exact=sure)
                 if not sure:
@@ -294,7 +310,8 @@ class Scheduler:
             logits = {name: each[:, :vocab] for name, each in logits.items()}
             noise = state.draw(scored.batch.shape[-1])
             noise = None if noise is None else noise[:, :vocab]
-            outcome = unpack([pack_step(state.rule, logits, state.settings, noise, state.report)])[0]
+            packed = pack_step(state.rule, logits, state.settings, noise, state.report, state.process)
+            outcome = unpack([packed])[0]
             yield from self._take_one(state, outcome)
             if state.closed:
                 return

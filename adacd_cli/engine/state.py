@@ -10,6 +10,7 @@ import time
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,10 +29,11 @@ from adacd_cli.engine.backend import (
     Weights,
 )
 from adacd_cli.engine.detokenize import Detokenizer, decode_ids
+from adacd_cli.engine.first_token import switch_for
 from adacd_cli.engine.memory import peak_memory_bytes
+from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
-from adacd_cli.engine.switches.first_token import FirstTokenSwitch, switch_for
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 
@@ -126,10 +128,17 @@ class RequestState:
         self._context_full = False
         self._texts: list[str] = []
         self._thoughts: list[str] = []
+        self._ends = frozenset(settings.stop_token_ids)
+        self._ends |= frozenset() if settings.ignore_eos else model.eos_ids
+        self._processor: ScoreProcessor | None = None
+        if is_processed(settings):
+            ends = self._ends | model.eos_ids
+            self._processor = ScoreProcessor(settings, self.base.prompt, ends, device)
         marks, self.phase = request.prompts.thinking, Phase.ANSWERING
         if marks is not None:
             self.phase = Phase.THINKING if marks.opened else Phase.UNDECIDED
-        self._detokenizer = Detokenizer(model.tokenizer, settings.stop if marks is None else ())
+        stops = settings.stop if marks is None else ()
+        self._detokenizer = Detokenizer(model.tokenizer, stops, before=request.prompts.continued)
         if settings.max_new_tokens == 0:
             self.finish = FinishReason.LENGTH
 
@@ -163,6 +172,12 @@ class RequestState:
         self.decision, self._switch_measures = self.switch.decide(logits)
         if self.decision is Decision.PLAIN:
             self._window_left = 0
+
+    @property
+    def first_openers(self) -> tuple[int, ...]:
+        """What SUBTRACT takes out at the token that a switch decided on; () elsewhere."""
+        first = self.switch is not None and self.decision is Decision.SUBTRACT and self._answered == 0
+        return self.switch.numbers.openers if first and self.switch else ()
 
     def wanted(self) -> Iterator[StreamState]:
         """The streams that the next token needs, the base stream first."""
@@ -246,7 +261,10 @@ class RequestState:
         # one that is taken up again draws on, rather than the same once more
         seed = None if self.seed is None else (self.seed + len(self.ids)) % 2**63
         listed = max(1, self.report.candidates, self.report.top_logprobs or 0)
-        return Sampling(settings.temperature, settings.top_p, settings.top_k, seed, listed)
+        controls = settings.controls
+        changed = {"min_tokens": max(0, settings.min_tokens - len(self.ids)), "logit_bias": settings.biases}
+        controls |= {name: value for name, value in changed.items() if name in controls}
+        return Sampling(settings.temperature, settings.top_p, settings.top_k, seed, listed, controls)
 
     def start_run(self, run: FreeRun) -> None:
         self.run, self._run_start = run, len(self.ids)
@@ -263,17 +281,32 @@ class RequestState:
     def alike(self) -> Hashable:
         """What its next token is chosen by: one step serves all requests for which this is equal."""
         names = [name for name, _ in self.method.symbols] if self.wants_contrast else []
-        names += ["temperature", "top_k", "top_p"]
+        names += ["temperature", "top_k", "top_p", "min_p"]
         rule = self.method.rule if self.wants_contrast else ""
         streams = tuple(stream.name for stream in self.wanted())
-        return rule, streams, self.decision, self.report, *(getattr(self.settings, name) for name in names)
+        alone = None if self._processor is None else self.index  # its scores depend on its own tokens
+        return (
+            rule,
+            streams,
+            self.decision,
+            self.first_openers,
+            self.report,
+            alone,
+            *(getattr(self.settings, name) for name in names),
+        )
 
     @property
     def rule(self) -> Rule:
-        if self.decision is not None and self.decision is not Decision.PLAIN:
-            return FirstTokenSwitch.rule(self.decision)
+        if self.switch is not None and self.decision not in (None, Decision.PLAIN):
+            assert self.decision is not None
+            return self.switch.rule(self.decision, self.first_openers)
         rule: Rule = rule_of(self.method) if self.rule_state is None else self.rule_state.rule
         return rule
+
+    @property
+    def process(self) -> Process | None:
+        """What changes the next token's final scores; None where nothing does."""
+        return None if self._processor is None else partial(self._processor, answer=self.ids)
 
     @property
     def room(self) -> int:
@@ -389,7 +422,7 @@ class RequestState:
 
     def _text_of(self, token_id: int, thinking: bool, last: bool) -> str:
         """The text that became final with the token; says in `finish` whether the request ended with it."""
-        ended = last or token_id in self._model.eos_ids
+        ended = last or token_id in self._ends
         detokenizer = self._detokenizer
         text = "" if ended else detokenizer.push(token_id)
         marks = self.prompts.thinking if thinking and not ended else None

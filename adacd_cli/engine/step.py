@@ -14,7 +14,9 @@ import torch
 from torch.nn.functional import pad
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.rules.base import DECISIONS, PLAIN, Rule, StepLogits
+from adacd_cli.engine.decisions import DECISIONS, PLAIN
+from adacd_cli.engine.processing import Process
+from adacd_cli.engine.rules.base import Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.events import Candidate, Decision, Measures
 
@@ -75,7 +77,7 @@ def draw_noise(generators: Sequence[torch.Generator], vocab: int, device: torch.
 
 
 def choose(scores: torch.Tensor, settings: Settings, noise: torch.Tensor | None) -> torch.Tensor:
-    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k and top-p.
+    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k, top-p and min-p.
 
     Args:
         scores: float32 [rows, vocab]; -inf tokens are never chosen.
@@ -96,7 +98,11 @@ def choose(scores: torch.Tensor, settings: Settings, noise: torch.Tensor | None)
         beyond = probabilities.cumsum(dim=-1) - probabilities >= settings.top_p
         beyond[..., 0] = False
         scaled = scaled.masked_fill(beyond.scatter(-1, order, beyond), -torch.inf)
-    return (scaled.softmax(dim=-1) / noise).argmax(dim=-1)
+    probabilities = scaled.softmax(dim=-1)
+    if settings.min_p > 0:
+        least = settings.min_p * probabilities.amax(dim=-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < least, 0.0)
+    return (probabilities / noise).argmax(dim=-1)
 
 
 @torch.inference_mode()
@@ -106,6 +112,7 @@ def pack_step(
     settings: Settings,
     noise: torch.Tensor | None,
     report: Report = NOTHING_ELSE,
+    process: Process | None = None,
 ) -> PackedStep:
     """Chooses a token for every row, by the same rule and numbers.
 
@@ -113,15 +120,21 @@ def pack_step(
         rule: asked where there is more than the base stream; with that alone the token is chosen plainly.
         logits: of each stream that is in its window, the base stream first, float32 [rows, vocab].
         noise: float32 [rows, vocab] when sampling.
+        process: changes the final scores; where it leaves none of them, it is the base stream's that count.
     """
     base, *others = logits.values()
     verdict = (rule if others else default)(logits, settings)
-    scores = verdict.scores
+    scores, plain_scores = verdict.scores, base
+    if process is not None:
+        plain_scores = process(base)
+        processed = plain_scores if scores is base else process(scores)
+        none = processed.amax(dim=-1, keepdim=True) == -torch.inf
+        scores = processed if scores is base else torch.where(none, plain_scores, processed)
     finite = _finite(base)
     for other in others:
         finite &= _finite(other)
     token = choose(scores, settings, noise)
-    plain = token if scores is base else choose(base, settings, noise)
+    plain = token if scores is plain_scores else choose(plain_scores, settings, noise)
     # float32 holds every id below 2^24 exactly, so ids travel with the measures in one copy
     fixed = finite, token, plain, verdict.decision, verdict.confidence, *verdict.measures.values()
     packed = [torch.stack([column.float() for column in fixed], dim=-1)]

@@ -19,8 +19,8 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
+from adacd_cli.engine.decisions import ADD, SUBTRACT
 from adacd_cli.engine.rules import adacd
-from adacd_cli.engine.rules.base import ADD, SUBTRACT
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.keyword import judgement
@@ -70,7 +70,7 @@ _LOOKED_AT_AGAIN = 4
 _COLUMNS, _SEEN_FIRST = 4096, 64
 _REFUSES_ALL = 0.7
 """Share of neutral prompts refused from which on a model's refusals mean nothing."""
-_TOKENS, _OPENING_TOKENS = 48, 24
+_TOKENS, _OPENING_TOKENS = 40, 24
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Sizes:
 
 FULL = Sizes(
     {"safe": 400, "unsafe": 400, "neutral": 100},
-    {"safe": 45, "unsafe": 45, "neutral": 24},
+    {"safe": 40, "unsafe": 40, "neutral": 20},
     {"safe": 24, "unsafe": 24, "neutral": 12},
     *(3, 24),
 )
@@ -410,7 +410,8 @@ class Fit:
             for decision, rows in slices.items():
                 logits = {"unprompted": z[rows], "prompted": prompted[rows]}
                 if len(logits["unprompted"]):
-                    chosen_ids = adacd.decided(logits, settings, decision).scores.argmax(dim=-1)
+                    verdict = adacd.decided(logits, settings, decision, tuple(openers.tolist()))
+                    chosen_ids = verdict.scores.argmax(dim=-1)
                     refuses = torch.isin(chosen_ids, openers)
                     count += int((refuses if decision == ADD else ~refuses).sum())
             return count

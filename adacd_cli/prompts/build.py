@@ -7,7 +7,7 @@ result. A model without a chat template gets plain text.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config import SETTINGS
@@ -16,10 +16,11 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
 from adacd_cli.prompts.control import Escape
 from adacd_cli.prompts.encode import Encoder, beginning
+from adacd_cli.prompts.history import last_user, layouts, strings_in
 from adacd_cli.prompts.placement import PLACEMENTS, Said
 from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
-from adacd_cli.prompts.streams import Addition, placement_error, render_streams
-from adacd_cli.prompts.templates import Turn, find_template, no_think_flag
+from adacd_cli.prompts.streams import NO_TOOLS, Addition, placement_error, render_streams
+from adacd_cli.prompts.templates import Turn, find_template, no_think_flag, takes
 from adacd_cli.prompts.thinking import find_marks, history_tags
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 _NO_TEMPLATE = "This model has no chat template; it gets the conversation as plain text."
 _GAP = "\n\n"
+_CONTINUED = 8
+"""How many ids of a text that is continued tell how its next token is spelled."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,8 @@ def build_prompts(
 
     Args:
         tokenizer: any transformers tokenizer, with or without a chat template.
-        conversation: the conversation; it ends in a user message.
+        conversation: the conversation, with a user message; one that ends in an assistant's message is answered
+            from there on, without thinking.
         streams: what each stream reads besides the conversation.
         thinking: whether a thinking model may think before it answers.
         placement: where the texts of the streams other than the base stand, a key of `PLACEMENTS`. The base
@@ -86,14 +90,17 @@ def build_prompts(
     texts = {"system message": conversation.system or ""}
     texts |= {f"{message.role} message {place}": message.content for place, message in enumerate(messages, 1)}
     _check_texts(contrasts.values(), texts)
-    if not messages or messages[-1].role != "user":
+    prefill = messages[-1].content if messages and messages[-1].role == "assistant" else ""
+    questions = [message.content for message in messages if message.role == "user"]
+    if not questions:
         raise PromptError(
-            "The conversation does not end in a user message, so there is nothing to answer.",
-            "Add a user message at its end.",
+            "The conversation has no user message, so there is nothing to answer.", "Add a user message."
         )
-    _check_not_empty(messages[-1].content.strip())
+    _check_not_empty(questions[-1].strip())
     source, encoder = find_template(tokenizer), Encoder.of(tokenizer)
     all_texts = [*texts.values(), *(each.text for each in contrasts.values())]
+    all_texts += strings_in([conversation.variables, [message.extra for message in messages]])
+    thinking = thinking and not prefill
     escape = Escape(encoder.control, all_texts, source or "")
     said = _hide(conversation, escape, source, thinking)
     additions = []
@@ -103,13 +110,29 @@ def build_prompts(
         additions.append(Addition(escape.hide(each.text), each.setting, where, movable))
     warnings: tuple[str, ...] = (_NO_TEMPLATE,)
     if source is None:
+        for turns, changes in layouts(said.turns):  # the last ones are words alone
+            said, warnings = replace(said, turns=turns), (_NO_TEMPLATE, *changes)
         bare = said.plain()
         rendered = [each.placement.place(said, each.text).plain() for each in additions]
         marks, begin = None, beginning(tokenizer)
     else:
-        bare, rendered, folding = render_streams(tokenizer, source, said, additions, thinking)
+        variables = {name: each for name, each in conversation.variables.items() if takes(source, name)}
+        bare, rendered, changes = render_streams(
+            tokenizer, source, said, additions, thinking, _hide_in(variables, escape)
+        )
         marks, more = find_marks(source, tokenizer, bare, thinking)
-        warnings, begin = folding + more, ()
+        warnings, begin = changes + more, ()
+    unread = [name for name in conversation.variables if source is None or not takes(source, name)]
+    unread = [name for name in unread if name != "reasoning_effort"]  # thinking itself is the switches'
+    warnings += tuple(
+        NO_TOOLS if name == "tools" else f"The chat template does not read `{name}`." for name in unread
+    )
+    if prefill:
+        begun = escape.hide(prefill) if source else _GAP + escape.hide(prefill)
+        if marks is not None:  # the answer comes after the thinking
+            begun, marks = (f"\n{marks.close}\n\n" if marks.opened else marks.close) + begun, None
+            warnings = changes
+        bare, rendered = bare + begun, [text + begun for text in rendered]
 
     def encode(text: str) -> tuple[int, ...]:
         return begin + encoder.encode(tokenizer, text, escape)
@@ -130,7 +153,7 @@ def build_prompts(
                 [own for own, place in PLACEMENTS.items() if not place.forks],
             )
         prompts[name] = Prompt(ids, escape.show(text), each.text, addition.placement.recurs)
-    return Prompts(prompts, marks, warnings)
+    return Prompts(prompts, marks, warnings, alone.ids[-_CONTINUED:] if prefill else ())
 
 
 def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Settings) -> Prompts:
@@ -170,18 +193,36 @@ def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Sett
         ids = encode(escape.hide(before), escape.hide(after))
         _check_differs(alone.ids, ids, each)
         prompts[name] = Prompt(ids, before + text + after, each.text, placement.recurs)
-    return Prompts(prompts)
+    return Prompts(prompts, continued=alone.ids[-_CONTINUED:])
 
 
 def _hide(conversation: Conversation, escape: Escape, source: str | None, thinking: bool) -> Said:
     """The conversation, its control tokens hidden, with the flag against thinking if a template reads one."""
     # Templates cut the thinking out of earlier answers, so they must see its tags there.
-    keep = {"assistant": history_tags(source) if source else (), "user": ()}
-    turns = [Turn(each.role, escape.hide(each.content, keep[each.role])) for each in conversation.messages]
-    if source and not thinking:
-        turns[-1] = Turn("user", turns[-1].content + no_think_flag(source))
+    tags = history_tags(source) if source else ()
+    messages = conversation.messages
+    turns = [
+        Turn(
+            each.role,
+            escape.hide(each.content, tags if each.role == "assistant" else ()),
+            _hide_in(each.extra, escape),
+        )
+        for each in (messages[:-1] if messages[-1].role == "assistant" else messages)
+    ]
+    if source and not thinking and (flag := no_think_flag(source)):
+        place = last_user(turns)
+        turns[place] = replace(turns[place], content=turns[place].content + flag)
     system = conversation.system or ""
     return Said(tuple(turns), escape.hide(system) if system.strip() else "")
+
+
+def _hide_in(value: Any, escape: Escape) -> Any:
+    """A JSON value with every string in it hidden, keys included."""
+    if isinstance(value, str):
+        return escape.hide(value)
+    if isinstance(value, Mapping):
+        return {escape.hide(str(key)): _hide_in(each, escape) for key, each in value.items()}
+    return [_hide_in(each, escape) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _check_texts(contrasts: Iterable[Contrast], texts: Mapping[str, str]) -> None:

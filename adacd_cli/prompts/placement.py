@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from adacd_cli.prompts.history import last_user
 from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import Turn
 
@@ -89,7 +90,7 @@ def _loosen(text: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """The conversation as it is rendered, its control tokens hidden; the last turn is the user's.
+    """The conversation as it is rendered, its control tokens hidden; at least one turn is the user's.
 
     `system` is the user's own system text, "" for none.
     """
@@ -100,7 +101,13 @@ class Said:
     @property
     def question(self) -> str:
         """The last user message."""
-        return self.turns[-1].content
+        return self.turns[last_user(self.turns)].content
+
+    def asking(self, question: str) -> Said:
+        """The same with another text as the last user message."""
+        place = last_user(self.turns)
+        turn = replace(self.turns[place], content=question)
+        return replace(self, turns=(*self.turns[:place], turn, *self.turns[place + 1 :]))
 
     def messages(self, *, folded: bool) -> tuple[Turn, ...]:
         """The messages for the template; `folded`: the system text in front of the first user message."""
@@ -109,7 +116,7 @@ class Said:
         if not folded:
             return Turn("system", self.system), *self.turns
         place = next(place for place, turn in enumerate(self.turns) if turn.role == "user")
-        first = Turn("user", join_texts(self.system, self.turns[place].content))
+        first = replace(self.turns[place], content=join_texts(self.system, self.turns[place].content))
         return *self.turns[:place], first, *self.turns[place + 1 :]
 
     def plain(self) -> str:
@@ -188,7 +195,7 @@ class UserPlacement(Placement):
 
     def place(self, said: Said, contrast: str) -> Said:
         parts = (said.question, contrast) if self.forks else (contrast, said.question)
-        return replace(said, turns=(*said.turns[:-1], Turn("user", join_texts(*parts))))
+        return said.asking(join_texts(*parts))
 
     def _find_own_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
         if other.adds(contrast, bare, said.question, after=self.forks):

@@ -45,11 +45,13 @@ class Prompts:
             reads too.
         thinking: the thinking tags to watch for; None when the model is not going to think.
         warnings: what the user should know about how the prompts were made, one sentence each.
+        continued: the last ids of the text that the answer goes on with; empty where an answer begins.
     """
 
     streams: Mapping[str, Prompt]
     thinking: ThinkingMarks | None = None
     warnings: tuple[str, ...] = ()
+    continued: tuple[int, ...] = ()
 
     @property
     def base_name(self) -> str:

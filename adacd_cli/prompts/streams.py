@@ -6,7 +6,7 @@ of the first user message, in all streams alike.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,10 +14,13 @@ from typing import Any
 from adacd_cli.config import SETTINGS
 from adacd_cli.config.methods import spoken
 from adacd_cli.errors import PromptError
+from adacd_cli.prompts.history import layouts, probe
 from adacd_cli.prompts.placement import PLACEMENTS, Placement, Rendered, Said
 from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
 
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
+
+NO_TOOLS = "The chat template does not show the tools, so the model is not told of them."
 
 _OTHER_MODEL = "Use a model with another chat template, or fix the template in the tokenizer's folder."
 
@@ -47,15 +50,29 @@ class _Unfit(Exception):
 
 
 def render_streams(
-    tokenizer: Any, source: str, said: Said, additions: Sequence[Addition], thinking: bool
+    tokenizer: Any,
+    source: str,
+    said: Said,
+    additions: Sequence[Addition],
+    thinking: bool,
+    variables: Mapping[str, Any],
 ) -> tuple[str, list[str], tuple[str, ...]]:
     """The prompt of the conversation alone, those with each addition, and warnings, one sentence each.
+
+    Args:
+        variables: what the template gets besides, its control tokens hidden.
 
     Raises:
         PromptError: the template cannot render them.
         ModelError: the template is not valid Jinja.
     """
-    dialect = _find_dialect(tokenizer, source, said, thinking)
+    switches = {**thinking_switches(source, thinking), **variables}
+    try:
+        said, dialect, warnings = _fit(tokenizer, source, said, switches)
+    except PromptError:
+        if not switches.pop("tools", None):
+            raise
+        said, dialect, warnings = _fit(tokenizer, source, said, switches)
 
     def attempt(additions: Sequence[Addition]) -> tuple[list[Rendered], bool]:
         try:
@@ -77,7 +94,11 @@ def render_streams(
             raise PromptError(f"{unfit}.", _OTHER_MODEL) from unfit
         possible = [name for name, each in PLACEMENTS.items() if takes(replace(failed, placement=each))]
         raise placement_error(str(unfit), failed.placement, possible) from unfit
-    return bare.text, [other.text for other in others], (FOLDED,) if folded and said.system else ()
+    if not _shows_tools(bare.text, variables.get("tools", ())):
+        warnings = (*warnings, NO_TOOLS)
+    if folded and said.system:
+        warnings = (FOLDED, *warnings)
+    return bare.text, [other.text for other in others], warnings
 
 
 def placement_error(problem: str, placement: Placement, possible: Sequence[str]) -> PromptError:
@@ -89,14 +110,36 @@ def placement_error(problem: str, placement: Placement, possible: Sequence[str])
     )
 
 
-def _find_dialect(tokenizer: Any, source: str, said: Said, thinking: bool) -> Dialect:
-    """How to call the template: the first way in which the turns alone show the last user message."""
-    ways = dialects(tokenizer, thinking_switches(source, thinking))
+def _shows_tools(text: str, tools: Sequence[Any]) -> bool:
+    names = [str(tool.get("function", {}).get("name", "")) for tool in tools]
+    return not names or any(name in text for name in names)
+
+
+def _fit(
+    tokenizer: Any, source: str, said: Said, switches: Mapping[str, Any]
+) -> tuple[Said, Dialect, tuple[str, ...]]:
+    """The conversation in the first layout that the template takes, how to call it, and warnings."""
+    *others, (simplest, last) = layouts(said.turns)
+    for turns, warnings in others:
+        with suppress(PromptError):
+            laid_out = replace(said, turns=turns)
+            return laid_out, _find_dialect(tokenizer, source, laid_out, switches), warnings
+    said = replace(said, turns=simplest)
+    return said, _find_dialect(tokenizer, source, said, switches), last
+
+
+def _find_dialect(tokenizer: Any, source: str, said: Said, switches: Mapping[str, Any]) -> Dialect:
+    """How to call the template: the first way in which the turns alone show the last user message, and all that
+    not every template shows."""
+    ways = dialects(tokenizer, switches)
+    probing, words = probe(said.turns)
     refusals = []
     for dialect in ways:
         try:
             if Rendered(render(tokenizer, source, said.turns, dialect)).holds(said.question):
-                return dialect
+                shown = render(tokenizer, source, probing, dialect) if words else ""
+                if all(word in shown for word in words):
+                    return dialect
         except TemplateRefusal as refusal:
             refusals.append(refusal)
     if len(refusals) < len(ways):

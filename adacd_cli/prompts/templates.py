@@ -25,16 +25,32 @@ _OTHER_SWITCHES = ("thinking_budget", "reasoning_effort")
 """Template variables that measure thinking: tokens, 0 for none; "none", "low", "high" and the like."""
 
 
+_NOT_THE_USERS = (
+    *(
+        "messages",
+        "add_generation_prompt",
+        "raise_exception",
+        "strftime_now",
+        "conversation",
+        "chat_template",
+    ),
+    *("continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors"),
+    *("return_dict", "return_assistant_tokens_mask", "tokenizer_kwargs", "self"),
+)
+"""What adacd, transformers and the tokenizer set, besides special tokens."""
+
+
 class TemplateRefusal(Exception):
     """The template raised, whatever it raised; the text is its own reason."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One message as the template gets it: role `system`, `user` or `assistant`, and its text."""
+    """One message as the template gets it: role `system`, `user`, `assistant` or `tool`, its text, and the rest."""
 
     role: str
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,11 @@ def thinking_switches(source: str, thinking: bool) -> dict[str, Any]:
     return switches
 
 
+def takes(source: str, name: str) -> bool:
+    """Whether the template reads a variable that a user may set."""
+    return _reads(source, name) and name not in _NOT_THE_USERS and not name.endswith("_token")
+
+
 def no_think_flag(source: str) -> str:
     """What is appended to the last user message to turn thinking off; "" where a variable does it."""
     has_switch = any(_reads(source, name) for name in (*_BOOLEAN_SWITCHES, *_OTHER_SWITCHES))
@@ -106,7 +127,7 @@ def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
         "bos_token": tokenizer.bos_token or "",
         "eos_token": tokenizer.eos_token or "",
     }
-    return [Dialect(parts, {**switches, **more}) for more in ({}, filled) for parts in (False, True)]
+    return [Dialect(parts, {**more, **switches}) for more in ({}, filled) for parts in (False, True)]
 
 
 def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect) -> str:
@@ -116,7 +137,9 @@ def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect)
         TemplateRefusal: the template raised.
         ModelError: its source is not valid Jinja.
     """
-    messages: list[dict[str, Any]] = [{"role": turn.role, "content": turn.content} for turn in turns]
+    messages: list[dict[str, Any]] = [
+        {**turn.extra, "role": turn.role, "content": turn.content} for turn in turns
+    ]
     if dialect.parts:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:

@@ -124,17 +124,19 @@ def _wrapped(answer: Sequence[Piece], width: int) -> list[list[Piece]]:
 
 def _put_parting(screen: Screen, first: Trace, second: Trace, parting: int | None) -> None:
     names = first.started.method, second.started.method
+    decided = second.decided
+    why = f" {reason(decided, second.threshold)}" if decided is not None and decided.index != parting else ""
     if parting is None:
-        put_prose(screen, "Both answers are the same, token for token.")
+        put_prose(screen, f"Both answers are the same, token for token.{why}")
         return
     if parting >= len(first.steps) or parting >= len(second.steps):
         shorter = min(first, second, key=lambda trace: len(trace.steps))
         cut = shorter.finished.finish_reason is FinishReason.CANCELLED
         what = "was stopped" if cut else "ended"
-        put_prose(screen, f"The answers are the same up to step {parting}, where one of them {what}.")
+        put_prose(screen, f"The answers are the same up to step {parting}, where one of them {what}.{why}")
         return
     one, other = first.steps[parting], second.steps[parting]
     taken = f"{names[0]} takes {spoken(one.token)}, {names[1]} {spoken(other.token)}"
-    put_prose(screen, f"They part at step {parting}: {taken}. {reason(other, second.threshold)}")
+    put_prose(screen, f"They part at step {parting}: {taken}. {reason(other, second.threshold)}{why}")
     screen.put_line()
     StepTable(screen, second.threshold, every=True).put(other)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from adacd_cli.config.methods import method_of
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.safe import spoken
+from adacd_cli.render.switch import Reading, looks, reading
 from adacd_cli.render.text import count, ended
 
 
@@ -23,8 +24,13 @@ class Trace:
     finished: Finished
 
     @property
-    def threshold(self) -> float:
+    def threshold(self) -> float | None:
         return threshold_of(self.started)
+
+    @property
+    def decided(self) -> TokenStep | None:
+        """The step that a switch decided at, once for the answer; None where none did."""
+        return next((step for step in self.steps if reading(step)), None)
 
     @property
     def turn(self) -> TokenStep | None:
@@ -32,18 +38,20 @@ class Trace:
         return next((step for step in self.steps if step.token_id != step.plain_token_id), None)
 
 
-def threshold_of(started: Started) -> float:
-    """λ of a run, in [0, 1]; 0 where the method has none."""
+def threshold_of(started: Started) -> float | None:
+    """λ of a run, in [0, 1]; None where the agreement of the streams decides nothing."""
+    if not method_of(started.method).switched or started.settings.get("switch", "agreement") != "agreement":
+        return None
     return float(started.settings.get("agreement_threshold", 0.0))
 
 
-def confidence_test(step: TokenStep, threshold: float) -> str:
+def confidence_test(step: TokenStep, threshold: float | None) -> str:
     """`0.66 < 0.9×0.99`: the plain stream's confidence against λ times the prompted one's; "" without them.
 
     A third digit is shown where two would contradict the sign.
     """
     confidence, prompted = step.measures.confidence, step.measures.prompted_confidence
-    if prompted is None or step.measures.agreement is None:
+    if threshold is None or prompted is None or step.measures.agreement is None:
         return ""
     passed = _is_confident(step, threshold)
     for digits in (2, 3):
@@ -54,8 +62,12 @@ def confidence_test(step: TokenStep, threshold: float) -> str:
     return f"{left} {sign} {threshold:.3g}×{right}"
 
 
-def reason(step: TokenStep, threshold: float) -> str:
-    """One or two sentences on why the step added, subtracted or did neither."""
+def reason(step: TokenStep, threshold: float | None) -> str:
+    """One or two sentences on why the step added, subtracted or did neither; the threshold is λ, see
+    `threshold_of`."""
+    seen = reading(step)
+    if seen is not None:
+        return _switched(step, seen)
     measures, rank = step.measures, step.measures.prompted_top_rank
     top = spoken(step.prompted_top or "")
     if measures.agreement is None:
@@ -72,11 +84,18 @@ def reason(step: TokenStep, threshold: float) -> str:
         ranked = "puts first, too" if rank == 1 else f"ranks {_ordinal(rank)}"
         return f"The second stream wants {top}, which the plain stream {ranked}; {leaning}."
     assert rank is not None, "agreement is 1 / rank"
-    limit = f"λ = {threshold:.3g}"
     agreement = f"agr {measures.agreement:.2f}" if rank < 100 else f"agr 1/{rank}"
     apart = f"The refusal-prompted stream wants {top}, which the plain stream ranks only {_ordinal(rank)}"
     if step.decision is Decision.PLAIN:
         return f"{apart}: no refusal is near, and plain decoding took over."
+    if threshold is None:
+        still = f"The prompted stream wants {top}, and the answer leans towards it"
+        if step.decision is Decision.SUBTRACT:
+            still = (
+                f"Both streams still have the same top token, {top}, and the answer is pushed away from it"
+            )
+        return f"{still}, as decided at the first token."
+    limit = f"λ = {threshold:.3g}"
     if measures.agreement < threshold:
         why = "The two do not agree on refusing, so the refusal direction was subtracted."
         return f"{apart} ({agreement} < {limit}). {why}"
@@ -92,20 +111,38 @@ def reason(step: TokenStep, threshold: float) -> str:
     )
 
 
+def _switched(step: TokenStep, seen: Reading) -> str:
+    """Why the switch had the answer contrasted, or not; the numbers first."""
+    if step.decision is Decision.SUBTRACT:
+        then = ", so the refusal was pushed away"
+    elif step.decision is Decision.ADD:
+        then = ", so the answer was turned towards a refusal"
+    elif step.measures.agreement is not None:  # to be subtracted, and there is nothing to subtract
+        top, rank = spoken(step.prompted_top or ""), _ordinal(step.measures.prompted_top_rank or 0)
+        apart = f"the refusal-prompted stream wants {top}, which the plain stream ranks only {rank}"
+        then = f", but {apart}: no refusal is near, and plain decoding took over"
+    else:
+        then = {
+            Decision.ADD: ", and the model was about to refuse, so the refusal stays in its own words",
+            Decision.SUBTRACT: ", and the model was about to answer, so the answer stays its own",
+            Decision.PLAIN: ", so the model's own words stay",
+        }[seen.zone]
+    return f"{looks(seen)}{then}."
+
+
 def summary(trace: Trace) -> list[str]:
     """What happened, in paragraphs: what was contrasted, where the answer turned and why, how it ended."""
     contrasted = trace.finished.added + trace.finished.subtracted
     turned = [_turned(trace), _left_track(trace)] if contrasted else []
+    decided = trace.decided
+    if contrasted and decided is not None and decided != trace.turn:
+        turned.insert(0, reason(decided, trace.threshold))
     paragraphs = [_contrasted(trace), *turned, _ended(trace)]
-    if contrasted and _decides_by_agreement(trace) and 0.5 < trace.threshold <= 1:
+    if contrasted and trace.threshold is not None and 0.5 < trace.threshold <= 1:
         paragraphs.append(
             "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
         )
     return [paragraph for paragraph in paragraphs if paragraph]
-
-
-def _decides_by_agreement(trace: Trace) -> bool:
-    return "agreement_threshold" in dict(method_of(trace.started.method).symbols)
 
 
 def _contrasted(trace: Trace) -> str:
@@ -113,14 +150,16 @@ def _contrasted(trace: Trace) -> str:
     contrasted, tokens = added + subtracted, trace.finished.tokens
     if not tokens:
         return ""
+    if not contrasted and trace.decided is not None:
+        return f"Nothing was contrasted. {reason(trace.decided, trace.threshold)}"
     if not contrasted:
         return f"Nothing was contrasted: {_why_nothing(trace)}."
     rest = tokens - contrasted
     others = f" The other {count(rest)} {_are(rest)} plain decoding." if rest else ""
-    second = "prompted" if _decides_by_agreement(trace) else "second"
+    second = "prompted" if method_of(trace.started.method).switched else "second"
     every = f"{count(contrasted)} contrasted, {'and' if contrasted == 1 else 'all of them'}"
     if not subtracted:
-        why = "both streams agreed with confidence, and " if _decides_by_agreement(trace) else ""
+        why = "both streams agreed with confidence, and " if trace.threshold is not None else ""
         return f"{every} added (+): {why}the answer leaned towards the {second} stream.{others}"
     if not added:
         return f"{every} subtracted (−): the answer was pushed away from the {second} stream.{others}"
@@ -159,7 +198,7 @@ def _turned(trace: Trace) -> str:
 
 
 def _left_track(trace: Trace) -> str:
-    if not method_of(trace.started.method).follows_track:
+    if not method_of(trace.started.method).follows_track and trace.decided is None:
         return ""
     for step in trace.steps:
         if step.measures.prompted_top_id not in (None, step.token_id):

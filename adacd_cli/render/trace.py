@@ -13,11 +13,12 @@ from typing import TextIO
 
 from rich.style import Style
 
-from adacd_cli.config.methods import Method, method_of
+from adacd_cli.config.methods import COLUMNS, Method, method_of
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, line_break_on_error
+from adacd_cli.render.switch import EXPLANATIONS, others, reading
 from adacd_cli.render.text import count, statistics
 
 _WIDEST_TOKEN = 20
@@ -51,7 +52,12 @@ def describe_run(started: Started) -> str:
     symbols = method_of(started.method).symbols
     engine = {"llamacpp": " on llama.cpp", "torch": " on PyTorch"}.get(started.engine, "")
     parts = [model + (engine if started.model.endswith(".gguf") else ""), started.method]
-    parts += [f"{symbol} {settings[name]:g}" for name, symbol in symbols if name in settings]
+    parts += [f"profile {started.profile}"] if started.profile else []
+    for name, symbol in symbols:
+        if name == "agreement_threshold" and threshold_of(started) is None:
+            parts.append(f"{settings.get('switch')} switch")
+        elif name in settings:
+            parts.append(f"{symbol} {settings[name]:g}")
     temperature = settings.get("temperature", 0)
     parts.append(f"temperature {temperature:g}, seed {started.seed}" if temperature else "greedy")
     return " · ".join(parts)
@@ -64,7 +70,9 @@ def put_heading(screen: Screen, started: Started, view: View) -> None:
     method = method_of(started.method)
     if len(method.streams) > 1 and not view.quiet:
         screen.put_line()
-        put_prose(screen, f"{_streams(method, started)} {method.explanation}", DIM)
+        switch = EXPLANATIONS.get(started.settings.get("switch", "")) if method.switched else None
+        explanation = f"{COLUMNS} {switch}" if switch else method.explanation
+        put_prose(screen, f"{_streams(method, started)} {explanation}", DIM)
     screen.put_line()
 
 
@@ -108,9 +116,10 @@ def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str 
 
 class StepTable:
     """Rows of fixed column widths; thinking and the plain tokens after the contrast window, which have no numbers
-    to show, become one line unless `every`. The threshold is λ, in [0, 1]."""
+    to show, become one line unless `every`. Where a switch decided there is a line with what it saw. The threshold
+    is λ, in [0, 1]; None where it decides nothing."""
 
-    def __init__(self, screen: Screen, threshold: float, every: bool) -> None:
+    def __init__(self, screen: Screen, threshold: float | None, every: bool) -> None:
         self._screen, self._threshold, self._every = screen, threshold, every
         self._run: list[TokenStep] = []
         self._named: list[str] | None = None
@@ -125,9 +134,12 @@ class StepTable:
             self._screen.redraw(self._run_line())
             return
         self.close()
-        if self._named is None or not {*step.measures.named} <= {*self._named}:
+        if self._named is None or not {*others(step.measures.named)} <= {*self._named}:
             self._put_header(step)
         self._put_step(step)
+        seen = reading(step)
+        if seen is not None:
+            self._screen.put_line((f"     {seen.drawn()}  {seen.numbers}", DIM))
         for candidate in step.candidates:
             self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
 
@@ -145,8 +157,8 @@ class StepTable:
 
     def _put_header(self, step: TokenStep) -> None:
         """The header, again where a step brings a measure that had no column yet."""
-        self._named = [*dict.fromkeys([*(self._named or []), *step.measures.named])]
-        self._tests = not self._named or step.measures.agreement is not None
+        self._named = [*dict.fromkeys([*(self._named or []), *others(step.measures.named)])]
+        self._tests = self._threshold is not None and (not self._named or step.measures.agreement is not None)
         room = self._screen.width - _NUMBERS - sum(max(len(name), 6) + 1 for name in self._named)
         room += 0 if self._tests else 16
         self._widths = [min((max(room, 3 * 5) + spare) // 3, _WIDEST_TOKEN) for spare in (2, 1, 0)]

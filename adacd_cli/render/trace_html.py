@@ -14,6 +14,7 @@ from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.reasons import Trace, collect, confidence_test, reason, summary
 from adacd_cli.render.safe import label, printable
 from adacd_cli.render.screen import View
+from adacd_cli.render.switch import others, reading
 from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run
 
@@ -29,6 +30,7 @@ def page(trace: Trace, view: View) -> str:
         "model": started.model,
         "revision": started.revision,
         "method": started.method,
+        "profile": started.profile,
         "prompted tokens": started.prompted_tokens,
         "unprompted tokens": started.unprompted_tokens,
         **started.settings,
@@ -58,8 +60,8 @@ def page(trace: Trace, view: View) -> str:
     return document("adacd_cli.render", "trace", parts)
 
 
-def _step(step: TokenStep, threshold: float) -> dict[str, Any]:
-    measures = step.measures
+def _step(step: TokenStep, threshold: float | None) -> dict[str, Any]:
+    measures, seen = step.measures, reading(step)
     return {
         "index": step.index,
         "text": printable(step.text),
@@ -75,7 +77,8 @@ def _step(step: TokenStep, threshold: float) -> dict[str, Any]:
         "confidence": measures.confidence,
         "prompted": measures.prompted_confidence,
         "plausible": measures.plausible_count,
-        "named": dict(measures.named),
+        "named": others(measures.named),
+        "switch": seen and {"numbers": seen.numbers, "scale": seen.scale},
         "test": confidence_test(step, threshold),
         "reason": reason(step, threshold),
         "candidates": [_candidate(candidate, step.token_id) for candidate in step.candidates],

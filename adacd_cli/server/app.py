@@ -13,11 +13,17 @@ from starlette.responses import PlainTextResponse, Response
 
 from adacd_cli import __version__
 from adacd_cli.config.methods import METHODS
+from adacd_cli.profiles.profile import applied
+from adacd_cli.server import messages_api, ollama_api, responses_api
 from adacd_cli.server.description import ERRORS, Health, ModelCard, ModelList, describe
 from adacd_cli.server.errors import HANDLED, ApiError, on_error
+from adacd_cli.server.messages_api import MessagesRequest
 from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard
+from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard, Paths
+from adacd_cli.server.ollama_api import OllamaChat, OllamaGenerate
+from adacd_cli.server.responses_api import ResponsesRequest
 from adacd_cli.server.routes import Responder
+from adacd_cli.server.schema import ChatRequest, CompletionRequest
 from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
 
@@ -33,6 +39,9 @@ _PAGE_HEADERS = {
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 
 
+_BODIES = (ChatRequest, CompletionRequest, ResponsesRequest, MessagesRequest, OllamaChat, OllamaGenerate)
+
+
 def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
     """The application.
 
@@ -41,17 +50,19 @@ def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
         worker: decodes.
         metrics: the server's, which the worker counts in too.
     """
-    app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None)
+    app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     for kind in HANDLED:
         app.add_exception_handler(kind, on_error)
-    Responder(state, worker, metrics).add_routes(app)
+    responder = Responder(state, worker, metrics)
+    responder.add_routes(app)
+    for api in (responses_api, messages_api, ollama_api):
+        api.add_routes(app, responder)
     _add_info_routes(app, state, worker, metrics)
-    describe(app)
+    describe(app, _BODIES)
     labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
     # the last one added comes first
     app.add_middleware(BodyLimit, most=state.max_body_bytes, check=worker.check_state)
-    if state.key is not None or state.local is not None:
-        app.add_middleware(Guard, key=state.key, host=state.local)
+    app.add_middleware(Guard, key=state.key, local=state.local)
     if state.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -61,6 +72,7 @@ def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
             expose_headers=["Retry-After"],
         )
     app.add_middleware(AccessLog, metrics=metrics, routes=labels, quiet=state.quiet, debug=state.debug)
+    app.add_middleware(Paths, routes=labels)
     return app
 
 
@@ -78,7 +90,6 @@ def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: 
         state.check_model(name)
         return _card(state)
 
-    @app.head("/health", include_in_schema=False)
     @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "Not now"}})
     async def health(response: Response) -> dict[str, Any]:
         """Whether requests are answered."""
@@ -91,7 +102,6 @@ def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: 
         """Counters in Prometheus' text format."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return page_file("index.html")
@@ -103,7 +113,7 @@ def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: 
 
 def _card(state: ServerState) -> dict[str, Any]:
     names = METHODS if state.model is None else state.model.methods
-    settings = state.settings
+    settings = applied(state.settings, state.model.profile) if state.model else state.settings
     return {
         "id": state.model_id,
         "object": "model",

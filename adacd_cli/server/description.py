@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
-
-from adacd_cli.server.schema import ChatRequest, CompletionRequest
 
 
 class ErrorDetail(BaseModel):
@@ -59,28 +58,35 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def describes(body: type[BaseModel]) -> dict[str, Any]:
-    """Keywords of a route that answers a request with such a body."""
-    answer = {"model": Completion, "description": "The answer", "content": {"text/event-stream": {}}}
+def describes(
+    body: type[BaseModel], answer: type[BaseModel] | None = None, stream: str = "text/event-stream"
+) -> dict[str, Any]:
+    """Keywords of a route that answers a request with such a body: with an answer in JSON, or by a stream. Where
+    no `answer` is given, both and the errors are in the words of another's format."""
+    told: dict[str, Any] = {"description": "The answer", "content": {stream: {}, "application/json": {}}}
+    errors = ERRORS
+    if answer is None:
+        errors = {status: {"description": each["description"]} for status, each in ERRORS.items()}
+    else:
+        told = {"model": answer, "description": "The answer", "content": {stream: {}}}
     content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
     return {
         "response_model": None,
-        "responses": {200: answer, **ERRORS},
+        "responses": {200: told, **errors},
         "openapi_extra": {"requestBody": {"required": True, "content": content}},
     }
 
 
-def describe(app: FastAPI) -> None:
+def describe(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
     """Adds the models of the bodies, which the routes read themselves, to the application's description."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             description = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            _, bodies = models_json_schema(
-                [(ChatRequest, "validation"), (CompletionRequest, "validation")],
-                ref_template="#/components/schemas/{model}",
+            _, schemas = models_json_schema(
+                [(body, "validation") for body in bodies], ref_template="#/components/schemas/{model}"
             )
-            description["components"]["schemas"].update(bodies["$defs"])
+            description["components"]["schemas"].update(schemas["$defs"])
             app.openapi_schema = description
         return app.openapi_schema
 

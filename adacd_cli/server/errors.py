@@ -5,6 +5,7 @@ A message never repeats a text of the user's, since messages end up in logs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
-from adacd_cli.server.schema import MODELS, TAGS
+from adacd_cli.server.schema import TAGS
 from adacd_cli.suggest import nearest
 
 
@@ -47,7 +49,27 @@ class ApiError(Exception):
     @property
     def response(self) -> Response:
         """The HTTP response."""
-        return JSONResponse(self.body, self.status, self.headers)
+        return _ErrorResponse(self)
+
+
+class _ErrorResponse(JSONResponse):
+    """An error as the route's clients read it; the access log finds it in the scope."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(None, error.status, error.headers)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["adacd_error"] = self._error
+        body = body_for(scope["path"], self._error)
+        await JSONResponse(body, self.status_code, self._error.headers)(scope, receive, send)
+
+
+def body_for(path: str, error: ApiError) -> dict[str, Any]:
+    """The body of an error on this path: Ollama's is a sentence, and Anthropic's says that it is one."""
+    if path.startswith("/api/"):
+        return {"error": error.message}
+    return {"type": "error", **error.body} if path.startswith("/v1/messages") else error.body
 
 
 _TYPES = {
@@ -81,10 +103,15 @@ def refused(message: str, param: str | None = None, code: str | None = None) -> 
 
 def unknown_field(field: str, known: Sequence[str], meant: str | None = None) -> ApiError:
     """A field (its path) that does not exist, with the one of the known names that is meant or most similar."""
-    near = meant or nearest(field.rpartition(".")[2], known)
+    return refused(no_field(field, known, meant), field[:200], "unknown_field")
+
+
+def no_field(field: str, known: Sequence[str], meant: str | None = None, end: str = "") -> str:
+    """That there is no such field, as `unknown_field` says it, and what became of it."""
+    near = meant or nearest(field.rpartition(".")[2][:_LONGEST_NAME], known)
     hint = f" Did you mean `{near}`?" if near else ""
-    message = f"There is no field `{_shortened(field, _LONGEST_NAME)}`.{hint}"
-    return refused(message, field[:200], "unknown_field")
+    shown = repr(_shortened(field, _LONGEST_NAME))[1:-1]  # it may hold control characters
+    return f"There is no field `{shown}`{end}.{hint}"
 
 
 def _shortened(text: str, most: int) -> str:
@@ -100,7 +127,8 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     if isinstance(error, UsageError):
         # an option of the command line helps no client, and a message may repeat a value of any length
         message = f"{error.message} {'' if '--' in error.hint else error.hint}".strip()
-        return refused(_shortened(message, _LONGEST_MESSAGE), param)
+        named = re.match(r"`(\w+)`", message)
+        return refused(_shortened(message, _LONGEST_MESSAGE), param or (named[1] if named else None))
     if isinstance(error, AdacdError):
         status, code = next(found for kind, found in _FAILURES.items() if isinstance(error, kind))
         return ApiError(status, error.message, code=code)
@@ -129,15 +157,12 @@ def _invalid_body(error: ValidationError) -> ApiError:
         return refused(f"The body has {error.error_count()} errors.")
     first = error.errors(include_url=False)[0]
     kind, location, message = first["type"], first["loc"], first["msg"]
-    field = field_path(location)
+    field = _shortened(field_path(location), 200)  # it may hold a key of the user's
     if kind == "json_invalid":
         surrogate = " (half of a surrogate pair is not valid text)" if "hex escape" in message else ""
         return refused(f"The body is not JSON: {first['ctx']['error']}{surrogate}.", code="invalid_json")
     if not field:
         return refused("The body is not a JSON object.", code="invalid_json")
-    if kind == "extra_forbidden":
-        inside = next((str(part) for part in reversed(location[:-1]) if part in MODELS), error.title)
-        return unknown_field(field, list(MODELS[inside].model_fields))
     if kind == "missing":
         return refused(f"`{field}` is missing.", field, "missing")
     if kind == "unsupported":
@@ -145,7 +170,12 @@ def _invalid_body(error: ValidationError) -> ApiError:
     value = first["input"]
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     number = isinstance(value, (bool, int, float)) and len(shown) <= _LONGEST_NUMBER
-    sentence = message.removeprefix("Input ").removeprefix("List ").replace(" after validation", "")
+    sentence = (
+        message.removeprefix("Input ")
+        .removeprefix("List ")
+        .removeprefix("String ")
+        .replace(" after validation", "")
+    )
     return refused(f"`{field}` {sentence}{f'; got {shown}' if number else ''}.", field)
 
 
@@ -153,6 +183,6 @@ def field_path(location: Sequence[str | int]) -> str:
     """Where an error is, as one would write it: `messages[3].content`."""
     path = ""
     for part in location:
-        if part not in TAGS:
+        if part not in (*TAGS, "[key]"):
             path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path

@@ -10,7 +10,10 @@ import re
 import sys
 import time
 import traceback
+import zlib
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -26,39 +29,75 @@ _CHECK_SECONDS = 0.5
 """How often to check, meanwhile, whether the server is stopping."""
 
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+_CODINGS = ("gzip", "x-gzip", "deflate")
 _NO_KEY_NEEDED = ("/health",)
 _CLIENT_LEFT = 499
 _ROUTE_FOLDERS = ("/page", "/v1/models")
 """Routes with many paths, which share a label."""
 
 
+class Paths:
+    """Leads other spellings of a path to its route: without `/v1`, with a slash at the end, by HEAD.
+
+    `routes` are the paths that there are; the server itself leaves out the body of an answer to HEAD.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Collection[str]) -> None:
+        self._app, self._routes = app, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path = scope["path"].rstrip("/") or "/"
+            for spelling in (f"/v1{path}", path.removeprefix("/v1")):
+                if path not in self._routes and (
+                    spelling in self._routes or spelling.startswith("/v1/models/")
+                ):
+                    path = spelling
+            method = "GET" if scope["method"] == "HEAD" else scope["method"]
+            scope = {**scope, "path": path, "method": method}
+        await self._app(scope, receive, send)
+
+
 class Guard:
     """Refuses requests before their body is read.
 
-    With a key, it is required as `Authorization: Bearer KEY`, or by HTTP Basic as the password. Without one
-    only this machine's own names are accepted, so that no web page can have its own name lead here.
-    (Starlette's TrustedHostMiddleware answers with a body of its own, and its older versions read no IPv6.)
+    With a key, it is required as `Authorization: Bearer KEY`, as `x-api-key` or `api-key`, or by HTTP Basic as
+    the password. Without one a `local` server accepts only this machine's own names, so that no web page can
+    have its own name lead here. (Starlette's TrustedHostMiddleware answers with a body of its own, and its older
+    versions read no IPv6.) A preflight gets here only where no page of another site is allowed.
     """
 
-    def __init__(self, app: ASGIApp, key: str | None, host: str | None) -> None:
-        self._app, self._key = app, key
-        self._hosts = _LOCAL_NAMES | {(host or "localhost").lower()}
+    def __init__(self, app: ASGIApp, key: str | None, local: str | None) -> None:
+        self._app, self._key, self._local = app, key, local
+        self._hosts = _LOCAL_NAMES | {(local or "localhost").lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = None
-        if scope["type"] == "http":
-            refusal = self._check_host(scope) if self._key is None else self._check_key(scope, self._key)
+        refusal = self._check(scope) if scope["type"] == "http" else None
         await (self._app if refusal is None else refusal.response)(scope, receive, send)
 
+    def _check(self, scope: Scope) -> ApiError | None:
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
+            message = (
+                "Pages of other sites may send requests only if the server is started with --cors-origin."
+            )
+            return ApiError(403, message, code="cors_origin")
+        if self._key is not None:
+            return self._check_key(scope, self._key)
+        return None if self._local is None else self._check_host(scope)
+
     def _check_key(self, scope: Scope, key: str) -> ApiError | None:
-        given = _given_key(Headers(scope=scope).get("authorization", ""))
-        matches = given is not None and hmac.compare_digest(given, key.encode())  # in constant time
+        given = _given_keys(Headers(scope=scope))
+        matches = any([hmac.compare_digest(each, key.encode()) for each in given])  # in constant time
         if matches or scope["path"] in _NO_KEY_NEEDED:
             return None
         message = "The API key is wrong."
-        if given is None:
+        if not given:
             message = "An API key is required: send the header Authorization: Bearer KEY."
-        scheme = "Bearer" if scope["path"].startswith("/v1/") else 'Basic realm="adacd", charset="UTF-8"'
+        scheme = (
+            "Bearer"
+            if scope["path"].startswith(("/v1/", "/api/"))
+            else 'Basic realm="adacd", charset="UTF-8"'
+        )
         return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": scheme})
 
     def _check_host(self, scope: Scope) -> ApiError | None:
@@ -67,27 +106,28 @@ class Guard:
         if name is not None and (name[1] or name[2]) in self._hosts:
             return None
         message = (
-            "Without --api-key this server accepts requests to localhost only; this one names another host."
+            "This server accepts requests to localhost only, and this one names another host. Start it with "
+            "--api-key KEY to have it answer under every name."
         )
         return ApiError(403, message, code="wrong_host")
 
 
-def _given_key(header: str) -> bytes | None:
-    scheme, _, value = header.partition(" ")
+def _given_keys(headers: Headers) -> list[bytes]:
+    given = [headers[name].strip() for name in ("x-api-key", "api-key") if headers.get(name)]
+    scheme, _, value = headers.get("authorization", "").partition(" ")
     value = value.strip()
     if scheme.lower() == "bearer" and value:
-        return value.encode("latin-1")  # as the bytes came
-    if scheme.lower() != "basic":
-        return None
-    try:
-        _, colon, password = base64.b64decode(value, validate=True).partition(b":")
-    except (binascii.Error, ValueError):
-        return None
-    return password if colon else None
+        given.append(value)
+    keys = [each.encode("latin-1") for each in given]  # as the bytes came
+    if scheme.lower() == "basic":
+        with suppress(binascii.Error, ValueError):
+            _, colon, password = base64.b64decode(value, validate=True).partition(b":")
+            keys += [password] if colon else []
+    return keys
 
 
 class BodyLimit:
-    """Refuses a body of more than `most` bytes, or one that does not arrive.
+    """Refuses a body of more than `most` bytes, or one that does not arrive; unpacks one that is compressed.
 
     `check` raises where the server answers no more requests; it is called while a body is waited for.
     """
@@ -100,11 +140,22 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         too_large = _closing(413, f"The body is larger than {self._most} bytes.", "body_too_large")
-        length = Headers(scope=scope).get("content-length", "")
+        headers = Headers(scope=scope)
+        coding, length = (
+            headers.get("content-encoding", "identity").lower(),
+            headers.get("content-length", ""),
+        )
+        if coding not in ("identity", *_CODINGS):
+            message = "The body is compressed in a way that is not supported; use gzip."
+            await ApiError(415, message, code="content_encoding").response(scope, receive, send)
+            return
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
             await too_large.response(scope, receive, send)
             return
         size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
+        unpacking = (
+            zlib.decompressobj(zlib.MAX_WBITS | 32) if coding in _CODINGS else None
+        )  # 32: of either kind
 
         async def counted() -> Message:
             nonlocal size, complete
@@ -112,8 +163,10 @@ class BodyLimit:
                 return await receive()
             message = await self._wait(receive, end)
             if message["type"] == "http.request":
-                size += len(message.get("body", b""))
                 complete = not message.get("more_body", False)
+                if unpacking is not None:
+                    message = {**message, "body": _unpacked(unpacking, message, self._most - size + 1)}
+                size += len(message.get("body", b""))
                 if size > self._most:
                     raise too_large
             return message
@@ -129,6 +182,20 @@ class BodyLimit:
                 self._check()
                 if left == 0:
                     raise _closing(408, "The body of the request did not arrive.", "timeout") from None
+
+
+def _unpacked(unpacking: Any, message: Message, most: int) -> bytes:
+    """The next part of a body as it was before it was compressed, up to so many bytes."""
+    last = not message.get("more_body", False)
+    try:
+        part: bytes = unpacking.decompress(message.get("body", b""), most)
+    except zlib.error:
+        part, last = b"", True
+    if last and not unpacking.eof and len(part) < most:
+        raise _closing(
+            400, "The body is not compressed in the way that its header names.", "content_encoding"
+        )
+    return part
 
 
 def _closing(status: int, message: str, code: str) -> ApiError:
@@ -182,4 +249,8 @@ class AccessLog:
             client = scope["client"][0] if scope.get("client") else "-"
             # both may contain control characters
             method, shown = repr(scope["method"][:10])[1:-1], repr(path[:100])[1:-1]
-            print(f"{client} {method} {shown} {status} {seconds:.2f} s", file=sys.stderr, flush=True)
+            error = scope.get("adacd_error")
+            about = () if error is None else (error.param and repr(error.param[:100])[1:-1], error.code)
+            why = " ".join(filter(None, about))
+            line = f"{client} {method} {shown} {status} {seconds:.2f} s{' · ' if why else ''}{why}"
+            print(line, file=sys.stderr, flush=True)

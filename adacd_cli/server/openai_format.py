@@ -9,16 +9,17 @@ import re
 import secrets
 import time
 from codecs import getincrementaldecoder
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from adacd_cli.events import Event, Finished, FinishReason, Notice, Started, TokenStep, to_json
+from adacd_cli.events import Event, Finished, FinishReason, Notice, ScoredToken, Started, TokenStep, to_json
 from adacd_cli.server.params import Params
 
 _LEAST_LOGPROB = -9999.0
 """Stands for minus infinity, which JSON does not have."""
 
-_STARTED = ("method", "settings", "seed", "prompted_tokens", "unprompted_tokens")
+_STARTED = ("method", "profile", "settings", "seed", "prompted_tokens", "unprompted_tokens")
 _NOT_IN_TRACE = ("event", "request", "elapsed_s", "logprob", "top_logprobs")
 
 JSON = dict[str, Any]
@@ -64,27 +65,41 @@ class TokenBytes:
 class ChatFormat:
     """One answer of /v1/chat/completions; a model's thinking is its `reasoning_content`.
 
-    `warnings` is what the client should know about its prompts and parameters, a sentence each.
+    A request's further answers are given its `first` and their own `index`. `warnings` is what the client should
+    know about its prompts and parameters, a sentence each.
     """
 
     prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, model: str, params: Params, token_bytes: TokenBytes) -> None:
-        self.id = f"{self.prefix}-{secrets.token_hex(12)}"
-        self.params, self._token_bytes = params, token_bytes
+    def __init__(
+        self,
+        model: str,
+        params: Params,
+        token_bytes: TokenBytes,
+        first: ChatFormat | None = None,
+        index: int = 0,
+    ) -> None:
+        self.id: str = first.id if first else f"{self.prefix}-{secrets.token_hex(12)}"
+        self.params, self._token_bytes, self._index = params, token_bytes, index
         self.warnings = params.warnings
-        self._head = {"id": self.id, "created": int(time.time()), "model": model}
+        self.head: JSON = (
+            first.head if first else {"id": self.id, "created": int(time.time()), "model": model}
+        )
         self._started: Started | None = None
         self._steps: list[TokenStep] = []
-        self._thinking_tokens = 0
+        self._scores: list[ScoredToken] = []
+        self._tokens = self._thinking_tokens = 0
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event | list[ScoredToken]) -> None:
         """Takes an event in, for what is reported at the end."""
-        if isinstance(event, Started):
+        if isinstance(event, list):
+            self._scores = event
+        elif isinstance(event, Started):
             self._started = event
         elif isinstance(event, Notice):
             self.warnings = (*self.warnings, event.text)
         elif isinstance(event, TokenStep):
+            self._tokens += 1
             self._thinking_tokens += event.thinking
             if not self.params.stream and (self.params.trace or self.params.top_logprobs is not None):
                 self._steps.append(event)
@@ -107,9 +122,9 @@ class ChatFormat:
         """The chunk that ends the answer."""
         return self._chunk(self._delta(None), None, _reason(finished), {"adacd": self._summary(finished)})
 
-    def usage_chunk(self, finished: Finished) -> JSON:
+    def usage_chunk(self, usage: JSON) -> JSON:
         """The numbers of tokens, as a chunk of its own after the last."""
-        return {**self._head, "object": self.chunk_object, "choices": [], "usage": self._usage(finished)}
+        return {**self.head, "object": self.chunk_object, "choices": [], "usage": usage}
 
     def response(self, finished: Finished) -> JSON:
         """The whole response."""
@@ -118,9 +133,14 @@ class ChatFormat:
             seed = self._started.seed if self._started else None
             summary |= {"seed": seed, "trace": [traced(step) for step in self._steps]}
         logprobs, reason = self._logprobs(self._steps), _reason(finished)
-        choice = {"index": 0, **self._content(finished), "logprobs": logprobs, "finish_reason": reason}
-        body = {"choices": [choice], "usage": self._usage(finished), "adacd": summary}
-        return {**self._head, "object": self.object, **body}
+        choice = {
+            "index": self._index,
+            **self._content(finished),
+            "logprobs": logprobs,
+            "finish_reason": reason,
+        }
+        body = {"choices": [choice], "usage": self.usage(), "adacd": summary}
+        return {**self.head, "object": self.object, **body}
 
     def _opening(self, started: Started) -> JSON:
         if not self.params.trace:
@@ -128,21 +148,22 @@ class ChatFormat:
         return {"adacd": {"started": {name: getattr(started, name) for name in _STARTED}}}
 
     def _chunk(self, delta: JSON, logprobs: JSON | None, reason: str | None, adacd: JSON) -> JSON:
-        choice = {"index": 0, **delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": None} if self.params.usage else {}
-        return {**self._head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
+        choice = {"index": self._index, **delta, "logprobs": logprobs, "finish_reason": reason}
+        usage = {"usage": self.usage() if self.params.continuous_usage else None} if self.params.usage else {}
+        return {**self.head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
 
     def _summary(self, finished: Finished) -> JSON:
         method = self._started.method if self._started else self.params.settings.method_label
         warnings = {"warnings": list(self.warnings)} if self.warnings else {}
         return {"method": method, "added": finished.added, "subtracted": finished.subtracted, **warnings}
 
-    def _usage(self, finished: Finished) -> JSON:
+    def usage(self) -> JSON:
+        """The numbers of tokens so far."""
         prompt = self._started.unprompted_tokens if self._started else 0
         return {
             "prompt_tokens": prompt,
-            "completion_tokens": finished.tokens,
-            "total_tokens": prompt + finished.tokens,
+            "completion_tokens": self._tokens,
+            "total_tokens": prompt + self._tokens,
             "completion_tokens_details": {"reasoning_tokens": self._thinking_tokens},
         }
 
@@ -160,7 +181,7 @@ class ChatFormat:
         thinking = {"reasoning_content": finished.thinking} if finished.thinking else {}
         return {"message": {"role": "assistant", "content": finished.text, "refusal": None, **thinking}}
 
-    def _logprob_lists(self, steps: list[TokenStep]) -> JSON:
+    def _logprob_lists(self, steps: Sequence[Any]) -> JSON:
         content = []
         for step in steps:
             top = [self._logprob(each.token_id, each.text, each.logprob) for each in step.top_logprobs]
@@ -177,23 +198,39 @@ class TextFormat(ChatFormat):
 
     prefix, object, chunk_object = "cmpl", "text_completion", "text_completion"
 
-    def __init__(self, model: str, params: Params, token_bytes: TokenBytes) -> None:
-        super().__init__(model, params, token_bytes)
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._echo, self._hidden = "", 0
         self._characters = getincrementaldecoder("utf-8")(errors="ignore")
         self._length = 0  # whole characters of the tokens so far
 
+    def repeat(self, prompt: str, hidden: int) -> None:
+        """Has the prompt stand before the answer, without its first `hidden` tokens, which are not the client's."""
+        self._echo, self._hidden = prompt, hidden
+
     def opening_chunk(self, started: Started) -> JSON | None:
-        """As of a chat; without a trace there is nothing to report."""
+        """As of a chat; without a trace or the prompt there is nothing to report."""
         adacd = self._opening(started)
-        return self._chunk({"text": ""}, None, None, adacd) if adacd else None
+        if not (adacd or self._echo):
+            return None
+        return self._chunk({"text": self._echo}, self._logprobs([]) if self._scores else None, None, adacd)
 
     def _delta(self, step: TokenStep | None) -> JSON:
         return {"text": "" if step is None else step.text}
 
     def _content(self, finished: Finished) -> JSON:
-        return {"text": finished.text}
+        return {"text": self._echo + finished.text}
 
-    def _logprob_lists(self, steps: list[TokenStep]) -> JSON:
+    def _logprobs(self, steps: list[TokenStep]) -> JSON | None:
+        """With the prompt's, and then also the token that ends the answer: clients count on one more for each
+        token that they ask for."""
+        if not self._scores:
+            return super()._logprobs(steps)
+        tokens: list[TokenStep | ScoredToken] = [*self._scores[self._hidden :], *steps]
+        self._hidden = len(self._scores)  # in a stream, once
+        return self._logprob_lists(tokens)
+
+    def _logprob_lists(self, steps: Sequence[TokenStep | ScoredToken]) -> JSON:
         offsets = []
         for step in steps:
             offsets.append(self._length)
@@ -201,12 +238,12 @@ class TextFormat(ChatFormat):
             self._length += len(self._characters.decode(own))
         return {
             "tokens": [self._written(step.token_id, step.token) for step in steps],
-            "token_logprobs": [_floored(step.logprob) for step in steps],
-            "top_logprobs": [self._by_text(step) for step in steps],
+            "token_logprobs": [None if _is_first(step) else _floored(step.logprob) for step in steps],
+            "top_logprobs": [None if _is_first(step) else self._by_text(step) for step in steps],
             "text_offset": offsets,
         }
 
-    def _by_text(self, step: TokenStep) -> dict[str, float]:
+    def _by_text(self, step: TokenStep | ScoredToken) -> dict[str, float]:
         """The most probable tokens and the chosen one; of tokens that are written alike the most probable."""
         by_text = {self._written(step.token_id, step.token): _floored(step.logprob)}
         for each in step.top_logprobs:
@@ -221,6 +258,10 @@ class TextFormat(ChatFormat):
 def traced(step: TokenStep) -> JSON:
     """A step as a trace shows it."""
     return {name: value for name, value in to_json(step).items() if name not in _NOT_IN_TRACE}
+
+
+def _is_first(step: TokenStep | ScoredToken) -> bool:
+    return isinstance(step, ScoredToken) and step.logprob is None
 
 
 def _reason(finished: Finished) -> str:

@@ -5,27 +5,49 @@ Everything is checked before any work is done, and every refusal names the field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from adacd_cli.config import SETTINGS, Settings, Source, change_all
+from pydantic_core import from_json
+
+from adacd_cli.config import CONTROLS, SETTINGS, Settings, Source, change_all
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.server.errors import ApiError, api_error, refused, unknown_field
+from adacd_cli.server.errors import ApiError, api_error, no_field, refused, unknown_field
 from adacd_cli.server.schema import (
     CHOSEN_AT_START,
     REQUEST_SETTINGS,
+    ChatMessage,
     ChatRequest,
     CommonRequest,
     CompletionRequest,
     Own,
+    ToolCall,
 )
+from adacd_cli.server.unknown_fields import NEUTRAL, unknown_fields
+
+_SYSTEM = ("system", "developer")
+_THINKING = ("enable_thinking", "thinking")
+_ANY_LENGTH = 2**31 - 1
+_MAX_WARNINGS = 20
+_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
+"""The efforts that templates know beside low, medium and high."""
 
 _ROOT_NAMES = {
     name: name
-    for name in ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs")
+    for name in (
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "seed",
+        "stop",
+        "stream",
+        "logprobs",
+        *CONTROLS,
+    )
 } | {"max_new_tokens": "max_tokens"}
 """The fields at the root of a request, by what they may be called here."""
 
@@ -40,7 +62,7 @@ class Params:
         candidates: how many of the most probable tokens to report at each step.
         top_logprobs: as `engine.Request` takes it.
         stream: whether the answer is sent as it comes.
-        usage: whether a stream ends with the numbers of tokens.
+        usage: whether a stream ends with the numbers of tokens; `continuous_usage`: and each chunk has them.
         contrast_prompts: the contrast prompts of the request's own, by the fields that hold them.
         warnings: the fields that are not used, a sentence each.
     """
@@ -51,6 +73,7 @@ class Params:
     top_logprobs: int | None = None
     stream: bool = False
     usage: bool = False
+    continuous_usage: bool = False
     contrast_prompts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -60,20 +83,28 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
 
     `max_answer_tokens` is the longest answer that may be asked for; None for any.
     """
-    values = body.model_dump(include={"temperature", "top_p", "top_k"}, exclude_none=True)
+    plain = {"temperature", "top_p", *CONTROLS} - {"logit_bias", "stop_token_ids"}
+    values = body.model_dump(include=plain, exclude_none=True)
+    if body.top_k is not None:
+        values["top_k"] = max(0, body.top_k)
+    if body.logit_bias is not None:
+        values["logit_bias"] = tuple(f"{token}:{bias}" for token, bias in body.logit_bias.items())
+    if body.stop_token_ids is not None:
+        values["stop_token_ids"] = tuple(body.stop_token_ids)
     if body.seed is not None:
         values["seed"] = body.seed % 2**63  # OpenAI's may be negative
     if body.stop is not None:
-        values["stop"] = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+        values["stop"] = tuple(filter(None, [body.stop] if isinstance(body.stop, str) else body.stop))
     values["max_new_tokens"] = _max_tokens(body, base, max_answer_tokens)
+    if isinstance(body, ChatRequest) and (thinking := _thinking(body)) is not None:
+        values["thinking"] = thinking
     own = body.adacd or Own()
     given = own.model_extra or {}
     if own.candidates and not own.trace:
         raise refused("`adacd.candidates` needs `adacd.trace`.", "adacd.candidates")
     settings = _apply(base.model_copy(update=values), given)
     options = body.stream_options
-    if options is not None and not body.stream:
-        raise refused("`stream_options` needs `stream`.", "stream_options")
+    usage = bool(options is not None and options.include_usage)
     method = METHODS[settings.effective_method]
     used = (*method.settings, method.window_setting, "method", "gate", "thinking")
     return Params(
@@ -82,23 +113,55 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
         candidates=own.candidates,
         top_logprobs=_top_logprobs(body),
         stream=bool(body.stream),
-        usage=bool(options is not None and options.include_usage),
+        usage=usage,
+        continuous_usage=usage and bool(options is not None and options.continuous_usage_stats),
         contrast_prompts={f"adacd.{name}": text for name, text in given.items() if name.endswith("_prompt")},
-        warnings=tuple(
-            f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used
+        warnings=(
+            *(f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used),
+            *_warnings(body),
         ),
     )
 
 
+def _warnings(body: CommonRequest) -> Iterator[str]:
+    """What of the request is not used, a sentence each."""
+    unknown, known = unknown_fields(body), [*type(body).model_fields, *ChatMessage.model_fields]
+    for name, path in list(unknown.items())[:_MAX_WARNINGS]:
+        yield no_field(path, () if name in NEUTRAL else known, end=", so it was not used")
+    if len(unknown) > _MAX_WARNINGS:
+        yield f"{len(unknown) - _MAX_WARNINGS} more fields do not exist."
+    if isinstance(body, ChatRequest):
+        lengths = {body.max_tokens, body.max_completion_tokens} - {None}
+        if len(lengths) > 1:
+            yield "`max_completion_tokens` is used in place of `max_tokens`."
+        if all(message.role in _SYSTEM for message in body.messages):
+            yield "There is no user message; the last system message stands as one."
+        if any(not _is_function(tool) for tool in body.tools or ()):
+            yield "`tools` other than functions are not used."
+
+
+def _thinking(body: ChatRequest) -> bool | None:
+    """Whether to think, as the template's variables or else the effort say; None where neither does."""
+    for name in _THINKING:
+        value = (body.chat_template_kwargs or {}).get(name)
+        if value is not None and not isinstance(value, bool):
+            raise refused(f"`{name}` is true or false.", f"chat_template_kwargs.{name}")
+        if value is not None:
+            return value
+    return None if body.reasoning_effort is None else body.reasoning_effort != "none"
+
+
+def _is_function(tool: Mapping[str, Any]) -> bool:
+    return tool.get("type", "function") == "function" and isinstance(tool.get("function"), Mapping)
+
+
 def _max_tokens(body: CommonRequest, base: Settings, most: int | None) -> int:
-    names = ("max_tokens", "max_completion_tokens")
-    given = {name: value for name in names if (value := getattr(body, name, None)) is not None}
-    if len(set(given.values())) > 1:
-        raise refused("`max_tokens` and `max_completion_tokens` differ; give one of them.", names[1])
-    for name, value in given.items():
-        if most is not None and value > most:
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = getattr(body, name, None)
+        if value is not None and most is not None and value > most:
             raise refused(f"`{name}` is at most {most} on this server; got {value}.", name)
-        return int(value)
+        if value is not None:
+            return int(value) if value >= 0 else most or _ANY_LENGTH
     return base.max_new_tokens if most is None else min(base.max_new_tokens, most)
 
 
@@ -106,7 +169,7 @@ def _top_logprobs(body: CommonRequest) -> int | None:
     if isinstance(body, CompletionRequest):
         return body.logprobs
     assert isinstance(body, ChatRequest)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise refused("`top_logprobs` needs `logprobs`.", "top_logprobs")
     return (body.top_logprobs or 0) if body.logprobs else None
 
@@ -146,23 +209,78 @@ def conversation_of(body: ChatRequest, system: str | None) -> Conversation:
     """The conversation; `system` is the server's own system message, for conversations that have none.
 
     Raises:
-        ApiError: 400, where a system message is not at the beginning, or the last message is not the user's.
+        ApiError: 400, where there is nothing to answer, or nothing to go on with.
     """
     systems: list[str] = []
     turns: list[Message] = []
     for index, message in enumerate(body.messages):
-        if message.role in ("user", "assistant"):
-            turns.append(Message(message.role, message.text))
+        if message.content is None and message.role in (*_SYSTEM, "user"):
+            raise refused(f"Message {index + 1} has no content.", f"messages[{index}].content")
+        if message.role not in _SYSTEM:
+            turns.append(_turn(message))
         elif turns:
-            raise refused(
-                f"Message {index + 1} has the role {message.role}, which is allowed only at the beginning.",
-                f"messages[{index}].role",
-            )
+            turns.append(Message("system", message.text))
         else:
             systems.append(message.text)
-    if not turns or turns[-1].role != "user":
-        raise refused(
-            "The last message must be the user's; an answer that has begun cannot be continued.", "messages"
-        )
+    if not turns:
+        turns.append(Message("user", systems.pop()))
+    if all(turn.role != "user" for turn in turns):
+        raise refused("There is no user message, so there is nothing to answer.", "messages")
+    _check_end(body)
     joined = "\n\n".join(text for text in systems if text)
-    return Conversation(tuple(turns), joined if systems else system)
+    return Conversation(tuple(turns), joined if systems else system, _variables(body))
+
+
+def _turn(message: ChatMessage) -> Message:
+    """A message as chat templates read it."""
+    thought = message.reasoning if isinstance(message.reasoning, str) else None
+    extra: dict[str, Any] = {
+        "name": message.name,
+        "reasoning_content": message.reasoning_content or thought,
+        "tool_calls": [_call(each) for each in message.calls] or None,
+        "tool_call_id": message.tool_call_id,
+    }
+    role: Any = "tool" if message.role == "function" else message.role
+    kept = {name: value for name, value in extra.items() if value is not None}
+    return Message(role, message.text, kept)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call with its arguments as an object, which is what templates write."""
+    arguments = call.function.arguments or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = from_json(arguments)  # which bounds how deep it nests
+        except ValueError:  # a model wrote it
+            arguments = {"arguments": arguments}
+    function = {"name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _check_end(body: ChatRequest) -> None:
+    """Refuses what the fields say of the last message where it is not so."""
+    last, goes_on, new = body.messages[-1], body.continue_final_message, body.add_generation_prompt
+    if last.role == "assistant":
+        if last.calls:
+            raise refused("The last message calls a tool; send its result after it.", "messages")
+        if goes_on is False or (new and not goes_on):
+            message = "An assistant's last message is continued; end with a user message to have a new one."
+            raise refused(message, "add_generation_prompt" if new else "continue_final_message")
+    elif goes_on:
+        raise refused("Only an assistant's message can be continued.", "continue_final_message")
+    elif new is False:
+        raise refused("An answer needs the generation prompt.", "add_generation_prompt")
+    if goes_on and new:
+        raise refused("A message that is continued has no generation prompt.", "add_generation_prompt")
+
+
+def _variables(body: ChatRequest) -> dict[str, Any]:
+    """What the chat template gets besides the messages."""
+    variables = {
+        name: value for name, value in (body.chat_template_kwargs or {}).items() if name not in _THINKING
+    }
+    if body.reasoning_effort not in (None, "none"):
+        variables.setdefault("reasoning_effort", _EFFORTS.get(body.reasoning_effort, body.reasoning_effort))
+    tools = [tool for tool in body.tools or () if _is_function(tool)]
+    tools += [{"type": "function", "function": each} for each in body.functions or ()]
+    return variables | ({"tools": tools} if tools else {})

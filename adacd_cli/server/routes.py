@@ -6,141 +6,234 @@ A client that leaves, at whichever point, frees its slot before the scheduler's 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
+from pydantic import ValidationError
 from pydantic_core import to_json
-from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.responses import Response
 
-from adacd_cli.events import Event, Finished, Started, TokenStep
+from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.profiles.profile import applied
-from adacd_cli.server.description import describes
-from adacd_cli.server.errors import ApiError
+from adacd_cli.server.body import read_body
+from adacd_cli.server.description import Completion, describes
+from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.openai_format import ChatFormat, TextFormat
 from adacd_cli.server.params import Params, conversation_of, read_params
-from adacd_cli.server.schema import ChatRequest, CommonRequest, CompletionRequest
+from adacd_cli.server.schema import MAX_CHOICES, ChatRequest, CommonRequest, CompletionRequest
 from adacd_cli.server.state import ServerState
-from adacd_cli.server.worker import LAST, Job, JobEvent, Worker
+from adacd_cli.server.streaming import (
+    ChoiceEvent,
+    ChunkWriter,
+    EventStream,
+    Told,
+    events_of,
+    merged,
+    total_usage,
+)
+from adacd_cli.server.worker import Job, Worker
 
 if TYPE_CHECKING:
     from adacd_cli.prompts import Prompts
 
 _RENDERED_AT_ONCE = 4
-_SMALL_BODY = 32 * 1024
-"""Bytes of a body that is parsed at once; larger ones are parsed beside the event loop."""
 
-Body = TypeVar("Body", bound=CommonRequest)
-
-
-def _json_body(model: type[Body]) -> Any:
-    """The dependency that reads a request's body; pydantic's ValidationError is for the error handler."""
-
-    async def read(request: Request) -> Body:
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
-        # a page of another site can send anything but JSON without a preflight; it always names its origin
-        if "origin" in request.headers and not is_json:
-            message = "Send the request as JSON, with the header Content-Type: application/json."
-            raise ApiError(415, message, code="not_json")
-        body = await request.body()
-        if len(body) <= _SMALL_BODY:
-            return model.model_validate_json(body)
-        return await anyio.to_thread.run_sync(model.model_validate_json, body)
-
-    return Depends(read)
-
-
-ChatBody = Annotated[ChatRequest, _json_body(ChatRequest)]
-CompletionBody = Annotated[CompletionRequest, _json_body(CompletionRequest)]
+Form = TypeVar("Form", bound=ChatFormat)
 
 
 class Responder:
     """Answers requests through a worker; raises ApiError where one is refused, or fails before its first byte."""
 
     def __init__(self, state: ServerState, worker: Worker, metrics: Metrics) -> None:
-        self.worker, self._state, self._metrics = worker, state, metrics
+        self.worker, self.state, self._metrics = worker, state, metrics
         self._rendering = anyio.CapacityLimiter(_RENDERED_AT_ONCE)
 
     def add_routes(self, app: FastAPI) -> None:
         """Adds the routes to the application."""
-        from adacd_cli.prompts import prompts_for, text_prompts_for
+        from adacd_cli.prompts import text_prompts_for
 
-        async def check() -> None:
-            self.worker.check()  # before a body is read for nothing
-
-        @app.post("/v1/chat/completions", dependencies=[Depends(check)], **describes(ChatRequest))
-        async def chat(request: Request, body: ChatBody) -> Response:
+        @app.post(
+            "/v1/chat/completions", dependencies=[Depends(self.check)], **describes(ChatRequest, Completion)
+        )
+        async def chat(request: Request) -> Response:
             """Answers a conversation."""
-            tokenizer, params = self._params_of(body)
-            conversation = conversation_of(body, self._state.settings.system)
-            messages = [{"role": each.role, "content": each.text} for each in body.messages]
-            self._state.check_size([each["content"] for each in messages], "messages", params)
-            form = ChatFormat(self._state.model_id, params, self._state.token_bytes)
-            self._state.log(form.id, prompt=messages)
-            render = partial(prompts_for, tokenizer, conversation, params.settings)
-            return await self._respond(request, render, "messages", form)
+            return await self.chat(request, await read_body(request, ChatRequest), ChunkWriter())
 
-        @app.post("/v1/completions", dependencies=[Depends(check)], **describes(CompletionRequest))
-        async def completions(request: Request, body: CompletionBody) -> Response:
-            """Continues a text."""
+        @app.post(
+            "/v1/completions", dependencies=[Depends(self.check)], **describes(CompletionRequest, Completion)
+        )
+        async def completions(request: Request) -> Response:
+            """Continues texts."""
+            body = await read_body(request, CompletionRequest)
             tokenizer, params = self._params_of(body)
-            texts = [body.prompt] if isinstance(body.prompt, str) else [""] * len(body.prompt)
-            self._state.check_size(texts, "prompt", params)
-            form = TextFormat(self._state.model_id, params, self._state.token_bytes)
-            self._state.log(form.id, prompt=body.prompt)
-            render = partial(text_prompts_for, tokenizer, body.prompt, params.settings)
-            return await self._respond(request, render, "prompt", form)
+            given, answers = body.prompts, body.n or 1
+            if answers * len(given) > MAX_CHOICES:
+                raise refused(f"`n` answers to every prompt are at most {MAX_CHOICES} together.", "n")
+            texts = [[each] if isinstance(each, str) else [""] * len(each) for each in given]
+            for each in texts:
+                self.state.check_size(each, "prompt", params)
+            forms = self._forms(TextFormat, params, answers * len(given))
+            self.state.log(forms[0].id, prompt=body.prompt)
+            renders = [partial(text_prompts_for, tokenizer, each, params.settings) for each in given]
+            if body.echo:
+                self._echo(given, forms, answers)
+            score = params.top_logprobs if body.echo else None
+            return await self._respond(request, renders, "prompt", forms, ChunkWriter(), score)
+
+    async def check(self) -> None:
+        """Refuses a request that cannot be answered now, before its body is read for nothing."""
+        self.worker.check()
+
+    async def chat(self, request: Request, body: ChatRequest, writer: ChunkWriter) -> Response:
+        """Answers a conversation in the writer's format."""
+        render, params = self._prepare(body)
+        forms = self._forms(ChatFormat, params, body.n or 1)
+        self.state.log(
+            forms[0].id, prompt=[{"role": each.role, "content": each.text} for each in body.messages]
+        )
+        return await self._respond(request, [render], "messages", forms, writer)
+
+    def _prepare(self, body: ChatRequest) -> tuple[Callable[[], Prompts], Params]:
+        from adacd_cli.prompts import prompts_for
+        from adacd_cli.prompts.history import strings_in
+
+        tokenizer, params = self._params_of(body)
+        conversation = conversation_of(body, self.state.settings.system)
+        texts = ["".join((each.content, *strings_in(each.extra))) for each in conversation.messages]
+        self.state.check_size([conversation.system or "", *texts], "messages", params)
+        return partial(prompts_for, tokenizer, conversation, params.settings), params
+
+    async def translated(
+        self, request: Request, fields: dict[str, Any], writer: ChunkWriter, names: Mapping[str, str]
+    ) -> Response:
+        """Answers a request of another format, given as a chat's fields and what that format calls them."""
+        with _renamed(names):
+            return await self.chat(request, _chat_request(fields), writer)
+
+    async def count_tokens(self, fields: dict[str, Any], names: Mapping[str, str]) -> int:
+        """How long the prompt of such a request is."""
+        with _renamed(names):
+            render, params = self._prepare(_chat_request(fields))
+            checked = partial(self.state.render, render, "messages", params)
+            return len((await anyio.to_thread.run_sync(checked, limiter=self._rendering)).base.ids)
 
     def _params_of(self, body: CommonRequest) -> tuple[Any, Params]:
-        self._state.check_model(body.model)
-        assert self._state.model is not None
-        params = read_params(body, self._state.settings, self._state.max_answer_tokens)
-        params = replace(params, settings=applied(params.settings, self._state.model.profile))
-        return self._state.model.tokenizer, params
+        self.state.check_model(body.model)
+        assert self.state.model is not None
+        params = read_params(body, self.state.settings, self.state.max_answer_tokens)
+        params = replace(params, settings=applied(params.settings, self.state.model.profile))
+        self.state.warn(params.warnings)
+        return self.state.model.tokenizer, params
+
+    def _echo(self, given: Sequence[str | list[int]], forms: Sequence[TextFormat], answers: int) -> None:
+        """Has every answer begin with its prompt; what a tokenizer begins texts with is shown if it was given."""
+        from adacd_cli.engine.detokenize import decode_ids
+        from adacd_cli.prompts.encode import beginning
+
+        model = self.state.model
+        assert model is not None
+        if model.server is not None and forms[0].params.top_logprobs is not None:
+            reason = "this model runs at a server, which does not tell the log-probabilities of a prompt"
+            raise refused(f"`echo` cannot be used with `logprobs`: {reason}.", "echo")
+        begin = beginning(model.tokenizer)
+        for place, form in enumerate(forms):
+            prompt = given[place // answers]
+            if isinstance(prompt, str):
+                form.repeat(prompt, len(begin))
+            else:  # ids that there are not are refused where the prompt is made
+                known = [each for each in prompt if each < len(model.tokenizer)]
+                text = decode_ids(model.tokenizer, known, control=True)
+                form.repeat(text, 0 if tuple(prompt[: len(begin)]) == begin else len(begin))
+
+    def _forms(self, kind: type[Form], params: Params, answers: int) -> list[Form]:
+        first = kind(self.state.model_id, params, self.state.token_bytes)
+        given = self.state.model_id, params, self.state.token_bytes, first
+        return [first, *(kind(*given, index) for index in range(1, answers))]
 
     async def _respond(
-        self, request: Request, render: Callable[[], Prompts], param: str, form: ChatFormat
+        self,
+        request: Request,
+        renders: Sequence[Callable[[], Prompts]],
+        param: str,
+        forms: Sequence[ChatFormat],
+        writer: ChunkWriter,
+        score: int | None = None,
     ) -> Response:
+        """Answers each of the prompts, from the field `param`, as often as there are forms for it.
+
+        `score`: how many log-probabilities to tell of each token of the prompts besides its own; None for none.
+        """
         from adacd_cli.engine import Request as DecodingRequest
 
-        params, job = form.params, self.worker.open()
+        params, jobs = forms[0].params, self.worker.open(len(forms))
+        answers = len(forms) // len(renders)
+        seed = params.settings.seed
         try:
-            checked = partial(self._state.render, render, param, params)
-            prompts = await anyio.to_thread.run_sync(checked, limiter=self._rendering)
-            form.warnings = (*params.warnings, *prompts.warnings)
-            decoding = DecodingRequest(
-                prompts, params.settings, candidates=params.candidates, top_logprobs=params.top_logprobs
-            )
-            self.worker.submit(job, decoding, param)
+            for place, (job, form) in enumerate(zip(jobs, forms, strict=True)):
+                number = place % answers
+                if number == 0:
+                    checked = partial(self.state.render, renders[place // answers], param, params)
+                    prompts = await anyio.to_thread.run_sync(checked, limiter=self._rendering)
+                form.warnings = (*params.warnings, *prompts.warnings)
+                decoding = DecodingRequest(
+                    prompts,
+                    params.settings,
+                    seed=None if seed is None else (seed + number) % 2**63,
+                    candidates=params.candidates,
+                    top_logprobs=params.top_logprobs,
+                )
+                self.worker.submit(job, decoding, param, score)
+            events = events_of(jobs)
             if params.stream:
-                started = await _next_event(job)
-                assert isinstance(started, Started)
-                return _EventStream(self._chunks(job, started, form), partial(self._end, job))
+                begun: list[ChoiceEvent] = []
+                while sum(isinstance(event, Started) for _, event in begun) < len(jobs):
+                    begun += await events.__anext__()  # what is refused is refused by its status
+                chunks = self._chunks(begun, events, forms, writer, answers)
+                return EventStream(chunks, partial(self._end, jobs), writer.media_type)
         except BaseException:
-            self.worker.leave(job)
+            self._leave(jobs)
             raise
-        return await self._whole(request, job, form)
+        return await self._whole(request, jobs, forms, writer, answers)
 
-    def _end(self, job: Job) -> None:
-        if not job.closed:
+    def _leave(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.worker.leave(job)
+
+    def _end(self, jobs: Sequence[Job]) -> None:
+        if not any(job.closed for job in jobs):  # they are where one fails
             self._metrics.left.inc()
-        self.worker.leave(job)
+        self._leave(jobs)
 
-    async def _whole(self, request: Request, job: Job, form: ChatFormat) -> Response:
+    async def _whole(
+        self,
+        request: Request,
+        jobs: Sequence[Job],
+        forms: Sequence[ChatFormat],
+        writer: ChunkWriter,
+        answers: int,
+    ) -> Response:
         """The whole answer, unless the client leaves."""
 
         async def collect() -> dict[str, Any]:
-            while not isinstance(event := await _next_event(job), Finished):
-                form.add(event)
-            self._state.log(form.id, answer=event.text)
-            return form.response(event)
+            ends: dict[int, Finished] = {}
+            async for events in events_of(jobs):
+                for choice, event in events:
+                    if isinstance(event, Finished):
+                        self.state.log(forms[choice].id, answer=event.text)
+                        ends[choice] = event
+                    else:
+                        forms[choice].add(event)
+            return writer.whole(
+                merged([form.response(ends[choice]) for choice, form in enumerate(forms)], answers)
+            )
 
         async def disconnected() -> None:
             while (await request.receive())["type"] != "http.disconnect":
@@ -155,59 +248,60 @@ class Responder:
         finally:
             answer.cancel()
             left.cancel()
-            self._end(job)
+            self._end(jobs)
 
-    async def _chunks(self, job: Job, started: Started, form: ChatFormat) -> AsyncIterator[bytes]:
-        form.add(started)
-        if (opening := form.opening_chunk(started)) is not None:
-            yield _line(opening)
-        while True:
-            events = [await job.events.get()]
-            while not job.events.empty():  # a client that reads slowly gets more at a time
-                events.append(job.events.get_nowait())
-            yield b"".join(line for event in events for line in _lines(event, form))
-            if isinstance(events[-1], Finished):
-                self._state.log(form.id, answer=events[-1].text)
-            if isinstance(events[-1], LAST):
-                return
+    async def _chunks(
+        self,
+        begun: Sequence[ChoiceEvent],
+        events: AsyncIterator[list[ChoiceEvent]],
+        forms: Sequence[ChatFormat],
+        writer: ChunkWriter,
+        answers: int,
+    ) -> AsyncIterator[bytes]:
+        starts = [event for _, event in begun if isinstance(event, Started)]
+        yield writer.begin(forms[0].head, starts[0].unprompted_tokens)
+        usages: dict[int, dict[str, Any]] = {}
 
+        def written(choice: int, event: Told) -> bytes:
+            form, chunk = forms[choice], None
+            if isinstance(event, Finished):
+                self.state.log(form.id, answer=event.text)
+                usages[choice] = form.usage()
+                return writer.chunk(form.final_chunk(event))
+            form.add(event)
+            if isinstance(event, Started):
+                chunk = form.opening_chunk(event)
+            elif isinstance(event, TokenStep):
+                chunk = form.token_chunk(event)
+            return b"" if chunk is None else writer.chunk(chunk)
 
-async def _next_event(job: Job) -> Event:
-    event = await job.events.get()
-    if isinstance(event, ApiError):
-        raise event
-    return event
-
-
-def _lines(event: JobEvent, form: ChatFormat) -> Iterator[bytes]:
-    if isinstance(event, ApiError):
-        yield _line(event.body)
-    elif isinstance(event, Finished):
-        yield _line(form.final_chunk(event))
-        if form.params.usage:
-            yield _line(form.usage_chunk(event))
-        yield b"data: [DONE]\n\n"
-    else:
-        form.add(event)
-        if isinstance(event, TokenStep) and (chunk := form.token_chunk(event)) is not None:
-            yield _line(chunk)
-
-
-def _line(chunk: dict[str, Any]) -> bytes:
-    return b"data: " + to_json(chunk) + b"\n\n"
-
-
-class _EventStream(StreamingResponse):
-    """Server-sent events; `end` is called whichever way the stream ends."""
-
-    media_type = "text/event-stream"
-
-    def __init__(self, chunks: AsyncIterator[bytes], end: Callable[[], None]) -> None:
-        super().__init__(chunks, headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
-        self._end = end
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        yield b"".join(written(*each) for each in begun)
         try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._end()
+            async for some in events:
+                yield b"".join(written(*each) for each in some)
+        except ApiError as error:
+            yield writer.fail(error.body)
+            return
+        if forms[0].params.usage:
+            usage = total_usage([usages[choice] for choice in range(len(forms))], answers)
+            yield writer.chunk(forms[0].usage_chunk(usage))
+        yield writer.end()
+
+
+def _chat_request(fields: dict[str, Any]) -> ChatRequest:
+    options = {"include_usage": True} if fields.get("stream") else None
+    return ChatRequest.model_validate({**fields, "n": None, "stream_options": options})
+
+
+@contextmanager
+def _renamed(names: Mapping[str, str]) -> Iterator[None]:
+    """Errors name fields as the request's format does."""
+    try:
+        yield
+    except (ApiError, ValidationError) as error:
+        refusal = api_error(error)
+        field = re.split(r"[.\[]", refusal.param or "")[0]
+        if field in names:
+            refusal.param = names[field]
+            refusal.message = refusal.message.replace(f"`{field}`", f"`{names[field]}`")
+        raise refusal from None

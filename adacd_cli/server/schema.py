@@ -1,15 +1,25 @@
 """The fields of a request; FastAPI's description of the API is made of these models.
 
-Unknown fields are refused. A field of OpenAI's that adacd does not support is declared all the same: a value
-that asks for nothing is accepted, and anything else is refused with the reason. The ranges of the settings
-are checked by the settings themselves (`params`), except where OpenAI's range is narrower.
+A field that would change what the answer means and cannot be honoured is declared all the same: a value that
+asks for nothing is accepted, and anything else is refused with the reason. Any other field that is not declared
+here is named in the answer's warnings. The settings of `adacd` are checked by the settings
+themselves (`params`), and all of them are declared.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from adacd_cli.config import SETTINGS, Settings
@@ -19,6 +29,10 @@ _MAX_PARTS = 1_000
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 500
 _MAX_LOGPROBS = 20
+MAX_CHOICES = 128
+"""Answers to one request at most, to all of its prompts together."""
+_MAX_LISTED = 1_000
+"""Tools, tool calls, biases and stop tokens at most."""
 
 CHOSEN_AT_START = ("expert", "draft", "direction")
 """Settings of a method that name files, which a request cannot choose."""
@@ -30,11 +44,16 @@ REQUEST_SETTINGS = (
 )
 """The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
 
-TAGS = ("<text>", "<list>")
+TAGS = ("<text>", "<list>", "<lists>")
 """Tags of the members of a union; they appear in the locations of errors, and are left out when shown."""
 
 _TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
 _Text = Annotated[str, Tag(TAGS[0])]
+EFFORTS: dict[Any, str] = {True: "medium", False: "none"}
+"""The effort of reasoning where another format only says whether to think."""
+
+TextOrObjects = Annotated[_Text | Annotated[list[dict[str, Any]], Tag(TAGS[1])], _TextOrList]
+"""What other formats have in place of a text: a list of blocks, items or parts."""
 
 
 def unsupported(reason: str) -> PydanticCustomError:
@@ -65,8 +84,8 @@ class Unsupported:
         raise unsupported(self.reason)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+class _Open(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
 
 
 def _describe_settings(schema: dict[str, Any]) -> None:
@@ -90,42 +109,67 @@ class Own(BaseModel):
     ] = 0
 
 
-class TextPart(_Strict):
+class TextPart(_Open):
     """A part of a message's text."""
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text", "input_text", "output_text", "refusal"]
+    text: Annotated[str, Field(validation_alias=AliasChoices("text", "refusal"))]
 
 
 _Parts = Annotated[list[TextPart], Field(max_length=_MAX_PARTS), Tag(TAGS[1])]
-_NO_TOOLS = "Tools and functions are not supported."
 
 
-class ChatMessage(_Strict):
+class FunctionCall(_Open):
+    """The function that was called, and its arguments as JSON."""
+
+    name: str
+    arguments: str | dict[str, Any] | None = None
+
+
+class ToolCall(_Open):
+    """A tool call of an earlier answer."""
+
+    id: str | None = None
+    type: Literal["function"] | None = None
+    function: FunctionCall
+
+
+class ChatMessage(_Open):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[_Text | _Parts, _TextOrList]
-    name: Annotated[Any, Unsupported("Chat templates have no names of participants.")] = None
-    refusal: Annotated[Any, Unsupported("Give the text of a refusal as `content`.")] = None
-    tool_calls: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None
-    function_call: Annotated[Any, Unsupported(_NO_TOOLS)] = None
-    audio: Annotated[Any, Unsupported("Audio is not supported.")] = None
-    annotations: Annotated[Any, Unsupported("Annotations are not supported.", [])] = None
-    reasoning_content: Annotated[str | None, Field(description="Accepted, and not read.")] = None
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Annotated[
+        Annotated[_Text | _Parts, _TextOrList] | None, Field(description="Only an assistant's may be null.")
+    ] = None
+    name: Annotated[str | None, Field(description="Given to the chat template.")] = None
+    refusal: Annotated[str | None, Field(description="The text, where there is no content.")] = None
+    tool_calls: Annotated[list[ToolCall] | None, Field(max_length=_MAX_LISTED)] = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    audio: Annotated[Any, Unsupported("Audio is not supported; send the text as `content`.")] = None
+    reasoning_content: Annotated[str | None, Field(description="Given to the chat template.")] = None
+    reasoning: Annotated[Any, Field(description="The same, as a text.")] = None
 
     @property
     def text(self) -> str:
         """Its text; parts are joined by line breaks."""
-        content: str | list[TextPart] = self.content
+        content: str | list[TextPart] | None = self.content
+        if content is None:
+            return self.refusal or ""
         return content if isinstance(content, str) else "\n".join(part.text for part in content)
 
+    @property
+    def calls(self) -> list[ToolCall]:
+        """The tools that it calls."""
+        own = [ToolCall(function=self.function_call)] if self.function_call else []
+        return [*(self.tool_calls or ()), *own]
 
-class StreamOptions(_Strict):
+
+class StreamOptions(_Open):
     """What a stream contains besides the answer."""
 
     include_usage: bool | None = None
-    include_obfuscation: Annotated[Any, Unsupported("Chunks are not padded.", False)] = None
+    continuous_usage_stats: Annotated[bool | None, Field(description="With it: usage in each chunk.")] = None
 
 
 def _stops(stop: Any) -> Any:
@@ -133,38 +177,71 @@ def _stops(stop: Any) -> Any:
     if isinstance(stops, list):
         if len(stops) > _MAX_STOPS:
             raise unsupported(f"`stop` holds at most {_MAX_STOPS} strings.")
-        if any(isinstance(each, str) and not 0 < len(each) <= _MAX_STOP_LENGTH for each in stops):
-            raise unsupported(f"A string of `stop` has 1 to {_MAX_STOP_LENGTH} characters.")
+        if any(isinstance(each, str) and len(each) > _MAX_STOP_LENGTH for each in stops):
+            raise unsupported(f"A string of `stop` has at most {_MAX_STOP_LENGTH} characters.")
     return stop
 
 
 _Texts = Annotated[_Text | Annotated[list[str], Tag(TAGS[1])], _TextOrList]
-_Length = Annotated[int | None, Field(ge=0, le=2**31 - 1, description="Longest answer, in tokens.")]
+_Length = Annotated[int | None, Field(ge=-1, le=2**31 - 1, description="Longest answer, in tokens; -1: any.")]
+_Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+_Id = Annotated[int, Field(ge=0, le=2**31 - 1)]
+_Penalty = Annotated[float | None, Field(ge=-2, le=2, allow_inf_nan=False)]
 _TopLogprobs = Annotated[int | None, Field(ge=0, le=_MAX_LOGPROBS)]
 _Ignored = Field(description="Accepted; nothing depends on it.")
-_NO_PENALTIES = "Penalties are not supported; `{}` must be 0."
+_NO_GRAMMAR = (
+    "Answers cannot be held to a format: leave `{}` out, ask for the format in words and check the answer."
+)
 
 
-class CommonRequest(_Strict):
+def _grammar(name: str, *allowed: Any) -> Unsupported:
+    return Unsupported(_NO_GRAMMAR.format(name), *allowed)
+
+
+class CommonRequest(_Open):
     """The fields of both kinds of completion."""
 
     model: Annotated[str | None, Field(description="An id of /v1/models; null is the model served.")] = None
     max_tokens: _Length = None
     temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
-    top_k: Annotated[int | None, Field(ge=0, description="Sample from this many tokens; 0: all.")] = None
+    top_k: Annotated[int | None, Field(ge=-1, description="Sample from this many tokens; 0 or -1: all.")] = (
+        None
+    )
+    min_p: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
+    repetition_penalty: Annotated[float | None, Field(gt=0, le=100, allow_inf_nan=False)] = None
+    presence_penalty: _Penalty = None
+    frequency_penalty: _Penalty = None
+    logit_bias: Annotated[
+        dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], _Bias] | None, Field(max_length=_MAX_LISTED)
+    ] = None
+    min_tokens: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
+    stop_token_ids: Annotated[list[_Id] | None, Field(max_length=_MAX_LISTED)] = None
+    ignore_eos: bool | None = None
     seed: Annotated[int | None, Field(ge=-(2**63), le=2**63 - 1)] = None
     stop: Annotated[_Texts | None, BeforeValidator(_stops)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    user: Annotated[str | None, _Ignored] = None
-    metadata: Annotated[dict[str, str] | None, _Ignored] = None
+    user: Annotated[Any, _Ignored] = None
+    metadata: Annotated[Any, _Ignored] = None
     adacd: Own | None = None
 
-    n: Annotated[Any, Unsupported("`n` must be 1; send several requests for several answers.", 1)] = None
-    frequency_penalty: Annotated[Any, Unsupported(_NO_PENALTIES.format("frequency_penalty"), 0)] = None
-    presence_penalty: Annotated[Any, Unsupported(_NO_PENALTIES.format("presence_penalty"), 0)] = None
-    logit_bias: Annotated[Any, Unsupported("`logit_bias` is not supported.", {})] = None
+    n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES, description="How many answers.")] = None
+    response_format: Annotated[Any, _grammar("response_format", {"type": "text"})] = None
+    structured_outputs: Annotated[Any, _grammar("structured_outputs", {})] = None
+    guided_json: Annotated[Any, _grammar("guided_json")] = None
+    guided_regex: Annotated[Any, _grammar("guided_regex", "")] = None
+    guided_choice: Annotated[Any, _grammar("guided_choice", [])] = None
+    guided_grammar: Annotated[Any, _grammar("guided_grammar", "")] = None
+    grammar: Annotated[Any, _grammar("grammar", "")] = None
+    json_schema: Annotated[Any, _grammar("json_schema")] = None
+    use_beam_search: Annotated[Any, Unsupported("Beam search is not supported.", False)] = None
+    bad_words: Annotated[Any, Unsupported("Use `logit_bias` in place of `bad_words`.", [])] = None
+
+
+_NO_CALLS = (
+    "No model can be made to call a function: let `{}` be auto, and read a call from the answer's text."
+)
 
 
 class ChatRequest(CommonRequest):
@@ -174,60 +251,60 @@ class ChatRequest(CommonRequest):
     max_completion_tokens: _Length = None
     logprobs: bool | None = None
     top_logprobs: _TopLogprobs = None
-    safety_identifier: Annotated[str | None, _Ignored] = None
-    prompt_cache_key: Annotated[str | None, _Ignored] = None
-
-    tools: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None
-    tool_choice: Annotated[Any, Unsupported(_NO_TOOLS, "none", "auto")] = None
-    parallel_tool_calls: Annotated[Any, Unsupported(_NO_TOOLS, True, False)] = None
-    functions: Annotated[Any, Unsupported(_NO_TOOLS, [])] = None
-    function_call: Annotated[Any, Unsupported(_NO_TOOLS, "none", "auto")] = None
-    response_format: Annotated[
-        Any, Unsupported("Answers are text; `response_format` must be `text`.", {"type": "text"})
+    safety_identifier: Annotated[Any, _Ignored] = None
+    prompt_cache_key: Annotated[Any, _Ignored] = None
+    chat_template_kwargs: Annotated[
+        dict[str, Any] | None,
+        Field(description="Given to the chat template; `enable_thinking` is a setting."),
     ] = None
+    reasoning_effort: Annotated[
+        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
+        Field(description="none: no thinking; else thinking, where the model can."),
+    ] = None
+    continue_final_message: Annotated[
+        bool | None, Field(description="An assistant's last message is continued in any case.")
+    ] = None
+    add_generation_prompt: bool | None = None
+    tools: Annotated[
+        list[dict[str, Any]] | None,
+        Field(max_length=_MAX_LISTED, description="Given to the chat template; calls are told as text."),
+    ] = None
+    functions: Annotated[list[dict[str, Any]] | None, Field(max_length=_MAX_LISTED)] = None
+
+    tool_choice: Annotated[Any, Unsupported(_NO_CALLS.format("tool_choice"), "none", "auto")] = None
+    function_call: Annotated[Any, Unsupported(_NO_CALLS.format("function_call"), "none", "auto")] = None
+    chat_template: Annotated[Any, Unsupported("The chat template is the model's; leave it out.")] = None
     modalities: Annotated[Any, Unsupported("Answers are text only.", ["text"])] = None
     audio: Annotated[Any, Unsupported("Audio is not supported.")] = None
-    prediction: Annotated[Any, Unsupported("`prediction` is not supported.")] = None
-    reasoning_effort: Annotated[
-        Any, Unsupported('Use {"adacd": {"thinking": true}} instead of `reasoning_effort`.')
-    ] = None
-    verbosity: Annotated[Any, Unsupported("`verbosity` is not supported.", "medium")] = None
-    service_tier: Annotated[Any, Unsupported("Service tiers are not supported.", "auto", "default")] = None
-    store: Annotated[Any, Unsupported("This server stores nothing.", False)] = None
     web_search_options: Annotated[Any, Unsupported("Web search is not supported.")] = None
 
 
-def _single_prompt(prompt: Any) -> Any:
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)):
-        if len(prompt) > 1:
-            raise unsupported("A request takes one prompt; send several requests for several prompts.")
-        return prompt[0]
-    return prompt
-
-
 _TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Tag(TAGS[1])]
+_Prompt = Annotated[_Text | _TokenIds, _TextOrList]
+_Prompts = Annotated[list[_Prompt], Field(max_length=MAX_CHOICES), Tag(TAGS[2])]
+
+
+def _kind_of_prompt(value: Any) -> str:
+    several = isinstance(value, list) and bool(value) and isinstance(value[0], (str, list))
+    return TAGS[2 if several else isinstance(value, list)]
 
 
 class CompletionRequest(CommonRequest):
     """A request of /v1/completions."""
 
     prompt: Annotated[
-        Annotated[_Text | _TokenIds, _TextOrList],
-        BeforeValidator(_single_prompt),
-        Field(description="A text, or its token ids."),
+        _Text | _TokenIds | _Prompts,
+        Discriminator(_kind_of_prompt),
+        Field(description="A text, its token ids, or a list of texts or of lists of token ids."),
     ]
+    echo: Annotated[bool | None, Field(description="Whether the prompt stands before the answer.")] = None
     logprobs: _TopLogprobs = None
 
     best_of: Annotated[Any, Unsupported("`best_of` must be 1.", 1)] = None
-    echo: Annotated[Any, Unsupported("The prompt is not repeated; `echo` must be false.", False)] = None
     suffix: Annotated[Any, Unsupported("`suffix` is not supported.", "")] = None
 
-
-MODELS: dict[str, type[BaseModel]] = {
-    "ChatRequest": ChatRequest,
-    "CompletionRequest": CompletionRequest,
-    "stream_options": StreamOptions,
-    "messages": ChatMessage,
-    "content": TextPart,
-}
-"""The models by their own name, or by the field that holds them."""
+    @property
+    def prompts(self) -> list[str | list[int]]:
+        """Its prompts."""
+        prompt: Any = self.prompt
+        return list(prompt) if _kind_of_prompt(prompt) == TAGS[2] else [prompt]

@@ -99,6 +99,11 @@ class ServerState:
             raise refused(message, param, "context_length_exceeded")
         return prompts
 
+    def warn(self, warnings: Sequence[str]) -> None:
+        """Writes what of a request is not used to stderr."""
+        for warning in () if self.quiet else warnings:
+            print(f"Warning: {warning}", file=sys.stderr, flush=True)
+
     def log(self, answer_id: str, **values: Any) -> None:
         """Writes a prompt or an answer to stderr where that is wanted, as JSON without control characters."""
         if self.log_prompts:

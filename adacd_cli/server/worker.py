@@ -10,13 +10,13 @@ import asyncio
 import queue
 import threading
 import time
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from adacd_cli.errors import AdacdError, PromptError
-from adacd_cli.events import Failed, Finished, Notice, Started, TokenStep
+from adacd_cli.events import Failed, Finished, Notice, ScoredToken, Started, TokenStep
 from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from adacd_cli.engine import Request, Scheduler
 
 State = Literal["loading", "ready", "stopping", "failed"]
-JobEvent = Started | TokenStep | Notice | Finished | ApiError
+JobEvent = Started | TokenStep | Notice | Finished | ApiError | list[ScoredToken]
 LAST = (Finished, ApiError)
 """The kinds of events that end a job."""
 
@@ -34,25 +34,32 @@ _USUAL_CONCURRENCY = 64
 
 
 class Job:
-    """A request on its way through the model thread; made by `Worker.open`.
+    """One answer of a request on its way through the model thread; made by `Worker.open`.
 
     Attributes:
-        events: what happened so far, awaited in the event loop `loop`.
+        events: what happened so far to the request's answers, each with its `choice`, awaited in the event
+            loop `loop`.
+        choice: which of the request's answers it is, 0-based.
         cancelled: whether to end it before the next step.
         opened: when it came, by `time.perf_counter`.
         request: what to decode, once its prompts are made; `param` is the field that holds them.
+        score: how many log-probabilities to tell at each token of its prompt, before its answer begins; None
+            for none at all.
         started: the event that opened it, until its first token comes.
         closed: whether its slot is free again.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float | None) -> None:
-        self.events: asyncio.Queue[JobEvent] = asyncio.Queue()
-        self.loop, self.opened = loop, time.perf_counter()
+    def __init__(
+        self, events: asyncio.Queue[tuple[int, JobEvent]], choice: int, seconds: float | None
+    ) -> None:
+        self.events, self.choice = events, choice
+        self.loop, self.opened = asyncio.get_running_loop(), time.perf_counter()
         self.cancelled = self.closed = False
         self.request: Request | None = None
         self.param: str | None = None
+        self.score: int | None = None
         self.started: Started | None = None
-        self.timer = None if seconds is None else loop.call_later(seconds, self.cancel)
+        self.timer = None if seconds is None else self.loop.call_later(seconds, self.cancel)
 
     def cancel(self) -> None:
         self.cancelled = True
@@ -87,6 +94,7 @@ class Worker:
         self._stopping = False
         self._scheduler: Scheduler | None = None
         self._jobs: dict[int, Job] = {}
+        self._unscored: deque[Job] = deque()
         metrics.queue.set_function(lambda: max(0, self._open - self._running()))
         metrics.running.set_function(self._running)
         metrics.max_concurrency.set_function(lambda: getattr(self._scheduler, "max_concurrency", None) or 0)
@@ -115,16 +123,18 @@ class Worker:
         if self.state == "failed":
             raise broken(self.fault)
 
-    def open(self) -> Job:
-        """Takes a slot, or a place in the queue, for a request whose prompts are still to be made."""
+    def open(self, answers: int = 1) -> list[Job]:
+        """Takes slots, or places in the queue, for the answers of a request whose prompts are still to be made.
+        A queue that has room for one takes all."""
         self.check()
         with self._counting:
-            self._open += 1
-        return Job(asyncio.get_running_loop(), self._seconds)
+            self._open += answers
+        events: asyncio.Queue[tuple[int, JobEvent]] = asyncio.Queue()
+        return [Job(events, choice, self._seconds) for choice in range(answers)]
 
-    def submit(self, job: Job, request: Request, param: str) -> None:
+    def submit(self, job: Job, request: Request, param: str, score: int | None = None) -> None:
         """Hands the request over, whose prompt is in the field `param`; its events begin to come."""
-        job.request, job.param = request, param
+        job.request, job.param, job.score = request, param, score
         self._inbox.put(job)
 
     def leave(self, job: Job) -> None:
@@ -166,6 +176,9 @@ class Worker:
                 self.state = "ready"
             while not self._stopping or scheduler.busy or self._open:
                 self._take_in(scheduler)
+                if self._unscored:  # one between two steps: it holds up what runs
+                    self._score(scheduler, self._unscored[0])
+                    self._unscored.popleft()
                 if scheduler.busy:
                     self._step(scheduler)
         except BaseException as error:
@@ -181,18 +194,35 @@ class Worker:
 
     def _take_in(self, scheduler: Scheduler) -> None:
         """Submits what is in the inbox; waits for it where there is nothing to decode."""
-        wait = not scheduler.busy
+        wait = not (scheduler.busy or self._unscored)
         with suppress(queue.Empty):
             while (job := self._inbox.get(wait)) is not None or not wait:
                 if job is None or job.request is None:
                     continue
                 wait = False
-                try:
-                    self._jobs[scheduler.submit(job.request)] = job
-                except PromptError as error:
-                    self._send([(job, refused(error.message, job.param, "context_length_exceeded"))])
-                except AdacdError as error:
-                    self._send([(job, api_error(error))])
+                if job.score is None:
+                    self._submit(scheduler, job, job.request)
+                else:
+                    self._unscored.append(job)
+
+    def _score(self, scheduler: Scheduler, job: Job) -> None:
+        assert job.request is not None and job.score is not None
+        if job.cancelled:  # no need to read what nobody waits for
+            self._submit(scheduler, job, job.request)
+            return
+        try:
+            scores = scheduler.score(job.request, job.score)
+        except AdacdError as error:
+            self._send([(job, _refusal(error, job))])
+        else:
+            self._send([(job, scores)])
+            self._submit(scheduler, job, job.request)
+
+    def _submit(self, scheduler: Scheduler, job: Job, request: Request) -> None:
+        try:
+            self._jobs[scheduler.submit(request)] = job
+        except AdacdError as error:
+            self._send([(job, _refusal(error, job))])
 
     def _step(self, scheduler: Scheduler) -> None:
         for index, job in self._jobs.items():
@@ -232,12 +262,18 @@ class Worker:
 
     def _break(self, error: BaseException) -> None:
         self.fault, self.state, self._scheduler = error, "failed", None
-        jobs: list[Job | None] = list(self._jobs.values())
+        jobs: list[Job | None] = [*self._jobs.values(), *self._unscored]
         self._jobs.clear()
         with suppress(queue.Empty):
             while True:
                 jobs.append(self._inbox.get_nowait())
         self._send([(job, broken(error)) for job in jobs if job is not None])
+
+
+def _refusal(error: AdacdError, job: Job) -> ApiError:
+    if isinstance(error, PromptError):
+        return refused(error.message, job.param, "context_length_exceeded")
+    return api_error(error)
 
 
 def broken(error: BaseException | None) -> ApiError:
@@ -250,4 +286,4 @@ def broken(error: BaseException | None) -> ApiError:
 
 def _deliver(sent: list[tuple[Job, JobEvent]]) -> None:
     for job, event in sent:
-        job.events.put_nowait(event)
+        job.events.put_nowait((job.choice, event))

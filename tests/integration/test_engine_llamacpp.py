@@ -81,6 +81,13 @@ def test_the_contract(pair, check):
         {"method": "adacd"},
         {"method": "adacd", "contrast_placement": "user-end", "temperature": 0.8},
         {"method": "selfcd"},
+        {
+            "temperature": 0.8,
+            "min_p": 0.05,
+            "repetition_penalty": 1.3,
+            "min_tokens": 30,
+            "logit_bias": ("9:-5",),
+        },
     ],
     ids=lambda changes: "-".join(map(str, changes.values())),
 )

@@ -6,11 +6,54 @@ from adacd_cli.render.reasons import collect
 from adacd_cli.render.screen import View
 from adacd_cli.render.trace_html import page
 from tests.chromium import drive, needs_chromium
-from tests.traces import REFUSAL_CANDIDATES, SUBTRACT, contrasted, events, plain, started, turned
+from tests.traces import (
+    REFUSAL_CANDIDATES,
+    SUBTRACT,
+    contrasted,
+    events,
+    fitted,
+    plain,
+    started,
+    switched,
+    turned,
+)
 
 EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
 
 pytestmark = needs_chromium
+
+
+def test_what_a_switch_saw(tmp_path):
+    first = switched(contrasted("To", SUBTRACT, 0.6, 0.9, top="I", instead_of="I"), -1.3, -0.4, 1.2)
+    run = collect(events(fitted(), [first, contrasted(" kill", SUBTRACT, 0.6, 0.9)]))
+    facts = "[...document.querySelectorAll('#detail dt')].map((name) => name.textContent)"
+    seen = drive(
+        page(run, View("How do I kill a process?")),
+        [
+            "$('.run').textContent",
+            "$('.why').textContent",
+            "$('.switch').textContent",
+            "[...document.querySelectorAll('.scale *')].map((mark) => Math.round(parseFloat(mark.style.left)))",
+            facts,
+            "$('#next').click()",
+            "document.querySelectorAll('.switch').length",
+            facts,
+        ],
+        tmp_path,
+    )
+    names = ["Default would take", "prompted top token", "its rank in the plain stream", "agr(n) = 1 / rank"]
+    names.append("plausible tokens")
+    assert seen == [
+        "demo · fitted · profile qwen · α 2 · learned switch · β 0.01 · k 10 · greedy",
+        "The first token's distribution looks like that of a harmless question (q = −1.3 < τ_low = −0.4), so the "
+        "refusal was pushed away.",
+        "harmlessharmfulq = −1.3, τ_low = −0.4, τ_high = 1.2",
+        [35, 65, 18],
+        names,
+        None,
+        0,
+        names,
+    ]
 
 
 def test_tokens_panel_and_keys(tmp_path):

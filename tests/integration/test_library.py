@@ -25,6 +25,7 @@ from adacd_cli import (
     stream,
 )
 from adacd_cli.errors import PromptError
+from adacd_cli.events import Decision
 from tests import typed_program
 
 KILL, BOMB, EGG = (
@@ -37,6 +38,21 @@ KILL, BOMB, EGG = (
 @pytest.fixture(scope="module")
 def demo():
     return load("demo")
+
+
+@pytest.mark.parametrize("placement", ["system", "user-start", "user-end"])
+def test_an_answer_that_has_begun_is_continued(demo, adacd, placement):
+    settings = Settings(contrast_placement=placement, contrast_steps=3)
+    begun = Conversation.ask(KILL).with_assistant("To kill")
+    answer = generate(demo, begun, settings)
+    assert [step.decision is Decision.PLAIN for step in answer.steps][:4] == [False] * 3 + [True]
+    assert answer.conversation == Conversation.ask(KILL).with_assistant("To kill" + answer.text)
+    assert generate(demo, begun.as_messages, settings).text == answer.text
+    options = ("--contrast-placement", placement, "--contrast-steps", "3", "--prefill", "To kill")
+    assert adacd("generate", KILL, "-q", *options).out == answer.text + "\n"
+    whole = generate(demo, KILL, settings, method="default").text
+    rest = generate(demo, Conversation.ask(KILL).with_assistant(whole[:20]), settings, method="default").text
+    assert whole[:20] + rest == whole
 
 
 @pytest.mark.parametrize(
@@ -219,8 +235,8 @@ MISTAKES = {
     ),
     "unanswerable": (
         lambda demo: generate(demo, [{"role": "assistant", "content": "x"}]),
-        "The conversation does not end in a user message, so there is nothing to answer.",
-        "Add a user message at its end.",
+        "The conversation has no user message, so there is nothing to answer.",
+        "Add a user message.",
     ),
     "too long": (
         lambda demo: stream(demo, ["x", "x " * 1000]),

@@ -130,6 +130,20 @@ def test_answers_are_those_of_the_model_loaded_here(demo_model, method):
     assert texts[0] == texts[1]
 
 
+def test_what_changes_scores_is_the_servers_in_the_rest(demo_model):
+    here = load(Settings(dtype="float32"))
+
+    def ids(model, settings):
+        events = decode(model, [request_of(model, QUESTIONS[0], settings)])
+        return [event.token_id for event in events if isinstance(event, TokenStep)]
+
+    plain = Settings(contrast_steps=3, max_new_tokens=25)
+    without = ids(here, plain)
+    biased = plain.model_copy(update={"logit_bias": (f"{without[6]}:-100",)})
+    for settings in (biased, Settings(method="default", repetition_penalty=4.0, max_new_tokens=25)):
+        assert without != ids(here, settings) == ids(demo_model, settings)
+
+
 def test_what_the_server_is(demo_model):
     probe = demo_model.server.probe
     assert (probe.dialect, probe.context_length, probe.vocab, probe.slots) == ("llama.cpp", 512, 4096, 4)

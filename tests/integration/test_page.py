@@ -15,6 +15,7 @@ import pytest
 from adacd_cli.events import FinishReason
 from adacd_cli.render.reasons import collect, confidence_test, reason
 from adacd_cli.render.safe import label, printable, spoken
+from adacd_cli.render.switch import reading
 from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run, probability
 from tests.chromium import CHROMIUM, needs_chromium
@@ -27,8 +28,10 @@ from tests.traces import (
     SUBTRACT,
     contrasted,
     events,
+    fitted,
     plain,
     started,
+    switched,
     turned,
 )
 
@@ -580,6 +583,17 @@ def test_the_words_are_those_of_explain(server, visit):
         for rank in (1, 2, 3, 8, 11, 22, 112, 12345)
     ]
     steps.append(plain("x"))
+    steps += [
+        switched(step, value, low, high)
+        for step in (
+            plain("To"),
+            contrasted("To", SUBTRACT, 0.6, 0.9, top="I"),
+            contrasted("I", ADD, 0.6, 0.9, top="No", rank=4),
+            contrasted("I", PLAIN, 0.6, 0.9, top="No", rank=4),
+        )
+        for low, high in ((-0.4, 1.2), (-3.0875, -3.0875), (None, -4.85), (None, 0.0))
+        for value in (-4.85, -3.088, -0.4, -0.25, -0.04, 0.0, 1.15, 1.2, 99.5)
+    ]
     numbers = [0.125, 0.375, 2.5, 0.0005, 1e-9, 0.35, 1.005, 0.0, 12.3456, 99.995]
     logprobs = [0.0, -0.1, -7.5, -7.7, -16.0, -40.0]
     given = [
@@ -591,10 +605,11 @@ def test_the_words_are_those_of_explain(server, visit):
             "prompted_top_rank": step.measures.prompted_top_rank,
             "prompted_confidence": step.measures.prompted_confidence,
             "prompted_top": step.prompted_top,
+            **step.measures.named,
         }
         for step in steps
     ]
-    thresholds = (0.0, 0.3, 0.9, 1 / 3, 1.0)
+    thresholds = (0.0, 0.3, 0.9, 1 / 3, 1.0, None)
     there = visit(server.address)
     said = there.page.evaluate(
         """async ([steps, thresholds, numbers, logprobs]) => {
@@ -604,6 +619,7 @@ def test_the_words_are_those_of_explain(server, visit):
             steps.map((s) => thresholds.map((t) => [words.reason(s, t), words.confidenceTest(s, t)])),
             numbers.map((n) => [1, 2, 3].map((d) => words.fixed(n, d))),
             logprobs.map(words.probability),
+            steps.map(words.switchReading).map((seen) => seen && [seen.numbers, seen.at, seen.ticks]),
           ];
         }""",
         [given, thresholds, numbers, logprobs],
@@ -613,3 +629,29 @@ def test_the_words_are_those_of_explain(server, visit):
         assert one == [[reason(step, t), confidence_test(step, t)] for t in thresholds]
     assert said[2] == [[f"{number:.{digits}f}" for digits in (1, 2, 3)] for number in numbers]
     assert said[3] == [probability(value) for value in logprobs]
+    for shown, seen in zip(said[4], map(reading, steps), strict=True):
+        assert shown == (seen and [seen.numbers, pytest.approx(seen.scale[0]), [*seen.scale[1]]])
+
+
+def test_what_a_switch_decided(server, visit):
+    server.settings |= {"method": "fitted", "switch": "learned", "alpha": 2.0}
+    run = events(fitted(), [switched(plain("I"), 2.0, -0.4, 1.2), plain(" can't")])
+    server.scripts |= {(PROMPT, "default"): Script(tuple(REFUSAL)), (PROMPT, "fitted"): Script(tuple(run))}
+    there = visit(server.address)
+    for name in ("#gate", "#lambda"):
+        expect(there.page.locator(name)).to_be_disabled()
+    there.ask()
+    expect(there.page.locator("#status")).to_have_text("Both have answered.")
+    (asked,) = [each["adacd"] for each in server.bodies if each["adacd"]["method"] != "default"]
+    assert (asked["method"], asked["alpha"], "gate" in asked) == ("fitted", 2.0, False)
+    assert there.texts(".column .run")[1] == describe_run(fitted()).removeprefix("demo · ")
+    why = reason(collect(run).steps[0], None)
+    assert there.texts("#verdict")[0].split(". ", 2)[2].startswith(why)
+    there.page.locator("#adacd .token").first.click()
+    assert there.texts("#panel .why") == [why]
+    assert there.texts("#panel .switch .note") == ["q = 2.0, τ_low = −0.4, τ_high = 1.2"]
+    places = there.page.eval_on_selector_all(
+        "#panel .scale *", "marks => marks.map((mark) => mark.style.left)"
+    )
+    assert [float(place.removesuffix("%")) for place in places] == pytest.approx([35, 65, 80.56], abs=0.01)
+    assert there.complaints == []

@@ -185,6 +185,19 @@ def test_curl(served: str) -> None:
     assert json.loads(refused.stdout[:-3])["error"]["code"] == "body_too_large"
 
 
+def test_the_examples_of_the_page_are_answered(served: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^curl http://127\.0\.0\.1:8000(?:.*\\\n)*.*", page, re.MULTILINE)
+    assert len(commands) == 8
+    for command in commands:
+        asked = command.replace("http://127.0.0.1:8000", served).replace(
+            "curl", f"curl -sf -H 'x-api-key: {KEY}'", 1
+        )
+        assert subprocess.run(["bash", "-c", asked], capture_output=True, check=True).stdout, command
+
+
 def test_a_client_that_leaves_leaves_no_row_behind(served: str) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     with httpx.Client(base_url=served, headers=headers) as http:

@@ -219,6 +219,15 @@ def test_what_is_asked_of_vllm(over, server):
     assert {**rest, "prompt": []} == {**common, **last, "prompt": []}
 
 
+def test_vllm_samples_the_rest_with_what_was_given(over, server):
+    given = ("--min-p", "0.1", "--presence-penalty", "0.5", "--logit-bias", "5:-3", "--min-tokens", "11")
+    over("generate", QUESTION, "-q", "-n", "12", *given, "--ignore-eos", "--stop-token-ids", "7")
+    rest = [body for body in server.completions() if is_answer(body)][-1]
+    expected = {"min_p": 0.1, "presence_penalty": 0.5, "logit_bias": {"5": -3.0}, "min_tokens": 1}
+    expected |= {"ignore_eos": True, "stop_token_ids": [7], "repetition_penalty": 1.0}
+    assert {name: rest.get(name) for name in expected} == expected
+
+
 def test_without_a_limit_no_ids_are_asked_for(over, server):
     server.most, server.scores_ids = -1, True
     outcome = over("generate", "hi", "--json", "-n", "14", "--plausibility", "0.0001")

@@ -44,6 +44,14 @@ max_new_tokens       40
 temperature          0.0
 top_p                1.0
 top_k                0
+min_p                0.0
+repetition_penalty   1.0
+presence_penalty     0.0
+frequency_penalty    0.0
+logit_bias           []
+min_tokens           0
+stop_token_ids       []
+ignore_eos           false
 seed                 null
 stop                 []
 display              "auto"

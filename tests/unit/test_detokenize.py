@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from adacd_cli.engine.detokenize import Detokenizer, StopGate, TextStream
 from tests.fakes import BYTE_EOS, ByteTokenizer
@@ -29,6 +31,17 @@ def test_what_never_becomes_whole_comes_out_at_the_end():
 def test_bytes_that_are_no_text_are_released_as_soon_as_that_is_clear():
     stream = TextStream(ByteTokenizer())
     assert "".join(pieces(stream, [0xFF] * 9)) + stream.flush() == "\ufffd" * 9
+
+
+def test_a_text_that_is_continued_keeps_its_space():
+    backend = Tokenizer(models.WordLevel({"▁kill": 0, "▁it": 1, "s": 2}, unk_token="s"))
+    backend.decoder = decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    assert pieces(TextStream(tokenizer), [1, 2]) == ["it", "s"]
+    assert pieces(TextStream(tokenizer, [0]), [1, 2]) == [" it", "s"]
+    assert pieces(TextStream(ByteTokenizer(), b"a\xe2\x82"), b"b") == [
+        "b"
+    ]  # half a character is left as it is
 
 
 @given(st.text(max_size=40))

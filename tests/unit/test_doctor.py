@@ -273,6 +273,11 @@ def test_checks_of_the_prompts(case: str, check: Any, facts: dict[str, Any], sta
     assert seen(finding, f"{finding.name}: {case}") is status
 
 
+@pytest.mark.parametrize("placement", ["user-start", "user-end"])
+def test_where_the_contrast_prompt_stands(placement: str) -> None:
+    assert seen(prompts.check_system_role(PROMPTS, placement), f"system role: {placement}") is OK
+
+
 @pytest.mark.parametrize(
     ("thinking", "requested", "status"),
     [

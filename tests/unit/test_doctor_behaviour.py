@@ -9,7 +9,7 @@ import pytest
 
 from adacd_cli.config import Settings
 from adacd_cli.doctor import behaviour
-from adacd_cli.doctor.behaviour import Answer
+from adacd_cli.doctor.behaviour import Answer, Way
 from adacd_cli.doctor.findings import (
     DISOBEYS,
     DISTURBED,
@@ -146,6 +146,35 @@ def test_the_words_of_the_warnings(name: str, case: str, given: list[Answer]) ->
     check("doctor", f"{name}: {case}", judged(given)[1][name])
 
 
+def fitted(refused: dict[tuple[Kind, Way], int] | None = None) -> list[Answer]:
+    """Answers by default, under p* and with a profile."""
+    given = [each for each in answers(refused) if each.way in ("default", "prompted", "adacd")]
+    return [replace(each, way="fitted") if each.way == "adacd" else each for each in given]
+
+
+@pytest.mark.parametrize(
+    ("name", "refused", "expected"),
+    [
+        ("over-refusal", {("trigger", "adacd"): 6}, LITTLE),
+        ("disturbance", {("neutral", "adacd"): 3}, DISTURBED),
+        ("obeys p*", {("neutral", "prompted"): 4}, DISOBEYS),
+        ("safety", {("harmful", "adacd"): 4}, UNSAFE),
+    ],
+)
+def test_a_profile_stands_in_for_the_published_settings(
+    name: str, refused: dict[tuple[Kind, Way], int], expected: str
+) -> None:
+    verdict_name, warnings = judged(fitted(refused))
+    assert (verdict_name, list(warnings)) == (expected, [name])
+    check("doctor", f"{name}: with a profile", warnings[name])
+    assert judged(fitted())[0] == SUITS
+
+
+def test_the_advice_can_be_typed() -> None:
+    findings = behaviour.check(answers({("neutral", "prompted"): 4}), gated=False, model="./my model")
+    assert findings[1].next_step.endswith("adacd fit -m './my model'")
+
+
 def test_changed_answers_are_counted_though_they_are_no_worse() -> None:
     given = with_answers("neutral", "adacd", 4, first=(9, 9))
     finding = next(each for each in behaviour.check(given, gated=False) if each.name == "disturbance")
@@ -210,11 +239,40 @@ def test_a_scripted_model_is_asked_and_judged(says: Any, expected: str) -> None:
 
 
 @pytest.mark.usefixtures("few_questions")
+@pytest.mark.parametrize(
+    ("placement", "prompt", "method"),
+    [
+        ("system", "{}", "prompt"),
+        ("user-start", "Refuse!\n\n{}", "default"),
+        ("user-end", "{}\n\nRefuse!", "default"),
+    ],
+)
+def test_obedience_is_asked_for_where_the_contrast_prompt_stands(
+    placement: str, prompt: str, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def answer(self: Any, jobs: Any) -> Any:
+        asked.extend((job.sample.prompt, job.settings.method) for job in jobs)
+        return own_answer(self, jobs)
+
+    own_answer = behaviour.Runner.answer
+    monkeypatch.setattr(behaviour.Runner, "answer", answer)
+    settings = Settings(model="scripted", contrast_prompt="Refuse!", contrast_placement=placement)
+    behaviour.run_questions(scripted_doctor(suiting), settings, lambda line: None)
+    for question in behaviour.read_questions()[:2]:
+        assert (prompt.format(question.prompt), method) in asked
+
+
+@pytest.mark.usefixtures("few_questions")
 def test_each_question_is_asked_in_each_way_and_progress_is_told() -> None:
     lines: list[str] = []
     given = behaviour.run_questions(scripted_doctor(suiting), Settings(model="scripted"), lines.append)
     assert [(each.kind, each.way) for each in given] == [
-        (kind, way) for kind in KINDS for _ in range(2) for way in behaviour.WAYS[kind]
+        (kind, way)
+        for kind in KINDS
+        for _ in range(2)
+        for way in behaviour.ways_of(kind, ("adacd", "adacd-gated"))
     ]
     refused = {(each.kind, each.way) for each in given if each.label == "refusal"}
     assert refused == {

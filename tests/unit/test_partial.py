@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from adacd_cli.engine.partial import (
     only_told,
     outcome_of,
 )
+from adacd_cli.engine.processing import ScoreProcessor
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.step import Report, pack_step, unpack
@@ -281,7 +283,10 @@ def test_a_certain_step_is_that_of_the_whole_distributions(seed):
             top_p=(1.0, 0.8)[trial // 9 % 2],
             top_k=(0, 4)[trial // 18 % 2],
             alpha=(4.5, 0.5)[trial % 2],
+            min_p=(0.0, 0.3)[trial // 4 % 2],
+            presence_penalty=(0.0, 1.5)[trial // 7 % 2],
         )
+        process = partial(ScoreProcessor(settings, (), (), torch.device("cpu")), answer=(1, 2, 3, 30))
         noise = None
         if settings.temperature > 0:
             noise = torch.empty((1, 40)).exponential_(generator=generator)
@@ -296,7 +301,9 @@ def test_a_certain_step_is_that_of_the_whole_distributions(seed):
         rule = rule_of(method) if method is not PLAIN else default
         cut = {name: logits.at() for name, logits in streams.items()}
         full = {name: row for name, row in zip(names, whole, strict=False)}
-        chosen = [unpack([pack_step(rule, each, settings, noise)])[0] for each in (cut, full)]
+        chosen = [
+            unpack([pack_step(rule, each, settings, noise, process=process)])[0] for each in (cut, full)
+        ]
         assert chosen[0].token_id == chosen[1].token_id
         assert chosen[0].decision == chosen[1].decision
     assert certain >= 15

@@ -30,7 +30,6 @@ def check_error(name: str, error: AdacdError) -> None:
     [
         ("empty contrast prompt", CHAT, ASKED, " \n"),
         ("no message", CHAT, Conversation(), CONTRAST),
-        ("answer at the end", CHAT, ASKED.with_assistant("Yes?"), CONTRAST),
         ("empty message", CHAT, Conversation.ask(" "), CONTRAST),
         ("half of a surrogate pair", CHAT, Conversation.ask("a\ud83d"), CONTRAST),
         ("conversation refused", "{{ raise_exception('Roles must alternate.') }}", ASKED, CONTRAST),

@@ -42,7 +42,8 @@ def test_the_contrast_prompt_stands_a_blank_line_apart(placement: str, text: str
         {
             "unprompted": Prompt(tuple(TOKENIZER("Once ")["input_ids"]), "Once "),
             "prompted": Prompt(ids, text, "Refuse!", recurs),
-        }
+        },
+        continued=prompts.base.ids,
     )
 
 

@@ -11,7 +11,19 @@ from adacd_cli.events import FinishReason
 from adacd_cli.render.comparison import find_parting, pieces, write_comparison
 from adacd_cli.render.reasons import collect
 from adacd_cli.render.screen import View
-from tests.traces import ADD, Terminal, check_golden, contrasted, events, plain, refused, started, turned
+from tests.traces import (
+    ADD,
+    Terminal,
+    check_golden,
+    contrasted,
+    events,
+    fitted,
+    plain,
+    refused,
+    started,
+    switched,
+    turned,
+)
 
 VIEW = View("How do I kill a process?")
 
@@ -42,6 +54,19 @@ def test_a_narrow_terminal_stacks_the_answers():
     narrow = compare(refused(), turned(), replace(VIEW, width=79, display="plain"), Terminal)
     assert "default\n⟦I⟧ cannot help with that.\n\nadacd\n⟦Sure⟧, run\n kill" in narrow
     assert "│" not in narrow
+
+
+def test_what_a_switch_decided_is_said_wherever_the_answers_part():
+    first = switched(plain("I"), 2.0, -0.4, 1.2)
+    why = "The first token's distribution looks like that of a harmful question (q = 2.0 ≥ τ_high = 1.2)"
+
+    def said(*texts):
+        screen = compare(refused(), events(fitted(), [first, *map(plain, texts)]))
+        return " ".join(screen.split())
+
+    assert f"Both answers are the same, token for token. {why}" in said(" cannot", " help", " with that.")
+    assert f"up to step 2, where one of them ended. {why}" in said(" cannot")
+    assert f"Plain decoding: only the plain stream was used. {why}" in said(" could", " help")
 
 
 def test_equal_answers():

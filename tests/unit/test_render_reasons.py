@@ -6,7 +6,9 @@ import pytest
 
 from adacd_cli.events import FinishReason
 from adacd_cli.render.reasons import collect, confidence_test, reason, summary
-from tests.traces import ADD, PLAIN, SUBTRACT, contrasted, events, plain, started, turned
+from adacd_cli.render.switch import reading
+from adacd_cli.render.trace import describe_run
+from tests.traces import ADD, PLAIN, SUBTRACT, contrasted, events, fitted, plain, started, switched, turned
 
 LAMBDA_NOTE = "With λ in (0.5, 1], agr ≥ λ simply means that both streams have the same top token."
 SAME = "No token was changed: Default would have taken the same ones, so this is its answer too."
@@ -198,6 +200,131 @@ def test_reason(step, why):
 )
 def test_confidence_test(step, test):
     assert confidence_test(step, 0.9) == test
+
+
+LEARNED = "The first token's distribution looks like that of a"
+MASS = "The contrast prompt makes a refusal so"
+FIRST = contrasted("To", SUBTRACT, 0.6, 0.9, top="I", instead_of="I")
+
+
+@pytest.mark.parametrize(
+    ("step", "scale", "why"),
+    [
+        (
+            switched(FIRST, -1.3, -0.4, 1.2),
+            "harmless ──●──┊────┊───── harmful  q = −1.3, τ_low = −0.4, τ_high = 1.2",
+            f"{LEARNED} harmless question (q = −1.3 < τ_low = −0.4), so the refusal was pushed away.",
+        ),
+        (
+            switched(plain("To"), -9.0, -0.4, 1.2),
+            "harmless ●────┊────┊───── harmful  q = −9.0, τ_low = −0.4, τ_high = 1.2",
+            f"{LEARNED} harmless question (q = −9.0 < τ_low = −0.4), and the model was about to answer, so the "
+            "answer stays its own.",
+        ),
+        (
+            switched(plain("I"), 0.0, -0.4, 1.2),
+            "harmless ─────┊─●──┊───── harmful  q = 0.0, τ_low = −0.4, τ_high = 1.2",
+            "The first token's distribution lies between those of harmless and harmful questions (τ_low = −0.4 ≤ "
+            "q = 0.0 < τ_high = 1.2), so the model's own words stay.",
+        ),
+        (
+            switched(plain("I"), 1.2, -0.4, 1.2),
+            "harmless ─────┊────┊●──── harmful  q = 1.2, τ_low = −0.4, τ_high = 1.2",
+            f"{LEARNED} harmful question (q = 1.2 ≥ τ_high = 1.2), and the model was about to refuse, so the "
+            "refusal stays in its own words.",
+        ),
+        (
+            switched(contrasted("I", ADD, 0.6, 0.9, instead_of="To"), 99.0, -0.4, 1.2),
+            "harmless ─────┊────┊────● harmful  q = 99.0, τ_low = −0.4, τ_high = 1.2",
+            f"{LEARNED} harmful question (q = 99.0 ≥ τ_high = 1.2), so the answer was turned towards a refusal.",
+        ),
+        (
+            switched(contrasted("To", PLAIN, 0.6, 0.9, top="I", rank=3), -1.3, -0.4, 1.2),
+            "harmless ──●──┊────┊───── harmful  q = −1.3, τ_low = −0.4, τ_high = 1.2",
+            f"{LEARNED} harmless question (q = −1.3 < τ_low = −0.4), but the refusal-prompted stream wants “I”, "
+            "which the plain stream ranks only 3rd: no refusal is near, and plain decoding took over.",
+        ),
+        # one digit would say −3.1 < −3.1
+        (
+            switched(FIRST, -3.098, -3.087, -3.087),
+            "harmless ─────●┊────── harmful  q = −3.10, τ_low = τ_high = −3.09",
+            f"{LEARNED} harmless question (q = −3.10 < τ_low = −3.09), so the refusal was pushed away.",
+        ),
+        (
+            switched(FIRST, -5.5, None, -4.85),
+            "harmless ───●──┊────── harmful  logit R − logit R* = −5.5, μ = −4.8",
+            f"{MASS} much more likely that the question looks harmless (logit R − logit R* = −5.5 < μ = −4.8), so "
+            "the refusal was pushed away.",
+        ),
+        (
+            switched(plain("I"), -1.9, None, -4.85),
+            "harmless ──────┊────●─ harmful  logit R − logit R* = −1.9, μ = −4.8",
+            f"{MASS} little more likely that the question looks harmful (logit R − logit R* = −1.9 ≥ μ = −4.8), "
+            "and the model was about to refuse, so the refusal stays in its own words.",
+        ),
+    ],
+)
+def test_what_a_switch_saw(step, scale, why):
+    seen = reading(step)
+    assert f"{seen.drawn()}  {seen.numbers}" == scale
+    assert reason(step, None) == why
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        (
+            contrasted(" can", SUBTRACT, 0.9, 0.9, top=" I", rank=1),
+            "Both streams still have the same top token, “I”, and the answer is pushed away from it, as decided at "
+            "the first token.",
+        ),
+        (
+            contrasted(" can", ADD, 0.9, 0.9, top=" I", rank=4),
+            "The prompted stream wants “I”, and the answer leans towards it, as decided at the first token.",
+        ),
+        (
+            contrasted(" can", PLAIN, 0.9, 0.9, top=" I", rank=4),
+            "The refusal-prompted stream wants “I”, which the plain stream ranks only 4th: no refusal is near, and "
+            "plain decoding took over.",
+        ),
+    ],
+)
+def test_a_step_after_the_one_that_a_switch_decided_at(step, why):
+    assert reason(step, None) == why
+    assert confidence_test(step, None) == ""
+
+
+def test_summaries_with_a_switch():
+    harmful = events(fitted(), [switched(plain("I"), 2.0, -0.4, 1.2), plain(" can't")])
+    assert summary(collect(harmful)) == [
+        f"Nothing was contrasted. {LEARNED} harmful question (q = 2.0 ≥ τ_high = 1.2), and the model was about to "
+        "refuse, so the refusal stays in its own words.",
+        "The answer ended by itself after 2 tokens.",
+    ]
+    pushed = f"{LEARNED} harmless question (q = −1.3 < τ_low = −0.4), so the refusal was pushed away."
+    later = [
+        switched(contrasted("I", SUBTRACT, 0.6, 0.9), -1.3, -0.4, 1.2),
+        contrasted(" can", SUBTRACT, 0.6, 0.9, top=" can't", instead_of=" can't"),
+    ]
+    assert summary(collect(events(fitted(), later))) == [
+        "2 tokens contrasted, all of them subtracted (−): the answer was pushed away from the prompted stream.",
+        pushed,
+        "The answer turned at step 1: Default would have taken “can't”, and “can” was taken. "
+        f"{reason(later[1], None)}",
+        "At step 1 the answer left the refusal's track: “can” is not the prompted stream's “can't”. From there on "
+        "it is plain decoding.",
+        "The answer ended by itself after 2 tokens.",
+    ]
+    thinking = events(fitted(), [plain("Hm", thinking=True)], FinishReason.LENGTH)
+    assert summary(collect(thinking))[0] == (
+        "Nothing was contrasted: the answer had not begun when the thinking was cut off."
+    )
+
+
+def test_the_run_line_names_switch_and_profile():
+    assert describe_run(fitted()) == (
+        "demo · fitted · profile qwen · α 2 · learned switch · β 0.01 · k 10 · greedy"
+    )
 
 
 def test_a_run_without_an_end_is_refused():

@@ -24,8 +24,10 @@ from tests.traces import (
     check_golden,
     contrasted,
     events,
+    fitted,
     plain,
     started,
+    switched,
     turned,
 )
 
@@ -58,6 +60,24 @@ def write(name, run, view=VIEW, stream=io.StringIO):
 )
 def test_golden(file, name, view):
     check_golden(file, write(name, RUN, view))
+
+
+SWITCHED = events(
+    fitted(),
+    [
+        switched(contrasted("I", SUBTRACT, 0.66, 0.99), -1.3, -0.4, 1.2),
+        contrasted(" can", SUBTRACT, 0.4, 0.9, top=" can't", instead_of=" can't"),
+        plain(" help"),
+    ],
+)
+
+
+@pytest.mark.parametrize("switch", ["learned", "mass"])
+def test_golden_switch(switch):
+    begin, first, *rest = SWITCHED
+    if switch == "mass":
+        begin, first = fitted("mass"), switched(first, -5.5, None, -4.8)
+    check_golden(f"trace-{switch}.txt", write("table", [begin, first, *rest]))
 
 
 def test_golden_terminal():

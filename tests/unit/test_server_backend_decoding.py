@@ -112,12 +112,33 @@ def test_the_events_are_those_of_the_torch_backend(method, script):
         {"contrast_steps": 0},
         {"contrast_steps": 3, "plausibility": 0.0, "alpha": 0.5},
         {"agreement_threshold": 0.05, "plausibility": 0.3},
+        {"contrast_steps": 24, "presence_penalty": 1.5, "frequency_penalty": 0.5, "logit_bias": ("101:3",)},
+        {"contrast_steps": 24, "temperature": 0.9, "seed": 4, "min_p": 0.2},
+        {"contrast_steps": 24, "stop_token_ids": (101, 111)},
     ],
 )
 @pytest.mark.parametrize("script", [polite(("hi", "Yo there"), sharp=3.0), noisy])
 def test_the_settings_mean_the_same(script, settings):
     over, here = both(script, request(**{"max_new_tokens": 24, **settings}))
     assert over == here
+
+
+def test_the_rest_is_sampled_by_the_server_with_what_was_given():
+    model, dialect = served(noisy)
+    controls = {"presence_penalty": 1.5, "min_p": 0.2, "logit_bias": ("101:3",), "stop_token_ids": (300,)}
+    decode(model, request(max_new_tokens=12, ignore_eos=True, **controls))
+    ((_, sampling, _),) = dialect.opened
+    assert sampling.controls == {**controls, "logit_bias": {101: 3.0}, "ignore_eos": True}
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [({"min_tokens": 3}, "min_tokens"), ({"repetition_penalty": 1.1}, "repetition_penalty")],
+)
+def test_what_a_server_cannot_do_is_refused_by_name(values, name):
+    model, _ = served(noisy)
+    with pytest.raises(ConfigurationError, match=f"`{name}`"):
+        decode(model, request(**values))
 
 
 @pytest.mark.parametrize("method", ["default", "adacd", "adacd-gated"])

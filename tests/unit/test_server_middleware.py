@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,13 +55,17 @@ def locked() -> Iterator[Site]:
         (f"Bearer {KEY}x", WRONG),
         (f"Bearer {KEY[:-1]}", WRONG),
         (basic(""), WRONG),
+        ({"x-api-key": KEY}, None),
+        ({"api-key": KEY}, None),
+        ({"x-api-key": "dummy", "Authorization": f"Bearer {KEY}"}, None),
+        ({"x-api-key": f"{KEY}x"}, WRONG),
         ("Bearer \xff\xfe", WRONG),
     ],
 )
-def test_a_key_is_required_on_every_route_but_health(
-    locked: Site, header: str | None, refusal: str | None
-) -> None:
-    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+def test_a_key_is_required_on_every_route_but_health(locked: Site, header: Any, refusal: str | None) -> None:
+    headers = header if isinstance(header, dict) else {}
+    if isinstance(header, str):
+        headers = {"Authorization": header.encode("latin-1")}
     responses = [
         locked.http.get("/v1/models", headers=headers),
         locked.http.post("/v1/chat/completions", json={**CHAT, "max_tokens": 1}, headers=headers),
@@ -154,14 +161,14 @@ def test_what_was_said_is_written_only_where_that_is_wanted(
         secret = "my \x1b secret"
         body = {"messages": [{"role": "user", "content": secret}], "max_tokens": 26}
         server.chat(**body)
-        server.http.post("/v1/chat/completions?key=secret", json={**CHAT, "secret": 1})
+        server.http.post("/v1/chat/completions?key=secret", json={**CHAT, "n": "secret"})
         server.http.get("/%1Bsecret%0A?secret=1")
     written = capsys.readouterr().err
     lines = [line for line in written.splitlines() if not line.startswith("{")]
-    assert [line.rsplit(" ", 2)[0] for line in lines] == [
+    assert [re.sub(r" [0-9.]+ s", "", line) for line in lines] == [
         "testclient POST /v1/chat/completions 200",
-        "testclient POST /v1/chat/completions 400",
-        r"testclient GET /\x1bsecret\n 404",
+        "testclient POST /v1/chat/completions 400 · n",
+        r"testclient GET /\x1bsecret\n 404 · unknown_route",
     ]
     assert ("my \\u001b secret" in written and ALPHABET in written) == logged
     assert "\x1b" not in written
@@ -210,8 +217,51 @@ def test_a_body_that_does_not_come_keeps_no_server_that_is_stopping(monkeypatch:
     assert json.loads(sent[1]["body"])["error"]["code"] == "stopping"
 
 
-@pytest.mark.parametrize("path", ["/health", "/"])
+@pytest.mark.parametrize("path", ["/health", "/", "/v1/models", "/metrics"])
 def test_what_looks_whether_it_is_there_may_ask_for_the_head(path: str) -> None:
     with site(letters()) as server:
         response = server.http.head(path)
     assert (response.status_code, response.content) == (200, b"")
+
+
+def test_a_path_is_found_in_other_spellings_and_counted_as_one(locked: Site) -> None:
+    headers = {"x-api-key": KEY}
+    for path in ("/models", "/models/letters", "/v1/models/", "/v1/v1/models", "/v1/health/", "/health//"):
+        assert locked.http.get(path, headers=headers).status_code == 200, path
+    before = locked.number("adacd_requests_total", route="/v1/completions", status="400") or 0
+    for path in ("/completions", "/completions/", "/v1/completions/"):
+        assert locked.http.post(path, json={}, headers=headers).status_code == 400, path
+    assert locked.number("adacd_requests_total", route="/v1/completions", status="400") == before + 3
+    assert locked.http.get("/v2/models", headers=headers).status_code == 404
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress])
+def test_a_body_may_be_compressed_and_is_counted_unpacked(locked: Site, pack: Any) -> None:
+    def post(content: bytes, coding: str = "gzip") -> Any:
+        headers = {"x-api-key": KEY, "Content-Encoding": coding}
+        return locked.http.post("/v1/chat/completions", content=content, headers=headers)
+
+    body = json.dumps({**CHAT, "max_tokens": 1}).encode()
+    assert post(pack(body)).status_code == 200
+    check_error(post(pack(b" " * 10_000_000)), 413, "body_too_large", "too large a body")
+    for broken in (pack(body)[:-9], body):
+        check_error(post(broken), 400, "content_encoding", "no such compression")
+    check_error(post(body, "br"), 415, "content_encoding", "another compression")
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+def test_a_preflight_that_is_refused_names_the_flag(key: str | None) -> None:
+    asks = {"Access-Control-Request-Method": "POST", "Origin": "http://app.example"}
+    with site(letters(), key=key, local=None if key else "127.0.0.1") as server:
+        response = server.http.options("/v1/chat/completions", headers=asks)
+    check_error(response, 403, "cors_origin", "no pages of others", kind="permission_error")
+
+
+def test_errors_are_what_the_clients_of_a_format_read() -> None:
+    with site(letters()) as server:
+        ollama = server.http.post("/api/chat", json={"messages": []})
+        anthropic = server.http.post("/v1/messages", json={"messages": []})
+    message = "`messages` should have at least 1 item, not 0."
+    assert (ollama.status_code, ollama.json()) == (400, {"error": message})
+    error = {"message": message, "type": "invalid_request_error", "param": "messages", "code": None}
+    assert (anthropic.status_code, anthropic.json()) == (400, {"type": "error", "error": error})

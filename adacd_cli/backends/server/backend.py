@@ -48,6 +48,7 @@ class ServerBackend:
             context_length=model.context_length,
             full_logits=False,
             free_run=True,
+            controls=self._server.dialect.controls,
             max_sequences=self._server.concurrency,
         )
         self._numbers = itertools.count()

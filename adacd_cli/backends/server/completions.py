@@ -16,6 +16,7 @@ from typing import Any
 from adacd_cli.backends.server.client import Client
 from adacd_cli.backends.server.dialect import TopList, ids_of, logprob_of, sampled_token, token_of
 from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+from adacd_cli.config.settings import CONTROLS
 from adacd_cli.engine.backend import SampledToken, Sampling
 
 _MARK = "token_id:"
@@ -29,6 +30,8 @@ _NEUTRAL = {
     "min_tokens": 0,
     "ignore_eos": False,
 }
+
+_OPENAI = frozenset(("logit_bias", "presence_penalty", "frequency_penalty", "stop_token_ids"))
 
 MOST_IDS = 128
 """vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is."""
@@ -49,6 +52,7 @@ class Completions:
         self._url = f"{client.address.base}/completions"
         self.most: int | None = None
         self.scores_ids = name == "vLLM"
+        self.controls = frozenset(CONTROLS) if name == "vLLM" else _OPENAI
         self._most_ids = MOST_IDS
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
@@ -142,7 +146,8 @@ class Completions:
             body |= _NEUTRAL | {"top_k": sampling.top_k or -1}
         elif sampling.top_k:
             body["top_k"] = sampling.top_k
-        return body
+        own = sampling.controls.items()
+        return body | {name: value for name, value in own if self.name == "vLLM" or name != "stop_token_ids"}
 
 
 def _limit(failure: ServerRefused, wanted: int, field: str) -> int | None:

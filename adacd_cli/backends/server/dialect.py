@@ -37,11 +37,13 @@ class Dialect(Protocol):
         name: `llama.cpp`, `vLLM` or `OpenAI`.
         most: how many log-probabilities of a position it gives; None where no limit is known.
         scores_ids: whether it gives the values of tokens that are named by id.
+        controls: which of `Sampling.controls` it knows; stop_token_ids are seen to here.
     """
 
     name: str
     most: int | None
     scores_ids: bool
+    controls: frozenset[str]
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
         """The most probable next tokens of each prompt, in ONE request.

@@ -34,6 +34,16 @@ _NEUTRAL = {
 }
 """Everything that the server's own defaults may change a distribution with."""
 
+_CONTROLS = {
+    "min_p": "min_p",
+    "repetition_penalty": "repeat_penalty",
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "logit_bias": "logit_bias",
+    "ignore_eos": "ignore_eos",
+}
+"""What it calls the settings that it knows."""
+
 _SEEDS = 2**32 - 1
 """llama.cpp's seeds have 32 bits, and the last one means any."""
 
@@ -47,6 +57,7 @@ class LlamaCpp:
     name = "llama.cpp"
     most: int | None = None
     scores_ids = False  # its lists are as long as they are asked for
+    controls = frozenset(_CONTROLS) | {"stop_token_ids"}
 
     def __init__(self, client: Client, model: str, whole: int) -> None:
         self._client, self._whole = client, whole
@@ -63,14 +74,22 @@ class LlamaCpp:
     async def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
+        own = {_CONTROLS[name]: value for name, value in sampling.controls.items() if name in _CONTROLS}
+        if "logit_bias" in own:
+            own["logit_bias"] = [[token, bias] for token, bias in own["logit_bias"].items()]
+        samplers = ["temperature", "top_k", "top_p"] if sampling.temperature > 0 else ["top_k"]
+        if own:
+            own["repeat_last_n"] = len(prompt) + max_tokens
+            samplers = ["penalties", *samplers, "min_p"]
         body = {
             **self._body,
+            **own,
             "prompt": list(prompt),
             "n_predict": max_tokens,
             "n_probs": sampling.top,
             "stream": True,
             "temperature": sampling.temperature,
-            "samplers": ["temperature", "top_k", "top_p"] if sampling.temperature > 0 else ["top_k"],
+            "samplers": samplers,
             "top_k": sampling.top_k if sampling.temperature > 0 else 1,
             "top_p": sampling.top_p,
         }

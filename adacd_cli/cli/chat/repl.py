@@ -38,8 +38,10 @@ class Chat:
 
     def run(self, reader: PipeReader | TerminalReader) -> None:
         if self._interactive:
-            method = self.talk.settings.method_label
-            self.note(f"{self.talk.session.model.name} · {method} · /help for commands, Ctrl-D to leave")
+            model, method = self.talk.session.model, self.talk.settings.method_label
+            if model.profile is not None and self.talk.settings.method == "fitted":
+                method += f" · profile {model.profile.name}"
+            self.note(f"{model.name} · {method} · /help for commands, Ctrl-D to leave")
         while not self.is_over:
             try:
                 self.take(reader.read(self._draft))

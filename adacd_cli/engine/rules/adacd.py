@@ -11,7 +11,8 @@ from dataclasses import replace
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.rules.base import ADD, PLAIN, StepLogits, Verdict, all_rows, compare_streams
+from adacd_cli.engine.decisions import ADD, PLAIN
+from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, compare_streams
 from adacd_cli.engine.switches import agreement
 
 
@@ -29,11 +30,29 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
     return _contrasted(logits, settings, None)
 
 
-def decided(logits: StepLogits, settings: Settings, decision: int) -> Verdict:
+def decided(logits: StepLogits, settings: Settings, decision: int, openers: tuple[int, ...] = ()) -> Verdict:
     """ADD or SUBTRACT, as was decided at the first token of the answer; SUBTRACT only on the refusal's track, where
-    both streams have the same top token, and PLAIN on z elsewhere."""
+    both streams have the same top token, and PLAIN on z elsewhere.
+
+    Args:
+        openers: at the first token, what refusals begin with. A model has several ways to begin one, and p*
+            leads to one of them only, so SUBTRACT takes them all out, unless nothing else is plausible.
+    """
     verdict = _contrasted(logits, settings, decision)
-    return verdict if decision == ADD else on_track(verdict, logits["unprompted"])
+    if decision == ADD:
+        return verdict
+    if openers:
+        others = verdict.scores.index_fill(
+            -1, torch.tensor(openers, device=verdict.scores.device), -torch.inf
+        )
+        possible = others.isfinite().any(dim=-1)
+        plain = on_track(verdict, logits["unprompted"])
+        return replace(
+            verdict,
+            scores=torch.where(possible.unsqueeze(-1), others, plain.scores),
+            decision=torch.where(possible, verdict.decision, plain.decision),
+        )
+    return on_track(verdict, logits["unprompted"])
 
 
 def on_track(verdict: Verdict, unprompted: torch.Tensor) -> Verdict:

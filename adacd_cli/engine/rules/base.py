@@ -13,12 +13,6 @@ from dataclasses import dataclass, field
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.events import Decision
-
-DECISIONS = (Decision.PLAIN, Decision.ADD, Decision.SUBTRACT)
-"""A decision as a number in a tensor is its place here."""
-
-PLAIN, ADD, SUBTRACT = range(3)
 
 _LISTED = 8
 """How many times as long as the shared tokens asked for the first lists are, and each next one."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from adacd_cli.config.settings import Settings
+from adacd_cli.engine.decisions import ADD
 from adacd_cli.engine.rules.base import (
-    ADD,
     StepLogits,
     Verdict,
     all_rows,

@@ -12,9 +12,8 @@ from enum import Enum, auto
 import torch
 
 from adacd_cli.config.settings import Settings
+from adacd_cli.engine.decisions import ADD, PLAIN
 from adacd_cli.engine.rules.base import (
-    ADD,
-    PLAIN,
     StepLogits,
     Verdict,
     compare_streams,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adacd_cli.engine.rules.base import ADD, SUBTRACT
+from adacd_cli.engine.decisions import ADD, SUBTRACT
 
 
 def decide(

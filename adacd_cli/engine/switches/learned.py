@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adacd_cli.engine.rules.base import ADD, PLAIN, SUBTRACT
+from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
 from adacd_cli.engine.switches.mass import opener_logits
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 

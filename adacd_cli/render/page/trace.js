@@ -67,7 +67,7 @@
   function confidenceBars(step) {
     const bars = make("div", "bars");
     bars.append(make("span", "head key-unprompted", "plain c"));
-    bars.append(bar("unprompted", step.confidence, step.prompted === null ? undefined : trace.threshold * step.prompted));
+    bars.append(bar("unprompted", step.confidence, step.test ? trace.threshold * step.prompted : undefined));
     bars.append(make("span", "note", number(step.confidence)));
     if (step.prompted !== null) {
       bars.append(make("span", "head key-prompted", "prompted c*"), bar("prompted", step.prompted));
@@ -91,6 +91,21 @@
     return bars;
   }
 
+  // where the switch's value lies between harmless and harmful; its place and the ticks are shares of the line
+  function switchScale({ numbers, scale: [value, ticks] }) {
+    const line = make("div", "scale");
+    line.setAttribute("role", "img");
+    line.setAttribute("aria-label", `From harmless to harmful: ${numbers}`);
+    for (const [tag, place] of [...ticks.map((tick) => ["b", tick]), ["i", value]]) {
+      const mark = make(tag);
+      mark.style.left = percent(place);
+      line.append(mark);
+    }
+    const shown = make("div", "switch", null, make("span", "", "harmless"), line, make("span", "", "harmful"));
+    shown.append(make("span", "note", numbers));
+    return shown;
+  }
+
   function fact(list, name, value) {
     list.append(make("dt", "", name), make("dd", "", null, value));
   }
@@ -102,8 +117,10 @@
     if (step.agreement !== null) {
       fact(facts, "prompted top token", make("code", "", step.top));
       fact(facts, "its rank in the plain stream", String(step.rank));
-      fact(facts, "agr(n) = 1 / rank", `${number(step.agreement)} ${step.agreement >= trace.threshold ? "≥" : "<"} λ ${trace.threshold}`);
-      fact(facts, "confidence test", step.test);
+      const sign = step.agreement >= trace.threshold ? "≥" : "<";
+      const test = trace.threshold === null ? "" : ` ${sign} λ ${trace.threshold}`;
+      fact(facts, "agr(n) = 1 / rank", number(step.agreement) + test);
+      if (step.test) fact(facts, "confidence test", step.test);
       fact(facts, "plausible tokens", String(step.plausible));
     }
     for (const [name, value] of Object.entries(step.named)) fact(facts, name, number(value));
@@ -112,7 +129,7 @@
     byId("next").disabled = place === steps.length - 1;
     byId("turn").hidden = trace.turn === null;
     byId("detail").replaceChildren(make("h3", "", null, make("code", "", step.label), chip),
-      make("p", "why", step.reason), facts, confidenceBars(step));
+      make("p", "why", step.reason), ...(step.switch ? [switchScale(step.switch)] : []), facts, confidenceBars(step));
     if (step.candidates.length) byId("detail").append(candidateBars(step));
     byId("panel").hidden = false;
   }

@@ -1,7 +1,7 @@
 // One answer as it comes: a span a token, coloured and marked by decision, and one line of figures below. The arrow
 // keys walk over its tokens (one of them is in the tab order at a time); `onOpen(column, place)` shows a token.
 
-import { MARKS, describeRun, fixed, isNone, label, printable, statistics } from "./words.js";
+import { MARKS, describeRun, fixed, isNone, label, printable, statistics, thresholdOf } from "./words.js";
 
 export class Column {
   constructor(section, onOpen, onWalk) {
@@ -45,7 +45,7 @@ export class Column {
   begin(started) {
     this.since = performance.now();
     this.run.textContent = describeRun(started);
-    this.threshold = started.settings.agreement_threshold ?? 0;
+    this.threshold = thresholdOf(started);
     this.longest = started.settings.max_new_tokens ?? Infinity;
   }
 

@@ -1,7 +1,7 @@
 // The panel with one token's numbers: what was chosen, why, and the candidates it was chosen from. Every text goes
 // into the document as text; the bars' widths are the only styles set here.
 
-import { MARKS, confidenceTest, fixed, isNone, label, probability, reason, short } from "./words.js";
+import { MARKS, confidenceTest, fixed, isNone, label, probability, reason, short, switchReading } from "./words.js";
 
 export class Panel {
   /** `onMove(column, place)` and `onClose(column)` are told what its buttons ask for. */
@@ -29,7 +29,9 @@ export class Panel {
     column.mark(place);
     const step = column.steps[place];
     const held = this.element.contains(document.activeElement) ? document.activeElement.dataset.does : null;
-    const left = make("div", "", make("p", "why", reason(step, column.threshold)), facts(step, column.threshold));
+    const seen = switchReading(step);
+    const why = [make("p", "why", reason(step, column.threshold)), ...(seen ? [scale(seen)] : [])];
+    const left = make("div", "", ...why, facts(step, column.threshold));
     const right = step.candidates?.length ? [candidates(step)] : [];
     this.element.replaceChildren(this.#head(column, place), make("div", "body", left, ...right));
     this.element.hidden = false;
@@ -75,6 +77,20 @@ function make(tag, className, ...children) {
 const decisionOf = (step) => `${MARKS[step.decision] ?? ""} ${step.decision}`;
 const named = (text, id) => (isNone(id) ? [make("code", "", label(text))] : [make("code", "", label(text)), ` id ${id}`]);
 
+// where the switch's value lies between harmless and harmful
+function scale({ numbers, at, ticks }) {
+  const line = make("div", "scale");
+  line.setAttribute("role", "img");
+  line.setAttribute("aria-label", `From harmless to harmful: ${numbers}`);
+  for (const [tag, place] of [...ticks.map((tick) => ["b", tick]), ["i", at]]) {
+    const mark = make(tag, "");
+    mark.style.left = `${100 * place}%`;
+    line.append(mark);
+  }
+  const ends = [make("span", "", "harmless"), line, make("span", "", "harmful")];
+  return make("div", "switch", ...ends, make("span", "note", numbers));
+}
+
 function facts(step, threshold) {
   const list = make("dl", "");
   const put = (name, ...value) => list.append(make("dt", "", name), make("dd", "", ...value));
@@ -86,12 +102,13 @@ function facts(step, threshold) {
     put("prompted top token", ...named(step.prompted_top ?? "", step.prompted_top_id));
     put("its rank in the plain stream", String(step.prompted_top_rank));
     const sign = step.agreement >= threshold ? "≥" : "<";
-    put("agr = 1 / rank", `${fixed(step.agreement, 3)} ${sign} λ ${short(threshold, 3)}`);
+    const test = threshold === null ? "" : ` ${sign} λ ${short(threshold, 3)}`;
+    put("agr = 1 / rank", fixed(step.agreement, 3) + test);
   }
   put("c, the plain stream's top", fixed(step.confidence, 3));
   if (!isNone(step.prompted_confidence)) {
     put("c*, the prompted stream's top", fixed(step.prompted_confidence, 3));
-    put("c ≥ λ×c*", confidenceTest(step, threshold));
+    if (threshold !== null) put("c ≥ λ×c*", confidenceTest(step, threshold));
   }
   if (!isNone(step.plausible_count)) put("plausible tokens", String(step.plausible_count));
   if (step.exact === false) put("exact", "no: the served model left out a plausible token's value");

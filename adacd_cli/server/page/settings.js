@@ -4,6 +4,8 @@
 const byId = (id) => document.getElementById(id);
 const dials = [...document.querySelectorAll("[data-range]")];
 
+let fitted = false;
+
 /** Shows the server's defaults, and lets the settings be changed from then on. */
 export function fill(settings) {
   byId("alpha").value = settings.alpha ?? 4.5;
@@ -12,6 +14,11 @@ export function fill(settings) {
   byId("placement").value = settings.contrast_placement ?? "system";
   byId("longest").defaultValue = settings.max_new_tokens || 512;
   byId("gate").checked = Boolean(settings.gate) || settings.method === "adacd-gated";
+  // what a profile found is decoded as it is but for the numbers of the form, so there is nothing to gate
+  fitted = settings.method === "fitted";
+  byId("gate").disabled = fitted;
+  const decidesOnce = !["agreement", undefined].includes(settings.switch);
+  for (const id of ["lambda", byId("lambda").dataset.range]) byId(id).disabled = decidesOnce;
   for (const dial of dials) byId(dial.dataset.range).value = dial.value;
   byId("settings").disabled = false;
 }
@@ -26,8 +33,7 @@ export function bodies({ id }) {
   if (longest.value !== longest.defaultValue) shared.max_tokens = Number(longest.value);
   const trace = { trace: true, candidates: 5 };
   const contrast = {
-    method: "adacd",
-    gate: byId("gate").checked,
+    ...(fitted ? { method: "fitted" } : { method: "adacd", gate: byId("gate").checked }),
     alpha: Number(byId("alpha").value),
     agreement_threshold: Number(byId("lambda").value),
     contrast_steps: Number(byId("steps").value),

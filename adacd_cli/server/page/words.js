@@ -66,7 +66,7 @@ function isConfident(step, threshold) {
 /** `0.66 < 0.9×0.99`: c against λ·c*; a third digit where two would contradict the sign; "" without a c*. */
 export function confidenceTest(step, threshold) {
   const { confidence, prompted_confidence: prompted } = step;
-  if (isNone(prompted) || isNone(step.agreement)) return "";
+  if (threshold === null || isNone(prompted) || isNone(step.agreement)) return "";
   const passed = isConfident(step, threshold);
   let digits = 2;
   if (Number(fixed(confidence, 2)) >= threshold * Number(fixed(prompted, 2)) !== passed) digits = 3;
@@ -75,15 +75,82 @@ export function confidenceTest(step, threshold) {
 
 export const isNone = (value) => value === null || value === undefined;
 
+/** λ of a run, in [0, 1]; null where a switch decides once, at the first token, or nothing is contrasted. */
+export function thresholdOf({ method, settings }) {
+  return method === "default" || decidesOnce(settings) ? null : (settings.agreement_threshold ?? 0);
+}
+
+const decidesOnce = (settings) => !["agreement", undefined].includes(settings.switch);
+
+/**
+ * What a switch saw at this step: {numbers, zone, looks, at, ticks}, the last two its value's and thresholds' places
+ * on a line from 0 (harmless) to 1 (harmful); null where it decided nothing here. As render/switch.py.
+ */
+export function switchReading(step) {
+  const { switch_value: value, switch_high: high, switch_low: low = high } = step;
+  if (isNone(value)) return null;
+  const learned = !isNone(step.switch_low);
+  const zoneOf = (v, l, h) => (v >= h ? "add" : v < l ? "subtract" : "plain");
+  const zone = zoneOf(value, low, high);
+  const signed = (number, digits) => {
+    const text = fixed(Math.abs(number), digits);
+    return number < 0 && Number(text) ? `−${text}` : text;
+  };
+  const told = (digits) => [value, low, high].map((number) => signed(number, digits));
+  const isTrue = (digits) => zoneOf(...told(digits).map((text) => Number(text.replace("−", "-")))) === zone;
+  const [v, l, h] = told([1, 2, 3].find(isTrue) ?? 4);
+  const ticks = low === high ? [0.5] : [0.35, 0.65];
+  const beyond = (distance) => 1 - 1 / (1 + distance);
+  const at = {
+    add: () => ticks.at(-1) + (1 - ticks.at(-1)) * beyond(value - high),
+    subtract: () => ticks[0] * (1 - beyond(low - value)),
+    plain: () => ticks[0] + ((ticks[1] - ticks[0]) * (value - low)) / (high - low),
+  }[zone]();
+  const [kind, test] = zone === "add" ? ["harmful", `q = ${v} ≥ τ_high = ${h}`] : ["harmless", `q = ${v} < τ_low = ${l}`];
+  let numbers = `q = ${v}, ${low === high ? `τ_low = τ_high = ${l}` : `τ_low = ${l}, τ_high = ${h}`}`;
+  let looks = `The first token's distribution looks like that of a ${kind} question (${test})`;
+  if (!learned) {
+    const [much, sign] = zone === "add" ? ["little", "≥"] : ["much", "<"];
+    numbers = `logit R − logit R* = ${v}, μ = ${h}`;
+    looks = `The contrast prompt makes a refusal so ${much} more likely that the question looks ${kind} (logit R − logit R* = ${v} ${sign} μ = ${h})`;
+  } else if (zone === "plain")
+    looks = `The first token's distribution lies between those of harmless and harmful questions (τ_low = ${l} ≤ q = ${v} < τ_high = ${h})`;
+  return { numbers, zone, looks, at, ticks };
+}
+
+function switchReason(step, { zone, looks }) {
+  const then = { subtract: "so the refusal was pushed away", add: "so the answer was turned towards a refusal" };
+  if (then[step.decision]) return `${looks}, ${then[step.decision]}.`;
+  if (!isNone(step.agreement)) {
+    const apart = `the refusal-prompted stream wants ${spoken(step.prompted_top ?? "")}, which the plain stream ranks only ${ordinal(step.prompted_top_rank)}`;
+    return `${looks}, but ${apart}: no refusal is near, and plain decoding took over.`;
+  }
+  const stays = {
+    add: "and the model was about to refuse, so the refusal stays in its own words",
+    subtract: "and the model was about to answer, so the answer stays its own",
+    plain: "so the model's own words stay",
+  };
+  return `${looks}, ${stays[zone]}.`;
+}
+
 /** One or two sentences on why the step added, subtracted or did neither. */
 export function reason(step, threshold) {
+  const seen = switchReading(step);
+  if (seen) return switchReason(step, seen);
   const rank = step.prompted_top_rank;
   if (isNone(rank) || isNone(step.agreement)) return "Plain decoding: only the plain stream was used.";
   const top = spoken(step.prompted_top ?? "");
-  const limit = `λ = ${short(threshold, 3)}`;
   const agreement = rank < 100 ? `agr ${fixed(step.agreement, 2)}` : `agr 1/${rank}`;
   const wants = `The refusal-prompted stream wants ${top}, which the plain stream ranks only ${ordinal(rank)}`;
   if (step.decision === "plain") return `${wants}: no refusal is near, and plain decoding took over.`;
+  if (threshold === null) {
+    const still =
+      step.decision === "subtract"
+        ? `Both streams still have the same top token, ${top}, and the answer is pushed away from it`
+        : `The prompted stream wants ${top}, and the answer leans towards it`;
+    return `${still}, as decided at the first token.`;
+  }
+  const limit = `λ = ${short(threshold, 3)}`;
   if (step.agreement < threshold)
     return `${wants} (${agreement} < ${limit}). The two do not agree on refusing, so the refusal direction was subtracted.`;
   const both =
@@ -99,11 +166,13 @@ export function reason(step, threshold) {
 const SYMBOLS = { alpha: "α", agreement_threshold: "λ", plausibility: "β", contrast_steps: "k" };
 
 /** Method and the settings that decide, on one line. */
-export function describeRun({ method, settings, seed }) {
+export function describeRun({ method, settings, seed, profile }) {
   const symbols = method === "default" ? {} : SYMBOLS;
   const parts = [method];
+  if (profile) parts.push(`profile ${profile}`);
   for (const [name, symbol] of Object.entries(symbols))
-    if (!isNone(settings[name])) parts.push(`${symbol} ${short(settings[name])}`);
+    if (name === "agreement_threshold" && decidesOnce(settings)) parts.push(`${settings.switch} switch`);
+    else if (!isNone(settings[name])) parts.push(`${symbol} ${short(settings[name])}`);
   parts.push(settings.temperature ? `temperature ${short(settings.temperature)}, seed ${seed}` : "greedy");
   return parts.join(" · ");
 }
@@ -119,16 +188,18 @@ export function statistics({ tokens, added, subtracted, speed, ending }) {
 
 /** Where the two answers part and why: {sentence, step}; step is AdaCD's there, or null. */
 export function parting(first, second, threshold, isWhole) {
+  const decided = second.find((step) => switchReading(step));
+  const why = (index) => (decided && decided.index !== index ? ` ${reason(decided, threshold)}` : "");
   let index = 0;
   while (index < first.length && index < second.length && first[index].token_id === second[index].token_id) index += 1;
   if (index < first.length && index < second.length) {
     const [one, other] = [first[index], second[index]];
     const taken = `Default takes ${spoken(one.token)}, AdaCD ${spoken(other.token)}`;
-    return { sentence: `They part at step ${index}: ${taken}. ${reason(other, threshold)}`, step: index };
+    return { sentence: `They part at step ${index}: ${taken}. ${reason(other, threshold)}${why(index)}`, step: index };
   }
   if (index < first.length || index < second.length) {
     const what = isWhole ? "ended" : "was stopped";
-    return { sentence: `The answers are the same up to step ${index}, where one of them ${what}.`, step: null };
+    return { sentence: `The answers are the same up to step ${index}, where one of them ${what}.${why()}`, step: null };
   }
-  return { sentence: isWhole ? "Both answers are the same, token for token." : "", step: null };
+  return { sentence: isWhole ? `Both answers are the same, token for token.${why()}` : "", step: null };
 }

@@ -11,8 +11,9 @@ import torch
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import Settings
+from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.rules import adacd
-from adacd_cli.engine.rules.base import DECISIONS, PLAIN, Rule
+from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.switches import learned, mass
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError
@@ -60,16 +61,9 @@ class FirstTokenSwitch:
         return DECISIONS[int(decision)], {"switch_value": number} | limits
 
     @staticmethod
-    def rule(decision: Decision) -> Rule:
-        """The rule of the window where it does something."""
-        return _RULES[decision]
-
-
-_RULES = {
-    decision: partial(adacd.decided, decision=number)
-    for number, decision in enumerate(DECISIONS)
-    if number != PLAIN
-}
+    def rule(decision: Decision, openers: tuple[int, ...]) -> Rule:
+        """The rule of the window where it does something; `openers`: see `adacd.decided`."""
+        return partial(adacd.decided, decision=DECISIONS.index(decision), openers=openers)
 
 
 def switch_for(settings: Settings, profile: Profile | None) -> FirstTokenSwitch | None:
