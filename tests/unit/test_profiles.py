@@ -90,7 +90,10 @@ FAR = "1" * 400
         (FILE | {"extra": 1}, "is broken: extra: "),
         (FILE | {"numbers": FILE["numbers"] | {"low": float("nan")}}, "is broken: numbers.low: "),
         (FILE | {"numbers": FILE["numbers"] | {"bias": float("inf")}}, "is broken: numbers.bias: "),
-        (FILE | {"numbers": FILE["numbers"] | {"means": [1.0]}}, "means and weights are of different lengths"),
+        (
+            FILE | {"numbers": FILE["numbers"] | {"means": [1.0]}},
+            "means and weights are of different lengths",
+        ),
         (FILE | {"numbers": FILE["numbers"] | {"low": 3.0}}, "low is above high"),
         (FILE | {"numbers": FILE["numbers"] | {"tokens": [-1, 2]}}, "or a token is negative"),
         (FILE | {"numbers": FILE["numbers"] | {"openers": []}}, "is broken: numbers.openers: "),
@@ -112,7 +115,7 @@ def test_a_file_that_cannot_be_read_or_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read(tmp_path / "none.yaml")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written to .*: File exists"):
+    with pytest.raises(OutputError, match=r"cannot be written to .*: File exists"):
         write(PROFILE, tmp_path / "file" / "p.yaml")
 
 
@@ -202,7 +205,8 @@ def test_another_template_is_said_once_and_not_used(profiles: Path) -> None:
             store.with_profile(letters(), Settings(profile="one"))
     assert found.profile is None
     assert sorted(found.warnings) == [
-        f"The profile {name} of these weights is not used: the template is another." for name in ("one", "two")
+        f"The profile {name} of these weights is not used: the template is another."
+        for name in ("one", "two")
     ]
     assert "was made for letters, and letters has another template." in caught.value.message
 
