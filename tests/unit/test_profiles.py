@@ -285,9 +285,11 @@ def test_the_server_decodes_fitted_and_lets_a_request_choose() -> None:
     settings = chosen_method(Settings(max_new_tokens=3), profile)
 
     def started(server: Site, **adacd: object) -> dict[str, Any]:
-        answer = server.chat(adacd={"trace": True, **adacd})
+        answer = server.chat(stream=True, adacd={"trace": True, **adacd})
         assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()["adacd"]
+        found: dict[str, Any] = json.loads(answer.text.splitlines()[0].removeprefix("data: "))["adacd"][
+            "started"
+        ]
         return found
 
     with site(model, settings=settings) as server:
