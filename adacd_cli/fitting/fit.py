@@ -247,7 +247,7 @@ class Fit:
         if own < max(2, len(by_kind["unsafe"]) // 10):
             raise AdacdError(
                 f"{self._model.name} hardly refuses: {own} of {len(by_kind['unsafe'])} harmful prompts. There is "
-                "nothing to mend, and AdaCD adds no safety.",
+                "nothing to fix, and AdaCD adds no safety.",
                 "Use it as it is: --method default.",
             )
         if sum(by_kind["neutral"]) > _REFUSES_ALL * len(by_kind["neutral"]):
