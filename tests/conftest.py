@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import signal
 
-# before anything imports transformers or torch, which read these once
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+# before anything imports transformers or torch, which read these once, or a fixture of a module starts a server
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", ADACD_PROFILE="none")
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,11 +37,10 @@ RunCommand = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in [name for name in os.environ if name.startswith("ADACD_")]:
+    for variable in [name for name in os.environ if name.startswith("ADACD_") and name != "ADACD_PROFILE"]:
         monkeypatch.delenv(variable)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    monkeypatch.setenv("ADACD_PROFILE", "none")
 
 
 @pytest.fixture
