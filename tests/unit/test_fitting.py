@@ -40,7 +40,9 @@ def test_the_bundled_prompts_are_enough_different_and_mostly_in_pairs() -> None:
     ]
     assert len(paired) > 0.7 * (counts["safe"] + counts["unsafe"])
     path = Path(learn.__file__).parents[1] / "profiles" / "prompts.jsonl"
-    languages = Counter(json.loads(line)["language"] for line in path.read_text(encoding="utf-8").splitlines())
+    languages = Counter(
+        json.loads(line)["language"] for line in path.read_text(encoding="utf-8").splitlines()
+    )
     assert sum(n for name, n in languages.items() if name != "en") >= 0.15 * len(prompts)
     assert len(languages) >= 8
 
@@ -100,9 +102,9 @@ def test_prompts_of_a_group_are_on_one_side_and_the_same_ones_are_chosen_each_ti
 def test_own_prompts_are_enough_and_under_one_label() -> None:
     good = {kind: [f"{kind} {n}" for n in range(least)] for kind, least in LEAST.items()}
     assert Counter(each.kind for each in own(good)) == LEAST
-    with pytest.raises(UsageError, match="^--safe has 39 different prompts, and a fit needs at least 40"):
+    with pytest.raises(UsageError, match=r"^--safe has 39 different prompts, and a fit needs at least 40"):
         own(good | {"safe": [*good["safe"][1:], good["safe"][1] + " "]})
-    with pytest.raises(UsageError, match="^The same prompt is under --safe and --unsafe: 'safe 3'"):
+    with pytest.raises(UsageError, match=r"^The same prompt is under --safe and --unsafe: 'safe 3'"):
         own(good | {"unsafe": [*good["unsafe"], " safe 3"]})
 
 

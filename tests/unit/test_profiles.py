@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,7 +19,7 @@ from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Fingerprint, Numbers, Profile, applied, chosen_method, read, write
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
-from tests.serving import letters
+from tests.serving import Site, letters, site
 
 CHOSEN = {
     "contrast_prompt": "No!",
@@ -90,7 +91,10 @@ FAR = "1" * 400
         (FILE | {"extra": 1}, "is broken: extra: "),
         (FILE | {"numbers": FILE["numbers"] | {"low": float("nan")}}, "is broken: numbers.low: "),
         (FILE | {"numbers": FILE["numbers"] | {"bias": float("inf")}}, "is broken: numbers.bias: "),
-        (FILE | {"numbers": FILE["numbers"] | {"means": [1.0]}}, "means and weights are of different lengths"),
+        (
+            FILE | {"numbers": FILE["numbers"] | {"means": [1.0]}},
+            "means and weights are of different lengths",
+        ),
         (FILE | {"numbers": FILE["numbers"] | {"low": 3.0}}, "low is above high"),
         (FILE | {"numbers": FILE["numbers"] | {"tokens": [-1, 2]}}, "or a token is negative"),
         (FILE | {"numbers": FILE["numbers"] | {"openers": []}}, "is broken: numbers.openers: "),
@@ -112,7 +116,7 @@ def test_a_file_that_cannot_be_read_or_written_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="cannot be read: No such file"):
         read(tmp_path / "none.yaml")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written to .*: File exists"):
+    with pytest.raises(OutputError, match=r"cannot be written to .*: File exists"):
         write(PROFILE, tmp_path / "file" / "p.yaml")
 
 
@@ -202,7 +206,8 @@ def test_another_template_is_said_once_and_not_used(profiles: Path) -> None:
             store.with_profile(letters(), Settings(profile="one"))
     assert found.profile is None
     assert sorted(found.warnings) == [
-        f"The profile {name} of these weights is not used: the template is another." for name in ("one", "two")
+        f"The profile {name} of these weights is not used: the template is another."
+        for name in ("one", "two")
     ]
     assert "was made for letters, and letters has another template." in caught.value.message
 
@@ -266,3 +271,65 @@ def test_profiles_lists_shows_exports_and_removes(profiles: Path, adacd: RunComm
     for arguments in (["show", "letters"], ["show"], ["list", "x"], ["burn", "x"]):
         code, out, err = adacd("profiles", *arguments)
         assert (code, out, err.count("\n"), err[:7]) == (2, "", 2, "Error: ")
+
+
+# --- who names it ---
+
+
+def test_the_server_decodes_fitted_and_lets_a_request_choose() -> None:
+    tokenizer = make_tokenizer()
+    (token,) = tokenizer.encode("a", add_special_tokens=False)
+    numbers = Numbers(openers=(token,), tokens=(token,), means=(0.0,), weights=(1.0,), low=-1.0, high=2.0)
+    profile = PROFILE.model_copy(update={"numbers": numbers})
+    model = replace(letters(), profile=profile)
+    settings = chosen_method(Settings(max_new_tokens=3), profile)
+
+    def started(server: Site, **adacd: object) -> dict[str, Any]:
+        answer = server.chat(stream=True, adacd={"trace": True, **adacd})
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = json.loads(answer.text.splitlines()[0].removeprefix("data: "))["adacd"][
+            "started"
+        ]
+        return found
+
+    with site(model, settings=settings) as server:
+        own = started(server)
+        assert (own["method"], own["profile"], own["settings"]["alpha"]) == ("fitted", "letters", 2.0)
+        assert started(server, alpha=3)["settings"]["alpha"] == 3.0
+        paper = started(server, method="adacd")
+        assert (paper["method"], paper["profile"], paper["settings"]["alpha"]) == ("adacd", None, 4.5)
+    with site(letters()) as server:
+        assert started(server)["method"] == "adacd"
+        refused = server.chat(adacd={"method": "fitted"})
+        assert refused.status_code == 400
+        assert "needs a profile of the model" in refused.json()["error"]["message"]
+
+
+def test_a_chat_lists_fitted_and_refuses_it_without_a_profile(
+    adacd: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: letters())
+    typed = "/method fitted\nHi?\n/method default\nHi?\n"
+    code, out, err = adacd("chat", "-m", "x", "-n", "3", "--no-stats", stdin=typed)
+    assert (code, out.strip()) == (0, "abc")
+    assert "Error: Method fitted needs a profile of the model, and there is none.\n" in err
+
+
+def test_a_fit_is_suggested_once_and_never_to_a_program(
+    adacd: RunCommand, profiles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: letters())
+    note = "Note: AdaCD's settings were never fitted to this model: `adacd fit -m some/model` does it.\n"
+
+    def said(*arguments: str) -> int:
+        return adacd(*arguments, "-m", "some/model", "--max-new-tokens", "1").err.count(note)
+
+    for command in ("generate", "explain", "compare"):
+        assert said(command, "Hi") == 1
+        for quiet in (["--quiet"], ["--json"], ["--profile", "none"], ["--alpha", "2"], ["--gate"]):
+            assert said(command, "Hi", *quiet) == 0
+    assert said("chat") == 1
+    assert said("generate", "Hi", "--method", "default") == 0
+    preset = replace(letters(), name="Qwen/Qwen3-8B")
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: preset)
+    assert said("generate", "Hi") == 0

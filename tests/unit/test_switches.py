@@ -10,15 +10,25 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.engine import Scheduler
+from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
 from adacd_cli.engine.partial import logits_of
-from adacd_cli.engine.rules.base import ADD, PLAIN, SUBTRACT
+from adacd_cli.engine.rules import adacd
 from adacd_cli.engine.switches import agreement, learned, mass
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision, Finished, Started, TokenStep
 from adacd_cli.profiles.profile import Fingerprint, Numbers, Profile
 from adacd_cli.prompts import ThinkingMarks
-from tests.fakes import BYTE_EOS, BYTE_VOCAB, END_THINK, THINK, Done, ScriptedBackend, request_for, two_streams
+from tests.fakes import (
+    BYTE_EOS,
+    BYTE_VOCAB,
+    END_THINK,
+    THINK,
+    Done,
+    ScriptedBackend,
+    request_for,
+    two_streams,
+)
 
 
 def logs(*rows: list[float]) -> torch.Tensor:
@@ -74,6 +84,25 @@ def test_learned_looks_at_the_score_and_at_what_the_model_is_about_to_do(
     found, q = learned.decide(logs([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]), numbers)
     assert q.tolist() == pytest.approx([0.25, 0.25], abs=1e-5)
     assert found.tolist() == [decision] * 2
+
+
+@pytest.mark.parametrize(
+    ("prompted", "openers", "token", "decision"),
+    [
+        ([0.8, 0.15, 0.05], (), 0, SUBTRACT),  # α = 1 leaves z, whatever z* is
+        ([0.8, 0.15, 0.05], (0,), 1, SUBTRACT),
+        ([0.8, 0.15, 0.05], (0, 1), 2, SUBTRACT),
+        ([0.8, 0.15, 0.05], (0, 1, 2), 0, SUBTRACT),  # nothing else is plausible: as without
+        ([0.1, 0.8, 0.1], (), 0, PLAIN),  # off the refusal's track
+        ([0.1, 0.8, 0.1], (0,), 1, SUBTRACT),
+    ],
+)
+def test_subtracting_takes_every_opener_out_of_the_first_token(
+    prompted: list[float], openers: tuple[int, ...], token: int, decision: int
+) -> None:
+    rows = {"unprompted": logs([0.5, 0.3, 0.2]), "prompted": logs(prompted)}
+    verdict = adacd.decided(rows, Settings(alpha=1.0, plausibility=0.0), SUBTRACT, openers)
+    assert (verdict.scores.argmax(dim=-1).tolist(), verdict.decision.tolist()) == ([token], [decision])
 
 
 # --- in the engine: q = log P(Z) + 6 decides, and a refusal begins with I ---
