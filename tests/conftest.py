@@ -11,7 +11,7 @@ import signal
 # before anything imports transformers or torch, which read these once, or a fixture of a module starts a server
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", ADACD_PROFILE="none")
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +43,17 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For what reads no environment, such as `load("demo")` in Python: no profile is saved or bundled."""
+    from adacd_cli.profiles import store
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setattr(store, "bundled", lambda: [])
+        yield
+
+
 @pytest.fixture
 def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The user's folder of profiles, which is used and empty; none comes with the package."""
@@ -50,7 +61,6 @@ def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.delenv("ADACD_PROFILE")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(store, "bundled", lambda: [])
     return store.folder()
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from adacd_cli.doctor.findings import NO_ANSWERS, NO_REFUSALS
 from adacd_cli.engine import LanguageModel
-from adacd_cli.loading import load
 from tests.conftest import Outcome, RunCommand
 from tests.golden import check
 from tests.profiles import save_demo_profile
