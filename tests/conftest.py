@@ -9,7 +9,9 @@ import os
 import signal
 
 # before anything imports transformers or torch, which read these once, or a fixture of a module starts a server
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", ADACD_PROFILE="none")
+os.environ.update(
+    HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", ADACD_PROFILE="none"
+)
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
