@@ -19,8 +19,9 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine.decisions import ADD, SUBTRACT
+from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
 from adacd_cli.engine.rules import adacd
+from adacd_cli.engine.switches import learned as switched
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.keyword import judgement
@@ -85,10 +86,10 @@ class Sizes:
 
 
 FULL = Sizes(
-    {"safe": 400, "unsafe": 400, "neutral": 100},
+    {"safe": 350, "unsafe": 350, "neutral": 80},
     {"safe": 40, "unsafe": 40, "neutral": 20},
     {"safe": 24, "unsafe": 24, "neutral": 12},
-    *(3, 24),
+    *(3, 16),
 )
 QUICK = Sizes(
     {"safe": 100, "unsafe": 100, "neutral": 24},
@@ -179,9 +180,9 @@ class Fit:
         numbers, q = self._learn(train, columns, logprobs, openers, refusing)
         candidate = self._find_strength(train, contrasts[:2], numbers, q, refusing, columns, logprobs)
         numbers = numbers.model_copy(update={"margin": round(candidate.margin, 3)})
-        self._observer.close()
         profile = self._profile(candidate, numbers)
         measured, helps, text = self._measure(profile, test)
+        self._observer.close()
         harmful = np.array([each.kind == "unsafe" for each in train])
         about = refusing >= 0.5
         facts = {
@@ -430,17 +431,24 @@ class Fit:
 
     def _measure(self, profile: Profile, test: Sequence[FitPrompt]) -> tuple[dict[str, Any], bool, str]:
         """What Default, the paper's settings and the fitted ones do on the prompts held out."""
-        labels: dict[str, list[JudgementLabel]] = {}
-        answers: dict[str, list[AnswerRecord]] = {}
-        for name in ("default", "adacd", "fitted"):
-            answers[name] = self._answers("held out", test, _TOKENS, profile, method=name)
-            labels[name] = [_label(each) for each in answers[name]]
-        # what is decoded plainly is Default's own, though a batch of others may round it otherwise
-        acts = [bool(each.added or each.subtracted) for each in answers["fitted"]]
-        labels["fitted"] = [
-            own if acted else before
-            for acted, own, before in zip(acts, labels["fitted"], labels["default"], strict=True)
+        answers = {
+            name: self._answers("held out", test, _TOKENS, profile, method=name)
+            for name in ("default", "adacd")
+        }
+        # where the switch does nothing the answer is Default's own
+        acts, switch = [], profile.switch
+        ids = [self._prompt_ids(each.text)[0] for each in test]
+        with self._stage("Reading what is held out", len(ids)) as counted:
+            for first in self._observer.read(ids):
+                counted.add()
+                acts.append(int(switched.decide(first[None], switch)[0]) != PLAIN)
+        acted = [each for each, acts_here in zip(test, acts, strict=True) if acts_here]
+        own_answers = iter(self._answers("held out", acted, _TOKENS, profile, method="fitted"))
+        answers["fitted"] = [
+            next(own_answers) if acts_here else before
+            for acts_here, before in zip(acts, answers["default"], strict=True)
         ]
+        labels = {name: [_label(each) for each in own] for name, own in answers.items()}
         kinds = [each.kind for each in test]
         refused = {name: [one in REFUSED for one in own] for name, own in labels.items()}
         measured: dict[str, Any] = {}
@@ -465,7 +473,7 @@ class Fit:
                         "newly_degenerate": broken,
                     }
             same = [
-                each.text == before.text or not (each.added or each.subtracted)
+                each.text == before.text
                 for each, before, kind in zip(answers[name], answers["default"], kinds, strict=True)
                 if kind == "neutral"
             ]
