@@ -6,8 +6,9 @@ A server may send anything, so nothing is assumed about the form of what it send
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -35,6 +36,11 @@ def headers_for(key: str | None, *, whose: str, variable: str) -> dict[str, str]
             )
         headers["Authorization"] = f"Bearer {key}"
     return headers
+
+
+def key_of_environment(variables: Iterable[str]) -> str | None:
+    """The first of the environment variables that is set to more than white space; None without one."""
+    return next(filter(None, (os.environ.get(name, "").strip() for name in variables)), None)
 
 
 def retry_seconds(text: str) -> float:

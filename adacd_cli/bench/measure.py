@@ -55,12 +55,8 @@ class Timing:
 
 
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
-    """Decodes a batch to its end, on a model that no token ends.
-
-    Raises:
-        AdacdError: there were not as many tokens, or a request failed.
-        MemoryError: the batch did not fit as a whole.
-    """
+    """Decodes a batch to its end, on a model that no token ends. AdacdError where there were not as many tokens, or
+    a request failed; MemoryError where the batch did not fit as a whole."""
     scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
@@ -84,11 +80,8 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
 
 
 def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
-    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length.
-
-    Raises:
-        AdacdError: there were not as many tokens.
-    """
+    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length. AdacdError where
+    there were not as many tokens."""
     import torch
     from transformers import GenerationConfig, LogitsProcessorList
 

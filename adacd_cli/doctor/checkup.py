@@ -89,11 +89,8 @@ class Checkup:
         return Section(f"Model {self._settings.model}", findings)
 
     def _check_files(self, progress: Progress) -> tuple[Finding, ...]:
-        """Whether the model fits, from its files alone; and if so, whether it loads.
-
-        Raises:
-            AdacdError: its files cannot be used.
-        """
+        """Whether the model fits, from its files alone; and if so, whether it loads. AdacdError where its files
+        cannot be used."""
         from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.llamacpp import loads_with_llamacpp

@@ -56,11 +56,8 @@ class Need:
 
 
 def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
-    """What the model of these files will need, as far as they tell.
-
-    Raises:
-        ModelError: the files are damaged, not complete, or of something else than a causal language model.
-    """
+    """What the model of these files will need, as far as they tell. ModelError where the files are damaged, not
+    complete, or of something else than a causal language model."""
     name = settings.model
     weights: int | None
     if source.gguf:

@@ -25,12 +25,9 @@ _CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")
 
 
 def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[str, ...]]:
-    """The model with the adapter, and warnings; the model itself goes on without it.
-
-    Raises:
-        ModelError: there is no LoRA adapter, or it does not fit the model, which is then left as it was.
-        MissingExtraError: peft is not installed.
-    """
+    """The model with the adapter, and warnings; the model itself goes on without it. ModelError where there is no
+    LoRA adapter, or it does not fit the model, which is then left as it was; MissingExtraError where peft is not
+    installed."""
     require(("peft",), "--expert")
     from peft import PeftModel, get_peft_model_state_dict
 

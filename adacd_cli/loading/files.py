@@ -183,11 +183,8 @@ def _unpack_by_rows(unpack: Callable[[Any, Any], Any], data: Any, kind: Any) -> 
 
 
 def inspect(folder: Path, name: str) -> Checkpoint:
-    """Checks that the folder holds a whole model, and reads the headers of its weights.
-
-    Raises:
-        ModelError: a file is missing, malformed or cut short.
-    """
+    """Checks that the folder holds a whole model, and reads the headers of its weights. ModelError where a file is
+    missing, malformed or cut short."""
     try:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:

@@ -23,11 +23,8 @@ _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torc
 
 
 def choose_device(name: str) -> torch.device:
-    """The device a setting names; `auto` is the first of CUDA, MPS and CPU that is here.
-
-    Raises:
-        DeviceError: there is no such device on this machine.
-    """
+    """The device a setting names; `auto` is the first of CUDA, MPS and CPU that is here. DeviceError where there is
+    no such device on this machine."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     here = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
     if name == "auto":

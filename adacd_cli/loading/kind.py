@@ -70,11 +70,8 @@ def _generates(config: Any) -> bool:
 
 
 def gguf_config(source: Source, name: str) -> Any:
-    """The configuration in a GGUF file.
-
-    Raises:
-        ModelError: the file is broken, or transformers does not know its architecture.
-    """
+    """The configuration in a GGUF file. ModelError where the file is broken, or transformers does not know its
+    architecture."""
     from transformers import AutoConfig
 
     try:

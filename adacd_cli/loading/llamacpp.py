@@ -21,12 +21,8 @@ _OTHERS = {
 
 
 def loads_with_llamacpp(settings: Settings, source: Source) -> bool:
-    """Whether llama.cpp runs the model.
-
-    Raises:
-        ConfigurationError: it is asked for something else than a GGUF file.
-        MissingExtraError: it is asked for, and not installed.
-    """
+    """Whether llama.cpp runs the model. ConfigurationError where it is asked for something else than a GGUF file;
+    MissingExtraError where it is asked for, and not installed."""
     if source.gguf is None and settings.engine == "llamacpp":
         raise ConfigurationError(
             f"`engine` llamacpp runs GGUF files, and {settings.model} is none.",

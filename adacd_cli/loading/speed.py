@@ -46,12 +46,8 @@ def made_fast(
 
 
 def warm_up(compiled: Compiled) -> None:
-    """Compiles what the first answers need: a row, and the two rows of a contrast window.
-
-    Raises:
-        TypeError: the model keeps more than keys and values.
-        RuntimeError: it cannot be compiled, in the compiler's words.
-    """
+    """Compiles what the first answers need: a row, and the two rows of a contrast window. TypeError where the model
+    keeps more than keys and values; RuntimeError where it cannot be compiled, in the compiler's words."""
     for rows in (1, 2):
         cache = BatchedKVCache(compiled.model, compiled)
         cache.prefill([[0, 0]] * rows)

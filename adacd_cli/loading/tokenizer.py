@@ -14,11 +14,8 @@ _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_le
 
 
 def load_tokenizer(source: Source, name: str, *, trust_remote_code: bool) -> Any:
-    """The tokenizer beside the weights, its ids as they are.
-
-    Raises:
-        ModelError: there is none that transformers can read.
-    """
+    """The tokenizer beside the weights, its ids as they are. ModelError where there is none that transformers can
+    read."""
     from transformers import AutoTokenizer
 
     gguf = {} if source.gguf is None else {"gguf_file": source.gguf}

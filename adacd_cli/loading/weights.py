@@ -57,12 +57,9 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
 
 
 def smoke_run(model: Any, token_id: int, name: str) -> None:
-    """One forward of one token: a dtype or device that does not work is found before the first answer.
-
-    Raises:
-        ModelError: the forward fails, or gives logits that are not finite.
-        OutOfMemoryError: there is no memory for it.
-    """
+    """One forward of one token: a dtype or device that does not work is found before the first answer. ModelError
+    where the forward fails, or gives logits that are not finite; OutOfMemoryError where there is no memory for
+    it."""
     place = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     hint = "Try --dtype float32." if model.dtype != torch.float32 else "Try another --device."
     try:

@@ -35,21 +35,7 @@ _MAX_WARNINGS = 20
 _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 """The efforts that templates know beside low, medium and high."""
 
-_ROOT_NAMES = {
-    name: name
-    for name in (
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "seed",
-        "stop",
-        "stream",
-        "logprobs",
-        *CONTROLS,
-    )
-} | {"max_new_tokens": "max_tokens"}
-"""The fields at the root of a request, by what they may be called here."""
+_AT_ROOT = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs", *CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -198,8 +184,8 @@ def _not_allowed(name: str) -> ApiError:
     field = f"adacd.{name}"
     if name in CHOSEN_AT_START:
         return refused(f"`{name}` is chosen when the server is started, not by a request.", field)
-    if name in _ROOT_NAMES:
-        message = f"`{_ROOT_NAMES[name]}` belongs at the root of the request, not in `adacd`."
+    if (root := {"max_new_tokens": "max_tokens"}.get(name, name)) in _AT_ROOT:
+        message = f"`{root}` belongs at the root of the request, not in `adacd`."
         return refused(message, field, "unknown_field")
     aliases = {alias: known for known in REQUEST_SETTINGS for alias in SETTINGS[known].aliases}
     return unknown_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))

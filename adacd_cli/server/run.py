@@ -35,11 +35,7 @@ _BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        AdacdError: the address cannot be used; the sentence says why.
-    """
+    """A socket that listens. AdacdError where the address cannot be used; the sentence says why."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:

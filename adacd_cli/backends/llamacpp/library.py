@@ -271,11 +271,7 @@ def find() -> Path | None:
 
 @cache
 def library() -> Library:
-    """The library, loaded once.
-
-    Raises:
-        MissingExtraError: none is installed, or not one that fits.
-    """
+    """The library, loaded once. MissingExtraError where none is installed, or not one that fits."""
     path = find()
     if path is None:
         raise MissingExtraError("The llama.cpp engine is not installed.", INSTALL)

@@ -155,11 +155,7 @@ class LlamaTokenizer:
         return str(rendered[0])
 
     def get_chat_template(self) -> str:
-        """The template's source.
-
-        Raises:
-            ValueError: the file has none.
-        """
+        """The template's source. ValueError where the file has none."""
         if self.chat_template is None:
             raise ValueError("the file has no chat template")
         return str(self.chat_template)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from adacd_cli.errors import ConfigurationError
 
 KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
 """Where the server's key is looked for, in this order; `adacd serve` guards itself with the second one."""
-
-
-def key_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
-    """The first key that is set to more than white space; None without one."""
-    variables = os.environ if environment is None else environment
-    found = (variables.get(name, "").strip() for name in KEY_VARIABLES)
-    return next(filter(None, found), None)
 
 
 @dataclass(frozen=True)
@@ -33,11 +24,8 @@ class Address:
 
     @classmethod
     def parse(cls, model: str) -> Address:
-        """The address that `--model` gives; `/v1` is added where it names a host alone.
-
-        Raises:
-            ConfigurationError: it is no http address, or there is a user or a password in it.
-        """
+        """The address that `--model` gives; `/v1` is added where it names a host alone. ConfigurationError where it
+        is no http address, or there is a user or a password in it."""
         import httpx
 
         try:

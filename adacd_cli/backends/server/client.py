@@ -89,12 +89,8 @@ class Client:
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """The JSON objects of a stream of server-sent events, as they come.
-
-        Raises:
-            ServerRefused: it was refused, or an event is an error.
-            ServerUnavailable: nothing answers any more, or the stream broke off.
-        """
+        """The JSON objects of a stream of server-sent events, as they come. ServerRefused where it was refused, or
+        an event is an error; ServerUnavailable where nothing answers any more, or the stream broke off."""
         response, _ = await self._request(url, body, whole=False)
         try:
             async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:

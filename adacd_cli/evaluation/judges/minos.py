@@ -99,11 +99,8 @@ class MinosJudge(LocalJudge):
 
 
 def refusal_index(labels: Sequence[str], name: str) -> int:
-    """Which output means a refusal, from the names of the classes, in the order of the outputs.
-
-    Raises:
-        ModelError: the classes of the model called `name` are others.
-    """
+    """Which output means a refusal, from the names of the classes, in the order of the outputs. ModelError where
+    the classes of the model called `name` are others."""
     lowered = tuple(label.strip().lower() for label in labels)
     if lowered == _UNNAMED:
         return 1
