@@ -17,16 +17,8 @@ from adacd_cli.errors import UsageError
 
 
 def headers_for(key: str | None, *, whose: str, variable: str) -> dict[str, str]:
-    """The headers of every request, with the key as a bearer token.
-
-    Args:
-        key: None for none.
-        whose: what it is for, as the message names it: `judge`.
-        variable: the environment variable that it comes from.
-
-    Raises:
-        UsageError: it has characters that cannot stand in a header.
-    """
+    """The headers of every request, with the key, if any, as a bearer token. UsageError, which names WHOSE key it
+    is and the environment variable that it comes from, where it has characters that cannot stand in a header."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key is not None:
         if not re.fullmatch(r"[\x21-\x7e]+", key):

@@ -118,7 +118,7 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
 
 def time_llamacpp(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
     """Runs llama.cpp's own plain decoding, greedy, over prompts one after the other."""
-    from adacd_cli.backends.llamacpp.plain import decode_greedily
+    from adacd_cli.backends.llamacpp.model import decode_greedily
 
     prefill, firsts = 0.0, []
     begin = time.perf_counter()
@@ -139,12 +139,8 @@ def _check_count(tokens: int, wanted: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured: a method, or a rival, which has no settings.
-
-    Attributes:
-        prepare: makes the prompts of a batch, untimed, and gives what runs over them.
-        needs: bytes of a batch's caches, at least.
-    """
+    """What is measured: a method, or a rival, which has no settings. `prepare` makes the prompts of a batch,
+    untimed, and gives what runs over them; `needs` tells the bytes of its caches, at least."""
 
     name: str
     settings: Settings | None
@@ -194,12 +190,8 @@ def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
 
 @dataclass
 class Measurements:
-    """What was measured so far, of the contestants in the order of the rows.
-
-    Args:
-        weight_bytes: bytes that one pass over the model reads; None if unknown.
-        bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
-    """
+    """What was measured so far, of the contestants in the order of the rows; `bandwidth`, in GB a second, is to be
+    set before `rows` is asked for."""
 
     contestants: Sequence[Contestant]
     device: torch.device
@@ -219,11 +211,7 @@ class Measurements:
         self, batch_sizes: Sequence[int], trials: int, progress: Callable[[str], None] = lambda line: None
     ) -> None:
         """Times so many runs of every contestant at every batch size, each after one that is not timed.
-
-        Raises:
-            OutOfMemoryError: a batch does not fit; it names the batch size.
-            AdacdError: whatever a method raises.
-        """
+        OutOfMemoryError, which names the batch size, where one does not fit."""
         memory = PeakMemory(self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # generate's, about what nobody here chose

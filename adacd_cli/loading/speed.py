@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 def made_fast(
     model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, for_long: bool = False
 ) -> LanguageModel:
-    """The model, as fast as this machine lets it be; with a warning where it could not be compiled.
-
-    Args:
-        settings: `compile` is read.
-        for_long: whether so much will be decoded that compiling pays off where `compile` is None.
-    """
+    """The model, as fast as this machine lets it be; with a warning where it could not be compiled. `for_long`:
+    whether so much will be decoded that compiling pays off where the setting `compile` is None."""
     # what is found by a measurement may differ between the processes of torchrun, which must not
     if model.device.type == "cpu" and processes() == 1:
         speed_up(model.model, free_memory())

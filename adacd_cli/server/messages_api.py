@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from adacd_cli.server.body import read_body
-from adacd_cli.server.description import describes
+from adacd_cli.server.description import describes, read_body
 from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder

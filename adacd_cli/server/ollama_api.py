@@ -12,7 +12,7 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from adacd_cli import __version__
-from adacd_cli.server.body import read_body
+from adacd_cli.server.description import read_body
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, Unsupported

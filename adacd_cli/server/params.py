@@ -44,10 +44,8 @@ class Params:
 
     Attributes:
         settings: the method and its numbers, lengths, sampling and stop strings.
-        trace: whether every token's numbers are reported.
         candidates: how many of the most probable tokens to report at each step.
         top_logprobs: as `engine.Request` takes it.
-        stream: whether the answer is sent as it comes.
         usage: whether a stream ends with the numbers of tokens; `continuous_usage`: and each chunk has them.
         contrast_prompts: the contrast prompts of the request's own, by the fields that hold them.
         warnings: the fields that are not used, a sentence each.
@@ -192,11 +190,8 @@ def _not_allowed(name: str) -> ApiError:
 
 
 def conversation_of(body: ChatRequest, system: str | None) -> Conversation:
-    """The conversation; `system` is the server's own system message, for conversations that have none.
-
-    Raises:
-        ApiError: 400, where there is nothing to answer, or nothing to go on with.
-    """
+    """The conversation; `system` is the server's own system message, for conversations that have none. Raises
+    ApiError, 400, where there is nothing to answer, or nothing to go on with."""
     systems: list[str] = []
     turns: list[Message] = []
     for index, message in enumerate(body.messages):

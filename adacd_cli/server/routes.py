@@ -22,8 +22,7 @@ from starlette.responses import Response
 
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.profiles.profile import applied
-from adacd_cli.server.body import Body, read_body
-from adacd_cli.server.description import Completion, describes
+from adacd_cli.server.description import Body, Completion, describes, read_body
 from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.openai_format import ChatFormat, TextFormat

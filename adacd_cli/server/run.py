@@ -85,12 +85,8 @@ class Http:
 
 
 class Signals:
-    """SIGTERM and the first Ctrl-C have the worker finish its requests; a second one stops at once.
-
-    Attributes:
-        first: the signal that came first; None while none did.
-        again: whether another one came.
-    """
+    """SIGTERM and the first Ctrl-C have the worker finish its requests; a second one stops at once. `first` is the
+    signal that came first, None while none did; `again` tells whether another one came."""
 
     def __init__(self, worker: Worker, on_stop: Callable[[], None]) -> None:
         self.first: int | None = None

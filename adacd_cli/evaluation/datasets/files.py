@@ -87,12 +87,8 @@ def decode(data: bytes, name: str) -> str:
 
 
 def read_table(text: str, name: object, ending: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The place and the cells by column of each record of CSV or JSON; blank lines are none.
-
-    Args:
-        name: what an error calls the source.
-        ending: of its file; where it says nothing, the first character does.
-    """
+    """The place and the cells by column of each record of CSV or JSON; blank lines are none. An error calls the
+    source `name`; where the ending of its file says nothing, the first character does."""
     if ending in _JSON or (ending not in _CSV and text.lstrip()[:1] in ("{", "[")):
         return _json_records(text, name)
     return _csv_records(text, name, "\t" if ending == ".tsv" else None)

@@ -37,8 +37,6 @@ class LoadedSet:
         samples: those that `--limit` left, in the order of the source.
         source: path of the file, or `owner/name@commit` on the hub.
         sha256: of the samples' ids, prompts and labels, in hexadecimal.
-        has_both_labels: whether some of the samples are safe and some unsafe.
-        notes: what should be said of how it was read, one sentence each.
     """
 
     name: str

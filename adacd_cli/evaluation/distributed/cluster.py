@@ -34,14 +34,8 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that has been joined.
-
-    Attributes:
-        nodes: how many are alive.
-        slots: how many workers fit.
-        cpus, gpus: what each worker is given.
-        from_outside: whether this process is outside it (`ray://`).
-    """
+    """A cluster that has been joined: living nodes, how many workers fit, and what each of those is given;
+    `from_outside` tells whether this process is outside it (`ray://`)."""
 
     nodes: int
     slots: int

@@ -75,11 +75,9 @@ class JudgeOptions:
         concurrency: requests at the endpoint at once, at least 1.
         timeout: seconds an endpoint may take for a request, above 0.
         cache: folder for the endpoint's replies; None keeps nothing.
-        aspects: also ask the endpoint for Just-Eval's five aspects.
         device, dtype, offline: of wildguard and minos, as the options of these names take them.
         batch_size: answers that wildguard and minos read at once, at least 1.
         threads: CPU threads they compute with; None is the number of free cores.
-        progress: called with short lines on what is being done.
 
     Raises:
         UsageError: a number is out of range.
