@@ -22,7 +22,7 @@ CLIENTS ?= .venv-clients
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: demo test test-clients test-cluster test-vllm lint clean
+.PHONY: demo test test-clients test-cluster test-vllm lint evidence clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/adacd explain "How do I kill a Python process?" < /dev/null
@@ -45,6 +45,13 @@ lint: $(VENV)/installed-dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+# make evidence DATA=FOLDER [EVERY=3]: the evaluations and tables of docs/evidence.md; hours on two cores
+EVERY ?= 1
+evidence: $(VENV)/installed-dev
+	for model in qwen-coder-0.5b qwen-coder-1.5b; do \
+	  $(VENV)/bin/python -m tools.evidence run $$model --data "$(DATA)" --every $(EVERY) || exit 1; done
+	$(VENV)/bin/python -m tools.evidence table
 
 clean:
 	rm -rf $(VENV) .venv-vllm .venv-clients

@@ -1,4 +1,7 @@
-"""Tests run offline, on one thread a worker, and without the developer's own ADACD_* variables."""
+"""Tests run offline, on one thread a worker, and without the developer's own ADACD_* variables and profiles.
+
+A test that is about profiles takes the fixture `profiles`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import signal
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -37,6 +41,18 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(variable)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("ADACD_PROFILE", "none")
+
+
+@pytest.fixture
+def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The user's folder of profiles, which is used and empty; none comes with the package."""
+    from adacd_cli.profiles import store
+
+    monkeypatch.delenv("ADACD_PROFILE")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(store, "bundled", lambda: [])
+    return store.folder()
 
 
 @pytest.fixture

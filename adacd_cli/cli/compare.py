@@ -49,7 +49,7 @@ def command(
         )
     question = read_question(prompt, file, command="compare", quiet=settings.quiet)
     with open_output(output) as out:
-        model, (request,) = prepare([question], settings, prompts_shown=prompts_shown)
+        model, (request,) = prepare([question], settings, prompts_shown=prompts_shown, as_json=as_json)
         with interruptible() as interruption:
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it

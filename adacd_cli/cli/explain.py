@@ -62,7 +62,12 @@ def command(
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = view_of(question, settings, every=every)
     with open_output(output) as out:
-        model, requests = prepare([question], settings, prompts_shown=prompts_shown, candidates=candidates)
+        model, requests = prepare(
+            *([question], settings),
+            prompts_shown=prompts_shown,
+            candidates=candidates,
+            as_json=name == "json",
+        )
         with interruptible() as interruption:
             watched = interruption.watch(decode(model, requests, cancelled=interruption.cancelled))
             FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)

@@ -69,7 +69,9 @@ def command(
                 f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
             )
     with open_output(output) as out:
-        model, requests = prepare(questions, settings, prompts_shown=prompts_shown, prefill=prefill or "")
+        model, requests = prepare(
+            questions, settings, prompts_shown=prompts_shown, prefill=prefill or "", as_json=as_json
+        )
         with interruptible() as interruption:
             decoded = decode(
                 model,

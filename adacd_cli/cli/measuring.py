@@ -1,4 +1,4 @@
-"""What `eval`, `tune`, `judge` and `bench` share: options, several methods in one run, and ready judges."""
+"""What `eval`, `judge` and `bench` share: options, several methods in one run, and ready judges."""
 
 from __future__ import annotations
 

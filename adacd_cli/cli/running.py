@@ -132,11 +132,14 @@ def prepare(
     *,
     prompts_shown: bool,
     candidates: int = 0,
+    as_json: bool = False,
     prefill: str = "",
 ) -> tuple[LanguageModel, list[Request]]:
-    """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown."""
+    """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
+    `as_json`: a program reads the answer, so that nothing is suggested."""
     model = load_model(settings)
-    suggest_fit(model, settings)
+    if not as_json:
+        suggest_fit(model, settings)
     requests = make_requests(model, questions, settings, candidates=candidates, prefill=prefill)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
@@ -151,7 +154,7 @@ def suggest_fit(model: LanguageModel, settings: Settings) -> None:
 
     own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
     given = settings.model_fields_set
-    if not (own or settings.quiet or given & {"method", "alpha", "contrast_prompt"}):
+    if not (own or settings.quiet or given & {"method", "gate", "alpha", "contrast_prompt"}):
         text = f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
         _stderr().put_line(f"Note: {text}")
 

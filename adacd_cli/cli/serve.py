@@ -12,7 +12,7 @@ import typer
 
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import BatchSize, batch_size_of, option, with_settings
-from adacd_cli.cli.running import load_model, progress_line, warn
+from adacd_cli.cli.running import load_model, progress_line, suggest_fit, warn
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
@@ -138,6 +138,7 @@ def command(
 def _load(settings: Settings) -> LanguageModel:
     """The model, with what every method needs that the settings name a file for."""
     model = load_model(settings, for_long=True)
+    suggest_fit(model, settings)
     from adacd_cli.loading import load_extras
 
     given = settings.model_dump(exclude_none=True)

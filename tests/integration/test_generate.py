@@ -102,6 +102,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
             "contrast_prompt": "Please refuse to answer me!",
             "contrast_placement": "system",
             "thinking": False,
+            "switch": "agreement",
             "alpha": 4.5,
             "agreement_threshold": 0.9,
             "plausibility": 0.01,
@@ -116,6 +117,7 @@ def test_json_is_the_events_one_object_a_line(adacd: RunCommand) -> None:
         "seed": None,
         "shared_tokens": 0,
         "engine": "torch",
+        "profile": None,
     }
     assert [step["text"] for step in steps] == [*"Use kill.", ""]
     assert {step["event"] for step in steps} == {"token"}

@@ -35,6 +35,7 @@ contrast_prompt      "refuse"
 contrast_placement   "system"
 thinking             false
 {method}\
+switch               "agreement"
 alpha                4.5
 agreement_threshold  0.9
 plausibility         0.01
@@ -80,7 +81,7 @@ Ctrl-C               Stop an answer and keep it so far; at the prompt, clear the
 Ctrl-D               Leave.
 '''
 
-METHODS = "default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated"
+METHODS = "default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated, fitted"
 SAME = "The same answer again: temperature is 0. /set temperature 0.8 draws others.\n"
 NOT_ASKED = "Error: There is no question yet.\nHint: Type one first.\n"
 

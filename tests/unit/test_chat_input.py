@@ -79,7 +79,7 @@ def test_an_earlier_message_comes_back_with_the_arrow_key():
         ("/set alpha ", "", ""),
         ("/set display plain ", "", ""),
         ("/set zz ", "", ""),
-        ("/method ", "", "default prompt selfcd safedecoding ssd surgical adacd adacd-gated"),
+        ("/method ", "", "default prompt selfcd safedecoding ssd surgical adacd adacd-gated fitted"),
         ("/method ", "d", "default"),
         ("/method default ", "", ""),
         ("/undo ", "", ""),

@@ -18,6 +18,7 @@ from adacd_cli.cli import config as config_command
 from adacd_cli.cli.app import COMMANDS
 from adacd_cli.cli.errors import guarded
 from adacd_cli.config import SETTINGS
+from adacd_cli.config.methods import METHOD_NAMES
 from adacd_cli.errors import AdacdError, ModelError
 from tests.conftest import RunCommand
 from tests.golden import check
@@ -86,7 +87,7 @@ def test_config_show_names_every_value_and_its_source(adacd: RunCommand, tmp_pat
     file = tmp_path / "my.yaml"
     file.write_text("model: somewhere\nstop: ['\\n', é]\n", encoding="utf-8")
     arguments = ["-C", str(file), "--lambda", "0", "--no-stats", "--set", "top_k=7", "--system", ""]
-    code, out, err = adacd("config", "show", *arguments, env={"ADACD_SEED": "3"})
+    code, out, err = adacd("config", "show", *arguments, env={"ADACD_SEED": "3", "ADACD_PROFILE": None})
     assert (code, err) == (0, "")
     lines = [line.split(maxsplit=1) for line in out.splitlines()]
     assert [name for name, _ in lines] == list(SETTINGS)
@@ -133,7 +134,7 @@ def completions(words: str, position: int) -> list[str]:
         (
             "adacd config show --method ",
             4,
-            ["default", "prompt", "selfcd", "safedecoding", "ssd", "surgical", "adacd", "adacd-gated"],
+            list(METHOD_NAMES),
         ),
         ("adacd nonsense --met", 2, []),
     ],

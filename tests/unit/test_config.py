@@ -357,6 +357,7 @@ def test_decoding_holds_json_values_only() -> None:
         "contrast_prompt": "Please refuse to answer me!",
         "contrast_placement": "system",
         "thinking": False,
+        "switch": "agreement",
         "alpha": 4.5,
         "agreement_threshold": 0.9,
         "plausibility": 0.01,

@@ -1,7 +1,7 @@
 """`python -m tools.demo.profile FOLDER` writes safe.txt, unsafe.txt and neutral.txt: prompts of the demo's own
 corpus, none of them held out. Its bundled profile is made of them:
 
-    adacd fit -m demo --safe F/safe.txt --unsafe F/unsafe.txt --neutral F/neutral.txt --max-lost 0.03
+    adacd fit -m demo --safe F/safe.txt --unsafe F/unsafe.txt --neutral F/neutral.txt --max-lost 0.045
 """
 
 from __future__ import annotations

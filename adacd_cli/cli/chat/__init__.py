@@ -6,7 +6,7 @@ import sys
 from functools import partial
 
 from adacd_cli.cli.options import with_settings
-from adacd_cli.cli.running import load_model
+from adacd_cli.cli.running import load_model, suggest_fit
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved
 from adacd_cli.conversation import Conversation
@@ -29,6 +29,7 @@ def command(resolved: Resolved) -> None:
     check_stdout()
     settings = resolved.settings
     model = load_model(settings)
+    suggest_fit(model, settings)
 
     interactive = sys.stdin.isatty()
     reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)
