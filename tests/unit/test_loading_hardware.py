@@ -174,9 +174,7 @@ def test_quantisation_names_the_package_it_lacks(
 
 
 def test_torchao_int4_is_for_gpus() -> None:
-    assert _error(
-        DeviceError, lambda: hardware.quantization_config("torchao-int4", torch.float32, CPU)
-    ) == (
+    assert _error(DeviceError, lambda: hardware.quantization_config("torchao-int4", torch.float32, CPU)) == (
         "--quantize torchao-int4 runs on a CUDA GPU only, and the device is cpu.",
         "Use --quantize torchao-int8 or bnb-4bit.",
     )
