@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import signal
 
-# before anything imports transformers or torch, which read these once
-os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
+# before anything imports transformers or torch, which read these once, or a fixture of a module starts a server
+os.environ.update(
+    HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1", ADACD_PROFILE="none"
+)
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,11 +39,21 @@ RunCommand = Callable[..., Outcome]
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in [name for name in os.environ if name.startswith("ADACD_")]:
+    for variable in [name for name in os.environ if name.startswith("ADACD_") and name != "ADACD_PROFILE"]:
         monkeypatch.delenv(variable)
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    monkeypatch.setenv("ADACD_PROFILE", "none")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For what reads no environment, such as `load("demo")` in Python: no profile is saved or bundled."""
+    from adacd_cli.profiles import store
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        patch.setattr(store, "bundled", lambda: [])
+        yield
 
 
 @pytest.fixture
@@ -51,7 +63,6 @@ def profiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
     monkeypatch.delenv("ADACD_PROFILE")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr(store, "bundled", lambda: [])
     return store.folder()
 
 

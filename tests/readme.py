@@ -97,8 +97,7 @@ def run(command: str) -> str:
     given = shell(" | ".join(stages[:position]), b"")
     environment = {name: None for name in os.environ if name.startswith("ADACD_")}
     environment |= {"COLUMNS": "80", "HF_HUB_OFFLINE": "1", **own}
-    if "config" not in words:  # which shows where a value comes from
-        environment["ADACD_PROFILE"] = "none"
+    environment["XDG_DATA_HOME"] = str(ROOT / "tests" / "data" / "no-profiles")  # none but the bundled ones
     done = CliRunner().invoke(app, words[start + 1 :], input=given, env=environment)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception

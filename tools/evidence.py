@@ -150,15 +150,22 @@ def _cell(results: dict[str, Any], method: str, name: str) -> str:
 
 def _unchanged(folder: Path) -> Iterator[str]:
     texts: dict[str, dict[str, str]] = {}
+    plain: dict[str, set[str]] = {}
     for line in (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines():
         answer = json.loads(line)
         if answer["dataset"] == "just-eval":
             texts.setdefault(answer["method"], {})[answer["id"]] = answer["text"]
+            if not answer["added"] + answer["subtracted"]:
+                plain.setdefault(answer["method"], set()).add(answer["id"])
     for method in METHODS[1:]:
         own = texts.get(method, {})
         same = sum(text == texts["default"].get(key) for key, text in own.items())
         if own:
-            yield f"\n`{method}`: {same} of {len(own)} neutral answers (Just-Eval) are Default's, word for word."
+            alone = len(plain.get(method, ()))
+            yield (
+                f"\n`{method}`: of {len(own)} neutral answers (Just-Eval) {alone} were decoded plainly from the "
+                f"first token to the last, and {same} are Default's word for word."
+            )
 
 
 def main() -> None:

@@ -122,7 +122,9 @@ def command(
         return scheduler
 
     def ready(scheduler: Scheduler) -> None:
-        say(f"{state.model_id} · {state.settings.method_label} · {scheduler.max_concurrency} at once")
+        profile = state.model.profile if state.model and state.settings.uses_profile else None
+        method = state.settings.method_label + (f" · profile {profile.name}" if profile else "")
+        say(f"{state.model_id} · {method} · {scheduler.max_concurrency} at once")
         say(f"Serving {address}/v1, and a page at {address}/")
 
     def broken(error: BaseException) -> int:

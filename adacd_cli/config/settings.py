@@ -378,6 +378,12 @@ class Settings(BaseModel):
         return "adacd-gated" if self.gate and self.method == "adacd" else self.method
 
     @property
+    def uses_profile(self) -> bool:
+        """Whether the model's profile decides tokens: with `fitted`, or by a switch that takes its numbers."""
+        switched = self.switch != "agreement" and METHODS[self.effective_method].switched
+        return self.method == "fitted" or switched
+
+    @property
     def method_label(self) -> str:
         """The method as it is printed: a stand-in is called one, and a draft is named."""
         return METHODS[self.effective_method].label(self)

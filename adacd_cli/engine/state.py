@@ -106,7 +106,6 @@ class RequestState:
         self._switch_measures: dict[str, float] = {}
         self._follows_track = method.follows_track or self.switch is not None
         self.switch_exact = True
-        self._uses_profile = method.name == "fitted" or self.switch is not None
         self.ids: list[int] = []
         self.proposals: list[tuple[int, torch.Tensor]] = []
         self.run: FreeRun | None = None
@@ -341,6 +340,7 @@ class RequestState:
         """The event that opens the request; `fork`: whether streams take over what they share."""
         _, second, *_ = (*self.streams.values(), None)
         shared = self.prompts.shared_with_base(second.name) if second and fork else 0
+        profile = self._model.profile if self.settings.uses_profile else None
         return Started(
             request=self.index,
             model=self._model.name,
@@ -352,7 +352,7 @@ class RequestState:
             settings=self.settings.decoding(),
             seed=self.seed,
             engine=self._model.engine,
-            profile=self._model.profile.name if self._model.profile and self._uses_profile else None,
+            profile=profile.name if profile else None,
         )
 
     def take(self, outcome: StepOutcome, *, last: bool = False) -> TokenStep:

@@ -247,7 +247,7 @@ class Fit:
         if own < max(2, len(by_kind["unsafe"]) // 10):
             raise AdacdError(
                 f"{self._model.name} hardly refuses: {own} of {len(by_kind['unsafe'])} harmful prompts. There is "
-                "nothing to mend, and AdaCD adds no safety.",
+                "nothing to fix, and AdaCD adds no safety.",
                 "Use it as it is: --method default.",
             )
         if sum(by_kind["neutral"]) > _REFUSES_ALL * len(by_kind["neutral"]):
@@ -388,7 +388,8 @@ class Fit:
             ]
             return fmean(wanted)
 
-        return candidates[max(range(len(candidates)), key=good)]
+        # the less obeyed one has to be clearly better
+        return candidates[max(range(len(candidates)), key=lambda place: good(place) - 0.1 * place)]
 
     def _strength(
         self,
@@ -434,6 +435,12 @@ class Fit:
         for name in ("default", "adacd", "fitted"):
             answers[name] = self._answers("held out", test, _TOKENS, profile, method=name)
             labels[name] = [_label(each) for each in answers[name]]
+        # what is decoded plainly is Default's own, though a batch of others may round it otherwise
+        acts = [bool(each.added or each.subtracted) for each in answers["fitted"]]
+        labels["fitted"] = [
+            own if acted else before
+            for acted, own, before in zip(acts, labels["fitted"], labels["default"], strict=True)
+        ]
         kinds = [each.kind for each in test]
         refused = {name: [one in REFUSED for one in own] for name, own in labels.items()}
         measured: dict[str, Any] = {}
@@ -458,7 +465,7 @@ class Fit:
                         "newly_degenerate": broken,
                     }
             same = [
-                each.text == before.text
+                each.text == before.text or not (each.added or each.subtracted)
                 for each, before, kind in zip(answers[name], answers["default"], kinds, strict=True)
                 if kind == "neutral"
             ]

@@ -255,7 +255,8 @@ def _check_generate(model: Any, generation_config: Any, inputs: dict[str, Any]) 
 
 
 def _check(model: Any, method: Method, settings: Settings) -> None:
-    """Refuses a model that cannot be decoded as it is, and a method that needs more than a second prompt."""
+    """Refuses a model that cannot be decoded as it is, and a method that needs more than a second prompt or a
+    profile."""
     for wrong, reason in (
         (model.config.is_encoder_decoder, "is an encoder-decoder, and AdaCD decodes causal language models"),
         (model.training, "is in training mode, with dropout on; call model.eval() first"),
@@ -263,11 +264,15 @@ def _check(model: Any, method: Method, settings: Settings) -> None:
     ):
         if wrong:
             raise ModelError(f"{type(model).__name__} {reason}.")
+    hint = "Use adacd_cli.load and adacd_cli.generate for it."
+    if settings.uses_profile:
+        what = "Method fitted and the switches mass and learned need a model's profile"
+        raise ConfigurationError(f"{what}, which transformers' generate does not know.", hint)
     base, *others = method.streams_for(settings)
     if len(others) > 1 or base.prompt or any(each.weights != "base" for each in (base, *others)):
         raise ConfigurationError(
             f"Method {method.name} needs more than a second prompt, all that it has in transformers' generate.",
-            "Use adacd_cli.load and adacd_cli.generate for it.",
+            hint,
         )
 
 

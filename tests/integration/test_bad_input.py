@@ -162,7 +162,7 @@ def test_a_value_out_of_range(adacd: RunCommand, arguments: list[str], message: 
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--method", "adac"], "Unknown method 'adac' (from --method).", "Available: default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated. Did you mean 'adacd'?"),
+        (["--method", "adac"], "Unknown method 'adac' (from --method).", "Available: default, prompt, selfcd, safedecoding, ssd, surgical, adacd, adacd-gated, fitted. Did you mean 'adacd'?"),
         (["--device", "gpu0"], "Unknown device 'gpu0' (from --device).", "Available: auto, cpu, cuda, cuda:N, mps."),
         (["--dtype", "float8"], "Unknown dtype 'float8' (from --dtype).", "Available: auto, bfloat16, float16, float32. Did you mean 'float32'?"),
         (["-C", "lama3-8b"], "There is no preset and no file named 'lama3-8b' (from --config).", "Name a YAML file or a preset. Available: default, gemma2-9b, llama3-8b, qwen3-8b. Did you mean 'llama3-8b'?"),

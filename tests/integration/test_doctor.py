@@ -10,11 +10,9 @@ import pytest
 
 from adacd_cli.doctor.findings import NO_ANSWERS, NO_REFUSALS
 from adacd_cli.engine import LanguageModel
-from adacd_cli.loading import load
-from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Numbers, Profile, write
 from tests.conftest import Outcome, RunCommand
 from tests.golden import check
+from tests.profiles import save_demo_profile
 from tests.tiny import save_tiny
 
 
@@ -31,18 +29,7 @@ def test_the_demo_suits(adacd: RunCommand) -> None:
 
 
 def test_with_a_profile_its_settings_are_looked_at(adacd: RunCommand, tmp_path: Path) -> None:
-    demo = load("demo", profile="none")
-    (opener,) = demo.tokenizer.encode("I", add_special_tokens=False)
-    profile = Profile(
-        model="demo",
-        fingerprint=fingerprint(demo),
-        settings={"switch": "mass", "contrast_placement": "user-end"},
-        numbers=Numbers(openers=(opener,), margin=-1.0),
-        verdict="helps a little.",
-        date="2026-01-31",
-    )
-    write(profile, tmp_path / "mine.yaml")
-    outcome = adacd("doctor", "--json", "--profile", str(tmp_path / "mine.yaml"))
+    outcome = adacd("doctor", "--json", "--profile", save_demo_profile(tmp_path / "mine.yaml"))
     assert (outcome.code, outcome.err) == (0, "")
     found = {each["name"]: each for each in json.loads(outcome.out)["findings"]}
     assert found["profile"]["sentence"] == "Its profile is mine, fitted on 2026-01-31: helps a little."

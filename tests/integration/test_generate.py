@@ -342,6 +342,14 @@ def test_warnings_of_loading_are_shown_unless_quiet(
     assert adacd("generate", "Count.", "-q") == (0, "1 2 3\n", "")
 
 
+@pytest.mark.parametrize("command", ["generate", "explain", "compare"])
+def test_a_fit_is_suggested_to_people_alone(adacd: RunCommand, profiles: Path, command: str) -> None:
+    note = "Note: AdaCD's settings were never fitted to this model: `adacd fit -m demo` does it.\n"
+    assert note in adacd(command, "Count.").err
+    for flags in (["--json"], ["--quiet"], ["--profile", "none"], ["--method", "adacd"]):
+        assert "Note: " not in adacd(command, "Count.", *flags).err
+
+
 INTERRUPTED = """
 import os, signal, sys, threading, time
 import adacd_cli.loading, adacd_cli.prompts

@@ -381,6 +381,8 @@ def test_a_cache_of_the_callers_and_what_the_model_passes_through_are_generates_
         {"method": "prompt"},
         {"method": "ssd"},
         {"method": "adacs"},
+        {"method": "fitted"},
+        {"switch": "mass"},
         {"contrast_prompt": "No!"},
         {"alpha": -1.0},
         {"settings": Settings(temperature=1.0)},

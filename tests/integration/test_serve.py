@@ -24,6 +24,7 @@ import pytest
 
 from tests.conftest import RunCommand
 from tests.golden import check
+from tests.profiles import save_demo_profile
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-local"
@@ -233,6 +234,15 @@ def test_sigterm_finishes_what_was_asked_and_nothing_of_it_is_logged() -> None:
         f"Serving {server.url}/v1, and a page at {server.url}/",
         STOPPING,
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [([], "fitted · profile mine"), (["--method", "adacd"], "adacd"), (["--gate"], "adacd-gated")],
+)
+def test_the_profile_that_decodes_is_named(tmp_path: Path, arguments: list[str], method: str) -> None:
+    with process("--profile", save_demo_profile(tmp_path / "mine.yaml"), *arguments) as server:
+        assert server.said[0] == f"demo · {method} · 64 at once"
 
 
 def test_a_port_in_use(adacd: RunCommand) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from adacd_cli.backends import backend_for
+from adacd_cli.backends.server import batcher
 from adacd_cli.backends.server.errors import ReadTimeout, ServerRefused, ServerUnavailable
 from adacd_cli.config import Settings
 from adacd_cli.engine import Request, Scheduler, partial
@@ -225,7 +226,8 @@ def test_a_list_that_is_too_short_is_asked_for_again_and_longer(monkeypatch):
     assert {count for _, count in dialect.asked} >= {4, 32}
 
 
-def test_both_streams_of_a_step_are_one_request():
+def test_both_streams_of_a_step_are_one_request(monkeypatch):
+    monkeypatch.setattr(batcher, "GATHER_SECONDS", 5.0)  # however busy the machine is
     model, dialect = served(polite(("hi", "Yo there"), sharp=9.0))
     events = decode(model, request(max_new_tokens=8))
     assert all(step.exact for step in steps(events))
