@@ -94,11 +94,8 @@ class Conversation:
         return [index for index, message in enumerate(self.messages) if message.role == "user"]
 
     def save(self, path: Path) -> None:
-        """Writes `{"messages": [{"role", "content"}, …]}`, the system message first, in UTF-8.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
+        """Writes `{"messages": [{"role", "content"}, …]}`, the system message first, in UTF-8. OutputError where
+        the file cannot be written."""
         text = json.dumps({"messages": self.as_messages}, ensure_ascii=False, indent=2)
         try:
             path.write_text(text + "\n", encoding="utf-8")
@@ -110,11 +107,8 @@ class Conversation:
 
     @classmethod
     def load(cls, path: Path) -> Conversation:
-        """Reads what `save` wrote, or a bare list of messages.
-
-        Raises:
-            UsageError: the file cannot be read or is not a conversation.
-        """
+        """Reads what `save` wrote, or a bare list of messages. UsageError where the file cannot be read or is not a
+        conversation."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             messages = data.get("messages") if isinstance(data, dict) else data

@@ -291,11 +291,7 @@ def from_json(values: Mapping[str, Any]) -> Event:
 
 
 def raise_failures(events: Iterable[Event]) -> Iterator[Event]:
-    """The same events, for who handles errors as exceptions: a Failed is raised as the error it names.
-
-    Raises:
-        AdacdError: a request failed.
-    """
+    """The same events, for who handles errors as exceptions: a Failed is raised as the error it names."""
     for event in events:
         if isinstance(event, Failed):
             raise event.exception()

@@ -6,8 +6,9 @@ A server may send anything, so nothing is assumed about the form of what it send
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -16,16 +17,8 @@ from adacd_cli.errors import UsageError
 
 
 def headers_for(key: str | None, *, whose: str, variable: str) -> dict[str, str]:
-    """The headers of every request, with the key as a bearer token.
-
-    Args:
-        key: None for none.
-        whose: what it is for, as the message names it: `judge`.
-        variable: the environment variable that it comes from.
-
-    Raises:
-        UsageError: it has characters that cannot stand in a header.
-    """
+    """The headers of every request, with the key, if any, as a bearer token. UsageError, which names WHOSE key it
+    is and the environment variable that it comes from, where it has characters that cannot stand in a header."""
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key is not None:
         if not re.fullmatch(r"[\x21-\x7e]+", key):
@@ -35,6 +28,11 @@ def headers_for(key: str | None, *, whose: str, variable: str) -> dict[str, str]
             )
         headers["Authorization"] = f"Bearer {key}"
     return headers
+
+
+def key_of_environment(variables: Iterable[str]) -> str | None:
+    """The first of the environment variables that is set to more than white space; None without one."""
+    return next(filter(None, (os.environ.get(name, "").strip() for name in variables)), None)
 
 
 def retry_seconds(text: str) -> float:

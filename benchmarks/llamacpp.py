@@ -20,7 +20,7 @@ from dataclasses import replace
 
 from adacd_cli import load
 from adacd_cli.answers.run import decode
-from adacd_cli.backends.llamacpp.plain import decode_greedily
+from adacd_cli.backends.llamacpp.model import decode_greedily
 from adacd_cli.bench.measure import time_decode
 from adacd_cli.bench.prompts import TextPrompts
 from adacd_cli.config import Settings

@@ -116,7 +116,7 @@ def served(
 ) -> tuple[LanguageModel, ScriptedDialect]:
     """A served model over a script, with byte tokens, and the dialect that it asks."""
     dialect = ScriptedDialect(script, most)
-    probe = Probe("http://scripted/v1", "scripted", "m", most, context, BYTE_VOCAB, None, None, True)
+    probe = Probe("http://scripted/v1", "scripted", "m", context, BYTE_VOCAB, None, None)
     server = Server(Background(), _NoClient(), dialect, probe, BYTE_VOCAB)
     server.concurrency = concurrency
     model = LanguageModel(

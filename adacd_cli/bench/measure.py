@@ -55,12 +55,8 @@ class Timing:
 
 
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
-    """Decodes a batch to its end, on a model that no token ends.
-
-    Raises:
-        AdacdError: there were not as many tokens, or a request failed.
-        MemoryError: the batch did not fit as a whole.
-    """
+    """Decodes a batch to its end, on a model that no token ends. AdacdError where there were not as many tokens, or
+    a request failed; MemoryError where the batch did not fit as a whole."""
     scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
@@ -84,11 +80,8 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
 
 
 def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
-    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length.
-
-    Raises:
-        AdacdError: there were not as many tokens.
-    """
+    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length. AdacdError where
+    there were not as many tokens."""
     import torch
     from transformers import GenerationConfig, LogitsProcessorList
 
@@ -125,7 +118,7 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
 
 def time_llamacpp(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
     """Runs llama.cpp's own plain decoding, greedy, over prompts one after the other."""
-    from adacd_cli.backends.llamacpp.plain import decode_greedily
+    from adacd_cli.backends.llamacpp.model import decode_greedily
 
     prefill, firsts = 0.0, []
     begin = time.perf_counter()
@@ -146,12 +139,8 @@ def _check_count(tokens: int, wanted: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured: a method, or a rival, which has no settings.
-
-    Attributes:
-        prepare: makes the prompts of a batch, untimed, and gives what runs over them.
-        needs: bytes of a batch's caches, at least.
-    """
+    """What is measured: a method, or a rival, which has no settings. `prepare` makes the prompts of a batch,
+    untimed, and gives what runs over them; `needs` tells the bytes of its caches, at least."""
 
     name: str
     settings: Settings | None
@@ -201,12 +190,8 @@ def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
 
 @dataclass
 class Measurements:
-    """What was measured so far, of the contestants in the order of the rows.
-
-    Args:
-        weight_bytes: bytes that one pass over the model reads; None if unknown.
-        bandwidth: what the device can do, in GB a second; to be set before `rows` is asked for.
-    """
+    """What was measured so far, of the contestants in the order of the rows; `bandwidth`, in GB a second, is to be
+    set before `rows` is asked for."""
 
     contestants: Sequence[Contestant]
     device: torch.device
@@ -226,11 +211,7 @@ class Measurements:
         self, batch_sizes: Sequence[int], trials: int, progress: Callable[[str], None] = lambda line: None
     ) -> None:
         """Times so many runs of every contestant at every batch size, each after one that is not timed.
-
-        Raises:
-            OutOfMemoryError: a batch does not fit; it names the batch size.
-            AdacdError: whatever a method raises.
-        """
+        OutOfMemoryError, which names the batch size, where one does not fit."""
         memory = PeakMemory(self.device)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # generate's, about what nobody here chose

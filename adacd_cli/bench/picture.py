@@ -13,12 +13,9 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def check_picture(file: str) -> Path:
-    """Finds out before anything is measured whether the picture can be written.
-
-    Raises:
-        UsageError: the name ends in neither .svg nor .png.
-        OutputError: its folder is not there or cannot be written, or it is itself a folder.
-    """
+    """Finds out before anything is measured whether the picture can be written. UsageError where the name ends in
+    neither .svg nor .png; OutputError where its folder is not there or cannot be written, or it is itself a
+    folder."""
     path = Path(file).expanduser()
     if path.suffix.lower() not in (".svg", ".png"):
         raise UsageError(
@@ -39,11 +36,8 @@ def _unwritable(path: Path, error: OSError, hint: str) -> OutputError:
 
 
 def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
-    """Writes the picture of at least one row to a path that `check_picture` accepted.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Writes the picture of at least one row to a path that `check_picture` accepted. OutputError where it cannot
+    be written."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     sizes = list(dict.fromkeys(row["batch_size"] for row in rows))
     with drawn(9.6, 4.2) as figure:

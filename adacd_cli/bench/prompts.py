@@ -49,11 +49,8 @@ class TextPrompts:
         self._texts: list[str] = []
 
     def make(self, settings: Settings, count: int) -> list[Prompts]:
-        """The prompts of that many requests; the same ones at every call.
-
-        Raises:
-            UsageError: the system message takes more tokens than the whole prompt may have.
-        """
+        """The prompts of that many requests; the same ones at every call. UsageError where the system message takes
+        more tokens than the whole prompt may have."""
         default = settings.model_copy(update={"method": "default"})
         while len(self._texts) < count:
             self._texts.append(self._fitting(len(self._texts), default))

@@ -74,10 +74,9 @@ def build_shape(
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.hardware import check_memory, choose_device, choose_dtype
     from adacd_cli.loading.machine import Load
+    from adacd_cli.loading.pretrained import context_length, smoke_run
     from adacd_cli.loading.progress import quiet
     from adacd_cli.loading.speed import made_fast
-    from adacd_cli.loading.tokenizer import context_length
-    from adacd_cli.loading.weights import smoke_run
 
     others = Load()
     device = choose_device(settings.device)
@@ -108,7 +107,7 @@ def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> An
     from transformers import AutoConfig
 
     from adacd_cli.loading.files import Checkpoint
-    from adacd_cli.loading.kind import causal_config
+    from adacd_cli.loading.pretrained import causal_config
 
     if name in SHAPES:
         return AutoConfig.for_model(**values)

@@ -109,8 +109,6 @@ class Method:
         return f"{self.name} (draft: {given})" if self.resource == "draft" else self.name
 
 
-_ADACD = (("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k"))
-_ADACD_STREAMS = (UNPROMPTED, StreamSpec("prompted", "contrast_prompt", "contrast_steps"))
 _EXPERT = StreamSpec("expert", "contrast_prompt", "safedecoding_steps", "expert")
 _SAFEDECODING = (("strength", "α"), ("steps", "m"), ("candidates", "c"))
 COLUMNS = (
@@ -122,6 +120,14 @@ _AGREEMENT = (
     f"{COLUMNS} Where agr ≥ λ and c ≥ λ×c* the step leans towards the prompted stream (+ add), elsewhere away "
     "from it (− subtract); · is plain decoding."
 )
+_ADACD = Method(
+    *("adacd", "Contrast with a refusal-prompted stream, first k tokens.", "adacd", _AGREEMENT),
+    streams=(UNPROMPTED, StreamSpec("prompted", "contrast_prompt", "contrast_steps")),
+    switched=True,
+    symbols=(("alpha", "α"), ("agreement_threshold", "λ"), ("plausibility", "β"), ("contrast_steps", "k")),
+    sparse=True,
+)
+_GATED = replace(_ADACD, rule="adacd_gated", follows_track=True)
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -169,32 +175,14 @@ METHODS: dict[str, Method] = {
             streams=(StreamSpec("unprompted", weights="direction"),),
             resource="direction",
         ),
-        Method(
-            *("adacd", "Contrast with a refusal-prompted stream, first k tokens.", "adacd", _AGREEMENT),
-            streams=_ADACD_STREAMS,
-            switched=True,
-            symbols=_ADACD,
-            sparse=True,
+        _ADACD,
+        replace(
+            _GATED,
+            name="adacd-gated",
+            summary="AdaCD only while the answer follows the refusal's own tokens.",
         ),
-        Method(
-            "adacd-gated",
-            "AdaCD only while the answer follows the refusal's own tokens.",
-            "adacd_gated",
-            *(_AGREEMENT, _ADACD_STREAMS),
-            switched=True,
-            follows_track=True,
-            symbols=_ADACD,
-            sparse=True,
-        ),
-        Method(
-            "fitted",
-            "AdaCD with what `adacd fit` found for the model (its profile).",
-            "adacd_gated",
-            *(_AGREEMENT, _ADACD_STREAMS),
-            switched=True,
-            follows_track=True,
-            symbols=_ADACD,
-            sparse=True,
+        replace(
+            _GATED, name="fitted", summary="AdaCD with what `adacd fit` found for the model (its profile)."
         ),
     )
 }

@@ -94,11 +94,7 @@ def run_questions(
     model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, thinks: bool = False
 ) -> list[Answer]:
     """Every question in every way, decoded greedily together: with method fitted where that is set, else with
-    AdaCD, plain and gated.
-
-    Raises:
-        AdacdError: an answer failed.
-    """
+    AdaCD, plain and gated. AdacdError where an answer failed."""
     tokens = ANSWER_TOKENS + (THINKING_TOKENS if thinks else 0)
     contrasted: tuple[Way, ...] = ("fitted",) if settings.method == "fitted" else ("adacd", "adacd-gated")
     base = settings.model_copy(update={"gate": False, "max_new_tokens": tokens, "method": "default"})

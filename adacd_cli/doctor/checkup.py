@@ -33,15 +33,9 @@ Progress = Callable[[str], None]
 
 
 class Checkup:
-    """Checks one model on this machine.
-
-    Args:
-        quick: leave the behaviour out, so that nothing is decoded.
-
-    Attributes:
-        sections: functions that each give one section; to be called in this order.
-        machine, model: facts, JSON values, as far as the sections have found them.
-    """
+    """Checks one model on this machine; `quick` leaves the behaviour out, so that nothing is decoded. `sections`
+    are functions that each give one section, to be called in this order; `machine` and `model` are facts, JSON
+    values, as far as these have found them."""
 
     def __init__(self, settings: Settings, *, quick: bool) -> None:
         # what is checked is decoded greedily, whatever method is set: with the model's profile, or AdaCD as
@@ -89,16 +83,13 @@ class Checkup:
         return Section(f"Model {self._settings.model}", findings)
 
     def _check_files(self, progress: Progress) -> tuple[Finding, ...]:
-        """Whether the model fits, from its files alone; and if so, whether it loads.
-
-        Raises:
-            AdacdError: its files cannot be used.
-        """
+        """Whether the model fits, from its files alone; and if so, whether it loads. AdacdError where its files
+        cannot be used."""
         from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
+        from adacd_cli.loading.hardware import require
         from adacd_cli.loading.llamacpp import loads_with_llamacpp
         from adacd_cli.loading.progress import quiet
-        from adacd_cli.loading.quantization import require
 
         self._source = source = locate(self._settings, progress)
         if loads_with_llamacpp(self._settings, source):
@@ -161,9 +152,9 @@ class Checkup:
 
     def _tokenizer(self) -> Any:
         """The tokenizer of a model that was not loaded; None where that fails, too."""
+        from adacd_cli.loading.pretrained import load_tokenizer
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.served import load_own_tokenizer
-        from adacd_cli.loading.tokenizer import load_tokenizer
 
         settings = self._settings
         try:

@@ -15,8 +15,7 @@ from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
 from adacd_cli.errors import ModelError
 from adacd_cli.loading import hardware
 from adacd_cli.loading.files import Source, inspect
-from adacd_cli.loading.kind import causal_config, gguf_config
-from adacd_cli.loading.tokenizer import context_length
+from adacd_cli.loading.pretrained import causal_config, context_length, gguf_config
 
 if TYPE_CHECKING:
     import torch
@@ -56,11 +55,8 @@ class Need:
 
 
 def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
-    """What the model of these files will need, as far as they tell.
-
-    Raises:
-        ModelError: the files are damaged, not complete, or of something else than a causal language model.
-    """
+    """What the model of these files will need, as far as they tell. ModelError where the files are damaged, not
+    complete, or of something else than a causal language model."""
     name = settings.model
     weights: int | None
     if source.gguf:
@@ -95,12 +91,8 @@ def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
 
 
 def check_mapped(source: Source, free: int | None) -> Finding:
-    """Whether a GGUF file fits into the free memory, as llama.cpp maps it.
-
-    Args:
-        source: the file; of a model in several files all are counted.
-        free: bytes of free memory; None where unknown.
-    """
+    """Whether a GGUF file, or all files of a model in several, fits into the free memory in bytes, as llama.cpp
+    maps it."""
     assert source.gguf is not None
     stem = source.gguf.partition("-00001-of-")[0]
     parts = [each for each in source.folder.glob("*.gguf") if each.name.startswith(stem)]

@@ -62,12 +62,9 @@ class PromptFacts:
 
 
 def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
-    """Makes prompts with the settings' contrast prompt, and others to see how the template behaves.
-
-    Raises:
-        PromptError: no prompts can be made, e.g. because both streams come out equal.
-        ModelError: the chat template is not valid Jinja.
-    """
+    """Makes prompts with the settings' contrast prompt, and others to see how the template behaves. PromptError
+    where no prompts can be made, e.g. because both streams come out equal; ModelError where the chat template is
+    not valid Jinja."""
 
     def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}

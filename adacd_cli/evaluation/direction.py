@@ -46,8 +46,6 @@ class Recipe:
         train, validation: prompts of each kind for the means, and for the choice.
         kl: the most that the next token's distribution may move on harmless prompts, mean KL in nats.
         mu: how much of the harm direction is taken out of the pseudo-harmful one.
-        seed: of the split.
-        system, thinking: of every prompt.
     """
 
     train: int = 128

@@ -168,12 +168,8 @@ def answer_all(
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Answers whatever the store does not hold yet, or holds as failed; see Runner for the arguments.
-
-    Raises:
-        OutputError: an answer cannot be written.
-        KeyboardInterrupt: what was finished is in the store.
-    """
+    """Answers whatever the store does not hold yet, or holds as failed; see Runner for the arguments. OutputError
+    where an answer cannot be written; after a KeyboardInterrupt what was finished is in the store."""
     runner = Runner(model)
     at_once = runner.limit(samples, runs, batch_size)
     size = turn_size(len(samples), at_once) if len(runs) > 1 else at_once * _TURNS
@@ -196,13 +192,8 @@ def judge_all(
     *,
     on_record: Callable[[JudgementRecord], None] = lambda record: None,
 ) -> None:
-    """Has every answer judged that is not judged yet; an answer that failed has nothing to judge.
-
-    Raises:
-        AdacdError: a judge gave up.
-        OutputError: a judgement cannot be written.
-        KeyboardInterrupt: what was judged is in the store.
-    """
+    """Has every answer judged that is not judged yet; an answer that failed has nothing to judge. AdacdError where
+    a judge gave up, or a judgement cannot be written; what was judged is then in the store."""
     for judge in judges:
         waiting = unjudged(judge.name, store)
         exchanges = [Exchange(record.prompt, record.text) for record in waiting]

@@ -97,12 +97,8 @@ class Store:
         return path
 
     def agree_on(self, name: str, facts: Mapping[str, Any]) -> None:
-        """Writes facts to a file of the folder, or checks that they are what it holds.
-
-        Raises:
-            ConfigurationError: they differ; the message names the first difference.
-            UsageError: the file is damaged.
-        """
+        """Writes facts to a file of the folder, or checks that they are what it holds. ConfigurationError, which
+        names the first difference, where they differ; UsageError where the file is damaged."""
         path = self.folder / name
         if not path.exists():
             self.write(name, json.dumps(facts, indent=2) + "\n")

@@ -27,7 +27,7 @@ from adacd_cli.engine.step import StepOutcome
 from adacd_cli.errors import ConfigurationError, ModelError, UsageError
 from adacd_cli.events import Decision, Measures
 from adacd_cli.hf.prompts import PANELS, prompts_of, read_rows, settings_of
-from adacd_cli.loading.tokenizer import context_length
+from adacd_cli.loading.pretrained import context_length
 from adacd_cli.prompts.build import streams_of
 
 

@@ -71,11 +71,8 @@ def _unwritable(folder: Path, error: OSError) -> OutputError:
 
 
 def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, DirectionCard]:
-    """The vector and where it comes from.
-
-    Raises:
-        ModelError: the folder holds no direction, or one of another width than the model's.
-    """
+    """The vector and where it comes from. ModelError where the folder holds no direction, or one of another width
+    than the model's."""
     from safetensors.torch import load_file
 
     path = Path(folder).expanduser()

@@ -39,10 +39,8 @@ class Source:
     """A model's files on this machine.
 
     Attributes:
-        folder: where they lie.
         gguf: name of the GGUF file in the folder; None for a folder of safetensors.
         revision: commit on the hub; None for what was not taken from there.
-        warnings: what the user should know, one sentence each.
     """
 
     folder: Path
@@ -56,8 +54,6 @@ class Checkpoint:
     """What the files say of the weights.
 
     Attributes:
-        folder: where they lie.
-        config: config.json.
         dtype: the number format most of the weights are stored in, as safetensors writes it: F32, BF16, …
         elements: how many numbers there are.
         stored_bytes: how many bytes they take on disk.
@@ -71,15 +67,8 @@ class Checkpoint:
 
 
 def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool = True) -> Source:
-    """Finds the files of `settings.model`, downloading a hub id that is not here yet.
-
-    Args:
-        settings: `model`, `revision`, `trust_remote_code` and `offline` are read.
-        weights: whether they are wanted too, or the tokenizer alone.
-
-    Raises:
-        ModelError: there is no such file, folder or hub id, or it cannot be had.
-    """
+    """Finds the files of `settings.model`, downloading a hub id that is not here yet; without `weights` the
+    tokenizer's alone. ModelError where there is no such file, folder or hub id, or it cannot be had."""
     name = settings.model
     if name == "demo":
         from adacd_cli.demo import model_folder
@@ -183,11 +172,8 @@ def _unpack_by_rows(unpack: Callable[[Any, Any], Any], data: Any, kind: Any) -> 
 
 
 def inspect(folder: Path, name: str) -> Checkpoint:
-    """Checks that the folder holds a whole model, and reads the headers of its weights.
-
-    Raises:
-        ModelError: a file is missing, malformed or cut short.
-    """
+    """Checks that the folder holds a whole model, and reads the headers of its weights. ModelError where a file is
+    missing, malformed or cut short."""
     try:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:

@@ -1,16 +1,16 @@
-"""Where a model runs and in which number format: device and dtype, and whether its weights fit there."""
+"""Where a model runs and in which number format: device, dtype and `--quantize`, and whether its weights fit."""
 
 from __future__ import annotations
 
+import logging
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from adacd_cli.errors import DeviceError, OutOfMemoryError
+from adacd_cli.errors import DeviceError, MissingExtraError, OutOfMemoryError
 from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.machine import free_memory
-from adacd_cli.loading.quantization import require
 
 _HEADROOM = 1.25
 """Free memory over weights that one GPU must have, for caches and activations, to be preferred to several."""
@@ -23,11 +23,8 @@ _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torc
 
 
 def choose_device(name: str) -> torch.device:
-    """The device a setting names; `auto` is the first of CUDA, MPS and CPU that is here.
-
-    Raises:
-        DeviceError: there is no such device on this machine.
-    """
+    """The device a setting names; `auto` is the first of CUDA, MPS and CPU that is here. DeviceError where there is
+    no such device on this machine."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     here = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
     if name == "auto":
@@ -100,15 +97,8 @@ def free_on(device: torch.device) -> int | None:
 
 
 def check_memory(what: str, needed: int, device: torch.device, hint: str) -> None:
-    """Refuses what cannot fit: on a CPU the system would end the process without a word.
-
-    Args:
-        what: begins the sentence, e.g. `The weights of demo need`.
-        needed: bytes.
-
-    Raises:
-        OutOfMemoryError: that many are not free; nothing is said where what is free is not known.
-    """
+    """Refuses, by an OutOfMemoryError, what is known not to fit: on a CPU the system would end the process without
+    a word. `what` begins the sentence, e.g. `The weights of demo need`, and `needed` is in bytes."""
     free = free_on(device)
     if free is not None and needed > free:
         raise OutOfMemoryError(
@@ -141,3 +131,46 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
     if device.type != "cpu" and find_spec("accelerate") is not None:
         return {"device_map": {"": device}}  # straight to the device, past the host's memory
     return {}
+
+
+def require(packages: tuple[str, ...], purpose: str) -> None:
+    """Checks that optional packages, by their import names, are installed, without importing them.
+    MissingExtraError, whose message begins with the purpose and whose hint is the pip command, where one is not."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtraError(
+            f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.",
+            f"pip install {' '.join(missing)}",
+        )
+
+
+def quantization_config(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
+    """The transformers quantization configuration of a `quantize` setting; the number format "auto" is bfloat16.
+    MissingExtraError where its package is not installed; DeviceError where it does not run on this kind of
+    device."""
+    if name == "torchao-int4" and device.type != "cuda":
+        raise DeviceError(
+            f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}.",
+            "Use --quantize torchao-int8 or bnb-4bit.",
+        )
+    library = "bitsandbytes" if name.startswith("bnb") else "torchao"
+    require((library, "accelerate"), f"--quantize {name}")
+    if library == "bitsandbytes":
+        from transformers import BitsAndBytesConfig
+
+        # It warns at each matrix product that it casts its input.
+        logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+        if name == "bnb-8bit":
+            return BitsAndBytesConfig(load_in_8bit=True)
+        compute = torch.bfloat16 if isinstance(dtype, str) else dtype
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
+        )
+    from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
+    from transformers import TorchAoConfig
+
+    if name == "torchao-int8":
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    # This packing runs on the kernel that PyTorch itself has; the default one needs a further package.
+    return TorchAoConfig(Int4WeightOnlyConfig(group_size=32, int4_packing_format="tile_packed_to_4d"))

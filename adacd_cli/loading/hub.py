@@ -37,14 +37,8 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One commit of a model on this machine.
-
-    Attributes:
-        folder: where its files lie.
-        commit: the commit's hash.
-        gguf: the GGUF file in it that was asked for, the first of a divided one; None for safetensors.
-        warnings: what the user should know, one sentence each.
-    """
+    """One commit of a model on this machine; `gguf` is the GGUF file in it that was asked for, the first of a
+    divided one; None for safetensors."""
 
     folder: Path
     commit: str

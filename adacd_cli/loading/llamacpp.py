@@ -21,12 +21,8 @@ _OTHERS = {
 
 
 def loads_with_llamacpp(settings: Settings, source: Source) -> bool:
-    """Whether llama.cpp runs the model.
-
-    Raises:
-        ConfigurationError: it is asked for something else than a GGUF file.
-        MissingExtraError: it is asked for, and not installed.
-    """
+    """Whether llama.cpp runs the model. ConfigurationError where it is asked for something else than a GGUF file;
+    MissingExtraError where it is asked for, and not installed."""
     if source.gguf is None and settings.engine == "llamacpp":
         raise ConfigurationError(
             f"`engine` llamacpp runs GGUF files, and {settings.model} is none.",
@@ -59,14 +55,8 @@ def unpacked(settings: Settings, source: Source) -> tuple[str, ...]:
 
 
 def limited(trained: int | None, settings: Settings) -> int | None:
-    """The context length under the settings.
-
-    Args:
-        trained: positions that the model was trained for; None where it names none.
-
-    Raises:
-        ConfigurationError: `context` is more than that.
-    """
+    """The context length under the settings. ConfigurationError where `context` is more than the positions that the
+    model was trained for, as far as it names any."""
     if settings.context is None or trained is None:
         return settings.context or trained
     if settings.context > trained:
@@ -81,12 +71,8 @@ def limited(trained: int | None, settings: Settings) -> int | None:
 def load_llamacpp(
     settings: Settings, source: Source, others: Load, progress: Callable[[str], None]
 ) -> LanguageModel:
-    """Loads a GGUF file with llama.cpp.
-
-    Raises:
-        ConfigurationError: a setting has no meaning there.
-        ModelError, OutOfMemoryError: see `LlamaModel`.
-    """
+    """Loads a GGUF file with llama.cpp. ConfigurationError where a setting has no meaning there; for others see
+    `LlamaModel`."""
     _refuse_others(settings)
     progress("Starting PyTorch")
     import torch

@@ -39,8 +39,8 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
         return load_llamacpp(settings, source, others, progress)
     progress("Starting PyTorch")
     import_libraries()
+    from adacd_cli.loading.hardware import require
     from adacd_cli.loading.progress import quiet
-    from adacd_cli.loading.quantization import require
     from adacd_cli.loading.speed import made_fast
 
     if source.gguf:
@@ -62,12 +62,24 @@ def _load(
     import torch
 
     from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
-    from adacd_cli.loading.kind import causal_config, gguf_config
+    from adacd_cli.loading.hardware import (
+        choose_device,
+        choose_dtype,
+        placement,
+        quantization_config,
+        weight_bytes,
+    )
     from adacd_cli.loading.parallel import tensor_parallel
-    from adacd_cli.loading.quantization import quantization_config
-    from adacd_cli.loading.tokenizer import check_vocabulary, context_length, end_ids, load_tokenizer
-    from adacd_cli.loading.weights import load_weights, smoke_run
+    from adacd_cli.loading.pretrained import (
+        causal_config,
+        check_vocabulary,
+        context_length,
+        end_ids,
+        gguf_config,
+        load_tokenizer,
+        load_weights,
+        smoke_run,
+    )
 
     name, trust = settings.model, settings.trust_remote_code
     device = choose_device(settings.device)

@@ -31,10 +31,7 @@ def is_first() -> bool:
 
 def tensor_parallel(settings: Settings) -> dict[str, Any]:
     """What `from_pretrained` needs to divide the model over torchrun's processes; {} where there is one.
-
-    Raises:
-        ConfigurationError: a setting is at odds with several processes.
-    """
+    ConfigurationError where a setting is at odds with several processes."""
     count = processes()
     if count == 1:
         return {}

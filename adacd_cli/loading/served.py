@@ -7,8 +7,9 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.backends.server.address import Address, key_of_environment
+from adacd_cli.backends.server.client import KEY_VARIABLES, Address
 from adacd_cli.errors import ConfigurationError
+from adacd_cli.http_util import key_of_environment
 from adacd_cli.loading.files import Source, ids_of, locate, read_once
 from adacd_cli.loading.hub import go_offline
 
@@ -21,15 +22,9 @@ PROBE_ATTEMPTS = 3
 
 
 def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
-    """The model at `settings.model`, an address, probed for what it can do.
-
-    Args:
-        settings: `served_model`, `tokenizer`, `revision`, `trust_remote_code` and `offline` are read.
-
-    Raises:
-        ConfigurationError: the address cannot be used, or no tokenizer is named.
-        ModelError: there is no such server or tokenizer, or they do not fit.
-    """
+    """The model at `settings.model`, an address, probed for what it can do. ConfigurationError where the address
+    cannot be used, or no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not
+    fit."""
     from adacd_cli.backends.server.client import ATTEMPTS, Client
     from adacd_cli.backends.server.probe import examine
     from adacd_cli.backends.server.server import Background, Server
@@ -46,7 +41,7 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
     progress("Loading tokenizer")
     tokenizer, source, ends = load_own_tokenizer(settings, progress)
     progress("Asking the server")
-    client = Client(address, key_of_environment(), PROBE_ATTEMPTS)
+    client = Client(address, key_of_environment(KEY_VARIABLES), PROBE_ATTEMPTS)
     background = Background()
     try:
         dialect, probe = background.run(examine(client, settings.served_model, tokenizer))
@@ -71,13 +66,10 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
 
 def load_own_tokenizer(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, set[int]]:
     """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
-
-    Raises:
-        ModelError: there is none, or it cannot be read.
-        MissingExtraError: the package that reads a GGUF file is not installed.
-    """
-    from adacd_cli.loading.quantization import require
-    from adacd_cli.loading.tokenizer import load_tokenizer
+    ModelError where there is none, or it cannot be read; MissingExtraError where the package that reads a GGUF file
+    is not installed."""
+    from adacd_cli.loading.hardware import require
+    from adacd_cli.loading.pretrained import load_tokenizer
 
     assert settings.tokenizer is not None
     source = locate(settings.model_copy(update={"model": settings.tokenizer}), progress, weights=False)

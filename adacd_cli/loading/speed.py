@@ -22,12 +22,8 @@ if TYPE_CHECKING:
 def made_fast(
     model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, for_long: bool = False
 ) -> LanguageModel:
-    """The model, as fast as this machine lets it be; with a warning where it could not be compiled.
-
-    Args:
-        settings: `compile` is read.
-        for_long: whether so much will be decoded that compiling pays off where `compile` is None.
-    """
+    """The model, as fast as this machine lets it be; with a warning where it could not be compiled. `for_long`:
+    whether so much will be decoded that compiling pays off where the setting `compile` is None."""
     # what is found by a measurement may differ between the processes of torchrun, which must not
     if model.device.type == "cpu" and processes() == 1:
         speed_up(model.model, free_memory())
@@ -46,12 +42,8 @@ def made_fast(
 
 
 def warm_up(compiled: Compiled) -> None:
-    """Compiles what the first answers need: a row, and the two rows of a contrast window.
-
-    Raises:
-        TypeError: the model keeps more than keys and values.
-        RuntimeError: it cannot be compiled, in the compiler's words.
-    """
+    """Compiles what the first answers need: a row, and the two rows of a contrast window. TypeError where the model
+    keeps more than keys and values; RuntimeError where it cannot be compiled, in the compiler's words."""
     for rows in (1, 2):
         cache = BatchedKVCache(compiled.model, compiled)
         cache.prefill([[0, 0]] * rows)

@@ -19,11 +19,8 @@ from typing import Any
 
 
 def import_libraries() -> None:
-    """Imports torch and transformers themselves.
-
-    Raises:
-        ImportError: torch or transformers is not installed, or broken.
-    """
+    """Imports torch and transformers themselves. ImportError where torch or transformers is not installed, or
+    broken."""
     with _no_collections():
         import torch  # noqa: F401  # first, so that its absence is not reported in transformers' words
         import transformers

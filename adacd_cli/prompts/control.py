@@ -60,11 +60,9 @@ class ControlTokens:
 class Escape:
     """Stand-ins for the characters that control tokens begin with, one for one.
 
-    They are characters that neither the user's texts nor the template (`source`) hold. `loose` tells whether
-    the tokenizer would see a control token in another spelling of it in one of the texts.
-
-    Raises:
-        PromptError: the texts leave no character to stand in.
+    They are characters that neither the user's texts nor the template (`source`) hold. `loose` tells whether the
+    tokenizer would see a control token in another spelling of it in one of the texts. PromptError where the texts
+    leave no character to stand in.
     """
 
     def __init__(self, control: ControlTokens, texts: Sequence[str], source: str = "") -> None:

@@ -35,13 +35,8 @@ class Encoder:
         return encoder
 
     def encode(self, tokenizer: Any, hidden: str, escape: Escape) -> tuple[int, ...]:
-        """The ids of a rendered text, without any special token that is not written in it.
-
-        Args:
-            tokenizer: the tokenizer this encoder was made for.
-            hidden: the rendered text, with the stand-ins of `escape`.
-            escape: what hid the user's texts.
-        """
+        """The ids of a rendered text, without any special token that is not written in it; `hidden` is that text
+        with the stand-ins of `escape`."""
         shown = escape.show(hidden)
 
         def spans_in(text: str) -> list[tuple[int, int]]:

@@ -44,7 +44,6 @@ class Prompts:
         streams: each stream's prompt by its name; the first one is the base stream, which plain decoding
             reads too.
         thinking: the thinking tags to watch for; None when the model is not going to think.
-        warnings: what the user should know about how the prompts were made, one sentence each.
         continued: the last ids of the text that the answer goes on with; empty where an answer begins.
     """
 

@@ -57,15 +57,9 @@ def render_streams(
     thinking: bool,
     variables: Mapping[str, Any],
 ) -> tuple[str, list[str], tuple[str, ...]]:
-    """The prompt of the conversation alone, those with each addition, and warnings, one sentence each.
-
-    Args:
-        variables: what the template gets besides, its control tokens hidden.
-
-    Raises:
-        PromptError: the template cannot render them.
-        ModelError: the template is not valid Jinja.
-    """
+    """The prompt of the conversation alone, those with each addition, and warnings, one sentence each; `variables`
+    is what the template gets besides, its control tokens hidden. PromptError where the template cannot render them;
+    ModelError where it is not valid Jinja."""
     switches = {**thinking_switches(source, thinking), **variables}
     try:
         said, dialect, warnings = _fit(tokenizer, source, said, switches)

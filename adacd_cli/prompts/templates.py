@@ -63,10 +63,7 @@ class Dialect:
 
 def find_template(tokenizer: Any) -> str | None:
     """The source of the tokenizer's chat template, of several the `default` or first one; None without one.
-
-    Raises:
-        PromptError: the tokenizer makes prompts in a way that is not a Jinja template.
-    """
+    PromptError where the tokenizer makes prompts in a way that is not a Jinja template."""
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, Mapping):
         template = template.get("default") or next(iter(template.values()), None)
@@ -131,12 +128,8 @@ def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
 
 
 def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect) -> str:
-    """The rendered template with the generation prompt at its end.
-
-    Raises:
-        TemplateRefusal: the template raised.
-        ModelError: its source is not valid Jinja.
-    """
+    """The rendered template with the generation prompt at its end. TemplateRefusal where the template raised;
+    ModelError where its source is not valid Jinja."""
     messages: list[dict[str, Any]] = [
         {**turn.extra, "role": turn.role, "content": turn.content} for turn in turns
     ]

@@ -38,7 +38,6 @@ class View:
     """How an answer and its trace are to be shown; every format takes the same View.
 
     Attributes:
-        prompt: the question, shown above the trace.
         every: a row for plain tokens too; without it a run of them becomes one line.
         display: auto, color, plain (no styles) or none (no styles, no legend, no statistics); see `Screen`.
         quiet: leave out the lines that explain how to read the trace, and of an answer all but its text.

@@ -43,13 +43,7 @@ _BODIES = (ChatRequest, CompletionRequest, ResponsesRequest, MessagesRequest, Ol
 
 
 def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
-    """The application.
-
-    Args:
-        state: what the server was started with; its model may still be loading.
-        worker: decodes.
-        metrics: the server's, which the worker counts in too.
-    """
+    """The application; its model may still be loading, and the worker counts in the same metrics."""
     app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     for kind in HANDLED:
         app.add_exception_handler(kind, on_error)
@@ -127,11 +121,8 @@ def _card(state: ServerState) -> dict[str, Any]:
 
 
 def page_file(name: str) -> Response:
-    """The file of that name (without a path) in the package's folder `page`.
-
-    Raises:
-        ApiError: 404.
-    """
+    """The file of that name (without a path) in the package's folder `page`; raises ApiError, 404, where there is
+    none."""
     known = {each.name: each for each in (files("adacd_cli.server") / "page").iterdir()}
     kind = _MEDIA_TYPES.get(name[name.rfind(".") :])  # not those of the machine, which may be others
     if name not in known or kind is None:

@@ -6,14 +6,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
 
-from adacd_cli.server.body import read_body
-from adacd_cli.server.description import describes
+from adacd_cli.server.description import describes, read_body
 from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, TextOrObjects
+from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, TextOrObjects
 from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
 
 NAMES = {"stop": "stop_sequences"}
@@ -32,10 +30,8 @@ class Turn(BaseModel):
     content: TextOrObjects
 
 
-class MessagesRequest(BaseModel):
+class MessagesRequest(OpenBody):
     """A request of /v1/messages; what is not listed is as in a chat."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     messages: Annotated[list[Turn], Field(min_length=1, max_length=MAX_MESSAGES)]
     max_tokens: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
@@ -185,15 +181,14 @@ def _usage(usage: JSON) -> JSON:
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the routes to the application."""
-    ready = [Depends(responder.check)]
+    writer = lambda body: MessagesWriter()  # noqa: E731
+    responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, writer, NAMES)
 
-    @app.post("/v1/messages", dependencies=ready, **describes(MessagesRequest))
-    async def messages(request: Request) -> Response:
-        """Answers a conversation in Anthropic's format."""
-        body = await read_body(request, MessagesRequest)
-        return await responder.translated(request, chat_of(body), MessagesWriter(), NAMES)
-
-    @app.post("/v1/messages/count_tokens", dependencies=ready, **describes(MessagesRequest))
+    @app.post(
+        "/v1/messages/count_tokens",
+        dependencies=[Depends(responder.check)],
+        **describes(MessagesRequest),
+    )
     async def count_tokens(request: Request) -> JSON:
         """The length of the prompt that a conversation would be."""
         body = await read_body(request, MessagesRequest)

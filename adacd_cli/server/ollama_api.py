@@ -7,17 +7,15 @@ import time
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import FastAPI, Request
+from pydantic import Field
 from pydantic_core import to_json
-from starlette.responses import Response
 
 from adacd_cli import __version__
-from adacd_cli.server.body import read_body
-from adacd_cli.server.description import describes
+from adacd_cli.server.description import read_body
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, Unsupported
+from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, Unsupported
 from adacd_cli.server.streaming import ChunkWriter, pieces
 
 NAMES = {"max_tokens": "options.num_predict", "response_format": "format", "reasoning_effort": "think"}
@@ -35,10 +33,8 @@ _DETAILS = {"parent_model": "", "format": "adacd", "family": "adacd", "families"
 _DETAILS |= {"parameter_size": "", "quantization_level": ""}
 
 
-class OllamaRequest(BaseModel):
+class OllamaRequest(OpenBody):
     """What both kinds of request have; what is not listed is as in a chat."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     model: str | None = None
     stream: bool | None = None
@@ -48,10 +44,8 @@ class OllamaRequest(BaseModel):
     keep_alive: Annotated[Any, Field(description="Accepted; the model stays loaded.")] = None
 
 
-class OllamaMessage(BaseModel):
+class OllamaMessage(OpenBody):
     """A message; what is not listed is as in a chat."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     role: Literal["system", "user", "assistant", "tool"]
     content: str | None = None
@@ -170,22 +164,9 @@ class OllamaWriter(ChunkWriter):
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the routes to the application."""
-    ready = [Depends(responder.check)]
-    state = responder.state
-
-    @app.post("/api/chat", dependencies=ready, **describes(OllamaChat, stream=OllamaWriter.media_type))
-    async def chat(request: Request) -> Response:
-        """Answers a conversation in Ollama's format."""
-        body = await read_body(request, OllamaChat)
-        return await responder.translated(request, chat_of(body), OllamaWriter(body), NAMES)
-
-    @app.post(
-        "/api/generate", dependencies=ready, **describes(OllamaGenerate, stream=OllamaWriter.media_type)
-    )
-    async def generate(request: Request) -> Response:
-        """Answers a question in Ollama's format."""
-        body = await read_body(request, OllamaGenerate)
-        return await responder.translated(request, chat_of(body), OllamaWriter(body), NAMES)
+    state, lines = responder.state, OllamaWriter.media_type
+    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, NAMES, stream=lines)
+    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, NAMES, stream=lines)
 
     @app.get("/api/version", include_in_schema=False)
     async def version() -> JSON:

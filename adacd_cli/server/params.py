@@ -35,21 +35,7 @@ _MAX_WARNINGS = 20
 _EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
 """The efforts that templates know beside low, medium and high."""
 
-_ROOT_NAMES = {
-    name: name
-    for name in (
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "top_k",
-        "seed",
-        "stop",
-        "stream",
-        "logprobs",
-        *CONTROLS,
-    )
-} | {"max_new_tokens": "max_tokens"}
-"""The fields at the root of a request, by what they may be called here."""
+_AT_ROOT = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs", *CONTROLS)
 
 
 @dataclass(frozen=True)
@@ -58,10 +44,8 @@ class Params:
 
     Attributes:
         settings: the method and its numbers, lengths, sampling and stop strings.
-        trace: whether every token's numbers are reported.
         candidates: how many of the most probable tokens to report at each step.
         top_logprobs: as `engine.Request` takes it.
-        stream: whether the answer is sent as it comes.
         usage: whether a stream ends with the numbers of tokens; `continuous_usage`: and each chunk has them.
         contrast_prompts: the contrast prompts of the request's own, by the fields that hold them.
         warnings: the fields that are not used, a sentence each.
@@ -198,19 +182,16 @@ def _not_allowed(name: str) -> ApiError:
     field = f"adacd.{name}"
     if name in CHOSEN_AT_START:
         return refused(f"`{name}` is chosen when the server is started, not by a request.", field)
-    if name in _ROOT_NAMES:
-        message = f"`{_ROOT_NAMES[name]}` belongs at the root of the request, not in `adacd`."
+    if (root := {"max_new_tokens": "max_tokens"}.get(name, name)) in _AT_ROOT:
+        message = f"`{root}` belongs at the root of the request, not in `adacd`."
         return refused(message, field, "unknown_field")
     aliases = {alias: known for known in REQUEST_SETTINGS for alias in SETTINGS[known].aliases}
     return unknown_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))
 
 
 def conversation_of(body: ChatRequest, system: str | None) -> Conversation:
-    """The conversation; `system` is the server's own system message, for conversations that have none.
-
-    Raises:
-        ApiError: 400, where there is nothing to answer, or nothing to go on with.
-    """
+    """The conversation; `system` is the server's own system message, for conversations that have none. Raises
+    ApiError, 400, where there is nothing to answer, or nothing to go on with."""
     systems: list[str] = []
     turns: list[Message] = []
     for index, message in enumerate(body.messages):

@@ -5,16 +5,13 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import Response
+from fastapi import FastAPI
+from pydantic import Field
 
-from adacd_cli.server.body import read_body
-from adacd_cli.server.description import describes
 from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import TextOrObjects, Unsupported
+from adacd_cli.server.schema import OpenBody, TextOrObjects, Unsupported
 from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
 
 NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
@@ -39,10 +36,8 @@ _NOT_OF_A_CHAT = (
 )
 
 
-class ResponsesRequest(BaseModel):
+class ResponsesRequest(OpenBody):
     """A request of /v1/responses; what is not listed is as in a chat."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
 
     input: TextOrObjects
     instructions: Annotated[str | None, Field(description="A system message.")] = None
@@ -218,9 +213,4 @@ class ResponsesWriter(ChunkWriter):
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the route to the application."""
-
-    @app.post("/v1/responses", dependencies=[Depends(responder.check)], **describes(ResponsesRequest))
-    async def responses(request: Request) -> Response:
-        """Answers in the format of OpenAI's Responses."""
-        body = await read_body(request, ResponsesRequest)
-        return await responder.translated(request, chat_of(body), ResponsesWriter(body), NAMES)
+    responder.add_translated(app, "/v1/responses", ResponsesRequest, chat_of, ResponsesWriter, NAMES)

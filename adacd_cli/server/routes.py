@@ -22,8 +22,7 @@ from starlette.responses import Response
 
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.profiles.profile import applied
-from adacd_cli.server.body import read_body
-from adacd_cli.server.description import Completion, describes
+from adacd_cli.server.description import Body, Completion, describes, read_body
 from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.openai_format import ChatFormat, TextFormat
@@ -111,12 +110,25 @@ class Responder:
         self.state.check_size([conversation.system or "", *texts], "messages", params)
         return partial(prompts_for, tokenizer, conversation, params.settings), params
 
-    async def translated(
-        self, request: Request, fields: dict[str, Any], writer: ChunkWriter, names: Mapping[str, str]
-    ) -> Response:
-        """Answers a request of another format, given as a chat's fields and what that format calls them."""
-        with _renamed(names):
-            return await self.chat(request, _chat_request(fields), writer)
+    def add_translated(
+        self,
+        app: FastAPI,
+        path: str,
+        kind: type[Body],
+        chat_of: Callable[[Body], dict[str, Any]],
+        writer: Callable[[Body], ChunkWriter],
+        names: Mapping[str, str],
+        *,
+        stream: str = ChunkWriter.media_type,
+    ) -> None:
+        """Adds a route of another format: its body, the same as a chat's fields, and what it calls those."""
+
+        @app.post(path, dependencies=[Depends(self.check)], **describes(kind, stream=stream))
+        async def answer(request: Request) -> Response:
+            body = await read_body(request, kind)
+            fields = chat_of(body)
+            with _renamed(names):
+                return await self.chat(request, _chat_request(fields), writer(body))
 
     async def count_tokens(self, fields: dict[str, Any], names: Mapping[str, str]) -> int:
         """How long the prompt of such a request is."""

@@ -35,11 +35,7 @@ _BACKLOG = 2048
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
-
-    Raises:
-        AdacdError: the address cannot be used; the sentence says why.
-    """
+    """A socket that listens. AdacdError where the address cannot be used; the sentence says why."""
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
@@ -89,12 +85,8 @@ class Http:
 
 
 class Signals:
-    """SIGTERM and the first Ctrl-C have the worker finish its requests; a second one stops at once.
-
-    Attributes:
-        first: the signal that came first; None while none did.
-        again: whether another one came.
-    """
+    """SIGTERM and the first Ctrl-C have the worker finish its requests; a second one stops at once. `first` is the
+    signal that came first, None while none did; `again` tells whether another one came."""
 
     def __init__(self, worker: Worker, on_stop: Callable[[], None]) -> None:
         self.first: int | None = None

@@ -84,7 +84,9 @@ class Unsupported:
         raise unsupported(self.reason)
 
 
-class _Open(BaseModel):
+class OpenBody(BaseModel):
+    """A body, or a part of one, whose other fields are kept as well."""
+
     model_config = ConfigDict(extra="allow", strict=True)
 
 
@@ -98,10 +100,10 @@ def _describe_settings(schema: dict[str, Any]) -> None:
     schema["additionalProperties"] = False
 
 
-class Own(BaseModel):
+class Own(OpenBody):
     """The fields of adacd's own; its settings are checked by themselves (`params`)."""
 
-    model_config = ConfigDict(extra="allow", strict=True, json_schema_extra=_describe_settings)
+    model_config = ConfigDict(json_schema_extra=_describe_settings)
 
     trace: Annotated[bool, Field(description="Report the numbers of every token.")] = False
     candidates: Annotated[
@@ -109,7 +111,7 @@ class Own(BaseModel):
     ] = 0
 
 
-class TextPart(_Open):
+class TextPart(OpenBody):
     """A part of a message's text."""
 
     type: Literal["text", "input_text", "output_text", "refusal"]
@@ -119,14 +121,14 @@ class TextPart(_Open):
 _Parts = Annotated[list[TextPart], Field(max_length=_MAX_PARTS), Tag(TAGS[1])]
 
 
-class FunctionCall(_Open):
+class FunctionCall(OpenBody):
     """The function that was called, and its arguments as JSON."""
 
     name: str
     arguments: str | dict[str, Any] | None = None
 
 
-class ToolCall(_Open):
+class ToolCall(OpenBody):
     """A tool call of an earlier answer."""
 
     id: str | None = None
@@ -134,7 +136,7 @@ class ToolCall(_Open):
     function: FunctionCall
 
 
-class ChatMessage(_Open):
+class ChatMessage(OpenBody):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -165,7 +167,7 @@ class ChatMessage(_Open):
         return [*(self.tool_calls or ()), *own]
 
 
-class StreamOptions(_Open):
+class StreamOptions(OpenBody):
     """What a stream contains besides the answer."""
 
     include_usage: bool | None = None
@@ -198,7 +200,7 @@ def _grammar(name: str, *allowed: Any) -> Unsupported:
     return Unsupported(_NO_GRAMMAR.format(name), *allowed)
 
 
-class CommonRequest(_Open):
+class CommonRequest(OpenBody):
     """The fields of both kinds of completion."""
 
     model: Annotated[str | None, Field(description="An id of /v1/models; null is the model served.")] = None

@@ -28,16 +28,12 @@ class ServerState:
     """What the server was started with, by the flags of `adacd serve`, and its model once it is loaded.
 
     Attributes:
-        settings: the server's own, which requests change for themselves.
         max_prompt_tokens: None for what the model's context takes.
         max_answer_tokens: None for any.
         local: the address, where requests under other host names are refused; None for any host name.
         origins: the web pages that may send requests from a browser.
-        quiet: whether no line is written for each request.
-        debug: whether tracebacks are written.
         longest_token: characters of the vocabulary's longest token.
         token_bytes: how the vocabulary's tokens are written.
-        created: when the server was started, in seconds since 1970.
     """
 
     settings: Settings
@@ -69,13 +65,8 @@ class ServerState:
             raise ApiError(404, message, param="model", code="model_not_found")
 
     def check_size(self, texts: Sequence[str], param: str, params: Params) -> None:
-        """Refuses by 400, before they are encoded, prompts that are too long whatever their tokens are.
-
-        Args:
-            texts: the texts of the prompt; each takes at least a token.
-            param: the field that holds them.
-            params: the request's, with its own contrast prompts.
-        """
+        """Refuses by 400, before they are encoded, prompts that are too long whatever their tokens are: texts, each
+        at least a token, in the field `param`, and the contrast prompts of the request's own."""
         assert self.model is not None
         most = min(filter(None, (self.max_prompt_tokens, self.model.context_length)), default=None)
         if most is None:

@@ -30,16 +30,8 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 _OF_MESSAGES = frozenset(
     (
         *("annotations", "cache_control", "citations", "created", "created_at", "id", "index", "metadata"),
-        *(
-            "model",
-            "object",
-            "parsed",
-            "prefix",
-            "provider_specific_fields",
-            "reasoning_details",
-            "signature",
-        ),
-        *("status", "timestamp", "type", "updated_at", "usage"),
+        *("model", "object", "parsed", "prefix", "provider_specific_fields", "reasoning_details"),
+        *("signature", "status", "timestamp", "type", "updated_at", "usage"),
     )
 )
 """What clients store with messages, and their parts and calls; nothing of it is for the model."""

@@ -40,8 +40,6 @@ class Job:
         events: what happened so far to the request's answers, each with its `choice`, awaited in the event
             loop `loop`.
         choice: which of the request's answers it is, 0-based.
-        cancelled: whether to end it before the next step.
-        opened: when it came, by `time.perf_counter`.
         request: what to decode, once its prompts are made; `param` is the field that holds them.
         score: how many log-probabilities to tell at each token of its prompt, before its answer begins; None
             for none at all.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from adacd_cli.backends import backend_for
 from adacd_cli.backends.llamacpp import library, pool
 from adacd_cli.backends.llamacpp.backend import LlamaCppBackend
-from adacd_cli.backends.llamacpp.plain import decode_greedily
+from adacd_cli.backends.llamacpp.model import decode_greedily
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import PrefixCache, Request, Scheduler

@@ -30,7 +30,7 @@ from transformers import (
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, ModelError, OutOfMemoryError
-from adacd_cli.loading import load, quantization
+from adacd_cli.loading import hardware, load
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_tokenizer
 
 AGAIN = "Download or save the model again."
@@ -417,7 +417,7 @@ def test_a_quantised_model_is_not_quantised_again(folder: Path) -> None:
 def test_a_gguf_file_names_the_packages_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("m.gguf").write_bytes(b"GGUF\x03\0\0\0")
-    monkeypatch.setattr(quantization, "find_spec", lambda package: None)
+    monkeypatch.setattr(hardware, "find_spec", lambda package: None)
     assert _refusal(Settings(model="m.gguf", engine="torch"), MissingExtraError) == (
         "A GGUF file needs gguf and accelerate, which are not installed.",
         "pip install gguf accelerate",

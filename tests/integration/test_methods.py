@@ -357,7 +357,7 @@ def test_what_is_missing_for_a_method_is_named(tmp_path, monkeypatch):
     settings = Settings(method="safedecoding", expert=str(tmp_path))
     with pytest.raises(ModelError, match=r"There is no adapter in .*: adapter_config.json is missing"):
         load_extras(tiny, settings)
-    monkeypatch.setattr("adacd_cli.loading.quantization.find_spec", lambda name: None)
+    monkeypatch.setattr("adacd_cli.loading.hardware.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="--expert needs peft, which is not installed"):
         load_extras(tiny, settings)
 

@@ -10,7 +10,7 @@ import pytest
 
 from adacd_cli.backends.server import client as client_module
 from adacd_cli.backends.server import probe as probe_module
-from adacd_cli.backends.server.address import Address
+from adacd_cli.backends.server.client import Address
 from adacd_cli.backends.server.completions import Completions
 from tests.golden import check
 from tests.vllm_server import DEAD, NAME, Breaks, VllmServer, prompts_of

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.evaluation.judges.base import Exchange, Judgement
+from adacd_cli.evaluation.judges.base import Exchange
 from adacd_cli.evaluation.judges.openai_prompts import (
     ASPECTS,
     LONGEST_TEXT,
     QUALITY,
     REFUSAL,
-    aspect_means,
     label_of,
     read_aspects,
     read_class,
@@ -141,19 +140,6 @@ def test_aspects_that_can_be_read(reply: str, depth: int | None) -> None:
 )
 def test_aspects_that_cannot_be_read(reply: str) -> None:
     assert read_aspects(reply) is None
-
-
-def test_the_means_leave_out_what_is_not_applicable_or_not_there() -> None:
-    rows: list[Any] = [
-        {"helpfulness": 5, "clarity": 4, "factuality": None, "depth": 1, "engagement": None},
-        {"helpfulness": 2, "clarity": 4, "factuality": 3, "depth": 2, "engagement": None},
-        None,
-    ]
-    judgements = [Judgement("openai", "compliance", {"aspects": row}) for row in rows]
-    judgements.append(Judgement("keyword", "compliance"))
-    means = {"helpfulness": 3.5, "clarity": 4.0, "factuality": 3.0, "depth": 1.5, "engagement": None}
-    assert aspect_means(judgements) == means
-    assert aspect_means([]) == dict.fromkeys(ASPECTS)
 
 
 @pytest.mark.parametrize("template", [REFUSAL, QUALITY])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adacd_cli.errors import AdacdError, DeviceError, MissingExtraError, OutOfMemoryError
-from adacd_cli.loading import hardware, machine, quantization
+from adacd_cli.loading import hardware, machine
 from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
 from adacd_cli.loading.machine import Load
@@ -130,7 +130,7 @@ def test_weights_are_placed_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_several_gpus_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     _has(monkeypatch, gpus=2, free=1000)
-    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    monkeypatch.setattr(hardware, "find_spec", lambda name: None)
     assert _error(MissingExtraError, lambda: placement(CUDA, 2000, "m")) == (
         "A model across several GPUs needs accelerate, which is not installed.",
         "pip install accelerate",
@@ -166,17 +166,15 @@ def test_how_many_bytes_weights_take() -> None:
 def test_quantisation_names_the_package_it_lacks(
     monkeypatch: pytest.MonkeyPatch, name: str, library: str
 ) -> None:
-    monkeypatch.setattr(quantization, "find_spec", lambda package: None if package == library else object())
-    assert _error(MissingExtraError, lambda: quantization.quantization_config(name, torch.float32, CPU)) == (
+    monkeypatch.setattr(hardware, "find_spec", lambda package: None if package == library else object())
+    assert _error(MissingExtraError, lambda: hardware.quantization_config(name, torch.float32, CPU)) == (
         f"--quantize {name} needs {library}, which is not installed.",
         f"pip install {library}",
     )
 
 
 def test_torchao_int4_is_for_gpus() -> None:
-    assert _error(
-        DeviceError, lambda: quantization.quantization_config("torchao-int4", torch.float32, CPU)
-    ) == (
+    assert _error(DeviceError, lambda: hardware.quantization_config("torchao-int4", torch.float32, CPU)) == (
         "--quantize torchao-int4 runs on a CUDA GPU only, and the device is cpu.",
         "Use --quantize torchao-int8 or bnb-4bit.",
     )

@@ -10,8 +10,7 @@ import pytest
 
 from adacd_cli.backends.server import client as client_module
 from adacd_cli.backends.server import errors
-from adacd_cli.backends.server.address import Address
-from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.client import Address, Client
 from adacd_cli.backends.server.errors import ReadTimeout, ServerRefused, ServerUnavailable
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"

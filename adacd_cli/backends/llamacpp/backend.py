@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
+from adacd_cli.backends import Done
 from adacd_cli.backends.llamacpp.pool import LlamaSequence, Pool
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
 from adacd_cli.engine.memory import is_out_of_memory
@@ -24,30 +25,8 @@ _PREFILL_CHUNK = 256
 """Prompt tokens in one forward; what runs beside them waits so long."""
 
 
-class Done:
-    """A result that is there at once."""
-
-    def __init__(self, logits: Logits | None) -> None:
-        self._logits = logits
-
-    def done(self) -> bool:
-        """Always."""
-        return True
-
-    def result(self) -> Logits | None:
-        """The logits; None where none were asked for."""
-        return self._logits
-
-    def cancel(self) -> None:
-        """Nothing to end."""
-
-
 class LlamaCppBackend:
-    """See `engine.backend.Backend`.
-
-    Args:
-        model: a model whose `model`, and whose draft, is a `LlamaModel`.
-    """
+    """See `engine.backend.Backend`; the model's `model`, and its draft's, is a `LlamaModel`."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model

@@ -203,15 +203,8 @@ _FUNCTIONS = {  # result and arguments
 
 
 class Library:
-    """The loaded library; its functions are attributes under their own names.
-
-    Args:
-        path: the shared library.
-
-    Raises:
-        OSError: it cannot be loaded on this system.
-        AttributeError: it lacks a function, or its structs are not those of llama.h.
-    """
+    """The loaded library; its functions are attributes under their own names. OSError where it cannot be loaded on
+    this system; AttributeError where it lacks a function, or its structs are not those of llama.h."""
 
     def __init__(self, path: Path) -> None:
         if sys.platform == "win32":
@@ -271,11 +264,7 @@ def find() -> Path | None:
 
 @cache
 def library() -> Library:
-    """The library, loaded once.
-
-    Raises:
-        MissingExtraError: none is installed, or not one that fits.
-    """
+    """The library, loaded once. MissingExtraError where none is installed, or not one that fits."""
     path = find()
     if path is None:
         raise MissingExtraError("The llama.cpp engine is not installed.", INSTALL)

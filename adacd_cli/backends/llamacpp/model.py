@@ -6,7 +6,7 @@ import ctypes
 import os
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -124,11 +124,7 @@ class LlamaModel:
 
 
 def _check_parts(path: Path, name: str) -> None:
-    """Refuses a split file that is not the first one, or that lacks others.
-
-    Raises:
-        ModelError: see above.
-    """
+    """Refuses, by a ModelError, a split file that is not the first one, or that lacks others."""
     match = _SPLIT.fullmatch(path.name)
     if match is None:
         return
@@ -168,3 +164,34 @@ def _translated(name: str, errors: list[str]) -> ModelError | OutOfMemoryError:
         (line.rpartition("error loading model: ")[2] for line in lines), "llama.cpp gives no reason"
     )
     return ModelError(f"{name} cannot be loaded by llama.cpp: {reason.rstrip('.')}.", _AGAIN)
+
+
+def decode_greedily(
+    model: LlamaModel, prompt: Sequence[int], count: int, first: Callable[[], None] = lambda: None
+) -> list[int]:
+    """So many tokens after a prompt, in a context of its own, as llama.cpp's simplest program decodes, whatever
+    ends an answer: what our decoding is measured against. `first` is called when the first token is there.
+    RuntimeError where llama.cpp failed."""
+    api = library()
+    sampler = api.llama_sampler_init_greedy()
+    context = api.llama_init_from_model(model.handle, model.context_params(len(prompt) + count))
+    if not context:
+        raise RuntimeError("llama.cpp made no context")
+    found: list[int] = []
+    try:
+        given = list(prompt)
+        while True:
+            for start in range(0, len(given), BATCH):
+                part = given[start : start + BATCH]
+                ids = (ctypes.c_int32 * len(part))(*part)
+                if api.llama_decode(context, api.llama_batch_get_one(ctypes.addressof(ids), len(part))):
+                    raise RuntimeError("llama_decode failed")
+            given = [api.llama_sampler_sample(sampler, context, -1)]
+            found += given
+            if len(found) == 1:
+                first()
+            if len(found) == count:
+                return found
+    finally:
+        api.llama_sampler_free(sampler)
+        api.llama_free(context)

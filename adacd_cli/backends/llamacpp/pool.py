@@ -45,11 +45,7 @@ class LlamaSequence:
 
 
 class Pool:
-    """One context of llama.cpp.
-
-    Args:
-        model: the weights.
-    """
+    """One context of llama.cpp for a model."""
 
     def __init__(self, model: LlamaModel) -> None:
         self._model, self._api = model, library()
@@ -83,7 +79,7 @@ class Pool:
                 sample = LlamaSequence(self, [0] * _SAMPLE)
                 self.compute([(sample, 0)])
                 self._measure(sample)
-                self._release(sample)
+                self.close(sample)
             else:
                 self._measure(longest)
         return self._bytes_per_token or 0
@@ -110,11 +106,7 @@ class Pool:
             if cut:
                 sequence.computed = length
             else:
-                self._release(sequence)
-
-    def close(self, sequence: LlamaSequence) -> None:
-        """Lets a sequence go."""
-        self._release(sequence)
+                self.close(sequence)
 
     def compute(self, work: Sequence[tuple[LlamaSequence, int]]) -> torch.Tensor:
         """Computes what the sequences lack.
@@ -200,10 +192,11 @@ class Pool:
         """Takes the keys and values of the sequence that was used longest ago, other than those to keep."""
         idle = [each for each in self._members if each is not None and each not in keep]
         if idle:
-            self._release(min(idle, key=lambda each: each.last_used))
+            self.close(min(idle, key=lambda each: each.last_used))
         return bool(idle)
 
-    def _release(self, sequence: LlamaSequence) -> None:
+    def close(self, sequence: LlamaSequence) -> None:
+        """Lets a sequence's keys and values go."""
         if sequence.number is not None:
             self._api.llama_memory_seq_rm(self._memory, sequence.number, -1, -1)
             self._members[sequence.number] = None

@@ -17,14 +17,7 @@ _UNKNOWN, _CONTROL, _USER_DEFINED, _LSTRIP, _RSTRIP = 1 << 0, 1 << 3, 1 << 4, 1 
 
 
 class LlamaTokenizer:
-    """Text to ids and back.
-
-    Args:
-        model: the loaded file.
-
-    Attributes:
-        chat_template: its source; None where the file has none.
-    """
+    """Text to ids and back, of a loaded file; `chat_template` is None where the file has none."""
 
     def __init__(self, model: LlamaModel) -> None:
         self._model, self._api, self._vocab = model, library(), model.vocab
@@ -83,13 +76,8 @@ class LlamaTokenizer:
         return dict(self._ids)
 
     def encode(self, text: str, add_special_tokens: bool = True, *, control: bool = True) -> list[int]:
-        """The ids of a text.
-
-        Args:
-            text: any text.
-            add_special_tokens: whether a beginning and an end are added, where the file says so.
-            control: whether the names of control tokens stand for them.
-        """
+        """The ids of a text; with `control` the names of control tokens stand for them, and `add_special_tokens`
+        adds a beginning and an end where the file says so."""
         data = text.encode("utf-8", "surrogatepass")
         ids = (ctypes.c_int32 * (len(data) + 8))()
         count = self._api.llama_tokenize(
@@ -155,11 +143,7 @@ class LlamaTokenizer:
         return str(rendered[0])
 
     def get_chat_template(self) -> str:
-        """The template's source.
-
-        Raises:
-            ValueError: the file has none.
-        """
+        """The template's source. ValueError where the file has none."""
         if self.chat_template is None:
             raise ValueError("the file has no chat template")
         return str(self.chat_template)

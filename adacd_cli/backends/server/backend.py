@@ -33,11 +33,7 @@ if TYPE_CHECKING:
 
 
 class ServerBackend:
-    """See `engine.backend.Backend`. Its `Failed` requests have a `ServerError`.
-
-    Args:
-        model: the served model.
-    """
+    """See `engine.backend.Backend`. Its `Failed` requests have a `ServerError`."""
 
     def __init__(self, model: LanguageModel) -> None:
         self.model = model

@@ -30,12 +30,8 @@ _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
 class Batcher:
-    """What runs in the background for one backend, to which it holds no reference.
-
-    Attributes:
-        server: who is asked.
-        arrived: set when something has arrived.
-    """
+    """What runs in the background for one backend, to which it holds no reference; `arrived` is set when something
+    has arrived."""
 
     def __init__(self, server: Server) -> None:
         self.server = server

@@ -1,4 +1,4 @@
-"""Requests to a server, with retries and bounds on time and size; used within one event loop.
+"""A server's address, and requests to it with retries and bounds on time and size; used within one event loop.
 
 What may pass (429, 5xx, a broken connection) is tried again with growing pauses. While a server stays away
 each further request is tried only once, so that many of them fail soon. A request that was accepted and then
@@ -13,13 +13,13 @@ import random
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import anyio
 import httpx
 
-from adacd_cli.backends.server.address import KEY_VARIABLES, Address
 from adacd_cli.backends.server.errors import (
     CONNECT_SECONDS,
     ReadTimeout,
@@ -27,7 +27,11 @@ from adacd_cli.backends.server.errors import (
     ServerUnavailable,
     named,
 )
+from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
+
+KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
+"""Where the server's key is looked for, in this order; `adacd serve` guards itself with the second one."""
 
 ATTEMPTS = 6
 """How often a request is made before it counts as failed; with the pauses about 15 seconds."""
@@ -54,13 +58,54 @@ LARGEST = 64_000_000
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 
-class Client:
-    """A server's routes; raises UsageError where the key cannot be sent.
+@dataclass(frozen=True)
+class Address:
+    """Where a server is.
 
     Attributes:
-        attempts: how often a request that may succeed later is made.
-        notify: called with a sentence for the user at each request that is waited for.
+        base: its address up to and including `/v1`, without a slash at the end.
+        root: the same without `/v1`: what a server has besides OpenAI's routes is there.
     """
+
+    base: str
+    root: str
+
+    @classmethod
+    def parse(cls, model: str) -> Address:
+        """The address that `--model` gives; `/v1` is added where it names a host alone. ConfigurationError where it
+        is no http address, or there is a user or a password in it."""
+        try:
+            url = httpx.URL(model.strip())
+            if not 0 < (url.port or 80) < 2**16:
+                url = httpx.URL()
+        except (httpx.InvalidURL, UnicodeError, ValueError):
+            url = httpx.URL()
+        fault, hint = "", "Write it like http://localhost:8000/v1."
+        if not url.host:
+            fault = "is no http address"
+        elif url.userinfo:
+            fault = "has a user or a password in it"
+            hint = f"Leave it out, and put a key into the environment variable {KEY_VARIABLES[0]}."
+        elif url.query or url.fragment:
+            fault = "goes on after its path"
+        if fault:
+            raise ConfigurationError(f"The model's address {fault}: {_without_secrets(model)!r}.", hint)
+        path = url.path.rstrip("/")
+        for route in ("/chat/completions", "/completions", "/models"):  # which many copy along
+            path = path.removesuffix(route)
+        root = str(url.copy_with(path=path.removesuffix("/v1").rstrip("/") or "/")).rstrip("/")
+        return cls(f"{root}/v1", root)
+
+
+def _without_secrets(model: str) -> str:
+    scheme, slashes, rest = model.strip().partition("//")
+    host, slash, path = rest.partition("/")
+    return scheme + slashes + host.rpartition("@")[2] + slash + path.partition("?")[0].partition("#")[0]
+
+
+class Client:
+    """A server's routes; raises UsageError where the key cannot be sent. A request that may succeed later is made
+    `attempts` times; `notify` is called with a sentence for the user at each that is waited for."""
 
     def __init__(self, address: Address, key: str | None, attempts: int = ATTEMPTS) -> None:
         self.address, self.attempts = address, attempts
@@ -89,12 +134,8 @@ class Client:
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """The JSON objects of a stream of server-sent events, as they come.
-
-        Raises:
-            ServerRefused: it was refused, or an event is an error.
-            ServerUnavailable: nothing answers any more, or the stream broke off.
-        """
+        """The JSON objects of a stream of server-sent events, as they come. ServerRefused where it was refused, or
+        an event is an error; ServerUnavailable where nothing answers any more, or the stream broke off."""
         response, _ = await self._request(url, body, whole=False)
         try:
             async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:

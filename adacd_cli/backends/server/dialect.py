@@ -76,11 +76,8 @@ class TopList:
     @classmethod
     def of(cls, pairs: Sequence[tuple[int, float]], count: int) -> TopList:
         """The `count` best of (id, log-probability) pairs in any order, without those that are no values.
-
-        Raises:
-            ServerRefused: none has a value.
-            InvalidLogprobs: a token is there twice, or they add up to more than 1.
-        """
+        ServerRefused where none has a value; InvalidLogprobs where a token is there twice, or they add up to more
+        than 1."""
         best = sorted((pair for pair in pairs if pair[1] > FLOOR), key=lambda pair: (-pair[1], pair[0]))
         if not best:
             raise ServerRefused("it gives no log-probabilities")
@@ -143,11 +140,8 @@ def logprob_of(value: Any) -> float:
 
 
 def sampled_token(token: Any, value: Any, pairs: Sequence[tuple[int, float]], count: int) -> SampledToken:
-    """A token that the server chose, with the `count` most probable tokens of its position.
-
-    Raises:
-        InvalidLogprobs: its id or its value is none, or one of a token that cannot be chosen.
-    """
+    """A token that the server chose, with the `count` most probable tokens of its position. InvalidLogprobs where
+    its id or its value is none, or one of a token that cannot be chosen."""
     own, top = logprob_of(value), TopList.of(pairs, count)
     if own <= FLOOR:
         raise InvalidLogprobs("it chose a token that has no probability")

@@ -29,7 +29,6 @@ class ServerRefused(Exception):
     Attributes:
         reason: what happened, as the end of a sentence without its full stop.
         status: HTTP status of the response; 0 where none came.
-        message: the server's own words.
         hint: what to do about it; empty where nothing better is known than the caller's own hint.
     """
 
@@ -48,12 +47,8 @@ class InvalidLogprobs(ServerRefused):
 
 @dataclass(eq=False)
 class ServerUnavailable(ServerRefused):
-    """What may be over at the next attempt: no connection, a broken one, or a server that is busy.
-
-    Attributes:
-        wait: seconds that the server asks to wait before the next attempt.
-        worth: how many attempts may be made of it.
-    """
+    """What may be over at the next attempt: no connection, a broken one, or a server that is busy; `wait` is how
+    many seconds it asks to wait before that, and `worth` how many attempts may be made."""
 
     wait: float = 0.0
     worth: int = 100

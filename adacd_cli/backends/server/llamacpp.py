@@ -157,15 +157,9 @@ class LlamaCpp:
     async def _left_out(
         self, given: Sequence[int], content: str, after: Mapping[str, Any], missing: int, count: int
     ) -> list[SampledToken] | None:
-        """The `missing` tokens that the stream left out before `after`; None where they cannot be found.
-
-        Args:
-            given: the ids before them.
-            content: their text and that of `after`, together.
-            after: the token that made the text whole.
-            missing: how many there are.
-            count: how many of the most probable tokens of each position to give.
-        """
+        """The `missing` tokens that the stream left out before `after`, the one that made the text whole; None
+        where they cannot be found. `given` are the ids before them, `content` is their text and that of `after`,
+        and `count` most probable tokens are given of each position."""
         if "\ufffd" in content:  # bytes that are no character come as this: they are lost
             return None
         left = content.encode("utf-8")

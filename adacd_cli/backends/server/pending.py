@@ -75,14 +75,8 @@ class SequenceState:
 
 
 class PendingLogits:
-    """See `engine.backend.Pending`; what is known already needs no request.
-
-    Args:
-        positions: whose logits are wanted; what is needed besides a list is needed of the last one.
-        need: what is needed.
-        batcher: sends the requests.
-        again: whether more is wanted of a position that was asked for before.
-    """
+    """See `engine.backend.Pending`; what is known already needs no request. What is needed besides a list is needed
+    of the last position; `again`: whether more is wanted of one that was asked for before."""
 
     def __init__(self, positions: Sequence[Position], need: Need, batcher: Batcher, *, again: bool) -> None:
         self._positions, self._need, self._again, self._batcher = positions, need, again, batcher

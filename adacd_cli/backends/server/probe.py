@@ -13,8 +13,7 @@ from urllib.parse import quote
 
 import anyio
 
-from adacd_cli.backends.server.address import KEY_VARIABLES
-from adacd_cli.backends.server.client import Client
+from adacd_cli.backends.server.client import KEY_VARIABLES, Client
 from adacd_cli.backends.server.completions import Completions
 from adacd_cli.backends.server.dialect import Dialect
 from adacd_cli.backends.server.errors import OWN_TOKENIZER, START_IT, ServerRefused, ServerUnavailable
@@ -61,27 +60,20 @@ class Probe:
     """What a server can do; None is what it does not say.
 
     Attributes:
-        address: where it is; no key in it.
         dialect: `llama.cpp`, `vLLM` or `OpenAI`.
-        model: the served model.
-        most_logprobs: how many log-probabilities of a position it gives; None for no known limit.
         context_length: tokens that a request may have, prompt and answer.
         vocab: tokens in its vocabulary.
         slots: how many requests it runs at once.
         end_token: the text of the token that ends its answers.
-        tokenizer_compared: whether its token ids were compared with the tokenizer's.
-        warnings: what the user should know, one sentence each.
     """
 
     address: str
     dialect: str
     model: str
-    most_logprobs: int | None
     context_length: int | None
     vocab: int | None
     slots: int | None
     end_token: str | None
-    tokenizer_compared: bool
     warnings: tuple[str, ...] = ()
 
     @property
@@ -91,18 +83,9 @@ class Probe:
 
 
 async def examine(client: Client, served_model: str | None, tokenizer: Any) -> tuple[Dialect, Probe]:
-    """Finds out what the server is, and tries one request of each kind.
-
-    Args:
-        client: its routes.
-        served_model: the model to use; None where it serves exactly one.
-        tokenizer: what the prompts are encoded with.
-
-    Raises:
-        ModelError: it is no such server, does not serve the model, gives too little, or has another
-            tokenizer.
-        UsageError: it serves several models and none is named.
-    """
+    """Finds out what the server is, and tries one request of each kind. ModelError where it is no such server, does
+    not serve the model, gives too little, or has another tokenizer; UsageError where it serves several models and
+    none is named."""
     try:
         with anyio.fail_after(LOOKED_OVER_SECONDS):
             return await _examine(client, served_model, tokenizer)
@@ -143,12 +126,10 @@ async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> 
         address=address,
         dialect=dialect.name,
         model=model,
-        most_logprobs=dialect.most,
         context_length=_number(defaults, "n_ctx") or _number(entry, "max_model_len"),
         vocab=_number(meta, "n_vocab"),
         slots=slots,
         end_token=end if isinstance(end, str) and end else None,
-        tokenizer_compared=compared,
         warnings=tuple(warnings),
     )
     return dialect, probe

@@ -74,14 +74,7 @@ class Background:
 
 
 class Server:
-    """A server that was checked.
-
-    Args:
-        background: where its requests run.
-        client: its routes, used there.
-        dialect: how it is asked.
-        probe: what it can do.
-        vocab: tokens in the vocabulary.
+    """A server that was checked; its requests run in the `background`.
 
     Attributes:
         concurrency: how many requests it is sent at once where nobody says.

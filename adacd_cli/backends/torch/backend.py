@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from adacd_cli.backends import Done
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
 from adacd_cli.backends.torch.compiled import uncompiled
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
@@ -81,20 +82,6 @@ class _Batch:
         self.members = [self.members[row] for row in rows]
 
 
-@dataclass(frozen=True, eq=False)
-class _Done:
-    logits: Logits | None
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> Logits | None:
-        return self.logits
-
-    def cancel(self) -> None:
-        pass
-
-
 class TorchBackend:
     """Computes with a model of this process; see `engine.backend.Backend`."""
 
@@ -159,7 +146,7 @@ class TorchBackend:
         for batch in {id(own.batch): own.batch for own in closed if own.batch is not None}.values():
             batch.take_out([own for own in closed if own.batch is batch], store=False)
 
-    def forward(self, work: Sequence[Extend]) -> Sequence[_Done]:
+    def forward(self, work: Sequence[Extend]) -> Sequence[Done]:
         return self._guarded(lambda: self._forward(work))
 
     def _guarded(self, compute: Callable[[], _Result]) -> _Result:
@@ -209,7 +196,7 @@ class TorchBackend:
 
     # --- one step ---
 
-    def _forward(self, work: Sequence[Extend]) -> list[_Done]:
+    def _forward(self, work: Sequence[Extend]) -> list[Done]:
         groups: dict[tuple[bool, Weights, Hashable], list[tuple[_Sequence, Extend]]] = {}
         for extend in work:
             own = self._sequences[extend.sequence]
@@ -219,14 +206,14 @@ class TorchBackend:
                 self._drop(own)  # with this token all before it have other keys
             single = own.computed and len(extend.tokens) == 1 and extend.need.positions == 1
             groups.setdefault((single, own.weights, after), []).append((own, extend))
-        found: dict[SequenceId, _Done] = {}
+        found: dict[SequenceId, Done] = {}
         for (single, _, _), group in groups.items():
             for part in [group] if single else self._portions(group):
                 for extend, done in (self._advance if single else self._prefill)(part):
                     found[extend.sequence] = done
         return [found[extend.sequence] for extend in work]
 
-    def _advance(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, _Done]]:
+    def _advance(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, Done]]:
         """One more token for each sequence; those that can be are one batch."""
         given = {id(own): extend for own, extend in part}
         batches: list[_Batch] = []
@@ -247,7 +234,7 @@ class TorchBackend:
             logits = batch.cache.advance(tokens)
             for row, (member, extend) in enumerate(zip(batch.members, extends, strict=True)):
                 member.ids.append(extend.tokens[0])
-                results.append((extend, _Done(Logits(logits, row))))
+                results.append((extend, Done(Logits(logits, row))))
         return results
 
     def _joined(self, batches: list[_Batch], given: dict[int, Extend]) -> list[_Batch]:
@@ -266,7 +253,7 @@ class TorchBackend:
                 whole.append(batch)
         return whole
 
-    def _prefill(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, _Done]]:
+    def _prefill(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, Done]]:
         """A chunk of several tokens for each sequence."""
         positions = max(extend.need.positions for _, extend in part)
         first, extend = part[0]
@@ -287,7 +274,7 @@ class TorchBackend:
         results = []
         for row, (own, extend) in enumerate(part):
             own.ids += _ids(extend)
-            results.append((extend, _Done(Logits(logits, row) if extend.need.positions else None)))
+            results.append((extend, Done(Logits(logits, row) if extend.need.positions else None)))
         return results
 
     def _portions(self, group: list[tuple[_Sequence, Extend]]) -> list[list[tuple[_Sequence, Extend]]]:

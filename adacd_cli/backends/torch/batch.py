@@ -101,21 +101,15 @@ class BatchedKVCache:
 
     @torch.inference_mode()
     def feed(self, ids: Sequence[int], positions: int) -> torch.Tensor:
-        """Feeds a cache with a single row, or the first one of an empty cache.
-
-        Returns:
-            Logits of the token after each of the last positions, at least 1, float32 [1, positions, vocab].
-        """
+        """Feeds a cache with a single row, or the first one of an empty cache; gives the logits of the token after
+        each of the last positions, at least 1, float32 [1, positions, vocab]."""
         self.lengths = self.lengths or [0]
         return self._forward([list(ids)], positions)
 
     @torch.inference_mode()
     def advance(self, tokens: Sequence[int] | torch.Tensor) -> torch.Tensor:
-        """Feeds one token to each row: ids, or int64 [rows] on the model's device.
-
-        Returns:
-            Logits of the token after it, float32 [rows, 1, vocab].
-        """
+        """Feeds one token to each row: ids, or int64 [rows] on the model's device; gives the logits of the token
+        after it, float32 [rows, 1, vocab]."""
         if not isinstance(tokens, torch.Tensor):
             tokens = torch.tensor(tokens, device=self.model.device)
         logits = self._advance_compiled(tokens.unsqueeze(-1))

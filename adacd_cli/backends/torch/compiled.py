@@ -34,12 +34,8 @@ def uncompiled(name: str, problem: str) -> str:
 
 
 class Compiled:
-    """The compiled forwards of one model, which has attention layers only.
-
-    Attributes:
-        problem: why forwards are not compiled any more; "" while they are.
-        told: whether the user was told of the problem.
-    """
+    """The compiled forwards of one model, which has attention layers only. `problem` says why forwards are not
+    compiled any more, "" while they are; `told`: whether the user was told of it."""
 
     def __init__(self, model: Any, backend: str = "inductor") -> None:
         self.model = model
@@ -68,13 +64,8 @@ class Compiled:
         self._free[fixed.shape].append(fixed)
 
     def advance(self, fixed: _Fixed, tokens: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        """The logits after one more token of each row, [rows, 1, vocab].
-
-        Args:
-            fixed: what `begin` gave; it has room for the token.
-            tokens: int64 [rows, 1].
-            lengths: how many tokens each row was fed before.
-        """
+        """The logits after one more token of each row, [rows, 1, vocab]; `tokens` are int64 [rows, 1], and
+        `lengths` says how many each row was fed before."""
         rows = len(lengths)
         with torch.inference_mode(False), torch.no_grad():
             fixed.ids[:rows] = tokens

@@ -108,11 +108,8 @@ class AblatedView(_View):
 
 
 def find_blocks(model: Any) -> list[Any]:
-    """The decoder's blocks, in their order.
-
-    Raises:
-        ModelError: there is no list of as many modules as the config counts layers.
-    """
+    """The decoder's blocks, in their order. ModelError where there is no list of as many modules as the config
+    counts layers."""
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     for module in model.modules():
         blocks = isinstance(module, torch.nn.ModuleList) and len(module) == layers

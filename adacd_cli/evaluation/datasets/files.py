@@ -17,14 +17,7 @@ from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.datasets.rows import SAFE, Row
 
 PROMPT_COLUMNS = (
-    "prompt",
-    "goal",
-    "instruction",
-    "question",
-    "text",
-    "forbidden_prompt",
-    "behavior",
-    "query",
+    *("prompt", "goal", "instruction", "question", "text", "forbidden_prompt", "behavior", "query"),
 )
 """Names of the column that holds the prompts, the first that is there; case does not matter."""
 
@@ -47,11 +40,8 @@ class Columns(NamedTuple):
 
 
 def read_rows(path: Path, columns: Columns = Columns()) -> Iterator[Row]:  # noqa: B008
-    """The rows of a file, in its order; blank lines are none.
-
-    Raises:
-        UsageError: it cannot be read, is no text, malformed or empty, or lacks a column.
-    """
+    """The rows of a file, in its order; blank lines are none. UsageError where it cannot be read, is no text,
+    malformed or empty, or lacks a column."""
     text, ending = read_text(path), path.suffix.lower()
     if not text.strip():
         raise UsageError(f"{path} is empty.", "Write one prompt a line, or name another file.")
@@ -97,12 +87,8 @@ def decode(data: bytes, name: str) -> str:
 
 
 def read_table(text: str, name: object, ending: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """The place and the cells by column of each record of CSV or JSON; blank lines are none.
-
-    Args:
-        name: what an error calls the source.
-        ending: of its file; where it says nothing, the first character does.
-    """
+    """The place and the cells by column of each record of CSV or JSON; blank lines are none. An error calls the
+    source `name`; where the ending of its file says nothing, the first character does."""
     if ending in _JSON or (ending not in _CSV and text.lstrip()[:1] in ("{", "[")):
         return _json_records(text, name)
     return _csv_records(text, name, "\t" if ending == ".tsv" else None)

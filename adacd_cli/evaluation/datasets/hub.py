@@ -42,11 +42,8 @@ def is_allowed() -> bool:
 
 
 def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterator[Row]:
-    """The rows of a set, split after split, downloaded where this machine lacks them.
-
-    Raises:
-        EnvironmentFault: the hub does not give it, or it has not the columns that are known of it.
-    """
+    """The rows of a set, split after split, downloaded where this machine lacks them. EnvironmentFault where the
+    hub does not give it, or it has not the columns that are known of it."""
     if Path(hub.id).exists():  # `load_dataset` would read that instead
         raise EnvironmentFault(
             f"{hub.id} is also a file or folder here, which would be read in the place of {known.name}.",

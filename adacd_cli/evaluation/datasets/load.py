@@ -37,8 +37,6 @@ class LoadedSet:
         samples: those that `--limit` left, in the order of the source.
         source: path of the file, or `owner/name@commit` on the hub.
         sha256: of the samples' ids, prompts and labels, in hexadecimal.
-        has_both_labels: whether some of the samples are safe and some unsafe.
-        notes: what should be said of how it was read, one sentence each.
     """
 
     name: str
@@ -172,11 +170,8 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
 
 
 def data_folder(flag: str | None) -> Path | None:
-    """The folder that the flag names, else the variable; None where neither does.
-
-    Raises:
-        UsageError: there is no such folder.
-    """
+    """The folder that the flag names, else the variable; None where neither does. UsageError where there is no such
+    folder."""
     given = os.environ.get(VARIABLE) or None if flag is None else flag
     folder = None if given is None else Path(given).expanduser()
     check_folder(folder, VARIABLE if flag is None else "--data")
@@ -184,11 +179,7 @@ def data_folder(flag: str | None) -> Path | None:
 
 
 def check_folder(folder: Path | None, where: str = "--data") -> None:
-    """Refuses what is no folder.
-
-    Raises:
-        UsageError: it is not there, or is a file.
-    """
+    """Refuses what is no folder. UsageError where it is not there, or is a file."""
     if folder is None or folder.is_dir():
         return
     what = "is a file" if folder.exists() else "does not exist"

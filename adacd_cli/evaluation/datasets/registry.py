@@ -36,7 +36,6 @@ class Hub(_Facts):
         revision: the commit whose columns these are.
         splits: in the order of the samples.
         config: as `load_dataset(name=…)` takes it; None for the only or the default one.
-        prompt: column of the prompts.
         id_column: column of the ids; None where the rows are numbered from 0.
         category: column of the categories; None where there are none.
         label: column of the labels; None where split or category say them.
@@ -69,7 +68,6 @@ class KnownSet(_Facts):
     Attributes:
         name: as `--dataset` takes it.
         safe, unsafe: rows of each label as published.
-        licence: of the published set.
         files: names it may have in the folder of `--data`, the best first.
         hub: its place on the hub, or None.
         home: where it is published, for a set that is on no hub.

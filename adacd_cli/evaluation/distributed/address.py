@@ -45,12 +45,9 @@ class Address:
 def parse_address(text: str) -> Address:
     """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT].
 
-    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then
-    what `ray start` wrote down on this machine. That cluster may have died: where
-    nothing is given, and it does not answer, a new one is started.
-
-    Raises:
-        UsageError: it is none of these.
+    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then what
+    `ray start` wrote down on this machine. That cluster may have died: where nothing is given, and it does not
+    answer, a new one is started. UsageError where it is none of these.
     """
     own = os.environ.get("RAY_ADDRESS", "").strip()
     if text in ("", "auto") and own not in _SEARCHED:

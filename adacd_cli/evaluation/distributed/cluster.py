@@ -34,14 +34,8 @@ _QUIET = {
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that has been joined.
-
-    Attributes:
-        nodes: how many are alive.
-        slots: how many workers fit.
-        cpus, gpus: what each worker is given.
-        from_outside: whether this process is outside it (`ray://`).
-    """
+    """A cluster that has been joined: living nodes, how many workers fit, and what each of those is given;
+    `from_outside` tells whether this process is outside it (`ray://`)."""
 
     nodes: int
     slots: int
@@ -51,11 +45,7 @@ class Cluster:
 
 
 def require_ray(address: Address) -> None:
-    """Checks that Ray is installed.
-
-    Raises:
-        MissingExtraError: it is not; the hint is the pip command.
-    """
+    """Checks that Ray is installed. MissingExtraError where it is not; the hint is the pip command."""
     needed = ("ray", "pyarrow", "grpc") if address.through_client else ("ray", "pyarrow")
     extra = "ray[client,data]" if address.through_client else "ray[data]"
     if any(find_spec(name) is None for name in needed):
@@ -63,11 +53,8 @@ def require_ray(address: Address) -> None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuses settings that only one machine can have.
-
-    Raises:
-        UsageError: a device is named that Ray itself hands out.
-    """
+    """Refuses settings that only one machine can have. UsageError where a device is named that Ray itself hands
+    out."""
     if settings.device.startswith("cuda:"):
         raise UsageError(
             f"--ray gives each worker a GPU of its own, and --device names {settings.device}.",

@@ -34,7 +34,6 @@ class Piece:
     """Work for one worker.
 
     Attributes:
-        samples: of similar length.
         methods: for each method, by its index among the runs, the indices of the samples it has to answer.
         batch_size: how many are decoded at once; "auto" is as many as the worker's memory has room for.
         batch: the number of the batch that its records get.

@@ -119,11 +119,8 @@ def _relayed(
 
 
 class Worker:
-    """For `map_batches`: takes pieces and gives results, one for each method of a piece.
-
-    Args:
-        folder: the driver's working folder, where relative paths of models begin if it exists here, too.
-    """
+    """For `map_batches`: takes pieces and gives results, one for each method of a piece. Relative paths of models
+    begin in the driver's working folder, if it exists here, too."""
 
     def __init__(self, runs: Sequence[Settings], folder: str) -> None:
         import ray

@@ -6,14 +6,15 @@ Values only. The key of an endpoint comes from the environment and is shown by n
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
+from platformdirs import user_cache_path
+
 from adacd_cli.errors import UsageError
+from adacd_cli.http_util import key_of_environment
 
 JudgementLabel = Literal["refusal", "partial", "compliance", "degenerate", "unparsed"]
 """Refusal and partial refusal count as refused. Degenerate: neither refuses nor answers. Unparsed: the judge
@@ -60,20 +61,9 @@ class Judge(Protocol):
         ...
 
 
-def key_of_environment() -> str | None:
-    """The first key that is set to more than white space; None without one."""
-    return next(filter(None, (os.environ.get(name, "").strip() for name in KEY_VARIABLES)), None)
-
-
 def default_cache_folder() -> Path:
     """The user's own folder for an endpoint's replies: `adacd` where the system keeps caches."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "adacd"
+    return user_cache_path("adacd", appauthor=False, opinion=False)
 
 
 @dataclass(frozen=True)
@@ -85,11 +75,9 @@ class JudgeOptions:
         concurrency: requests at the endpoint at once, at least 1.
         timeout: seconds an endpoint may take for a request, above 0.
         cache: folder for the endpoint's replies; None keeps nothing.
-        aspects: also ask the endpoint for Just-Eval's five aspects.
         device, dtype, offline: of wildguard and minos, as the options of these names take them.
         batch_size: answers that wildguard and minos read at once, at least 1.
         threads: CPU threads they compute with; None is the number of free cores.
-        progress: called with short lines on what is being done.
 
     Raises:
         UsageError: a number is out of range.
@@ -97,7 +85,7 @@ class JudgeOptions:
 
     url: str | None = None
     model: str | None = None
-    key: str | None = field(default_factory=key_of_environment, repr=False)
+    key: str | None = field(default_factory=lambda: key_of_environment(KEY_VARIABLES), repr=False)
     concurrency: int = 8
     timeout: float = 60.0
     cache: Path | None = field(default_factory=default_cache_folder)

@@ -27,10 +27,8 @@ def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
 class ReplyCache:
     """Replies by key in a folder, which is made where it is missing; None keeps nothing.
 
-    It may be made in one thread and used in another, by one thread at a time.
-
-    Raises:
-        OutputError: the file cannot be made, read or written; also raised by `get` and `put`.
+    It may be made in one thread and used in another, by one thread at a time. OutputError where the file cannot be
+    made, read or written; also raised by `get` and `put`.
     """
 
     def __init__(self, folder: Path | None) -> None:

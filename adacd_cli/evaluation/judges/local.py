@@ -30,12 +30,8 @@ Verdict = tuple[JudgementLabel, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Reader:
-    """What turns an exchange into at most `limit` ids.
-
-    Attributes:
-        template: the maker's text around `{prompt}` and `{response}`.
-        before, after: ids that stand around every text, e.g. [CLS] and [SEP].
-    """
+    """What turns an exchange into at most `limit` ids: the maker's text around `{prompt}` and `{response}`, and the
+    ids that stand around every text, e.g. [CLS] and [SEP]."""
 
     tokenizer: Any
     template: str

@@ -59,9 +59,8 @@ class MinosJudge(LocalJudge):
         from transformers import AutoModelForSequenceClassification
 
         from adacd_cli.loading.hardware import choose_device, choose_dtype, placement, weight_bytes
+        from adacd_cli.loading.pretrained import context_length, load_tokenizer, load_weights, smoke_run
         from adacd_cli.loading.progress import quiet
-        from adacd_cli.loading.tokenizer import context_length, load_tokenizer
-        from adacd_cli.loading.weights import load_weights, smoke_run
 
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
@@ -99,11 +98,8 @@ class MinosJudge(LocalJudge):
 
 
 def refusal_index(labels: Sequence[str], name: str) -> int:
-    """Which output means a refusal, from the names of the classes, in the order of the outputs.
-
-    Raises:
-        ModelError: the classes of the model called `name` are others.
-    """
+    """Which output means a refusal, from the names of the classes, in the order of the outputs. ModelError where
+    the classes of the model called `name` are others."""
     lowered = tuple(label.strip().lower() for label in labels)
     if lowered == _UNNAMED:
         return 1

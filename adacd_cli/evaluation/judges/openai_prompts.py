@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
+from adacd_cli.evaluation.judges.base import Exchange, JudgementLabel
 from adacd_cli.prompts.thinking import without_thinking
 
 ASPECTS = ("helpfulness", "clarity", "factuality", "depth", "engagement")
@@ -117,13 +116,6 @@ def read_aspects(reply: str) -> dict[str, int | None] | None:
             return None
         scores[aspect] = int(score[1]) if score else None
     return scores
-
-
-def aspect_means(judgements: Iterable[Judgement]) -> dict[str, float | None]:
-    """The mean of each aspect in [1, 5], N/A and unreadable replies left out; None where nothing is left."""
-    rows = [row for each in judgements if (row := each.detail.get("aspects")) is not None]
-    given = {aspect: [row[aspect] for row in rows if row[aspect] is not None] for aspect in ASPECTS}
-    return {aspect: sum(scores) / len(scores) if scores else None for aspect, scores in given.items()}
 
 
 def _first_object(text: str) -> dict[str, Any] | None:

@@ -15,12 +15,10 @@ JUDGE_NAMES = ("keyword", "wildguard", "minos", "openai")
 def make_judge(name: str, options: JudgeOptions) -> Judge:
     """The judge of a name: one of JUDGE_NAMES, or `NAME=MODEL`; nothing is loaded yet, see `Judge.check`.
 
-    With a model, wildguard and minos come from another hub id or a folder, and openai asks another model than
-    the options', so that two can judge side by side. The whole is the judge's name.
-
-    Raises:
-        UsageError: there is no such judge, or an option that it needs is missing or wrong.
-        MissingExtraError: a package that it needs is not installed.
+    With a model, wildguard and minos come from another hub id or a folder, and openai asks another model than the
+    options', so that two can judge side by side. The whole is the judge's name. UsageError where there is no such
+    judge, or an option that it needs is missing or wrong; MissingExtraError where a package that it needs is not
+    installed.
     """
     kind, equals, model = name.partition("=")
     model = model.strip()

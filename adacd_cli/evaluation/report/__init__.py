@@ -10,11 +10,8 @@ if TYPE_CHECKING:
 
 
 def write_reports(results: Mapping[str, Any], store: Store) -> None:
-    """Writes results.json, report.md and report.html into the run's folder.
-
-    Raises:
-        OutputError: one of them cannot be written.
-    """
+    """Writes results.json, report.md and report.html into the run's folder. OutputError where one of them cannot be
+    written."""
     import json
 
     from adacd_cli.evaluation.report.html import page
