@@ -15,8 +15,10 @@ from typer.testing import CliRunner
 
 from adacd_cli import events
 from adacd_cli.cli.app import COMMANDS, app
+from adacd_cli.profiles import store
 from tests.readme import PAGES, ROOT, TABLE, TABLES, blocks, masked, run_console, run_python
 
+BUNDLED = store.bundled  # before the tests' own stands in its place
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 SCREENS = [block for block in BLOCKS if block.kind == "console" and not block.reason]
 NOT_RUN = [block for block in BLOCKS if block.reason]
@@ -26,6 +28,13 @@ COMMAND_LINE = re.compile(
     re.MULTILINE,
 )
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
+
+
+@pytest.fixture(autouse=True)
+def _bundled_profiles(monkeypatch):
+    """What a reader has: the profiles that come with the package."""
+    monkeypatch.delenv("ADACD_PROFILE")
+    monkeypatch.setattr(store, "bundled", BUNDLED)
 
 
 def test_the_readme_is_short_and_the_screens_are_there():
