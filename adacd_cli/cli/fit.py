@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -15,10 +16,11 @@ from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
-from adacd_cli.errors import UsageError
+from adacd_cli.errors import OutputError, UsageError
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
+    from adacd_cli.evaluation.store import Store
     from adacd_cli.fitting.corpus import FitPrompt, Kind
     from adacd_cli.fitting.fit import Outcome
 
@@ -54,7 +56,6 @@ def command(
     check_stdout()
     settings = resolved.settings
     from adacd_cli.evaluation.report.svg import draw_trade_off
-    from adacd_cli.evaluation.store import Store
     from adacd_cli.fitting.corpus import digest
     from adacd_cli.fitting.fit import FULL, QUICK, Fit
     from adacd_cli.profiles import store as profiles
@@ -65,6 +66,8 @@ def command(
     target = Path(output).expanduser() if output else None
     if target is not None and target.is_dir():
         raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
+    if target is not None and not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{target.parent} cannot be written to.", "Name another file with --output.")
     model = load_model(settings.model_copy(update={"profile": "none"}))
     plan = {
         "fit": fingerprint(model).model_dump(),
@@ -84,7 +87,7 @@ def command(
         return Tally(title, total, "prompts", settings)
 
     with (
-        Store(folder, plan) as store,
+        _opened(folder, plan) as store,
         keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
     ):
         sizes = QUICK if quick else FULL
@@ -105,6 +108,22 @@ def command(
         return
     sys.stdout.write(_report(outcome))
     _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
+
+
+def _opened(folder: Path, plan: dict[str, Any]) -> Store:
+    """The folder of a fit that goes on, or begins. Raises UsageError, OutputError."""
+    from adacd_cli.evaluation.store import Store
+
+    try:
+        return Store(folder, plan)
+    except UsageError as error:
+        raise UsageError(
+            error.message, "Wait for it to end, or stop it; then the same command continues."
+        ) from error
+    except OutputError as error:
+        raise OutputError(
+            error.message, "Make room, or set XDG_DATA_HOME to a folder you can write to."
+        ) from error
 
 
 def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Settings) -> list[FitPrompt]:

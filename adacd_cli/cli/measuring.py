@@ -85,8 +85,10 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
 def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
     """The model with everything that the runs' methods need, as `loading.load_extras`; shows its warnings."""
     from adacd_cli.loading.extras import load_extras
+    from adacd_cli.profiles.profile import applied
 
     for settings in runs:
+        applied(settings, model.profile)  # refuses a method that lacks its profile
         before = len(model.warnings)
         model = load_extras(model, settings)
         warn(model.warnings[before:], settings)

@@ -17,7 +17,7 @@ from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
-from adacd_cli.profiles.profile import chosen_method
+from adacd_cli.profiles.profile import applied, chosen_method
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Scheduler
@@ -113,6 +113,7 @@ def command(
 
     def begin() -> Scheduler:
         model = _load(settings)
+        applied(settings, model.profile)  # refuses a method that lacks its profile
         scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
             facts: dict[str, str] = model.server.facts() if model.server else {}

@@ -77,6 +77,8 @@ def with_profile(model: LanguageModel, settings: Settings) -> LanguageModel:
         path = Path(settings.profile).expanduser()
         profile = read(path if path.suffix or path.exists() else file_of(settings.profile))
         differs = profile.fingerprint.differs_in(own)
+        if not differs:
+            _check_tokens(profile, model)
         if differs:
             raise ConfigurationError(
                 f"The profile {settings.profile} was made for {profile.model}, and {model.name} has another "
@@ -88,12 +90,28 @@ def with_profile(model: LanguageModel, settings: Settings) -> LanguageModel:
     for profile in _all(warnings):
         differs = profile.fingerprint.differs_in(own)
         if not differs and profile.automatic:
+            try:
+                _check_tokens(profile, model)
+            except AdacdError as error:
+                warnings.append(error.message)
+                continue
             return replace(model, profile=profile, warnings=(*model.warnings, *warnings))
         if own.weights and profile.fingerprint.weights == own.weights and differs:
             warnings.append(
                 f"The profile {profile.name} of these weights is not used: the {' and '.join(differs)} is another."
             )
     return replace(model, warnings=(*model.warnings, *dict.fromkeys(warnings)))
+
+
+def _check_tokens(profile: Profile, model: LanguageModel) -> None:
+    """Raises ConfigurationError for tokens that the model does not have."""
+    numbers, size = profile.numbers, len(model.tokenizer)
+    most = max((*numbers.openers, *numbers.tokens))
+    if most >= size:
+        raise ConfigurationError(
+            f"The profile {profile.name} is broken: token {most} is beyond the model's {size}.",
+            "Make a new one with `adacd fit`, or use --profile none.",
+        )
 
 
 def _all(warnings: list[str]) -> Iterator[Profile]:

@@ -49,7 +49,8 @@ def unknown_fields(body: CommonRequest) -> dict[str, str]:
     note(body, "")
     if body.stream_options is not None:
         note(body.stream_options, "stream_options.")
-    for number, message in enumerate(getattr(body, "messages", ())):
+    declared = "messages" in type(body).model_fields
+    for number, message in enumerate(getattr(body, "messages", ()) if declared else ()):
         note(message, f"messages[{number}].", _OF_MESSAGES)
         for place, part in enumerate(message.content if isinstance(message.content, list) else ()):
             note(part, f"messages[{number}].content[{place}].", _OF_MESSAGES)

@@ -143,7 +143,7 @@ def _system(chat: Chat, argument: str) -> None:
 
 @_command("set", "Show or change a setting of the decoding.", "[NAME [VALUE]]", _setting_words)
 def _set(chat: Chat, argument: str) -> None:
-    settings = chat.talk.settings
+    settings = chat.talk.applied
     name, text = ([*argument.split(maxsplit=1), "", ""])[:2]
     if not name:
         chat.show(*_values(settings, _in_use(settings)))
@@ -163,13 +163,15 @@ def _set(chat: Chat, argument: str) -> None:
             f"/save FILE, leave, start `adacd chat {setting.flag} …` and /load FILE.",
         )
     chat.use(change(settings, name, "" if text == _EMPTY else text, "/set"))
-    chat.note(*_values(chat.talk.settings, [name]))
+    chat.note(*_values(chat.talk.applied, [name]))
 
 
 @_command("show", "Show the model, the conversation's length and the settings.")
 def _show(chat: Chat, argument: str) -> None:
-    talk, settings = chat.talk, chat.talk.settings
-    rows = [("model", talk.session.model.name), ("method", settings.method_label), *_extent(chat)]
+    talk, settings = chat.talk, chat.talk.applied
+    profile = talk.session.model.profile
+    used = [("profile", profile.name)] if profile and settings.uses_profile else []
+    rows = [("model", talk.session.model.name), *used, ("method", settings.method_label), *_extent(chat)]
     chat.show(*_aligned([*rows, ("system", talk.conversation.system or "none")]))
     names = [name for name in _in_use(settings) if name not in ("method", "gate")]
     chat.show("", *_values(settings, names))

@@ -62,6 +62,11 @@ class Talk:
         return self.session.model.warnings[len(before.warnings) :]
 
     @property
+    def applied(self) -> Settings:
+        """The settings that decode, those of a profile among them."""
+        return applied(self.settings, self.session.model.profile)
+
+    @property
     def context_length(self) -> int | None:
         """Positions of the context under the method that decodes; None where the model names none."""
         return self.session.model.context_for(METHODS[self.settings.effective_method], self.settings)
