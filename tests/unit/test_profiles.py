@@ -221,6 +221,15 @@ def test_a_broken_profile_is_said_and_the_others_are_used(profiles: Path) -> Non
     assert found.warnings == (f"The profile {profiles / 'broken.yaml'} is broken: it is no YAML text.",)
 
 
+def test_a_token_that_the_model_does_not_have_is_found_before_anything_is_decoded(profiles: Path) -> None:
+    numbers = NUMBERS.model_copy(update={"tokens": (73, 10_000_000)})
+    saved(profiles, numbers=numbers)
+    with pytest.raises(ConfigurationError, match="token 10000000 is beyond"):
+        store.with_profile(letters(), Settings(profile=str(profiles / "letters.yaml")))
+    found = store.with_profile(letters(), Settings())
+    assert found.profile is None and "10000000" in found.warnings[-1]
+
+
 def test_another_tokenizer_is_another_fingerprint() -> None:
     model = letters()
     other = make_tokenizer()

@@ -275,8 +275,9 @@ def test_of_many_unknown_fields_some_are_named() -> None:
     assert (len(named), more) == (20, "9981 more fields do not exist.")
 
 
-def test_unknown_fields_of_a_completion_are_named_too() -> None:
-    (warning,) = understood(json.dumps(TEXT | {"messages": []}).encode(), CompletionRequest).warnings
+@pytest.mark.parametrize("messages", [[], [{"role": "user", "content": "x"}], 5])
+def test_unknown_fields_of_a_completion_are_named_too(messages: Any) -> None:
+    (warning,) = understood(json.dumps(TEXT | {"messages": messages}).encode(), CompletionRequest).warnings
     assert warning == "There is no field `messages`, so it was not used."
 
 
