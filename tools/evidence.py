@@ -125,7 +125,11 @@ def _tables() -> Iterator[str]:
     for path in sorted(RUNS.glob("*/run/results.json")):
         results = json.loads(path.read_text(encoding="utf-8"))
         yield f"\n### {path.parent.parent.name}\n"
-        names = [name for name in results["results"]["default"] if name in SETS]
+        names = [
+            name
+            for name in results["results"]["default"]
+            if name.removesuffix("-safe").removesuffix("-unsafe") in SETS
+        ]
         sizes = {name: _sizes(results, name) for name in names}
         yield "| method | " + " | ".join(f"{name} ({sizes[name]})" for name in names) + " |"
         yield "|---" * (len(names) + 1) + "|"
