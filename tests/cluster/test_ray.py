@@ -80,7 +80,8 @@ def answers(run: Path) -> list[dict[str, Any]]:
 
 def said(run: Path) -> list[dict[str, Any]]:
     """Everything but the times, in an order of its own: a sample that is there twice shows."""
-    rows = [{name: value for name, value in row.items() if name != "seconds"} for row in answers(run)]
+    times = ("seconds", "cpu_seconds", "batch")
+    rows = [{name: value for name, value in row.items() if name not in times} for row in answers(run)]
     return sorted(rows, key=lambda row: (row["method"], row["dataset"], row["id"]))
 
 
