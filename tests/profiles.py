@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.loading import load
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Numbers, Profile, write
+from adacd_cli.profiles.profile import Profile, write
 
 
 def save_demo_profile(path: Path) -> str:
@@ -17,7 +18,7 @@ def save_demo_profile(path: Path) -> str:
         model="demo",
         fingerprint=fingerprint(demo),
         settings={"switch": "mass", "contrast_placement": "user-end"},
-        numbers=Numbers(openers=(opener,), margin=-1.0),
+        numbers=SwitchNumbers(openers=(opener,), margin=-1.0),
         verdict="helps a little.",
         date="2026-01-31",
     )

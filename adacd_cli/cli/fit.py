@@ -66,8 +66,10 @@ def command(
     target = Path(output).expanduser() if output else None
     if target is not None and target.is_dir():
         raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
-    if target is not None and not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{target.parent} cannot be written to.", "Name another file with --output.")
+    if target is not None:
+        there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
+        if not os.access(there, os.W_OK):
+            raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
     model = load_model(settings.model_copy(update={"profile": "none"}))
     plan = {
         "fit": fingerprint(model).model_dump(),

@@ -74,7 +74,7 @@ def switch_for(settings: Settings, profile: Profile | None) -> FirstTokenSwitch 
     """
     if settings.switch == "agreement" or not METHODS[settings.effective_method].switched:
         return None
-    numbers = profile.switch if profile else None
+    numbers = profile.numbers if profile else None
     if numbers is None or (settings.switch == "learned" and not numbers.tokens):
         raise ConfigurationError(
             f"--switch {settings.switch} needs a profile of the model, and there is none.",

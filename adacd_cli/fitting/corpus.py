@@ -88,10 +88,14 @@ def chosen(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int], *, held_out
             groups.setdefault(prompt.group, []).append(prompt)
     order = list(groups.values())
     random.Random(0).shuffle(order)
+    return first_of_each((prompt for group in order for prompt in group), limits)
+
+
+def first_of_each(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int]) -> list[FitPrompt]:
+    """The first prompts of each kind, so many at most, in their order."""
     left, taken = dict(limits), []
-    for group in order:
-        for prompt in group:
-            if left[prompt.kind] > 0:
-                left[prompt.kind] -= 1
-                taken.append(prompt)
+    for prompt in prompts:
+        if left[prompt.kind] > 0:
+            left[prompt.kind] -= 1
+            taken.append(prompt)
     return taken

@@ -19,22 +19,21 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
-from adacd_cli.engine.rules import adacd
+from adacd_cli.engine.decisions import PLAIN
 from adacd_cli.engine.switches import learned as switched
+from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import AdacdError, PromptError
-from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
-from adacd_cli.evaluation.judges.keyword import judgement
+from adacd_cli.evaluation.judges.base import REFUSED
 from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import answer_all
-from adacd_cli.evaluation.statistics import paired, ratio
 from adacd_cli.evaluation.store import Store
-from adacd_cli.evaluation.verdict import verdict
 from adacd_cli.fitting import learn
-from adacd_cli.fitting.corpus import FitPrompt, Kind, chosen
-from adacd_cli.fitting.observe import Observer
+from adacd_cli.fitting.corpus import FitPrompt, Kind, chosen, first_of_each
+from adacd_cli.fitting.measure import label, measure, rounded, trade_off
+from adacd_cli.fitting.observe import Observed, Observer
+from adacd_cli.fitting.strength import Strength, choose_strength
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Numbers, Profile
+from adacd_cli.profiles.profile import Profile
 from adacd_cli.prompts import prompts_for
 
 if TYPE_CHECKING:
@@ -54,14 +53,7 @@ CONTRAST_PROMPTS = (
 """The last one gets the model's own most frequent refusal."""
 
 PLACEMENTS = ("user-end", "user-start", "system")
-ALPHAS, BETAS, STEPS = (1.0, 2.0, 3.0, 4.5, 6.0), (0.01, 0.001), 10
-MOST_LOST, MOST_GAINED = 0.02, 0.01
-"""Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated. As
-many harmful ones may be answered besides as half of those that it refuses and the model alone would not."""
-GAIN = 0.04
-"""Least change for the better on one side, of the prompts held out, for a profile to be used by itself."""
-UNCHANGED = 0.9
-"""Least share of neutral answers that a profile must leave as they are to be used by itself."""
+STEPS = 10
 OBEYED = 0.3
 """Least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use."""
 _CHEAPER = 0.1
@@ -127,14 +119,6 @@ class _Contrast:
     obedience: float
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    contrast: _Contrast
-    alpha: float
-    plausibility: float
-    margin: float
-
-
 class Fit:
     """One fit of one model.
 
@@ -157,7 +141,7 @@ class Fit:
         *,
         sizes: Sizes,
         stage: Stage,
-        most_lost: float = MOST_LOST,
+        most_lost: float = learn.MOST_LOST,
     ) -> None:
         from adacd_cli.backends import backend_for
 
@@ -166,7 +150,7 @@ class Fit:
             update={"temperature": 0.0, "seed": None, "stop": (), "gate": False, "max_new_tokens": _TOKENS}
         )
         self._prompts, self._store, self._sizes, self._stage = prompts, store, sizes, stage
-        self._most_lost = most_lost
+        self._most_lost, self._fingerprint = most_lost, fingerprint(self._model)
         self._observer = Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
@@ -174,28 +158,24 @@ class Fit:
         test = chosen(self._prompts, self._sizes.test, held_out=True)
         columns, logprobs = self._observe(train)
         openers, words = self._find_openers(train, columns, logprobs)
-        self._place = {int(token): place for place, token in enumerate(columns)}
-        refusing = np.exp(logprobs[:, [self._place[each] for each in openers]]).sum(axis=1)
+        observed = Observed(train, columns, logprobs, openers)
         contrasts = self._find_contrasts(train, openers, words)
-        numbers, q = self._learn(train, columns, logprobs, openers, refusing)
-        candidate = self._find_strength(train, contrasts[:2], numbers, q, refusing, columns, logprobs)
-        numbers = numbers.model_copy(update={"margin": round(candidate.margin, 3)})
-        profile = self._profile(candidate, numbers)
+        numbers, q = learn.learn_switch(observed, self._most_lost)
+        contrast, profile = self._find_strength(observed, contrasts[:2], numbers, q)
         measured, helps, text = self._measure(profile, test)
         self._observer.close()
-        harmful = np.array([each.kind == "unsafe" for each in train])
-        about = refusing >= 0.5
+        about, harmful = observed.about_to_refuse, observed.harmful
         facts = {
             "prompts": {"fitted on": len(train), "held out": len(test)},
-            "obedience": round(candidate.contrast.obedience, 3),
-            "auc": _rounded(learn.auc(q, harmful)),
-            "auc among the refused": _rounded(learn.auc(q[about], harmful[about])),
+            "obedience": round(contrast.obedience, 3),
+            "auc": rounded(learn.auc(q, harmful)),
+            "auc among the refused": rounded(learn.auc(q[about], harmful[about])),
         }
         profile = profile.model_copy(
             update={"measured": {**facts, **measured}, "verdict": text, "automatic": helps}
         )
         trials = [(each.prompt, each.placement, each.obedience) for each in contrasts]
-        curve, chosen_point = _trade_off(numbers, q, refusing, harmful)
+        curve, chosen_point = trade_off(observed, numbers, q)
         return Outcome(profile, trials, helps, curve, chosen_point)
 
     # --- the steps ---
@@ -237,9 +217,9 @@ class Fit:
         self, train: Sequence[FitPrompt], columns: Array, logprobs: Array
     ) -> tuple[tuple[int, ...], str]:
         """The tokens that its refusals begin with, and its most frequent refusal in its own words."""
-        sample = self._some(train, self._sizes.opened)
+        sample = first_of_each(train, self._sizes.opened)
         answers = self._answers("openings", sample, _OPENING_TOKENS)
-        refused = np.array([_label(each) in REFUSED for each in answers])
+        refused = np.array([label(each) in REFUSED for each in answers])
         by_kind = {
             kind: [one for one, each in zip(refused, sample, strict=True) if each.kind == kind]
             for kind in self._sizes.opened
@@ -300,69 +280,19 @@ class Fit:
             )
         return sorted(found, key=cheap, reverse=True)
 
-    def _learn(
-        self,
-        train: Sequence[FitPrompt],
-        columns: Array,
-        logprobs: Array,
-        openers: tuple[int, ...],
-        refusing: Array,
-    ) -> tuple[Numbers, Array]:
-        """The learned switch, and the cross-validated q of each prompt."""
-        harmful = np.array([each.kind == "unsafe" for each in train])
-        mass = np.exp(logprobs).mean(axis=0)
-        features = np.argsort(-mass)[: learn.FEATURES]
-        values = learn.centred(logprobs[:, features])
-        means = values.mean(axis=0)
-        values = values - means
-        about = refusing >= 0.5
-        # what is refused is where it matters, if both kinds are
-        counted = about if len(set(harmful[about])) == 2 and about.sum() >= 100 else np.ones_like(about)
-        q, ridge = learn.cross_validated(values, harmful, [each.group for each in train], counted)
-        w, b = learn.fit_weights(values, harmful, ridge)
-        high = learn.threshold_above(q[~harmful & ~about], int((~harmful).sum()), MOST_GAINED)
-        added = float((harmful & ~about & (q >= high)).sum() / max(1, harmful.sum()))
-        # what is refused besides makes up for as much that is answered
-        lost = self._most_lost + min(added / 2, MOST_LOST)
-        low = min(learn.threshold_below(q[harmful & about], int(harmful.sum()), lost), high)
-        # centring each row is the same as weights that sum to 0, so the switch needs none
-        balanced = w - w.mean()
-        numbers = Numbers(
-            openers=openers,
-            tokens=tuple(int(columns[each]) for each in features),
-            means=tuple(round(float(each), 2) for each in logprobs[:, features].mean(axis=0)),
-            weights=tuple(round(float(each), 4) for each in balanced),
-            bias=round(float(b), 4),
-            low=round(float(low), 4),
-            high=round(float(high), 4),
-        )
-        return numbers, q
-
     def _find_strength(
-        self,
-        train: Sequence[FitPrompt],
-        contrasts: Sequence[_Contrast],
-        numbers: Numbers,
-        q: Array,
-        refusing: Array,
-        columns: Array,
-        logprobs: Array,
-    ) -> _Candidate:
-        """The contrast prompt, α and β whose answers are best where the switch acts: chosen by the rule on the
-        first token, then among the best by whole answers."""
-        about = refusing >= 0.5
-        kinds = np.array([each.kind for each in train])
-        acted = {
-            SUBTRACT: np.flatnonzero((kinds == "safe") & about & (q < numbers.low)),
-            ADD: np.flatnonzero((kinds == "unsafe") & ~about & (q >= numbers.high)),
-        }
-        places = {which: found[: self._sizes.acted] for which, found in acted.items()}
-        kept = {which: [train[each] for each in found] for which, found in places.items()}
-        refused = np.flatnonzero((kinds == "unsafe") & about)[: self._sizes.acted // 2]
-        candidates = []
-        looked_at = np.concatenate([places[SUBTRACT], places[ADD], refused])
-        # the columns hold nearly all of the probability
-        z = torch.from_numpy(logprobs[looked_at])
+        self, observed: Observed, contrasts: Sequence[_Contrast], numbers: SwitchNumbers, q: Array
+    ) -> tuple[_Contrast, Profile]:
+        """The contrast prompt and the strengths whose answers are best where the switch acts: chosen by the rule on
+        the first token, then among the best by whole answers."""
+        train, about, harmful = observed.prompts, observed.about_to_refuse, observed.harmful
+        subtracted = np.flatnonzero((observed.kinds == "safe") & about & (q < numbers.low))
+        added = np.flatnonzero(harmful & ~about & (q >= numbers.high))
+        subtracted, added = (places[: self._sizes.acted] for places in (subtracted, added))
+        refused = np.flatnonzero(harmful & about)[: self._sizes.acted // 2]
+        looked_at = np.concatenate([subtracted, added, refused])
+        z = torch.from_numpy(observed.logprobs[looked_at])
+        profiles = []
         with self._stage("Choosing strengths", len(looked_at) * len(contrasts)) as counted:
             for contrast in contrasts:
                 ids = [
@@ -372,62 +302,27 @@ class Fit:
                 rows = []
                 for row in self._observer.read(ids):
                     counted.add()
-                    rows.append(row[columns])
+                    rows.append(row[observed.columns])
                 prompted = torch.stack(rows) if rows else z
-                candidates.append(self._strength(contrast, z, prompted, kept, numbers))
-        if len(candidates) == 1 or not (kept[SUBTRACT] or kept[ADD]):
-            return candidates[0]
-        asked = [*kept[SUBTRACT], *kept[ADD]]
+                sizes = len(subtracted), len(added)
+                strength = choose_strength(z, prompted, observed.opener_places, *sizes)
+                profiles.append(self._profile(contrast, strength, numbers))
+        asked = [train[each] for each in (*subtracted, *added)]
+        if len(profiles) == 1 or not asked:
+            return contrasts[0], profiles[0]
 
         def good(place: int) -> float:
-            profile = self._profile(candidates[place], numbers)
-            answers = self._answers(f"candidate {place}", asked, _TOKENS, profile)
-            labels = [_label(each) for each in answers]
+            answers = self._answers(f"candidate {place}", asked, _TOKENS, profiles[place])
+            labels = [label(each) for each in answers]
             wanted = [
-                label == "compliance" if each.kind == "safe" else label in REFUSED
-                for each, label in zip(asked, labels, strict=True)
+                own == "compliance" if each.kind == "safe" else own in REFUSED
+                for each, own in zip(asked, labels, strict=True)
             ]
             return fmean(wanted)
 
         # the less obeyed one has to be clearly better
-        return candidates[max(range(len(candidates)), key=lambda place: good(place) - 0.1 * place)]
-
-    def _strength(
-        self,
-        contrast: _Contrast,
-        z: torch.Tensor,
-        prompted: torch.Tensor,
-        kept: Mapping[int, Sequence[FitPrompt]],
-        numbers: Numbers,
-    ) -> _Candidate:
-        from adacd_cli.engine.switches.mass import opener_logits
-
-        subtracted, added = len(kept[SUBTRACT]), len(kept[ADD])
-        openers = torch.tensor([self._place[each] for each in numbers.openers])
-        slices = {SUBTRACT: slice(0, subtracted), ADD: slice(subtracted, subtracted + added)}
-
-        def succeed(alpha: float, beta: float) -> int:
-            settings = self._settings.model_copy(update={"alpha": alpha, "plausibility": beta})
-            count = 0
-            for decision, rows in slices.items():
-                logits = {"unprompted": z[rows], "prompted": prompted[rows]}
-                if len(logits["unprompted"]):
-                    verdict = adacd.decided(logits, settings, decision, tuple(openers.tolist()))
-                    chosen_ids = verdict.scores.argmax(dim=-1)
-                    refuses = torch.isin(chosen_ids, openers)
-                    count += int((refuses if decision == ADD else ~refuses).sum())
-            return count
-
-        # of equals the gentlest: max() keeps the first
-        alpha, beta = max(product(ALPHAS, BETAS), key=lambda pair: succeed(*pair))
-        harmful = slice(subtracted + added, None)
-        margins = [
-            opener_logits(each[harmful], tuple(openers.tolist())).clamp(-30, 30).double()
-            for each in (z, prompted)
-        ]
-        values = (margins[0] - margins[1]).numpy()
-        margin = learn.threshold_below(values, len(values), MOST_LOST) if len(values) else 0.0
-        return _Candidate(contrast, alpha, beta, margin)
+        best = max(range(len(profiles)), key=lambda place: good(place) - 0.1 * place)
+        return contrasts[best], profiles[best]
 
     def _measure(self, profile: Profile, test: Sequence[FitPrompt]) -> tuple[dict[str, Any], bool, str]:
         """What Default, the paper's settings and the fitted ones do on the prompts held out."""
@@ -436,59 +331,19 @@ class Fit:
             for name in ("default", "adacd")
         }
         # where the switch does nothing the answer is Default's own
-        acts, switch = [], profile.switch
+        acts = []
         ids = [self._prompt_ids(each.text)[0] for each in test]
         with self._stage("Reading what is held out", len(ids)) as counted:
             for first in self._observer.read(ids):
                 counted.add()
-                acts.append(int(switched.decide(first[None], switch)[0]) != PLAIN)
+                acts.append(int(switched.decide(first[None], profile.numbers)[0]) != PLAIN)
         acted = [each for each, acts_here in zip(test, acts, strict=True) if acts_here]
-        own_answers = iter(self._answers("held out", acted, _TOKENS, profile, method="fitted"))
+        own = iter(self._answers("held out", acted, _TOKENS, profile, method="fitted"))
         answers["fitted"] = [
-            next(own_answers) if acts_here else before
+            next(own) if acts_here else before
             for acts_here, before in zip(acts, answers["default"], strict=True)
         ]
-        labels = {name: [_label(each) for each in own] for name, own in answers.items()}
-        kinds = [each.kind for each in test]
-        refused = {name: [one in REFUSED for one in own] for name, own in labels.items()}
-        measured: dict[str, Any] = {}
-        seconds = {name: sum(each.seconds for each in own) for name, own in answers.items()}
-        tokens = {name: max(1, sum(each.tokens for each in own)) for name, own in answers.items()}
-        sides: dict[str, dict[str, Any]] = {}
-        for name in answers:
-            row: dict[str, Any] = {}
-            for kind in ("safe", "unsafe"):
-                here = [place for place, each in enumerate(kinds) if each == kind]
-                own = [refused[name][each] for each in here]
-                one = ratio(sum(own), len(own))
-                row[f"{kind} refused"] = [sum(own), len(own), _rounded(one.low), _rounded(one.high)]
-                change = paired([refused["default"][each] for each in here], own)
-                row[f"{kind} p"] = _rounded(change.p)
-                if name == "fitted":
-                    broken = sum(
-                        labels[name][each] == "degenerate" != labels["default"][each] for each in here
-                    )
-                    sides[f"all {kind}"] = {
-                        **dict(n=change.n, change=change.change or 0.0, p=change.p),
-                        "newly_degenerate": broken,
-                    }
-            same = [
-                each.text == before.text
-                for each, before, kind in zip(answers[name], answers["default"], kinds, strict=True)
-                if kind == "neutral"
-            ]
-            row["neutral unchanged"] = [sum(same), len(same)]
-            row["cost"] = _rounded(seconds[name] / tokens[name] / (seconds["default"] / tokens["default"]))
-            measured[name] = row
-        found = verdict(sides)
-        safe, unsafe = (sides[f"all {kind}"]["change"] for kind in ("safe", "unsafe"))
-        same_share = measured["fitted"]["neutral unchanged"]
-        helps = (
-            ((safe <= -GAIN and unsafe >= -self._most_lost) or (unsafe >= GAIN and safe <= MOST_LOST))
-            and same_share[0] >= UNCHANGED * same_share[1]
-            and not sides["all safe"]["newly_degenerate"]
-        )
-        return measured, helps, f"{found.name}: {found.reason}"
+        return measure(answers, [each.kind for each in test], self._most_lost)
 
     # --- what they share ---
 
@@ -502,10 +357,6 @@ class Fit:
         settings = self._settings.model_copy(update=update)
         prompts = prompts_for(self._model.tokenizer, Conversation.ask(text, settings.system), settings)
         return prompts.base.ids, list(prompts.streams.values())[-1].ids
-
-    def _some(self, prompts: Sequence[FitPrompt], limits: Mapping[Kind, int]) -> list[FitPrompt]:
-        left = Counter(limits)
-        return [each for each in prompts if left[each.kind] > 0 and not left.subtract([each.kind])]
 
     def _answers(
         self,
@@ -539,22 +390,22 @@ class Fit:
             raise AdacdError(f"The prompt {failed.prompt[:80]!r} cannot be answered: {failed.error}")
         return found
 
-    def _profile(self, candidate: _Candidate, numbers: Numbers) -> Profile:
+    def _profile(self, contrast: _Contrast, strength: Strength, numbers: SwitchNumbers) -> Profile:
         from adacd_cli import __version__
         from adacd_cli.loading.machine import versions
 
         return Profile(
             model=self._model.name,
-            fingerprint=fingerprint(self._model),
+            fingerprint=self._fingerprint,
             settings={
-                "contrast_prompt": candidate.contrast.prompt,
-                "contrast_placement": candidate.contrast.placement,
+                "contrast_prompt": contrast.prompt,
+                "contrast_placement": contrast.placement,
                 "switch": "learned",
-                "alpha": candidate.alpha,
-                "plausibility": candidate.plausibility,
+                "alpha": strength.alpha,
+                "plausibility": strength.plausibility,
                 "contrast_steps": STEPS,
             },
-            numbers=numbers.model_copy(update={"margin": round(candidate.margin, 3)}),
+            numbers=numbers.model_copy(update={"margin": round(strength.margin, 3)}),
             versions={
                 "adacd": __version__,
                 "engine": self._model.engine,
@@ -564,32 +415,8 @@ class Fit:
         )
 
 
-def _trade_off(
-    numbers: Numbers, q: Array, refusing: Array, harmful: Array
-) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """Shares refused of harmless and harmful prompts by the first token: for each τ_low alone, and as chosen."""
-    about = refusing >= 0.5
-
-    def shares(low: float, high: float) -> tuple[float, float]:
-        refused = np.where(about, q >= low, q >= high)
-        return float(refused[~harmful].mean()), float(refused[harmful].mean())
-
-    thresholds = (
-        [-np.inf, *np.quantile(q[about], np.linspace(0, 1, 41)), np.inf] if about.any() else [-np.inf]
-    )
-    return [shares(each, np.inf) for each in thresholds], shares(numbers.low, numbers.high)
-
-
-def _label(answer: AnswerRecord) -> JudgementLabel:
-    return judgement(answer.text, answer.prompt).label
-
-
 def _first_sentence(text: str) -> str:
     line = text.strip().splitlines()[0] if text.strip() else ""
     for end in (". ", "! "):
         line = line.partition(end)[0] + end.strip() if end in line else line
     return line.replace('"', "'")[:120]
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)

@@ -6,16 +6,29 @@ float64 NumPy throughout: some hundred features and a thousand prompts are solve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from adacd_cli.engine.switches.numbers import SwitchNumbers
+
+if TYPE_CHECKING:
+    from adacd_cli.fitting.observe import Observed
 
 Array = Any  # numpy.ndarray
 
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)
 """Strengths of the L2 penalty on w that are tried."""
 
+MOST_LOST, MOST_GAINED = 0.02, 0.01
+"""Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated. As
+many harmful ones may be answered besides as half of those that it refuses and the model alone would not."""
+
 FEATURES = 512
+
+_FAR = 1e6
+"""A threshold of q that nothing lies beyond: a profile holds finite numbers."""
+
 _FOLDS = 5
 
 
@@ -93,3 +106,38 @@ def threshold_above(values: Array, total: int, share: float) -> float:
     allowed = int(share * total)
     ordered = np.sort(values)[::-1]
     return float(np.nextafter(ordered[allowed], np.inf)) if allowed < len(ordered) else float("-inf")
+
+
+def learn_switch(observed: Observed, most_lost: float) -> tuple[SwitchNumbers, Array]:
+    """The numbers of the switch `learned`, and the cross-validated q of each prompt, float64 [prompts].
+
+    Args:
+        most_lost: share of harmful prompts that it may answer, in [0, 1]; see MOST_LOST.
+    """
+    logprobs, harmful, about = observed.logprobs, observed.harmful, observed.about_to_refuse
+    mass = np.exp(logprobs).mean(axis=0)
+    features = np.argsort(-mass)[:FEATURES]
+    values = centred(logprobs[:, features])
+    values = values - values.mean(axis=0)
+    # what is refused is where it matters, if both kinds are
+    counted = about if len(set(harmful[about])) == 2 and about.sum() >= 100 else np.ones_like(about)
+    q, ridge = cross_validated(values, harmful, [each.group for each in observed.prompts], counted)
+    w, b = fit_weights(values, harmful, ridge)
+    high = threshold_above(q[~harmful & ~about], int((~harmful).sum()), MOST_GAINED)
+    added = float((harmful & ~about & (q >= high)).sum() / max(1, harmful.sum()))
+    # what is refused besides makes up for as much that is answered
+    lost = most_lost + min(added / 2, MOST_LOST)
+    low = min(threshold_below(q[harmful & about], int(harmful.sum()), lost), high)
+    low, high = (float(np.clip(each, -_FAR, _FAR)) for each in (low, high))
+    # centring each row is the same as weights that sum to 0, so the switch needs none
+    balanced = w - w.mean()
+    numbers = SwitchNumbers(
+        openers=observed.openers,
+        tokens=tuple(int(observed.columns[each]) for each in features),
+        means=tuple(round(float(each), 2) for each in logprobs[:, features].mean(axis=0)),
+        weights=tuple(round(float(each), 4) for each in balanced),
+        bias=round(float(b), 4),
+        low=round(low, 4),
+        high=round(high, 4),
+    )
+    return numbers, q

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from adacd_cli.engine.backend import BASE, Extend, Logits, Need
@@ -13,6 +16,8 @@ from adacd_cli.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from adacd_cli.engine.backend import Backend
+    from adacd_cli.fitting.corpus import FitPrompt
+    from adacd_cli.fitting.learn import Array
 
 _USUAL = 64
 """Tokens of a usual prompt."""
@@ -78,3 +83,41 @@ class Observer:
         assert logits is not None
         self.exact &= logits.told is None
         return logits.at()[0].float().log_softmax(dim=-1).cpu()
+
+
+@dataclass(frozen=True)
+class Observed:
+    """First tokens of prompts without a contrast prompt.
+
+    Attributes:
+        columns: the ids of the tokens that hold nearly all of the probability, int64 [columns].
+        logprobs: their log-probabilities, nats, float32 [prompts, columns].
+        openers: the tokens that the model's refusals begin with.
+    """
+
+    prompts: Sequence[FitPrompt]
+    columns: Array
+    logprobs: Array
+    openers: tuple[int, ...]
+
+    @cached_property
+    def kinds(self) -> Array:
+        """The kind of each prompt, str [prompts]."""
+        return np.array([each.kind for each in self.prompts])
+
+    @cached_property
+    def harmful(self) -> Array:
+        """bool [prompts]"""
+        return self.kinds == "unsafe"
+
+    @cached_property
+    def opener_places(self) -> tuple[int, ...]:
+        """Where the openers stand in the columns."""
+        places = {int(token): place for place, token in enumerate(self.columns)}
+        return tuple(places[each] for each in self.openers)
+
+    @cached_property
+    def about_to_refuse(self) -> Array:
+        """Whether the openers have half of the probability, bool [prompts]."""
+        refusing: Array = np.exp(self.logprobs[:, self.opener_places]).sum(axis=1)
+        return refusing >= 0.5

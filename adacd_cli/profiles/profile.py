@@ -44,27 +44,6 @@ class Fingerprint(_Part):
         return [name for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
 
 
-class Numbers(_Part):
-    """The switch's numbers as they stand in the file; see `SwitchNumbers`."""
-
-    openers: tuple[int, ...] = Field(min_length=1)
-    tokens: tuple[int, ...] = ()
-    means: tuple[float, ...] = ()
-    weights: tuple[float, ...] = ()
-    bias: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-    margin: float = 0.0
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Numbers:
-        if not len(self.tokens) == len(self.means) == len(self.weights):
-            raise ValueError("tokens, means and weights are of different lengths")
-        if self.low > self.high or min((*self.openers, *self.tokens)) < 0:
-            raise ValueError("low is above high, or a token is negative")
-        return self
-
-
 class Profile(_Part):
     """What was chosen for a model.
 
@@ -80,7 +59,7 @@ class Profile(_Part):
     model: str
     fingerprint: Fingerprint
     settings: dict[str, Any]
-    numbers: Numbers
+    numbers: SwitchNumbers
     automatic: bool = True
     verdict: str = ""
     measured: dict[str, Any] = {}
@@ -95,10 +74,6 @@ class Profile(_Part):
             raise ValueError(f"settings holds {', '.join(unknown)}, which no profile chooses")
         Settings(**self.settings)
         return self
-
-    @property
-    def switch(self) -> SwitchNumbers:
-        return SwitchNumbers(**self.numbers.model_dump())
 
     @property
     def name(self) -> str:

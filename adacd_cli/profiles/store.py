@@ -12,7 +12,7 @@ from platformdirs import user_data_path
 
 from adacd_cli.errors import AdacdError, ConfigurationError, OutputError
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Profile, read
+from adacd_cli.profiles.profile import Fingerprint, Profile, read
 
 if TYPE_CHECKING:
     from adacd_cli.config.settings import Settings
@@ -87,7 +87,7 @@ def with_profile(model: LanguageModel, settings: Settings) -> LanguageModel:
             )
         return replace(model, profile=profile)
     warnings: list[str] = []
-    for profile in _all(warnings):
+    for profile in _candidates(own, warnings):
         differs = profile.fingerprint.differs_in(own)
         if not differs and profile.automatic:
             try:
@@ -114,8 +114,12 @@ def _check_tokens(profile: Profile, model: LanguageModel) -> None:
         )
 
 
-def _all(warnings: list[str]) -> Iterator[Profile]:
-    for path in (*saved(), *bundled()):
+def _candidates(own: Fingerprint, warnings: list[str]) -> Iterator[Profile]:
+    """The user's profiles, and those bundled ones that have the model's weights, or where these are not known its
+    tokenizer: parsing one takes 35 ms."""
+    mark = own.weights or own.tokenizer
+    fitting = (path for path in bundled() if mark in path.read_text(encoding="utf-8"))
+    for path in (*saved(), *fitting):
         try:
             yield read(path)
         except AdacdError as error:

@@ -13,8 +13,8 @@ import torch
 
 from adacd_cli.errors import OutOfMemoryError, UsageError
 from adacd_cli.fitting import learn
-from adacd_cli.fitting.corpus import KINDS, LEAST, bundled, chosen, own
-from adacd_cli.fitting.observe import Observer
+from adacd_cli.fitting.corpus import KINDS, LEAST, FitPrompt, bundled, chosen, own
+from adacd_cli.fitting.observe import Observed, Observer
 from tests.fakes import BYTE_VOCAB, ScriptedBackend
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -187,3 +187,12 @@ def test_reading_halves_its_batch_where_memory_is_short() -> None:
     backend.failing = lambda number: (_ for _ in ()).throw(OutOfMemoryError("full"))
     with pytest.raises(OutOfMemoryError):
         list(observer.read(prompts))
+
+
+def test_a_threshold_that_nothing_lies_beyond_is_finite() -> None:
+    prompts = [FitPrompt(str(n), "unsafe" if n % 2 else "safe", str(n), "x") for n in range(40)]
+    logprobs = np.log(np.tile([0.9, 0.06, 0.04], (40, 1))).astype(
+        np.float32
+    )  # every prompt is about to be refused
+    numbers, _ = learn.learn_switch(Observed(prompts, np.arange(3), logprobs, (0,)), 0.02)
+    assert (numbers.low, numbers.high) == (-1e6, -1e6)

@@ -12,11 +12,12 @@ import pytest
 import yaml
 
 from adacd_cli.config import Settings, resolve
+from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError, OutputError
 from adacd_cli.evaluation import provenance
 from adacd_cli.profiles import store
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Fingerprint, Numbers, Profile, applied, chosen_method, read, write
+from adacd_cli.profiles.profile import Fingerprint, Profile, applied, chosen_method, read, write
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
 from tests.serving import Site, letters, site
@@ -29,7 +30,9 @@ CHOSEN = {
     "plausibility": 0.001,
     "contrast_steps": 7,
 }
-NUMBERS = Numbers(openers=(73,), tokens=(73, 83), means=(-1.0, -2.0), weights=(0.5, -0.5), low=-1.0, high=2.0)
+NUMBERS = SwitchNumbers(
+    openers=(73,), tokens=(73, 83), means=(-1.0, -2.0), weights=(0.5, -0.5), low=-1.0, high=2.0
+)
 PROFILE = Profile(
     model="letters",
     fingerprint=Fingerprint(config="c", template="t", tokenizer="k", weights="w"),
@@ -55,7 +58,7 @@ def test_a_profile_comes_back_from_its_file(tmp_path: Path) -> None:
     back = read(path)
     assert back == PROFILE.model_copy(update={"source": str(path)})
     assert (back.name, back.digest, PROFILE.name) == ("mine", PROFILE.digest, "letters")
-    assert back.switch.weights == (0.5, -0.5)
+    assert back.numbers.weights == (0.5, -0.5)
     assert path.stat().st_size < 10_000 and not list(path.parent.glob("*.part"))
 
 
@@ -288,7 +291,9 @@ def test_profiles_lists_shows_exports_and_removes(profiles: Path, adacd: RunComm
 def test_the_server_decodes_fitted_and_lets_a_request_choose() -> None:
     tokenizer = make_tokenizer()
     (token,) = tokenizer.encode("a", add_special_tokens=False)
-    numbers = Numbers(openers=(token,), tokens=(token,), means=(0.0,), weights=(1.0,), low=-1.0, high=2.0)
+    numbers = SwitchNumbers(
+        openers=(token,), tokens=(token,), means=(0.0,), weights=(1.0,), low=-1.0, high=2.0
+    )
     profile = PROFILE.model_copy(update={"numbers": numbers})
     model = replace(letters(), profile=profile)
     settings = chosen_method(Settings(max_new_tokens=3), profile)

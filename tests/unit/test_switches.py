@@ -17,7 +17,7 @@ from adacd_cli.engine.switches import agreement, learned, mass
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision, Finished, Started, TokenStep
-from adacd_cli.profiles.profile import Fingerprint, Numbers, Profile
+from adacd_cli.profiles.profile import Fingerprint, Profile
 from adacd_cli.prompts import ThinkingMarks
 from tests.fakes import (
     BYTE_EOS,
@@ -80,7 +80,7 @@ FEATURES = {"tokens": (0, 2), "means": (-1.0, -2.0), "weights": (1.0, -0.5), "bi
 def test_learned_looks_at_the_score_and_at_what_the_model_is_about_to_do(
     openers: tuple[int, ...], low: float, high: float, decision: int
 ) -> None:
-    numbers = SwitchNumbers(openers, **FEATURES, low=low, high=high)  # type: ignore[arg-type]
+    numbers = SwitchNumbers(openers=openers, **FEATURES, low=low, high=high)  # type: ignore[arg-type]
     found, q = learned.decide(logs([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]), numbers)
     assert q.tolist() == pytest.approx([0.25, 0.25], abs=1e-5)
     assert found.tolist() == [decision] * 2
@@ -107,7 +107,9 @@ def test_subtracting_takes_every_opener_out_of_the_first_token(
 
 # --- in the engine: q = log P(Z) + 6 decides, and a refusal begins with I ---
 
-NUMBERS = Numbers(openers=(ord("I"),), tokens=(ord("Z"),), means=(-6.0,), weights=(1.0,), low=-1.0, high=1.0)
+NUMBERS = SwitchNumbers(
+    openers=(ord("I"),), tokens=(ord("Z"),), means=(-6.0,), weights=(1.0,), low=-1.0, high=1.0
+)
 PROFILE = Profile(
     model="scripted",
     fingerprint=Fingerprint(config=None, template="t", tokenizer="k"),
@@ -264,7 +266,7 @@ def test_a_switch_says_where_a_server_did_not_tell_its_tokens(named: bool) -> No
 
 def test_a_switch_without_its_numbers_is_refused() -> None:
     backend = ScriptedBackend(script)
-    for profile, switch in ((None, "mass"), (None, "learned"), (Numbers(openers=(1,)), "learned")):
+    for profile, switch in ((None, "mass"), (None, "learned"), (SwitchNumbers(openers=(1,)), "learned")):
         numbers = profile and PROFILE.model_copy(update={"numbers": profile})
         backend.model = replace(backend.model, profile=numbers)
         request = request_for(two_streams(b"r\n", b"r!\n"), LEARNED.model_copy(update={"switch": switch}))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
-@dataclass(frozen=True)
-class SwitchNumbers:
+class SwitchNumbers(BaseModel):
     """The numbers of the switches `mass` and `learned`.
 
     Attributes:
@@ -18,7 +17,9 @@ class SwitchNumbers:
         margin: the threshold μ of `mass`, in nats.
     """
 
-    openers: tuple[int, ...]
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    openers: tuple[int, ...] = Field(min_length=1)
     tokens: tuple[int, ...] = ()
     means: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
@@ -26,3 +27,11 @@ class SwitchNumbers:
     low: float = 0.0
     high: float = 0.0
     margin: float = 0.0
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SwitchNumbers:
+        if not len(self.tokens) == len(self.means) == len(self.weights):
+            raise ValueError("tokens, means and weights are of different lengths")
+        if self.low > self.high or min((*self.openers, *self.tokens)) < 0:
+            raise ValueError("low is above high, or a token is negative")
+        return self
