@@ -186,6 +186,12 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("model", ""),
         ("stop", ["a", "\udce9"]),
         ("stop", ["a", ""]),
+        ("logit_bias", ["5:1", "abc"]),
+        ("logit_bias", ["5:101"]),
+        ("logit_bias", {5: -1}),
+        ("stop_token_ids", ["</s>"]),
+        ("stop_token_ids", "-1"),
+        ("stop_token_ids", 7),
     ],
 )
 def test_a_refused_value_is_named_with_range_value_and_flag(name: str, value: Any) -> None:
