@@ -68,14 +68,14 @@ class OllamaMessage(OpenBody):
 class OllamaChat(OllamaRequest):
     """A request of /api/chat."""
 
-    messages: Annotated[list[OllamaMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)]
     tools: Any = None
 
 
 class OllamaGenerate(OllamaRequest):
     """A request of /api/generate."""
 
-    prompt: str
+    prompt: str | None = None
     system: str | None = None
     suffix: Annotated[Any, Unsupported("`suffix` is not supported.", "")] = None
     template: Annotated[Any, Unsupported("The model's own template is used.", "")] = None
@@ -101,16 +101,20 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> Translation:
         chat.paths["messages"] = "prompt"
         if body.system:
             chat.add({"role": "system", "content": body.system}, "system", content="")
-        chat.add({"role": "user", "content": body.prompt}, "prompt", content="")
+        chat.add({"role": "user", "content": body.prompt or ""}, "prompt", content="")
     if body.format:
         schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": body.format}}
         wanted = {"type": "json_object"} if isinstance(body.format, str) else schema
         chat.put("response_format", wanted, "format")
     if body.think is not None:
         chat.put("reasoning_effort", EFFORTS.get(body.think, body.think), "think")
-    model = None if body.model is None else body.model.removesuffix(":latest")
-    chat.fields |= {"model": model, "stream": body.stream is not False}
+    chat.fields |= {"model": _name(body.model), "stream": body.stream is not False}
     return chat
+
+
+def _name(model: Any) -> str | None:
+    """A model's, without what stands for its newest version."""
+    return None if model is None else str(model).removesuffix(":latest")
 
 
 def _add(chat: Translation, message: OllamaMessage, path: str) -> None:
@@ -136,7 +140,7 @@ class OllamaWriter(ChunkWriter):
         """The whole answer."""
         choice = response["choices"][0]
         self.chunk({**response, "choices": [{**choice, "delta": {}, "logprobs": None}]})
-        return {**self._line(choice["message"], response), **_logprobs(choice), **self._last()}
+        return {**self.line(choice["message"], response), **_logprobs(choice), **self._last()}
 
     def chunk(self, chunk: JSON) -> bytes:
         """A line, where there is text."""
@@ -145,7 +149,7 @@ class OllamaWriter(ChunkWriter):
         for choice in chunk["choices"]:
             if pieces(choice["delta"]) or choice["logprobs"]:
                 self._first = self._first or time.perf_counter_ns()
-                line = {**self._line(choice["delta"], chunk), **_logprobs(choice), "done": False}
+                line = {**self.line(choice["delta"], chunk), **_logprobs(choice), "done": False}
                 sent += to_json(line) + b"\n"
             if choice["finish_reason"] is not None:
                 self._end["reason"] = choice["finish_reason"]
@@ -157,9 +161,10 @@ class OllamaWriter(ChunkWriter):
 
     def end(self) -> bytes:
         """The line with the numbers."""
-        return to_json({**self._line({}, self._end), **self._last()}) + b"\n"
+        return to_json({**self.line({}, self._end), **self._last()}) + b"\n"
 
-    def _line(self, message: JSON, chunk: JSON) -> JSON:
+    def line(self, message: JSON, chunk: JSON) -> JSON:
+        """A line without numbers."""
         made = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
         head = {"model": self._model or chunk["model"], "created_at": made}
         own = dict(pieces(message))
@@ -191,8 +196,18 @@ def _logprobs(choice: JSON) -> JSON:
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the routes to the application."""
     state, lines = responder.state, OllamaWriter.media_type
-    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, stream=lines)
-    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, stream=lines)
+
+    def loaded(body: OllamaChat | OllamaGenerate) -> JSON | None:
+        """By asking nothing, Ollama's clients have a model loaded."""
+        if body.messages if isinstance(body, OllamaChat) else body.prompt:
+            return None
+        state.check_model(_name(body.model))
+        line = OllamaWriter(body).line({}, {"model": state.model_id})
+        return {**line, "done": True, "done_reason": "load"}
+
+    own: JSON = {"stream": lines, "unasked": loaded}
+    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, **own)
+    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, **own)
 
     @app.get("/api/version", include_in_schema=False)
     async def version() -> JSON:
@@ -213,7 +228,7 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
         responder.worker.check_state()
         body = await read_body(request, OllamaRequest)
         given = body.model or (body.model_extra or {}).get("name")
-        state.check_model(None if given is None else str(given).removesuffix(":latest"))
+        state.check_model(_name(given))
         length = None if state.model is None else state.model.context_length
         info = {"general.architecture": "adacd", "general.basename": state.model_id}
         return {

@@ -117,12 +117,16 @@ class Responder:
         writer: Callable[[Body], ChunkWriter],
         *,
         stream: str = ChunkWriter.media_type,
+        unasked: Callable[[Body], dict[str, Any] | None] = lambda body: None,
     ) -> None:
-        """Adds a route of another format: its body, the same as a chat's, and how its answer is written."""
+        """Adds a route of another format: its body, the same as a chat's, and how its answer is written. `unasked`
+        gives the response to a body that asks nothing."""
 
         @app.post(path, dependencies=[Depends(self.check)], **describes(kind, stream=stream))
         async def answer(request: Request) -> Response:
             body = await read_body(request, kind)
+            if (response := unasked(body)) is not None:
+                return Response(to_json(response), media_type="application/json")
             translation = chat_of(body)
             with translation.errors():
                 return await self.chat(request, translation.request(), writer(body))

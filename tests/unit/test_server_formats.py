@@ -605,6 +605,17 @@ def test_log_probabilities_in_other_formats(server: Site) -> None:
     assert [each["logprobs"] for each in said if not each["done"]] == [[each] for each in told]
 
 
+def test_a_request_that_asks_nothing_finds_the_model_loaded(server: Site) -> None:
+    for path, body in (
+        ("generate", {}),
+        ("generate", {"prompt": "", "keep_alive": 0}),
+        ("chat", {"messages": []}),
+    ):
+        told = post(server, f"/api/{path}", **body).json()
+        assert (told["model"], told["done"], told["done_reason"]) == ("letters", True, "load")
+        assert post(server, f"/api/{path}", **{**body, "model": "llama"}).status_code == 404
+
+
 def test_the_models_of_ollama(server: Site) -> None:
     (model,) = server.http.get("/api/tags").json()["models"]
     assert (model["name"], model["model"]) == ("letters", "letters")
