@@ -67,6 +67,9 @@ class Translation:
             name: value for name, value in (self.body.model_extra or {}).items() if name != "stream_options"
         }
         self.unused |= {name: value for name, value in extra.items() if self.fields.get(name) != value}
+        own = self.fields.get("adacd")
+        if self.fields.get("stream") and isinstance(own, dict):
+            self.unused["adacd.trace"] = own.get("trace") or None  # its steps have no place in the stream
         self.leave(options if isinstance(options, dict) else {}, (), "stream_options")
         usage = {"include_usage": True} if self.fields.get("stream") else None
         request = ChatRequest.model_validate({**self.fields, "stream_options": usage})

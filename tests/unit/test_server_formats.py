@@ -435,7 +435,7 @@ TOLD = {"messages": [QUESTION], "options": {"num_predict": 1}, "stream": False}
 
 
 def turns(*blocks: Any) -> dict[str, Any]:
-    use = {"type": "tool_use", "id": "1", "name": "f", "input": {}, "caller": {"type": "direct"}}
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": {}, "caller": {"type": "program"}}
     return {
         "messages": [QUESTION, {"role": "assistant", "content": [use]}, {"role": "user", "content": blocks}]
     }
@@ -554,6 +554,7 @@ def test_what_has_no_counterpart_is_named_by_its_path(
             "/api/chat",
             {"options": {"num_predict": 1, "num_ctx": 9, "mirostat": 0, "tfs_z": 1.0, "repeat_last_n": -1}},
         ),
+        ("/v1/messages", {"n": 1, "logprobs": False, "top_logprobs": 0}),
         ("/api/chat", {"keep_alive": 0, "format": "", "think": None, "shift": False}),
         ("/api/chat", {"messages": [{**QUESTION, "images": [], "tool_calls": None, "thinking": None}]}),
     ],
@@ -564,6 +565,14 @@ def test_what_asks_for_nothing_is_accepted(server: Site, path: str, fields: dict
     assert response.status_code == 200, response.text
     warnings = response.json()["adacd"].get("warnings", ())
     assert [text for text in warnings if "chat template" not in text] == []
+
+
+def test_a_trace_has_no_place_in_the_streams_of_other_formats(server: Site) -> None:
+    asked = {"messages": [QUESTION], "adacd": {"trace": True}}
+    assert post(server, "/api/chat", **asked, stream=False).json()["adacd"]["trace"]
+    last = lines(post(server, "/api/chat", **asked))[-1]
+    assert last["adacd"]["warnings"] == ["`adacd.trace` is not supported, so it was not used."]
+    assert post(server, "/v1/messages", messages=[QUESTION], stream=True, adacd=[]).status_code == 400
 
 
 def test_earlier_thinking_is_given_to_the_template() -> None:
