@@ -14,11 +14,14 @@ from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, TextOrObjects
 from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
 
-NAMES = {"stop": "stop_sequences"}
+NAMES = {"stop": "stop_sequences", "response_format": "output_config"}
 """What a chat's fields are called here."""
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_TRANSLATED = ("system", "stop_sequences", "thinking", "metadata", "service_tier", "tools", "tool_choice")
+_TRANSLATED = (
+    *("system", "stop_sequences", "thinking", "metadata", "service_tier", "tools", "tool_choice"),
+    *("output_config", "output_format"),
+)
 
 
 class Turn(BaseModel):
@@ -40,6 +43,8 @@ class MessagesRequest(OpenBody):
     thinking: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+    output_format: Annotated[dict[str, Any] | None, Field(description="Formerly its format.")] = None
 
 
 def chat_of(body: MessagesRequest) -> JSON:
@@ -54,6 +59,8 @@ def chat_of(body: MessagesRequest) -> JSON:
     chat |= {"messages": messages, "stop": body.stop_sequences}
     if body.thinking and body.thinking.get("type") in ("enabled", "disabled"):
         chat["reasoning_effort"] = EFFORTS[body.thinking["type"] == "enabled"]
+    if (wanted := (body.output_config or {}).get("format") or body.output_format) is not None:
+        chat["response_format"] = {"type": "json_schema", "json_schema": wanted}
     if body.tools is not None:
         chat["tools"] = [_tool(each) for each in body.tools]
     if body.tool_choice is not None:

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from adacd_cli import __version__
 from adacd_cli.server.description import read_body
+from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, Unsupported
@@ -39,7 +40,7 @@ class OllamaRequest(OpenBody):
     model: str | None = None
     stream: bool | None = None
     options: dict[str, Any] | None = None
-    format: str | dict[str, Any] | None = None
+    format: Annotated[str | dict[str, Any] | None, Field(description="`json`, or a JSON schema.")] = None
     think: bool | str | None = None
     keep_alive: Annotated[Any, Field(description="Accepted; the model stays loaded.")] = None
 
@@ -85,8 +86,10 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
     else:
         system = [{"role": "system", "content": body.system}] if body.system else []
         chat["messages"] = [*system, {"role": "user", "content": body.prompt}]
+    if isinstance(body.format, str) and body.format not in ("", "json"):
+        raise refused("`format` is json or a JSON schema.", "format")
     if body.format:
-        schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": body.format}}
+        schema = {"type": "json_schema", "json_schema": {"schema": body.format}}
         chat["response_format"] = {"type": "json_object"} if isinstance(body.format, str) else schema
     if body.think is not None:
         chat["reasoning_effort"] = EFFORTS.get(body.think, body.think)
