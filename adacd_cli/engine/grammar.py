@@ -70,8 +70,8 @@ class Grammars:
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
 
-    def of_json(self, schema: Mapping[str, Any]) -> Grammar:
-        """The grammar of JSON that fits the schema, `oneOf` read as `anyOf`.
+    def of_json(self, schema: Mapping[str, Any] | str) -> Grammar:
+        """The grammar of JSON that fits the schema, or its text; `oneOf` is read as `anyOf`.
 
         Raises:
             MissingExtraError: llguidance is not installed.
@@ -86,14 +86,16 @@ class Grammars:
             raise MissingExtraError(
                 "Answers in JSON need llguidance, which is not installed.", "pip install 'adacd[serve]'"
             ) from None
-        text = json.dumps(schema)
+        text = schema if isinstance(schema, str) else json.dumps(schema)
         if len(text) > _LONGEST:
             raise ConfigurationError(
                 f"The JSON schema has {len(text):,} characters; at most {_LONGEST:,} are read."
             )
-        compiled = LLMatcher.grammar_from_json_schema(
-            text, defaults={"whitespace_pattern": _BLANKS, "coerce_one_of": True}
-        )
+        options: Any = {"whitespace_pattern": _BLANKS, "coerce_one_of": True}
+        try:
+            compiled = LLMatcher.grammar_from_json_schema(text, defaults=options)
+        except ValueError as error:
+            raise ConfigurationError(f"The JSON schema cannot be read: {one_line(str(error))}.") from error
         limits = LLParserLimits(
             max_grammar_size=_MAX_SYMBOLS, max_lexer_states=_MAX_STATES, verbose_errors=False
         )

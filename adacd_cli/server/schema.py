@@ -217,7 +217,7 @@ class ResponseFormat(OpenBody):
     @model_validator(mode="after")
     def _is_complete(self) -> ResponseFormat:
         if self.type == "json_schema" and self.json_schema is None:
-            raise unsupported("The type json_schema needs a `json_schema`.")
+            raise unsupported("`response_format` of type json_schema needs a `json_schema`.")
         return self
 
     @property

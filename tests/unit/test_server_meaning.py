@@ -19,9 +19,10 @@ OWN_CASES = Path(__file__).parents[1] / "data" / "server_requests.jsonl"
 
 
 def cases() -> list[Any]:
-    files = [OWN_CASES, *([CASES] if CASES.is_file() else [])]
+    files = [*([CASES] if CASES.is_file() else []), OWN_CASES]
     read = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
-    return [pytest.param(case, id=case["name"]) for case in read]
+    by_name = {case["name"]: case for case in read}  # our own where both have one
+    return [pytest.param(case, id=name) for name, case in by_name.items()]
 
 
 @pytest.fixture(scope="module")
