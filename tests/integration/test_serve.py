@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from tests.conftest import RunCommand
 from tests.golden import check
@@ -142,7 +142,6 @@ def test_the_client_reads_completions_and_log_probabilities(client: openai.OpenA
 
 class Fact(BaseModel):
     kind: Literal["fact", "guess"]
-    words: Annotated[list[Annotated[str, Field(max_length=8)]], Field(min_length=1, max_length=3)]
 
 
 @pytest.mark.parametrize("method", ["default", "adacd"])

@@ -119,10 +119,6 @@ def test_a_body_that_is_no_json_object(body: bytes) -> None:
         ({"response_format": {"type": "xml"}}, "response_format.type"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
-        (
-            {"response_format": {"type": "json_schema", "json_schema": {}}},
-            "response_format.json_schema.schema",
-        ),
         ({"guided_json": {}, "json_schema": {}}, "json_schema"),
         ({"structured_outputs": {"choice": ["a"]}}, "structured_outputs.choice"),
         ({"guided_choice": ["a", "b"]}, "guided_choice"),
