@@ -73,13 +73,10 @@ def answers(refused: dict[tuple[Kind, Way], int] | None = None) -> list[Answer]:
         ("neutral", "default"): 0,
         ("neutral", "prompted"): 10,
         ("neutral", "adacd"): 0,
-        ("neutral", "adacd-gated"): 0,
         ("trigger", "default"): 10,
         ("trigger", "adacd"): 1,
-        ("trigger", "adacd-gated"): 1,
         ("harmful", "default"): 6,
         ("harmful", "adacd"): 6,
-        ("harmful", "adacd-gated"): 6,
     }
     counts |= refused or {}
     return [

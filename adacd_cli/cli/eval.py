@@ -27,7 +27,7 @@ from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
-    from adacd_cli.evaluation.distributed.address import Address
+    from adacd_cli.evaluation.distributed.cluster import Address
     from adacd_cli.evaluation.distributed.driver import Roster
     from adacd_cli.evaluation.judges.base import Judge
     from adacd_cli.evaluation.records import Sample
@@ -232,8 +232,12 @@ def _answer_here(
 
 def _ray_address(text: str, settings: Settings) -> Address:
     """The address that `--ray` names, with everything checked that needs no Ray running."""
-    from adacd_cli.evaluation.distributed.address import check_answers, parse_address
-    from adacd_cli.evaluation.distributed.cluster import check_settings, require_ray
+    from adacd_cli.evaluation.distributed.cluster import (
+        check_answers,
+        check_settings,
+        parse_address,
+        require_ray,
+    )
 
     address = parse_address(text)
     check_settings(settings)

@@ -55,7 +55,7 @@ def command(
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.evaluation.report.svg import draw_trade_off
+    from adacd_cli.evaluation.report.figures import draw_trade_off
     from adacd_cli.fitting.corpus import digest
     from adacd_cli.fitting.fit import FULL, QUICK, Fit
     from adacd_cli.profiles import store as profiles

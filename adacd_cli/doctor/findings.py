@@ -24,13 +24,11 @@ GRAVITY = (
     DISOBEYS := "does not obey p*: AdaCD would subtract something other than refusing",
     UNSAFE := "trades safety: measure it before you rely on it",
     LITTLE := "helps little: AdaCD removes few of its refusals",
-    USE_GATE := "use --gate",
     DISTURBED := "disturbs ordinary answers",
     UNMEASURED := "no problem found, as far as was checked",
     SUITS := "suits",
 )
-"""All verdicts, the gravest first. Where a model refuses nothing, nothing else about AdaCD on it matters;
-where the contrast prompt does not make it refuse, neither does the gate."""
+"""All verdicts, the gravest first. Where a model refuses nothing, nothing else about AdaCD on it matters."""
 
 
 class Status(str, Enum):
@@ -44,13 +42,8 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
-
-    Attributes:
-        next_step: what to do about it; "" where there is nothing to do.
-        facts: the numbers and names behind the sentence, JSON values only.
-        verdict: the verdict on the model unless there is a graver one; "" where it decides nothing.
-    """
+    """What one check found: a sentence, what to do about it ("" for nothing), the numbers and names behind it, JSON
+    values, and the verdict on the model unless there is a graver one ("" where it decides nothing)."""
 
     name: str
     status: Status

@@ -25,19 +25,18 @@ _NVIDIA = Path("/proc/driver/nvidia/version")
 _TOO_BUSY = 0.5
 """Share of the cores that other programs may keep busy: a thread that waits for its core holds up all others."""
 
-Machine = dict[str, Any]
-"""Facts about the machine; see `inspect_machine`."""
+Machine = dict[str, Any]  # facts about it; see `inspect_machine`
 
 _NOT_REPORTED = ("required", "extras", "idle_gpu", "device_error")
 
 
 def inspect_machine(settings: Settings) -> Machine:
-    """Collects facts, JSON values, in a tenth of a second; `device` and `threads` are read.
+    """Collects facts, JSON values, in a tenth of a second.
 
     Among them: the versions of adacd, Python and the packages that decide a model's tokens (None where missing);
     `required`, what adacd requires of those, and `extras`, whether each is installed; `device` (None, with a
-    `device_error`, where there is none), its `free_bytes` and `native_bfloat16`; `idle_gpu`, an NVIDIA GPU that
-    this PyTorch cannot use; and `cores`, `usable_cores` of this process, `busy_cores` of others, `threads`.
+    `device_error`, where there is none); `idle_gpu`, an NVIDIA GPU that this PyTorch cannot use; and `cores`,
+    `usable_cores` of this process, `busy_cores` of others, `threads`.
     """
     load = Load()
     found: Machine = dict.fromkeys(("device", "free_bytes", "native_bfloat16"))

@@ -26,10 +26,7 @@ _SYSTEM = "You talk like a cook."
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 SystemRole = Literal["used", "folded", "none"]
-"""Where a system message goes: into one, into the user's, or (none) there is no template."""
-
 Thinking = Literal["none", "switch", "always"]
-"""Whether the model thinks first: never, if it is switched on, or always."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class PromptFacts:
     """What became of one question in both streams; see `inspect_prompts`.
 
     Attributes:
+        system_role: where a system message goes: into one, into the user's, or (none) there is no template.
+        thinking: whether the model thinks first: never, if it is switched on, or always.
         default_system: the system text that the template writes by itself, "" for none.
         dated: whether the template writes the date or the time.
         leading_bos, lengths: BOS tokens at its beginning and all tokens, of the prompted and unprompted stream.
@@ -63,8 +62,8 @@ class PromptFacts:
 
 def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     """Makes prompts with the settings' contrast prompt, and others to see how the template behaves. PromptError
-    where no prompts can be made, e.g. because both streams come out equal; ModelError where the chat template is
-    not valid Jinja."""
+    where no prompts can be made, e.g. because both streams come out equal; ModelError where the template is not
+    valid."""
 
     def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
@@ -84,7 +83,7 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     foreign = [name for name in _CONTROL.findall(bare) if name not in tokenizer.get_vocab()]
     return PromptFacts(
         template=source is not None,
-        system_role=_system_role(source, prompts_of),
+        system_role=_system_role(prompts_of) if source else "none",
         default_system=_default_system(prompts_of) if source else "",
         dated=re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
         thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
@@ -99,9 +98,7 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     )
 
 
-def _system_role(source: str | None, prompts_of: Callable[..., Prompts]) -> SystemRole:
-    if source is None:
-        return "none"
+def _system_role(prompts_of: Callable[..., Prompts]) -> SystemRole:
     try:
         prompts = prompts_of(Conversation.ask(QUESTION, _SYSTEM), thinking=False, placement="system")
     except PromptError:  # it does without

@@ -34,10 +34,8 @@ class Group(NamedTuple):
 
 
 def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
-    """The groups that answers fall into, in the order in which they come, safe ones first.
-
-    `both` names the sets that have both labels.
-    """
+    """The groups that answers fall into, in the order in which they come, safe ones first; BOTH names the sets that
+    have both labels."""
     mixed = frozenset(both)
     pairs = dict.fromkeys((record.dataset, record.label) for record in answers)
     found = [Group(f"{name}-{label}" if name in mixed else name, name, label) for name, label in pairs]
@@ -45,21 +43,16 @@ def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
 
 
 class Judged:
-    """The answers of a run that did not fail, with one judge's labels by the answer's key.
-
-    `aspects` are 1 to 5 each, None for N/A, from whichever judge rates them.
-    """
+    """The answers of a run that did not fail, with one judge's labels by the answer's key; aspects, 1 to 5 each and
+    None for N/A, are from whichever judge rates them."""
 
     def __init__(
-        self, answers: Sequence[AnswerRecord], judgements: Iterable[JudgementRecord], judge: str
+        self, answers: Sequence[AnswerRecord], judgements: Sequence[JudgementRecord], judge: str
     ) -> None:
-        self.labels: dict[Key, JudgementLabel] = {}
-        self.aspects: dict[Key, Mapping[str, float | None]] = {}
-        for record in judgements:
-            if record.judge == judge:
-                self.labels[record.key[:3]] = record.label
-            if record.detail.get("aspects"):
-                self.aspects[record.key[:3]] = record.detail["aspects"]
+        self.labels = {each.key[:3]: each.label for each in judgements if each.judge == judge}
+        self.aspects: dict[Key, Mapping[str, float | None]] = {
+            each.key[:3]: each.detail["aspects"] for each in judgements if each.detail.get("aspects")
+        }
         self._answers: dict[tuple[str, str, Label], dict[str, AnswerRecord]] = {}
         for answer in answers:
             own = self._answers.setdefault((answer.method, answer.dataset, answer.label), {})
@@ -137,10 +130,15 @@ def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
         "ci_high": share.high,
         "labels": {label: labels.get(label, 0) for label in JUDGEMENT_LABELS},
         "unchanged": compared["unchanged"],
-        "mean_tokens": fmean(record.tokens for record in own) if own else None,
+        "mean_tokens": _mean(record.tokens for record in own),
         "atgr": compared["atgr"],
         "aspects": {name: fmean(values) for name, values in aspects.items()},
     }
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    found = list(values)
+    return fmean(found) if found else None
 
 
 def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
@@ -150,7 +148,7 @@ def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
     wall, cpu = (_median(batches, clock) for clock in ("seconds", "cpu_seconds"))
     busy = wall is not None and cpu is not None and max(wall / cpu, cpu / wall) > _DISAGREE
     return {
-        "unchanged": fmean(one.text == other.text for one, other in pairs) if pairs else None,
+        "unchanged": _mean(one.text == other.text for one, other in pairs),
         "atgr": cpu if busy else wall,
         "atgr_wall": wall,
         "clock": "cpu_seconds" if busy else "seconds",
@@ -184,10 +182,7 @@ def _averages(
 ) -> dict[str, Any]:
     """Means over the sets of each label, every set counting the same; time and changes over all answers."""
     ratios = [(cell["label"], cell["ratio"]) for cell in cells.values() if cell["ratio"] is not None]
-    averages: dict[str, Any] = {}
-    for label in LABELS:
-        own = [value for its, value in ratios if its == label]
-        averages[label] = fmean(own) if own else None
+    averages = {label: _mean(value for its, value in ratios if its == label) for label in LABELS}
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 
 
@@ -217,15 +212,8 @@ def _agreement(judgements: Iterable[JudgementRecord], judges: Sequence[str]) -> 
             labels[record.judge][record.key[:3]] = record.label
     found = []
     for one, other in combinations(judges, 2):
-        shared = [key for key in labels[one] if key in labels[other]]
-        first, second = ([labels[judge][key] for key in shared] for judge in (one, other))
-        same = [(a in REFUSED) is (b in REFUSED) for a, b in zip(first, second, strict=True)]
-        found.append(
-            {
-                "judges": [one, other],
-                "n": len(shared),
-                "agreement": fmean(same) if same else None,
-                "kappa": cohen_kappa(first, second) if shared else None,
-            }
-        )
+        shared = [(label, labels[other][key]) for key, label in labels[one].items() if key in labels[other]]
+        agreement = _mean((a in REFUSED) is (b in REFUSED) for a, b in shared)
+        kappa = cohen_kappa(*zip(*shared, strict=True)) if shared else None
+        found.append({"judges": [one, other], "n": len(shared), "agreement": agreement, "kappa": kappa})
     return found

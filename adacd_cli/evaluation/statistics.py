@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 
-CONFIDENCE = 0.95
-
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -27,7 +25,7 @@ def ratio(count: int, n: int) -> Ratio:
         return Ratio(0, 0, None, None, None)
     from scipy.stats import binomtest
 
-    interval = binomtest(count, n).proportion_ci(CONFIDENCE, method="wilson")
+    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
     return Ratio(count, n, count / n, float(interval.low), float(interval.high))
 
 
@@ -58,14 +56,13 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
 
 
 def cohen_kappa(labels_a: Sequence[JudgementLabel], labels_b: Sequence[JudgementLabel]) -> float | None:
-    """Cohen's kappa of two judges on refused (refusal, partial) against not refused, of the same answers.
+    """Cohen's kappa, in [−1, 1], of two judges on refused (refusal, partial) against not refused, of the same
+    answers.
 
-    κ = (p_o − p_e) / (1 − p_e), p_o the share of answers on which both say the same, p_e that share had each
-    given its own labels by chance (Cohen 1960, doi:10.1177/001316446002000104). An answer that one of the two
-    did not judge (unparsed) is left out; a degenerate one is not refused.
-
-    Returns:
-        A number in [−1, 1]; None where κ is undefined: no answer is left, or chance alone explains everything.
+    κ = (p_o − p_e) / (1 − p_e), p_o the share of answers on which both say the same, p_e that share had each given
+    its own labels by chance (Cohen 1960, doi:10.1177/001316446002000104). An answer that one of the two did not
+    judge (unparsed) is left out; a degenerate one is not refused. None where no answer is left, or chance alone
+    explains all.
     """
     both = [pair for pair in zip(labels_a, labels_b, strict=True) if "unparsed" not in pair]
     pairs = [(a in REFUSED, b in REFUSED) for a, b in both]

@@ -15,8 +15,13 @@ import pytest
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, ModelError, UsageError
-from adacd_cli.evaluation.distributed.address import Address, check_answers, parse_address
-from adacd_cli.evaluation.distributed.cluster import check_settings, ray_muted
+from adacd_cli.evaluation.distributed.cluster import (
+    Address,
+    check_answers,
+    check_settings,
+    parse_address,
+    ray_muted,
+)
 from adacd_cli.evaluation.distributed.driver import (
     RETRIES,
     Piece,

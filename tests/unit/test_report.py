@@ -18,10 +18,9 @@ from scipy.stats import bootstrap
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.figures import Chart, Point, Row
+from adacd_cli.evaluation.report.figures import Chart, Point, Row, svg
 from adacd_cli.evaluation.report.html import page
 from adacd_cli.evaluation.report.samples import browser, change, differ, natural
-from adacd_cli.evaluation.report.svg import svg
 from adacd_cli.evaluation.report.tables import markdown
 from tests.golden import check
 from tests.reports import EVIL, METHODS, PROVENANCE, SORRY, SURE, run

@@ -40,8 +40,8 @@ class Columns(NamedTuple):
 
 
 def read_rows(path: Path, columns: Columns = Columns()) -> Iterator[Row]:  # noqa: B008
-    """The rows of a file, in its order; blank lines are none. UsageError where it cannot be read, is no text,
-    malformed or empty, or lacks a column."""
+    """The rows of a file, in its order; UsageError where it cannot be read, is malformed or empty, or lacks a
+    column."""
     text, ending = read_text(path), path.suffix.lower()
     if not text.strip():
         raise UsageError(f"{path} is empty.", "Write one prompt a line, or name another file.")
@@ -57,10 +57,8 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"The file {path} could not be read: {reason}.", "Name a CSV, JSON or text file."
-        ) from error
+        what = f"The file {path} could not be read: {getattr(error, 'strerror', None) or error}."
+        raise UsageError(what, "Name a CSV, JSON or text file.") from error
     return decode(data, str(path))
 
 
@@ -80,9 +78,8 @@ def decode(data: bytes, name: str) -> str:
             ) from error
         text = "\0"
     if "\0" in text:
-        raise UsageError(
-            f"{name} is not text.", "Name a text file in UTF-8, or in UTF-16 with a byte order mark."
-        )
+        hint = "Name a text file in UTF-8, or in UTF-16 with a byte order mark."
+        raise UsageError(f"{name} is not text.", hint)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -135,10 +132,8 @@ def _csv_records(text: str, name: object, delimiter: str | None) -> Iterator[tup
             # a name that stands twice means its first column
             columns = {each: names.index(each) for each in names if each}
         elif any(cell.strip() for cell in cells[len(names) :]):
-            raise UsageError(
-                f"{name}, {place} has {len(cells)} cells, but the first line names {len(names)} columns.",
-                _QUOTES,
-            )
+            columns_named = f"the first line names {len(names)} columns"
+            raise UsageError(f"{name}, {place} has {len(cells)} cells, but {columns_named}.", _QUOTES)
         else:
             yield place, {each: cells[at] if at < len(cells) else None for each, at in columns.items()}
 
@@ -172,9 +167,8 @@ def prompt_in(cells: Mapping[str, Any], column: str, where: str) -> tuple[Any, t
         if name is None or name == column or not (more := cells[name]) or not isinstance(prompt, str):
             continue
         if not isinstance(more, str):
-            raise UsageError(
-                f"{where}: `{name}` belongs to the prompt, and is not text.", "Write it as text."
-            )
+            what = f"{where}: `{name}` belongs to the prompt, and is not text."
+            raise UsageError(what, "Write it as text.")
         if more.strip():
             prompt, appended = f"{prompt}\n\n{more}", [*appended, name]
     return prompt, tuple(appended)

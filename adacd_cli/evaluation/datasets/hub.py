@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,8 +19,7 @@ from adacd_cli.errors import EnvironmentFault, first_line
 from adacd_cli.evaluation.datasets.registry import Hub, KnownSet, Split
 from adacd_cli.evaluation.datasets.rows import Row
 
-REPLY_SECONDS = 10.0
-"""How long to wait for the hub's answer whether it has the set."""
+REPLY_SECONDS = 10.0  # for the hub to answer whether it has the set
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REMEDY = "Try again later, or put {file} into a folder and name that with --data."
@@ -59,8 +58,7 @@ def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterato
                 )
         except Exception as error:  # the package lets through whatever the libraries below it raise
             raise _failed(known, hub, error, reachable) from error
-        _check_commit(known, hub, table.cache_files)
-        _check_columns(known, hub, split, table.column_names)
+        _check(known, hub, split, table)
         for index, row in enumerate(table):
             yield _row(hub, split, index, row)
 
@@ -123,35 +121,25 @@ def _quiet(*, cached_only: bool) -> Iterator[Any]:
             datasets.enable_progress_bars()
 
 
-def _check_commit(known: KnownSet, hub: Hub, files: Sequence[Mapping[str, str]]) -> None:
-    """`load_dataset` falls back to any commit this machine has where it cannot ask for the right one."""
-    commits = {Path(file["filename"]).parent.name for file in files}
-    for commit in sorted(commits - {hub.revision}):
+def _check(known: KnownSet, hub: Hub, split: Split, table: Any) -> None:
+    """Refuses another commit than the set's, which `load_dataset` takes where it cannot ask for the right one, and
+    a table without the columns that are known of it."""
+    what, columns = "", table.column_names
+    for commit in {Path(file["filename"]).parent.name for file in table.cache_files} - {hub.revision}:
         if _COMMIT.fullmatch(commit):
-            raise EnvironmentFault(
-                f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}, and the "
-                "hub cannot be reached.",
-                _REMEDY.format(file=known.files[0]),
-            )
-
-
-def _check_columns(known: KnownSet, hub: Hub, split: Split, found: list[str]) -> None:
+            here = f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}"
+            what = f"{here}, and the hub cannot be reached."
     for column in (hub.prompt, hub.id_column, hub.category, hub.label):
-        if column is not None and column not in found:
-            raise EnvironmentFault(
-                f"The hub's {hub.id}, split {split.name}, has no column {column!r}; it has: "
-                f"{', '.join(found)}.",
-                _REMEDY.format(file=known.files[0]),
-            )
+        if column is not None and column not in columns and not what:
+            where = f"The hub's {hub.id}, split {split.name}"
+            what = f"{where}, has no column {column!r}; it has: {', '.join(columns)}."
+    if what:
+        raise EnvironmentFault(what, _REMEDY.format(file=known.files[0]))
 
 
 def _row(hub: Hub, split: Split, index: int, row: dict[str, Any]) -> Row:
     category = hub.one_category if hub.category is None else row[hub.category]
-    if split.label is not None:
-        label: Any = split.label
-    elif hub.label is not None:
-        label = row[hub.label]
-    else:
-        label = "unsafe" if category in hub.unsafe_categories else "safe"
+    by_category = "unsafe" if category in hub.unsafe_categories else "safe"
+    label = split.label or (by_category if hub.label is None else row[hub.label])
     number = index if hub.id_column is None else row[hub.id_column]
     return Row(f"row {index + 1}", row[hub.prompt], f"{split.id_prefix}{number}", label, category)

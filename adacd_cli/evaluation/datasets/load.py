@@ -30,19 +30,12 @@ INSTALL = "pip install 'adacd[datasets]'"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSet:
-    """A set as it will be run.
+    """A set as it will be run."""
 
-    Attributes:
-        name: the known set's, or the stem of the user's file.
-        samples: those that `--limit` left, in the order of the source.
-        source: path of the file, or `owner/name@commit` on the hub.
-        sha256: of the samples' ids, prompts and labels, in hexadecimal.
-    """
-
-    name: str
-    samples: tuple[Sample, ...]
-    source: str
-    sha256: str
+    name: str  # the known set's, or the stem of the user's file
+    samples: tuple[Sample, ...]  # those that `--limit` left, in the order of the source
+    source: str  # path of the file, or `owner/name@commit` on the hub
+    sha256: str  # of the samples' ids, prompts and labels, in hexadecimal
     has_both_labels: bool
     notes: tuple[str, ...] = ()
 
@@ -73,9 +66,8 @@ def load_samples(
     """
     own = next((known for known in LABELS if label == known), None)
     if own != label:
-        raise UsageError(
-            f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
-        )
+        hint = "safe is a prompt to answer, unsafe one to refuse."
+        raise UsageError(f"--label is safe or unsafe; got {label!r}.", hint)
     check_folder(data)
     sets = [KNOWN_SETS.get(name) or _file(name) for name in names]
     titles = [one.name if isinstance(one, KnownSet) else one.stem for one in sets]
@@ -84,24 +76,15 @@ def load_samples(
             raise UsageError(f"Two of the data sets are named {title!r}.", "Leave one out, or rename a file.")
     for flag, value in {"label": own, "prompt-column": columns.prompt, "label-column": columns.label}.items():
         if value is not None and sets and all(isinstance(one, KnownSet) for one in sets):
-            raise UsageError(
-                f"--{flag} is for files of your own; {titles[0]} is a known set.",
-                f"Leave --{flag} out.",
-            )
+            what = f"--{flag} is for files of your own; {titles[0]} is a known set."
+            raise UsageError(what, f"Leave --{flag} out.")
     loaded = []
     for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
             samples, source, notes = load_known(one, data=data, offline=offline, progress=progress)
         else:
             rows, source = [*read_rows(one, columns)], str(one)
-            samples = to_samples(
-                rows,
-                dataset=title,
-                source=source,
-                label=own,
-                forced=own is not None,
-                number=lambda index: str(index + 1),
-            )
+            samples = to_samples(rows, title, source, own, lambda n: str(n + 1), forced=own is not None)
             notes = notes_on(rows, one.name)
         chosen, digest = choose(samples, limit, seed), sha256()
         for sample in chosen:
@@ -136,18 +119,11 @@ def _check_rows(loaded: Iterable[LoadedSet]) -> None:
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
-    """At most `limit` samples of each label, in the order they came in.
+    """At most `limit` samples of each label, at least 1, in the order they came in; None for all.
 
-    The categories keep their shares, and which of a category's samples are taken is drawn by the seed. The
-    choice depends on the seed, the set and the ids alone, not on the order of the rows or the version of
-    Python, and a larger limit only adds to a smaller one's choice.
-
-    Args:
-        samples: of one set, each with an id of its own.
-        limit: samples a label, at least 1; None for all.
-
-    Raises:
-        UsageError: the limit is below 1.
+    The categories keep their shares, and which of a category's samples are taken is drawn by the seed. The choice
+    depends on the seed, the set and the ids alone, not on the order of the rows or the version of Python, and a
+    larger limit only adds to a smaller one's choice.
     """
     if limit is None:
         return tuple(samples)
@@ -170,8 +146,7 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
 
 
 def data_folder(flag: str | None) -> Path | None:
-    """The folder that the flag names, else the variable; None where neither does. UsageError where there is no such
-    folder."""
+    """The folder that the flag names, else the variable; None where neither does. UsageError where it is none."""
     given = os.environ.get(VARIABLE) or None if flag is None else flag
     folder = None if given is None else Path(given).expanduser()
     check_folder(folder, VARIABLE if flag is None else "--data")
@@ -179,7 +154,7 @@ def data_folder(flag: str | None) -> Path | None:
 
 
 def check_folder(folder: Path | None, where: str = "--data") -> None:
-    """Refuses what is no folder. UsageError where it is not there, or is a file."""
+    """UsageError where there is no such folder, or it is a file."""
     if folder is None or folder.is_dir():
         return
     what = "is a file" if folder.exists() else "does not exist"
@@ -200,12 +175,8 @@ def load_known(
 ) -> tuple[tuple[Sample, ...], str, tuple[str, ...]]:
     """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes.
 
-    Args:
-        offline: never ask the hub; nor is it asked under HF_HUB_OFFLINE.
-
-    Raises:
-        UsageError: its file is not as it should be.
-        EnvironmentFault: it is not available; the hint says how to get it.
+    The hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
+    EnvironmentFault where it is not available; the hint says how to get it.
     """
     path = find_file(known, data)
     if path is not None:
@@ -215,14 +186,8 @@ def load_known(
         if place is None or offline or not hub.is_allowed():
             raise _unavailable(known, data, offline)
         rows, source = [*hub.fetch(known, place, progress)], f"{place.id}@{place.revision}"
-    prefix = known.number_prefix or f"{known.name}-"
-    samples = to_samples(
-        rows,
-        dataset=known.name,
-        source=source,
-        label=known.label if known.only is None else None,
-        number=lambda index: f"{prefix}{index}",
-    )
+    prefix, label = known.number_prefix or f"{known.name}-", known.label if known.only is None else None
+    samples = to_samples(rows, known.name, source, label, lambda index: f"{prefix}{index}")
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))
     if not kept:
         raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")
@@ -230,11 +195,7 @@ def load_known(
 
 
 def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
-    """How a user can get these sets, one sentence.
-
-    Args:
-        lacking: sets that are all on the hub, or one that is not.
-    """
+    """How a user can get these sets, which are all on the hub, or one that is not, in one sentence."""
     into = f"into {data}" if data else "into a folder and name that with --data"
     if lacking[0].hub is None:
         return f"Put data/OKTest.csv of {lacking[0].home} {into}."

@@ -15,46 +15,27 @@ class _Facts(BaseModel):
 
 
 class Split(_Facts):
-    """A split of a set on the hub.
+    """A split of a set on the hub."""
 
-    Attributes:
-        name: as `load_dataset(split=…)` takes it.
-        id_prefix: what the ids of its samples begin with; a number follows.
-        label: of all its rows; None where the rows say it.
-    """
-
-    name: str
-    id_prefix: str
-    label: Label | None = None
+    name: str  # as `load_dataset(split=…)` takes it
+    id_prefix: str  # what the ids of its samples begin with; a number follows
+    label: Label | None = None  # of all its rows; None where the rows say it
 
 
 class Hub(_Facts):
-    """Where a set lies on the hub, and which columns hold what.
+    """Where a set lies on the hub, and which columns hold what."""
 
-    Attributes:
-        id: `owner/name`.
-        revision: the commit whose columns these are.
-        splits: in the order of the samples.
-        config: as `load_dataset(name=…)` takes it; None for the only or the default one.
-        id_column: column of the ids; None where the rows are numbered from 0.
-        category: column of the categories; None where there are none.
-        label: column of the labels; None where split or category say them.
-        unsafe_categories: the categories whose rows are unsafe; all others are safe.
-        one_category: the category of every row where there is no column.
-        gated: whether its terms must be accepted on its page first.
-    """
-
-    id: str
-    revision: str
-    splits: tuple[Split, ...]
-    config: str | None = None
+    id: str  # `owner/name`
+    revision: str  # the commit whose columns these are
+    splits: tuple[Split, ...]  # in the order of the samples
+    config: str | None = None  # as `load_dataset(name=…)` takes it; None for the only or the default one
     prompt: str = "prompt"
-    id_column: str | None = None
-    category: str | None = None
-    label: str | None = None
-    unsafe_categories: frozenset[str] = frozenset()
-    one_category: str = ""
-    gated: bool = False
+    id_column: str | None = None  # None where the rows are numbered from 0
+    category: str | None = None  # None where there is no such column
+    label: str | None = None  # None where split or category say it
+    unsafe_categories: frozenset[str] = frozenset()  # all others are safe
+    one_category: str = ""  # of every row where there is no column
+    gated: bool = False  # whether its terms must be accepted on its page first
 
     @property
     def page(self) -> str:
@@ -63,27 +44,17 @@ class Hub(_Facts):
 
 
 class KnownSet(_Facts):
-    """A set that has a name.
+    """A set that has a name."""
 
-    Attributes:
-        name: as `--dataset` takes it.
-        safe, unsafe: rows of each label as published.
-        files: names it may have in the folder of `--data`, the best first.
-        hub: its place on the hub, or None.
-        home: where it is published, for a set that is on no hub.
-        only: the label that is kept of what is read; None for all.
-        number_prefix: what ids begin with where a file has none.
-    """
-
-    name: str
-    safe: int = 0
+    name: str  # as `--dataset` takes it
+    safe: int = 0  # rows of each label as published
     unsafe: int = 0
     licence: str
-    files: tuple[str, ...]
+    files: tuple[str, ...]  # names it may have in the folder of `--data`, the best first
     hub: Hub | None = None
-    home: str = ""
-    only: Label | None = None
-    number_prefix: str = ""
+    home: str = ""  # where it is published, for a set that is on no hub
+    only: Label | None = None  # the label that is kept of what is read; None for all
+    number_prefix: str = ""  # what ids begin with where a file has none
 
     @property
     def label(self) -> Label | None:
@@ -98,11 +69,8 @@ class KnownSet(_Facts):
         return self.hub.id if self.hub else self.home
 
 
-def _read() -> dict[str, KnownSet]:
-    facts = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text(encoding="utf-8"))
-    named = {name: {"name": name, **values} for name, values in facts.items()}
-    return TypeAdapter(dict[str, KnownSet]).validate_python(named)
-
-
-KNOWN_SETS = _read()
+_facts = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text(encoding="utf-8"))
+KNOWN_SETS = TypeAdapter(dict[str, KnownSet]).validate_python(
+    {name: {"name": name, **values} for name, values in _facts.items()}
+)
 """Every known set by its name, in the order they are listed in."""

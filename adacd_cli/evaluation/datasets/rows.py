@@ -6,7 +6,7 @@ An error names the source and the row's place in it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
@@ -37,24 +37,19 @@ _NUMBERS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "t
 
 
 def to_samples(
-    rows: Iterable[Row],
-    *,
+    rows: Sequence[Row],
     dataset: str,
     source: str,
     label: Label | None,
-    forced: bool = False,
     number: Callable[[int], str],
+    *,
+    forced: bool = False,
 ) -> tuple[Sample, ...]:
-    """Checks the rows and makes samples of them, in their order.
+    """Checks the rows and makes samples of them, in their order; an error calls the file or the hub's set SOURCE.
 
-    Args:
-        source: what an error calls the file or the hub's set.
-        label: of rows that have none of their own.
-        forced: the label came from `--label`: a row that says otherwise is an error.
-        number: the id of a row without one, by its index from 0.
-
-    Raises:
-        UsageError: there is no row, or one has no prompt, an id twice, no label or a label that is neither.
+    LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. NUMBER
+    gives the id of a row without one, by its index from 0. UsageError where there is no row, or one has no prompt,
+    an id twice, no label or a label that is neither.
     """
     samples: list[Sample] = []
     places: dict[str, str] = {}
@@ -102,15 +97,11 @@ def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
         )
     found = meaning(own, row.inverted)
     if found is None:
-        raise UsageError(
-            f"{where}: the label is {own[:40]!r}, neither safe nor unsafe.",
-            f"A prompt to answer is {', '.join(SAFE)} or 0, one to refuse {', '.join(UNSAFE)} or 1.",
-        )
+        hint = f"A prompt to answer is {', '.join(SAFE)} or 0, one to refuse {', '.join(UNSAFE)} or 1."
+        raise UsageError(f"{where}: the label is {own[:40]!r}, neither safe nor unsafe.", hint)
     if forced and found != label:
-        raise UsageError(
-            f"{where}: the label is {found}, and {label} prompts are wanted.",
-            "The file has labels of its own: leave --label out, or name a file of the other kind.",
-        )
+        hint = "The file has labels of its own: leave --label out, or name a file of the other kind."
+        raise UsageError(f"{where}: the label is {found}, and {label} prompts are wanted.", hint)
     return found
 
 
@@ -122,14 +113,11 @@ def meaning(label: str, inverted: bool = False) -> Label | None:
     return "safe" if word in SAFE else "unsafe" if word in UNSAFE else None
 
 
-def notes_on(rows: Iterable[Row], name: str) -> tuple[str, ...]:
+def notes_on(rows: Sequence[Row], name: str) -> tuple[str, ...]:
     """What should be said of how checked rows were read: labels that are called otherwise, longer prompts."""
-    labels, appended = dict[str, str](), Counter[str]()
-    for row in rows:
-        appended.update(row.appended)
-        own = "" if row.label is None else str(row.label).strip()
-        if own:
-            labels[own] = meaning(own, row.inverted) or ""
+    appended = Counter(each for row in rows for each in row.appended)
+    found = ((own, row) for row in rows if row.label is not None and (own := str(row.label).strip()))
+    labels = {own: meaning(own, row.inverted) for own, row in found}
     notes = [f"{name}: `{each}` is appended to {counted(n, 'prompt')}." for each, n in appended.items()]
     if any(own != label for own, label in labels.items()):
         notes.append(f"{name}: labels are read as {', '.join(f'{a} → {b}' for a, b in labels.items())}.")
@@ -140,8 +128,6 @@ def _unicode(text: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UsageError(
-            f"{where}: there is half of a surrogate pair, which is no character.",
-            "Write the character itself, in UTF-8.",
-        ) from error
+        what = f"{where}: there is half of a surrogate pair, which is no character."
+        raise UsageError(what, "Write the character itself, in UTF-8.") from error
     return text

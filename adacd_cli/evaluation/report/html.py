@@ -17,8 +17,8 @@ from markupsafe import Markup
 
 from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report import figures
+from adacd_cli.evaluation.report.figures import svg
 from adacd_cli.evaluation.report.samples import browser
-from adacd_cli.evaluation.report.svg import svg
 from adacd_cli.evaluation.report.tables import circumstances, judged_by, raters, tables, title
 from adacd_cli.evaluation.verdict import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
 from adacd_cli.render.document import as_html, as_json, document
