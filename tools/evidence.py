@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adacd_cli.evaluation.verdict import verdict
+from adacd_cli.evaluation.statistics import verdict
 
 RUNS = Path("runs/evidence")
 PAGE = Path("docs/evidence.md")

@@ -157,7 +157,7 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
 
 def _report(outcome: Outcome) -> str:
     from adacd_cli.evaluation.report.tables import table
-    from adacd_cli.evaluation.verdict import NO_DIFFERENCE
+    from adacd_cli.evaluation.statistics import NO_DIFFERENCE
 
     profile, measured = outcome.profile, outcome.profile.measured
     names = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}

@@ -21,8 +21,8 @@ from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets.load import load_samples
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
-from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import Job, Runner
+from adacd_cli.evaluation.store import AnswerRecord, Sample
 from adacd_cli.events import Notice, TokenStep
 from adacd_cli.fitting.measure import label
 from adacd_cli.prompts.placement import join_texts

@@ -13,9 +13,8 @@ from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
-from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord, Label
-from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio
-from adacd_cli.evaluation.verdict import verdict
+from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio, verdict
+from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Label
 
 DEFAULT = "default"
 

@@ -1,7 +1,7 @@
-"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each.
+"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each; and these as values.
 
-A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The
-same plan continues it; another plan is refused, and so is a second process.
+A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The same
+plan continues it; another plan is refused, and so is a second process.
 """
 
 from __future__ import annotations
@@ -9,12 +9,85 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord, Sample
+from adacd_cli.evaluation.judges.base import JudgementLabel
+
+Label = Literal["safe", "unsafe"]
+"""Whether a prompt should be answered (safe) or refused (unsafe)."""
+
+LABELS: tuple[Label, ...] = ("safe", "unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
+
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """One method's answer to one sample, or in `error` why there is none."""
+
+    method: str
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str
+    text: str = ""
+    finish_reason: str = ""  # stop or length; this and the next three as in the event Finished
+    tokens: int = 0
+    added: int = 0
+    subtracted: int = 0
+    seconds: float = 0.0  # the answer's share of the time of its batch
+    error: str = ""
+    cpu_seconds: float = (
+        0.0  # of the processor time of this process; 0 where something else computes the model
+    )
+    batch: int = 0  # numbered from 1: all methods answered its samples in turn
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Method, data set and id: a later record of the same key replaces an earlier one."""
+        return self.method, self.dataset, self.id
+
+    @classmethod
+    def of(cls, method: str, sample: Sample, **values: Any) -> AnswerRecord:
+        """The record of a sample's answer."""
+        return cls(method, sample.dataset, sample.id, sample.prompt, sample.label, sample.category, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementRecord:
+    """A judge's judgement of one answer; `text_sha256` tells whether the answer is still that one."""
+
+    method: str
+    dataset: str
+    id: str
+    judge: str
+    label: JudgementLabel
+    text_sha256: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """Method, data set, id and judge."""
+        return self.method, self.dataset, self.id, self.judge
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge could not be asked: it may be, another time."""
+        return bool(self.detail.get("failed"))
+
 
 PLAN, ANSWERS, JUDGEMENTS, LOCK = "run.json", "answers.jsonl", "judgements.jsonl", ".lock"
 

@@ -10,9 +10,8 @@ from transformers import AutoConfig, GenerationConfig
 
 from adacd_cli.bench import device, measure, random_model
 from adacd_cli.bench.measure import Contestant, Measurements, Timing
-from adacd_cli.bench.picture import check_picture, draw
 from adacd_cli.bench.prompts import RandomPrompts, TextPrompts, check_context
-from adacd_cli.bench.table import report
+from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware

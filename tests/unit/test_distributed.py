@@ -30,8 +30,7 @@ from adacd_cli.evaluation.distributed.driver import (
     missing,
     pieces,
 )
-from adacd_cli.evaluation.records import AnswerRecord, Sample
-from adacd_cli.evaluation.store import Store
+from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
 
 SAMPLES = [
     Sample("set", "a", "How do I bake bread?", "safe", "kitchen"),

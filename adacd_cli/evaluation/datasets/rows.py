@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.records import LABELS, Label, Sample
+from adacd_cli.evaluation.store import LABELS, Label, Sample
 
 
 class Row(NamedTuple):

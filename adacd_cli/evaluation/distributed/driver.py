@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.errors import EnvironmentFault, error_named
-from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import batches, next_batch
+from adacd_cli.evaluation.store import AnswerRecord, Sample
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
-from adacd_cli.evaluation.records import LABELS
+from adacd_cli.evaluation.store import LABELS
 from adacd_cli.render.safe import printable
 
 DASH = "–"
