@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli.answers.run import decode_with
 from adacd_cli.backends import backend_for
-from adacd_cli.bench.device import PeakMemory, cache_bytes, synchronize
+from adacd_cli.bench.device import PeakMemory, synchronize
 from adacd_cli.bench.prompts import PromptMaker
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
@@ -52,8 +52,8 @@ class Timing:
 
 
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
-    """Decodes a batch to its end, on a model that no token ends. AdacdError where there were not as many tokens, or
-    a request failed; MemoryError where the batch did not fit as a whole."""
+    """Decodes a batch to its end, on a model that no token ends. AdacdError where a request failed or there were
+    not as many tokens; MemoryError where the batch did not fit as a whole."""
     scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
@@ -177,11 +177,8 @@ def of_rival(
 
 def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
     """Bytes of a batch: keys and values of each row, and its logits in float32."""
-    if model.engine == "llamacpp":
-        own = backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
-        return lambda batch: batch * own
-    vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
-    row = cache_bytes(model.model.config, positions, model.model.dtype.itemsize) + 4 * int(vocabulary)
+    of = model.model if model.engine == "llamacpp" else model.model.config.get_text_config(decoder=True)
+    row = backend_for(model).bytes_for(positions) + 4 * int(of.vocab_size)
     return lambda batch: batch * row
 
 

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-ATTEMPTS = 7
-"""How often a request is made before it counts as failed, 429s aside; with the pauses about 25 seconds."""
-PATIENCE = 600.0
-"""Seconds for which a request lets itself be put off by 429, and the longest Retry-After that is waited."""
+ATTEMPTS = 7  # how often a request is made before it counts as failed, 429s aside; about 25 seconds
+PATIENCE = 600.0  # seconds for which a request lets itself be put off by 429; the longest Retry-After
 _PAUSE = 0.5  # seconds before a body that cannot be read is asked for again; doubles
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
 
@@ -98,14 +96,11 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, message: str, longest_reply: int) -> str:
-        """The reply to one user message, at most `longest_reply` tokens; "" where it says nothing.
+        """The reply to one user message, greedy where the model can, at most LONGEST_REPLY tokens; "" where it says
+        nothing.
 
-        It is decoded greedily where the model can.
-
-        Raises:
-            RequestFailed: this request failed; it was tried again where that could help.
-            EnvironmentFault: no request can succeed: the key, the model or the address is wrong, or the
-                endpoint puts this one off for longer than PATIENCE.
+        RequestFailed where this request failed; it was tried again where that could help. EnvironmentFault where
+        none can succeed: key, model or address are wrong, or it is put off for longer than PATIENCE.
         """
         import openai
 
@@ -137,10 +132,8 @@ class Endpoint:
                     self._give_up(error)
 
     async def models(self) -> tuple[int, frozenset[str]]:
-        """The status of asking which models there are, and their names as far as they can be read.
-
-        It raises what `ask` does.
-        """
+        """The status of asking which models there are, and their names as far as they can be read; raises as
+        `ask`."""
         import openai
 
         try:

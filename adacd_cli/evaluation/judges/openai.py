@@ -35,28 +35,23 @@ if TYPE_CHECKING:  # anyio takes a while to import
 
 TRIAL = Exchange("What is two plus two?", "Two plus two is four.")  # what `check` asks about
 CHECK_ATTEMPTS = 2  # whoever waits at the start wants to know
-DOWN_AFTER = 5
-"""Requests that fail in a row, each after all its attempts, before the endpoint counts as down."""
-
+DOWN_AFTER = 5  # requests that fail in a row, each after all its attempts
 _AHEAD = 8  # answers under way or waiting for their turn, per request that may run at once
 _REPLY_SHOWN = 200  # characters of an unreadable reply that its judgement shows
 
 
 class OpenAIJudge:
-    """A model behind an endpoint.
+    """A model behind an endpoint; `warnings` are sentences about what `check` found.
 
     `Judgement.detail` has `class` (full compliance, full refusal, partial refusal or invalid) or, where there
     is none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with
     `failed` where asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown.
     With aspects it has `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why.
     An answer without its thinking is what is judged; an empty one is degenerate and not asked about.
-    `warnings` are what `check` found that the user should know, one sentence each.
 
-    Raises:
-        UsageError: no model is named, or the address or the key cannot be used.
-        MissingExtraError: the `openai` package is not installed.
-        EnvironmentFault: from `check` or `judge`: the endpoint is down, or refuses the key or the model.
-        OutputError: likewise: its replies cannot be kept.
+    UsageError where no model is named, or the address or the key cannot be used; MissingExtraError without the
+    package `openai`. `check` and `judge` raise EnvironmentFault where the endpoint is down, or refuses the key or
+    the model, and OutputError where its replies cannot be kept.
     """
 
     def __init__(self, options: JudgeOptions, name: str = "openai") -> None:
@@ -72,19 +67,14 @@ class OpenAIJudge:
         self.warnings: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Asks the endpoint for its models and for one judgement, which is kept like any other.
-
-        So a later check of an endpoint that is up, and does not say that the model is gone, costs nothing.
-        """
+        """Asks the endpoint for its models and for one judgement, which is kept like any other: a later check of
+        one that is up, and does not say that the model is gone, costs nothing."""
         with self._session(CHECK_ATTEMPTS) as (session, portal):
             self.warnings = portal.call(session.check)
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
-        """One judgement an exchange, in their order, each as soon as it is there.
-
-        Requests go on while the caller works with a judgement. Leaving the iterator early, or Ctrl-C, drops
-        those under way; what was answered is kept.
-        """
+        """Requests go on while the caller works with a judgement. Leaving the iterator early, or Ctrl-C, drops
+        those under way; what was answered is kept."""
         asked: dict[Exchange, Future[Judgement]] = {}
         waiting: deque[Future[Judgement]] = deque()
         with self._session() as (session, portal):
@@ -150,36 +140,32 @@ class _Session:
         label: JudgementLabel = "degenerate"  # an empty answer neither refuses nor answers, whoever judges
         if exchange.completion.strip():
             reply, error = await self._ask(REFUSAL, exchange, detail)
-            name = None if reply is None else read_class(reply)
+            name = read_class(reply)
             label = label_of(name)
-            if reply is None:
+            if error:
                 detail["error"] = error
             else:
                 detail |= {"class": name} if name else {"reply": reply[:_REPLY_SHOWN]}
         if self.owner.options.aspects:
             reply, error = await self._ask(QUALITY, exchange, detail)
-            detail["aspects"] = None if reply is None else read_aspects(reply)
+            detail["aspects"] = read_aspects(reply)
             if detail["aspects"] is None:
                 detail["aspects_error"] = error or "the reply is not the JSON object that was asked for"
         return Judgement(self.owner.name, label, detail)
 
-    async def _ask(
-        self, template: Template, exchange: Exchange, detail: dict[str, Any]
-    ) -> tuple[str | None, str]:
-        """The reply, or None and why there is none; `detail` says whether asking again may help."""
+    async def _ask(self, template: Template, exchange: Exchange, detail: dict[str, Any]) -> tuple[str, str]:
+        """The reply, or "" and why there is none; `detail` says whether asking again may help."""
         from adacd_cli.evaluation.judges.endpoint import RequestFailed
 
         try:
             return await self._reply(template, exchange), ""
         except RequestFailed as failure:
-            if failure.rejected:  # it is up, and reads requests, but not this one
-                self.owner.failed_in_a_row = 0
-                return None, failure.reason
-            self.owner.failed_in_a_row += 1
+            # where it was rejected the endpoint is up, and reads requests, but not this one
+            self.owner.failed_in_a_row = 0 if failure.rejected else self.owner.failed_in_a_row + 1
             if failure.unreachable or self.owner.failed_in_a_row >= DOWN_AFTER:
                 raise self._unusable(failure) from failure
-            detail["failed"] = True
-            return None, failure.reason
+            detail |= {} if failure.rejected else {"failed": True}
+            return "", failure.reason
 
     async def _reply(
         self, template: Template, exchange: Exchange, *, at: str = "", known: bool = True
@@ -199,5 +185,5 @@ class _Session:
         what = "cannot be reached" if failure.unreachable else "gives no judgement"
         folder = self.owner.options.cache
         kept = f"its replies so far are kept in {folder}" if folder else "then run the same command again"
-        hint = f"Start it, or check its address; {kept}."
-        return EnvironmentFault(f"The judge at {self.endpoint.shown_url} {what}: {failure.reason}.", hint)
+        message = f"The judge at {self.endpoint.shown_url} {what}: {failure.reason}."
+        return EnvironmentFault(message, f"Start it, or check its address; {kept}.")
