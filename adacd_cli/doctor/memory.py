@@ -9,7 +9,6 @@ import glob
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.bench.device import cache_bytes
 from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
@@ -100,6 +99,16 @@ def free_for(device: torch.device) -> int | None:
     if len(several) < 2:
         return hardware.free_on(device)
     return sum(hardware.free_on(torch.device("cuda", each)) or 0 for each in several)
+
+
+def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
+    """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else."""
+    text = config.get_text_config(decoder=True)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "num_key_value_heads", "head_dim")
+    layers, heads, hidden, shared, width = (getattr(text, name, None) for name in names)
+    if not layers or not heads or not hidden:
+        return 0
+    return int(tokens * 2 * layers * (shared or heads) * (width or hidden // heads) * itemsize)
 
 
 def _elements(config: Any) -> int | None:

@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
@@ -44,19 +44,15 @@ def batches(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
 
 
 def turn_size(samples: int, at_once: int) -> int:
-    """How many samples are a method's batch of one turn, where so many are decoded AT ONCE.
-
-    As many as are decoded at once, and up to eight times as many in a run that still has eight turns for the
-    median, because the last answers of each batch leave slots idle.
-    """
+    """How many samples are a method's batch of one turn: as many as are decoded AT ONCE, and up to eight times as
+    many in a run that still has eight turns for the median, because the last answers of each batch leave slots
+    idle."""
     return at_once * min(_TURNS, max(1, samples // (_TURNS * at_once)))
 
 
 class Runner:
-    """Answers jobs with one scheduler, whose prefix cache is kept for the whole run.
-
-    The model has everything that the methods need (`load_extras`).
-    """
+    """Answers jobs with one scheduler, whose prefix cache is kept for the whole run, and a model that has
+    everything that the methods need (`load_extras`)."""
 
     def __init__(self, model: LanguageModel) -> None:
         from adacd_cli.answers.run import Session
@@ -67,10 +63,8 @@ class Runner:
     def limit(
         self, samples: Sequence[Sample], runs: Sequence[Settings], batch_size: int | Literal["auto"]
     ) -> int:
-        """Sets how many samples are decoded at once from now on, and gives that number.
-
-        `batch_size` is the number; "auto" is what memory has room for, by the longest prompt.
-        """
+        """Sets how many samples are decoded at once from now on, and gives that number: BATCH_SIZE, or what memory
+        has room for, by the longest prompt."""
         from adacd_cli.answers.run import concurrency_for
 
         requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
@@ -85,8 +79,7 @@ class Runner:
     def records(
         self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None, *, batch: int = 0
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end, with the number of their BATCH; `on_notice` gets
-        what should be known."""
+        """The records of jobs, in the order in which they end, with the number of their BATCH."""
         for _, item in self.answer(jobs):
             if isinstance(item, AnswerRecord):
                 yield replace(item, batch=batch)
@@ -98,13 +91,10 @@ class Runner:
 
         A record's seconds are its share of the time, by the wall and by the processor: each step's time is
         divided equally among the jobs that ran, so a method that decodes one answer after another is compared
-        fairly with one that decodes many.
-
-        Raises:
-            KeyboardInterrupt: the jobs that were not finished have no record.
+        fairly with one that decodes many. Jobs that an exception interrupts have no record.
         """
         scheduler, indices = self._scheduler, dict[int, int]()
-        seconds, cpu_seconds = defaultdict[int, float](float), defaultdict[int, float](float)
+        times = defaultdict[int, list[float]](lambda: [0.0, 0.0])
         computes = self.model.server is None and self.model.device.type == "cpu"
         for index, job in enumerate(jobs):
             try:
@@ -118,10 +108,11 @@ class Runner:
                 events = list(scheduler.step())
                 ran |= {event.request for event in events if isinstance(event, TokenStep)}
                 ran |= {state.index for state in scheduler.running}
-                took, worked = time.perf_counter() - begin, time.process_time() - cpu_begin
+                took = time.perf_counter() - begin, (time.process_time() - cpu_begin) * computes
                 for number in ran:
-                    seconds[number] += took / len(ran)
-                    cpu_seconds[number] += worked / len(ran) if computes else 0.0
+                    times[number] = [
+                        sum + own / len(ran) for sum, own in zip(times[number], took, strict=True)
+                    ]
                 for event in events:
                     if isinstance(event, Notice):
                         yield -1, event
@@ -129,8 +120,7 @@ class Runner:
                         yield indices[event.request], event
                     elif isinstance(event, (Finished, Failed)):
                         index = indices[event.request]
-                        times = seconds[event.request], cpu_seconds[event.request]
-                        yield index, _record(jobs[index], event, *times)
+                        yield index, _record(jobs[index], event, *times[event.request])
         except BaseException:
             deque(scheduler.close(), maxlen=0)  # those are no answers
             raise
@@ -149,12 +139,12 @@ class Runner:
 
 
 def _record(job: Job, event: Finished | Failed, seconds: float, cpu_seconds: float) -> AnswerRecord:
-    values: dict[str, Any] = {"error": event.message} if isinstance(event, Failed) else {}
-    if isinstance(event, Finished):
-        values = {"seconds": seconds, "cpu_seconds": cpu_seconds}
-        values |= {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
-        values["finish_reason"] = event.finish_reason.value
-    return AnswerRecord.of(job.settings.method_label, job.sample, **values)
+    method = job.settings.method_label
+    if isinstance(event, Failed):
+        return AnswerRecord.of(method, job.sample, error=event.message)
+    values = {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
+    values |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "finish_reason": event.finish_reason.value}
+    return AnswerRecord.of(method, job.sample, **values)
 
 
 def answer_all(
@@ -173,7 +163,7 @@ def answer_all(
     at_once = runner.limit(samples, runs, batch_size)
     size = turn_size(len(samples), at_once) if len(runs) > 1 else at_once * _TURNS
     for number, batch in enumerate(batches(samples, size), next_batch(store)):
-        for settings in runs if number % 2 else runs[::-1]:
+        for settings in runs if number % 2 else runs[::-1]:  # each is the first as often as the last
             jobs = [Job(sample, settings) for sample in batch if store.lacks(settings.method_label, sample)]
             for record in runner.records(jobs, on_notice, batch=number):
                 store.add(record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -69,7 +69,11 @@ def load_samples(
         hint = "safe is a prompt to answer, unsafe one to refuse."
         raise UsageError(f"--label is safe or unsafe; got {label!r}.", hint)
     check_folder(data)
-    sets = [KNOWN_SETS.get(name) or _file(name) for name in names]
+    sets = [KNOWN_SETS.get(name) or Path(name).expanduser() for name in names]
+    for name, one in zip(names, sets, strict=True):
+        if isinstance(one, Path) and not (name and (one.exists() or one.suffix or os.sep in name)):
+            hint = f"{known_names_hint(name, KNOWN_SETS)} Or name a CSV, JSON or text file."
+            raise UsageError(f"There is no data set and no file named {name!r}.", hint)
     titles = [one.name if isinstance(one, KnownSet) else one.stem for one in sets]
     for title in titles:
         if titles.count(title) > 1:
@@ -78,7 +82,7 @@ def load_samples(
         if value is not None and sets and all(isinstance(one, KnownSet) for one in sets):
             what = f"--{flag} is for files of your own; {titles[0]} is a known set."
             raise UsageError(what, f"Leave --{flag} out.")
-    loaded = []
+    loaded, rows_taken = [], {f"all {label}" for label in LABELS}
     for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
             samples, source, notes = load_known(one, data=data, offline=offline, progress=progress)
@@ -90,32 +94,13 @@ def load_samples(
         for sample in chosen:
             digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
         both = len({sample.label for sample in chosen}) > 1
+        for row in [f"{title}-{label}" for label in LABELS] if both else [title]:
+            if row in rows_taken:  # a set with both labels is two rows of a table
+                hint = f"Rename the file of {title!r}."
+                raise UsageError(f"The table would have two rows named {row!r}.", hint)
+            rows_taken.add(row)
         loaded.append(LoadedSet(title, chosen, source, digest.hexdigest(), both, notes))
-    _check_rows(loaded)
     return loaded
-
-
-def _file(name: str) -> Path:
-    """The path that a name means that is no known set's."""
-    path = Path(name).expanduser()
-    if name and (path.exists() or path.suffix or os.sep in name):
-        return path
-    raise UsageError(
-        f"There is no data set and no file named {name!r}.",
-        f"{known_names_hint(name, KNOWN_SETS)} Or name a CSV, JSON or text file.",
-    )
-
-
-def _check_rows(loaded: Iterable[LoadedSet]) -> None:
-    """Refuses names that would be equal in a table: a set with both labels is two rows of it."""
-    taken = {f"all {label}" for label in LABELS}
-    for one in loaded:
-        for row in [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]:
-            if row in taken:
-                raise UsageError(
-                    f"The table would have two rows named {row!r}.", f"Rename the file of {one.name!r}."
-                )
-            taken.add(row)
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
@@ -184,7 +169,13 @@ def load_known(
     else:
         place = known.hub
         if place is None or offline or not hub.is_allowed():
-            raise _unavailable(known, data, offline)
+            lacking = f"{known.name} is not {f'in {data}' if data else 'on this machine'}"
+            remedy = how_to_get(known, data=data)
+            if place is None:
+                raise EnvironmentFault(f"{lacking}, and it is on no hub.", remedy)
+            if not offline and not hub.is_installed():
+                raise MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
+            raise EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)
         rows, source = [*hub.fetch(known, place, progress)], f"{place.id}@{place.revision}"
     prefix, label = known.number_prefix or f"{known.name}-", known.label if known.only is None else None
     samples = to_samples(rows, known.name, source, label, lambda index: f"{prefix}{index}")
@@ -204,13 +195,3 @@ def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
         them = "them" if len(lacking) > 1 else "it"
         return f"Run `{INSTALL}` to load {them} from the hub, or put {files} {into}."
     return f"Put {files} {into}, or run without --offline and HF_HUB_OFFLINE."
-
-
-def _unavailable(known: KnownSet, data: Path | None, offline: bool) -> EnvironmentFault:
-    lacking = f"{known.name} is not in {data}" if data else f"{known.name} is not on this machine"
-    remedy = how_to_get(known, data=data)
-    if known.hub is None:
-        return EnvironmentFault(f"{lacking}, and it is on no hub.", remedy)
-    if not offline and not hub.is_installed():
-        return MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
-    return EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)
