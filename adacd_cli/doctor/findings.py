@@ -78,9 +78,7 @@ def checked(
     name: str, facts: Mapping[str, Any], sentence: str, next_step: str = "", verdict: str = ""
 ) -> Finding:
     """A check that was made: a failure where AdaCD cannot run, a warning where there is something to do."""
-    status = Status.WARNING if next_step else Status.OK
-    if verdict in (NO_FIT, CANNOT):
-        status = Status.FAILURE
+    status = Status.FAILURE if verdict in (NO_FIT, CANNOT) else Status.WARNING if next_step else Status.OK
     return Finding(name, status, sentence, next_step, facts, verdict)
 
 
@@ -94,14 +92,13 @@ def skipped(name: str, why: str, verdict: str = "") -> Finding:
     return Finding(name, Status.SKIPPED, why, verdict=verdict)
 
 
-_MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
-_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
-_STYLES = {
-    Status.OK: Style(color="green"),
-    Status.WARNING: Style(color="yellow", bold=True),
-    Status.FAILURE: Style(color="red", bold=True),
-    Status.SKIPPED: DIM,
+_MARKS = {
+    Status.OK: ("✓", Style(color="green")),
+    Status.WARNING: ("!", Style(color="yellow", bold=True)),
+    Status.FAILURE: ("✗", Style(color="red", bold=True)),
+    Status.SKIPPED: ("-", DIM),
 }
+_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
 _WIDEST = 100
 
 
@@ -110,8 +107,8 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
     screen.put_line((section.heading, BOLD))
     for finding in section.findings:
         first, *rest = _wrapped(screen, finding.sentence, 2)
-        mark = _shown(_MARKS[finding.status], encoding)
-        screen.put_line((mark, _STYLES[finding.status]), f" {first}")
+        mark, style = _MARKS[finding.status]
+        screen.put_line((_shown(mark, encoding), style), f" {first}")
         for line in rest:
             screen.put_line(f"  {line}")
         if finding.next_step:
@@ -132,13 +129,14 @@ def to_json(
     sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The whole checkup as one JSON object; each finding names its section."""
-    findings = []
-    for section in sections:
-        for finding in section.findings:
-            values = {"section": section.heading, **asdict(finding), "status": finding.status.value}
-            del values["verdict"]  # only the gravest of them counts
-            findings.append(values)
     name, reason = verdict(sections)
+    findings = [
+        {"section": section.heading, **asdict(finding), "status": finding.status.value}
+        for section in sections
+        for finding in section.findings
+    ]
+    for finding in findings:
+        del finding["verdict"]  # only the gravest of them counts
     about = {"machine": dict(machine), "model": dict(model)}
     return {"verdict": name, "reason": reason, **about, "findings": findings}
 

@@ -162,20 +162,18 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
 
 def check_template(prompts: PromptFacts) -> Finding:
     """Whether there is a chat template for this tokenizer, and what it writes by itself."""
-    step = ""
+    sentence, step = "The tokenizer has a chat template.", ""
     if not prompts.template:
         sentence = "The tokenizer has no chat template, so the model gets plain text."
         step = "Use a chat model, or put its chat_template.jinja into the folder."
     elif prompts.foreign:
         sentence = f"The chat template writes {', '.join(prompts.foreign)}, unknown to the tokenizer."
         step = "Use the template and the tokenizer files that came with the weights."
-    else:
-        sentence = "The tokenizer has a chat template."
-        if prompts.default_system:
-            replaced = "In the prompted stream the contrast prompt replaces its own system text"
-            sentence += f" {replaced}, {_quoted(prompts.default_system)}."
-        if prompts.dated:
-            sentence += " It writes the date, so cached prompts last for a day."
+    elif prompts.default_system:
+        replaced = "In the prompted stream the contrast prompt replaces its own system text"
+        sentence += f" {replaced}, {_quoted(prompts.default_system)}."
+    if prompts.dated and not step:
+        sentence += " It writes the date, so cached prompts last for a day."
     facts = {"default_system": prompts.default_system, "dated": prompts.dated, "foreign": [*prompts.foreign]}
     return checked("chat template", facts, sentence, step)
 
@@ -233,14 +231,14 @@ def check_bos(prompts: PromptFacts) -> Finding:
 
 def check_generation_prompt(prompts: PromptFacts) -> Finding:
     """Whether both streams end in the same way: only then can their next tokens be compared."""
-    name, facts = "generation prompt", {"generation_prompt": prompts.generation_prompt}
-    if not prompts.same_end:
-        sentence = "The two streams end in different tokens after the question."
-        step = "Use a model with another chat template, or another tokenizer."
-        return checked(name, facts, sentence, step, CANNOT)
+    facts, step, verdict = {"generation_prompt": prompts.generation_prompt}, "", ""
     empty = not prompts.generation_prompt.strip()
     end = "with the question itself" if empty else f"in {_quoted(prompts.generation_prompt)}"
-    return checked(name, facts, f"Both streams end {end}.")
+    sentence = f"Both streams end {end}."
+    if not prompts.same_end:
+        sentence, verdict = "The two streams end in different tokens after the question.", CANNOT
+        step = "Use a model with another chat template, or another tokenizer."
+    return checked("generation prompt", facts, sentence, step, verdict)
 
 
 def check_ends(prompts: PromptFacts, ends: frozenset[int], tokenizer: Any) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -16,9 +16,7 @@ from typing import Any, Literal, TypeVar
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.evaluation.judges.base import JudgementLabel
 
-Label = Literal["safe", "unsafe"]
-"""Whether a prompt should be answered (safe) or refused (unsafe)."""
-
+Label = Literal["safe", "unsafe"]  # whether a prompt should be answered or refused
 LABELS: tuple[Label, ...] = ("safe", "unsafe")
 
 
@@ -50,9 +48,7 @@ class AnswerRecord:
     subtracted: int = 0
     seconds: float = 0.0  # the answer's share of the time of its batch
     error: str = ""
-    cpu_seconds: float = (
-        0.0  # of the processor time of this process; 0 where something else computes the model
-    )
+    cpu_seconds: float = 0.0  # of this process's time; 0 where something else computes the model
     batch: int = 0  # numbered from 1: all methods answered its samples in turn
 
     @property
@@ -97,12 +93,9 @@ Record = TypeVar("Record", AnswerRecord, JudgementRecord)
 class Store:
     """An open run folder, made where it is missing; a context manager, because it holds the folder's lock.
 
-    `plan` is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
-
-    Raises:
-        ConfigurationError: the folder belongs to another plan; the message names the first difference.
-        UsageError: another process works in the folder, or its files are not a run's.
-        OutputError: the folder cannot be written.
+    PLAN is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
+    ConfigurationError where the folder belongs to another plan; UsageError where another process works in it, or
+    its files are not a run's; OutputError where it cannot be written.
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
@@ -110,26 +103,21 @@ class Store:
 
         self.folder = folder
         with ExitStack() as opened:
-            try:
+            with _writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                opened.enter_context(FileLock(folder / LOCK, blocking=False))
-            except Timeout:
-                hint = "Wait for it, or name another folder with --output."
-                raise UsageError(f"Another run is working in {folder}.", hint) from None
-            except OSError as error:
-                raise _unwritable(folder, error) from error
+                try:
+                    opened.enter_context(FileLock(folder / LOCK, blocking=False))
+                except Timeout:
+                    hint = "Wait for it, or name another folder with --output."
+                    raise UsageError(f"Another run is working in {folder}.", hint) from None
             if (folder / ANSWERS).exists() and not (folder / PLAN).exists():
                 raise UsageError(f"{folder} has answers but no {PLAN}.", "Name another folder with --output.")
             self.agree_on(PLAN, plan)
             self.answers = {record.key: record for record in self._read(ANSWERS, AnswerRecord)}
             self.judgements = {record.key: record for record in self._read(JUDGEMENTS, JudgementRecord)}
-            try:
-                self._files = {
-                    name: opened.enter_context((folder / name).open("a", encoding="utf-8"))
-                    for name in (ANSWERS, JUDGEMENTS)
-                }
-            except OSError as error:
-                raise _unwritable(folder, error) from error
+            with _writing(folder):
+                files = {name: (folder / name).open("a", encoding="utf-8") for name in (ANSWERS, JUDGEMENTS)}
+                self._files = {name: opened.enter_context(file) for name, file in files.items()}
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Store:
@@ -147,12 +135,10 @@ class Store:
     def add(self, record: AnswerRecord | JudgementRecord) -> None:
         """Writes an answer or a judgement down, or raises OutputError, e.g. because the disk is full."""
         name = ANSWERS if isinstance(record, AnswerRecord) else JUDGEMENTS
-        try:
+        with _writing(self.folder / name):
             # ASCII only, so that no character of an answer can break a line or the encoding
             self._files[name].write(json.dumps(asdict(record)) + "\n")
             self._files[name].flush()
-        except OSError as error:
-            raise _unwritable(self.folder / name, error) from error
         if isinstance(record, AnswerRecord):
             self.answers[record.key] = record
         else:
@@ -162,11 +148,9 @@ class Store:
         """Replaces a file of the folder, whole or not at all, or raises OutputError."""
         path = self.folder / name
         partial = path.with_name(f"{name}.partial")
-        try:
+        with _writing(path):
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
         return path
 
     def agree_on(self, name: str, facts: Mapping[str, Any]) -> None:
@@ -224,8 +208,10 @@ def _differences(
             yield f"{prefix}{name}", json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} could not be written: {error.strerror or error}.",
-        "Make room or name another folder; the same command then continues where it stopped.",
-    )
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "Make room or name another folder; the same command then continues where it stopped."
+        raise OutputError(f"{path} could not be written: {error.strerror or error}.", hint) from error
