@@ -13,8 +13,7 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _TURNS = 8
+_FROM_EVENT = ("text", "tokens", "added", "subtracted")
 
 
 class Job(NamedTuple):
@@ -77,30 +77,23 @@ class Runner:
         return concurrency
 
     def records(
-        self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None, *, batch: int = 0
+        self, jobs: Sequence[Job], on_notice: Callable[[str], object] = lambda text: None, *, batch: int = 0
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end, with the number of their BATCH."""
-        for _, item in self.answer(jobs):
-            if isinstance(item, AnswerRecord):
-                yield replace(item, batch=batch)
-            elif isinstance(item, Notice):
-                on_notice(item.text)
-
-    def answer(self, jobs: Sequence[Job]) -> Iterator[tuple[int, TokenStep | AnswerRecord | Notice]]:
-        """Each token and, when it ends or fails, the record of each job, with the job's index; -1 for notices.
+        """The records of jobs, in the order in which they end or fail, with the number of their BATCH.
 
         A record's seconds are its share of the time, by the wall and by the processor: each step's time is
         divided equally among the jobs that ran, so a method that decodes one answer after another is compared
         fairly with one that decodes many. Jobs that an exception interrupts have no record.
         """
-        scheduler, indices = self._scheduler, dict[int, int]()
-        times = defaultdict[int, list[float]](lambda: [0.0, 0.0])
+        scheduler, own = self._scheduler, dict[int, Job]()
+        seconds, cpu_seconds = defaultdict[int, float](float), defaultdict[int, float](float)
         computes = self.model.server is None and self.model.device.type == "cpu"
-        for index, job in enumerate(jobs):
+        for job in jobs:
             try:
-                indices[scheduler.submit(self._request(job))] = index
+                own[scheduler.submit(self._request(job))] = job
             except AdacdError as error:
-                yield index, AnswerRecord.of(job.settings.method_label, job.sample, error=error.message)
+                label = job.settings.method_label
+                yield AnswerRecord.of(label, job.sample, error=error.message, batch=batch)
         try:
             while scheduler.busy:
                 ran = {state.index for state in scheduler.running}
@@ -108,19 +101,21 @@ class Runner:
                 events = list(scheduler.step())
                 ran |= {event.request for event in events if isinstance(event, TokenStep)}
                 ran |= {state.index for state in scheduler.running}
-                took = time.perf_counter() - begin, (time.process_time() - cpu_begin) * computes
+                took, worked = time.perf_counter() - begin, time.process_time() - cpu_begin
                 for number in ran:
-                    times[number] = [
-                        sum + own / len(ran) for sum, own in zip(times[number], took, strict=True)
-                    ]
+                    seconds[number] += took / len(ran)
+                    cpu_seconds[number] += worked / len(ran) if computes else 0.0
                 for event in events:
                     if isinstance(event, Notice):
-                        yield -1, event
-                    elif isinstance(event, TokenStep):
-                        yield indices[event.request], event
+                        on_notice(event.text)
                     elif isinstance(event, (Finished, Failed)):
-                        index = indices[event.request]
-                        yield index, _record(jobs[index], event, *times[event.request])
+                        number = event.request
+                        values: dict[str, Any] = {"batch": batch, "error": getattr(event, "message", "")}
+                        if isinstance(event, Finished):
+                            values |= {"seconds": seconds[number], "cpu_seconds": cpu_seconds[number]}
+                            values |= {name: getattr(event, name) for name in _FROM_EVENT}
+                            values["finish_reason"] = event.finish_reason.value
+                        yield AnswerRecord.of(own[number].settings.method_label, own[number].sample, **values)
         except BaseException:
             deque(scheduler.close(), maxlen=0)  # those are no answers
             raise
@@ -136,15 +131,6 @@ class Runner:
         # a seed of the sample's own, the same in every batch and for every method
         own = zlib.crc32(f"{sample.dataset}/{sample.id}".encode("utf-8", "surrogatepass"))
         return Request(prompts, settings, seed=((settings.seed or 0) + own) % 2**63, top_logprobs=0)
-
-
-def _record(job: Job, event: Finished | Failed, seconds: float, cpu_seconds: float) -> AnswerRecord:
-    method = job.settings.method_label
-    if isinstance(event, Failed):
-        return AnswerRecord.of(method, job.sample, error=event.message)
-    values = {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
-    values |= {"seconds": seconds, "cpu_seconds": cpu_seconds, "finish_reason": event.finish_reason.value}
-    return AnswerRecord.of(method, job.sample, **values)
 
 
 def answer_all(
