@@ -91,10 +91,7 @@ def answers(refused: dict[tuple[Kind, Way], int] | None = None, *, method: str =
             for place, question in enumerate(QUESTIONS[kind])
         ]  # fmt: skip
 
-    kinds = [kind for kind in KINDS for _ in QUESTIONS[kind]]
-    return Answers(
-        method, kinds, given("default", *KINDS), given("tried", *KINDS), given("prompted", "neutral")
-    )
+    return Answers(method, given("default", *KINDS), given("tried", *KINDS), given("prompted", "neutral"))
 
 
 Says = Callable[[Kind, bool], dict[str, float]]

@@ -50,7 +50,6 @@ class Answers:
     what the model's engine had to say meanwhile; and whether the model thinks first."""
 
     method: str
-    kinds: Sequence[str]
     default: Sequence[AnswerRecord]
     tried: Sequence[AnswerRecord]
     prompted: Sequence[AnswerRecord]
@@ -94,10 +93,7 @@ def run_questions(
     under = [
         replace(record, prompt=each.prompt) for record, each in zip(records[2 * n :], neutral, strict=True)
     ]
-    kinds = [each.category for each in questions]
-    return Answers(
-        settings.effective_method, kinds, records[:n], records[n : 2 * n], under, list(notices), thinks
-    )
+    return Answers(settings.effective_method, records[:n], records[n : 2 * n], under, list(notices), thinks)
 
 
 def check(answers: Answers, *, model: str = "MODEL") -> tuple[Finding, ...]:
@@ -111,7 +107,7 @@ def check(answers: Answers, *, model: str = "MODEL") -> tuple[Finding, ...]:
     again = f"Fit the settings to the model: {fit}"
     if answers.method == "fitted":
         again = f"Fit it again, to prompts like yours (--safe, --unsafe): {fit}"
-    measured, _, _ = measure({"default": answers.default, "fitted": answers.tried}, answers.kinds, MOST_LOST)
+    measured, *_ = measure({"default": answers.default, "fitted": answers.tried}, MOST_LOST)
     safe, unsafe = ([measured[name][f"{kind} refused"] for name in measured] for kind in ("safe", "unsafe"))
     over_refusal = _check_over_refusal(answers.method, *safe, again)
     disturbance = _check_disturbance(answers.method, *measured["fitted"]["neutral unchanged"], again)
@@ -129,9 +125,7 @@ def check(answers: Answers, *, model: str = "MODEL") -> tuple[Finding, ...]:
 
 def _check_answers(answers: Answers) -> Finding:
     """Whether the model answers neutral questions by itself."""
-    own = [
-        label(each) for each, kind in zip(answers.default, answers.kinds, strict=True) if kind == "neutral"
-    ]
+    own = [label(each) for each in answers.default if each.category == "neutral"]
     n, broken, refused = len(own), own.count("degenerate"), sum(each in REFUSED for each in own)
     step, verdict = "", ""
     if broken >= NONSENSE * n:
