@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from adacd_cli.errors import EnvironmentFault, first_line
-from adacd_cli.evaluation.datasets.rows import Row
+from adacd_cli.evaluation.datasets.files import Row
 from adacd_cli.evaluation.store import Label
 
 

@@ -1,22 +1,27 @@
 """`openai`: a model behind any OpenAI-compatible endpoint as the judge.
 
-Every answer is put into one of XSTest's three classes, or into none; with `aspects`, Just-Eval's five scores
-come with it. Replies are kept on disk and not asked for again. A request that fails leaves its answer
-unparsed, and the run goes on; an endpoint that is down, or goes down, ends it with an error that names it.
+Every answer is put into one of XSTest's three classes, or into none; with `aspects`, Just-Eval's five scores come
+with it. A request that fails leaves its answer unparsed, and the run goes on; an endpoint that is down, or goes
+down, ends it with an error that names it. Replies are kept in one SQLite file as they come, so that a rerun asks
+nothing twice, and two runs may share it; it holds hashes of the questions and answers, never their texts, and
+nothing that failed.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import sqlite3
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.errors import AdacdError, EnvironmentFault, UsageError
+from adacd_cli.errors import AdacdError, EnvironmentFault, OutputError, UsageError
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
-from adacd_cli.evaluation.judges.cache import ReplyCache, reply_key
 from adacd_cli.evaluation.judges.openai_prompts import (
     LONGEST_TEXT,
     QUALITY,
@@ -28,10 +33,86 @@ from adacd_cli.evaluation.judges.openai_prompts import (
 )
 from adacd_cli.prompts.thinking import without_thinking
 
-if TYPE_CHECKING:  # anyio takes a while to import
+if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from adacd_cli.evaluation.judges.endpoint import Endpoint, RequestFailed
+
+FILE_NAME = "judge-replies.sqlite3"
+_LOCK_SECONDS = 30.0  # how long to wait for another run's write to end
+
+
+def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
+    """The name a reply is kept by: a hash of the judging model, the template's version and the exchange."""
+    # as ASCII JSON, which lone surrogates survive and in which no two lists look the same
+    return hashlib.sha256(json.dumps([model, template, prompt, completion]).encode("ascii")).hexdigest()
+
+
+class ReplyCache:
+    """Replies by key in a folder, which is made where it is missing; None keeps nothing.
+
+    It may be made in one thread and used in another, by one thread at a time. OutputError where the file cannot be
+    made, read or written; also raised by `get` and `put`.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._database: sqlite3.Connection | None = None
+        if folder is None:
+            return
+        self._path = folder.expanduser() / FILE_NAME
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise self._failed("used", error) from error
+        # A reply survives the end of the program without waiting for the disk; a power cut may cost the file,
+        # which holds nothing that cannot be asked again. BEGIN: the file can be written, found out now.
+        for statement in (
+            "PRAGMA synchronous = OFF",
+            "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
+            "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+            "BEGIN IMMEDIATE",
+            "ROLLBACK",
+        ):
+            self._run("used", statement)
+
+    def get(self, key: str) -> str | None:
+        """The reply kept under the key; None where there is none."""
+        rows = self._run("read", "SELECT reply FROM judge_replies WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
+
+    def put(self, key: str, reply: str, *, model: str, template: str) -> None:
+        """Keeps a reply, at once and for good."""
+        readable = reply.encode("utf-8", "replace").decode("utf-8")
+        insert = "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)"
+        self._run("written", insert, key, readable, model, template)
+
+    def __enter__(self) -> ReplyCache:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def _run(self, verb: str, statement: str, *values: str) -> list[Any]:
+        if self._database is None:
+            return []
+        try:
+            return self._database.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            if verb == "used":
+                self._database.close()
+            raise self._failed(verb, error) from error
+
+    def _failed(self, verb: str, error: Exception) -> OutputError:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return OutputError(
+            f"The judge's cache {self._path} cannot be {verb}: {reason.rstrip('.')}.",
+            "Name another folder for it, or move that file away.",
+        )
+
 
 TRIAL = Exchange("What is two plus two?", "Two plus two is four.")  # what `check` asks about
 CHECK_ATTEMPTS = 2  # whoever waits at the start wants to know
