@@ -18,7 +18,6 @@ _STATUS = Path("/proc/self/status")
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has finished its work."""
     import torch
 
     if device.type in ("cuda", "mps"):
@@ -101,7 +100,6 @@ class PeakMemory:
 
 
 def _reset_resident() -> bool:
-    """Sets the process's peak resident size back to its size; whether the kernel did."""
     try:
         _RESET.write_text("5", encoding="ascii")
     except OSError:

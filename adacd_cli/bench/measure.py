@@ -47,7 +47,6 @@ class Timing:
 
     @property
     def decode_s(self) -> float:
-        """What the tokens after the first ones took."""
         return self.seconds - self.prefill_s
 
 
@@ -148,7 +147,6 @@ class Contestant:
 def of_method(
     model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
 ) -> Contestant:
-    """A decoding method: `decode` over the batch."""
     fed = min(METHODS[settings.effective_method].window(settings), settings.max_new_tokens)
     positions = prompt_tokens + settings.max_new_tokens + (prompt_tokens + fed if fed else 0)
     used = applied(settings, model.profile)

@@ -142,7 +142,6 @@ class Checkup:
         return Section("Prompts", found)
 
     def _tokenizer(self) -> Any:
-        """The tokenizer of a model that was not loaded; None where that fails, too."""
         from adacd_cli.loading.pretrained import load_tokenizer
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.served import load_own_tokenizer

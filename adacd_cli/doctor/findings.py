@@ -68,7 +68,6 @@ class Verdict(NamedTuple):
 
 
 def verdict(sections: Sequence[Section]) -> Verdict:
-    """The gravest verdict of all findings."""
     found = [finding for section in sections for finding in section.findings if finding.verdict]
     gravest = min(found, key=lambda finding: GRAVITY.index(finding.verdict))
     return Verdict(gravest.verdict, gravest.sentence)
@@ -88,7 +87,6 @@ def raised(name: str, error: AdacdError) -> Finding:
 
 
 def skipped(name: str, why: str, verdict: str = "") -> Finding:
-    """A check that was not made."""
     return Finding(name, Status.SKIPPED, why, verdict=verdict)
 
 
@@ -118,7 +116,6 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
 
 
 def put_verdict(screen: Screen, sections: Sequence[Section]) -> None:
-    """Writes the verdict on all sections and its reason."""
     name, reason = verdict(sections)
     screen.put_line((f"Verdict: {name}", BOLD))
     for line in _wrapped(screen, reason, 0):

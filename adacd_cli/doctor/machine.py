@@ -69,7 +69,6 @@ def to_json(machine: Machine) -> dict[str, Any]:
 
 
 def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
-    """The versions that the installed adacd requires, and whether each of its extras is installed."""
     required, extras = dict[str, str](), dict[str, bool]()
     try:
         lines = requires("adacd") or ()
@@ -87,7 +86,6 @@ def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
 
 
 def check(machine: Machine, settings: Settings) -> tuple[Finding, ...]:
-    """Every check of the machine."""
     return (
         check_versions(machine),
         check_device(machine),

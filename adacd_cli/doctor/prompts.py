@@ -183,7 +183,6 @@ def _quoted(text: str) -> str:
 
 
 def check_system_role(prompts: PromptFacts, placement: str = "system") -> Finding:
-    """Where the contrast prompt stands."""
     sentence = {
         "user-end": "The contrast prompt goes after the user's words.",
         "user-start": "The contrast prompt goes before the user's words.",

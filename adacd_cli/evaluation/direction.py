@@ -159,7 +159,6 @@ def find_direction(
 def _split(
     prompts: dict[str, list[str]], recipe: Recipe
 ) -> tuple[dict[str, list[str]], dict[str, list[str]], list[str]]:
-    """Train and validation prompts of each kind, drawn with the seed."""
     train, validation, warnings = {}, {}, list[str]()
     for kind in KINDS:
         texts = list(dict.fromkeys(prompts[kind]))
@@ -197,7 +196,6 @@ class _Encoder:
 def _keep(
     model: LanguageModel, scorer: Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
 ) -> dict[str, list[str]]:
-    """The prompts that behave as their kind should: refused, answered, and refused."""
     kept: dict[str, list[str]] = {kind: [] for kind in KINDS}
     total, done = sum(map(len, train.values())), 0
     for kind, does in KINDS.items():

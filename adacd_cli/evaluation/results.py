@@ -179,14 +179,13 @@ def _median(batches: Sequence[Sequence[Pair]], clock: str) -> float | None:
 def _averages(
     judged: Judged, method: str, found: Sequence[Group], cells: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Means over the sets of each label, every set counting the same; time and changes over all answers."""
+    # every set counts the same; time and changes are over all answers
     ratios = [(cell["label"], cell["ratio"]) for cell in cells.values() if cell["ratio"] is not None]
     averages = {label: _mean(value for its, value in ratios if its == label) for label in LABELS}
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 
 
 def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, Any]:
-    """What changed against Default in each set, and over all sets of a label."""
     refused: dict[str, list[tuple[bool, bool]]] = {}
     degenerate: Counter[str] = Counter()
     for group in found:
@@ -204,7 +203,6 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
 
 
 def _agreement(judgements: Iterable[JudgementRecord], judges: Sequence[str]) -> list[dict[str, Any]]:
-    """How far the judges agree on refused or not, pair by pair: Cohen's kappa and the plain share."""
     labels: dict[str, dict[Key, JudgementLabel]] = {judge: {} for judge in judges}
     for record in judgements:
         if record.judge in labels and record.label != "unparsed":

@@ -190,5 +190,4 @@ def unjudged(judge: str, store: Store) -> list[AnswerRecord]:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

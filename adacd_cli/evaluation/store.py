@@ -53,7 +53,7 @@ class AnswerRecord:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """Method, data set and id: a later record of the same key replaces an earlier one."""
+        """A later record of the same key replaces an earlier one."""
         return self.method, self.dataset, self.id
 
     @classmethod
@@ -76,7 +76,6 @@ class JudgementRecord:
 
     @property
     def key(self) -> tuple[str, str, str, str]:
-        """Method, data set, id and judge."""
         return self.method, self.dataset, self.id, self.judge
 
     @property

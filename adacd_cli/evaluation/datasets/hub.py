@@ -53,7 +53,6 @@ class Hub(_Facts):
 
     @property
     def page(self) -> str:
-        """Its page for a browser."""
         return f"https://huggingface.co/datasets/{self.id}"
 
 

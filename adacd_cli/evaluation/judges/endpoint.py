@@ -147,7 +147,6 @@ class Endpoint:
         return 200 if answer is not None else 0, frozenset(name for name in names if isinstance(name, str))
 
     def _reply_of(self, body: bytes) -> str:
-        """The text of a chat completion; "" where the model said nothing."""
         answer = json_object(body)
         if answer is None:
             start = self._clean(body[:200].decode("utf-8", "replace"))
@@ -189,7 +188,6 @@ class Endpoint:
         return refused in sent  # another request may have found it out while this one was under way
 
     def _give_up(self, error: APIError) -> NoReturn:
-        """Raises what an error of the SDK means, after all its attempts."""
         import openai
 
         if isinstance(error, openai.APITimeoutError):

@@ -157,7 +157,6 @@ def _with_nothing_else(seen: set[str], text: str, asked: Question) -> set[str]:
 
 
 def _signals_in(known: Mapping[str, re.Pattern[str]], text: str, asked: Question) -> set[str]:
-    """The signals of an answer in a language besides English."""
     copes = known["copes"].search(asked.text)
     asks = not copes and ("means" in asked.forms or bool(known["means"].search(asked.text)))
     seen: set[str] = set()
@@ -232,7 +231,6 @@ def denies(asked: Question, text: str) -> bool:
 
 
 def _helps(text: str) -> bool:
-    """Whether a refused answer goes on to what was asked for, as far as a list of it shows."""
     helps = listed_items(text) >= _FEWEST_ITEMS and RULES.context["helps"].search(text)
     return bool(helps) and not RULES.context["comforts"].search(text)
 

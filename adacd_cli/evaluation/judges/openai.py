@@ -79,7 +79,6 @@ class ReplyCache:
             self._run("used", statement)
 
     def get(self, key: str) -> str | None:
-        """The reply kept under the key; None where there is none."""
         rows = self._run("read", "SELECT reply FROM judge_replies WHERE key = ?", key)
         return str(rows[0][0]) if rows else None
 

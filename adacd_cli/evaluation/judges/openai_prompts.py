@@ -109,7 +109,6 @@ def read_aspects(reply: str) -> dict[str, int | None] | None:
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in the text, whatever stands around it."""
     shown = text[:_LONGEST_REPLY]
     for brace in re.finditer(r"\{", shown):
         try:

@@ -47,7 +47,6 @@ def write_reports(results: Mapping[str, Any], store: Store) -> None:
 def page(
     results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
 ) -> str:
-    """The whole document."""
     answers, judgements = list(answers), list(judgements)
     shown, sections = browser(results, answers, judgements), _sections()
     facts = dict(results["provenance"])
@@ -67,7 +66,6 @@ def page(
 
 
 def _sections() -> Any:
-    """The macros of sections.html."""
     pages = Environment(
         loader=PackageLoader("adacd_cli.evaluation.report", "page"),
         autoescape=True,
@@ -96,7 +94,6 @@ def _cards(results: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[tup
 def _figures(
     results: Mapping[str, Any], answers: list[AnswerRecord], judgements: list[JudgementRecord]
 ) -> Iterator[tuple[figures.Chart | str, str]]:
-    """Each figure with its caption."""
     judge, batch = judged_by(results), results["provenance"]["batch_size"]
     for label in ("safe", "unsafe"):
         note = "Partial refusals count as refusals; lines are 95 % Wilson intervals."
