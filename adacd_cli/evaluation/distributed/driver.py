@@ -53,16 +53,10 @@ class Result:
 Send = Callable[[Sequence[Piece]], Iterator[Result]]
 
 
-def missing(
-    samples: Sequence[Sample], runs: Sequence[Settings], store: Store, tried: Collection[Key] = ()
-) -> set[Key]:
-    """Keys of the answers that the store lacks or holds as failed, without those tried already."""
-    return {
-        (settings.method_label, sample.dataset, sample.id)
-        for sample in samples
-        for settings in runs
-        if store.lacks(settings.method_label, sample)
-    } - set(tried)
+def missing(samples: Sequence[Sample], runs: Sequence[Settings], store: Store) -> set[Key]:
+    """Keys of the answers that the store lacks or holds as failed."""
+    pairs = ((settings.method_label, sample) for sample in samples for settings in runs)
+    return {(label, each.dataset, each.id) for label, each in pairs if store.lacks(label, each)}
 
 
 def pieces(
@@ -82,9 +76,8 @@ def pieces(
         ]
         if methods := [each for each in methods if each[1]]:
             number = first + len(cut)
-            cut.append(
-                Piece(tuple(batch), tuple(methods if number % 2 else methods[::-1]), batch_size, number)
-            )
+            in_turn = tuple(methods if number % 2 else methods[::-1])
+            cut.append(Piece(tuple(batch), in_turn, batch_size, number))
     return cut
 
 
@@ -168,7 +161,7 @@ def answer_distributed(
             on_worker(roster, roster.meet(result))
             for record in result.records:
                 keep(record)
-        left = missing(samples, runs, store, tried) & wanted
+        left = wanted - tried
         if left and len(tried) == before:
             error = f"its worker was lost {RETRIES + 1} times"
             by_key = {(sample.dataset, sample.id): sample for sample in samples}
