@@ -127,7 +127,8 @@ class LocalJudge(ABC):
         verdicts = iter(self._verdicts(rows) if rows else ())
         found = []
         for exchange, row in zip(exchanges, fitted, strict=True):
-            label, detail = "degenerate", dict[str, Any]()  # empty: neither refuses nor answers
+            label: JudgementLabel = "degenerate"  # empty: neither refuses nor answers
+            detail: dict[str, Any] = {}
             if row is not None:
                 label, detail = next(verdicts)
                 detail |= {"truncated": True} if row[1] else {}
