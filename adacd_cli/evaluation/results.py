@@ -7,7 +7,7 @@ drawn from that alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -135,16 +135,18 @@ def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
     }
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return fmean(found) if found else None
+def _mean(values: Iterable[float | None], kind: Callable[[list[float]], float] = fmean) -> float | None:
+    found = [value for value in values if value is not None]
+    return kind(found) if found else None
 
 
 def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the
     median of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
     batches = by_batch(pairs)
-    wall, cpu = (_median(batches, clock) for clock in ("seconds", "cpu_seconds"))
+    wall, cpu = (
+        _mean((time_ratio(each, clock) for each in batches), median) for clock in ("seconds", "cpu_seconds")
+    )
     busy = wall is not None and cpu is not None and max(wall / cpu, cpu / wall) > _DISAGREE
     return {
         "unchanged": _mean(one.text == other.text for one, other in pairs),
@@ -171,17 +173,13 @@ def time_ratio(pairs: Sequence[Pair], clock: str) -> float | None:
     return (times[0] / counts[0]) / (times[1] / counts[1]) if all(counts) and all(times) else None
 
 
-def _median(batches: Sequence[Sequence[Pair]], clock: str) -> float | None:
-    ratios = [ratio for batch in batches if (ratio := time_ratio(batch, clock)) is not None]
-    return median(ratios) if ratios else None
-
-
 def _averages(
     judged: Judged, method: str, found: Sequence[Group], cells: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     # every set counts the same; time and changes are over all answers
-    ratios = [(cell["label"], cell["ratio"]) for cell in cells.values() if cell["ratio"] is not None]
-    averages = {label: _mean(value for its, value in ratios if its == label) for label in LABELS}
+    averages: dict[str, Any] = {
+        label: _mean(cell["ratio"] for cell in cells.values() if cell["label"] == label) for label in LABELS
+    }
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 
 

@@ -12,11 +12,11 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from adacd_cli.counting import counted
@@ -192,7 +192,10 @@ def ray_muted() -> Iterator[None]:
             yield
             return
         stack.callback(os.close, kept)
-        if _shows_on(terminal, _NATIVE_STDERR):
+        native = False
+        with suppress(AttributeError, OSError, ValueError):  # there is none, or it is a test's
+            native = terminal.fileno() == _NATIVE_STDERR
+        if native:
             terminal.flush()
             own = stack.enter_context(open(kept, "w", 1, terminal.encoding, terminal.errors, closefd=False))
             stack.enter_context(redirect_stderr(own))
@@ -206,13 +209,6 @@ def _release_stdout() -> None:
     for name in ("colorama.initialise", "ray.thirdparty_files.colorama.initialise"):
         if (module := sys.modules.get(name)) is not None:
             atexit.unregister(module.reset_all)
-
-
-def _shows_on(stream: Any, descriptor: int) -> bool:
-    try:
-        return bool(stream.fileno() == descriptor)
-    except (AttributeError, OSError, ValueError):  # there is none, or it is a test's
-        return False
 
 
 def _join(address: Address, ended: threading.Event) -> None:
