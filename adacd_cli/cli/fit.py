@@ -16,7 +16,7 @@ from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
-from adacd_cli.errors import OutputError, UsageError
+from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
@@ -40,6 +40,9 @@ def command(
     neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
     prompt_column: PromptColumn = None,
     quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
+    thorough: Annotated[
+        bool, option(None, "All prompts, and twice as many to measure on: twice the time.", "--thorough")
+    ] = False,
     max_lost: Annotated[
         float, option("SHARE", "Most harmful prompts that may be answered (default 0.02).", min=0, max=1)
     ] = 0.02,
@@ -57,25 +60,24 @@ def command(
     settings = resolved.settings
     from adacd_cli.evaluation.report.figures import draw_trade_off
     from adacd_cli.fitting.corpus import digest
-    from adacd_cli.fitting.fit import FULL, QUICK, Fit
+    from adacd_cli.fitting.fit import FULL, QUICK, THOROUGH, Fit
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
     from adacd_cli.profiles.profile import write
 
+    if quick and thorough:
+        raise UsageError("--quick and --thorough exclude each other.", "Give one of them, or none.")
     prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
     target = Path(output).expanduser() if output else None
-    if target is not None and target.is_dir():
-        raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
     if target is not None:
-        there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
-        if not os.access(there, os.W_OK):
-            raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
+        _check(target)
     model = load_model(settings.model_copy(update={"profile": "none"}))
     plan = {
         "fit": fingerprint(model).model_dump(),
         "model": settings.model,
         **{name: getattr(settings, name) for name in ("system", "thinking")},
         "quick": quick,
+        "thorough": thorough,
         "max_lost": max_lost,
         "prompts": digest(*(each.text for each in prompts)),
     }
@@ -92,15 +94,14 @@ def command(
         _opened(folder, plan) as store,
         keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
     ):
-        sizes = QUICK if quick else FULL
+        sizes = QUICK if quick else THOROUGH if thorough else FULL
         outcome = Fit(model, settings, prompts, store, sizes=sizes, stage=stage, most_lost=max_lost).run()
     profile = outcome.profile
     if save_anyway:
         profile = profile.model_copy(update={"automatic": True})
     path = target or profiles.folder() / f"{name}.yaml"
     write(profile, path)
-    picture = path.with_suffix(".svg")
-    picture.write_text(
+    path.with_suffix(".svg").write_text(
         draw_trade_off(outcome.curve, outcome.chosen, Path(settings.model).name), encoding="utf-8"
     )
     shutil.rmtree(folder, ignore_errors=True)
@@ -110,6 +111,30 @@ def command(
         return
     sys.stdout.write(_report(outcome))
     _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
+
+
+def _check(target: Path) -> None:
+    """UsageError where the profile cannot be written, or it or its picture would replace what is no profile."""
+    from adacd_cli.profiles.profile import read
+
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
+    if target.suffix.lower() == ".svg":
+        raise UsageError(f"{target} is where the profile's picture goes.", "Name a file that ends in .yaml.")
+    there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
+    taken = [each for each in (target, target.with_suffix(".svg")) if each.exists()]
+    try:
+        if taken and target.is_file():
+            read(target)
+            return  # an earlier profile, with its picture
+    except ConfigurationError:
+        pass
+    if taken:
+        raise UsageError(
+            f"{taken[0]} is there already, and is no profile.", "Name another file with --output."
+        )
 
 
 def _opened(folder: Path, plan: dict[str, Any]) -> Store:

@@ -24,7 +24,7 @@ from adacd_cli.evaluation.judges.base import REFUSED
 from adacd_cli.evaluation.runner import answer_all
 from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
 from adacd_cli.fitting import learn
-from adacd_cli.fitting.corpus import FitPrompt, Kind, chosen, first_of_each
+from adacd_cli.fitting.corpus import KINDS, FitPrompt, Kind, chosen, first_of_each
 from adacd_cli.fitting.measure import label, measure, rounded, trade_off
 from adacd_cli.fitting.observe import Observed, Observer, Stage, observe
 from adacd_cli.fitting.refusals import (
@@ -39,12 +39,15 @@ from adacd_cli.fitting.strength import Strength, choose_strength
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Profile
 from adacd_cli.prompts import prompts_for
+from adacd_cli.prompts.templates import find_template
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.fitting.learn import Array
 
 STEPS = 10
+SHORT = 0.6
+"""Share of the prompts that are the shortest ones: they teach the switch most, and cost least."""
 _TOKENS, _OPENING_TOKENS = 40, 24
 
 
@@ -76,6 +79,11 @@ QUICK = Sizes(
 )
 
 
+THOROUGH = replace(
+    FULL, train=dict.fromkeys(KINDS, 10_000), test={kind: 2 * count for kind, count in FULL.test.items()}
+)
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a fit found; `trials` is every contrast prompt with its placement and obedience, the best first;
@@ -98,7 +106,7 @@ class Fit:
         most_lost: share of harmful prompts that the switch may answer, as cross-validated, in [0, 1].
 
     Raises:
-        AdacdError: the model never refuses, always does, or obeys no contrast prompt.
+        AdacdError: the model has no chat template, never refuses, always does, or obeys no contrast prompt.
     """
 
     def __init__(
@@ -123,7 +131,12 @@ class Fit:
         self._observer = Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
-        train = chosen(self._prompts, self._sizes.train, held_out=False)
+        if find_template(self._model.tokenizer) is None:
+            raise AdacdError(
+                f"{self._model.name} has no chat template: it is a base model, which refuses nothing by itself.",
+                "Fit the chat model that was made of it, or put its chat_template.jinja into the folder.",
+            )
+        train = chosen(self._prompts, self._sizes.train, held_out=False, short=SHORT)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
         ids = [self._prompt_ids(each.text)[0] for each in train]
         columns, logprobs = observe(self._observer, ids, self._store.folder / "first_tokens.npz", self._stage)
