@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from adacd_cli.config.declaration import SETTINGS
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.settings import Settings
+from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 
 _OF_SERVERS = ("served_model", "tokenizer")

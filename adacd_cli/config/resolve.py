@@ -15,9 +15,9 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from adacd_cli.config import files
-from adacd_cli.config.declaration import SETTINGS, parse
 from adacd_cli.config.refusals import check_complete, refuse_idle, refuse_misplaced, refuse_password
-from adacd_cli.config.settings import Kind, Setting, Settings
+from adacd_cli.config.setting import Kind, Setting
+from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
@@ -103,11 +103,8 @@ def resolve(
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`; ConfigurationError as `resolve`, and
     where the method lacks what it needs."""
-    values = settings.model_dump(exclude_unset=True) | {
-        name: _convert(find_setting(name, where), text, where)
-    }
-    changed = _settings(values, {name: text}, {name: Source("flag", where)})
-    refuse_idle(changed, (name,))
+    value = _convert(find_setting(name, where), text, where)
+    changed = _changed(settings, {name: value}, {name: text}, Source("flag", where))
     check_complete(changed, where)
     return changed
 
@@ -115,12 +112,19 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
 def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
     """The settings with some of them set to values, as Python has them; one text stands for a list of one.
     ConfigurationError where a value is of the wrong kind or out of its range, or the gate has no effect."""
-    values = settings.model_dump(exclude_unset=True)
+    values = {}
     for name, value in changes.items():
         is_list = SETTINGS[name].kind == "list"
         values[name] = (value,) if is_list and isinstance(value, str) else _as_tuple(value)
-    changed = _settings(values, changes, dict.fromkeys(changes, source))
-    refuse_idle(changed, changes if source.kind == "flag" else ())
+    return _changed(settings, values, changes, source)
+
+
+def _changed(
+    settings: Settings, values: Mapping[str, Any], given: Mapping[str, Any], source: Source
+) -> Settings:
+    values = {**settings.model_dump(exclude_unset=True), **values}
+    changed = _settings(values, given, dict.fromkeys(given, source))
+    refuse_idle(changed, given if source.kind == "flag" else ())
     return changed
 
 
@@ -219,7 +223,7 @@ def _convert(setting: Setting, value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return _as_tuple(value)
     try:
-        return parse(setting, value)
+        return setting.parse(value)
     except ValueError:
         raise _wrong_kind(setting, value, where) from None
 
