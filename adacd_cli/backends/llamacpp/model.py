@@ -95,7 +95,6 @@ class LlamaModel:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all weights."""
         return int(self._api.llama_model_size(self.handle))
 
     def text(self, key: str) -> str:

@@ -89,7 +89,6 @@ class Pool:
         self._bytes_per_token = -(-size // sequence.computed)
 
     def fork(self, source: LlamaSequence, length: int) -> LlamaSequence:
-        """A sequence that shares the cells of another's first tokens."""
         fork = LlamaSequence(self, source.ids[:length])
         shared = min(length, source.computed)
         if shared and source.number is not None and self._model.keys_only:
@@ -99,7 +98,6 @@ class Pool:
         return fork
 
     def trim(self, sequence: LlamaSequence, length: int) -> None:
-        """Takes a sequence back to its first tokens."""
         del sequence.ids[length:]
         if sequence.number is not None and length < sequence.computed:
             cut = self._api.llama_memory_seq_rm(self._memory, sequence.number, length, -1)
@@ -145,7 +143,6 @@ class Pool:
     def _decode(
         self, tokens: list[tuple[LlamaSequence, int, bool]], keep: Collection[LlamaSequence]
     ) -> torch.Tensor:
-        """One call of llama.cpp."""
         count = self._batch.n_tokens = len(tokens)
         self._tokens[:count] = [sequence.ids[place] for sequence, place, _ in tokens]
         self._positions[:count] = [place for _, place, _ in tokens]
@@ -167,7 +164,6 @@ class Pool:
     # --- room ---
 
     def _number(self, sequence: LlamaSequence, keep: Collection[LlamaSequence]) -> None:
-        """Gives a sequence a number in the context, where it has none."""
         if sequence.number is not None:
             return
         if None not in self._members:
@@ -179,7 +175,6 @@ class Pool:
         self._members[sequence.number] = sequence
 
     def _make_room(self, keep: Collection[LlamaSequence]) -> None:
-        """Lets cells become free, or adds as many as there are."""
         if self._cells >= _IDLE_CELLS and self._release_idle(keep):
             return
         free, needed = self._model.free_memory(), self._cells * (self._bytes_per_token or 0)
@@ -189,14 +184,12 @@ class Pool:
             raise MemoryError(f"not enough memory for more than {self._cells} tokens")
 
     def _release_idle(self, keep: Collection[LlamaSequence]) -> bool:
-        """Takes the keys and values of the sequence that was used longest ago, other than those to keep."""
         idle = [each for each in self._members if each is not None and each not in keep]
         if idle:
             self.close(min(idle, key=lambda each: each.last_used))
         return bool(idle)
 
     def close(self, sequence: LlamaSequence) -> None:
-        """Lets a sequence's keys and values go."""
         if sequence.number is not None:
             self._api.llama_memory_seq_rm(self._memory, sequence.number, -1, -1)
             self._members[sequence.number] = None

@@ -35,17 +35,14 @@ class LlamaTokenizer:
 
     @property
     def bos_token(self) -> str | None:
-        """The text of the token that begins a text."""
         return None if self.bos_token_id is None else self._text(self.bos_token_id)
 
     @property
     def eos_token(self) -> str | None:
-        """The text of the token that ends a text."""
         return None if self.eos_token_id is None else self._text(self.eos_token_id)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """Every token that ends an answer."""
         is_end = self._api.llama_vocab_is_eog
         return frozenset(index for index in range(len(self)) if is_end(self._vocab, index))
 
@@ -72,7 +69,6 @@ class LlamaTokenizer:
         return {self._text(index): index for index in range(len(self))}
 
     def get_vocab(self) -> dict[str, int]:
-        """Ids by the text of the vocabulary."""
         return dict(self._ids)
 
     def encode(self, text: str, add_special_tokens: bool = True, *, control: bool = True) -> list[int]:
@@ -90,15 +86,12 @@ class LlamaTokenizer:
         return {"input_ids": self.encode(text, add_special_tokens)}
 
     def tokenize(self, text: str, split_special_tokens: bool = False) -> list[str]:
-        """The tokens of a text, as the vocabulary writes them."""
         return [self._text(index) for index in self.encode(text, False, control=not split_special_tokens)]
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """Ids, or one, as the vocabulary writes them."""
         return self._text(ids) if isinstance(ids, int) else [self._text(index) for index in ids]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """The reverse; None for what is no token."""
         return self._ids.get(tokens) if isinstance(tokens, str) else [self._ids.get(each) for each in tokens]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False, **_: Any) -> str:
@@ -129,7 +122,6 @@ class LlamaTokenizer:
         tokenize: bool = False,
         **variables: Any,
     ) -> str:
-        """The rendered template, by transformers' sandbox."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         assert not tokenize

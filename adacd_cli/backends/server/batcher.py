@@ -45,7 +45,6 @@ class Batcher:
     # --- in the caller's thread ---
 
     def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
-        """Starts work in the loop."""
         future = self.server.background.start(work)
         self._live.add(future)
         future.add_done_callback(self._end)
@@ -61,7 +60,6 @@ class Batcher:
         self.server.background.call(lambda: asyncio.get_running_loop().call_soon(self._send))
 
     def cancel(self) -> None:
-        """Cancels everything."""
         for future in list(self._live):
             future.cancel()
 

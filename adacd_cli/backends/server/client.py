@@ -119,29 +119,32 @@ class Client:
         self._http = httpx.AsyncClient(headers=self._headers, limits=limits, timeout=timeout)
 
     async def close(self) -> None:
-        """Closes all connections."""
         await self._http.aclose()
 
     async def get(self, url: str) -> dict[str, Any]:
         """The JSON object at an address; raises ServerRefused where there is none, or nothing answers."""
-        _, body = await self._request(url, None)
-        return self._object(body)
+        return await self.post(url, None)
 
-    async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def post(self, url: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         """The JSON object (a list is its `list`) in reply to a request; raises ServerRefused as `get`."""
         _, reply = await self._request(url, body)
-        return self._object(reply)
+        found = json_object(b'{"list":' + reply + b"}" if reply.lstrip().startswith(b"[") else reply)
+        if found is None:
+            start = self.clean(reply[:100].decode("utf-8", "replace"))
+            raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
+        return found
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """The JSON objects of a stream of server-sent events, as they come. ServerRefused where it was refused, or
         an event is an error; ServerUnavailable where nothing answers any more, or the stream broke off."""
         response, _ = await self._request(url, body, whole=False)
-        try:
-            async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:
-                yield timely
-        finally:
-            await response.aclose()
+        async with (
+            aclosing(response),
+            aclosing(self._events(response)) as events,
+            aclosing(self._in_time(events)) as timely,
+        ):
+            yield timely
 
     async def _request(
         self, url: str, body: Mapping[str, Any] | None, *, whole: bool = True
@@ -152,10 +155,9 @@ class Client:
         while True:
             number += 1
             seconds = LOOKING_SECONDS if body is None else self._first_seconds
+            request = self._http.build_request(method, url, content=content)
             try:
-                found = await self._send(
-                    self._http.build_request(method, url, content=content), seconds, whole
-                )
+                found = await self._send(request, seconds, whole)
             except ServerUnavailable as failure:
                 if number >= min(attempts, failure.worth) or failure.wait > PATIENCE:
                     self._stays_away = failure.status == 0
@@ -166,13 +168,6 @@ class Client:
                 self._stays_away = False
                 return found
 
-    def _object(self, body: bytes) -> dict[str, Any]:
-        found = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
-        if found is None:
-            start = self.clean(body[:100].decode("utf-8", "replace"))
-            raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
-        return found
-
     async def _send(
         self, request: httpx.Request, seconds: float, whole: bool
     ) -> tuple[httpx.Response, bytes]:
@@ -182,14 +177,16 @@ class Client:
                 response = await self._http.send(request, stream=True)
                 if response.status_code == 200 and not whole:
                     return response, b""
-                try:
-                    body = await read(response)
-                finally:
-                    await response.aclose()
+                body = bytearray()
+                async with aclosing(response):
+                    async for chunk in response.aiter_bytes():
+                        body += chunk
+                        if len(body) > LARGEST:
+                            raise ServerRefused(f"its response is longer than {LARGEST:,} bytes")
         if response.status_code != 200:
             wait = retry_seconds(response.headers.get("retry-after", ""))
-            raise self._failure(response.status_code, json_object(body), wait)
-        return response, body
+            raise self._failure(response.status_code, json_object(bytes(body)), wait)
+        return response, bytes(body)
 
     @property
     def _first_seconds(self) -> float:
@@ -265,13 +262,3 @@ async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
         if len(line) > LARGEST:
             raise ServerRefused(f"a line of its stream is longer than {LARGEST:,} bytes")
     yield line.decode("utf-8", "replace")
-
-
-async def read(response: httpx.Response) -> bytes:
-    """The whole body."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > LARGEST:
-            raise ServerRefused(f"its response is longer than {LARGEST:,} bytes")
-    return bytes(body)

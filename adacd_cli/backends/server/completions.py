@@ -161,7 +161,6 @@ def _limit(failure: ServerRefused, wanted: int, field: str) -> int | None:
 
 
 def _choices(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
-    """The choices of so many prompts, in their order."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
         raise ServerRefused("its response is no completion")
@@ -174,7 +173,6 @@ def _choices(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
 
 
 def _tokens(choice: Mapping[str, Any], count: int) -> list[SampledToken]:
-    """The tokens of a choice, or of a piece of it."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         if choice.get("text") or choice.get("finish_reason") is None:

@@ -207,7 +207,6 @@ class ServerFreeRun:
 
 
 def error_of(address: str, failure: BaseException) -> AdacdError:
-    """The error that a failed request ends in."""
     if isinstance(failure, AdacdError):
         return failure
     if not isinstance(failure, ServerRefused):

@@ -63,7 +63,6 @@ class BatchedKVCache:
         return bool(layers) and all(type(layer) is GrowingLayer for layer in layers)
 
     def release(self) -> None:
-        """Frees the cache; it is as new."""
         if self._fixed is not None and self._compiled is not None:
             self._compiled.end(self._fixed)
         self._fixed = None

@@ -43,8 +43,6 @@ class _View:
 
 
 class AdapterView(_View):
-    """A `peft.PeftModel` with its adapter, which is off between the calls: the base model is what it was."""
-
     def __init__(self, adapted: Any) -> None:
         self._adapter = adapted.base_model
         self._adapter.disable_adapter_layers()
