@@ -90,7 +90,6 @@ class Conversation:
 
     @property
     def questions(self) -> list[int]:
-        """The indices of the user's messages."""
         return [index for index, message in enumerate(self.messages) if message.role == "user"]
 
     def save(self, path: Path) -> None:

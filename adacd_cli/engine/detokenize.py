@@ -39,7 +39,6 @@ class TextStream:
         return self._take(final=False)
 
     def flush(self) -> str:
-        """What is still held, incomplete or not."""
         return self._take(final=True)
 
     def _take(self, final: bool) -> str:
@@ -78,7 +77,6 @@ class StopGate:
         return self._release(next((at for at in ends if self._may_stop(self._held[at:])), len(self._held)))
 
     def flush(self) -> str:
-        """What is still held: no stop string came of it."""
         return self._release(len(self._held))
 
     def _may_stop(self, end: str) -> bool:
@@ -101,11 +99,9 @@ class Detokenizer:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string is complete."""
         return self._gate.stopped
 
     def push(self, token_id: int) -> str:
-        """The text that became final with this token."""
         return self._gate.push(self._stripped(self._stream.push(token_id)))
 
     def flush(self) -> str:

@@ -36,12 +36,10 @@ class FirstTokenSwitch:
 
     @property
     def needs_prompted(self) -> bool:
-        """Whether it looks at the prompted stream too."""
         return self.name == "mass"
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The tokens whose log-probabilities it reads."""
         return self.numbers.openers if self.needs_prompted else (*self.numbers.tokens, *self.numbers.openers)
 
     def decide(self, logits: Mapping[str, torch.Tensor]) -> tuple[Decision, dict[str, float]]:

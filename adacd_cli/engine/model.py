@@ -54,14 +54,12 @@ class LanguageModel:
 
     @property
     def engine(self) -> Literal["torch", "llamacpp", "server"]:
-        """What computes it."""
         if self.server is not None:
             return "server"
         return "llamacpp" if getattr(self.model, "engine", "") == "llamacpp" else "torch"
 
     @property
     def device(self) -> torch.device:
-        """Where input ids go, and logits come from."""
         if self.server is not None:
             import torch
 

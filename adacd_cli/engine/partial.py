@@ -95,42 +95,6 @@ def first_needs(
     return needs | {name: Need(top=max(FIRST_COUNTS[1], reported)) for name in others}
 
 
-def needs(
-    method: Method,
-    settings: Settings,
-    streams: Mapping[str, Logits],
-    noise: torch.Tensor | None,
-    decision: Decision | None = None,
-    openers: tuple[int, ...] = (),
-) -> dict[str, Need]:
-    """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
-
-    Nothing is asked of a stream that is `exhausted`; without such streams, nothing is asked exactly where the
-    step `is_certain`.
-
-    Args:
-        method: plain where only the base stream is there, else AdaCD or its gated form.
-        streams: what is known of each stream's next position, the base stream first.
-        noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
-        decision: what a switch decided at the first token; None where the agreement of each step decides.
-        openers: the tokens that it takes out there.
-    """
-    lacking = _lacking(method, settings, streams, noise, decision, openers)
-    return {name: need for name, need in lacking.items() if not streams[name].exhausted}
-
-
-def is_certain(
-    method: Method,
-    settings: Settings,
-    streams: Mapping[str, Logits],
-    noise: torch.Tensor | None,
-    decision: Decision | None = None,
-    openers: tuple[int, ...] = (),
-) -> bool:
-    """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
-    return not _lacking(method, settings, streams, noise, decision, openers)
-
-
 def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
     """The outcome of a step over these streams without the tokens whose values are not known but shared out."""
     told = [logits.told for logits in streams.values()]
@@ -180,7 +144,7 @@ class _Known:
             self.rest = _rest(values)
 
 
-def _lacking(
+def needs(
     method: Method,
     settings: Settings,
     streams: Mapping[str, Logits],
@@ -188,6 +152,16 @@ def _lacking(
     decision: Decision | None = None,
     openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
+    """What would have to be told besides, by stream, for the step's token to be that of the whole distributions;
+    nothing exactly where it is.
+
+    Args:
+        method: plain where only the base stream is there, else AdaCD or its gated form.
+        streams: what is known of each stream's next position, the base stream first.
+        noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
+        decision: what a switch decided at the first token; None where the agreement of each step decides.
+        openers: the tokens that it takes out there.
+    """
     if settings.temperature == 0:
         noise = None
     base_name, *others = streams

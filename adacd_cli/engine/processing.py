@@ -57,7 +57,6 @@ class ScoreProcessor:
         return scores
 
     def _begin(self, vocab: int) -> None:
-        """Counts anew, over so many tokens."""
         self._vocab, self._taken = vocab, 0
         self._bias = torch.zeros(vocab, device=self._device)
         self._counts, self._seen = torch.zeros_like(self._bias), self._bias.bool()

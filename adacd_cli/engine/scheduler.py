@@ -16,12 +16,13 @@ from itertools import islice
 import torch
 
 from adacd_cli.engine import partial
+from adacd_cli.engine.answer import Phase
 from adacd_cli.engine.backend import Backend, FreeRun, stacked
 from adacd_cli.engine.feeder import Feeder
 from adacd_cli.engine.model import Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.scoring import score
-from adacd_cli.engine.state import Phase, RequestState
+from adacd_cli.engine.state import RequestState
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Event, Failed, Finished, Notice, ScoredToken
@@ -69,7 +70,6 @@ class Scheduler:
 
     @property
     def busy(self) -> bool:
-        """Whether `step` has something to do or to tell."""
         return bool(self.running or self.waiting or self._events)
 
     def submit(self, request: Request, which: str = "The prompt") -> int:
@@ -120,7 +120,6 @@ class Scheduler:
             raise
 
     def submit_all(self, requests: Sequence[Request]) -> None:
-        """Takes in a whole batch when nothing else runs, or none of it where `submit` raises."""
         assert not self.busy, "a batch is taken in when nothing else runs"
         self._submitted = 0
         try:
@@ -192,7 +191,6 @@ class Scheduler:
             self.backend.wait(_WAIT_SECONDS)
 
     def close(self) -> Iterator[Event]:
-        """Finished of every request that has none yet."""
         yield from self._told()
         for state in (*self.running, *self.waiting):
             yield self._end(state)
@@ -263,7 +261,6 @@ class Scheduler:
         return [*zip(ordered, outcomes, strict=True), *drafted]
 
     def _pack(self, states: list[RequestState]) -> PackedStep:
-        """A step over requests that choose alike."""
         first = states[0]
         logits = {
             name: stacked([logits for state in states if (logits := state.streams[name].logits) is not None])
@@ -279,11 +276,8 @@ class Scheduler:
             yield from self._verify(state)
         else:
             if not self._can.full_logits:
-                logits = state.logits()
-                switched = state.decision, state.first_openers
-                sure = partial.is_certain(state.method, state.settings, logits, state.noise, *switched)
-                sure &= state.switch_exact
-                outcome = replace(partial.only_told(outcome, logits), exact=sure)
+                sure = state.switch_exact and not state.needs(self._can.vocab_size or 0)
+                outcome = replace(partial.only_told(outcome, state.logits()), exact=sure)
                 if not sure:
                     self.backend.found_inexact()
             yield from self._take_one(state, outcome)

@@ -87,7 +87,6 @@ class Profile(_Part):
         return hashlib.sha256(chosen.encode()).hexdigest()[:16]
 
     def text(self) -> str:
-        """As a file has it."""
         values = self.model_dump(mode="json", by_alias=True)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 

@@ -23,17 +23,14 @@ PRESETS = ("meta-llama-3-8b-instruct", "gemma-2-9b-it", "qwen3-8b")
 
 
 def folder() -> Path:
-    """The user's profiles."""
     return user_data_path("adacd", appauthor=False) / "profiles"
 
 
 def bundled() -> list[Path]:
-    """The profiles that come with the package."""
     return sorted(Path(str(files("adacd_cli.profiles"))).glob("bundled/*.yaml"))
 
 
 def saved() -> list[Path]:
-    """The user's own, the newest first."""
     try:
         own = [(path.stat().st_mtime, path) for path in folder().glob("*.yaml")]
     except OSError:

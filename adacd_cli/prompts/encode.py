@@ -52,7 +52,6 @@ class Encoder:
         return tuple(self._renamed.encode(shown, spans))
 
     def encode_after(self, tokenizer: Any, hidden: str, escape: Escape) -> tuple[int, ...]:
-        """The ids of a text that continues another one."""
         return _continued(lambda text: self.encode(tokenizer, text, escape), hidden)
 
 
@@ -136,7 +135,6 @@ def _encode_by_sections(
 
 
 def _section_ids(tokenizer: Any, control: ControlTokens, section: str) -> list[int]:
-    """The ids of a text in which nothing is a control token."""
     ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(section, split_special_tokens=True))
     if control.pattern.search(section) is None or set(control.ids.values()).isdisjoint(ids):
         return ids

@@ -100,7 +100,6 @@ class Said:
 
     @property
     def question(self) -> str:
-        """The last user message."""
         return self.turns[last_user(self.turns)].content
 
     def asking(self, question: str) -> Said:
@@ -133,7 +132,6 @@ class Said:
 
 
 def join_texts(*texts: str) -> str:
-    """The texts that are not empty, a blank line apart."""
     return "\n\n".join(text for text in texts if text)
 
 

@@ -58,7 +58,6 @@ class Prompts:
 
     @property
     def base(self) -> Prompt:
-        """The base stream's prompt."""
         return self.streams[self.base_name]
 
     @property
@@ -68,7 +67,6 @@ class Prompts:
 
     @property
     def longest(self) -> int:
-        """Length of the longest prompt, in tokens."""
         return max(len(prompt.ids) for prompt in self.streams.values())
 
     def shared_with_base(self, name: str) -> int:
