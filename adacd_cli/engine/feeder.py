@@ -213,7 +213,8 @@ class Feeder:
         if base.sequence is None:
             self._open(state, base, states)
         self._forward([(base, Extend(base.opened, state.tail(base), NOTHING))])
-        state.start_run(self._backend.free_run(base.opened, state.sampling(), state.room))
+        state.run = self._backend.free_run(base.opened, state.sampling(), state.room)
+        state.run_start = len(state.ids)
 
     def end_run(self, state: RequestState) -> None:
         """Ends a stretch that the backend decodes; what was taken and not used is taken back."""

@@ -78,6 +78,7 @@ class RequestState(Answer):
         decision: what its switch decided at the first token; None before that, or without one.
         proposals: tokens that a draft proposed for the next places, with the draft's logits there.
         run: the stretch that the backend decodes by itself now; None while tokens are chosen here.
+        run_start: how many tokens there were when it began.
         noise: what the next token is drawn with, float32 [1, vocab]; None when greedy, or not drawn yet.
         failure: why the backend gave no logits for it.
     """
@@ -101,7 +102,7 @@ class RequestState(Answer):
         self._window_left = method.window(settings)
         self.proposals: list[tuple[int, torch.Tensor]] = []
         self.run: FreeRun | None = None
-        self._free_run_useless, self._run_start = False, 0
+        self._free_run_useless, self.run_start = False, 0
         self.cancelled = False
         self.failure: Exception | None = None
         self.noise: torch.Tensor | None = None
@@ -230,15 +231,12 @@ class RequestState(Answer):
         controls |= {name: value for name, value in changed.items() if name in controls}
         return Sampling(settings.temperature, settings.top_p, settings.top_k, seed, listed, controls)
 
-    def start_run(self, run: FreeRun) -> None:
-        self.run, self._run_start = run, len(self.ids)
-
     def end_run(self) -> bool:
         """Ends it, and gives whether there was one; where it gave nothing, the next token is chosen here."""
         if self.run is None:
             return False
         self.run.close()
-        self.run, self._free_run_useless = None, len(self.ids) == self._run_start
+        self.run, self._free_run_useless = None, len(self.ids) == self.run_start
         return True
 
     @property

@@ -210,17 +210,15 @@ def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
     finite, token, plain, decision, confidence = row[:_FIXED]
     if not finite:
         return StepOutcome(False, 0, 0, DECISIONS[PLAIN], Measures(confidence=0.0))
-    numbers = dict(zip(part.measures, row[_FIXED:], strict=False))
-    own = {name: int(value) if name in _WHOLE else value for name, value in numbers.items()}
-    measures = Measures(
-        confidence,
-        **{name: value for name, value in own.items() if name in _KNOWN},  # type: ignore[arg-type]
-        named={name: value for name, value in own.items() if name not in _KNOWN},
-    )
-    count, start = part.report.top_logprobs, _FIXED + len(numbers)
-    end = start + (0 if count is None else 1 + 2 * count)
-    chosen, top, rest = row[start : min(start + 1, end)], row[start + 1 : end], row[end:]
-    listed = (rest[place : place + 4] for place in range(0, 4 * part.report.candidates, 4))
+    rest = iter(row[_FIXED:])
+    named = zip(part.measures, rest, strict=False)
+    numbers = {name: int(value) if name in _WHOLE else value for name, value in named}
+    known = {name: numbers.pop(name) for name in _KNOWN & numbers.keys()}
+    measures = Measures(confidence, **known, named=numbers)  # type: ignore[arg-type]
+    count = part.report.top_logprobs
+    logprob = None if count is None else next(rest)
+    top = [(next(rest), next(rest)) for _ in range(count or 0)]
+    listed = zip(rest, rest, rest, rest, strict=False)  # the others are NaN
     return StepOutcome(
         True,
         int(token),
@@ -239,8 +237,6 @@ def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
             for each, unprompted, prompted, score in listed
             if not isnan(each)
         ),
-        logprob=chosen[0] if chosen else None,
-        top_logprobs=tuple(
-            (int(each), logprob) for each, logprob in zip(top[::2], top[1::2], strict=True) if not isnan(each)
-        ),
+        logprob=logprob,
+        top_logprobs=tuple((int(each), value) for each, value in top if not isnan(each)),
     )

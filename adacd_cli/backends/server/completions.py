@@ -22,13 +22,9 @@ from adacd_cli.engine.backend import SampledToken, Sampling
 _MARK = "token_id:"
 _NO_IDS = "its log-probabilities do not name tokens by their ids"
 _GREEDY = Sampling()
-_NEUTRAL = {
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "min_tokens": 0,
-    "ignore_eos": False,
+_NEUTRAL: dict[str, Any] = {
+    **dict(min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0),
+    **dict(min_tokens=0, ignore_eos=False),
 }
 
 _OPENAI = frozenset(("logit_bias", "presence_penalty", "frequency_penalty", "stop_token_ids"))
