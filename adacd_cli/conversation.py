@@ -47,15 +47,9 @@ class Conversation:
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, object]]) -> Conversation:
-        """The conversation that is a list of `{"role", "content"}`, as clients and chat templates have it.
-
-        Args:
-            messages: roles user and assistant; the first may be system. The content is text, or a list of
-                parts `{"type": "text", "text": …}`.
-
-        Raises:
-            PromptError: a message has another role, or content that is not text.
-        """
+        """The conversation that is a list of `{"role", "content"}`, as clients and chat templates have it: roles
+        user and assistant, the first may be system; the content is text, or a list of parts `{"type": "text",
+        "text": …}`. PromptError where a message has another role, or content that is not text."""
         read = _read_messages(messages)
         if isinstance(read, str):
             raise PromptError(

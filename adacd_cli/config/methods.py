@@ -66,17 +66,13 @@ class Method:
     sparse: bool = False
 
     @property
-    def base(self) -> StreamSpec:
-        """The stream that alone is decoded outside the window."""
-        return self.streams[0]
-
-    @property
     def settings(self) -> tuple[str, ...]:
         """The settings that decide its tokens, beside those of all methods."""
         texts = *(stream.prompt for stream in self.streams), self.resource
-        placement = ("contrast_placement",) if any(stream.prompt for stream in self.streams[1:]) else ()
-        switch = ("switch",) if self.switched else ()
-        return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts), *placement, *switch)
+        placement = "contrast_placement" if any(stream.prompt for stream in self.streams[1:]) else ""
+        switch = "switch" if self.switched else ""
+        numbers = (name for name, _ in self.symbols)
+        return *numbers, *self.others, *filter(None, (*texts, placement, switch))
 
     def streams_for(self, settings: Settings) -> tuple[StreamSpec, ...]:
         """The streams under these settings: a stand-in reads its prompt with the model's own weights, and an

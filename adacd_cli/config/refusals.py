@@ -29,12 +29,9 @@ def refuse_idle(
     settings: Settings, given: Collection[str], method_from: str = "", *, resources: bool = False
 ) -> None:
     """Raises ConfigurationError for a gate that has no effect, and with `resources`, where the method is the only
-    one that the run decodes by, for what only another method would load.
-
-    Args:
-        given: names of the settings given for this run; one of a file is for the methods that use it.
-        method_from: where the method was chosen; "" leaves that out of the message.
-    """
+    one that the run decodes by, for what only another method would load; as far as they are GIVEN for this run: one
+    of a file is for the methods that use it. `method_from` is where the method was chosen; "" leaves that out of
+    the message."""
     others = [method for method in METHODS.values() if method.name != settings.effective_method]
     idle: dict[str, str] = {
         method.resource: method.name

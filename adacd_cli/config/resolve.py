@@ -129,13 +129,8 @@ def _changed(
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[str], where: str) -> Settings:
-    """The settings changed by keywords as `change_all`, as the library takes them: a wrong one is named, and none
-    is ignored.
-
-    Args:
-        panels: headings that the changes may be under; a ConfigurationError where one is under another.
-        where: the function that takes them, for the error: `generate()`.
-    """
+    """The settings changed by keywords as `change_all`, as the library function WHERE takes them: a wrong one is
+    named, and none is ignored. ConfigurationError where a change is under another heading than these panels."""
     if not isinstance(settings, Settings):
         raise ConfigurationError(
             f"{where} takes Settings; got {type(settings).__name__}.",

@@ -59,12 +59,10 @@ class Setting:
         return tuple(name for name in names if name != self.name)
 
     def parse(self, text: str) -> Any:
-        """The value that a text means; `Settings` checks a size itself.
-
-        Text stays as it is. A list is a JSON list of strings, or else one string; "" is the empty list.
-        "", null and none are null where a setting may be null that is not free text: a number, a choice, or
-        what a method has to load. ValueError where the text is not of the setting's kind.
-        """
+        """The value that a text means; `Settings` checks a size itself. Text stays as it is. A list is a JSON list
+        of strings, or else one string; "" is the empty list. "", null and none are null where a setting may be null
+        that is not free text: a number, a choice, or what a method has to load. ValueError where the text is not of
+        the setting's kind."""
         plain = text.strip().lower()
         free = self.kind in ("text", "size") and not self.choices and self.name not in _RESOURCES
         if self.nullable and not free and plain in ("", "null", "none"):

@@ -43,11 +43,8 @@ _only_set = partial(_method, flags="")
 
 
 class Settings(BaseModel):
-    """The settings of a run; values only, frozen, equal when their values are.
-
-    Raises:
-        pydantic.ValidationError: a value has the wrong type or lies outside its range.
-    """
+    """The settings of a run; values only, frozen, equal when their values are. pydantic.ValidationError where a
+    value has the wrong type or lies outside its range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

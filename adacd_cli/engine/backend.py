@@ -68,13 +68,9 @@ NEXT = Need()
 
 @dataclass(frozen=True)
 class Extend:
-    """Tokens to be fed to an open sequence, and what is asked of the logits after them.
-
-    Attributes:
-        tokens: a prompt's chunk, or one token; int64 [n] on the device where the backend can `run_ahead`.
-            Nothing is fed where it is empty: more is asked of the position that was fed last (only where
-            logits are not full).
-    """
+    """Tokens to be fed to an open sequence, and what is asked of the logits after them: a prompt's chunk or one
+    token, int64 [n] on the device where the backend can `run_ahead`. Where there are none, more is asked of the
+    position that was fed last (only where logits are not full)."""
 
     sequence: SequenceId
     tokens: Sequence[int] | torch.Tensor
@@ -180,13 +176,9 @@ class Backend(Protocol):
         """Lets sequences go; those that are closed already, or never were open, are passed over."""
 
     def forward(self, work: Sequence[Extend]) -> Sequence[Pending]:
-        """ONE step over all the work: a forward where the model runs here.
-
-        Raises, with every sequence closed:
-            OutOfMemoryError: memory is short; its message is what the device said.
-            Exception: the backend as a whole failed, in its own words.
-            KeyboardInterrupt: during a forward.
-        """
+        """ONE step over all the work: a forward where the model runs here. Raises, with every sequence closed:
+        OutOfMemoryError with what the device said; KeyboardInterrupt; or what the backend as a whole failed with,
+        in its own words."""
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
         """Lets the backend decode by itself; only where `capabilities.free_run`."""

@@ -20,11 +20,8 @@ def decode_ids(tokenizer: Any, ids: Sequence[int], *, control: bool = False) -> 
 
 
 class TextStream:
-    """Ids in, whole characters out.
-
-    The last piece's ids are decoded again with the new ones, because a tokenizer may drop the space before
-    the first token it is given. `before` are the ids of a text that is continued.
-    """
+    """Ids in, whole characters out; `before` are the ids of a text that is continued. The last piece's ids are
+    decoded again with the new ones, because a tokenizer may drop the space before the first token it is given."""
 
     def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -73,17 +70,14 @@ class StopGate:
             self.stopped = True
             text, self._held = self._held[: min(found)], ""
             return text
-        ends = range(len(self._held))  # the longest end first that a stop string begins with
-        return self._release(next((at for at in ends if self._may_stop(self._held[at:])), len(self._held)))
+        at = 0  # where the longest end is that a stop string begins with
+        while at < len(self._held) and not any(stop.startswith(self._held[at:]) for stop in self._stops):
+            at += 1
+        text, self._held = self._held[:at], self._held[at:]
+        return text
 
     def flush(self) -> str:
-        return self._release(len(self._held))
-
-    def _may_stop(self, end: str) -> bool:
-        return any(stop.startswith(end) for stop in self._stops)
-
-    def _release(self, length: int) -> str:
-        text, self._held = self._held[:length], self._held[length:]
+        text, self._held = self._held, ""
         return text
 
 
@@ -99,6 +93,7 @@ class Detokenizer:
 
     @property
     def stopped(self) -> bool:
+        """Whether a stop string is complete."""
         return self._gate.stopped
 
     def push(self, token_id: int) -> str:

@@ -87,12 +87,8 @@ def mapped_files() -> list[range]:
 
 
 def drop_pages(files: Sequence[range], address: int, size: int) -> None:
-    """Lets go of the pages of a mapped file that were read; whoever needs them again reads the file again.
-
-    Args:
-        files: what `mapped_files` gave; memory elsewhere is left alone.
-        address, size: of what was read, bytes.
-    """
+    """Lets go of the pages of a mapped file (one of what `mapped_files` gave; memory elsewhere is left alone) that
+    were read, bytes; whoever needs them again reads the file again."""
     start, stop = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
     if stop > start and any(start in file and stop - 1 in file for file in files):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _DONTNEED)

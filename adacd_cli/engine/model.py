@@ -89,14 +89,14 @@ class LanguageModel:
         """Refuses a method that needs what a server or llama.cpp does not give, as a ConfigurationError."""
         if method.name in self.methods:
             return
+        what, hint = "every token's logit or the weights, which a server", "Over a server there are"
         if self.engine == "llamacpp":
-            raise ConfigurationError(
-                f"Method {method.name} needs the model's weights or activations, which llama.cpp does not give.",
-                f"Use --engine torch, or one of {', '.join(self.methods)}.",
+            what, hint = (
+                "the model's weights or activations, which llama.cpp",
+                "Use --engine torch, or one of",
             )
         raise ConfigurationError(
-            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
-            f"Over a server there are {', '.join(self.methods)}.",
+            f"Method {method.name} needs {what} does not give.", f"{hint} {', '.join(self.methods)}."
         )
 
     def weights(self, key: Weights) -> Any:
@@ -140,12 +140,9 @@ class Request:
 def validate(
     request: Request, model: LanguageModel, capabilities: Capabilities, which: str = "The prompt"
 ) -> None:
-    """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt.
-
-    Raises:
-        PromptError: a prompt is empty, or leaves no room for an answer in the model's context.
-        ConfigurationError: the method needs logits or weights that the backend cannot give.
-    """
+    """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt. PromptError
+    where a prompt is empty, or leaves no room for an answer in the model's context; ConfigurationError where the
+    method needs logits or weights that the backend cannot give."""
     settings, prompts = request.settings, request.prompts
     method = METHODS[settings.effective_method]
     model.check_method(method)

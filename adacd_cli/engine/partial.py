@@ -42,14 +42,9 @@ def logits_of(
     *,
     exhausted: bool = False,
 ) -> Logits:
-    """The logits of one position from what is known of it: float32 [1, 1, vocab], finite.
-
-    Args:
-        ids: the most probable tokens, the most probable one first; at least one. Ids beyond the vocabulary,
-            of a model's padding, only take their share of the probability.
-        logprobs: their log-probabilities, nats.
-        others: log-probabilities that are known besides, by id.
-    """
+    """The logits of one position from what is known of it, float32 [1, 1, vocab], finite: the most probable tokens,
+    the most probable one first, at least one, with their log-probabilities in nats, and those of `others` by id.
+    Ids beyond the vocabulary, of a model's padding, only take their share of the probability."""
     others = others or {}
     known = torch.tensor([*ids, *others])
     values = torch.tensor([*logprobs, *others.values()], dtype=torch.float64)
@@ -77,11 +72,8 @@ def _rest(known: Sequence[float]) -> float:
 def first_needs(
     method: Method, settings: Settings, streams: Sequence[str], report: Report
 ) -> dict[str, Need]:
-    """What to ask of each stream's next position before anything of it is known.
-
-    Args:
-        streams: the names of the streams that choose the token, the base stream first.
-    """
+    """What to ask of each stream's next position before anything of it is known, for those that choose the token,
+    the base stream first."""
     reported = max(1, report.candidates, report.top_logprobs or 0)
     base, *others = streams
     if not others:
@@ -212,11 +204,9 @@ def _could_win(
     noise: torch.Tensor | None,
     add: bool | None,
 ) -> bool:
-    """Whether a token with a value that is only bounded could be chosen, or change which one is.
-
-    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where
-    it is negative it could be anything, and where it is 0 nothing depends on z*.
-    """
+    """Whether a token with a value that is only bounded could be chosen, or change which one is. The score z* ±
+    α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where it is negative it
+    could be anything, and where it is 0 nothing depends on z*."""
     sign = 1.0 if add else -1.0
     slope = 1 + sign * settings.alpha
     if add is None or slope < 0 or is_processed(settings):
@@ -237,11 +227,9 @@ def _could_win(
 
 
 def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | None) -> bool:
-    """Whether a plain choice is the same whatever the tokens that are not known share among themselves.
-
-    They weigh least or most in the softmax, after the temperature, where all have the same probability or as
-    few as possible have all; top-p keeps more tokens the more they weigh.
-    """
+    """Whether a plain choice is the same whatever the tokens that are not known share among themselves. They weigh
+    least or most in the softmax, after the temperature, where all have the same probability or as few as possible
+    have all; top-p keeps more tokens the more they weigh."""
     if known.whole or is_processed(settings):
         return known.whole
     if noise is None:

@@ -73,18 +73,9 @@ class Scheduler:
         return bool(self.running or self.waiting or self._events)
 
     def submit(self, request: Request, which: str = "The prompt") -> int:
-        """Takes a request in; it runs as soon as there is a slot, and its Started comes with the next step.
-
-        Args:
-            which: what its prompt is called in an error.
-
-        Returns:
-            Its number in the events, which counts the requests submitted.
-
-        Raises:
-            PromptError, ConfigurationError: see `validate`.
-            ModelError: weights that the method needs are not loaded.
-        """
+        """Takes a request in, and gives its number in the events, which counts the requests submitted; it runs as
+        soon as there is a slot, and its Started comes with the next step. `which` is what its prompt is called in
+        an error. Raises as `validate`, and ModelError where weights that the method needs are not loaded."""
         validate(request, self.backend.model, self._can, which)
         state = RequestState(self._submitted, request, self.backend.model, self._can.device)
         for stream in state.streams.values():
@@ -107,10 +98,8 @@ class Scheduler:
 
     def score(self, request: Request, top: int) -> list[ScoredToken]:
         """The log-probabilities of a request's own prompt, and `top` others at each place; see `scoring.score`.
-
-        What runs computes its keys and values anew where this fails. Raises as `submit`, and what the backend
-        fails with.
-        """
+        What runs computes its keys and values anew where this fails. Raises as `submit`, and what the backend fails
+        with."""
         model = self.backend.model
         validate(request, model, self._can)
         try:
@@ -150,11 +139,8 @@ class Scheduler:
         self.max_concurrency = self._limit = max_concurrency
 
     def step(self) -> Iterator[Event]:
-        """At most one token for every running request, a stretch for those that the backend decodes.
-
-        Raises:
-            KeyboardInterrupt: during a forward; call `close` for the events of what was not finished.
-        """
+        """At most one token for every running request, a stretch for those that the backend decodes. After a
+        KeyboardInterrupt, which comes during a forward, `close` gives the events of what was not finished."""
         yield from self._told()
         for state in (*self.running, *self.waiting):
             if state.cancelled or state.finish is not None:  # finished: no token was asked for

@@ -17,17 +17,9 @@ _CHUNK = 128
 
 @torch.inference_mode()
 def score(backend: Backend, tokenizer: Any, ids: Sequence[int], top: int) -> list[ScoredToken]:
-    """Every token of a prompt with its log-probability by the base weights; the first one has none.
-
-    Args:
-        backend: one with full logits; it holds no more sequences afterwards than before.
-        tokenizer: for the tokens' texts.
-        ids: the prompt.
-        top: how many of the most probable tokens to tell at each position, 0 or more.
-
-    Raises:
-        As `Backend.forward`, with every sequence closed.
-    """
+    """Every token of a prompt with its log-probability by the base weights, which the first one has not, and the
+    `top` most probable tokens at each position. The backend has full logits, and holds no more sequences afterwards
+    than before; raises as `Backend.forward`."""
 
     def spell(token_id: int) -> str:
         return decode_ids(tokenizer, [token_id], control=True)

@@ -77,12 +77,8 @@ def draw_noise(generators: Sequence[torch.Generator], vocab: int, device: torch.
 
 
 def choose(scores: torch.Tensor, settings: Settings, noise: torch.Tensor | None) -> torch.Tensor:
-    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k, top-p and min-p.
-
-    Args:
-        scores: float32 [rows, vocab]; -inf tokens are never chosen.
-        noise: what `draw_noise` gave for these rows; not looked at when greedy.
-    """
+    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k, top-p and min-p by the
+    noise that `draw_noise` gave for these rows. Scores are float32 [rows, vocab]; -inf tokens are never chosen."""
     if settings.temperature == 0 or noise is None:
         return scores.argmax(dim=-1)
     # the maximum is taken off first, and no temperature is 0 in float32: a tiny one is greedy, not 0/0
@@ -184,11 +180,9 @@ def _candidate_columns(
     prompted: torch.Tensor | None,
     scores: torch.Tensor,
 ) -> torch.Tensor:
-    """[rows, 4·count]: id, both log-probabilities and score of each candidate, the best score first.
-
-    They are the most probable tokens of either stream, so that what the mask dropped is seen too; the chosen
-    token is always among them, and the plain one where there is room.
-    """
+    """[rows, 4·count]: id, both log-probabilities and score of each candidate, the best score first. They are the
+    most probable tokens of either stream, so that what the mask dropped is seen too; the chosen token is always
+    among them, and the plain one where there is room."""
     plain_logprobs = unprompted.log_softmax(dim=-1)
     prompted_logprobs = plain_logprobs * torch.nan if prompted is None else prompted.log_softmax(dim=-1)
     interest = torch.fmax(plain_logprobs, prompted_logprobs)

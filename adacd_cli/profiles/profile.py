@@ -25,13 +25,9 @@ class _Part(BaseModel):
 
 
 class Fingerprint(_Part):
-    """What must be equal for a profile to fit a model; None is not known.
-
-    Attributes:
-        config: the architecture and its sizes.
-        template, tokenizer, weights: hexadecimal digests, of the weights that of the last norm, which quantising
-            leaves as it is; none at a server.
-    """
+    """What must be equal for a profile to fit a model; None is not known. `config` is the architecture and its
+    sizes, the others are hexadecimal digests, of the weights that of the last norm, which quantising leaves as it
+    is; there is none at a server."""
 
     config: str | None
     template: str
@@ -92,11 +88,8 @@ class Profile(_Part):
 
 
 def read(path: Path) -> Profile:
-    """A profile from a file.
-
-    Raises:
-        ConfigurationError: it cannot be read, is no profile, or is of a newer version.
-    """
+    """A profile from a file. ConfigurationError where it cannot be read, is no profile, or is of a newer
+    version."""
     hint = "Make a new one with `adacd fit`, or use --profile none."
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -136,10 +129,7 @@ def write(profile: Profile, path: Path) -> None:
 
 def applied(settings: Settings, profile: Profile | None) -> Settings:
     """The settings that decode under a method: with `fitted`, the profile's wherever the user gave none.
-
-    Raises:
-        ConfigurationError: the method is `fitted`, and there is no profile.
-    """
+    ConfigurationError where the method is `fitted`, and there is no profile."""
     if settings.method != "fitted":
         return settings
     if profile is None:

@@ -62,26 +62,20 @@ def remove(name: str) -> Path:
 
 def with_profile(model: LanguageModel, settings: Settings) -> LanguageModel:
     """The model with its profile, as `settings.profile` says, and with a warning where one of the same weights
-    cannot be used.
-
-    Raises:
-        ConfigurationError: a profile that is named cannot be read, or is of another model.
-    """
+    cannot be used. ConfigurationError where a profile that is named cannot be read, or is of another model."""
     if settings.profile == "none":
         return model
     own = fingerprint(model)
     if settings.profile != "auto":
         path = Path(settings.profile).expanduser()
         profile = read(path if path.suffix or path.exists() else file_of(settings.profile))
-        differs = profile.fingerprint.differs_in(own)
-        if not differs:
-            _check_tokens(profile, model)
-        if differs:
+        if differs := profile.fingerprint.differs_in(own):
             raise ConfigurationError(
                 f"The profile {settings.profile} was made for {profile.model}, and {model.name} has another "
                 f"{' and '.join(differs)}.",
                 f"Make one with `adacd fit -m {model.name}`, or use --profile auto.",
             )
+        _check_tokens(profile, model)
         return replace(model, profile=profile)
     warnings: list[str] = []
     for profile in _candidates(own, warnings):

@@ -157,19 +157,11 @@ def build_prompts(
 
 
 def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Settings) -> Prompts:
-    """Like `prompts_for`, of a text that the model continues, without a chat template.
-
-    A contrast prompt stands in front of the text, or at its end (placement user-end), a blank line apart.
-
-    Args:
-        tokenizer: any transformers tokenizer.
-        prompt: the text, whose control tokens are encoded as the text that they are, or its token ids. The
-            id that the tokenizer begins a text with comes first in all streams.
-        settings: the method, the texts of its streams and `contrast_placement`.
-
-    Raises:
-        PromptError: the text or a contrast prompt is empty, or a token id is not one of the tokenizer's.
-    """
+    """Like `prompts_for`, of a text that the model continues, without a chat template; its control tokens are
+    encoded as the text that they are. It may be given as token ids. The id that the tokenizer begins a text with
+    comes first in all streams. A contrast prompt stands in front of the text, or at its end (placement user-end), a
+    blank line apart. PromptError where the text or a contrast prompt is empty, or a token id is not one of the
+    tokenizer's."""
     streams = streams_of(settings)
     contrasts = {name: each for name, each in streams.items() if each is not None}
     text = prompt if isinstance(prompt, str) else ""

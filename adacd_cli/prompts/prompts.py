@@ -9,10 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ThinkingMarks:
-    """The tags a thinking model writes around its thinking, e.g. `<think>` and `</think>`.
-
-    `opened` tells whether the generation prompt already ends inside an opened tag.
-    """
+    """The tags a thinking model writes around its thinking, e.g. `<think>` and `</think>`; `opened` tells whether
+    the generation prompt already ends inside an opened tag."""
 
     open: str
     close: str

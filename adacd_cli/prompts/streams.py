@@ -30,10 +30,8 @@ _MOMENTS = 5
 
 @dataclass(frozen=True)
 class Addition:
-    """What one stream reads besides the conversation: a text, its control tokens hidden, by a setting.
-
-    `movable` tells whether the setting `contrast_placement` decides where it stands.
-    """
+    """What one stream reads besides the conversation: a text, its control tokens hidden, by a setting. `movable`
+    tells whether the setting `contrast_placement` decides where it stands."""
 
     text: str
     setting: str
@@ -152,10 +150,8 @@ def _refused(refusal: TemplateRefusal) -> PromptError:
 def _render_checked(
     tokenizer: Any, source: str, dialect: Dialect, said: Said, additions: Sequence[Addition], *, folded: bool
 ) -> list[Rendered]:
-    """The prompt of the conversation alone, and those with each of the additions, all as they should be.
-
-    A PromptError is about the conversation alone; an _Unfit about one of the additions.
-    """
+    """The prompt of the conversation alone, and those with each of the additions, all as they should be. A
+    PromptError is about the conversation alone; an _Unfit about one of the additions."""
     layouts = [said, *(each.placement.place(said, each.text) for each in additions)]
 
     def render_one(number: int) -> str:

@@ -82,10 +82,8 @@ def find_template(tokenizer: Any) -> str | None:
 
 
 def thinking_switches(source: str, thinking: bool) -> dict[str, Any]:
-    """The template variables that turn thinking on or off, those that the template reads.
-
-    `enable_thinking` is always among them: a template without it ignores it.
-    """
+    """The template variables that turn thinking on or off, those that the template reads. `enable_thinking` is
+    always among them: a template without it ignores it."""
     switches: dict[str, Any] = {"enable_thinking": thinking}
     switches |= {name: thinking for name in _BOOLEAN_SWITCHES if _reads(source, name)}
     if _reads(source, "thinking_budget") and not thinking:
@@ -114,11 +112,8 @@ def _reads(source: str, name: str) -> bool:
 
 
 def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
-    """The ways to call a template, most usual first.
-
-    The last ones are for templates made for tools, which fail on a missing list of tools, and for those that
-    add up special tokens which the tokenizer does not have.
-    """
+    """The ways to call a template, most usual first. The last ones are for templates made for tools, which fail on
+    a missing list of tools, and for those that add up special tokens which the tokenizer does not have."""
     filled: dict[str, Any] = {
         "tools": [],
         "bos_token": tokenizer.bos_token or "",

@@ -71,22 +71,16 @@ class Pool:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of the keys and values of a token; 0 where a sequence is a running state."""
-        if self._bytes_per_token is None and not self._model.keys_only:
-            self._bytes_per_token = 0
-        if self._bytes_per_token is None:
-            longest = max(filter(None, self._members), key=lambda each: each.computed, default=None)
-            if longest is None or longest.computed < _SAMPLE:
-                sample = LlamaSequence(self, [0] * _SAMPLE)
+        if self._bytes_per_token is None and self._model.keys_only:
+            sample = LlamaSequence(self, [0] * _SAMPLE)
+            longest = max(filter(None, self._members), key=lambda each: each.computed, default=sample)
+            if longest.computed < _SAMPLE:
                 self.compute([(sample, 0)])
-                self._measure(sample)
-                self.close(sample)
-            else:
-                self._measure(longest)
+                longest = sample
+            size = self._api.llama_state_seq_get_size(self._context, longest.number)
+            self._bytes_per_token = -(-size // longest.computed)
+            self.close(sample)
         return self._bytes_per_token or 0
-
-    def _measure(self, sequence: LlamaSequence) -> None:
-        size = self._api.llama_state_seq_get_size(self._context, sequence.number)
-        self._bytes_per_token = -(-size // sequence.computed)
 
     def fork(self, source: LlamaSequence, length: int) -> LlamaSequence:
         fork = LlamaSequence(self, source.ids[:length])
@@ -107,18 +101,9 @@ class Pool:
                 self.close(sequence)
 
     def compute(self, work: Sequence[tuple[LlamaSequence, int]]) -> torch.Tensor:
-        """Computes what the sequences lack.
-
-        Args:
-            work: the sequences, and of how many of their last tokens the logits are wanted.
-
-        Returns:
-            The logits, float32 [wanted, vocab], in the order of the work.
-
-        Raises:
-            MemoryError: there is no room for them.
-            RuntimeError: llama.cpp failed, in its own words.
-        """
+        """Computes what the sequences lack, and gives the logits of as many of their last tokens as are wanted,
+        float32 [wanted, vocab], in the order of the work. MemoryError where there is no room for them; RuntimeError
+        where llama.cpp failed, in its own words."""
         sequences = [sequence for sequence, _ in work]
         if not self._context:
             needed = sum(len(sequence.ids) for sequence in sequences)

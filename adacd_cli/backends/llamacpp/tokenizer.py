@@ -23,23 +23,12 @@ class LlamaTokenizer:
         self._model, self._api, self._vocab = model, library(), model.vocab
         template = self._api.llama_model_chat_template(model.handle, None)
         self.chat_template = template.decode("utf-8", "replace") if template else None
-        self.bos_token_id, self.eos_token_id, self.pad_token_id = (
-            index if index >= 0 else None
-            for index in (
-                getattr(self._api, f"llama_vocab_{name}")(self._vocab) for name in ("bos", "eos", "pad")
-            )
-        )
+        self.bos_token_id, self.bos_token = self._special("bos")
+        self.eos_token_id, self.eos_token = self._special("eos")
+        self.pad_token_id, _ = self._special("pad")
 
     def __len__(self) -> int:
         return self._model.vocab_size
-
-    @property
-    def bos_token(self) -> str | None:
-        return None if self.bos_token_id is None else self._text(self.bos_token_id)
-
-    @property
-    def eos_token(self) -> str | None:
-        return None if self.eos_token_id is None else self._text(self.eos_token_id)
 
     @cached_property
     def end_ids(self) -> frozenset[int]:
@@ -100,14 +89,9 @@ class LlamaTokenizer:
         size = 16 * len(ids) + 16
         while True:
             buffer = ctypes.create_string_buffer(size)
+            source, target = ctypes.addressof(array), ctypes.addressof(buffer)
             count = self._api.llama_detokenize(
-                self._vocab,
-                ctypes.addressof(array),
-                len(ids),
-                ctypes.addressof(buffer),
-                size,
-                False,
-                not skip_special_tokens,
+                self._vocab, source, len(ids), target, size, False, not skip_special_tokens
             )
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", "replace")
@@ -139,6 +123,10 @@ class LlamaTokenizer:
         if self.chat_template is None:
             raise ValueError("the file has no chat template")
         return str(self.chat_template)
+
+    def _special(self, name: str) -> tuple[int | None, str | None]:
+        index = getattr(self._api, f"llama_vocab_{name}")(self._vocab)
+        return (index, self._text(index)) if index >= 0 else (None, None)
 
     def _text(self, index: int) -> str:
         return str(self._api.llama_vocab_get_text(self._vocab, index).decode("utf-8", "replace"))

@@ -66,15 +66,9 @@ class Batcher:
     # --- in the loop ---
 
     async def top(self, ids: tuple[int, ...], count: int, *, at_once: bool) -> TopList:
-        """The `count` most probable tokens after these ids; see `Dialect.top`.
-
-        Args:
-            at_once: whether only what is wanted in this turn of the loop may join, or what comes before the
-                next `flush` too.
-
-        Raises:
-            ServerRefused, ServerUnavailable: this prompt failed; others that travelled with it may not have.
-        """
+        """The `count` most probable tokens after these ids; see `Dialect.top`. With `at_once` only what is wanted
+        in this turn of the loop may join, else what comes before the next `flush` too. Raises ServerRefused or
+        ServerUnavailable where this prompt failed; others that travelled with it may not have."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[TopList] = loop.create_future()
         self._wanted.append((ids, count, future))

@@ -46,10 +46,7 @@ class Dialect(Protocol):
     controls: frozenset[str]
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
-        """The most probable next tokens of each prompt, in ONE request.
-
-        A list is shorter than `count` where the server gives no more.
-        """
+        """The most probable next tokens of each prompt, in ONE request; fewer where the server gives no more."""
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
         """The log-probabilities of these next tokens, of as many as the server gives."""
@@ -65,10 +62,8 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True)
 class TopList:
-    """The most probable tokens of one position, the most probable one first.
-
-    `logprobs` are their log-probabilities in nats, of the model's whole distribution.
-    """
+    """The most probable tokens of one position, the most probable one first, and their log-probabilities in nats,
+    of the model's whole distribution."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
@@ -88,16 +83,9 @@ class TopList:
         return cls(tuple(pair[0] for pair in best[:count]), tuple(pair[1] for pair in best[:count]))
 
     def check(self, vocab: int, floor: float | None = None) -> None:
-        """Checks that these can be the most probable of `vocab` tokens.
-
-        Args:
-            vocab: tokens in the vocabulary.
-            floor: ids beyond the vocabulary are padding where they are so many nats below the best one.
-
-        Raises:
-            InvalidLogprobs: a plausible id is beyond the vocabulary, or the tokens that are not listed, each
-                at most as probable as the last one, cannot make up the rest.
-        """
+        """Checks that these can be the most probable of `vocab` tokens. InvalidLogprobs where an id is beyond the
+        vocabulary that is no padding (so many nats below the best one as `floor` says), or the tokens that are not
+        listed, each at most as probable as the last one, cannot make up the rest."""
         check_ids(tuple(zip(self.ids, self.logprobs, strict=True)), vocab, floor)
         most = sum(map(math.exp, self.logprobs))
         most += max(0, vocab - len(self.ids)) * math.exp(self.logprobs[-1])

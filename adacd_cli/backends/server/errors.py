@@ -63,10 +63,8 @@ class ReadTimeout(ServerUnavailable):
 
 @contextmanager
 def named(clean: Callable[[str], str], *, secure: bool) -> Iterator[None]:
-    """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them.
-
-    `clean` removes what nobody may see; `secure` tells whether the address is one of https.
-    """
+    """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them. `clean`
+    removes what nobody may see; `secure` tells whether the address is one of https."""
     try:
         yield
     except httpx.ConnectTimeout:

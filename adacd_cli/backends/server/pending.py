@@ -152,11 +152,8 @@ class PendingLogits:
 
 
 class ServerFreeRun:
-    """See `engine.backend.FreeRun`.
-
-    A stream that breaks after some tokens ends it quietly: the caller goes on from the ids, and learns the
-    error if that does not work either.
-    """
+    """See `engine.backend.FreeRun`. A stream that breaks after some tokens ends it quietly: the caller goes on from
+    the ids, and learns the error if that does not work either."""
 
     def __init__(
         self, sequence: SequenceState, sampling: Sampling, max_tokens: int, batcher: Batcher

@@ -49,12 +49,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self._show(held + new)
 
     def place(self, rows: Sequence[Tensors], tokens: int) -> None:
-        """Holds these rows instead of what it held, each ending at the last token.
-
-        Args:
-            rows: [n, heads, its tokens, dim] of each; on this layer's device.
-            tokens: how many tokens the layer then holds; more than a row has are padding.
-        """
+        """Holds these rows, [n, heads, its tokens, dim] each and on this layer's device, instead of what it held,
+        each ending at the last of `tokens`: more than a row has are padding."""
         count = sum(keys.shape[0] for keys, _ in rows)
         keys, values = (each.new_empty((count, each.shape[1], 0, each.shape[3])) for each in rows[0])
         if not self.is_initialized:
@@ -146,12 +142,9 @@ def rope_of(model: Any) -> Rope:
 
 
 def new_cache(model: Any) -> Any:
-    """An empty cache for the model.
-
-    Every attention layer keeps everything, so any number of tokens can be taken back, sliding windows
-    included. Layers that hold a state instead of keys and values need the config to be laid out at all, and
-    get transformers' own cache.
-    """
+    """An empty cache for the model. Every attention layer keeps everything, so any number of tokens can be taken
+    back, sliding windows included. Layers that hold a state instead of keys and values need the config to be laid
+    out at all, and get transformers' own cache."""
     config, text = getattr(model, "config", None), text_config_of(model)
     kinds: list[str] = getattr(text, "layer_types", None) or []
     if not _ATTENTION_KINDS.issuperset(kinds) or bool(getattr(text, "num_kv_shared_layers", 0)):

@@ -123,14 +123,9 @@ class _Float32Linear(torch.nn.Linear):
 
 @torch.inference_mode()
 def speed_up(model: Any, free_bytes: int | None) -> None:
-    """Makes the products of the model's linear layers faster; does nothing where nothing is to be gained.
-
-    Tokens are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the
-    order in which they are added.
-
-    Args:
-        free_bytes: free memory; None where it is not known, and then no float32 weight is copied.
-    """
+    """Makes the products of the model's linear layers faster; does nothing where nothing is to be gained. Tokens
+    are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the order in which
+    they are added. Where it is not known how much memory is free, no float32 weight is copied."""
     layers: dict[tuple[torch.Size, torch.dtype], list[torch.nn.Linear]] = {}
     for module in model.modules():
         if type(module) is torch.nn.Linear and module.weight.device.type == "cpu":

@@ -78,11 +78,9 @@ def all_rows(decision: int, logits: torch.Tensor) -> torch.Tensor:
 
 
 def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.Tensor:
-    """For each token the smallest k whose top-k lists both hold it, int64 [rows, vocab], 1-based.
-
-    Among equal scores the lower id ranks first. Ranks above the k at which both lists hold `count` tokens, and
-    above `count`, need not be exact, only no lower than that.
-    """
+    """For each token the smallest k whose top-k lists both hold it, int64 [rows, vocab], 1-based. Among equal
+    scores the lower id ranks first. Ranks above the k at which both lists hold `count` tokens, and above `count`,
+    need not be exact, only no lower than that."""
     size = _LISTED * count
     while size < first.shape[-1]:
         ranks = torch.maximum(top_ranks(first, size), top_ranks(second, size))
@@ -93,11 +91,9 @@ def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.T
 
 
 def top_ranks(scores: torch.Tensor, size: int) -> torch.Tensor:
-    """The ranks of a row's `size` best tokens, 1-based, and the vocabulary's size for most others.
-
-    int64 [rows, vocab]; exact up to `size`, above it elsewhere. Sorting all of a 150k vocabulary takes longer
-    than a step of a small model.
-    """
+    """The ranks of a row's `size` best tokens, 1-based, and the vocabulary's size for most others, int64 [rows,
+    vocab]; exact up to `size`, above it elsewhere. Sorting all of a 150k vocabulary takes longer than a step of a
+    small model."""
     least = scores.topk(size, dim=-1).values[:, -1:]
     ranks = torch.full_like(scores, scores.shape[-1], dtype=torch.int64)
     for row, kept in enumerate(scores >= least):

@@ -69,11 +69,8 @@ def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> 
 
 
 class State:
-    """Which mode a request is in, and how strong it leans; moved on every `ssd_bin` tokens.
-
-    Args:
-        settings: `ssd_bin` (g), `ssd_threshold` (β₀), `ssd_intersection` (α_I), `ssd_union` (α_U).
-    """
+    """Which mode a request is in, and how strong it leans; moved on every `ssd_bin` (g) tokens by `ssd_threshold`
+    (β₀), `ssd_intersection` (α_I) and `ssd_union` (α_U)."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
