@@ -236,14 +236,9 @@ class Notice:
 
 Event = Started | TokenStep | Finished | Failed | Notice
 
-_NAMES: dict[type[Event], str] = {
-    Started: "started",
-    TokenStep: "token",
-    Finished: "finished",
-    Failed: "failed",
-    Notice: "notice",
-}
-_KINDS = {name: kind for kind, name in _NAMES.items()}
+_KINDS: dict[str, type[Event]] = {"started": Started, "token": TokenStep, "finished": Finished}
+_KINDS |= {"failed": Failed, "notice": Notice}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def to_json(event: Event) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from adacd_cli.engine.backend import FreeRun, Logits, Sampling, SequenceId
 
@@ -50,8 +50,8 @@ class LocalBackend(Backend):
     def found_inexact(self) -> None:
         pass
 
-    def notices(self) -> Sequence[str]:
-        return ()
+    def notices(self) -> list[str]:
+        return []
 
     def _guarded(self, compute: Callable[[], _Result]) -> _Result:
         """What is computed; where that fails, every sequence is closed."""
