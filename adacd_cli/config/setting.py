@@ -22,25 +22,19 @@ Kind = Literal["text", "number", "integer", "switch", "list", "size"]
 
 @dataclass(frozen=True)
 class Setting:
-    """What a setting does, and how it appears on the command line.
+    """What a setting does, and how it appears on the command line."""
 
-    Attributes:
-        panel: heading of the help text that it is listed under.
-        flags: the main one first; a switch is written `--on/--off`; none where only --set gives it.
-        choices: the values there are; empty where they are not a list of names.
-        range: e.g. `in [0, 1]` or `at least 0`; "" where there is none.
-    """
-
-    panel: str
+    panel: str  # heading of the help text that it is listed under
     sentence: str
+    # the main one first; a switch is written `--on/--off`; none where only --set gives it
     flags: tuple[str, ...] = ()
     unit: str = ""
-    choices: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()  # the values there are; empty where they are not a list of names
     name: str = ""
     kind: Kind = "text"
     nullable: bool = False
     default: Any = None
-    range: str = ""
+    range: str = ""  # e.g. `in [0, 1]` or `at least 0`; "" where there is none
 
     @property
     def flag(self) -> str:

@@ -46,20 +46,15 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Need:
-    """What is asked of the logits of an `Extend`; a backend with full logits gives everything anyway.
+    """What is asked of the logits of an `Extend`; a backend with full logits gives everything anyway."""
 
-    Attributes:
-        positions: how many of the last positions; 0 for none, as for a prompt's chunk that is not the last.
-        top: at least this many of the most probable tokens.
-        floor: besides, every token whose log-probability is at least the most probable one's plus this many
-            nats (a plausibility mask's log β).
-        ids: besides, these tokens.
-    """
-
+    # how many of the last positions; 0 for none, as for a prompt's chunk that is not the last
     positions: int = 1
-    top: int = 1
+    top: int = 1  # at least this many of the most probable tokens
+    # besides, every token whose log-probability is at least the most probable one's plus this many nats (a
+    # plausibility mask's log β)
     floor: float | None = None
-    ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()  # besides, these tokens
 
 
 NOTHING = Need(positions=0)
@@ -79,25 +74,20 @@ class Extend:
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """The logits of the last positions of one `Extend`.
+    """The logits of the last positions of one `Extend`."""
 
-    Attributes:
-        batch: float32 [rows, positions, vocab]; log-probabilities where a server gives those. A token whose
-            value is not told stands at its share of what is left, so that a softmax gives the told ones
-            their probabilities. Rows of one forward share it, so that a step over all of them needs no copy.
-        row: which row is the sequence's.
-        told: the tokens of the last position whose values were told, the most probable first, then those of
-            `Need.ids`; None where all were.
-        listed: how many of `told` are the most probable ones: every token that is not told is at most as
-            probable as the last of them.
-        exhausted: whether asking for more would give nothing more.
-    """
-
+    # float32 [rows, positions, vocab]; log-probabilities where a server gives those. A token whose value is not
+    # told stands at its share of what is left, so that a softmax gives the told ones their probabilities. Rows of
+    # one forward share it, so that a step over all of them needs no copy
     batch: torch.Tensor
-    row: int
+    row: int  # which row is the sequence's
+    # the tokens of the last position whose values were told, the most probable first, then those of `Need.ids`;
+    # None where all were
     told: tuple[int, ...] | None = None
+    # how many of `told` are the most probable ones: every token that is not told is at most as probable as the last
+    # of them
     listed: int = 0
-    exhausted: bool = True
+    exhausted: bool = True  # whether asking for more would give nothing more
 
     def at(self, position: int = -1) -> torch.Tensor:
         """The logits of one position, float32 [1, vocab]."""

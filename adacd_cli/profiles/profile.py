@@ -41,25 +41,18 @@ class Fingerprint(_Part):
 
 
 class Profile(_Part):
-    """What was chosen for a model.
-
-    Attributes:
-        model: the name that it was fitted under.
-        settings: values of CHOSEN.
-        automatic: whether it is used without being named: it helped, and harmed no side beyond the bounds.
-        measured: what was measured on prompts held out, Default beside it.
-        versions, date: what made it, and when.
-    """
+    """What was chosen for a model."""
 
     schema_: Literal[1] = Field(1, alias="schema")
-    model: str
+    model: str  # the name that it was fitted under
     fingerprint: Fingerprint
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # values of CHOSEN
     numbers: SwitchNumbers
+    # whether it is used without being named: it helped, and harmed no side beyond the bounds
     automatic: bool = True
     verdict: str = ""
-    measured: dict[str, Any] = {}
-    versions: dict[str, str] = {}
+    measured: dict[str, Any] = {}  # what was measured on prompts held out, Default beside it
+    versions: dict[str, str] = {}  # versions, date: what made it, and when
     date: str = ""
     source: str = Field("", exclude=True)  # where it was read from
 

@@ -60,15 +60,10 @@ _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is.
+    """Where a server is."""
 
-    Attributes:
-        base: its address up to and including `/v1`, without a slash at the end.
-        root: the same without `/v1`: what a server has besides OpenAI's routes is there.
-    """
-
-    base: str
-    root: str
+    base: str  # its address up to and including `/v1`, without a slash at the end
+    root: str  # the same without `/v1`: what a server has besides OpenAI's routes is there
 
     @classmethod
     def parse(cls, model: str) -> Address:

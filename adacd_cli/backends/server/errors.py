@@ -24,18 +24,12 @@ _NO_AUTHORITY = "Name the file of its certificate authority in the environment v
 
 @dataclass(eq=False)
 class ServerRefused(Exception):
-    """The server does not accept a request, or its response cannot be used.
+    """The server does not accept a request, or its response cannot be used."""
 
-    Attributes:
-        reason: what happened, as the end of a sentence without its full stop.
-        status: HTTP status of the response; 0 where none came.
-        hint: what to do about it; empty where nothing better is known than the caller's own hint.
-    """
-
-    reason: str
-    status: int = 0
+    reason: str  # what happened, as the end of a sentence without its full stop
+    status: int = 0  # HTTP status of the response; 0 where none came
     message: str = ""
-    hint: str = ""
+    hint: str = ""  # what to do about it; empty where nothing better is known than the caller's own hint
 
 
 @dataclass(eq=False)

@@ -34,19 +34,12 @@ _MOST_TIMEOUTS = 1
 
 @dataclass
 class Position:
-    """What is known of the token after some ids.
+    """What is known of the token after some ids."""
 
-    Attributes:
-        ids: the ids before it.
-        top: its most probable tokens.
-        others: log-probabilities that are known besides, by id.
-        complete: whether the server gives no longer list.
-    """
-
-    ids: tuple[int, ...]
-    top: TopList = field(default_factory=TopList)
-    others: dict[int, float] = field(default_factory=dict)
-    complete: bool = False
+    ids: tuple[int, ...]  # the ids before it
+    top: TopList = field(default_factory=TopList)  # its most probable tokens
+    others: dict[int, float] = field(default_factory=dict)  # log-probabilities that are known besides, by id
+    complete: bool = False  # whether the server gives no longer list
 
     def grows(self, dialect: Dialect, vocab: int) -> bool:
         """Whether the server may give a longer list."""

@@ -49,23 +49,15 @@ _ASKED = 1000
 
 @dataclass(frozen=True)
 class Probe:
-    """What a server can do; None is what it does not say.
-
-    Attributes:
-        dialect: `llama.cpp`, `vLLM` or `OpenAI`.
-        context_length: tokens that a request may have, prompt and answer.
-        vocab: tokens in its vocabulary.
-        slots: how many requests it runs at once.
-        end_token: the text of the token that ends its answers.
-    """
+    """What a server can do; None is what it does not say."""
 
     address: str
-    dialect: str
+    dialect: str  # `llama.cpp`, `vLLM` or `OpenAI`
     model: str
-    context_length: int | None
-    vocab: int | None
-    slots: int | None
-    end_token: str | None
+    context_length: int | None  # tokens that a request may have, prompt and answer
+    vocab: int | None  # tokens in its vocabulary
+    slots: int | None  # how many requests it runs at once
+    end_token: str | None  # the text of the token that ends its answers
     warnings: tuple[str, ...] = ()
 
     @property

@@ -102,16 +102,11 @@ class Rope:
     """How a model's keys depend on the text's length; for most models not at all.
 
     "longrope" (Phi-3 with 128k) turns all keys of a text otherwise that is longer than the length it was first
-    trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from
-    the rest nor taken over from another text.
+    trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from the
+    rest nor taken over from another text."""
 
-    Attributes:
-        borders: lengths; a text that is longer has other keys from its first token on.
-        limits: lengths past which every length has its own.
-    """
-
-    borders: tuple[int, ...] = ()
-    limits: tuple[int, ...] = ()
+    borders: tuple[int, ...] = ()  # lengths; a text that is longer has other keys from its first token on
+    limits: tuple[int, ...] = ()  # lengths past which every length has its own
 
     def alike(self, first: int, second: int) -> bool:
         """Whether texts of these lengths have the same keys as far as they begin alike."""

@@ -28,18 +28,13 @@ mean what they mean there; any other is the method's own, and is shown under its
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule says of a step.
+    """What a rule says of a step."""
 
-    Attributes:
-        scores: what the token is chosen by, float32 [rows, vocab]; -inf marks an implausible token.
-        decision: index into DECISIONS, int64 [rows].
-        confidence: c = max P, float32 [rows], in [0, 1].
-        measures: what the streams say of each other; empty where there is only one.
-    """
-
+    # what the token is chosen by, float32 [rows, vocab]; -inf marks an implausible token
     scores: torch.Tensor
-    decision: torch.Tensor
-    confidence: torch.Tensor
+    decision: torch.Tensor  # index into DECISIONS, int64 [rows]
+    confidence: torch.Tensor  # c = max P, float32 [rows], in [0, 1]
+    # what the streams say of each other; empty where there is only one
     measures: RowMeasures = field(default_factory=dict)
 
 
