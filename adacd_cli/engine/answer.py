@@ -29,17 +29,7 @@ class Phase(Enum):
 
 
 class Answer:
-    """What was answered so far.
-
-    Attributes:
-        seed: of its sampling; None when greedy.
-        ids: its tokens, thinking included.
-        answered: how many of them are no thinking.
-        limit: positions that its models have; None where none names any.
-        ends: the tokens that end it.
-        finish: why it ended; None while it goes on.
-        closed: whether its last event was given.
-    """
+    """What was answered so far."""
 
     def __init__(self, index: int, request: Request, model: LanguageModel) -> None:
         settings = request.settings
@@ -47,13 +37,15 @@ class Answer:
         self.method = METHODS[settings.effective_method]
         given = settings.seed if request.seed is None else request.seed
         self.seed = None if settings.temperature == 0 else secrets.randbits(31) if given is None else given
-        self.ids: list[int] = []
-        self.answered = self._added = self._subtracted = 0
-        self.limit = model.context_for(self.method, settings)
+        self.ids: list[int] = []  # its tokens, thinking included
+        self.answered = 0  # how many of them are no thinking
+        self._added = self._subtracted = 0
+        self.limit = model.context_for(self.method, settings)  # positions; None where no model names any
         self.ends = frozenset(settings.stop_token_ids)
         self.ends |= frozenset() if settings.ignore_eos else model.eos_ids
         self.finish = FinishReason.LENGTH if settings.max_new_tokens == 0 else None
-        self.closed = self._context_full = False
+        self.closed = False  # whether its last event was given
+        self._context_full = False
         self._began = time.perf_counter()
         self._texts: list[str] = []
         self._thoughts: list[str] = []

@@ -71,23 +71,13 @@ class StreamState:
 
 
 class RequestState(Answer):
-    """The state of one request, which was validated; `device` is where its logits arrive.
-
-    Attributes:
-        streams: by name, the base stream first.
-        decision: what its switch decided at the first token; None before that, or without one.
-        proposals: tokens that a draft proposed for the next places, with the draft's logits there.
-        run: the stretch that the backend decodes by itself now; None while tokens are chosen here.
-        run_start: how many tokens there were when it began.
-        noise: what the next token is drawn with, float32 [1, vocab]; None when greedy, or not drawn yet.
-        failure: why the backend gave no logits for it.
-    """
+    """The state of one request, which was validated; `device` is where its logits arrive."""
 
     def __init__(self, index: int, request: Request, model: LanguageModel, device: torch.device) -> None:
         super().__init__(index, request, model)
         settings, method = self.settings, self.method
         self.report = Report(request.candidates, request.top_logprobs)
-        self.streams: dict[str, StreamState] = {}
+        self.streams: dict[str, StreamState] = {}  # by name, the base stream first
         for spec in method.streams_for(settings):
             prompt = self.prompts.streams[spec.name]
             weights = BASE if spec.weights == "base" else (spec.weights, getattr(settings, spec.weights))
@@ -95,17 +85,19 @@ class RequestState(Answer):
             self.streams[spec.name] = StreamState(spec.name, prompt.ids, weights, steps, prompt.recurs)
         self.rule_state = state_of(method, settings)
         self.switch = switch_for(settings, model.profile)
-        self.decision: Decision | None = None
+        self.decision: Decision | None = None  # the switch's, once it has decided
         self.switch_exact = True
         self._switch_measures: dict[str, float] = {}
         self._follows_track = method.follows_track or self.switch is not None
         self._window_left = method.window(settings)
-        self.proposals: list[tuple[int, torch.Tensor]] = []
-        self.run: FreeRun | None = None
+        self.proposals: list[tuple[int, torch.Tensor]] = []  # a draft's for the next places, with its logits
+        self.run: FreeRun | None = None  # the stretch that the backend decodes by itself now
         self._free_run_useless, self.run_start = False, 0
         self.cancelled = False
-        self.failure: Exception | None = None
-        self.noise: torch.Tensor | None = None
+        self.failure: Exception | None = None  # why the backend gave no logits for it
+        self.noise: torch.Tensor | None = (
+            None  # of the next token, [1, vocab]; None when greedy, or not drawn yet
+        )
         self._device = device
         self._generator: torch.Generator | None = None
         self._processor: ScoreProcessor | None = None

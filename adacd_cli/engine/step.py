@@ -110,14 +110,10 @@ def pack_step(
     report: Report = NOTHING_ELSE,
     process: Process | None = None,
 ) -> PackedStep:
-    """Chooses a token for every row, by the same rule and numbers.
-
-    Args:
-        rule: asked where there is more than the base stream; with that alone the token is chosen plainly.
-        logits: of each stream that is in its window, the base stream first, float32 [rows, vocab].
-        noise: float32 [rows, vocab] when sampling.
-        process: changes the final scores; where it leaves none of them, it is the base stream's that count.
-    """
+    """Chooses a token for every row, by the same rule and numbers, from the logits of each stream that is in its
+    window, the base stream first, and the noise when sampling, float32 [rows, vocab]. The rule is asked where there
+    is more than the base stream; with that alone the token is chosen plainly. `process` changes the final scores;
+    where it leaves none of them, it is the base stream's that count."""
     base, *others = logits.values()
     verdict = (rule if others else default)(logits, settings)
     scores, plain_scores = verdict.scores, base

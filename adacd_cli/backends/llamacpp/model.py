@@ -25,28 +25,12 @@ _CHOOSE = "Choose the GGUF file of a chat model."
 
 
 class LlamaModel:
-    """The weights and their vocabulary; sequences are the backend's.
-
-    Args:
-        path: the file; the first one of a model that is split into several.
-        name: what the user called it, for errors.
-        threads: CPU threads that it computes with.
-        gpu_layers: how many layers a GPU computes; None all, 0 none.
-        free_memory: tells the bytes that are free now; None where that is not known.
-
-    Attributes:
-        handle, vocab: llama.cpp's pointers.
-        vocab_size: tokens in the vocabulary.
-        context_length: positions that it was trained for; None where the file names none.
-        version: llama.cpp's.
-        dtype: the file's number format in llama.cpp's words, such as `Q4_K - Medium`.
-        keys_only: whether a sequence is its keys and values; a running state can be neither forked nor cut.
-
-    Raises:
-        ModelError: it cannot be loaded, or is no causal language model.
-        MissingExtraError: llama.cpp is not installed.
-        OutOfMemoryError: it does not fit.
-    """
+    """The weights and their vocabulary, with llama.cpp's pointers `handle` and `vocab`; sequences are the
+    backend's. Made of a file, the first one of a model that is split into several, and what the user called it, for
+    errors. It computes with so many CPU threads, and with a GPU for so many layers (None all, 0 none);
+    `free_memory` tells the bytes that are free now, None where that is not known. ModelError where it cannot be
+    loaded, or is no causal language model; MissingExtraError where llama.cpp is not installed; OutOfMemoryError
+    where it does not fit."""
 
     engine = "llamacpp"
     device = torch.device("cpu")  # where its logits arrive, whatever computes them
@@ -76,7 +60,9 @@ class LlamaModel:
         self.vocab_size: int = api.llama_vocab_n_tokens(self.vocab)
         self.architecture = self.text("general.architecture")
         self.context_length: int | None = api.llama_model_n_ctx_train(self.handle) or None
+        # in llama.cpp's words, such as `Q4_K - Medium`
         self.dtype = str(api.llama_ftype_name(api.llama_model_ftype(self.handle)).decode())
+        # a running state can be neither forked nor cut
         self.keys_only = not (
             api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle)
         )
