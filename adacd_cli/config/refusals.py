@@ -8,7 +8,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 
-_OF_SERVERS = ("served_model", "tokenizer")
+_OF_SERVERS: tuple[str, ...] = ("served_model", "tokenizer")
 _OF_WEIGHTS = ("engine", "device", "dtype", "quantize", "threads", "gpu_layers", "context", "compile")
 
 
@@ -51,17 +51,14 @@ def refuse_idle(
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
     """Raises ConfigurationError for what only a model on a server, or only one loaded here, can use."""
-    for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
-        if name in given and settings.served:
-            raise ConfigurationError(
-                f"`{name}` is for weights that adacd loads itself, and the model runs on a server.",
-                "Leave it out, and give the server its own when you start it.",
-            )
+    names, what = _OF_SERVERS, f"a model on a server, and the model is {settings.model!r}"
+    hint = "Leave it out, or give the server's address as the model, like http://localhost:8000/v1."
+    if settings.served:
+        names, what = _OF_WEIGHTS, "weights that adacd loads itself, and the model runs on a server"
+        hint = "Leave it out, and give the server its own when you start it."
+    for name in names:
         if name in given:
-            raise ConfigurationError(
-                f"`{name}` is for a model on a server, and the model is {settings.model!r}.",
-                "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
-            )
+            raise ConfigurationError(f"`{name}` is for {what}.", hint)
 
 
 def refuse_password(settings: Settings, where: str) -> None:

@@ -15,7 +15,7 @@ from adacd_cli.config.methods import METHODS, spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
 from adacd_cli.prompts.control import Escape
-from adacd_cli.prompts.encode import Encoder, beginning
+from adacd_cli.prompts.encode import Encoder, beginning, continued
 from adacd_cli.prompts.history import last_user, layouts, strings_in
 from adacd_cli.prompts.placement import PLACEMENTS, Said
 from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
@@ -175,7 +175,8 @@ def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Sett
         if isinstance(prompt, str):
             return begin + encoder.encode(tokenizer, before + escape.hide(text) + after, escape)
         front = encoder.encode(tokenizer, before, escape) if before else ()
-        return begin + front + own + (encoder.encode_after(tokenizer, after, escape) if after else ())
+        back = continued(lambda text: encoder.encode(tokenizer, text, escape), after) if after else ()
+        return begin + front + own + back
 
     alone = Prompt(encode("", ""), text)
     prompts = dict.fromkeys(streams, alone)

@@ -51,9 +51,6 @@ class Encoder:
             self._renamed = _RenamedTokenizer(tokenizer, self.control, shown)
         return tuple(self._renamed.encode(shown, spans))
 
-    def encode_after(self, tokenizer: Any, hidden: str, escape: Escape) -> tuple[int, ...]:
-        return _continued(lambda text: self.encode(tokenizer, text, escape), hidden)
-
 
 def beginning(tokenizer: Any) -> tuple[int, ...]:
     """The id that the tokenizer begins a text with, if any; not those that end it, as the answer follows."""
@@ -143,11 +140,11 @@ def _section_ids(tokenizer: Any, control: ControlTokens, section: str) -> list[i
     pieces = [section[start:stop] for start, stop in pairwise([0, *cuts, len(section)])]
     ids = _plain_ids(tokenizer, pieces[0])
     for piece in pieces[1:]:
-        ids += _continued(lambda text: _plain_ids(tokenizer, text), piece)
+        ids += continued(lambda text: _plain_ids(tokenizer, text), piece)
     return ids
 
 
-def _continued(encode: Callable[[str], Sequence[int]], text: str) -> tuple[int, ...]:
+def continued(encode: Callable[[str], Sequence[int]], text: str) -> tuple[int, ...]:
     """The ids of a text that continues another: without the space that SentencePiece puts in front."""
     for lead in (".", "0", "\n"):
         before, ids = encode(lead), encode(lead + text)

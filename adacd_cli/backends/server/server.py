@@ -23,8 +23,8 @@ class Background:
 
     def __init__(self) -> None:
         started: Future[asyncio.AbstractEventLoop] = Future()
-        target = lambda: asyncio.run(self._main(started))  # noqa: E731
-        self._thread = threading.Thread(target=target, name="adacd-requests", daemon=True)
+        work = (self._main(started),)
+        self._thread = threading.Thread(target=asyncio.run, args=work, name="adacd-requests", daemon=True)
         self._thread.start()
         self._loop = started.result()
 
