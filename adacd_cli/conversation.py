@@ -27,17 +27,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """An immutable conversation; each change gives a new one, so that undo is keeping the old.
+    """An immutable conversation; each change gives a new one, so that undo is keeping the old."""
 
-    Attributes:
-        messages: the turns, user and assistant in alternation, user first. An assistant's message at the end
-            is the beginning of the answer.
-        system: the user's own system message, in both streams; None or "" for none.
-        variables: what the chat template gets besides, such as `tools`.
-    """
-
+    # the turns, user and assistant in alternation, user first. An assistant's message at the end is the beginning
+    # of the answer
     messages: tuple[Message, ...] = ()
-    system: str | None = None
+    system: str | None = None  # the user's own system message, in both streams; None or "" for none
+    # what the chat template gets besides, such as `tools`
     variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod

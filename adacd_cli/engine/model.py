@@ -21,35 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model ready to decode.
+    """A causal language model ready to decode."""
 
-    Attributes:
-        model: a `transformers` causal LM in eval mode, or anything called the same way; a
-            `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server.
-        tokenizer: its tokenizer; the engine only calls `decode`.
-        name, revision: see `events.Started`.
-        eos_ids: every id that ends an answer: tokenizer's, model config's and generation config's together.
-        context_length: positions the model was built for; None where it names none.
-        warnings: what the user should know about how it was loaded, one sentence each.
-        extras: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
-            ("direction", folder) to a model that is called the same way; see `loading.load_extras`.
-        context_lengths: positions that a draft was built for, under its key in `extras`.
-        compiled: the model's compiled forwards; None where it is called as it is.
-        server: the server that runs it; None where it runs in this process.
-        profile: what `adacd fit` found for it; None where it was not fitted, or the profile is not wanted.
-    """
-
+    # a `transformers` causal LM in eval mode, or anything called the same way; a
+    # `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server
     model: Any
-    tokenizer: Any
-    name: str
+    tokenizer: Any  # its tokenizer; the engine only calls `decode`
+    name: str  # name, revision: see `events.Started`
     revision: str | None
+    # every id that ends an answer: tokenizer's, model config's and generation config's together
     eos_ids: frozenset[int]
-    context_length: int | None
-    warnings: tuple[str, ...] = ()
+    context_length: int | None  # positions the model was built for; None where it names none
+    warnings: tuple[str, ...] = ()  # what the user should know about how it was loaded, one sentence each
+    # what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or ("direction",
+    # folder) to a model that is called the same way; see `loading.load_extras`
     extras: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    # positions that a draft was built for, under its key in `extras`
     context_lengths: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    compiled: Compiled | None = None
-    server: Any = None
+    compiled: Compiled | None = None  # the model's compiled forwards; None where it is called as it is
+    server: Any = None  # the server that runs it; None where it runs in this process
+    # what `adacd fit` found for it; None where it was not fitted, or the profile is not wanted
     profile: Profile | None = None
 
     @property
@@ -121,19 +112,15 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Request:
-    """What one answer is asked with.
-
-    Attributes:
-        seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
-        candidates: how many of the most probable tokens of either stream each step reports.
-        top_logprobs: how many of the most probable tokens of the base stream each step reports, besides the
-            log-probability of its own; None for neither.
-    """
+    """What one answer is asked with."""
 
     prompts: Prompts
     settings: Settings
+    # the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started
     seed: int | None = None
-    candidates: int = 0
+    candidates: int = 0  # how many of the most probable tokens of either stream each step reports
+    # how many of the most probable tokens of the base stream each step reports, besides the log-probability of its
+    # own; None for neither
     top_logprobs: int | None = None
 
 

@@ -59,11 +59,9 @@ def beginning(tokenizer: Any) -> tuple[int, ...]:
 
 
 class _RenamedTokenizer:
-    """A copy of a fast tokenizer whose control tokens have one private-use character each as their names.
-
-    The model inside it forgets the old names too: some would find them in plain text (Unigram, or BPE that
-    takes whole words from its vocabulary). The new names are characters that `text` does not hold.
-    """
+    """A copy of a fast tokenizer whose control tokens have one private-use character each as their names, which
+    `text` does not hold. The model inside it forgets the old names too: some would find them in plain text
+    (Unigram, or BPE that takes whole words from its vocabulary)."""
 
     def __init__(self, tokenizer: Any, control: ControlTokens, text: str) -> None:
         from tokenizers import AddedToken, Tokenizer

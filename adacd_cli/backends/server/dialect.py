@@ -30,20 +30,13 @@ _PADDING = math.log(0.01)
 class Dialect(Protocol):
     """A server that takes token ids and gives log-probabilities.
 
-    Every method raises ServerRefused where the server does not accept the request or its response cannot be
-    read, and ServerUnavailable where it does not answer; a stream also in the middle.
+    Every method raises ServerRefused where the server does not accept the request or its response cannot be read,
+    and ServerUnavailable where it does not answer; a stream also in the middle."""
 
-    Attributes:
-        name: `llama.cpp`, `vLLM` or `OpenAI`.
-        most: how many log-probabilities of a position it gives; None where no limit is known.
-        scores_ids: whether it gives the values of tokens that are named by id.
-        controls: which of `Sampling.controls` it knows; stop_token_ids are seen to here.
-    """
-
-    name: str
-    most: int | None
-    scores_ids: bool
-    controls: frozenset[str]
+    name: str  # `llama.cpp`, `vLLM` or `OpenAI`
+    most: int | None  # how many log-probabilities of a position it gives; None where no limit is known
+    scores_ids: bool  # whether it gives the values of tokens that are named by id
+    controls: frozenset[str]  # which of `Sampling.controls` it knows; stop_token_ids are seen to here
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
         """The most probable next tokens of each prompt, in ONE request; fewer where the server gives no more."""

@@ -67,12 +67,8 @@ class Background:
 
 
 class Server:
-    """A server that was checked; its requests run in the `background`.
-
-    Attributes:
-        concurrency: how many requests it is sent at once where nobody says.
-        notices: what the user should know while answers come, until somebody takes it.
-    """
+    """A server that was checked; its requests run in the `background`, `concurrency` of them at once where nobody
+    says. `notices` are what the user should know while answers come, until somebody takes them."""
 
     def __init__(
         self, background: Background, client: Client, dialect: Dialect, probe: Probe, vocab: int
