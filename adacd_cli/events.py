@@ -13,8 +13,7 @@ from typing import Any
 
 from adacd_cli.errors import AdacdError, error_named, first_line
 
-SCHEMA = 1
-"""Version of the JSON Lines form; it grows only when a key changes its meaning or goes away."""
+SCHEMA = 1  # version of the JSON Lines form; it grows only when a key changes its meaning or goes away
 
 
 class Decision(str, Enum):

@@ -21,12 +21,8 @@ from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-LOADING = ("Model",)
-"""Panels of the settings that are read when a model is loaded."""
-
-DECODING = ("Prompt", "Method", "Decoding")
-"""Panels of the settings that are read for each answer."""
-
+LOADING = ("Model",)  # panels of the settings that are read when a model is loaded
+DECODING = ("Prompt", "Method", "Decoding")  # panels of the settings that are read for each answer
 _RESERVED_VARIABLES = (
     *("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_MODEL_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA"),
     "ADACD_TEST_",
@@ -67,19 +63,11 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     one_method: bool = True,
 ) -> Resolved:
-    """Merges every level.
-
-    Args:
-        flags: values by setting name, as text or as values; None means not given.
-        config: a YAML file or the name of a preset; None reads ADACD_CONFIG.
-        assignments: `name=value` texts of `--set`.
-        environment: variables; None is the process's own.
-        one_method: whether a method that is given is the only one that the run decodes by.
-
-    Raises:
-        ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable,
-            or a flag is given that the method has no use for.
-    """
+    """Merges the flags (values by setting name, as text or as values; None means not given) and the `name=value`
+    texts of `--set`, the environment (None is the process's own), and a YAML file or preset (None reads
+    ADACD_CONFIG). `one_method` tells whether a method that is given is the only one that the run decodes by.
+    ConfigurationError where a name is unknown, a value is malformed or out of range, a file is not readable, or a
+    flag is given that the method has no use for."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}

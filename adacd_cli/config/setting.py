@@ -16,7 +16,6 @@ from pydantic.fields import FieldInfo
 from adacd_cli.config.methods import METHODS
 
 DEVICE_NAMES = ("auto", "cpu", "cuda", "cuda:N", "mps")
-
 Kind = Literal["text", "number", "integer", "switch", "list", "size"]
 
 

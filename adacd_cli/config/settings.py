@@ -279,11 +279,9 @@ _DECODING = (
     *("contrast_steps", "max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop"),
 )
 
+# the settings that change a step's final scores, in the order in which they do
 PROCESSING = ("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty", "min_tokens")
-"""The settings that change a step's final scores, in the order in which they do."""
-
+# those, and the others that are neutral unless they are given
 CONTROLS = (*PROCESSING, "min_p", "stop_token_ids", "ignore_eos")
-"""Those, and the others that are neutral unless they are given."""
-
+# every setting by name, in the order of its declaration
 SETTINGS: dict[str, Setting] = {name: read(name, field) for name, field in Settings.model_fields.items()}
-"""Every setting by name, in the order of its declaration."""

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel, Request
     from adacd_cli.engine.step import StepOutcome
 
-_CLOSING_TAG_TOKENS = 16
-"""How many of the last tokens are searched for the closing tag of the thinking."""
+_CLOSING_TAG_TOKENS = 16  # how many of the last tokens are searched for the closing tag of the thinking
 
 
 class Phase(Enum):

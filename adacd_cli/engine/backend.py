@@ -19,11 +19,9 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 SequenceId = int
-
+# which weights read a sequence: `BASE`, or the key of an extra that is loaded beside them, such as ("draft",
+# "path/to/model")
 Weights = Hashable
-"""Which weights read a sequence: `BASE`, or the key of an extra that is loaded beside them, such as
-("draft", "path/to/model")."""
-
 BASE: Weights = "base"
 
 

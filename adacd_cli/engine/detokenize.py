@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 _REPLACEMENT = "\ufffd"
+# a character has at most four bytes, so no more replacement characters can still turn into one
 _LONGEST_INCOMPLETE = 4
-"""A character has at most four bytes, so no more replacement characters can still turn into one."""
 
 
 def decode_ids(tokenizer: Any, ids: Sequence[int], *, control: bool = False) -> str:

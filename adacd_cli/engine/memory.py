@@ -17,17 +17,11 @@ if TYPE_CHECKING:
     from adacd_cli.engine.backend import Backend
     from adacd_cli.engine.model import Request
 
+# how much of the free memory the sequences may take; the rest is for what a forward needs besides
 _SHARE = 0.5
-"""How much of the free memory the sequences may take; the rest is for what a forward needs besides."""
-
-_SCORES = 12
-"""About how many float32 tensors of the vocabulary's size a stream needs while a token is chosen."""
-
-_MOST, _MOST_ON_CPU = 512, 64
-"""More sequences than these make no device faster, and each waits longer."""
-
+_SCORES = 12  # about how many float32 tensors of the vocabulary's size a stream needs while a token is chosen
+_MOST, _MOST_ON_CPU = 512, 64  # more sequences than these make no device faster, and each waits longer
 _DONTNEED = 4  # of madvise, on Linux
-
 _SHORTAGES = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
 

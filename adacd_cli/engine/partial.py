@@ -21,16 +21,11 @@ from adacd_cli.engine.processing import is_processed
 from adacd_cli.engine.step import Report, StepOutcome
 from adacd_cli.events import Candidate, Decision, Measures
 
+# How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs more in
+# 2 and 14 of 100 steps; another request costs a forward, a longer list hardly anything.
 FIRST_COUNTS = (128, 256)
-"""How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs
-more in 2 and 14 of 100 steps; another request costs a forward, a longer list hardly anything."""
-
-GROWTH = 8
-"""How many times as long each further list is."""
-
-_SLACK = 1e-4
-"""By how much a probability may be rounded: in nats for one token, and of the whole for a sum."""
-
+GROWTH = 8  # how many times as long each further list is
+_SLACK = 1e-4  # by how much a probability may be rounded: in nats for one token, and of the whole for a sum
 _LEAST_SHARE = 1e-30
 
 
@@ -145,15 +140,10 @@ def needs(
     openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
     """What would have to be told besides, by stream, for the step's token to be that of the whole distributions;
-    nothing exactly where it is.
-
-    Args:
-        method: plain where only the base stream is there, else AdaCD or its gated form.
-        streams: what is known of each stream's next position, the base stream first.
-        noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
-        decision: what a switch decided at the first token; None where the agreement of each step decides.
-        openers: the tokens that it takes out there.
-    """
+    nothing exactly where it is. The method is plain where only the base stream is there, else AdaCD or its gated
+    form; `streams` is what is known of each stream's next position, the base stream first; `noise`, float32 [1,
+    vocab], what the token is drawn with, None where it is the best one; `decision` what a switch decided at the
+    first token, None where the agreement of each step decides; `openers` the tokens that it takes out there."""
     if settings.temperature == 0:
         noise = None
     base_name, *others = streams

@@ -16,8 +16,7 @@ from adacd_cli.prompts.prompts import shared_length
 if TYPE_CHECKING:
     from adacd_cli.engine.backend import Backend, SequenceId, Weights
 
-SHARE_OF_FREE_MEMORY = 0.1
-"""How much of the free memory parked sequences may hold where nobody says."""
+SHARE_OF_FREE_MEMORY = 0.1  # how much of the free memory parked sequences may hold where nobody says
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 
 from adacd_cli.config.settings import PROCESSING, Settings
 
+# final scores of one request, float32 [1, vocab], in; the changed ones, a copy, out
 Process = Callable[[torch.Tensor], torch.Tensor]
-"""Final scores of one request, float32 [1, vocab], in; the changed ones, a copy, out."""
 
 
 def is_processed(settings: Settings) -> bool:

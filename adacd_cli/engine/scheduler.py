@@ -27,14 +27,12 @@ from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Event, Failed, Finished, Notice, ScoredToken
 
+# while others run, new requests are admitted once an eighth of the slots is free, to be prefilled as a batch
 _ADMITTED = 8
-"""While others run, new requests are admitted once an eighth of the slots is free, to be prefilled as a batch."""
-
+# requests of like length are picked from this many times as many as run at once, the oldest ones
 _CONSIDERED = 8
-"""Requests of like length are picked from this many times as many as run at once, the oldest ones."""
-
+# how long a step waits where nothing has arrived: so soon it notices that a request was cancelled
 _WAIT_SECONDS = 0.1
-"""How long a step waits where nothing has arrived: so soon it notices that a request was cancelled."""
 
 
 class Scheduler:

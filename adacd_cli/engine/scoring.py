@@ -11,8 +11,7 @@ from adacd_cli.engine.backend import BASE, Backend, Extend, Need
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.events import ScoredToken, TokenLogprob
 
-_CHUNK = 128
-"""Tokens in one forward: the logits of a large vocabulary take half a megabyte each."""
+_CHUNK = 128  # tokens in one forward: the logits of a large vocabulary take half a megabyte each
 
 
 @torch.inference_mode()

@@ -20,8 +20,8 @@ from adacd_cli.engine.rules.base import Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.events import Candidate, Decision, Measures
 
+# the columns of a packed step that every row has: finite, token, plain token, decision, confidence
 _FIXED = 5
-"""The columns of a packed step that every row has: finite, token, plain token, decision, confidence."""
 
 
 @dataclass(frozen=True)

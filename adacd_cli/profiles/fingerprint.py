@@ -80,9 +80,8 @@ def _torch_norm(model: Any) -> str | None:
     return _norm_digest(norms[-1]) if norms else None
 
 
+# bytes in which the list of tensors begins, of any file: the vocabulary before it takes some megabytes
 _HEADER = 64 << 20
-"""Bytes in which the list of tensors begins, of any file: the vocabulary before it takes some megabytes."""
-
 _FLOAT32 = 0
 
 

@@ -13,11 +13,9 @@ from adacd_cli.config.settings import Settings
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError, OutputError
 
-SCHEMA = 1
-"""Version of the file; it grows when an older adacd would misread it."""
-
+SCHEMA = 1  # version of the file; it grows when an older adacd would misread it
+# the settings that a profile holds
 CHOSEN = ("contrast_prompt", "contrast_placement", "switch", "alpha", "plausibility", "contrast_steps")
-"""The settings that a profile holds."""
 
 
 class _Part(BaseModel):

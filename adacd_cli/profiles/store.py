@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from adacd_cli.config.settings import Settings
     from adacd_cli.engine.model import LanguageModel
 
+# beginnings of the names of the models that the paper's settings were chosen on
 PRESETS = ("meta-llama-3-8b-instruct", "gemma-2-9b-it", "qwen3-8b")
-"""Beginnings of the names of the models that the paper's settings were chosen on."""
 
 
 def folder() -> Path:

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 _NO_TEMPLATE = "This model has no chat template; it gets the conversation as plain text."
 _GAP = "\n\n"
-_CONTINUED = 8
-"""How many ids of a text that is continued tell how its next token is spelled."""
+_CONTINUED = 8  # how many ids of a text that is continued tell how its next token is spelled
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,8 @@ class Contrast:
     setting: str = "contrast_prompt"
 
 
+# what each stream reads besides the conversation, by name, the base stream first; None for nothing
 Streams = Mapping[str, "Contrast | None"]
-"""What each stream reads besides the conversation, by name, the base stream first; None for nothing."""
 
 
 def streams_of(settings: Settings) -> dict[str, Contrast | None]:
@@ -67,24 +66,12 @@ def build_prompts(
     thinking: bool = False,
     placement: str = "system",
 ) -> Prompts:
-    """The prompts of all streams for one conversation.
-
-    Args:
-        tokenizer: any transformers tokenizer, with or without a chat template.
-        conversation: the conversation, with a user message; one that ends in an assistant's message is answered
-            from there on, without thinking.
-        streams: what each stream reads besides the conversation.
-        thinking: whether a thinking model may think before it answers.
-        placement: where the texts of the streams other than the base stand, a key of `PLACEMENTS`. The base
-            stream's own text is always a system message.
-
-    Returns:
-        Prompts that differ by those texts alone, all with the user's own system text and the same end.
-
-    Raises:
-        PromptError: they cannot be made; the message says what is in the way.
-        ModelError: the model's chat template is not valid Jinja.
-    """
+    """The prompts of all streams for one conversation with a user message; one that ends in an assistant's message
+    is answered from there on, without thinking. They differ by what each stream reads besides alone, all with the
+    user's own system text and the same end. `thinking` tells whether a thinking model may think before it answers,
+    and `placement`, a key of `PLACEMENTS`, where the texts of the streams other than the base stand; the base
+    stream's own text is always a system message. PromptError where they cannot be made, with what is in the way;
+    ModelError where the model's chat template is not valid Jinja."""
     contrasts = {name: each for name, each in streams.items() if each is not None}
     messages = conversation.messages
     texts = {"system message": conversation.system or ""}

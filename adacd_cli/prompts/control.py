@@ -15,8 +15,8 @@ from typing import Any
 
 from adacd_cli.errors import PromptError
 
+# code points that Unicode gives no meaning; text holds few of them if any
 PRIVATE_USE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
-"""Code points that Unicode gives no meaning; text holds few of them if any."""
 
 
 class ControlTokens:

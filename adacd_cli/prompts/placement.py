@@ -15,8 +15,8 @@ from adacd_cli.prompts.history import last_user
 from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import Turn
 
+# what templates take out of a message or change in it: white space, and the flags that switch thinking
 _LOOSE = re.compile(r"\s+|/no_?think|/think", re.IGNORECASE)
-"""What templates take out of a message or change in it: white space, and the flags that switch thinking."""
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,10 @@ from adacd_cli.prompts.placement import PLACEMENTS, Placement, Rendered, Said
 from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
 
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
-
 NO_TOOLS = "The chat template does not show the tools, so the model is not told of them."
-
 _OTHER_MODEL = "Use a model with another chat template, or fix the template in the tokenizer's folder."
-
+# how often all streams are rendered again because the clock of the template moved on between them
 _MOMENTS = 5
-"""How often all streams are rendered again because the clock of the template moved on between them."""
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,12 @@ from jinja2 import TemplateSyntaxError
 
 from adacd_cli.errors import ModelError, PromptError
 
+# the flag that some templates read from the messages themselves to turn thinking off
 NO_THINK_FLAG = "/no_think"
-"""The flag that some templates read from the messages themselves to turn thinking off."""
-
+# template variables that turn thinking on and off by true and false
 _BOOLEAN_SWITCHES = ("enable_thinking", "thinking", "open_thinking", "reasoning")
-"""Template variables that turn thinking on and off by true and false."""
-
+# template variables that measure thinking: tokens, 0 for none; "none", "low", "high" and the like
 _OTHER_SWITCHES = ("thinking_budget", "reasoning_effort")
-"""Template variables that measure thinking: tokens, 0 for none; "none", "low", "high" and the like."""
 
 
 _NOT_THE_USERS = (

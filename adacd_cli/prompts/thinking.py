@@ -8,8 +8,8 @@ from typing import Any
 
 from adacd_cli.prompts.prompts import ThinkingMarks
 
+# gpt-oss: every answer begins in a channel, whatever the switches say
 _CHANNELS = ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
-"""gpt-oss: every answer begins in a channel, whatever the switches say."""
 
 TAGS = (
     _CHANNELS,

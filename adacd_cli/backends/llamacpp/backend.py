@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from adacd_cli.backends.llamacpp.model import LlamaModel
     from adacd_cli.engine.model import LanguageModel
 
-_PREFILL_CHUNK = 256
-"""Prompt tokens in one forward; what runs beside them waits so long."""
+_PREFILL_CHUNK = 256  # prompt tokens in one forward; what runs beside them waits so long
 
 
 class LlamaCppBackend(LocalBackend):

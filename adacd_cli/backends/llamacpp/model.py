@@ -15,9 +15,7 @@ from adacd_cli.backends.llamacpp.library import ContextParams, library
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import ModelError, OutOfMemoryError
 
-BATCH = 512
-"""Tokens in one call of llama.cpp at most."""
-
+BATCH = 512  # tokens in one call of llama.cpp at most
 _FLOAT32 = 0
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 _AGAIN = "Download it again."

@@ -19,17 +19,12 @@ import torch
 from adacd_cli.backends.llamacpp.library import Batch, library
 from adacd_cli.backends.llamacpp.model import BATCH, LlamaModel
 
-_ROWS = 32
-"""Tokens of different sequences in one call at most."""
-
+_ROWS = 32  # tokens of different sequences in one call at most
 _FIRST_CELLS, _SPARE_CELLS = 1024, 256
 _FIRST_NUMBERS, _MOST_NUMBERS = 8, 256
+# from so many cells on idle sequences make room before the pool grows: every token looks at all cells
 _IDLE_CELLS = 4096
-"""From so many cells on idle sequences make room before the pool grows: every token looks at all cells."""
-
-_SAMPLE = 16
-"""Tokens that a sequence must have for its size to be measured."""
-
+_SAMPLE = 16  # tokens that a sequence must have for its size to be measured
 _NO_ROOM = 1
 
 

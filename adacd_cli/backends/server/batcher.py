@@ -15,17 +15,14 @@ from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
 if TYPE_CHECKING:
     from adacd_cli.backends.server.server import Server
 
+# How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
+# replicas, so they are not all in one.
 PROMPTS = 8
-"""How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
-replicas, so they are not all in one."""
-
+# how long others may join a request where nobody waits for it yet: the streams of an answer are opened one after
+# the other
 GATHER_SECONDS = 0.02
-"""How long others may join a request where nobody waits for it yet: the streams of an answer are opened one
-after the other."""
-
+# lists up to this length are asked for together, as long as the longest one; longer ones by their length
 _SHORT = 256
-"""Lists up to this length are asked for together, as long as the longest one; longer ones by their length."""
-
 _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 

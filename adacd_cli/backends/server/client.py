@@ -30,31 +30,19 @@ from adacd_cli.backends.server.errors import (
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
+# where the server's key is looked for, in this order; `adacd serve` guards itself with the second one
 KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
-"""Where the server's key is looked for, in this order; `adacd serve` guards itself with the second one."""
-
-ATTEMPTS = 6
-"""How often a request is made before it counts as failed; with the pauses about 15 seconds."""
-
+ATTEMPTS = 6  # how often a request is made before it counts as failed; with the pauses about 15 seconds
+# seconds between two attempts: doubled from the first on, and a little more at random
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds between two attempts: doubled from the first on, and a little more at random."""
-
-PATIENCE = 60.0
-"""The longest Retry-After, in seconds, that is waited for."""
-
-LOOKING_SECONDS = 15.0
-"""How long a server may take to describe itself."""
-
+PATIENCE = 60.0  # the longest Retry-After, in seconds, that is waited for
+LOOKING_SECONDS = 15.0  # how long a server may take to describe itself
+# how long a response or a stream's first token may take (there may be a queue, and the prompt is read), and how
+# long each further token
 FIRST_SECONDS, NEXT_SECONDS = 180.0, 60.0
-"""How long a response or a stream's first token may take (there may be a queue, and the prompt is read), and
-how long each further token."""
-
-NOTICE_SECONDS = 20.0
-"""After so long the user is informed that the server is waited for."""
-
+NOTICE_SECONDS = 20.0  # after so long the user is informed that the server is waited for
+# bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB
 LARGEST = 64_000_000
-"""Bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB."""
-
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 
 

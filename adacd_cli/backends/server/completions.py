@@ -28,16 +28,11 @@ _NEUTRAL: dict[str, Any] = {
 }
 
 _OPENAI = frozenset(("logit_bias", "presence_penalty", "frequency_penalty", "stop_token_ids"))
-
-MOST_IDS = 128
-"""vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is."""
-
+MOST_IDS = 128  # vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is
+# how often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the lists of
+# every other request that vLLM's V1 runner computes in the same batch, whoever sent it
 TRIES = 5
-"""How often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the
-lists of every other request that vLLM's V1 runner computes in the same batch, whoever sent it."""
-
-_PAUSE = 0.02
-"""Seconds before the second try; doubled for each further one."""
+_PAUSE = 0.02  # seconds before the second try; doubled for each further one
 
 
 class Completions:

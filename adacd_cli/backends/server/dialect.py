@@ -14,17 +14,13 @@ from typing import Any, Protocol
 from adacd_cli.backends.server.errors import OWN_TOKENIZER, InvalidLogprobs, ServerRefused
 from adacd_cli.engine.backend import SampledToken, Sampling
 
+# servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); below this is no value
 FLOOR = -9000.0
-"""Servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); below this is no value."""
-
+# by how much a log-probability may be above 0 and the sum of a list above 1: servers round
 _ABOVE_ZERO, _ABOVE_ONE = 1e-3, 1e-2
-"""By how much a log-probability may be above 0 and the sum of a list above 1: servers round."""
-
-_LEAST_WHOLE = 0.98
-"""What all probabilities add up to at least, as a server rounds them."""
-
+_LEAST_WHOLE = 0.98  # what all probabilities add up to at least, as a server rounds them
+# a model's padding ids, which its tokenizer does not have, are at least this much below the best token
 _PADDING = math.log(0.01)
-"""A model's padding ids, which its tokenizer does not have, are at least this much below the best token."""
 
 
 class Dialect(Protocol):

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import httpx
 
+# how long a connection may take, and how often one is tried for that takes longer
 CONNECT_SECONDS, CONNECT_ATTEMPTS = 10.0, 2
-"""How long a connection may take, and how often one is tried for that takes longer."""
-
 START_IT = "Start it, or check the address and the port."
 RAW_LOGPROBS = "Start vLLM with --logprobs-mode raw_logprobs, and without post-processing of them."
 OWN_TOKENIZER = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."

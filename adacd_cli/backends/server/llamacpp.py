@@ -25,14 +25,10 @@ _NEUTRAL: dict[str, Any] = {
 """Everything that the server's own defaults may change a distribution with."""
 
 _SAME = ("min_p", "presence_penalty", "frequency_penalty", "logit_bias", "ignore_eos")
+# what it calls the settings that it knows
 _CONTROLS = {name: name for name in _SAME} | {"repetition_penalty": "repeat_penalty"}
-"""What it calls the settings that it knows."""
-
-_SEEDS = 2**32 - 1
-"""llama.cpp's seeds have 32 bits, and the last one means any."""
-
-_LISTED = (64, 1024)
-"""How many tokens are searched for those that a stream left out, before all of them are."""
+_SEEDS = 2**32 - 1  # llama.cpp's seeds have 32 bits, and the last one means any
+_LISTED = (64, 1024)  # how many tokens are searched for those that a stream left out, before all of them are
 
 
 class LlamaCpp:

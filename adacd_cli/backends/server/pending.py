@@ -22,14 +22,12 @@ from adacd_cli.engine.backend import Logits, Need, SampledToken, Sampling
 from adacd_cli.engine.partial import GROWTH, bound_of_rest, logits_of
 from adacd_cli.errors import AdacdError, ServerError, first_line
 
+# nats by which a server's answers to two requests may differ: another batch is rounded otherwise
 _ROUNDED = 0.5
-"""Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
-
+# a longer list than this costs more than a request for single values, where the server gives those
 _LONG = 10_000
-"""A longer list than this costs more than a request for single values, where the server gives those."""
-
+# how often free runs of one sequence may fall silent after some tokens before that is an error
 _MOST_TIMEOUTS = 1
-"""How often free runs of one sequence may fall silent after some tokens before that is an error."""
 
 
 @dataclass

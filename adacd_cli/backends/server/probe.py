@@ -34,8 +34,8 @@ _ONE_SLOT = (
 _NOT_COMPARED = (
     "The server does not say how it encodes text, so it could not be checked that --tokenizer is its own."
 )
+# how long the whole check may take: a server may load its model at the first request
 LOOKED_OVER_SECONDS = 180.0
-"""How long the whole check may take: a server may load its model at the first request."""
 
 _PIECES = (
     *("Hello", " world", " 12345", "ünïcödé", " Привет", "你好", "こんにちは", " 🙂"),
@@ -43,8 +43,7 @@ _PIECES = (
 )
 """What both tokenizers encode: words, digits and several scripts."""
 
-_ASKED = 1000
-"""How many log-probabilities are requested: a server with a lower limit names it."""
+_ASKED = 1000  # how many log-probabilities are requested: a server with a lower limit names it
 
 
 @dataclass(frozen=True)

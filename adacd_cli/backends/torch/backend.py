@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 _PREFILL_CHUNK = {"cpu": 512}
-_PREFILL_CHUNK_ELSEWHERE = 4096
-"""Prompt tokens in one forward: enough for it to be efficient."""
-
+_PREFILL_CHUNK_ELSEWHERE = 4096  # prompt tokens in one forward: enough for it to be efficient
+# on a CPU padding costs as much as tokens: this share of a prefill may be padding, and so many tokens
 _PADDING, _FEW_TOKENS = 0.25, 64
-"""On a CPU padding costs as much as tokens: this share of a prefill may be padding, and so many tokens."""
 
 
 @dataclass(eq=False)

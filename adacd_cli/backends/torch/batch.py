@@ -19,8 +19,7 @@ from adacd_cli.errors import ModelError, first_line
 if TYPE_CHECKING:
     from adacd_cli.backends.torch.compiled import Compiled
 
-KeyValues = list[Tensors]
-"""Keys and values of one row, [1, heads, tokens, dim] of each layer."""
+KeyValues = list[Tensors]  # keys and values of one row, [1, heads, tokens, dim] of each layer
 
 
 class BatchedKVCache:

@@ -16,13 +16,9 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 128
-"""Tokens that a buffer is made longer by, and is a multiple of."""
-
+ROOM = 128  # tokens that a buffer is made longer by, and is a multiple of
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
-
-Tensors = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of a layer, [rows, heads, tokens, dim] each."""
+Tensors = tuple[torch.Tensor, torch.Tensor]  # keys and values of a layer, [rows, heads, tokens, dim] each
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]

@@ -14,16 +14,14 @@ import torch
 
 from adacd_cli.config.settings import Settings
 
-_LISTED = 8
-"""How many times as long as the shared tokens asked for the first lists are, and each next one."""
+_LISTED = 8  # how many times as long as the shared tokens asked for the first lists are, and each next one
 
 
+# the next-token logits of one step by the stream's name, float32 [rows, vocab]; the base stream comes first
 StepLogits = Mapping[str, torch.Tensor]
-"""The next-token logits of one step by the stream's name, float32 [rows, vocab]; the base stream comes first."""
-
+# Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures` mean
+# what they mean there; any other is the method's own, and is shown under its name.
 RowMeasures = Mapping[str, torch.Tensor]
-"""Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures`
-mean what they mean there; any other is the method's own, and is shown under its name."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,8 @@ def base_logits(logits: StepLogits) -> torch.Tensor:
 
 
 def compare_streams(base: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The other stream's top token, its rank in the base stream, and how sure the other one is.
-
-    Returns:
-        prompted_top_id: y* = argmax of the other, int64 [rows].
-        prompted_top_rank: 1 + how many tokens the base puts above y*, int64 [rows].
-        prompted_confidence: c* = the other's largest probability, float32 [rows], in [0, 1].
-    """
+    """The other stream's top token y*, int64 [rows]; its rank in the base stream, 1 + how many tokens that puts
+    above y*, int64 [rows]; and c*, the other's largest probability, float32 [rows], in [0, 1]."""
     top = other.argmax(dim=-1, keepdim=True)
     return {
         "prompted_top_id": top.squeeze(-1),
