@@ -94,50 +94,35 @@ _TYPES: dict[str, Any] = {
     **dict(p=c_void_p, s=c_char_p, i=c_int32, z=c_size_t, u=c_uint32, b=c_bool),
     **{"M": ModelParams, "C": ContextParams, "B": Batch, "-": None},
 }
-_FUNCTIONS = {  # result and arguments
-    "llama_version": "s",
-    "llama_backend_init": "-",
-    "llama_log_set": "-pp",
-    "llama_model_default_params": "M",
-    "llama_context_default_params": "C",
-    "llama_model_load_from_file": "psM",
-    "llama_model_free": "-p",
-    "llama_model_get_vocab": "pp",
-    "llama_model_n_ctx_train": "ip",
-    "llama_model_meta_val_str": "ipspz",
-    "llama_model_ftype": "ip",
-    "llama_ftype_name": "si",
-    "llama_model_size": "zp",
-    "llama_model_chat_template": "sps",
-    "llama_model_has_encoder": "bp",
-    "llama_model_has_decoder": "bp",
-    "llama_model_is_recurrent": "bp",
-    "llama_model_is_hybrid": "bp",
-    "llama_model_is_diffusion": "bp",
-    "llama_vocab_n_tokens": "ip",
-    "llama_vocab_get_text": "spi",
-    "llama_vocab_get_attr": "ipi",
-    "llama_vocab_is_eog": "bpi",
-    "llama_vocab_bos": "ip",
-    "llama_vocab_eos": "ip",
-    "llama_vocab_pad": "ip",
-    "llama_tokenize": "ipsipibb",
-    "llama_detokenize": "ippipibb",
-    "llama_init_from_model": "ppC",
-    "llama_free": "-p",
-    "llama_get_memory": "pp",
-    "llama_memory_seq_rm": "bpiii",
-    "llama_memory_seq_cp": "-piiii",
-    "llama_state_get_size": "zp",
-    "llama_state_get_data": "zppz",
-    "llama_state_set_data": "zppz",
-    "llama_state_seq_get_size": "zpi",
-    "llama_decode": "ipB",
-    "llama_get_logits": "pp",
-    "llama_batch_get_one": "Bpi",
-    "llama_sampler_init_greedy": "p",
-    "llama_sampler_sample": "ippi",
-    "llama_sampler_free": "-p",
+_FUNCTIONS = {  # by their result and arguments, without the llama_ that their names begin with
+    "s": "version",
+    "-": "backend_init",
+    "-pp": "log_set",
+    "M": "model_default_params",
+    "C": "context_default_params",
+    "psM": "model_load_from_file",
+    "-p": "model_free free sampler_free",
+    "pp": "model_get_vocab get_memory get_logits",
+    "ip": "model_n_ctx_train model_ftype vocab_n_tokens vocab_bos vocab_eos vocab_pad",
+    "ipspz": "model_meta_val_str",
+    "si": "ftype_name",
+    "zp": "model_size state_get_size",
+    "sps": "model_chat_template",
+    "bp": "model_has_encoder model_has_decoder model_is_recurrent model_is_hybrid model_is_diffusion",
+    "spi": "vocab_get_text",
+    "ipi": "vocab_get_attr",
+    "bpi": "vocab_is_eog",
+    "ipsipibb": "tokenize",
+    "ippipibb": "detokenize",
+    "ppC": "init_from_model",
+    "bpiii": "memory_seq_rm",
+    "-piiii": "memory_seq_cp",
+    "zppz": "state_get_data state_set_data",
+    "zpi": "state_seq_get_size",
+    "ipB": "decode",
+    "Bpi": "batch_get_one",
+    "p": "sampler_init_greedy",
+    "ippi": "sampler_sample",
 }
 
 
@@ -149,10 +134,11 @@ class Library:
         if sys.platform == "win32":
             os.add_dll_directory(str(path.parent))
         own = ctypes.CDLL(str(path))
-        for name, types in _FUNCTIONS.items():
-            function = getattr(own, name)
-            function.restype, *function.argtypes = (_TYPES[each] for each in types)
-            setattr(self, name, function)
+        for types, names in _FUNCTIONS.items():
+            for name in names.split():
+                function = getattr(own, f"llama_{name}")
+                function.restype, *function.argtypes = (_TYPES[each] for each in types)
+                setattr(self, f"llama_{name}", function)
         self._errors: list[str] = []
         self._log = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)(self._note)
         self.llama_log_set(self._log, None)
