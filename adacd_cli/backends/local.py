@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-from adacd_cli.engine.backend import Backend
+from adacd_cli.engine.backend import Backend, FreeRun, Logits, Sampling, SequenceId
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import OutOfMemoryError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from adacd_cli.engine.backend import FreeRun, Logits, Sampling, SequenceId
 
 _Result = TypeVar("_Result")
 

@@ -6,17 +6,14 @@ import secrets
 import time
 from dataclasses import replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine.detokenize import Detokenizer, decode_ids
 from adacd_cli.engine.memory import peak_memory_bytes
+from adacd_cli.engine.model import LanguageModel, Request
+from adacd_cli.engine.step import StepOutcome
 from adacd_cli.errors import LogitsError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel, Request
-    from adacd_cli.engine.step import StepOutcome
 
 _CLOSING_TAG_TOKENS = 16  # how many of the last tokens are searched for the closing tag of the thinking
 

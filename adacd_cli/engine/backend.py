@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from adacd_cli.config.settings import CONTROLS
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.model import LanguageModel
 
 SequenceId = int
 # which weights read a sequence: `BASE`, or the key of an extra that is loaded beside them, such as ("draft",

@@ -7,15 +7,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from mmap import PAGESIZE
-from typing import TYPE_CHECKING
 
 import torch
 
 from adacd_cli.config.methods import METHODS
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.backend import Backend
-    from adacd_cli.engine.model import Request
+from adacd_cli.engine.backend import Backend
+from adacd_cli.engine.model import Request
 
 # how much of the free memory the sequences may take; the rest is for what a forward needs besides
 _SHARE = 0.5

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from adacd_cli.engine.backend import Backend, SequenceId, Weights
 from adacd_cli.prompts.prompts import shared_length
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.backend import Backend, SequenceId, Weights
 
 SHARE_OF_FREE_MEMORY = 0.1  # how much of the free memory parked sequences may hold where nobody says
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -28,14 +27,12 @@ from adacd_cli.engine.backend import (
     Weights,
 )
 from adacd_cli.engine.first_token import switch_for
+from adacd_cli.engine.model import LanguageModel, Request
 from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
+from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
 from adacd_cli.events import Decision, TokenStep
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel, Request
-    from adacd_cli.engine.rules.base import Rule
 
 
 @dataclass(eq=False)

@@ -6,12 +6,10 @@ import hashlib
 import struct
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adacd_cli.engine.model import LanguageModel
 from adacd_cli.profiles.profile import Fingerprint
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel
 
 _PROBE = (
     "The quick brown fox (1984) said: 'naïve façade' — 3.14159 × 2 = 6.28318\n\n\tdef f(x):\n\t\treturn x**2\n"

@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
 
+from adacd_cli.config.settings import Settings
+from adacd_cli.engine.model import LanguageModel
 from adacd_cli.errors import AdacdError, ConfigurationError, OutputError
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Fingerprint, Profile, read
-
-if TYPE_CHECKING:
-    from adacd_cli.config.settings import Settings
-    from adacd_cli.engine.model import LanguageModel
 
 # beginnings of the names of the models that the paper's settings were chosen on
 PRESETS = ("meta-llama-3-8b-instruct", "gemma-2-9b-it", "qwen3-8b")

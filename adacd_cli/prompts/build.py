@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adacd_cli.config import SETTINGS
+from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS, spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
@@ -22,9 +22,6 @@ from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
 from adacd_cli.prompts.streams import NO_TOOLS, Addition, placement_error, render_streams
 from adacd_cli.prompts.templates import Turn, find_template, no_think_flag, takes
 from adacd_cli.prompts.thinking import find_marks, history_tags
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 _NO_TEMPLATE = "This model has no chat template; it gets the conversation as plain text."
 _GAP = "\n\n"

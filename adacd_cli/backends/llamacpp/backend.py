@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
+from adacd_cli.backends.llamacpp.model import LlamaModel
 from adacd_cli.backends.llamacpp.pool import LlamaSequence, Pool
 from adacd_cli.backends.local import Done, LocalBackend
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
-
-if TYPE_CHECKING:
-    from adacd_cli.backends.llamacpp.model import LlamaModel
-    from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.model import LanguageModel
 
 _PREFILL_CHUNK = 256  # prompt tokens in one forward; what runs beside them waits so long
 

@@ -7,13 +7,11 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.backends.server.dialect import TopList
 from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
-
-if TYPE_CHECKING:
-    from adacd_cli.backends.server.server import Server
+from adacd_cli.backends.server.server import Server
 
 # How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
 # replicas, so they are not all in one.

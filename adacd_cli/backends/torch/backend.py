@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -17,9 +17,7 @@ from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
 from adacd_cli.backends.torch.compiled import uncompiled
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.model import LanguageModel
 
 _PREFILL_CHUNK = {"cpu": 512}
 _PREFILL_CHUNK_ELSEWHERE = 4096  # prompt tokens in one forward: enough for it to be efficient

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from adacd_cli.backends.torch.compiled import Compiled
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors, new_cache
 from adacd_cli.backends.torch.matmul import fast_small_batch
 from adacd_cli.errors import ModelError, first_line
-
-if TYPE_CHECKING:
-    from adacd_cli.backends.torch.compiled import Compiled
 
 KeyValues = list[Tensors]  # keys and values of one row, [1, heads, tokens, dim] of each layer
 
