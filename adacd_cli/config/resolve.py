@@ -72,10 +72,8 @@ def resolve(
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
     sources = {name: Source("default") for name in SETTINGS}
-    by_flag = _flag_values(flags, assignments)
-    for name, value, source in chain(
-        _file_values(config, environment), _environment_values(environment), by_flag
-    ):
+    levels = _file_values(config, environment), _environment_values(environment)
+    for name, value, source in chain(*levels, _flag_values(flags, assignments)):
         values[name] = _convert(SETTINGS[name], value, source.where)
         given[name], sources[name] = value, source
     settings = _settings(values, given, sources)

@@ -262,9 +262,8 @@ class Settings(BaseModel):
     def controls(self) -> dict[str, Any]:
         """Those of the settings that change scores or ends of answers which are not neutral, by name."""
         values = {name: getattr(self, name) for name in CONTROLS}
-        return {
-            name: value for name, value in values.items() if value != type(self).model_fields[name].default
-        }
+        fields = type(self).model_fields
+        return {name: value for name, value in values.items() if value != fields[name].default}
 
 
 _HUB = re.compile(r"\s*(hf://(models/)?|(https?://)?(www\.)?(huggingface\.co|hf\.co)/)", re.IGNORECASE)

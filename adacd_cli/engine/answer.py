@@ -113,9 +113,7 @@ class Answer:
             thinking=thinking,
             candidates=tuple(replace(each, text=spell(each.token_id)) for each in outcome.candidates),
             logprob=outcome.logprob,
-            top_logprobs=tuple(
-                TokenLogprob(each, spell(each), logprob) for each, logprob in outcome.top_logprobs
-            ),
+            top_logprobs=tuple(TokenLogprob(each, spell(each), p) for each, p in outcome.top_logprobs),
             exact=outcome.exact,
             elapsed_s=time.perf_counter() - self._began,
         )

@@ -82,10 +82,8 @@ class LanguageModel:
             return
         what, hint = "every token's logit or the weights, which a server", "Over a server there are"
         if self.engine == "llamacpp":
-            what, hint = (
-                "the model's weights or activations, which llama.cpp",
-                "Use --engine torch, or one of",
-            )
+            what = "the model's weights or activations, which llama.cpp"
+            hint = "Use --engine torch, or one of"
         raise ConfigurationError(
             f"Method {method.name} needs {what} does not give.", f"{hint} {', '.join(self.methods)}."
         )
@@ -124,23 +122,21 @@ class Request:
     top_logprobs: int | None = None
 
 
-def validate(
-    request: Request, model: LanguageModel, capabilities: Capabilities, which: str = "The prompt"
-) -> None:
+def validate(request: Request, model: LanguageModel, can: Capabilities, which: str = "The prompt") -> None:
     """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt. PromptError
     where a prompt is empty, or leaves no room for an answer in the model's context; ConfigurationError where the
     method needs logits or weights that the backend cannot give."""
     settings, prompts = request.settings, request.prompts
     method = METHODS[settings.effective_method]
     model.check_method(method)
-    if not (capabilities.full_logits or method.sparse):
+    if not (can.full_logits or method.sparse):
         raise ConfigurationError(f"Method {method.name} needs every token's logit, which is not told here.")
     for name in settings.controls:
-        if name not in capabilities.controls:
+        if name not in can.controls:
             raise ConfigurationError(
                 f"`{name}` is not known to the server that has the model.", "Leave it out."
             )
-    if not capabilities.full_logits and settings.repetition_penalty != 1 and method.window(settings):
+    if not can.full_logits and settings.repetition_penalty != 1 and method.window(settings):
         raise ConfigurationError(
             "`repetition_penalty` needs the logits of the contrast window, of which a server tells differences.",
             "Use presence_penalty or frequency_penalty.",

@@ -64,19 +64,17 @@ def _rest(known: Sequence[float]) -> float:
     return max(0.0, 1.0 - math.fsum(map(math.exp, known))) + _SLACK
 
 
-def first_needs(
-    method: Method, settings: Settings, streams: Sequence[str], report: Report
-) -> dict[str, Need]:
+def first_needs(method: Method, settings: Settings, names: Sequence[str], report: Report) -> dict[str, Need]:
     """What to ask of each stream's next position before anything of it is known, for those that choose the token,
     the base stream first."""
     reported = max(1, report.candidates, report.top_logprobs or 0)
-    base, *others = streams
+    base, *others = names
     if not others:
         first = 1 if settings.temperature == 0 else FIRST_COUNTS[0]
         floor = -math.inf if is_processed(settings) else None  # what is unlikely may be raised
         return {base: Need(top=max(first, reported), floor=floor)}
     if settings.plausibility == 0:  # every token counts, in both streams
-        return {name: Need(top=reported, floor=-math.inf) for name in streams}
+        return {name: Need(top=reported, floor=-math.inf) for name in names}
     floor = None if method.follows_track else math.log(settings.plausibility) - _SLACK
     needs = {base: Need(top=max(FIRST_COUNTS[0], reported), floor=floor)}
     return needs | {name: Need(top=max(FIRST_COUNTS[1], reported)) for name in others}

@@ -37,9 +37,7 @@ def score(backend: Backend, tokenizer: Any, ids: Sequence[int], top: int) -> lis
         best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
         rows = zip(after, own.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
         for token_id, logprob, others, values in rows:
-            listed = tuple(
-                TokenLogprob(each, spell(each), value) for each, value in zip(others, values, strict=True)
-            )
+            listed = tuple(TokenLogprob(each, spell(each), p) for each, p in zip(others, values, strict=True))
             scored.append(ScoredToken(token_id, spell(token_id), logprob, listed))
     backend.close([sequence])
     return scored

@@ -92,9 +92,7 @@ class RequestState(Answer):
         self._free_run_useless, self.run_start = False, 0
         self.cancelled = False
         self.failure: Exception | None = None  # why the backend gave no logits for it
-        self.noise: torch.Tensor | None = (
-            None  # of the next token, [1, vocab]; None when greedy, or not drawn yet
-        )
+        self.noise: torch.Tensor | None = None  # of the next token, [1, vocab], once it is drawn
         self._device = device
         self._generator: torch.Generator | None = None
         self._processor: ScoreProcessor | None = None

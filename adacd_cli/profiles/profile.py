@@ -129,9 +129,8 @@ def applied(settings: Settings, profile: Profile | None) -> Settings:
             "Make one with `adacd fit -m MODEL`, or name its file with --profile.",
         )
     given = settings.model_fields_set
-    return settings.model_copy(
-        update={name: value for name, value in profile.settings.items() if name not in given}
-    )
+    values = {name: value for name, value in profile.settings.items() if name not in given}
+    return settings.model_copy(update=values)
 
 
 def chosen_method(settings: Settings, profile: Profile | None) -> Settings:

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from adacd_cli.prompts.control import ControlTokens, Escape, unused_characters
 
+_Spans = list[tuple[int, int]]
 _ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
 
 
@@ -39,7 +40,7 @@ class Encoder:
         with the stand-ins of `escape`."""
         shown = escape.show(hidden)
 
-        def spans_in(text: str) -> list[tuple[int, int]]:
+        def spans_in(text: str) -> _Spans:
             return [match.span() for match in self.control.pattern.finditer(text)]
 
         if not escape.loose and (shown == hidden or spans_in(hidden) == spans_in(shown)):  # none is forged
@@ -82,7 +83,7 @@ class _RenamedTokenizer:
             assert renamed is not None
             self._original[renamed] = index
 
-    def encode(self, text: str, spans: list[tuple[int, int]]) -> list[int]:
+    def encode(self, text: str, spans: _Spans) -> list[int]:
         """The ids of the text, where control tokens stand at the spans and nowhere else."""
         pieces, end = [], 0
         for start, stop in spans:
@@ -111,9 +112,7 @@ def _plain_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _encode_by_sections(
-    tokenizer: Any, control: ControlTokens, text: str, spans: list[tuple[int, int]]
-) -> list[int]:
+def _encode_by_sections(tokenizer: Any, control: ControlTokens, text: str, spans: _Spans) -> list[int]:
     """The ids for a tokenizer without a backend to copy: section by section between control tokens."""
     ids: list[int] = []
     end, trim = 0, False

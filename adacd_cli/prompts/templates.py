@@ -123,9 +123,7 @@ def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
 def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect) -> str:
     """The rendered template with the generation prompt at its end. TemplateRefusal where the template raised;
     ModelError where its source is not valid Jinja."""
-    messages: list[dict[str, Any]] = [
-        {**turn.extra, "role": turn.role, "content": turn.content} for turn in turns
-    ]
+    messages = [{**turn.extra, "role": turn.role, "content": turn.content} for turn in turns]
     if dialect.parts:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:

@@ -61,9 +61,8 @@ class LlamaModel:
         # in llama.cpp's words, such as `Q4_K - Medium`
         self.dtype = str(api.llama_ftype_name(api.llama_model_ftype(self.handle)).decode())
         # a running state can be neither forked nor cut
-        self.keys_only = not (
-            api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle)
-        )
+        running = api.llama_model_is_recurrent, api.llama_model_is_hybrid
+        self.keys_only = not any(holds(self.handle) for holds in running)
         self._refuse_other_kinds(name)
 
     def context_params(self, cells: int, sequences: int = 1) -> ContextParams:
@@ -87,9 +86,8 @@ class LlamaModel:
         if length < 0:
             return ""
         buffer = ctypes.create_string_buffer(length + 1)
-        self._api.llama_model_meta_val_str(
-            self.handle, key.encode(), ctypes.cast(buffer, ctypes.c_char_p), length + 1
-        )
+        text = ctypes.cast(buffer, ctypes.c_char_p)
+        self._api.llama_model_meta_val_str(self.handle, key.encode(), text, length + 1)
         return buffer.value.decode("utf-8", "replace")
 
     def _refuse_other_kinds(self, name: str) -> None:

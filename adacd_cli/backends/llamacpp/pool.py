@@ -39,6 +39,9 @@ class LlamaSequence:
     last_used: int = 0
 
 
+_Token = tuple[LlamaSequence, int, bool]  # a token by its place, and whether its logits are wanted
+
+
 class Pool:
     """One context of llama.cpp for a model."""
 
@@ -107,7 +110,7 @@ class Pool:
         for sequence in sequences:
             sequence.last_used = now
             self._number(sequence, keep=sequences)
-        calls: list[list[tuple[LlamaSequence, int, bool]]] = [[]]
+        calls: list[list[_Token]] = [[]]
         for sequence, wanted in work:
             end = len(sequence.ids)
             tokens = [(sequence, place, place >= end - wanted) for place in range(sequence.computed, end)]
@@ -120,9 +123,7 @@ class Pool:
         found = [self._decode(tokens, sequences) for tokens in calls if tokens]
         return torch.cat(found) if len(found) != 1 else found[0]
 
-    def _decode(
-        self, tokens: list[tuple[LlamaSequence, int, bool]], keep: Collection[LlamaSequence]
-    ) -> torch.Tensor:
+    def _decode(self, tokens: list[_Token], keep: Collection[LlamaSequence]) -> torch.Tensor:
         count = self._batch.n_tokens = len(tokens)
         self._tokens[:count] = [sequence.ids[place] for sequence, place, _ in tokens]
         self._positions[:count] = [place for _, place, _ in tokens]

@@ -44,6 +44,7 @@ NOTICE_SECONDS = 20.0  # after so long the user is informed that the server is w
 # bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB
 LARGEST = 64_000_000
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+_Events = AsyncGenerator[dict[str, Any], None]
 
 
 @dataclass(frozen=True)
@@ -151,12 +152,10 @@ class Client:
                 self._stays_away = False
                 return found
 
-    async def _send(
-        self, request: httpx.Request, seconds: float, whole: bool
-    ) -> tuple[httpx.Response, bytes]:
+    async def _send(self, request: httpx.Request, limit: float, whole: bool) -> tuple[httpx.Response, bytes]:
         """The response and its body, which is left open and empty where it is not wanted whole."""
         with self._named():
-            async with self._within(seconds, "gave no answer within"):
+            async with self._within(limit, "gave no answer within"):
                 response = await self._http.send(request, stream=True)
                 if response.status_code == 200 and not whole:
                     return response, b""
@@ -189,9 +188,7 @@ class Client:
         finally:
             notice.cancel()
 
-    async def _in_time(
-        self, events: AsyncGenerator[dict[str, Any], None]
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def _in_time(self, events: _Events) -> _Events:
         """The events, none of which takes too long, whatever else comes to keep the connection alive."""
         seconds = self._first_seconds
         while True:
@@ -202,7 +199,7 @@ class Client:
             yield event
             seconds = NEXT_SECONDS
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
+    async def _events(self, response: httpx.Response) -> _Events:
         with self._named():
             async for line in lines_of(response):
                 field, colon, value = line.partition(":")

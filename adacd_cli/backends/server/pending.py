@@ -125,9 +125,8 @@ class PendingLogits:
     def _lacks(self, position: Position) -> bool:
         """Whether something is needed of the last position that a longer list would have."""
         need = self._need
-        return position is self._positions[-1] and not (
-            position.reaches(need.floor) and not position.missing(need.ids)
-        )
+        last = position is self._positions[-1]
+        return last and not (position.reaches(need.floor) and not position.missing(need.ids))
 
     def _can_learn_more(self, position: Position) -> bool:
         if position.grows(self._dialect, self._vocab):
@@ -146,13 +145,11 @@ class ServerFreeRun:
     """See `engine.backend.FreeRun`. A stream that breaks after some tokens ends it quietly: the caller goes on from
     the ids, and learns the error if that does not work either."""
 
-    def __init__(
-        self, sequence: SequenceState, sampling: Sampling, max_tokens: int, batcher: Batcher
-    ) -> None:
+    def __init__(self, sequence: SequenceState, sampling: Sampling, most: int, batcher: Batcher) -> None:
         self._sequence, self._batcher = sequence, batcher
         self._tokens: deque[SampledToken] = deque()
         self._failed = False
-        self._future = batcher.start(self._read(tuple(sequence.ids), sampling, max_tokens))
+        self._future = batcher.start(self._read(tuple(sequence.ids), sampling, most))
 
     def take(self) -> list[SampledToken]:
         ended = self._future.done()  # before the tokens are looked at

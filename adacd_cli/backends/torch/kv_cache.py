@@ -29,9 +29,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._buffers: Tensors | None = None
         self._start = 0
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> Tensors:
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **more: Any) -> Tensors:
         """Appends the new tokens' keys and values and gives those of all tokens."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)

@@ -39,9 +39,8 @@ def decided(logits: StepLogits, settings: Settings, decision: int, openers: tupl
     if decision == ADD:
         return verdict
     if openers:
-        others = verdict.scores.index_fill(
-            -1, torch.tensor(openers, device=verdict.scores.device), -torch.inf
-        )
+        ids = torch.tensor(openers, device=verdict.scores.device)
+        others = verdict.scores.index_fill(-1, ids, -torch.inf)
         possible = others.isfinite().any(dim=-1)
         plain = on_track(verdict, logits["unprompted"])
         return replace(

@@ -63,9 +63,8 @@ def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> 
     mixed = (target + strength * (draft - target)).clamp(min=_FLOOR).log()
     measures = compare_streams(logits["target"], logits["draft"]) | {"plausible_count": offered.sum(dim=-1)}
     decision = torch.where(forced.squeeze(-1), PLAIN, ADD)
-    return Verdict(
-        mixed.masked_fill(~offered, -torch.inf), decision, confidence_of(logits["target"]), measures
-    )
+    scores = mixed.masked_fill(~offered, -torch.inf)
+    return Verdict(scores, decision, confidence_of(logits["target"]), measures)
 
 
 class State:
