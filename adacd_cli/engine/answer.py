@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from enum import Enum, auto
 
@@ -24,7 +25,7 @@ class Phase(Enum):
     ANSWERING = auto()
 
 
-class Answer:
+class Answer(ABC):
     """What was answered so far."""
 
     def __init__(self, index: int, request: Request, model: LanguageModel) -> None:
@@ -52,9 +53,9 @@ class Answer:
         self._detokenizer = Detokenizer(model.tokenizer, stops, before=request.prompts.continued)
 
     @property
+    @abstractmethod
     def room(self) -> int:
         """How many more tokens it may get: at least one while it is not finished."""
-        raise NotImplementedError
 
     def begin(self) -> None:
         """Starts its clock: it is admitted."""

@@ -44,14 +44,9 @@ class Scheduler:
             for event in scheduler.step():
                 …
 
-    Args:
-        prefix_cache: where ended requests leave their sequences for later ones; None keeps none.
-        max_concurrency: how many requests run at once; None for no limit. As an attribute it is lowered where
-            memory is short, until all that run have ended.
-
-    Attributes:
-        running: the requests that run, in the order of their admission.
-        waiting: those that do not run yet.
+    Ended requests leave their sequences in the prefix cache for later ones; None keeps none. At most
+    `max_concurrency` requests run at once, None for no limit; as an attribute it is lowered where memory is short,
+    until all that run have ended.
     """
 
     def __init__(
@@ -60,8 +55,8 @@ class Scheduler:
         self.backend, self._can = backend, backend.capabilities
         self._feeder = Feeder(backend, PrefixCache(0) if prefix_cache is None else prefix_cache)
         self.max_concurrency = self._limit = max_concurrency
-        self.running: list[RequestState] = []
-        self.waiting: deque[RequestState] = deque()
+        self.running: list[RequestState] = []  # in the order of their admission
+        self.waiting: deque[RequestState] = deque()  # those that do not run yet
         self._submitted = 0
         self._events: deque[Event] = deque()
         self._forks_missed = False
