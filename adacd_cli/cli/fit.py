@@ -40,6 +40,9 @@ def command(
     neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
     prompt_column: PromptColumn = None,
     quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
+    thorough: Annotated[
+        bool, option(None, "All prompts, and twice as many to measure on: twice the time.", "--thorough")
+    ] = False,
     max_lost: Annotated[
         float, option("SHARE", "Most harmful prompts that may be answered (default 0.02).", min=0, max=1)
     ] = 0.02,
@@ -57,11 +60,13 @@ def command(
     settings = resolved.settings
     from adacd_cli.evaluation.report.svg import draw_trade_off
     from adacd_cli.fitting.corpus import digest
-    from adacd_cli.fitting.fit import FULL, QUICK, Fit
+    from adacd_cli.fitting.fit import FULL, QUICK, THOROUGH, Fit
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
     from adacd_cli.profiles.profile import write
 
+    if quick and thorough:
+        raise UsageError("--quick and --thorough exclude each other.", "Give one of them, or none.")
     prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
     target = Path(output).expanduser() if output else None
     if target is not None and target.is_dir():
@@ -76,6 +81,7 @@ def command(
         "model": settings.model,
         **{name: getattr(settings, name) for name in ("system", "thinking")},
         "quick": quick,
+        "thorough": thorough,
         "max_lost": max_lost,
         "prompts": digest(*(each.text for each in prompts)),
     }
@@ -92,7 +98,7 @@ def command(
         _opened(folder, plan) as store,
         keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
     ):
-        sizes = QUICK if quick else FULL
+        sizes = QUICK if quick else THOROUGH if thorough else FULL
         outcome = Fit(model, settings, prompts, store, sizes=sizes, stage=stage, most_lost=max_lost).run()
     profile = outcome.profile
     if save_anyway:
