@@ -145,6 +145,7 @@ class Finished:
     peak_memory_bytes: int = field(default=0, compare=False)
     thinking: str = ""  # the thinking's text, "" where there was none
     context_full: bool = False  # whether LENGTH means the model's context, not `max_new_tokens`
+    stop: str | None = None  # the one of `settings.stop` that ended it; None where none did
 
 
 @dataclass(frozen=True)

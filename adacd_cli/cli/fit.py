@@ -16,7 +16,7 @@ from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
-from adacd_cli.errors import OutputError, UsageError
+from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
@@ -69,12 +69,8 @@ def command(
         raise UsageError("--quick and --thorough exclude each other.", "Give one of them, or none.")
     prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
     target = Path(output).expanduser() if output else None
-    if target is not None and target.is_dir():
-        raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
     if target is not None:
-        there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
-        if not os.access(there, os.W_OK):
-            raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
+        _check(target)
     model = load_model(settings.model_copy(update={"profile": "none"}))
     plan = {
         "fit": fingerprint(model).model_dump(),
@@ -105,8 +101,7 @@ def command(
         profile = profile.model_copy(update={"automatic": True})
     path = target or profiles.folder() / f"{name}.yaml"
     write(profile, path)
-    picture = path.with_suffix(".svg")
-    picture.write_text(
+    path.with_suffix(".svg").write_text(
         draw_trade_off(outcome.curve, outcome.chosen, Path(settings.model).name), encoding="utf-8"
     )
     shutil.rmtree(folder, ignore_errors=True)
@@ -116,6 +111,30 @@ def command(
         return
     sys.stdout.write(_report(outcome))
     _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
+
+
+def _check(target: Path) -> None:
+    """UsageError where the profile cannot be written, or it or its picture would replace what is no profile."""
+    from adacd_cli.profiles.profile import read
+
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
+    if target.suffix.lower() == ".svg":
+        raise UsageError(f"{target} is where the profile's picture goes.", "Name a file that ends in .yaml.")
+    there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
+    taken = [each for each in (target, target.with_suffix(".svg")) if each.exists()]
+    try:
+        if taken and target.is_file():
+            read(target)
+            return  # an earlier profile, with its picture
+    except ConfigurationError:
+        pass
+    if taken:
+        raise UsageError(
+            f"{taken[0]} is there already, and is no profile.", "Name another file with --output."
+        )
 
 
 def _opened(folder: Path, plan: dict[str, Any]) -> Store:

@@ -57,6 +57,8 @@ class Setting:
         that is not free text: a number, a choice, or what a method has to load. ValueError where the text is not of
         the setting's kind."""
         plain = text.strip().lower()
+        if self.kind == "list" and self.name != "stop" and plain == "none":  # a list that is not of texts
+            return ()
         free = self.kind in ("text", "size") and not self.choices and self.name not in _RESOURCES
         if self.nullable and not free and plain in ("", "null", "none"):
             return None

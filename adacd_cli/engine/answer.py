@@ -134,6 +134,7 @@ class Answer(ABC):
             peak_memory_bytes=peak_memory_bytes(self.model.device),
             thinking="".join(self._thoughts),
             context_full=self._context_full,
+            stop=self._detokenizer.stopped,
         )
 
     def not_finite(self) -> LogitsError:
