@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -21,7 +22,7 @@ from adacd_cli.cli.options import (
     with_settings,
 )
 from adacd_cli.cli.running import for_renderer, interruptible, prepare, show_answer
-from adacd_cli.cli.streams import open_output, read_questions
+from adacd_cli.cli.streams import open_output, read_file, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
@@ -50,6 +51,9 @@ def command(
     prefill: Annotated[
         str | None, option("TEXT", "Beginning of the answer, in every stream; what follows it is written.")
     ] = None,
+    json_schema: Annotated[
+        str | None, option("FILE", "Hold the answer, without the thinking, to the JSON schema in a file.")
+    ] = None,
     as_json: Annotated[bool, option(None, "Write the events as JSON Lines.", "--json")] = False,
     output: OutputOption = None,
     prompts_shown: ShowPromptsOption = False,
@@ -68,10 +72,16 @@ def command(
             raise UsageError(
                 f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
             )
+    schema = None if json_schema is None else read_file(json_schema)
     with open_output(output) as out:
         model, requests = prepare(
             questions, settings, prompts_shown=prompts_shown, prefill=prefill or "", as_json=as_json
         )
+        if schema is not None:
+            from adacd_cli.engine.grammar import Grammars
+
+            grammar = Grammars(model).of_json(schema)
+            requests = [replace(each, grammar=grammar) for each in requests]
         with interruptible() as interruption:
             decoded = decode(
                 model,

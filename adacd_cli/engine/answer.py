@@ -40,6 +40,7 @@ class Answer(ABC):
         self.limit = model.context_for(self.method, settings)  # positions; None where no model names any
         self.ends = frozenset(settings.stop_token_ids)
         self.ends |= frozenset() if settings.ignore_eos else model.eos_ids
+        self.grammar = None if request.grammar is None else request.grammar.fork()
         self.finish = FinishReason.LENGTH if settings.max_new_tokens == 0 else None
         self.closed = False  # whether its last event was given
         self._context_full = False
@@ -97,6 +98,8 @@ class Answer(ABC):
         thinking, token_id, spell = self.phase is not Phase.ANSWERING, outcome.token_id, self._spell
         self.ids.append(token_id)
         self.answered += not thinking
+        if self.grammar is not None and not thinking:
+            self.grammar.take(token_id)
         self._added += outcome.decision is Decision.ADD
         self._subtracted += outcome.decision is Decision.SUBTRACT
         top = outcome.measures.prompted_top_id
@@ -153,7 +156,7 @@ class Answer(ABC):
         closed = marks is not None and marks.close in self._spell(*self.ids[-_CLOSING_TAG_TOKENS:])
         if closed:
             self._begin_answer()
-        if ended or detokenizer.stopped:
+        if ended or detokenizer.stopped or (self.grammar is not None and self.grammar.complete):
             self.finish = FinishReason.STOP
         elif self.room <= 0:
             self.finish, self._context_full = (

@@ -32,6 +32,7 @@ from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
+from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision, TokenStep
 
 
@@ -91,12 +92,12 @@ class RequestState(Answer):
         self.run: FreeRun | None = None  # the stretch that the backend decodes by itself now
         self._free_run_useless, self.run_start = False, 0
         self.cancelled = False
-        self.failure: Exception | None = None  # why the backend gave no logits for it
+        self.failure: Exception | None = None  # of the backend to give its logits, or of its grammar
         self.noise: torch.Tensor | None = None  # of the next token, [1, vocab], once it is drawn
         self._device = device
         self._generator: torch.Generator | None = None
         self._processor: ScoreProcessor | None = None
-        if is_processed(settings):
+        if is_processed(settings) or self.grammar is not None:
             ends = self.ends | model.eos_ids
             self._processor = ScoreProcessor(settings, self.base.prompt, ends, device)
 
@@ -247,7 +248,10 @@ class RequestState(Answer):
     @property
     def process(self) -> Process | None:
         """What changes the next token's final scores; None where nothing does."""
-        return None if self._processor is None else partial(self._processor, answer=self.ids)
+        if self._processor is None:
+            return None
+        held = self.grammar if self.phase is Phase.ANSWERING else None
+        return partial(self._processor, answer=self.ids, allowed=None if held is None else held.allowed)
 
     @property
     def room(self) -> int:
@@ -277,4 +281,9 @@ class RequestState(Answer):
             named = {**outcome.measures.named, **self._switch_measures}
             outcome = replace(outcome, measures=replace(outcome.measures, named=named))
             self._switch_measures = {}
-        return self.add(outcome, last=last)
+        step = self.add(outcome, last=last)
+        if self.grammar is not None and self.grammar.error:
+            self.failure = ConfigurationError(
+                f"The answer cannot be held to its JSON schema any more: {self.grammar.error}."
+            )
+        return step

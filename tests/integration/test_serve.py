@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 from tests.conftest import RunCommand
 from tests.golden import check
@@ -137,6 +138,25 @@ def test_the_client_reads_completions_and_log_probabilities(client: openai.OpenA
     assert told is not None and told.content is not None
     assert [each.token for each in told.content[0].top_logprobs] == ["I", "To"]
     assert [model.id for model in client.models.list()] == ["demo"]
+
+
+class Fact(BaseModel):
+    kind: Literal["fact", "guess"]
+
+
+@pytest.mark.parametrize("method", ["default", "adacd"])
+def test_the_client_parses_what_it_asked_for(client: openai.OpenAI, method: str) -> None:
+    pytest.importorskip("llguidance")
+    own: Any = {"model": "demo", "temperature": 1, "seed": 2, "extra_body": {"adacd": {"method": method}}}
+    asked: Any = {**own, "messages": QUESTION, "response_format": Fact}
+    parsed = client.chat.completions.parse(**asked)
+    assert isinstance(parsed.choices[0].message.parsed, Fact)
+    assert parsed.model_extra is not None and parsed.model_extra["adacd"]["method"] == method
+    with client.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert (final.message.parsed, final.finish_reason) == (parsed.choices[0].message.parsed, "stop")
+    response = client.responses.parse(**own, input="How?", text_format=Fact)
+    assert isinstance(response.output_parsed, Fact)
 
 
 def test_many_asynchronous_clients_share_the_decoder(served: str) -> None:

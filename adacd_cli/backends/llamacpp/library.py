@@ -112,6 +112,7 @@ _FUNCTIONS = {  # by their result and arguments, without the llama_ that their n
     "spi": "vocab_get_text",
     "ipi": "vocab_get_attr",
     "bpi": "vocab_is_eog",
+    "ipipiib": "token_to_piece",
     "ipsipibb": "tokenize",
     "ippipibb": "detokenize",
     "ppC": "init_from_model",
