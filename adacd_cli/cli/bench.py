@@ -76,8 +76,7 @@ def command(
         refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
     else:
         _check_shape(shape, resolved, runs)
-    from adacd_cli.bench.picture import check_picture, draw
-    from adacd_cli.bench.table import report
+    from adacd_cli.bench.table import check_picture, draw, report
 
     if picture is not None:
         check_picture(picture)

@@ -22,16 +22,15 @@ from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.report.tables import markdown
-from adacd_cli.evaluation.verdict import broken_gates
+from adacd_cli.evaluation.statistics import broken_gates
 from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
-    from adacd_cli.evaluation.distributed.address import Address
+    from adacd_cli.evaluation.distributed.cluster import Address
     from adacd_cli.evaluation.distributed.driver import Roster
     from adacd_cli.evaluation.judges.base import Judge
-    from adacd_cli.evaluation.records import Sample
-    from adacd_cli.evaluation.store import Store
+    from adacd_cli.evaluation.store import Sample, Store
 
 _RAY = "Spread over GPUs and nodes with Ray: this machine's, auto, HOST:PORT or ray://HOST:PORT."
 _ABOVE = "Exit 1 where a method refuses more of a safe set (default itself: only if it runs alone)."
@@ -165,7 +164,7 @@ def _run(
 ) -> dict[str, Any]:
     """Does what is left to do in the folder, and writes its results and reports."""
     from adacd_cli.evaluation.provenance import provenance
-    from adacd_cli.evaluation.report import write_reports
+    from adacd_cli.evaluation.report.html import write_reports
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import judge_all, unjudged
 
@@ -232,8 +231,12 @@ def _answer_here(
 
 def _ray_address(text: str, settings: Settings) -> Address:
     """The address that `--ray` names, with everything checked that needs no Ray running."""
-    from adacd_cli.evaluation.distributed.address import check_answers, parse_address
-    from adacd_cli.evaluation.distributed.cluster import check_settings, require_ray
+    from adacd_cli.evaluation.distributed.cluster import (
+        check_answers,
+        check_settings,
+        parse_address,
+        require_ray,
+    )
 
     address = parse_address(text)
     check_settings(settings)

@@ -58,7 +58,7 @@ def command(
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.evaluation.report.svg import draw_trade_off
+    from adacd_cli.evaluation.report.figures import draw_trade_off
     from adacd_cli.fitting.corpus import digest
     from adacd_cli.fitting.fit import FULL, QUICK, THOROUGH, Fit
     from adacd_cli.profiles import store as profiles
@@ -182,7 +182,7 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
 
 def _report(outcome: Outcome) -> str:
     from adacd_cli.evaluation.report.tables import table
-    from adacd_cli.evaluation.verdict import NO_DIFFERENCE
+    from adacd_cli.evaluation.statistics import NO_DIFFERENCE
 
     profile, measured = outcome.profile, outcome.profile.measured
     names = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}

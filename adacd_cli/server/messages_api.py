@@ -65,6 +65,7 @@ def chat_of(body: MessagesRequest) -> Translation:
     for path, wanted in formats.items():
         if wanted is not None:
             chat.put("response_format", {"type": "json_schema", "json_schema": wanted}, path)
+            chat.paths["response_format.json_schema"] = path
     if body.tools is not None:
         chat.put(
             "tools", [_tool(chat, each, f"tools[{place}]") for place, each in enumerate(body.tools)], "tools"

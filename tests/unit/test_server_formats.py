@@ -229,7 +229,7 @@ RESULT = {"type": "function_call_output", "call_id": "1", "output": "3"}
         ({"input": "Hi?", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "Hi?", "background": True}, "background"),
         ({"input": "Hi?", "max_output_tokens": -1}, "max_output_tokens"),
-        ({"input": "Hi?", "text": {"format": {"type": "xml"}}}, "text.format"),
+        ({"input": "Hi?", "text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"input": "Hi?", "temperature": 9}, "temperature"),
         ({"input": []}, "input"),
         ({"input": 3}, "input"),
@@ -363,8 +363,8 @@ def test_messages(server: Site) -> None:
             "messages[1].content[0].input",
         ),
         (
-            {"messages": [QUESTION], "output_config": {"format": {"type": "json_schema", "schema": {}}}},
-            "output_config.format",
+            {"messages": [QUESTION], "output_config": {"format": {"type": "json_schema"}}},
+            "output_config.format.schema",
         ),
     ],
 )

@@ -142,14 +142,15 @@ def test_responses_messages_and_ollama_have_it_too(server: Site) -> None:
         (
             "/v1/responses",
             {"input": "Hi?", "text": {"format": {"type": "json_schema"}}},
-            "text.format",
-            "`text.format.json_schema.schema` is missing.",
+            "text.format.schema",
+            "`text.format.schema` is missing.",
         ),
         (
             "/v1/messages",
             {**TURN, "output_config": {"format": {"type": "json_schema", "schema": WRONG}}},
-            "output_config",
-            "`output_config` cannot be used. No answer can be held to the JSON schema: Invalid type: objekt.",
+            "output_config.format",
+            "`output_config.format` cannot be used. No answer can be held to the JSON schema: Invalid type: "
+            "objekt.",
         ),
         ("/api/chat", {**TURN, "format": "xml"}, None, "`format` is json or a JSON schema."),
     ],
