@@ -48,42 +48,11 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "AdacdError",
-    "Answer",
-    "Candidate",
-    "Contrast",
-    "Conversation",
-    "Decision",
-    "Event",
-    "Failed",
-    "FinishReason",
-    "Finished",
-    "LanguageModel",
-    "Measures",
-    "Message",
-    "Notice",
-    "Prompts",
-    "Request",
-    "Resolved",
-    "Scheduler",
-    "Session",
-    "Settings",
-    "Started",
-    "TokenLogprob",
-    "TokenStep",
-    "__version__",
-    "build_prompts",
-    "decode",
-    "from_json",
-    "generate",
-    "load",
-    "load_extras",
-    "prompts_for",
-    "resolve",
-    "stream",
-    "to_json",
-]
+__all__ = ["AdacdError", "Answer", "Candidate", "Contrast", "Conversation", "Decision", "Event", "Failed"]
+__all__ += ["FinishReason", "Finished", "LanguageModel", "Measures", "Message", "Notice", "Prompts"]
+__all__ += ["Request", "Resolved", "Scheduler", "Session", "Settings", "Started", "TokenLogprob"]
+__all__ += ["TokenStep", "__version__", "build_prompts", "decode", "from_json", "generate", "load"]
+__all__ += ["load_extras", "prompts_for", "resolve", "stream", "to_json"]
 
 
 def __getattr__(name: str) -> Any:

@@ -27,17 +27,13 @@ class Message:
 
 @dataclass(frozen=True)
 class Conversation:
-    """An immutable conversation; each change gives a new one, so that undo is keeping the old.
+    """An immutable conversation; each change gives a new one, so that undo is keeping the old."""
 
-    Attributes:
-        messages: the turns, user and assistant in alternation, user first. An assistant's message at the end
-            is the beginning of the answer.
-        system: the user's own system message, in both streams; None or "" for none.
-        variables: what the chat template gets besides, such as `tools`.
-    """
-
+    # the turns, user and assistant in alternation, user first. An assistant's message at the end is the beginning
+    # of the answer
     messages: tuple[Message, ...] = ()
-    system: str | None = None
+    system: str | None = None  # the user's own system message, in both streams; None or "" for none
+    # what the chat template gets besides, such as `tools`
     variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
@@ -47,15 +43,9 @@ class Conversation:
 
     @classmethod
     def of(cls, messages: Sequence[Mapping[str, object]]) -> Conversation:
-        """The conversation that is a list of `{"role", "content"}`, as clients and chat templates have it.
-
-        Args:
-            messages: roles user and assistant; the first may be system. The content is text, or a list of
-                parts `{"type": "text", "text": …}`.
-
-        Raises:
-            PromptError: a message has another role, or content that is not text.
-        """
+        """The conversation that is a list of `{"role", "content"}`, as clients and chat templates have it: roles
+        user and assistant, the first may be system; the content is text, or a list of parts `{"type": "text",
+        "text": …}`. PromptError where a message has another role, or content that is not text."""
         read = _read_messages(messages)
         if isinstance(read, str):
             raise PromptError(
@@ -90,7 +80,6 @@ class Conversation:
 
     @property
     def questions(self) -> list[int]:
-        """The indices of the user's messages."""
         return [index for index, message in enumerate(self.messages) if message.role == "user"]
 
     def save(self, path: Path) -> None:

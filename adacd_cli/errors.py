@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C: 128 + SIGINT."""
+INTERRUPTED = 130  # exit code after Ctrl-C: 128 + SIGINT
 
 
 class AdacdError(Exception):

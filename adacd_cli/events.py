@@ -13,8 +13,7 @@ from typing import Any
 
 from adacd_cli.errors import AdacdError, error_named, first_line
 
-SCHEMA = 1
-"""Version of the JSON Lines form; it grows only when a key changes its meaning or goes away."""
+SCHEMA = 1  # version of the JSON Lines form; it grows only when a key changes its meaning or goes away
 
 
 class Decision(str, Enum):
@@ -40,45 +39,29 @@ class FinishReason(str, Enum):
 
 @dataclass(frozen=True)
 class Measures:
-    """The numbers a rule decided on; None where the method has no such number.
+    """The numbers a rule decided on; None where the method has no such number."""
 
-    Attributes:
-        confidence: c = max P of the unprompted stream, in [0, 1].
-        agreement: agr(n) = 1 / rank, in (0, 1].
-        prompted_top_id: y*, the prompted stream's most probable token.
-        prompted_top_rank: rank of y* in the unprompted stream, 1-based.
-        prompted_confidence: c* = max P* of the prompted stream, in [0, 1].
-        plausible_count: how many tokens the plausibility mask kept.
-        named: the method's own numbers by name, flat beside the others in JSON; a name is neither a field of
-            this class nor one of TokenStep.
-    """
-
-    confidence: float
-    agreement: float | None = None
-    prompted_top_id: int | None = None
-    prompted_top_rank: int | None = None
-    prompted_confidence: float | None = None
-    plausible_count: int | None = None
+    confidence: float  # c = max P of the unprompted stream, in [0, 1]
+    agreement: float | None = None  # agr(n) = 1 / rank, in (0, 1]
+    prompted_top_id: int | None = None  # y*, the prompted stream's most probable token
+    prompted_top_rank: int | None = None  # rank of y* in the unprompted stream, 1-based
+    prompted_confidence: float | None = None  # c* = max P* of the prompted stream, in [0, 1]
+    plausible_count: int | None = None  # how many tokens the plausibility mask kept
+    # the method's own numbers by name, flat beside the others in JSON; a name is neither a field of this class nor
+    # one of TokenStep
     named: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One token that was in question at a step; `text` is its own.
-
-    Attributes:
-        prompted_logprob: log P* in nats; None where there is no prompted stream at this step.
-        unprompted_logprob: log P in nats.
-        score: the rule's score in logits; None where the plausibility mask dropped the token.
-        kept: whether the plausibility mask kept the token.
-    """
+    """One token that was in question at a step; `text` is its own."""
 
     token_id: int
     text: str
-    prompted_logprob: float | None
-    unprompted_logprob: float
-    score: float | None
-    kept: bool
+    prompted_logprob: float | None  # log P* in nats; None where there is no prompted stream at this step
+    unprompted_logprob: float  # log P in nats
+    score: float | None  # the rule's score in logits; None where the plausibility mask dropped the token
+    kept: bool  # whether the plausibility mask kept the token
 
 
 @dataclass(frozen=True)
@@ -102,113 +85,78 @@ class ScoredToken:
 
 @dataclass(frozen=True)
 class Started:
-    """A request begins; `request` in all events is its index in its batch, 0-based.
-
-    Attributes:
-        model: what was asked for: hub id, folder, file or `demo`.
-        revision: commit or branch on the hub, None elsewhere.
-        prompted_tokens: prompt length of the prompted stream; 0 where the method has none.
-        settings: the decoding settings by name, JSON values only.
-        seed: the sampling seed, None when greedy.
-        shared_tokens: how many prompt tokens the prompted stream takes over from the base stream's KV cache.
-        engine: what computes it: `torch`, `llamacpp` or `server`.
-        profile: name of the profile whose settings or switch it decodes with; None where it uses none.
-    """
+    """A request begins; `request` in all events is its index in its batch, 0-based."""
 
     request: int
-    model: str
-    revision: str | None
+    model: str  # what was asked for: hub id, folder, file or `demo`
+    revision: str | None  # commit or branch on the hub, None elsewhere
     method: str
-    prompted_tokens: int
+    prompted_tokens: int  # prompt length of the prompted stream; 0 where the method has none
     unprompted_tokens: int
-    settings: Mapping[str, Any]
-    seed: int | None = None
+    settings: Mapping[str, Any]  # the decoding settings by name, JSON values only
+    seed: int | None = None  # the sampling seed, None when greedy
+    # how many prompt tokens the prompted stream takes over from the base stream's KV cache
     shared_tokens: int = 0
-    engine: str = "torch"
+    engine: str = "torch"  # what computes it: `torch`, `llamacpp` or `server`
+    # name of the profile whose settings or switch it decodes with; None where it uses none
     profile: str | None = None
 
 
 @dataclass(frozen=True)
 class TokenStep:
-    """One token was chosen.
-
-    Attributes:
-        index: 0-based position of the token in the answer (thinking included).
-        token_id: the chosen token, fed to both streams.
-        text: text that became final with this token; "" while UTF-8 or a stop string is incomplete.
-        token: the chosen token's own text, control tokens shown by name.
-        plain_token_id: the token Default would have taken here (same temperature, same random draw).
-        prompted_top: the prompted stream's top token as text; None where there is no prompted stream.
-        thinking: whether the token belongs to the model's thinking rather than to its answer.
-        candidates: the most probable tokens of either stream, on request.
-        logprob: log P of the chosen token in the unprompted stream, in nats; None unless asked for.
-        top_logprobs: the most probable tokens of the unprompted stream, on request.
-        exact: whether the token is what both streams' whole distributions give; False only where a served
-            model left out the value of a token that could have been chosen.
-        elapsed_s: seconds since decoding began.
-    """
+    """One token was chosen."""
 
     request: int
-    index: int
-    token_id: int
-    text: str
-    token: str
+    index: int  # 0-based position of the token in the answer (thinking included)
+    token_id: int  # the chosen token, fed to both streams
+    text: str  # text that became final with this token; "" while UTF-8 or a stop string is incomplete
+    token: str  # the chosen token's own text, control tokens shown by name
     decision: Decision
     measures: Measures
-    plain_token_id: int
+    plain_token_id: int  # the token Default would have taken here (same temperature, same random draw)
     plain_token: str
+    # the prompted stream's top token as text; None where there is no prompted stream
     prompted_top: str | None = None
-    thinking: bool = False
-    candidates: tuple[Candidate, ...] = ()
+    thinking: bool = False  # whether the token belongs to the model's thinking rather than to its answer
+    candidates: tuple[Candidate, ...] = ()  # the most probable tokens of either stream, on request
+    # log P of the chosen token in the unprompted stream, in nats; None unless asked for
     logprob: float | None = None
+    # the most probable tokens of the unprompted stream, on request
     top_logprobs: tuple[TokenLogprob, ...] = ()
+    # whether the token is what both streams' whole distributions give; False only where a served model left out the
+    # value of a token that could have been chosen
     exact: bool = True
-    elapsed_s: float = field(default=0.0, compare=False)
+    elapsed_s: float = field(default=0.0, compare=False)  # seconds since decoding began
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A request ended.
-
-    Attributes:
-        text: the whole answer, without thinking; equal to the steps' texts joined.
-        tokens: number of TokenSteps, the end-of-turn token and thinking included.
-        added, subtracted: steps decided so.
-        tokens_per_s: tokens over seconds since decoding began, prefill included.
-        peak_memory_bytes: peak of the device's allocated memory, or of the process on a CPU.
-        thinking: the thinking's text, "" where there was none.
-        context_full: whether LENGTH means the model's context, not `max_new_tokens`.
-        stop: the one of `settings.stop` that ended it; None where none did.
-    """
+    """A request ended."""
 
     request: int
-    text: str
+    text: str  # the whole answer, without thinking; equal to the steps' texts joined
     finish_reason: FinishReason
-    tokens: int
-    added: int
+    tokens: int  # number of TokenSteps, the end-of-turn token and thinking included
+    added: int  # added, subtracted: steps decided so
     subtracted: int
+    # tokens over seconds since decoding began, prefill included
     tokens_per_s: float = field(default=0.0, compare=False)
+    # peak of the device's allocated memory, or of the process on a CPU
     peak_memory_bytes: int = field(default=0, compare=False)
-    thinking: str = ""
-    context_full: bool = False
-    stop: str | None = None
+    thinking: str = ""  # the thinking's text, "" where there was none
+    context_full: bool = False  # whether LENGTH means the model's context, not `max_new_tokens`
+    stop: str | None = None  # the one of `settings.stop` that ended it; None where none did
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A request ended with an error; it comes in place of Finished.
-
-    Attributes:
-        error: name of the error's class in `errors`, e.g. `OutOfMemoryError`.
-        message: what went wrong and why, one sentence.
-        hint: what the user can do, one sentence; "" when there is nothing.
-        cause: the exception itself, for its traceback; not compared and not in JSON.
-    """
+    """A request ended with an error; it comes in place of Finished."""
 
     request: int
-    error: str
-    message: str
-    hint: str = ""
+    error: str  # name of the error's class in `errors`, e.g. `OutOfMemoryError`
+    message: str  # what went wrong and why, one sentence
+    hint: str = ""  # what the user can do, one sentence; "" when there is nothing
+    # the exception itself, for its traceback; not compared and not in JSON
     cause: BaseException | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -225,27 +173,17 @@ class Failed:
 
 @dataclass(frozen=True)
 class Notice:
-    """Something worth knowing that ends no request, e.g. that a model cannot be compiled.
+    """Something worth knowing that ends no request, e.g. that a model cannot be compiled."""
 
-    Attributes:
-        text: one or two sentences.
-        request: None where it concerns all of them.
-    """
-
-    text: str
-    request: int | None = None
+    text: str  # one or two sentences
+    request: int | None = None  # None where it concerns all of them
 
 
 Event = Started | TokenStep | Finished | Failed | Notice
 
-_NAMES: dict[type[Event], str] = {
-    Started: "started",
-    TokenStep: "token",
-    Finished: "finished",
-    Failed: "failed",
-    Notice: "notice",
-}
-_KINDS = {name: kind for kind, name in _NAMES.items()}
+_KINDS: dict[str, type[Event]] = {"started": Started, "token": TokenStep, "finished": Finished}
+_KINDS |= {"failed": Failed, "notice": Notice}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
 
 
 def to_json(event: Event) -> dict[str, Any]:
@@ -270,11 +208,8 @@ def to_json(event: Event) -> dict[str, Any]:
 
 def from_json(values: Mapping[str, Any]) -> Event:
     """The event that `to_json` wrote; keys it does not know are left out, but a step's numbers are measures.
-
-    Raises:
-        ValueError: `event` is not one of started, token, finished, failed, notice.
-        TypeError: a key that the event needs is missing.
-    """
+    ValueError where `event` is not one of started, token, finished, failed, notice; TypeError where a key that the
+    event needs is missing."""
     kind = _KINDS.get(values.get("event", ""))
     if kind is None:
         raise ValueError(f"not an event of adacd: {values.get('event')!r}")

@@ -59,10 +59,8 @@ def json_object(body: bytes) -> dict[str, Any] | None:
 
 
 def error_field(answer: Mapping[str, Any] | None, field: str) -> str:
-    """A field of an error: OpenAI's {"error": {"message": …, "param": …}}; "" where it is not there.
-
-    The message is also found in {"error": "text"}, FastAPI's {"detail": …} and vLLM's {"message": …}.
-    """
+    """A field of an error: OpenAI's {"error": {"message": …, "param": …}}; "" where it is not there. The message is
+    also found in {"error": "text"}, FastAPI's {"detail": …} and vLLM's {"message": …}."""
     fields = answer or {}
     error = fields.get("error")
     value: Any = None

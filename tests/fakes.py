@@ -29,6 +29,9 @@ class ByteTokenizer:
 
     names = {BYTE_EOS: "<|end|>", THINK: "<think>", END_THINK: "</think>", 259: "<|unused|>"}
 
+    def __len__(self) -> int:
+        return BYTE_VOCAB
+
     def decode(
         self,
         ids: Sequence[int],

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 
 from adacd_cli.cli.app import app
 from adacd_cli.cli.options import help_text
-from adacd_cli.config.declaration import SETTINGS
+from adacd_cli.config import SETTINGS
 from adacd_cli.config.methods import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adacd_cli.engine.backend import Backend, Logits
+    from adacd_cli.engine.backend import Backend
     from adacd_cli.engine.model import LanguageModel
-
-
-@dataclass(frozen=True, eq=False)
-class Done:
-    """A `Pending` of a model in this process: it is there at once."""
-
-    logits: Logits | None
-
-    def done(self) -> bool:
-        return True
-
-    def result(self) -> Logits | None:
-        return self.logits
-
-    def cancel(self) -> None:
-        pass
 
 
 def backend_for(model: LanguageModel) -> Backend:

@@ -17,17 +17,13 @@ Resource = Literal["expert", "draft", "direction"]
 
 @dataclass(frozen=True)
 class StreamSpec:
-    """What one stream of a method is fed.
-
-    Attributes:
-        prompt: the setting with the system text that it reads besides the conversation; "" for none.
-        steps: the setting with the number of answer tokens that it is fed for; "" for the whole answer.
-        weights: which weights read it: the model's own, or those of an extra (`Method.resource`).
-    """
+    """What one stream of a method is fed."""
 
     name: str
-    prompt: str = ""
+    prompt: str = ""  # the setting with the system text that it reads besides the conversation; "" for none
+    # the setting with the number of answer tokens that it is fed for; "" for the whole answer
     steps: str = ""
+    # which weights read it: the model's own, or those of an extra (`Method.resource`)
     weights: Literal["base", "expert", "draft", "direction"] = "base"
 
 
@@ -36,47 +32,34 @@ UNPROMPTED = StreamSpec("unprompted")
 
 @dataclass(frozen=True)
 class Method:
-    """A decoding method, named as `--method` takes it.
-
-    Attributes:
-        rule: the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed.
-        explanation: what it does at a step, in the words of a trace.
-        streams: its streams; the first one is the base stream, which alone is decoded outside the window.
-        switched: whether `switch` says what decides between ADD, SUBTRACT and PLAIN.
-        follows_track: whether the other streams end at the first token that is not the top of the second.
-        symbols: the numbers that decide, each with its symbol.
-        others: numbers that decide but are left out of the line that describes a run.
-        resource: the setting that names what has to be loaded besides the model; "" for nothing.
-        stand_in: what a stream with other weights is instead where the resource is not given; "" where it
-            must be given.
-        sparse: whether the rule needs only the most probable tokens, so that a server tells enough.
-    """
+    """A decoding method, named as `--method` takes it."""
 
     name: str
     summary: str
-    rule: str
-    explanation: str = ""
+    rule: str  # the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed
+    explanation: str = ""  # what it does at a step, in the words of a trace
+    # its streams; the first one is the base stream, which alone is decoded outside the window
     streams: tuple[StreamSpec, ...] = (UNPROMPTED,)
-    switched: bool = False
+    switched: bool = False  # whether `switch` says what decides between ADD, SUBTRACT and PLAIN
+    # whether the other streams end at the first token that is not the top of the second
     follows_track: bool = False
-    symbols: tuple[tuple[str, str], ...] = ()
-    others: tuple[str, ...] = ()
+    symbols: tuple[tuple[str, str], ...] = ()  # the numbers that decide, each with its symbol
+    others: tuple[str, ...] = ()  # numbers that decide but are left out of the line that describes a run
+    # the setting that names what has to be loaded besides the model; "" for nothing
     resource: Resource | Literal[""] = ""
+    # what a stream with other weights is instead where the resource is not given; "" where it must be given
     stand_in: str = ""
+    # whether the rule needs only the most probable tokens, so that a server tells enough
     sparse: bool = False
-
-    @property
-    def base(self) -> StreamSpec:
-        """The stream that alone is decoded outside the window."""
-        return self.streams[0]
 
     @property
     def settings(self) -> tuple[str, ...]:
         """The settings that decide its tokens, beside those of all methods."""
         texts = *(stream.prompt for stream in self.streams), self.resource
-        placement = ("contrast_placement",) if any(stream.prompt for stream in self.streams[1:]) else ()
-        switch = ("switch",) if self.switched else ()
-        return (*(name for name, _ in self.symbols), *self.others, *filter(None, texts), *placement, *switch)
+        placement = "contrast_placement" if any(stream.prompt for stream in self.streams[1:]) else ""
+        switch = "switch" if self.switched else ""
+        numbers = (name for name, _ in self.symbols)
+        return *numbers, *self.others, *filter(None, (*texts, placement, switch))
 
     def streams_for(self, settings: Settings) -> tuple[StreamSpec, ...]:
         """The streams under these settings: a stand-in reads its prompt with the model's own weights, and an

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from adacd_cli.config.declaration import SETTINGS
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.settings import Settings
+from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 
-_OF_SERVERS = ("served_model", "tokenizer")
+_OF_SERVERS: tuple[str, ...] = ("served_model", "tokenizer")
 _OF_WEIGHTS = ("engine", "device", "dtype", "quantize", "threads", "gpu_layers", "context", "compile")
 
 
@@ -30,12 +29,9 @@ def refuse_idle(
     settings: Settings, given: Collection[str], method_from: str = "", *, resources: bool = False
 ) -> None:
     """Raises ConfigurationError for a gate that has no effect, and with `resources`, where the method is the only
-    one that the run decodes by, for what only another method would load.
-
-    Args:
-        given: names of the settings given for this run; one of a file is for the methods that use it.
-        method_from: where the method was chosen; "" leaves that out of the message.
-    """
+    one that the run decodes by, for what only another method would load; as far as they are GIVEN for this run: one
+    of a file is for the methods that use it. `method_from` is where the method was chosen; "" leaves that out of
+    the message."""
     others = [method for method in METHODS.values() if method.name != settings.effective_method]
     idle: dict[str, str] = {
         method.resource: method.name
@@ -55,17 +51,14 @@ def refuse_idle(
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
     """Raises ConfigurationError for what only a model on a server, or only one loaded here, can use."""
-    for name in _OF_WEIGHTS if settings.served else _OF_SERVERS:
-        if name in given and settings.served:
-            raise ConfigurationError(
-                f"`{name}` is for weights that adacd loads itself, and the model runs on a server.",
-                "Leave it out, and give the server its own when you start it.",
-            )
+    names, what = _OF_SERVERS, f"a model on a server, and the model is {settings.model!r}"
+    hint = "Leave it out, or give the server's address as the model, like http://localhost:8000/v1."
+    if settings.served:
+        names, what = _OF_WEIGHTS, "weights that adacd loads itself, and the model runs on a server"
+        hint = "Leave it out, and give the server its own when you start it."
+    for name in names:
         if name in given:
-            raise ConfigurationError(
-                f"`{name}` is for a model on a server, and the model is {settings.model!r}.",
-                "Leave it out, or give the server's address as the model, like http://localhost:8000/v1.",
-            )
+            raise ConfigurationError(f"`{name}` is for {what}.", hint)
 
 
 def refuse_password(settings: Settings, where: str) -> None:

@@ -15,18 +15,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from adacd_cli.config import files
-from adacd_cli.config.declaration import SETTINGS, parse
 from adacd_cli.config.refusals import check_complete, refuse_idle, refuse_misplaced, refuse_password
-from adacd_cli.config.settings import Kind, Setting, Settings
+from adacd_cli.config.setting import Kind, Setting
+from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-LOADING = ("Model",)
-"""Panels of the settings that are read when a model is loaded."""
-
-DECODING = ("Prompt", "Method", "Decoding")
-"""Panels of the settings that are read for each answer."""
-
+LOADING = ("Model",)  # panels of the settings that are read when a model is loaded
+DECODING = ("Prompt", "Method", "Decoding")  # panels of the settings that are read for each answer
 _RESERVED_VARIABLES = (
     *("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_MODEL_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA"),
     "ADACD_TEST_",
@@ -71,27 +67,17 @@ def resolve(
     environment: Mapping[str, str] | None = None,
     one_method: bool = True,
 ) -> Resolved:
-    """Merges every level.
-
-    Args:
-        flags: values by setting name, as text or as values; None means not given.
-        config: a YAML file or the name of a preset; None reads ADACD_CONFIG.
-        assignments: `name=value` texts of `--set`.
-        environment: variables; None is the process's own.
-        one_method: whether a method that is given is the only one that the run decodes by.
-
-    Raises:
-        ConfigurationError: a name is unknown, a value is malformed or out of range, a file is not readable,
-            or a flag is given that the method has no use for.
-    """
+    """Merges the flags (values by setting name, as text or as values; None means not given) and the `name=value`
+    texts of `--set`, the environment (None is the process's own), and a YAML file or preset (None reads
+    ADACD_CONFIG). `one_method` tells whether a method that is given is the only one that the run decodes by.
+    ConfigurationError where a name is unknown, a value is malformed or out of range, a file is not readable, or a
+    flag is given that the method has no use for."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
     sources = {name: Source("default") for name in SETTINGS}
-    by_flag = _flag_values(flags, assignments)
-    for name, value, source in chain(
-        _file_values(config, environment), _environment_values(environment), by_flag
-    ):
+    levels = _file_values(config, environment), _environment_values(environment)
+    for name, value, source in chain(*levels, _flag_values(flags, assignments)):
         values[name] = _convert(SETTINGS[name], value, source.where)
         given[name], sources[name] = value, source
     settings = _settings(values, given, sources)
@@ -107,11 +93,8 @@ def resolve(
 def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`; ConfigurationError as `resolve`, and
     where the method lacks what it needs."""
-    values = settings.model_dump(exclude_unset=True) | {
-        name: _convert(find_setting(name, where), text, where)
-    }
-    changed = _settings(values, {name: text}, {name: Source("flag", where)})
-    refuse_idle(changed, (name,))
+    value = _convert(find_setting(name, where), text, where)
+    changed = _changed(settings, {name: value}, {name: text}, Source("flag", where))
     check_complete(changed, where)
     return changed
 
@@ -119,23 +102,25 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
 def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
     """The settings with some of them set to values, as Python has them; one text stands for a list of one.
     ConfigurationError where a value is of the wrong kind or out of its range, or the gate has no effect."""
-    values = settings.model_dump(exclude_unset=True)
+    values = {}
     for name, value in changes.items():
         is_list = SETTINGS[name].kind == "list"
         values[name] = (value,) if is_list and isinstance(value, str) else _as_tuple(value)
-    changed = _settings(values, changes, dict.fromkeys(changes, source))
-    refuse_idle(changed, changes if source.kind == "flag" else ())
+    return _changed(settings, values, changes, source)
+
+
+def _changed(
+    settings: Settings, values: Mapping[str, Any], given: Mapping[str, Any], source: Source
+) -> Settings:
+    values = {**settings.model_dump(exclude_unset=True), **values}
+    changed = _settings(values, given, dict.fromkeys(given, source))
+    refuse_idle(changed, given if source.kind == "flag" else ())
     return changed
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[str], where: str) -> Settings:
-    """The settings changed by keywords as `change_all`, as the library takes them: a wrong one is named, and none
-    is ignored.
-
-    Args:
-        panels: headings that the changes may be under; a ConfigurationError where one is under another.
-        where: the function that takes them, for the error: `generate()`.
-    """
+    """The settings changed by keywords as `change_all`, as the library function WHERE takes them: a wrong one is
+    named, and none is ignored. ConfigurationError where a change is under another heading than these panels."""
     if not isinstance(settings, Settings):
         raise ConfigurationError(
             f"{where} takes Settings; got {type(settings).__name__}.",
@@ -223,7 +208,7 @@ def _convert(setting: Setting, value: Any, where: str) -> Any:
     if not isinstance(value, str):
         return _as_tuple(value)
     try:
-        return parse(setting, value)
+        return setting.parse(value)
     except ValueError:
         raise _wrong_kind(setting, value, where) from None
 

@@ -6,13 +6,5 @@ from adacd_cli.engine.model import LanguageModel, Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.scheduler import Scheduler
 
-__all__ = [
-    "Backend",
-    "Capabilities",
-    "LanguageModel",
-    "PrefixCache",
-    "Request",
-    "Scheduler",
-    "fitting_concurrency",
-    "validate",
-]
+__all__ = ["Backend", "Capabilities", "LanguageModel", "PrefixCache", "Request", "Scheduler"]
+__all__ += ["fitting_concurrency", "validate"]

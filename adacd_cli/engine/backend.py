@@ -9,21 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 
 from adacd_cli.config.settings import CONTROLS
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel
+from adacd_cli.engine.model import LanguageModel
 
 SequenceId = int
-
+# which weights read a sequence: `BASE`, or the key of an extra that is loaded beside them, such as ("draft",
+# "path/to/model")
 Weights = Hashable
-"""Which weights read a sequence: `BASE`, or the key of an extra that is loaded beside them, such as
-("draft", "path/to/model")."""
-
 BASE: Weights = "base"
 
 
@@ -46,20 +42,15 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Need:
-    """What is asked of the logits of an `Extend`; a backend with full logits gives everything anyway.
+    """What is asked of the logits of an `Extend`; a backend with full logits gives everything anyway."""
 
-    Attributes:
-        positions: how many of the last positions; 0 for none, as for a prompt's chunk that is not the last.
-        top: at least this many of the most probable tokens.
-        floor: besides, every token whose log-probability is at least the most probable one's plus this many
-            nats (a plausibility mask's log β).
-        ids: besides, these tokens.
-    """
-
+    # how many of the last positions; 0 for none, as for a prompt's chunk that is not the last
     positions: int = 1
-    top: int = 1
+    top: int = 1  # at least this many of the most probable tokens
+    # besides, every token whose log-probability is at least the most probable one's plus this many nats (a
+    # plausibility mask's log β)
     floor: float | None = None
-    ids: tuple[int, ...] = ()
+    ids: tuple[int, ...] = ()  # besides, these tokens
 
 
 NOTHING = Need(positions=0)
@@ -68,13 +59,9 @@ NEXT = Need()
 
 @dataclass(frozen=True)
 class Extend:
-    """Tokens to be fed to an open sequence, and what is asked of the logits after them.
-
-    Attributes:
-        tokens: a prompt's chunk, or one token; int64 [n] on the device where the backend can `run_ahead`.
-            Nothing is fed where it is empty: more is asked of the position that was fed last (only where
-            logits are not full).
-    """
+    """Tokens to be fed to an open sequence, and what is asked of the logits after them: a prompt's chunk or one
+    token, int64 [n] on the device where the backend can `run_ahead`. Where there are none, more is asked of the
+    position that was fed last (only where logits are not full)."""
 
     sequence: SequenceId
     tokens: Sequence[int] | torch.Tensor
@@ -83,25 +70,20 @@ class Extend:
 
 @dataclass(frozen=True, eq=False)
 class Logits:
-    """The logits of the last positions of one `Extend`.
+    """The logits of the last positions of one `Extend`."""
 
-    Attributes:
-        batch: float32 [rows, positions, vocab]; log-probabilities where a server gives those. A token whose
-            value is not told stands at its share of what is left, so that a softmax gives the told ones
-            their probabilities. Rows of one forward share it, so that a step over all of them needs no copy.
-        row: which row is the sequence's.
-        told: the tokens of the last position whose values were told, the most probable first, then those of
-            `Need.ids`; None where all were.
-        listed: how many of `told` are the most probable ones: every token that is not told is at most as
-            probable as the last of them.
-        exhausted: whether asking for more would give nothing more.
-    """
-
+    # float32 [rows, positions, vocab]; log-probabilities where a server gives those. A token whose value is not
+    # told stands at its share of what is left, so that a softmax gives the told ones their probabilities. Rows of
+    # one forward share it, so that a step over all of them needs no copy
     batch: torch.Tensor
-    row: int
+    row: int  # which row is the sequence's
+    # the tokens of the last position whose values were told, the most probable first, then those of `Need.ids`;
+    # None where all were
     told: tuple[int, ...] | None = None
+    # how many of `told` are the most probable ones: every token that is not told is at most as probable as the last
+    # of them
     listed: int = 0
-    exhausted: bool = True
+    exhausted: bool = True  # whether asking for more would give nothing more
 
     def at(self, position: int = -1) -> torch.Tensor:
         """The logits of one position, float32 [1, vocab]."""
@@ -180,13 +162,9 @@ class Backend(Protocol):
         """Lets sequences go; those that are closed already, or never were open, are passed over."""
 
     def forward(self, work: Sequence[Extend]) -> Sequence[Pending]:
-        """ONE step over all the work: a forward where the model runs here.
-
-        Raises, with every sequence closed:
-            OutOfMemoryError: memory is short; its message is what the device said.
-            Exception: the backend as a whole failed, in its own words.
-            KeyboardInterrupt: during a forward.
-        """
+        """ONE step over all the work: a forward where the model runs here. Raises, with every sequence closed:
+        OutOfMemoryError with what the device said; KeyboardInterrupt; or what the backend as a whole failed with,
+        in its own words."""
 
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
         """Lets the backend decode by itself; only where `capabilities.free_run`."""

@@ -4,7 +4,5 @@ from __future__ import annotations
 
 from adacd_cli.events import Decision
 
-DECISIONS = (Decision.PLAIN, Decision.ADD, Decision.SUBTRACT)
-"""A decision as a number is its place here."""
-
+DECISIONS = (Decision.PLAIN, Decision.ADD, Decision.SUBTRACT)  # a decision as a number is its place here
 PLAIN, ADD, SUBTRACT = range(3)

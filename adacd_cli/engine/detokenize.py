@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 _REPLACEMENT = "\ufffd"
+# a character has at most four bytes, so no more replacement characters can still turn into one
 _LONGEST_INCOMPLETE = 4
-"""A character has at most four bytes, so no more replacement characters can still turn into one."""
 
 
 def decode_ids(tokenizer: Any, ids: Sequence[int], *, control: bool = False) -> str:
@@ -20,11 +20,8 @@ def decode_ids(tokenizer: Any, ids: Sequence[int], *, control: bool = False) -> 
 
 
 class TextStream:
-    """Ids in, whole characters out.
-
-    The last piece's ids are decoded again with the new ones, because a tokenizer may drop the space before
-    the first token it is given. `before` are the ids of a text that is continued.
-    """
+    """Ids in, whole characters out; `before` are the ids of a text that is continued. The last piece's ids are
+    decoded again with the new ones, because a tokenizer may drop the space before the first token it is given."""
 
     def __init__(self, tokenizer: Any, before: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -39,7 +36,6 @@ class TextStream:
         return self._take(final=False)
 
     def flush(self) -> str:
-        """What is still held, incomplete or not."""
         return self._take(final=True)
 
     def _take(self, final: bool) -> str:
@@ -74,18 +70,14 @@ class StopGate:
             place, self.stopped = min(found)
             text, self._held = self._held[:place], ""
             return text
-        ends = range(len(self._held))  # the longest end first that a stop string begins with
-        return self._release(next((at for at in ends if self._may_stop(self._held[at:])), len(self._held)))
+        at = 0  # where the longest end is that a stop string begins with
+        while at < len(self._held) and not any(stop.startswith(self._held[at:]) for stop in self._stops):
+            at += 1
+        text, self._held = self._held[:at], self._held[at:]
+        return text
 
     def flush(self) -> str:
-        """What is still held: no stop string came of it."""
-        return self._release(len(self._held))
-
-    def _may_stop(self, end: str) -> bool:
-        return any(stop.startswith(end) for stop in self._stops)
-
-    def _release(self, length: int) -> str:
-        text, self._held = self._held[:length], self._held[length:]
+        text, self._held = self._held, ""
         return text
 
 
@@ -105,7 +97,6 @@ class Detokenizer:
         return self._gate.stopped
 
     def push(self, token_id: int) -> str:
-        """The text that became final with this token."""
         return self._gate.push(self._stripped(self._stream.push(token_id)))
 
     def flush(self) -> str:

@@ -13,10 +13,11 @@ from dataclasses import replace
 import torch
 
 from adacd_cli.engine import partial
+from adacd_cli.engine.answer import Phase
 from adacd_cli.engine.backend import NEXT, NOTHING, Backend, Extend
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.rules.default import rule as default
-from adacd_cli.engine.state import Phase, RequestState, StreamState
+from adacd_cli.engine.state import RequestState, StreamState
 from adacd_cli.engine.step import pack_step, unpack
 
 
@@ -35,7 +36,7 @@ class Feeder:
                 if state.phase is Phase.UNDECIDED and state.run is None and self.collect(state) is None:
                     self._settle(state)
                 if state.undecided and state.run is None and self.collect(state) is None:
-                    self._decide(state)
+                    state.decide()
             work = self._work(states, budget)
             if work:
                 self._forward(work)
@@ -77,17 +78,10 @@ class Feeder:
             work = []
             for state in states:
                 if state.ready and state.failure is None:
-                    noise = state.draw(self._can.vocab_size or 0)
-                    more = partial.needs(
-                        state.method_now,
-                        state.settings,
-                        state.logits(),
-                        noise,
-                        state.decision,
-                        state.first_openers,
-                    )
-                    for name, need in more.items():
-                        work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))
+                    logits = state.logits()
+                    for name, need in state.needs(self._can.vocab_size or 0).items():
+                        if not logits[name].exhausted:
+                            work.append((state.streams[name], Extend(state.streams[name].opened, (), need)))
             if not work:
                 return
             self._forward(work)
@@ -102,7 +96,6 @@ class Feeder:
                 self.close(stream, park=stream.recurs)
 
     def close(self, stream: StreamState, *, park: bool) -> None:
-        """Closes a stream's sequence, or parks it."""
         sequence = stream.release()
         if sequence is not None and park and self._can.fork and self._cache.limit > 0:
             self._cache.park(self._backend, sequence, stream.weights)
@@ -119,7 +112,6 @@ class Feeder:
         return self._cache.clear(self._backend)
 
     def trim(self, stream: StreamState, length: int) -> None:
-        """Takes a stream back to its first `length` tokens."""
         stream.logits = None
         if self._can.trim:
             self._backend.trim(stream.opened, length)
@@ -194,18 +186,6 @@ class Feeder:
         if state.drafts:  # its last token is fed again, with what the draft proposes
             self.trim(base, base.fed - 1)
 
-    def _decide(self, state: RequestState) -> None:
-        """Has a request's switch decide once it has all the logits it needs; tokens that were not told stand at
-        their share of what is left."""
-        wanted = list(state.wanted())
-        if any(stream.logits is None or stream.pending is not None for stream in wanted):
-            return
-        assert state.switch is not None
-        for stream in wanted:
-            told = stream.logits.told if stream.logits else None
-            state.switch_exact &= told is None or set(state.switch.tokens) <= set(told)
-        state.decide()
-
     def _draft(self, states: Sequence[RequestState]) -> bool:
         """Has drafts propose tokens, greedily, where only the last token is lacking; whether any did."""
         states = [state for state in states if state.can_draft]
@@ -229,12 +209,12 @@ class Feeder:
         return bool(states)
 
     def _run_freely(self, state: RequestState, states: Sequence[RequestState]) -> None:
-        """Lets the backend decode by itself what needs no other stream."""
         base = state.base
         if base.sequence is None:
             self._open(state, base, states)
         self._forward([(base, Extend(base.opened, state.tail(base), NOTHING))])
-        state.start_run(self._backend.free_run(base.opened, state.sampling(), state.room))
+        state.run = self._backend.free_run(base.opened, state.sampling(), state.room)
+        state.run_start = len(state.ids)
 
     def end_run(self, state: RequestState) -> None:
         """Ends a stretch that the backend decodes; what was taken and not used is taken back."""

@@ -25,31 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FirstTokenSwitch:
-    """A switch that decides once, for one request.
-
-    Attributes:
-        numbers: what it knows of the model.
-    """
+    """A switch that decides once, for one request, by what is known of the model."""
 
     name: Literal["mass", "learned"]
     numbers: SwitchNumbers
 
     @property
     def needs_prompted(self) -> bool:
-        """Whether it looks at the prompted stream too."""
         return self.name == "mass"
 
     @property
     def tokens(self) -> tuple[int, ...]:
-        """The tokens whose log-probabilities it reads."""
         return self.numbers.openers if self.needs_prompted else (*self.numbers.tokens, *self.numbers.openers)
 
     def decide(self, logits: Mapping[str, torch.Tensor]) -> tuple[Decision, dict[str, float]]:
-        """What the window does, and the numbers that it was decided by, for a trace.
-
-        Args:
-            logits: of the first token of the answer, the base stream first, float32 [1, vocab].
-        """
+        """What the window does, and the numbers that it was decided by, for a trace, from the logits of the first
+        token of the answer, the base stream first, float32 [1, vocab]."""
         rows = list(logits.values())
         if self.needs_prompted:
             decided, value = mass.decide(rows[0], rows[1], self.numbers)
@@ -67,11 +58,8 @@ class FirstTokenSwitch:
 
 
 def switch_for(settings: Settings, profile: Profile | None) -> FirstTokenSwitch | None:
-    """The switch of a request; None where the method has none or the switch is `agreement`.
-
-    Raises:
-        ConfigurationError: the switch needs a profile, or one that holds its numbers.
-    """
+    """The switch of a request; None where the method has none or the switch is `agreement`. ConfigurationError
+    where it needs a profile, or one that holds its numbers."""
     if settings.switch == "agreement" or not METHODS[settings.effective_method].switched:
         return None
     numbers = profile.numbers if profile else None

@@ -7,27 +7,18 @@ import sys
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from mmap import PAGESIZE
-from typing import TYPE_CHECKING
 
 import torch
 
 from adacd_cli.config.methods import METHODS
+from adacd_cli.engine.backend import Backend
+from adacd_cli.engine.model import Request
 
-if TYPE_CHECKING:
-    from adacd_cli.engine.backend import Backend
-    from adacd_cli.engine.model import Request
-
+# how much of the free memory the sequences may take; the rest is for what a forward needs besides
 _SHARE = 0.5
-"""How much of the free memory the sequences may take; the rest is for what a forward needs besides."""
-
-_SCORES = 12
-"""About how many float32 tensors of the vocabulary's size a stream needs while a token is chosen."""
-
-_MOST, _MOST_ON_CPU = 512, 64
-"""More sequences than these make no device faster, and each waits longer."""
-
+_SCORES = 12  # about how many float32 tensors of the vocabulary's size a stream needs while a token is chosen
+_MOST, _MOST_ON_CPU = 512, 64  # more sequences than these make no device faster, and each waits longer
 _DONTNEED = 4  # of madvise, on Linux
-
 _SHORTAGES = ("can't allocate memory", "cannot allocate memory", "out of memory", "not enough memory")
 
 
@@ -87,12 +78,8 @@ def mapped_files() -> list[range]:
 
 
 def drop_pages(files: Sequence[range], address: int, size: int) -> None:
-    """Lets go of the pages of a mapped file that were read; whoever needs them again reads the file again.
-
-    Args:
-        files: what `mapped_files` gave; memory elsewhere is left alone.
-        address, size: of what was read, bytes.
-    """
+    """Lets go of the pages of a mapped file (one of what `mapped_files` gave; memory elsewhere is left alone) that
+    were read, bytes; whoever needs them again reads the file again."""
     start, stop = -(-address // PAGESIZE) * PAGESIZE, (address + size) // PAGESIZE * PAGESIZE
     if stop > start and any(start in file and stop - 1 in file for file in files):
         ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(stop - start), _DONTNEED)

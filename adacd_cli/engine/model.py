@@ -23,47 +23,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model ready to decode.
+    """A causal language model ready to decode."""
 
-    Attributes:
-        model: a `transformers` causal LM in eval mode, or anything called the same way; a
-            `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server.
-        tokenizer: its tokenizer; the engine only calls `decode`.
-        name, revision: see `events.Started`.
-        eos_ids: every id that ends an answer: tokenizer's, model config's and generation config's together.
-        context_length: positions the model was built for; None where it names none.
-        warnings: what the user should know about how it was loaded, one sentence each.
-        extras: what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or
-            ("direction", folder) to a model that is called the same way; see `loading.load_extras`.
-        context_lengths: positions that a draft was built for, under its key in `extras`.
-        compiled: the model's compiled forwards; None where it is called as it is.
-        server: the server that runs it; None where it runs in this process.
-        profile: what `adacd fit` found for it; None where it was not fitted, or the profile is not wanted.
-    """
-
+    # a `transformers` causal LM in eval mode, or anything called the same way; a
+    # `backends.llamacpp.model.LlamaModel` for a GGUF file on llama.cpp; None at a server
     model: Any
-    tokenizer: Any
-    name: str
+    tokenizer: Any  # its tokenizer; the engine only calls `decode`
+    name: str  # name, revision: see `events.Started`
     revision: str | None
+    # every id that ends an answer: tokenizer's, model config's and generation config's together
     eos_ids: frozenset[int]
-    context_length: int | None
-    warnings: tuple[str, ...] = ()
+    context_length: int | None  # positions the model was built for; None where it names none
+    warnings: tuple[str, ...] = ()  # what the user should know about how it was loaded, one sentence each
+    # what methods need besides, by (setting, its value): ("expert", folder), ("draft", name) or ("direction",
+    # folder) to a model that is called the same way; see `loading.load_extras`
     extras: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    # positions that a draft was built for, under its key in `extras`
     context_lengths: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    compiled: Compiled | None = None
-    server: Any = None
+    compiled: Compiled | None = None  # the model's compiled forwards; None where it is called as it is
+    server: Any = None  # the server that runs it; None where it runs in this process
+    # what `adacd fit` found for it; None where it was not fitted, or the profile is not wanted
     profile: Profile | None = None
 
     @property
     def engine(self) -> Literal["torch", "llamacpp", "server"]:
-        """What computes it."""
         if self.server is not None:
             return "server"
         return "llamacpp" if getattr(self.model, "engine", "") == "llamacpp" else "torch"
 
     @property
     def device(self) -> torch.device:
-        """Where input ids go, and logits come from."""
         if self.server is not None:
             import torch
 
@@ -93,14 +82,12 @@ class LanguageModel:
         """Refuses a method that needs what a server or llama.cpp does not give, as a ConfigurationError."""
         if method.name in self.methods:
             return
+        what, hint = "every token's logit or the weights, which a server", "Over a server there are"
         if self.engine == "llamacpp":
-            raise ConfigurationError(
-                f"Method {method.name} needs the model's weights or activations, which llama.cpp does not give.",
-                f"Use --engine torch, or one of {', '.join(self.methods)}.",
-            )
+            what = "the model's weights or activations, which llama.cpp"
+            hint = "Use --engine torch, or one of"
         raise ConfigurationError(
-            f"Method {method.name} needs every token's logit or the weights, which a server does not give.",
-            f"Over a server there are {', '.join(self.methods)}.",
+            f"Method {method.name} needs {what} does not give.", f"{hint} {', '.join(self.methods)}."
         )
 
     def weights(self, key: Weights) -> Any:
@@ -125,53 +112,43 @@ class LanguageModel:
 
 @dataclass(frozen=True)
 class Request:
-    """What one answer is asked with.
-
-    Attributes:
-        seed: the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started.
-        candidates: how many of the most probable tokens of either stream each step reports.
-        top_logprobs: how many of the most probable tokens of the base stream each step reports, besides the
-            log-probability of its own; None for neither.
-        grammar: what the answer, without the thinking, is held to; see `grammar.Grammars`.
-    """
+    """What one answer is asked with."""
 
     prompts: Prompts
     settings: Settings
+    # the sampling seed; None takes `settings.seed`, and without that a fresh one, told in Started
     seed: int | None = None
-    candidates: int = 0
+    candidates: int = 0  # how many of the most probable tokens of either stream each step reports
+    # how many of the most probable tokens of the base stream each step reports, besides the log-probability of its
+    # own; None for neither
     top_logprobs: int | None = None
+    # what the answer, without the thinking, is held to; see `grammar.Grammars`
     grammar: Grammar | None = None
 
 
-def validate(
-    request: Request, model: LanguageModel, capabilities: Capabilities, which: str = "The prompt"
-) -> None:
-    """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt.
-
-    Raises:
-        PromptError: a prompt is empty, or leaves no room for an answer in the model's context.
-        ConfigurationError: the method needs logits or weights that the backend cannot give, or a setting names a
-            token that there is not.
-    """
+def validate(request: Request, model: LanguageModel, can: Capabilities, which: str = "The prompt") -> None:
+    """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt. PromptError
+    where a prompt is empty, or leaves no room for an answer in the model's context; ConfigurationError where the
+    method needs logits or weights that the backend cannot give, or a setting names a token that there is not."""
     settings, prompts = request.settings, request.prompts
     method = METHODS[settings.effective_method]
     model.check_method(method)
-    if not (capabilities.full_logits or method.sparse):
+    if not (can.full_logits or method.sparse):
         raise ConfigurationError(f"Method {method.name} needs every token's logit, which is not told here.")
-    if request.grammar is not None and not capabilities.full_logits:
+    if request.grammar is not None and not can.full_logits:
         raise ConfigurationError(*AT_A_SERVER)
     for name in settings.controls:
-        if name not in capabilities.controls:
+        if name not in can.controls:
             raise ConfigurationError(
                 f"`{name}` is not known to the server that has the model.", "Leave it out."
             )
-    if not capabilities.full_logits and settings.repetition_penalty != 1 and method.window(settings):
+    if not can.full_logits and settings.repetition_penalty != 1 and method.window(settings):
         raise ConfigurationError(
             "`repetition_penalty` needs the logits of the contrast window, of which a server tells differences.",
             "Use presence_penalty or frequency_penalty.",
         )
     for name, ids in (("logit_bias", settings.biases), ("stop_token_ids", settings.stop_token_ids)):
-        size = (capabilities.vocab_size or len(model.tokenizer)) if ids else 0
+        size = (can.vocab_size or len(model.tokenizer)) if ids else 0
         if ids and max(ids) >= size:
             raise ConfigurationError(
                 f"`{name}` names token {max(ids)}, and the model has {size} tokens: 0 to {size - 1}.",

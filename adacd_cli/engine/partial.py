@@ -21,16 +21,11 @@ from adacd_cli.engine.processing import is_processed
 from adacd_cli.engine.step import Report, StepOutcome
 from adacd_cli.events import Candidate, Decision, Measures
 
+# How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs more in
+# 2 and 14 of 100 steps; another request costs a forward, a longer list hardly anything.
 FIRST_COUNTS = (128, 256)
-"""How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs
-more in 2 and 14 of 100 steps; another request costs a forward, a longer list hardly anything."""
-
-GROWTH = 8
-"""How many times as long each further list is."""
-
-_SLACK = 1e-4
-"""By how much a probability may be rounded: in nats for one token, and of the whole for a sum."""
-
+GROWTH = 8  # how many times as long each further list is
+_SLACK = 1e-4  # by how much a probability may be rounded: in nats for one token, and of the whole for a sum
 _LEAST_SHARE = 1e-30
 
 
@@ -42,14 +37,9 @@ def logits_of(
     *,
     exhausted: bool = False,
 ) -> Logits:
-    """The logits of one position from what is known of it: float32 [1, 1, vocab], finite.
-
-    Args:
-        ids: the most probable tokens, the most probable one first; at least one. Ids beyond the vocabulary,
-            of a model's padding, only take their share of the probability.
-        logprobs: their log-probabilities, nats.
-        others: log-probabilities that are known besides, by id.
-    """
+    """The logits of one position from what is known of it, float32 [1, 1, vocab], finite: the most probable tokens,
+    the most probable one first, at least one, with their log-probabilities in nats, and those of `others` by id.
+    Ids beyond the vocabulary, of a model's padding, only take their share of the probability."""
     others = others or {}
     known = torch.tensor([*ids, *others])
     values = torch.tensor([*logprobs, *others.values()], dtype=torch.float64)
@@ -74,61 +64,20 @@ def _rest(known: Sequence[float]) -> float:
     return max(0.0, 1.0 - math.fsum(map(math.exp, known))) + _SLACK
 
 
-def first_needs(
-    method: Method, settings: Settings, streams: Sequence[str], report: Report
-) -> dict[str, Need]:
-    """What to ask of each stream's next position before anything of it is known.
-
-    Args:
-        streams: the names of the streams that choose the token, the base stream first.
-    """
+def first_needs(method: Method, settings: Settings, names: Sequence[str], report: Report) -> dict[str, Need]:
+    """What to ask of each stream's next position before anything of it is known, for those that choose the token,
+    the base stream first."""
     reported = max(1, report.candidates, report.top_logprobs or 0)
-    base, *others = streams
+    base, *others = names
     if not others:
         first = 1 if settings.temperature == 0 else FIRST_COUNTS[0]
         floor = -math.inf if is_processed(settings) else None  # what is unlikely may be raised
         return {base: Need(top=max(first, reported), floor=floor)}
     if settings.plausibility == 0:  # every token counts, in both streams
-        return {name: Need(top=reported, floor=-math.inf) for name in streams}
+        return {name: Need(top=reported, floor=-math.inf) for name in names}
     floor = None if method.follows_track else math.log(settings.plausibility) - _SLACK
     needs = {base: Need(top=max(FIRST_COUNTS[0], reported), floor=floor)}
     return needs | {name: Need(top=max(FIRST_COUNTS[1], reported)) for name in others}
-
-
-def needs(
-    method: Method,
-    settings: Settings,
-    streams: Mapping[str, Logits],
-    noise: torch.Tensor | None,
-    decision: Decision | None = None,
-    openers: tuple[int, ...] = (),
-) -> dict[str, Need]:
-    """What is to be asked besides for the step's token to be that of the whole distributions, by stream.
-
-    Nothing is asked of a stream that is `exhausted`; without such streams, nothing is asked exactly where the
-    step `is_certain`.
-
-    Args:
-        method: plain where only the base stream is there, else AdaCD or its gated form.
-        streams: what is known of each stream's next position, the base stream first.
-        noise: what the token is drawn with, float32 [1, vocab]; None where it is the best one.
-        decision: what a switch decided at the first token; None where the agreement of each step decides.
-        openers: the tokens that it takes out there.
-    """
-    lacking = _lacking(method, settings, streams, noise, decision, openers)
-    return {name: need for name, need in lacking.items() if not streams[name].exhausted}
-
-
-def is_certain(
-    method: Method,
-    settings: Settings,
-    streams: Mapping[str, Logits],
-    noise: torch.Tensor | None,
-    decision: Decision | None = None,
-    openers: tuple[int, ...] = (),
-) -> bool:
-    """Whether the step's token is that of the whole distributions; the arguments are those of `needs`."""
-    return not _lacking(method, settings, streams, noise, decision, openers)
 
 
 def only_told(outcome: StepOutcome, streams: Mapping[str, Logits]) -> StepOutcome:
@@ -180,7 +129,7 @@ class _Known:
             self.rest = _rest(values)
 
 
-def _lacking(
+def needs(
     method: Method,
     settings: Settings,
     streams: Mapping[str, Logits],
@@ -188,6 +137,11 @@ def _lacking(
     decision: Decision | None = None,
     openers: tuple[int, ...] = (),
 ) -> dict[str, Need]:
+    """What would have to be told besides, by stream, for the step's token to be that of the whole distributions;
+    nothing exactly where it is. The method is plain where only the base stream is there, else AdaCD or its gated
+    form; `streams` is what is known of each stream's next position, the base stream first; `noise`, float32 [1,
+    vocab], what the token is drawn with, None where it is the best one; `decision` what a switch decided at the
+    first token, None where the agreement of each step decides; `openers` the tokens that it takes out there."""
     if settings.temperature == 0:
         noise = None
     base_name, *others = streams
@@ -238,11 +192,9 @@ def _could_win(
     noise: torch.Tensor | None,
     add: bool | None,
 ) -> bool:
-    """Whether a token with a value that is only bounded could be chosen, or change which one is.
-
-    The score z* ± α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where
-    it is negative it could be anything, and where it is 0 nothing depends on z*.
-    """
+    """Whether a token with a value that is only bounded could be chosen, or change which one is. The score z* ±
+    α·(z* − z) rises with z*, of which an upper bound is known, where 1 ± α is positive; where it is negative it
+    could be anything, and where it is 0 nothing depends on z*."""
     sign = 1.0 if add else -1.0
     slope = 1 + sign * settings.alpha
     if add is None or slope < 0 or is_processed(settings):
@@ -263,11 +215,9 @@ def _could_win(
 
 
 def _plain_is_certain(known: _Known, settings: Settings, noise: torch.Tensor | None) -> bool:
-    """Whether a plain choice is the same whatever the tokens that are not known share among themselves.
-
-    They weigh least or most in the softmax, after the temperature, where all have the same probability or as
-    few as possible have all; top-p keeps more tokens the more they weigh.
-    """
+    """Whether a plain choice is the same whatever the tokens that are not known share among themselves. They weigh
+    least or most in the softmax, after the temperature, where all have the same probability or as few as possible
+    have all; top-p keeps more tokens the more they weigh."""
     if known.whole or is_processed(settings):
         return known.whole
     if noise is None:

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from adacd_cli.engine.backend import Backend, SequenceId, Weights
 from adacd_cli.prompts.prompts import shared_length
 
-if TYPE_CHECKING:
-    from adacd_cli.engine.backend import Backend, SequenceId, Weights
-
-SHARE_OF_FREE_MEMORY = 0.1
-"""How much of the free memory parked sequences may hold where nobody says."""
+SHARE_OF_FREE_MEMORY = 0.1  # how much of the free memory parked sequences may hold where nobody says
 
 
 @dataclass(frozen=True)
@@ -49,12 +45,9 @@ class PrefixCache:
         prompt: tuple[int, ...],
         running: Iterable[tuple[Weights, SequenceId, tuple[int, ...]]] = (),
     ) -> tuple[SequenceId, int]:
-        """A sequence that holds as much of a prompt's beginning as can be taken over, and how many tokens.
-
-        Args:
-            prompt: all that it will be fed; its last token never is taken over, as its logits are wanted.
-            running: sequences that are fed by others now, each with its weights and the ids it was fed.
-        """
+        """A sequence that holds as much of a prompt's beginning as can be taken over, and how many tokens; never
+        its last one, as its logits are wanted. `running` are sequences that are fed by others now, each with its
+        weights and the ids it was fed."""
         best, shared, parked = None, 0, None
         own = ((each.weights, each.sequence, each.ids, each) for each in self._parked)
         for other, sequence, ids, source in (*own, *((*each, None) for each in running)):

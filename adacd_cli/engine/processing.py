@@ -14,8 +14,8 @@ from torch.nn.functional import pad
 
 from adacd_cli.config.settings import PROCESSING, Settings
 
+# final scores of one request, float32 [1, vocab], in; the changed ones, a copy, out
 Process = Callable[[torch.Tensor], torch.Tensor]
-"""Final scores of one request, float32 [1, vocab], in; the changed ones, a copy, out."""
 
 
 def is_processed(settings: Settings) -> bool:
@@ -65,7 +65,6 @@ class ScoreProcessor:
         return scores
 
     def _begin(self, vocab: int) -> None:
-        """Counts anew, over so many tokens."""
         self._vocab, self._taken = vocab, 0
         self._bias = torch.zeros(vocab, device=self._device)
         self._counts, self._seen = torch.zeros_like(self._bias), self._bias.bool()

@@ -16,24 +16,23 @@ from itertools import islice
 import torch
 
 from adacd_cli.engine import partial
+from adacd_cli.engine.answer import Phase
 from adacd_cli.engine.backend import Backend, FreeRun, stacked
 from adacd_cli.engine.feeder import Feeder
 from adacd_cli.engine.model import Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.engine.scoring import score
-from adacd_cli.engine.state import Phase, RequestState
+from adacd_cli.engine.state import RequestState
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
 from adacd_cli.events import Event, Failed, Finished, Notice, ScoredToken
 
+# while others run, new requests are admitted once an eighth of the slots is free, to be prefilled as a batch
 _ADMITTED = 8
-"""While others run, new requests are admitted once an eighth of the slots is free, to be prefilled as a batch."""
-
+# requests of like length are picked from this many times as many as run at once, the oldest ones
 _CONSIDERED = 8
-"""Requests of like length are picked from this many times as many as run at once, the oldest ones."""
-
+# how long a step waits where nothing has arrived: so soon it notices that a request was cancelled
 _WAIT_SECONDS = 0.1
-"""How long a step waits where nothing has arrived: so soon it notices that a request was cancelled."""
 
 
 class Scheduler:
@@ -45,14 +44,9 @@ class Scheduler:
             for event in scheduler.step():
                 …
 
-    Args:
-        prefix_cache: where ended requests leave their sequences for later ones; None keeps none.
-        max_concurrency: how many requests run at once; None for no limit. As an attribute it is lowered where
-            memory is short, until all that run have ended.
-
-    Attributes:
-        running: the requests that run, in the order of their admission.
-        waiting: those that do not run yet.
+    Ended requests leave their sequences in the prefix cache for later ones; None keeps none. At most
+    `max_concurrency` requests run at once, None for no limit; as an attribute it is lowered where memory is short,
+    until all that run have ended.
     """
 
     def __init__(
@@ -61,30 +55,20 @@ class Scheduler:
         self.backend, self._can = backend, backend.capabilities
         self._feeder = Feeder(backend, PrefixCache(0) if prefix_cache is None else prefix_cache)
         self.max_concurrency = self._limit = max_concurrency
-        self.running: list[RequestState] = []
-        self.waiting: deque[RequestState] = deque()
+        self.running: list[RequestState] = []  # in the order of their admission
+        self.waiting: deque[RequestState] = deque()  # those that do not run yet
         self._submitted = 0
         self._events: deque[Event] = deque()
         self._forks_missed = False
 
     @property
     def busy(self) -> bool:
-        """Whether `step` has something to do or to tell."""
         return bool(self.running or self.waiting or self._events)
 
     def submit(self, request: Request, which: str = "The prompt") -> int:
-        """Takes a request in; it runs as soon as there is a slot, and its Started comes with the next step.
-
-        Args:
-            which: what its prompt is called in an error.
-
-        Returns:
-            Its number in the events, which counts the requests submitted.
-
-        Raises:
-            PromptError, ConfigurationError: see `validate`.
-            ModelError: weights that the method needs are not loaded.
-        """
+        """Takes a request in, and gives its number in the events, which counts the requests submitted; it runs as
+        soon as there is a slot, and its Started comes with the next step. `which` is what its prompt is called in
+        an error. Raises as `validate`, and ModelError where weights that the method needs are not loaded."""
         validate(request, self.backend.model, self._can, which)
         state = RequestState(self._submitted, request, self.backend.model, self._can.device)
         for stream in state.streams.values():
@@ -107,10 +91,8 @@ class Scheduler:
 
     def score(self, request: Request, top: int) -> list[ScoredToken]:
         """The log-probabilities of a request's own prompt, and `top` others at each place; see `scoring.score`.
-
-        What runs computes its keys and values anew where this fails. Raises as `submit`, and what the backend
-        fails with.
-        """
+        What runs computes its keys and values anew where this fails. Raises as `submit`, and what the backend fails
+        with."""
         model = self.backend.model
         validate(request, model, self._can)
         try:
@@ -120,7 +102,6 @@ class Scheduler:
             raise
 
     def submit_all(self, requests: Sequence[Request]) -> None:
-        """Takes in a whole batch when nothing else runs, or none of it where `submit` raises."""
         assert not self.busy, "a batch is taken in when nothing else runs"
         self._submitted = 0
         try:
@@ -151,11 +132,8 @@ class Scheduler:
         self.max_concurrency = self._limit = max_concurrency
 
     def step(self) -> Iterator[Event]:
-        """At most one token for every running request, a stretch for those that the backend decodes.
-
-        Raises:
-            KeyboardInterrupt: during a forward; call `close` for the events of what was not finished.
-        """
+        """At most one token for every running request, a stretch for those that the backend decodes. After a
+        KeyboardInterrupt, which comes during a forward, `close` gives the events of what was not finished."""
         yield from self._told()
         for state in (*self.running, *self.waiting):
             if state.cancelled or state.finish is not None:  # finished: no token was asked for
@@ -192,7 +170,6 @@ class Scheduler:
             self.backend.wait(_WAIT_SECONDS)
 
     def close(self) -> Iterator[Event]:
-        """Finished of every request that has none yet."""
         yield from self._told()
         for state in (*self.running, *self.waiting):
             yield self._end(state)
@@ -263,7 +240,6 @@ class Scheduler:
         return [*zip(ordered, outcomes, strict=True), *drafted]
 
     def _pack(self, states: list[RequestState]) -> PackedStep:
-        """A step over requests that choose alike."""
         first = states[0]
         logits = {
             name: stacked([logits for state in states if (logits := state.streams[name].logits) is not None])
@@ -279,11 +255,8 @@ class Scheduler:
             yield from self._verify(state)
         else:
             if not self._can.full_logits:
-                logits = state.logits()
-                switched = state.decision, state.first_openers
-                sure = partial.is_certain(state.method, state.settings, logits, state.noise, *switched)
-                sure &= state.switch_exact
-                outcome = replace(partial.only_told(outcome, logits), exact=sure)
+                sure = state.switch_exact and not state.needs(self._can.vocab_size or 0)
+                outcome = replace(partial.only_told(outcome, state.logits()), exact=sure)
                 if not sure:
                     self.backend.found_inexact()
             yield from self._take_one(state, outcome)

@@ -11,23 +11,14 @@ from adacd_cli.engine.backend import BASE, Backend, Extend, Need
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.events import ScoredToken, TokenLogprob
 
-_CHUNK = 128
-"""Tokens in one forward: the logits of a large vocabulary take half a megabyte each."""
+_CHUNK = 128  # tokens in one forward: the logits of a large vocabulary take half a megabyte each
 
 
 @torch.inference_mode()
 def score(backend: Backend, tokenizer: Any, ids: Sequence[int], top: int) -> list[ScoredToken]:
-    """Every token of a prompt with its log-probability by the base weights; the first one has none.
-
-    Args:
-        backend: one with full logits; it holds no more sequences afterwards than before.
-        tokenizer: for the tokens' texts.
-        ids: the prompt.
-        top: how many of the most probable tokens to tell at each position, 0 or more.
-
-    Raises:
-        As `Backend.forward`, with every sequence closed.
-    """
+    """Every token of a prompt with its log-probability by the base weights, which the first one has not, and the
+    `top` most probable tokens at each position. The backend has full logits, and holds no more sequences afterwards
+    than before; raises as `Backend.forward`."""
 
     def spell(token_id: int) -> str:
         return decode_ids(tokenizer, [token_id], control=True)
@@ -46,9 +37,7 @@ def score(backend: Backend, tokenizer: Any, ids: Sequence[int], top: int) -> lis
         best = logprobs.topk(min(top, logprobs.shape[-1]), dim=-1)
         rows = zip(after, own.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
         for token_id, logprob, others, values in rows:
-            listed = tuple(
-                TokenLogprob(each, spell(each), value) for each, value in zip(others, values, strict=True)
-            )
+            listed = tuple(TokenLogprob(each, spell(each), p) for each, p in zip(others, values, strict=True))
             scored.append(ScoredToken(token_id, spell(token_id), logprob, listed))
     backend.close([sequence])
     return scored

@@ -20,8 +20,8 @@ from adacd_cli.engine.rules.base import Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.events import Candidate, Decision, Measures
 
+# the columns of a packed step that every row has: finite, token, plain token, decision, confidence
 _FIXED = 5
-"""The columns of a packed step that every row has: finite, token, plain token, decision, confidence."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,8 @@ def draw_noise(generators: Sequence[torch.Generator], vocab: int, device: torch.
 
 
 def choose(scores: torch.Tensor, settings: Settings, noise: torch.Tensor | None) -> torch.Tensor:
-    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k, top-p and min-p.
-
-    Args:
-        scores: float32 [rows, vocab]; -inf tokens are never chosen.
-        noise: what `draw_noise` gave for these rows; not looked at when greedy.
-    """
+    """The chosen token of each row, int64 [rows]: greedily, or with temperature, top-k, top-p and min-p by the
+    noise that `draw_noise` gave for these rows. Scores are float32 [rows, vocab]; -inf tokens are never chosen."""
     if settings.temperature == 0 or noise is None:
         return scores.argmax(dim=-1)
     # the maximum is taken off first, and no temperature is 0 in float32: a tiny one is greedy, not 0/0
@@ -114,14 +110,10 @@ def pack_step(
     report: Report = NOTHING_ELSE,
     process: Process | None = None,
 ) -> PackedStep:
-    """Chooses a token for every row, by the same rule and numbers.
-
-    Args:
-        rule: asked where there is more than the base stream; with that alone the token is chosen plainly.
-        logits: of each stream that is in its window, the base stream first, float32 [rows, vocab].
-        noise: float32 [rows, vocab] when sampling.
-        process: changes the final scores; where it leaves none of them, it is the base stream's that count.
-    """
+    """Chooses a token for every row, by the same rule and numbers, from the logits of each stream that is in its
+    window, the base stream first, and the noise when sampling, float32 [rows, vocab]. The rule is asked where there
+    is more than the base stream; with that alone the token is chosen plainly. `process` changes the final scores;
+    where it leaves none of them, it is the base stream's that count."""
     base, *others = logits.values()
     verdict = (rule if others else default)(logits, settings)
     scores, plain_scores = verdict.scores, base
@@ -184,11 +176,9 @@ def _candidate_columns(
     prompted: torch.Tensor | None,
     scores: torch.Tensor,
 ) -> torch.Tensor:
-    """[rows, 4·count]: id, both log-probabilities and score of each candidate, the best score first.
-
-    They are the most probable tokens of either stream, so that what the mask dropped is seen too; the chosen
-    token is always among them, and the plain one where there is room.
-    """
+    """[rows, 4·count]: id, both log-probabilities and score of each candidate, the best score first. They are the
+    most probable tokens of either stream, so that what the mask dropped is seen too; the chosen token is always
+    among them, and the plain one where there is room."""
     plain_logprobs = unprompted.log_softmax(dim=-1)
     prompted_logprobs = plain_logprobs * torch.nan if prompted is None else prompted.log_softmax(dim=-1)
     interest = torch.fmax(plain_logprobs, prompted_logprobs)
@@ -210,17 +200,15 @@ def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
     finite, token, plain, decision, confidence = row[:_FIXED]
     if not finite:
         return StepOutcome(False, 0, 0, DECISIONS[PLAIN], Measures(confidence=0.0))
-    numbers = dict(zip(part.measures, row[_FIXED:], strict=False))
-    own = {name: int(value) if name in _WHOLE else value for name, value in numbers.items()}
-    measures = Measures(
-        confidence,
-        **{name: value for name, value in own.items() if name in _KNOWN},  # type: ignore[arg-type]
-        named={name: value for name, value in own.items() if name not in _KNOWN},
-    )
-    count, start = part.report.top_logprobs, _FIXED + len(numbers)
-    end = start + (0 if count is None else 1 + 2 * count)
-    chosen, top, rest = row[start : min(start + 1, end)], row[start + 1 : end], row[end:]
-    listed = (rest[place : place + 4] for place in range(0, 4 * part.report.candidates, 4))
+    rest = iter(row[_FIXED:])
+    named = zip(part.measures, rest, strict=False)
+    numbers = {name: int(value) if name in _WHOLE else value for name, value in named}
+    known = {name: numbers.pop(name) for name in _KNOWN & numbers.keys()}
+    measures = Measures(confidence, **known, named=numbers)  # type: ignore[arg-type]
+    count = part.report.top_logprobs
+    logprob = None if count is None else next(rest)
+    top = [(next(rest), next(rest)) for _ in range(count or 0)]
+    listed = zip(rest, rest, rest, rest, strict=False)  # the others are NaN
     return StepOutcome(
         True,
         int(token),
@@ -239,8 +227,6 @@ def _unpack(row: list[float], part: PackedStep) -> StepOutcome:
             for each, unprompted, prompted, score in listed
             if not isnan(each)
         ),
-        logprob=chosen[0] if chosen else None,
-        top_logprobs=tuple(
-            (int(each), logprob) for each, logprob in zip(top[::2], top[1::2], strict=True) if not isnan(each)
-        ),
+        logprob=logprob,
+        top_logprobs=tuple((int(each), value) for each, value in top if not isnan(each)),
     )

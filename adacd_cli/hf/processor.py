@@ -21,8 +21,9 @@ from adacd_cli.backends.torch.backend import TorchBackend
 from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS, Method
 from adacd_cli.engine import LanguageModel, Request, validate
+from adacd_cli.engine.answer import Phase
 from adacd_cli.engine.backend import Extend, stacked
-from adacd_cli.engine.state import Phase, RequestState
+from adacd_cli.engine.state import RequestState
 from adacd_cli.engine.step import StepOutcome
 from adacd_cli.errors import ConfigurationError, ModelError, UsageError
 from adacd_cli.events import Decision, Measures

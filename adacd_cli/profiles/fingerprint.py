@@ -6,12 +6,10 @@ import hashlib
 import struct
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adacd_cli.engine.model import LanguageModel
 from adacd_cli.profiles.profile import Fingerprint
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.model import LanguageModel
 
 _PROBE = (
     "The quick brown fox (1984) said: 'naïve façade' — 3.14159 × 2 = 6.28318\n\n\tdef f(x):\n\t\treturn x**2\n"
@@ -35,13 +33,13 @@ def fingerprint(model: LanguageModel) -> Fingerprint:
         template = tokenizer.get_chat_template()
     except Exception:  # transformers raises what it likes where there is none
         template = ""
-    config, weights = None, None
+    weights = None
     if model.engine == "llamacpp":
-        config, weights = _gguf_config(model.model), _gguf_norm(Path(model.model.path))
+        weights = _gguf_norm(Path(model.model.path))
     elif model.engine == "torch":
-        config, weights = _torch_config(model.model), _torch_norm(model.model)
+        weights = _torch_norm(model.model)
     return Fingerprint(
-        config=config,
+        config=_config(model.model),
         template=_digest(template.strip().encode("utf-8", "replace")),
         tokenizer=_digest(repr((len(ids), ids)).encode()),
         weights=weights,
@@ -52,23 +50,19 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _described(architecture: str, sizes: list[Any]) -> str:
-    return ", ".join([architecture, *(f"{name} {size}" for name, size in zip(_SIZES, sizes, strict=True))])
-
-
-def _torch_config(model: Any) -> str | None:
-    config: Any = getattr(model, "config", None)
-    if config is None:
+def _config(model: Any) -> str | None:
+    """The architecture and its sizes, of a transformers model or a GGUF file."""
+    if (config := getattr(model, "config", None)) is not None:
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        name = str(config.model_type).replace("_", "")
+        sizes = [getattr(config, own, None) for own, _ in _SIZES.values()]
+    elif name := getattr(model, "architecture", ""):
+        sizes = [model.text(f"{name}.{key}") or None for _, key in _SIZES.values()]
+        name = name.replace("-", "")
+    else:
         return None
-    config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    sizes = [getattr(config, name, None) for name, _ in _SIZES.values()]
-    return _described(str(config.model_type).replace("_", ""), sizes)
-
-
-def _gguf_config(model: Any) -> str:
-    architecture = model.architecture
-    sizes = [model.text(f"{architecture}.{key}") or None for _, key in _SIZES.values()]
-    return _described(architecture.replace("-", ""), sizes)
+    described = (f"{each} {size}" for each, size in zip(_SIZES, sizes, strict=True))
+    return ", ".join([name, *described])
 
 
 def _norm_digest(values: Any) -> str:
@@ -84,9 +78,8 @@ def _torch_norm(model: Any) -> str | None:
     return _norm_digest(norms[-1]) if norms else None
 
 
+# bytes in which the list of tensors begins, of any file: the vocabulary before it takes some megabytes
 _HEADER = 64 << 20
-"""Bytes in which the list of tensors begins, of any file: the vocabulary before it takes some megabytes."""
-
 _FLOAT32 = 0
 
 

@@ -13,11 +13,9 @@ from adacd_cli.config.settings import Settings
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError, OutputError
 
-SCHEMA = 1
-"""Version of the file; it grows when an older adacd would misread it."""
-
+SCHEMA = 1  # version of the file; it grows when an older adacd would misread it
+# the settings that a profile holds
 CHOSEN = ("contrast_prompt", "contrast_placement", "switch", "alpha", "plausibility", "contrast_steps")
-"""The settings that a profile holds."""
 
 
 class _Part(BaseModel):
@@ -25,13 +23,9 @@ class _Part(BaseModel):
 
 
 class Fingerprint(_Part):
-    """What must be equal for a profile to fit a model; None is not known.
-
-    Attributes:
-        config: the architecture and its sizes.
-        template, tokenizer, weights: hexadecimal digests, of the weights that of the last norm, which quantising
-            leaves as it is; none at a server.
-    """
+    """What must be equal for a profile to fit a model; None is not known. `config` is the architecture and its
+    sizes, the others are hexadecimal digests, of the weights that of the last norm, which quantising leaves as it
+    is; there is none at a server."""
 
     config: str | None
     template: str
@@ -45,25 +39,18 @@ class Fingerprint(_Part):
 
 
 class Profile(_Part):
-    """What was chosen for a model.
-
-    Attributes:
-        model: the name that it was fitted under.
-        settings: values of CHOSEN.
-        automatic: whether it is used without being named: it helped, and harmed no side beyond the bounds.
-        measured: what was measured on prompts held out, Default beside it.
-        versions, date: what made it, and when.
-    """
+    """What was chosen for a model."""
 
     schema_: Literal[1] = Field(1, alias="schema")
-    model: str
+    model: str  # the name that it was fitted under
     fingerprint: Fingerprint
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # values of CHOSEN
     numbers: SwitchNumbers
+    # whether it is used without being named: it helped, and harmed no side beyond the bounds
     automatic: bool = True
     verdict: str = ""
-    measured: dict[str, Any] = {}
-    versions: dict[str, str] = {}
+    measured: dict[str, Any] = {}  # what was measured on prompts held out, Default beside it
+    versions: dict[str, str] = {}  # versions, date: what made it, and when
     date: str = ""
     source: str = Field("", exclude=True)  # where it was read from
 
@@ -87,17 +74,13 @@ class Profile(_Part):
         return hashlib.sha256(chosen.encode()).hexdigest()[:16]
 
     def text(self) -> str:
-        """As a file has it."""
         values = self.model_dump(mode="json", by_alias=True)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
 
 
 def read(path: Path) -> Profile:
-    """A profile from a file.
-
-    Raises:
-        ConfigurationError: it cannot be read, is no profile, or is of a newer version.
-    """
+    """A profile from a file. ConfigurationError where it cannot be read, is no profile, or is of a newer
+    version."""
     hint = "Make a new one with `adacd fit`, or use --profile none."
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -137,10 +120,7 @@ def write(profile: Profile, path: Path) -> None:
 
 def applied(settings: Settings, profile: Profile | None) -> Settings:
     """The settings that decode under a method: with `fitted`, the profile's wherever the user gave none.
-
-    Raises:
-        ConfigurationError: the method is `fitted`, and there is no profile.
-    """
+    ConfigurationError where the method is `fitted`, and there is no profile."""
     if settings.method != "fitted":
         return settings
     if profile is None:
@@ -149,9 +129,8 @@ def applied(settings: Settings, profile: Profile | None) -> Settings:
             "Make one with `adacd fit -m MODEL`, or name its file with --profile.",
         )
     given = settings.model_fields_set
-    return settings.model_copy(
-        update={name: value for name, value in profile.settings.items() if name not in given}
-    )
+    values = {name: value for name, value in profile.settings.items() if name not in given}
+    return settings.model_copy(update=values)
 
 
 def chosen_method(settings: Settings, profile: Profile | None) -> Settings:

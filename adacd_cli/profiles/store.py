@@ -6,34 +6,28 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from platformdirs import user_data_path
 
+from adacd_cli.config.settings import Settings
+from adacd_cli.engine.model import LanguageModel
 from adacd_cli.errors import AdacdError, ConfigurationError, OutputError
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Fingerprint, Profile, read
 
-if TYPE_CHECKING:
-    from adacd_cli.config.settings import Settings
-    from adacd_cli.engine.model import LanguageModel
-
+# beginnings of the names of the models that the paper's settings were chosen on
 PRESETS = ("meta-llama-3-8b-instruct", "gemma-2-9b-it", "qwen3-8b")
-"""Beginnings of the names of the models that the paper's settings were chosen on."""
 
 
 def folder() -> Path:
-    """The user's profiles."""
     return user_data_path("adacd", appauthor=False) / "profiles"
 
 
 def bundled() -> list[Path]:
-    """The profiles that come with the package."""
     return sorted(Path(str(files("adacd_cli.profiles"))).glob("bundled/*.yaml"))
 
 
 def saved() -> list[Path]:
-    """The user's own, the newest first."""
     try:
         own = [(path.stat().st_mtime, path) for path in folder().glob("*.yaml")]
     except OSError:
@@ -65,26 +59,20 @@ def remove(name: str) -> Path:
 
 def with_profile(model: LanguageModel, settings: Settings) -> LanguageModel:
     """The model with its profile, as `settings.profile` says, and with a warning where one of the same weights
-    cannot be used.
-
-    Raises:
-        ConfigurationError: a profile that is named cannot be read, or is of another model.
-    """
+    cannot be used. ConfigurationError where a profile that is named cannot be read, or is of another model."""
     if settings.profile == "none":
         return model
     own = fingerprint(model)
     if settings.profile != "auto":
         path = Path(settings.profile).expanduser()
         profile = read(path if path.suffix or path.exists() else file_of(settings.profile))
-        differs = profile.fingerprint.differs_in(own)
-        if not differs:
-            _check_tokens(profile, model)
-        if differs:
+        if differs := profile.fingerprint.differs_in(own):
             raise ConfigurationError(
                 f"The profile {settings.profile} was made for {profile.model}, and {model.name} has another "
                 f"{' and '.join(differs)}.",
                 f"Make one with `adacd fit -m {model.name}`, or use --profile auto.",
             )
+        _check_tokens(profile, model)
         return replace(model, profile=profile)
     warnings: list[str] = []
     for profile in _candidates(own, warnings):

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from adacd_cli.config import SETTINGS
+from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS, spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
 from adacd_cli.prompts.control import Escape
-from adacd_cli.prompts.encode import Encoder, beginning
+from adacd_cli.prompts.encode import Encoder, beginning, continued
 from adacd_cli.prompts.history import last_user, layouts, strings_in
 from adacd_cli.prompts.placement import PLACEMENTS, Said
 from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
@@ -23,13 +23,9 @@ from adacd_cli.prompts.streams import NO_TOOLS, Addition, placement_error, rende
 from adacd_cli.prompts.templates import Turn, find_template, no_think_flag, takes
 from adacd_cli.prompts.thinking import find_marks, history_tags
 
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-
 _NO_TEMPLATE = "This model has no chat template; it gets the conversation as plain text."
 _GAP = "\n\n"
-_CONTINUED = 8
-"""How many ids of a text that is continued tell how its next token is spelled."""
+_CONTINUED = 8  # how many ids of a text that is continued tell how its next token is spelled
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,8 @@ class Contrast:
     setting: str = "contrast_prompt"
 
 
+# what each stream reads besides the conversation, by name, the base stream first; None for nothing
 Streams = Mapping[str, "Contrast | None"]
-"""What each stream reads besides the conversation, by name, the base stream first; None for nothing."""
 
 
 def streams_of(settings: Settings) -> dict[str, Contrast | None]:
@@ -67,24 +63,12 @@ def build_prompts(
     thinking: bool = False,
     placement: str = "system",
 ) -> Prompts:
-    """The prompts of all streams for one conversation.
-
-    Args:
-        tokenizer: any transformers tokenizer, with or without a chat template.
-        conversation: the conversation, with a user message; one that ends in an assistant's message is answered
-            from there on, without thinking.
-        streams: what each stream reads besides the conversation.
-        thinking: whether a thinking model may think before it answers.
-        placement: where the texts of the streams other than the base stand, a key of `PLACEMENTS`. The base
-            stream's own text is always a system message.
-
-    Returns:
-        Prompts that differ by those texts alone, all with the user's own system text and the same end.
-
-    Raises:
-        PromptError: they cannot be made; the message says what is in the way.
-        ModelError: the model's chat template is not valid Jinja.
-    """
+    """The prompts of all streams for one conversation with a user message; one that ends in an assistant's message
+    is answered from there on, without thinking. They differ by what each stream reads besides alone, all with the
+    user's own system text and the same end. `thinking` tells whether a thinking model may think before it answers,
+    and `placement`, a key of `PLACEMENTS`, where the texts of the streams other than the base stand; the base
+    stream's own text is always a system message. PromptError where they cannot be made, with what is in the way;
+    ModelError where the model's chat template is not valid Jinja."""
     contrasts = {name: each for name, each in streams.items() if each is not None}
     messages = conversation.messages
     texts = {"system message": conversation.system or ""}
@@ -157,19 +141,11 @@ def build_prompts(
 
 
 def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Settings) -> Prompts:
-    """Like `prompts_for`, of a text that the model continues, without a chat template.
-
-    A contrast prompt stands in front of the text, or at its end (placement user-end), a blank line apart.
-
-    Args:
-        tokenizer: any transformers tokenizer.
-        prompt: the text, whose control tokens are encoded as the text that they are, or its token ids. The
-            id that the tokenizer begins a text with comes first in all streams.
-        settings: the method, the texts of its streams and `contrast_placement`.
-
-    Raises:
-        PromptError: the text or a contrast prompt is empty, or a token id is not one of the tokenizer's.
-    """
+    """Like `prompts_for`, of a text that the model continues, without a chat template; its control tokens are
+    encoded as the text that they are. It may be given as token ids. The id that the tokenizer begins a text with
+    comes first in all streams. A contrast prompt stands in front of the text, or at its end (placement user-end), a
+    blank line apart. PromptError where the text or a contrast prompt is empty, or a token id is not one of the
+    tokenizer's."""
     streams = streams_of(settings)
     contrasts = {name: each for name, each in streams.items() if each is not None}
     text = prompt if isinstance(prompt, str) else ""
@@ -183,7 +159,8 @@ def text_prompts_for(tokenizer: Any, prompt: str | Sequence[int], settings: Sett
         if isinstance(prompt, str):
             return begin + encoder.encode(tokenizer, before + escape.hide(text) + after, escape)
         front = encoder.encode(tokenizer, before, escape) if before else ()
-        return begin + front + own + (encoder.encode_after(tokenizer, after, escape) if after else ())
+        back = continued(lambda text: encoder.encode(tokenizer, text, escape), after) if after else ()
+        return begin + front + own + back
 
     alone = Prompt(encode("", ""), text)
     prompts = dict.fromkeys(streams, alone)

@@ -15,35 +15,28 @@ from typing import Any
 
 from adacd_cli.errors import PromptError
 
+# code points that Unicode gives no meaning; text holds few of them if any
 PRIVATE_USE = (*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE), *range(0x100000, 0x10FFFE))
-"""Code points that Unicode gives no meaning; text holds few of them if any."""
 
 
 class ControlTokens:
-    """The added tokens of a tokenizer, special or not, that stand for more than their own text.
-
-    Tokens of white space alone (blank lines, runs of spaces) are ordinary text and not among them.
-
-    Attributes:
-        tokens, ids: the tokenizer's own AddedToken, and the token id, by content.
-        pattern: matches any of them, the longest first.
-        anchors: the characters that `starts` can match.
-        starts: matches each character of a text that a control token may begin with.
-    """
+    """The added tokens of a tokenizer, special or not, that stand for more than their own text. Tokens of white
+    space alone (blank lines, runs of spaces) are ordinary text and not among them."""
 
     def __init__(self, tokenizer: Any) -> None:
         added = tokenizer.added_tokens_decoder.items()
         kept = [(str(token), index, token) for index, token in added if str(token).replace("▁", " ").strip()]
-        self.tokens = {text: token for text, _, token in kept}
+        self.tokens = {text: token for text, _, token in kept}  # the tokenizer's own AddedToken by content
         self.ids = {text: index for text, index, _ in kept}
-        self.pattern = _any_of(self.tokens)
+        self.pattern = _any_of(self.tokens)  # matches any of them, the longest first
         # A sign like `<` is hidden wherever it stands, a letter only where a whole token follows: templates
         # look for words in the messages ("/no_think"), and seldom for signs.
         texts = [text.strip() for text in self.tokens]
         signs = {text[0] for text in texts if not text[0].isalnum()}
         words = [text for text in texts if text[0].isalnum()]
-        self.anchors = "".join(sorted(signs | {word[0] for word in words}))
+        self.anchors = "".join(sorted(signs | {word[0] for word in words}))  # what `starts` can match
         starts = [re.escape(sign) for sign in sorted(signs)] + ([f"(?={_trie(words)})."] if words else [])
+        # matches each character of a text that a control token may begin with
         self.starts = re.compile("|".join(starts) or "(?!)")
         self._normalizer: Any = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
         loose = [text for text, token in self.tokens.items() if token.normalized] if self._normalizer else []
@@ -58,12 +51,9 @@ class ControlTokens:
 
 
 class Escape:
-    """Stand-ins for the characters that control tokens begin with, one for one.
-
-    They are characters that neither the user's texts nor the template (`source`) hold. `loose` tells whether the
-    tokenizer would see a control token in another spelling of it in one of the texts. PromptError where the texts
-    leave no character to stand in.
-    """
+    """Stand-ins for the characters that control tokens begin with, one for one: characters that neither the user's
+    texts nor the template (`source`) hold. `loose` tells whether the tokenizer would see a control token in another
+    spelling of it in one of the texts. PromptError where the texts leave no character to stand in."""
 
     def __init__(self, control: ControlTokens, texts: Sequence[str], source: str = "") -> None:
         used = set(source).union(*texts, *control.tokens)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 from adacd_cli.prompts.control import ControlTokens, Escape, unused_characters
 
+_Spans = list[tuple[int, int]]
 _ENCODERS: WeakKeyDictionary[Any, Encoder] = WeakKeyDictionary()
 
 
@@ -39,7 +40,7 @@ class Encoder:
         with the stand-ins of `escape`."""
         shown = escape.show(hidden)
 
-        def spans_in(text: str) -> list[tuple[int, int]]:
+        def spans_in(text: str) -> _Spans:
             return [match.span() for match in self.control.pattern.finditer(text)]
 
         if not escape.loose and (shown == hidden or spans_in(hidden) == spans_in(shown)):  # none is forged
@@ -51,10 +52,6 @@ class Encoder:
             self._renamed = _RenamedTokenizer(tokenizer, self.control, shown)
         return tuple(self._renamed.encode(shown, spans))
 
-    def encode_after(self, tokenizer: Any, hidden: str, escape: Escape) -> tuple[int, ...]:
-        """The ids of a text that continues another one."""
-        return _continued(lambda text: self.encode(tokenizer, text, escape), hidden)
-
 
 def beginning(tokenizer: Any) -> tuple[int, ...]:
     """The id that the tokenizer begins a text with, if any; not those that end it, as the answer follows."""
@@ -63,11 +60,9 @@ def beginning(tokenizer: Any) -> tuple[int, ...]:
 
 
 class _RenamedTokenizer:
-    """A copy of a fast tokenizer whose control tokens have one private-use character each as their names.
-
-    The model inside it forgets the old names too: some would find them in plain text (Unigram, or BPE that
-    takes whole words from its vocabulary). The new names are characters that `text` does not hold.
-    """
+    """A copy of a fast tokenizer whose control tokens have one private-use character each as their names, which
+    `text` does not hold. The model inside it forgets the old names too: some would find them in plain text
+    (Unigram, or BPE that takes whole words from its vocabulary)."""
 
     def __init__(self, tokenizer: Any, control: ControlTokens, text: str) -> None:
         from tokenizers import AddedToken, Tokenizer
@@ -88,7 +83,7 @@ class _RenamedTokenizer:
             assert renamed is not None
             self._original[renamed] = index
 
-    def encode(self, text: str, spans: list[tuple[int, int]]) -> list[int]:
+    def encode(self, text: str, spans: _Spans) -> list[int]:
         """The ids of the text, where control tokens stand at the spans and nowhere else."""
         pieces, end = [], 0
         for start, stop in spans:
@@ -117,9 +112,7 @@ def _plain_ids(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _encode_by_sections(
-    tokenizer: Any, control: ControlTokens, text: str, spans: list[tuple[int, int]]
-) -> list[int]:
+def _encode_by_sections(tokenizer: Any, control: ControlTokens, text: str, spans: _Spans) -> list[int]:
     """The ids for a tokenizer without a backend to copy: section by section between control tokens."""
     ids: list[int] = []
     end, trim = 0, False
@@ -136,7 +129,6 @@ def _encode_by_sections(
 
 
 def _section_ids(tokenizer: Any, control: ControlTokens, section: str) -> list[int]:
-    """The ids of a text in which nothing is a control token."""
     ids: list[int] = tokenizer.convert_tokens_to_ids(tokenizer.tokenize(section, split_special_tokens=True))
     if control.pattern.search(section) is None or set(control.ids.values()).isdisjoint(ids):
         return ids
@@ -145,11 +137,11 @@ def _section_ids(tokenizer: Any, control: ControlTokens, section: str) -> list[i
     pieces = [section[start:stop] for start, stop in pairwise([0, *cuts, len(section)])]
     ids = _plain_ids(tokenizer, pieces[0])
     for piece in pieces[1:]:
-        ids += _continued(lambda text: _plain_ids(tokenizer, text), piece)
+        ids += continued(lambda text: _plain_ids(tokenizer, text), piece)
     return ids
 
 
-def _continued(encode: Callable[[str], Sequence[int]], text: str) -> tuple[int, ...]:
+def continued(encode: Callable[[str], Sequence[int]], text: str) -> tuple[int, ...]:
     """The ids of a text that continues another: without the space that SentencePiece puts in front."""
     for lead in (".", "0", "\n"):
         before, ids = encode(lead), encode(lead + text)

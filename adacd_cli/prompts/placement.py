@@ -8,7 +8,6 @@ text and the generation prompt in both.
 from __future__ import annotations
 
 import re
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,8 +15,8 @@ from adacd_cli.prompts.history import last_user
 from adacd_cli.prompts.prompts import shared_length
 from adacd_cli.prompts.templates import Turn
 
+# what templates take out of a message or change in it: white space, and the flags that switch thinking
 _LOOSE = re.compile(r"\s+|/no_?think|/think", re.IGNORECASE)
-"""What templates take out of a message or change in it: white space, and the flags that switch thinking."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,9 @@ class Rendered:
         return self._loose.rpartition(loose)[2] == other._loose.rpartition(loose)[2]
 
     def adds(self, added: str, bare: Rendered, words: str, *, after: bool) -> bool:
-        """Whether this is `bare` with a text inserted right after (or before) an occurrence of the words.
-
-        Nothing else may differ, to the letter. Loosely compared, the inserted text must be `added`; and what
-        both share up to it (after) or from it on (before) must include the words.
-        """
+        """Whether this is `bare` with a text inserted right after (or before) an occurrence of the words. Nothing
+        else may differ, to the letter. Loosely compared, the inserted text must be `added`; and what both share up
+        to it (after) or from it on (before) must include the words."""
         front = shared_length(self.text, bare.text)
         back = shared_length(self.text[::-1], bare.text[::-1])
         size = len(bare.text)
@@ -90,17 +87,14 @@ def _loosen(text: str) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """The conversation as it is rendered, its control tokens hidden; at least one turn is the user's.
-
-    `system` is the user's own system text, "" for none.
-    """
+    """The conversation as it is rendered, its control tokens hidden; at least one turn is the user's. `system` is
+    the user's own system text, "" for none."""
 
     turns: tuple[Turn, ...]
     system: str = ""
 
     @property
     def question(self) -> str:
-        """The last user message."""
         return self.turns[last_user(self.turns)].content
 
     def asking(self, question: str) -> Said:
@@ -133,12 +127,12 @@ class Said:
 
 
 def join_texts(*texts: str) -> str:
-    """The texts that are not empty, a blank line apart."""
     return "\n\n".join(text for text in texts if text)
 
 
-class Placement(ABC):
-    """Where p* stands.
+class Placement:
+    """Where p* stands: in the system message, before the user's own; folded with it in front of the first user
+    message.
 
     Attributes:
         name: as the setting `contrast_placement` takes it.
@@ -146,34 +140,20 @@ class Placement(ABC):
         forks: whether the prompt is the same as without p* up to the end of the user's words.
     """
 
-    name = "system"
-    recurs = True
-    forks = False
+    name, recurs, forks = "system", True, False
 
-    @abstractmethod
     def place(self, said: Said, contrast: str) -> Said:
         """The conversation with p* in it."""
+        return replace(said, system=join_texts(contrast, said.system))
 
     def find_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
-        """What the chat template does wrong, with {} where p* is to be named; None when nothing is.
-
-        `bare` is the prompt without p*, with which nothing is wrong; `other` the prompt with p*.
-        """
+        """What the chat template does wrong, with {} where p* is to be named; None when nothing is. `bare` is the
+        prompt without p*, with which nothing is wrong; `other` the prompt with p*."""
         if bare.text == other.text:
             return "gives the same prompt with and without the {}"
         if other.count(contrast) <= bare.count(contrast):
             return "leaves the {} out of the prompt"
         return self._find_own_fault(bare, other, said, contrast)
-
-    @abstractmethod
-    def _find_own_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None: ...
-
-
-class SystemPlacement(Placement):
-    """In the system message, before the user's own; folded with it in front of the first user message."""
-
-    def place(self, said: Said, contrast: str) -> Said:
-        return replace(said, system=join_texts(contrast, said.system))
 
     def _find_own_fault(self, bare: Rendered, other: Rendered, said: Said, contrast: str) -> str | None:
         fault = said.find_fault(other)
@@ -183,10 +163,8 @@ class SystemPlacement(Placement):
 
 
 class UserPlacement(Placement):
-    """In the last user message, a blank line before or after the user's words.
-
-    The prompt is to the letter the one without p*, but for the insertion of p* there.
-    """
+    """In the last user message, a blank line before or after the user's words. The prompt is to the letter the one
+    without p*, but for the insertion of p* there."""
 
     recurs = False
 
@@ -204,7 +182,7 @@ class UserPlacement(Placement):
 
 
 PLACEMENTS: dict[str, Placement] = {
-    "system": SystemPlacement(),
+    "system": Placement(),
     "user-start": UserPlacement("user-start", after=False),
     "user-end": UserPlacement("user-end", after=True),
 }

@@ -9,10 +9,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ThinkingMarks:
-    """The tags a thinking model writes around its thinking, e.g. `<think>` and `</think>`.
-
-    `opened` tells whether the generation prompt already ends inside an opened tag.
-    """
+    """The tags a thinking model writes around its thinking, e.g. `<think>` and `</think>`; `opened` tells whether
+    the generation prompt already ends inside an opened tag."""
 
     open: str
     close: str
@@ -21,35 +19,26 @@ class ThinkingMarks:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What one stream reads.
-
-    Attributes:
-        text: the rendered chat template behind the token ids.
-        contrast: the text that it reads besides the conversation, p* of AdaCD; "" for none.
-        recurs: whether the prompt of the conversation's next turn begins with this one. False where p* stands
-            in the last user message, so that its KV cache is of no use to the next turn.
-    """
+    """What one stream reads."""
 
     ids: tuple[int, ...]
-    text: str = ""
-    contrast: str = ""
+    text: str = ""  # the rendered chat template behind the token ids
+    contrast: str = ""  # the text that it reads besides the conversation, p* of AdaCD; "" for none
+    # whether the prompt of the conversation's next turn begins with this one. False where p* stands in the last
+    # user message, so that its KV cache is of no use to the next turn
     recurs: bool = True
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """One conversation, rendered for every stream of a method; all end in the same generation prompt.
+    """One conversation, rendered for every stream of a method; all end in the same generation prompt."""
 
-    Attributes:
-        streams: each stream's prompt by its name; the first one is the base stream, which plain decoding
-            reads too.
-        thinking: the thinking tags to watch for; None when the model is not going to think.
-        continued: the last ids of the text that the answer goes on with; empty where an answer begins.
-    """
-
+    # each stream's prompt by its name; the first one is the base stream, which plain decoding reads too
     streams: Mapping[str, Prompt]
+    # the thinking tags to watch for; None when the model is not going to think
     thinking: ThinkingMarks | None = None
     warnings: tuple[str, ...] = ()
+    # the last ids of the text that the answer goes on with; empty where an answer begins
     continued: tuple[int, ...] = ()
 
     @property
@@ -58,7 +47,6 @@ class Prompts:
 
     @property
     def base(self) -> Prompt:
-        """The base stream's prompt."""
         return self.streams[self.base_name]
 
     @property
@@ -68,7 +56,6 @@ class Prompts:
 
     @property
     def longest(self) -> int:
-        """Length of the longest prompt, in tokens."""
         return max(len(prompt.ids) for prompt in self.streams.values())
 
     def shared_with_base(self, name: str) -> int:

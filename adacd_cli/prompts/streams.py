@@ -19,21 +19,16 @@ from adacd_cli.prompts.placement import PLACEMENTS, Placement, Rendered, Said
 from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
 
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
-
 NO_TOOLS = "The chat template does not show the tools, so the model is not told of them."
-
 _OTHER_MODEL = "Use a model with another chat template, or fix the template in the tokenizer's folder."
-
+# how often all streams are rendered again because the clock of the template moved on between them
 _MOMENTS = 5
-"""How often all streams are rendered again because the clock of the template moved on between them."""
 
 
 @dataclass(frozen=True)
 class Addition:
-    """What one stream reads besides the conversation: a text, its control tokens hidden, by a setting.
-
-    `movable` tells whether the setting `contrast_placement` decides where it stands.
-    """
+    """What one stream reads besides the conversation: a text, its control tokens hidden, by a setting. `movable`
+    tells whether the setting `contrast_placement` decides where it stands."""
 
     text: str
     setting: str
@@ -152,10 +147,8 @@ def _refused(refusal: TemplateRefusal) -> PromptError:
 def _render_checked(
     tokenizer: Any, source: str, dialect: Dialect, said: Said, additions: Sequence[Addition], *, folded: bool
 ) -> list[Rendered]:
-    """The prompt of the conversation alone, and those with each of the additions, all as they should be.
-
-    A PromptError is about the conversation alone; an _Unfit about one of the additions.
-    """
+    """The prompt of the conversation alone, and those with each of the additions, all as they should be. A
+    PromptError is about the conversation alone; an _Unfit about one of the additions."""
     layouts = [said, *(each.placement.place(said, each.text) for each in additions)]
 
     def render_one(number: int) -> str:

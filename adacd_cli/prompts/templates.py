@@ -15,14 +15,12 @@ from jinja2 import TemplateSyntaxError
 
 from adacd_cli.errors import ModelError, PromptError
 
+# the flag that some templates read from the messages themselves to turn thinking off
 NO_THINK_FLAG = "/no_think"
-"""The flag that some templates read from the messages themselves to turn thinking off."""
-
+# template variables that turn thinking on and off by true and false
 _BOOLEAN_SWITCHES = ("enable_thinking", "thinking", "open_thinking", "reasoning")
-"""Template variables that turn thinking on and off by true and false."""
-
+# template variables that measure thinking: tokens, 0 for none; "none", "low", "high" and the like
 _OTHER_SWITCHES = ("thinking_budget", "reasoning_effort")
-"""Template variables that measure thinking: tokens, 0 for none; "none", "low", "high" and the like."""
 
 
 _NOT_THE_USERS = (
@@ -82,10 +80,8 @@ def find_template(tokenizer: Any) -> str | None:
 
 
 def thinking_switches(source: str, thinking: bool) -> dict[str, Any]:
-    """The template variables that turn thinking on or off, those that the template reads.
-
-    `enable_thinking` is always among them: a template without it ignores it.
-    """
+    """The template variables that turn thinking on or off, those that the template reads. `enable_thinking` is
+    always among them: a template without it ignores it."""
     switches: dict[str, Any] = {"enable_thinking": thinking}
     switches |= {name: thinking for name in _BOOLEAN_SWITCHES if _reads(source, name)}
     if _reads(source, "thinking_budget") and not thinking:
@@ -114,11 +110,8 @@ def _reads(source: str, name: str) -> bool:
 
 
 def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
-    """The ways to call a template, most usual first.
-
-    The last ones are for templates made for tools, which fail on a missing list of tools, and for those that
-    add up special tokens which the tokenizer does not have.
-    """
+    """The ways to call a template, most usual first. The last ones are for templates made for tools, which fail on
+    a missing list of tools, and for those that add up special tokens which the tokenizer does not have."""
     filled: dict[str, Any] = {
         "tools": [],
         "bos_token": tokenizer.bos_token or "",
@@ -130,9 +123,7 @@ def dialects(tokenizer: Any, switches: Mapping[str, Any]) -> list[Dialect]:
 def render(tokenizer: Any, source: str, turns: Sequence[Turn], dialect: Dialect) -> str:
     """The rendered template with the generation prompt at its end. TemplateRefusal where the template raised;
     ModelError where its source is not valid Jinja."""
-    messages: list[dict[str, Any]] = [
-        {**turn.extra, "role": turn.role, "content": turn.content} for turn in turns
-    ]
+    messages = [{**turn.extra, "role": turn.role, "content": turn.content} for turn in turns]
     if dialect.parts:
         messages = [{**each, "content": [{"type": "text", "text": each["content"]}]} for each in messages]
     try:

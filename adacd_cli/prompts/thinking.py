@@ -8,8 +8,8 @@ from typing import Any
 
 from adacd_cli.prompts.prompts import ThinkingMarks
 
+# gpt-oss: every answer begins in a channel, whatever the switches say
 _CHANNELS = ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>")
-"""gpt-oss: every answer begins in a channel, whatever the switches say."""
 
 TAGS = (
     _CHANNELS,
@@ -60,13 +60,9 @@ _STRIPPED_FINAL = re.compile(r"\s*(?:assistant)?final(?=[A-Z\"“])")
 
 
 def without_thinking(text: str) -> str:
-    """An answer without the thinking that a model writes before it, in whatever form; "" if nothing follows.
-
-    Args:
-        text: what the model wrote: an answer, thinking in one of TAGS and an answer, or, where the chat
-            template already opened the thinking, thinking, the closing tag and an answer. Control tokens may
-            be there or stripped.
-    """
+    """An answer without the thinking that a model writes before it, in whatever form; "" if nothing follows. The
+    text is an answer, thinking in one of TAGS and an answer, or, where the chat template already opened the
+    thinking, thinking, the closing tag and an answer. Control tokens may be there or stripped."""
     if stripped := _STRIPPED.match(text) or _STRIPPED_FINAL.match(text):
         text = text[stripped.end() :]
     elif _STRIPPED_AND_CUT.match(text):
@@ -124,17 +120,9 @@ def history_tags(source: str) -> tuple[str, ...]:
 def find_marks(
     source: str, tokenizer: Any, rendered: str, thinking: bool
 ) -> tuple[ThinkingMarks | None, tuple[str, ...]]:
-    """The marks to watch for in the answer, and warnings, one sentence each.
-
-    Args:
-        source: the chat template.
-        tokenizer: the model's tokenizer.
-        rendered: the rendered prompt, the user's own tags hidden.
-        thinking: whether the user wants the model to think.
-
-    Returns:
-        None in place of the marks when the model is not going to think.
-    """
+    """The marks to watch for in the answer, None when the model is not going to think, and warnings, one sentence
+    each; from the chat template, the prompt that it rendered (the user's own tags hidden), and whether the user
+    wants the model to think."""
     tags, end = find_tags(source, tokenizer), rendered.rstrip()
     warning = ""
     if tags is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -12,14 +11,7 @@ import torch
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine.backend import Need, SampledToken
-from adacd_cli.engine.partial import (
-    first_needs,
-    is_certain,
-    logits_of,
-    needs,
-    only_told,
-    outcome_of,
-)
+from adacd_cli.engine.partial import first_needs, logits_of, needs, only_told, outcome_of
 from adacd_cli.engine.processing import ScoreProcessor
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.default import rule as default
@@ -43,7 +35,6 @@ def lacking(base, other=None, *, method=ADACD, noise=None, vocab=99, others=None
     if other is not None:
         streams["prompted"] = known(other, vocab, others)
     found = needs(method, Settings(**settings), streams, noise)
-    assert is_certain(method, Settings(**settings), streams, noise) is not bool(found)
     longer = "unprompted" in found
     if longer:
         assert found["unprompted"].top > streams["unprompted"].listed
@@ -148,12 +139,9 @@ def test_whole_distributions_lack_nothing_even_without_a_mask():
     assert lacking(everything, everything, vocab=3, plausibility=0.0) == NOTHING
 
 
-def test_an_exhausted_stream_is_not_asked_again():
-    streams = {"unprompted": known(SHORT, exhausted=True), "prompted": known({1: 0.8})}
-    assert list(needs(ADACD, Settings(), streams, None)) == ["prompted"]
-    streams["prompted"] = replace(streams["prompted"], exhausted=True)
-    assert needs(ADACD, Settings(), streams, None) == {}
-    assert not is_certain(ADACD, Settings(), streams, None)
+def test_a_step_over_exhausted_streams_is_no_more_certain():
+    streams = {"unprompted": known(SHORT, exhausted=True), "prompted": known({1: 0.8}, exhausted=True)}
+    assert list(needs(ADACD, Settings(), streams, None)) == ["unprompted", "prompted"]
 
 
 @pytest.mark.parametrize(
@@ -295,7 +283,7 @@ def test_a_certain_step_is_that_of_the_whole_distributions(seed):
         for name, row in zip(names, whole, strict=False):
             best = row[0].topk(5 + trial % 12)
             streams[name] = logits_of(best.indices.tolist(), best.values.tolist(), 40)
-        if not is_certain(method, settings, streams, noise):
+        if needs(method, settings, streams, noise):
             continue
         certain += 1
         rule = rule_of(method) if method is not PLAIN else default

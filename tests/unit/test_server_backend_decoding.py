@@ -126,7 +126,7 @@ def test_the_settings_mean_the_same(script, settings):
 
 def test_the_rest_is_sampled_by_the_server_with_what_was_given():
     model, dialect = served(noisy)
-    controls = {"presence_penalty": 1.5, "min_p": 0.2, "logit_bias": ("101:3",), "stop_token_ids": (300,)}
+    controls = {"presence_penalty": 1.5, "min_p": 0.2, "logit_bias": ("101:3",), "stop_token_ids": (259,)}
     decode(model, request(max_new_tokens=12, ignore_eos=True, **controls))
     ((_, sampling, _),) = dialect.opened
     assert sampling.controls == {**controls, "logit_bias": {101: 3.0}, "ignore_eos": True}

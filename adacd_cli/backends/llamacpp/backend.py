@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Sequence
 
 import torch
 
-from adacd_cli.backends import Done
+from adacd_cli.backends.llamacpp.model import LlamaModel
 from adacd_cli.backends.llamacpp.pool import LlamaSequence, Pool
+from adacd_cli.backends.local import Done, LocalBackend
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
-from adacd_cli.engine.memory import is_out_of_memory
-from adacd_cli.errors import OutOfMemoryError
+from adacd_cli.engine.model import LanguageModel
 
-if TYPE_CHECKING:
-    from adacd_cli.backends.llamacpp.model import LlamaModel
-    from adacd_cli.engine.backend import FreeRun, Sampling
-    from adacd_cli.engine.model import LanguageModel
-
-_Result = TypeVar("_Result")
-
-_PREFILL_CHUNK = 256
-"""Prompt tokens in one forward; what runs beside them waits so long."""
+_PREFILL_CHUNK = 256  # prompt tokens in one forward; what runs beside them waits so long
 
 
-class LlamaCppBackend:
+class LlamaCppBackend(LocalBackend):
     """See `engine.backend.Backend`; the model's `model`, and its draft's, is a `LlamaModel`."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -62,23 +53,19 @@ class LlamaCppBackend:
         return True
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:
-        """What the sequence was fed."""
         return self._sequences[sequence].ids
 
     def trim(self, sequence: SequenceId, length: int) -> None:
-        """Takes back all but the first `length` tokens."""
         own = self._sequences[sequence]
         if length < len(own.ids):
             own.pool.trim(own, length)
 
     def close(self, sequences: Sequence[SequenceId]) -> None:
-        """Lets sequences go."""
         for number in sequences:
             if (own := self._sequences.pop(number, None)) is not None:
                 own.pool.close(own)
 
     def forward(self, work: Sequence[Extend]) -> Sequence[Done]:
-        """One batch for each model that reads."""
         return self._guarded(lambda: self._forward(work))
 
     def _forward(self, work: Sequence[Extend]) -> list[Done]:
@@ -105,33 +92,8 @@ class LlamaCppBackend:
                 row += count
         return found
 
-    def _guarded(self, compute: Callable[[], _Result]) -> _Result:
-        """What is computed; where that fails, every sequence is closed."""
-        try:
-            return compute()
-        except BaseException as error:
-            self.close(list(self._sequences))
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(str(error).strip()) from None
-            raise
-
-    def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
-        """Not here: every token is the scheduler's."""
-        raise NotImplementedError
-
-    def wait(self, seconds: float) -> None:
-        """Everything is done at once."""
-
     def bytes_for(self, tokens: int) -> int:
-        """Bytes of the keys and values of so many tokens."""
         return tokens * self._pool(BASE).bytes_per_token
-
-    def found_inexact(self) -> None:
-        """Never: every logit is known."""
-
-    def notices(self) -> list[str]:
-        """None."""
-        return []
 
     def _pool(self, weights: Weights) -> Pool:
         pool = self._pools.get(weights)

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ctypes import c_bool, c_char_p, c_float, c_int8, c_int32, c_int64, c_size_t, c_uint32, c_void_p
+from ctypes import c_bool, c_char_p, c_float, c_int8, c_int32, c_size_t, c_uint32, c_void_p
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,176 +30,100 @@ _FILES = {
 _ERROR, _CONTINUED = 4, 5
 
 
+def _fields(*same: tuple[Any, str]) -> list[tuple[str, Any]]:
+    """The fields of a struct, those that follow each other and are of one type together."""
+    return [(name, kind) for kind, names in same for name in names.split()]
+
+
 class ModelParams(ctypes.Structure):
     """`llama_model_params`, with room for fields that a later version appends."""
 
-    _fields_ = [
-        ("devices", c_void_p),
-        ("tensor_buft_overrides", c_void_p),
-        ("n_gpu_layers", c_int32),
-        ("split_mode", c_int32),
-        ("load_mode", c_int32),
-        ("lazy_mode", c_int32),
-        ("main_gpu", c_int32),
-        ("tensor_split", c_void_p),
-        ("progress_callback", c_void_p),
-        ("progress_callback_user_data", c_void_p),
-        ("kv_overrides", c_void_p),
-        ("vocab_only", c_bool),
-        ("check_tensors", c_bool),
-        ("use_extra_bufts", c_bool),
-        ("no_host", c_bool),
-        ("no_alloc", c_bool),
-        ("load_mtp", c_bool),
-        ("later", c_int8 * 250),
-    ]
+    _fields_ = _fields(
+        (c_void_p, "devices tensor_buft_overrides"),
+        (c_int32, "n_gpu_layers split_mode load_mode lazy_mode main_gpu"),
+        (c_void_p, "tensor_split progress_callback progress_callback_user_data kv_overrides"),
+        (c_bool, "vocab_only check_tensors use_extra_bufts no_host no_alloc load_mtp"),
+        (c_int8 * 250, "later"),
+    )
 
 
 class ContextParams(ctypes.Structure):
     """`llama_context_params`, with room for fields that a later version appends."""
 
-    _fields_ = [
-        ("n_ctx", c_uint32),
-        ("n_batch", c_uint32),
-        ("n_ubatch", c_uint32),
-        ("n_seq_max", c_uint32),
-        ("n_rs_seq", c_uint32),
-        ("n_outputs_max", c_uint32),
-        ("n_outputs_max_per_seq", c_uint32),
-        ("n_threads", c_int32),
-        ("n_threads_batch", c_int32),
-        ("ctx_type", c_int32),
-        ("rope_scaling_type", c_int32),
-        ("pooling_type", c_int32),
-        ("attention_type", c_int32),
-        ("flash_attn_type", c_int32),
-        ("rope_freq_base", c_float),
-        ("rope_freq_scale", c_float),
-        ("yarn_ext_factor", c_float),
-        ("yarn_attn_factor", c_float),
-        ("yarn_beta_fast", c_float),
-        ("yarn_beta_slow", c_float),
-        ("yarn_orig_ctx", c_uint32),
-        ("defrag_thold", c_float),
-        ("cb_eval", c_void_p),
-        ("cb_eval_user_data", c_void_p),
-        ("type_k", c_int32),
-        ("type_v", c_int32),
-        ("moe_cache_size", c_size_t),
-        ("abort_callback", c_void_p),
-        ("abort_callback_data", c_void_p),
-        ("embeddings", c_bool),
-        ("offload_kqv", c_bool),
-        ("no_perf", c_bool),
-        ("op_offload", c_bool),
-        ("swa_full", c_bool),
-        ("kv_unified", c_bool),
-        ("samplers", c_void_p),
-        ("n_samplers", c_size_t),
-        ("ctx_other", c_void_p),
-        ("later", c_int8 * 256),
-    ]
+    _fields_ = _fields(
+        (c_uint32, "n_ctx n_batch n_ubatch n_seq_max n_rs_seq n_outputs_max n_outputs_max_per_seq"),
+        (c_int32, "n_threads n_threads_batch ctx_type"),
+        (c_int32, "rope_scaling_type pooling_type attention_type flash_attn_type"),
+        (c_float, "rope_freq_base rope_freq_scale"),
+        (c_float, "yarn_ext_factor yarn_attn_factor yarn_beta_fast yarn_beta_slow"),
+        (c_uint32, "yarn_orig_ctx"),
+        (c_float, "defrag_thold"),
+        (c_void_p, "cb_eval cb_eval_user_data"),
+        (c_int32, "type_k type_v"),
+        (c_size_t, "moe_cache_size"),
+        (c_void_p, "abort_callback abort_callback_data"),
+        (c_bool, "embeddings offload_kqv no_perf op_offload swa_full kv_unified"),
+        (c_void_p, "samplers"),
+        (c_size_t, "n_samplers"),
+        (c_void_p, "ctx_other"),
+        (c_int8 * 256, "later"),
+    )
 
 
 class Batch(ctypes.Structure):
     """`llama_batch`."""
 
-    _fields_ = [
-        ("n_tokens", c_int32),
-        ("token", c_void_p),
-        ("embd", c_void_p),
-        ("pos", c_void_p),
-        ("n_seq_id", c_void_p),
-        ("seq_id", c_void_p),
-        ("logits", c_void_p),
-    ]
+    _fields_ = _fields(
+        (c_int32, "n_tokens"),
+        (c_void_p, "token embd pos n_seq_id seq_id logits"),
+    )
 
 
 _DEFAULTS: dict[type[ctypes.Structure], dict[str, Any]] = {
     ModelParams: {"split_mode": 1, "main_gpu": 0, "vocab_only": False, "use_extra_bufts": True},
     ContextParams: {
-        "n_ctx": 512,
-        "n_batch": 2048,
-        "n_ubatch": 512,
-        "n_seq_max": 1,
-        "rope_scaling_type": -1,
-        "pooling_type": -1,
-        "attention_type": -1,
-        "flash_attn_type": -1,
-        "yarn_orig_ctx": 0,
-        "type_k": 1,
-        "type_v": 1,
-        "offload_kqv": True,
-        "no_perf": True,
-        "op_offload": True,
-        "swa_full": True,
-        "kv_unified": False,
-        "n_samplers": 0,
+        **dict(n_ctx=512, n_batch=2048, n_ubatch=512, n_seq_max=1, yarn_orig_ctx=0, n_samplers=0),
+        **dict(rope_scaling_type=-1, pooling_type=-1, attention_type=-1, flash_attn_type=-1),
+        **dict(type_k=1, type_v=1, offload_kqv=True, no_perf=True, op_offload=True, swa_full=True),
+        **dict(kv_unified=False),
     },
 }
 """What llama.h says of the defaults: were a field added in between, some of them would not be found."""
 
 _TYPES: dict[str, Any] = {
-    "p": c_void_p,
-    "s": c_char_p,
-    "i": c_int32,
-    "l": c_int64,
-    "z": c_size_t,
-    "u": c_uint32,
-    "b": c_bool,
-    "M": ModelParams,
-    "C": ContextParams,
-    "B": Batch,
-    "-": None,
+    **dict(p=c_void_p, s=c_char_p, i=c_int32, z=c_size_t, u=c_uint32, b=c_bool),
+    **{"M": ModelParams, "C": ContextParams, "B": Batch, "-": None},
 }
-_FUNCTIONS = {  # result and arguments
-    "llama_version": "s",
-    "llama_backend_init": "-",
-    "llama_log_set": "-pp",
-    "llama_supports_gpu_offload": "b",
-    "llama_model_default_params": "M",
-    "llama_context_default_params": "C",
-    "llama_model_load_from_file": "psM",
-    "llama_model_free": "-p",
-    "llama_model_get_vocab": "pp",
-    "llama_model_n_ctx_train": "ip",
-    "llama_model_meta_val_str": "ipspz",
-    "llama_model_meta_count": "ip",
-    "llama_model_meta_key_by_index": "ipipz",
-    "llama_model_ftype": "ip",
-    "llama_ftype_name": "si",
-    "llama_model_size": "zp",
-    "llama_model_chat_template": "sps",
-    "llama_model_has_encoder": "bp",
-    "llama_model_has_decoder": "bp",
-    "llama_model_is_recurrent": "bp",
-    "llama_model_is_hybrid": "bp",
-    "llama_model_is_diffusion": "bp",
-    "llama_vocab_n_tokens": "ip",
-    "llama_vocab_get_text": "spi",
-    "llama_vocab_get_attr": "ipi",
-    "llama_vocab_is_eog": "bpi",
-    "llama_vocab_bos": "ip",
-    "llama_vocab_eos": "ip",
-    "llama_vocab_pad": "ip",
-    "llama_token_to_piece": "ipipiib",
-    "llama_tokenize": "ipsipibb",
-    "llama_detokenize": "ippipibb",
-    "llama_init_from_model": "ppC",
-    "llama_free": "-p",
-    "llama_get_memory": "pp",
-    "llama_memory_seq_rm": "bpiii",
-    "llama_memory_seq_cp": "-piiii",
-    "llama_state_get_size": "zp",
-    "llama_state_get_data": "zppz",
-    "llama_state_set_data": "zppz",
-    "llama_state_seq_get_size": "zpi",
-    "llama_decode": "ipB",
-    "llama_get_logits": "pp",
-    "llama_batch_get_one": "Bpi",
-    "llama_sampler_init_greedy": "p",
-    "llama_sampler_sample": "ippi",
-    "llama_sampler_free": "-p",
+_FUNCTIONS = {  # by their result and arguments, without the llama_ that their names begin with
+    "s": "version",
+    "-": "backend_init",
+    "-pp": "log_set",
+    "M": "model_default_params",
+    "C": "context_default_params",
+    "psM": "model_load_from_file",
+    "-p": "model_free free sampler_free",
+    "pp": "model_get_vocab get_memory get_logits",
+    "ip": "model_n_ctx_train model_ftype vocab_n_tokens vocab_bos vocab_eos vocab_pad",
+    "ipspz": "model_meta_val_str",
+    "si": "ftype_name",
+    "zp": "model_size state_get_size",
+    "sps": "model_chat_template",
+    "bp": "model_has_encoder model_has_decoder model_is_recurrent model_is_hybrid model_is_diffusion",
+    "spi": "vocab_get_text",
+    "ipi": "vocab_get_attr",
+    "bpi": "vocab_is_eog",
+    "ipipiib": "token_to_piece",
+    "ipsipibb": "tokenize",
+    "ippipibb": "detokenize",
+    "ppC": "init_from_model",
+    "bpiii": "memory_seq_rm",
+    "-piiii": "memory_seq_cp",
+    "zppz": "state_get_data state_set_data",
+    "zpi": "state_seq_get_size",
+    "ipB": "decode",
+    "Bpi": "batch_get_one",
+    "p": "sampler_init_greedy",
+    "ippi": "sampler_sample",
 }
 
 
@@ -211,10 +135,11 @@ class Library:
         if sys.platform == "win32":
             os.add_dll_directory(str(path.parent))
         own = ctypes.CDLL(str(path))
-        for name, types in _FUNCTIONS.items():
-            function = getattr(own, name)
-            function.restype, *function.argtypes = (_TYPES[each] for each in types)
-            setattr(self, name, function)
+        for types, names in _FUNCTIONS.items():
+            for name in names.split():
+                function = getattr(own, f"llama_{name}")
+                function.restype, *function.argtypes = (_TYPES[each] for each in types)
+                setattr(self, f"llama_{name}", function)
         self._errors: list[str] = []
         self._log = ctypes.CFUNCTYPE(None, c_int32, c_char_p, c_void_p)(self._note)
         self.llama_log_set(self._log, None)

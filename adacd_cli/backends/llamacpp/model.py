@@ -15,9 +15,7 @@ from adacd_cli.backends.llamacpp.library import ContextParams, library
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import ModelError, OutOfMemoryError
 
-BATCH = 512
-"""Tokens in one call of llama.cpp at most."""
-
+BATCH = 512  # tokens in one call of llama.cpp at most
 _FLOAT32 = 0
 _SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL)
 _AGAIN = "Download it again."
@@ -25,28 +23,12 @@ _CHOOSE = "Choose the GGUF file of a chat model."
 
 
 class LlamaModel:
-    """The weights and their vocabulary; sequences are the backend's.
-
-    Args:
-        path: the file; the first one of a model that is split into several.
-        name: what the user called it, for errors.
-        threads: CPU threads that it computes with.
-        gpu_layers: how many layers a GPU computes; None all, 0 none.
-        free_memory: tells the bytes that are free now; None where that is not known.
-
-    Attributes:
-        handle, vocab: llama.cpp's pointers.
-        vocab_size: tokens in the vocabulary.
-        context_length: positions that it was trained for; None where the file names none.
-        version: llama.cpp's.
-        dtype: the file's number format in llama.cpp's words, such as `Q4_K - Medium`.
-        keys_only: whether a sequence is its keys and values; a running state can be neither forked nor cut.
-
-    Raises:
-        ModelError: it cannot be loaded, or is no causal language model.
-        MissingExtraError: llama.cpp is not installed.
-        OutOfMemoryError: it does not fit.
-    """
+    """The weights and their vocabulary, with llama.cpp's pointers `handle` and `vocab`; sequences are the
+    backend's. Made of a file, the first one of a model that is split into several, and what the user called it, for
+    errors. It computes with so many CPU threads, and with a GPU for so many layers (None all, 0 none);
+    `free_memory` tells the bytes that are free now, None where that is not known. ModelError where it cannot be
+    loaded, or is no causal language model; MissingExtraError where llama.cpp is not installed; OutOfMemoryError
+    where it does not fit."""
 
     engine = "llamacpp"
     device = torch.device("cpu")  # where its logits arrive, whatever computes them
@@ -76,10 +58,11 @@ class LlamaModel:
         self.vocab_size: int = api.llama_vocab_n_tokens(self.vocab)
         self.architecture = self.text("general.architecture")
         self.context_length: int | None = api.llama_model_n_ctx_train(self.handle) or None
+        # in llama.cpp's words, such as `Q4_K - Medium`
         self.dtype = str(api.llama_ftype_name(api.llama_model_ftype(self.handle)).decode())
-        self.keys_only = not (
-            api.llama_model_is_recurrent(self.handle) or api.llama_model_is_hybrid(self.handle)
-        )
+        # a running state can be neither forked nor cut
+        running = api.llama_model_is_recurrent, api.llama_model_is_hybrid
+        self.keys_only = not any(holds(self.handle) for holds in running)
         self._refuse_other_kinds(name)
 
     def context_params(self, cells: int, sequences: int = 1) -> ContextParams:
@@ -95,7 +78,6 @@ class LlamaModel:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all weights."""
         return int(self._api.llama_model_size(self.handle))
 
     def text(self, key: str) -> str:
@@ -104,9 +86,8 @@ class LlamaModel:
         if length < 0:
             return ""
         buffer = ctypes.create_string_buffer(length + 1)
-        self._api.llama_model_meta_val_str(
-            self.handle, key.encode(), ctypes.cast(buffer, ctypes.c_char_p), length + 1
-        )
+        text = ctypes.cast(buffer, ctypes.c_char_p)
+        self._api.llama_model_meta_val_str(self.handle, key.encode(), text, length + 1)
         return buffer.value.decode("utf-8", "replace")
 
     def _refuse_other_kinds(self, name: str) -> None:

@@ -19,17 +19,12 @@ import torch
 from adacd_cli.backends.llamacpp.library import Batch, library
 from adacd_cli.backends.llamacpp.model import BATCH, LlamaModel
 
-_ROWS = 32
-"""Tokens of different sequences in one call at most."""
-
+_ROWS = 32  # tokens of different sequences in one call at most
 _FIRST_CELLS, _SPARE_CELLS = 1024, 256
 _FIRST_NUMBERS, _MOST_NUMBERS = 8, 256
+# from so many cells on idle sequences make room before the pool grows: every token looks at all cells
 _IDLE_CELLS = 4096
-"""From so many cells on idle sequences make room before the pool grows: every token looks at all cells."""
-
-_SAMPLE = 16
-"""Tokens that a sequence must have for its size to be measured."""
-
+_SAMPLE = 16  # tokens that a sequence must have for its size to be measured
 _NO_ROOM = 1
 
 
@@ -42,6 +37,9 @@ class LlamaSequence:
     computed: int = 0
     number: int | None = None
     last_used: int = 0
+
+
+_Token = tuple[LlamaSequence, int, bool]  # a token by its place, and whether its logits are wanted
 
 
 class Pool:
@@ -71,25 +69,18 @@ class Pool:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of the keys and values of a token; 0 where a sequence is a running state."""
-        if self._bytes_per_token is None and not self._model.keys_only:
-            self._bytes_per_token = 0
-        if self._bytes_per_token is None:
-            longest = max(filter(None, self._members), key=lambda each: each.computed, default=None)
-            if longest is None or longest.computed < _SAMPLE:
-                sample = LlamaSequence(self, [0] * _SAMPLE)
+        if self._bytes_per_token is None and self._model.keys_only:
+            sample = LlamaSequence(self, [0] * _SAMPLE)
+            longest = max(filter(None, self._members), key=lambda each: each.computed, default=sample)
+            if longest.computed < _SAMPLE:
                 self.compute([(sample, 0)])
-                self._measure(sample)
-                self.close(sample)
-            else:
-                self._measure(longest)
+                longest = sample
+            size = self._api.llama_state_seq_get_size(self._context, longest.number)
+            self._bytes_per_token = -(-size // longest.computed)
+            self.close(sample)
         return self._bytes_per_token or 0
 
-    def _measure(self, sequence: LlamaSequence) -> None:
-        size = self._api.llama_state_seq_get_size(self._context, sequence.number)
-        self._bytes_per_token = -(-size // sequence.computed)
-
     def fork(self, source: LlamaSequence, length: int) -> LlamaSequence:
-        """A sequence that shares the cells of another's first tokens."""
         fork = LlamaSequence(self, source.ids[:length])
         shared = min(length, source.computed)
         if shared and source.number is not None and self._model.keys_only:
@@ -99,7 +90,6 @@ class Pool:
         return fork
 
     def trim(self, sequence: LlamaSequence, length: int) -> None:
-        """Takes a sequence back to its first tokens."""
         del sequence.ids[length:]
         if sequence.number is not None and length < sequence.computed:
             cut = self._api.llama_memory_seq_rm(self._memory, sequence.number, length, -1)
@@ -109,18 +99,9 @@ class Pool:
                 self.close(sequence)
 
     def compute(self, work: Sequence[tuple[LlamaSequence, int]]) -> torch.Tensor:
-        """Computes what the sequences lack.
-
-        Args:
-            work: the sequences, and of how many of their last tokens the logits are wanted.
-
-        Returns:
-            The logits, float32 [wanted, vocab], in the order of the work.
-
-        Raises:
-            MemoryError: there is no room for them.
-            RuntimeError: llama.cpp failed, in its own words.
-        """
+        """Computes what the sequences lack, and gives the logits of as many of their last tokens as are wanted,
+        float32 [wanted, vocab], in the order of the work. MemoryError where there is no room for them; RuntimeError
+        where llama.cpp failed, in its own words."""
         sequences = [sequence for sequence, _ in work]
         if not self._context:
             needed = sum(len(sequence.ids) for sequence in sequences)
@@ -129,7 +110,7 @@ class Pool:
         for sequence in sequences:
             sequence.last_used = now
             self._number(sequence, keep=sequences)
-        calls: list[list[tuple[LlamaSequence, int, bool]]] = [[]]
+        calls: list[list[_Token]] = [[]]
         for sequence, wanted in work:
             end = len(sequence.ids)
             tokens = [(sequence, place, place >= end - wanted) for place in range(sequence.computed, end)]
@@ -142,10 +123,7 @@ class Pool:
         found = [self._decode(tokens, sequences) for tokens in calls if tokens]
         return torch.cat(found) if len(found) != 1 else found[0]
 
-    def _decode(
-        self, tokens: list[tuple[LlamaSequence, int, bool]], keep: Collection[LlamaSequence]
-    ) -> torch.Tensor:
-        """One call of llama.cpp."""
+    def _decode(self, tokens: list[_Token], keep: Collection[LlamaSequence]) -> torch.Tensor:
         count = self._batch.n_tokens = len(tokens)
         self._tokens[:count] = [sequence.ids[place] for sequence, place, _ in tokens]
         self._positions[:count] = [place for _, place, _ in tokens]
@@ -167,7 +145,6 @@ class Pool:
     # --- room ---
 
     def _number(self, sequence: LlamaSequence, keep: Collection[LlamaSequence]) -> None:
-        """Gives a sequence a number in the context, where it has none."""
         if sequence.number is not None:
             return
         if None not in self._members:
@@ -179,7 +156,6 @@ class Pool:
         self._members[sequence.number] = sequence
 
     def _make_room(self, keep: Collection[LlamaSequence]) -> None:
-        """Lets cells become free, or adds as many as there are."""
         if self._cells >= _IDLE_CELLS and self._release_idle(keep):
             return
         free, needed = self._model.free_memory(), self._cells * (self._bytes_per_token or 0)
@@ -189,14 +165,12 @@ class Pool:
             raise MemoryError(f"not enough memory for more than {self._cells} tokens")
 
     def _release_idle(self, keep: Collection[LlamaSequence]) -> bool:
-        """Takes the keys and values of the sequence that was used longest ago, other than those to keep."""
         idle = [each for each in self._members if each is not None and each not in keep]
         if idle:
             self.close(min(idle, key=lambda each: each.last_used))
         return bool(idle)
 
     def close(self, sequence: LlamaSequence) -> None:
-        """Lets a sequence's keys and values go."""
         if sequence.number is not None:
             self._api.llama_memory_seq_rm(self._memory, sequence.number, -1, -1)
             self._members[sequence.number] = None

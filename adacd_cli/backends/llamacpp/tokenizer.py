@@ -24,29 +24,15 @@ class LlamaTokenizer:
         self._model, self._api, self._vocab = model, library(), model.vocab
         template = self._api.llama_model_chat_template(model.handle, None)
         self.chat_template = template.decode("utf-8", "replace") if template else None
-        self.bos_token_id, self.eos_token_id, self.pad_token_id = (
-            index if index >= 0 else None
-            for index in (
-                getattr(self._api, f"llama_vocab_{name}")(self._vocab) for name in ("bos", "eos", "pad")
-            )
-        )
+        self.bos_token_id, self.bos_token = self._special("bos")
+        self.eos_token_id, self.eos_token = self._special("eos")
+        self.pad_token_id, _ = self._special("pad")
 
     def __len__(self) -> int:
         return self._model.vocab_size
 
-    @property
-    def bos_token(self) -> str | None:
-        """The text of the token that begins a text."""
-        return None if self.bos_token_id is None else self._text(self.bos_token_id)
-
-    @property
-    def eos_token(self) -> str | None:
-        """The text of the token that ends a text."""
-        return None if self.eos_token_id is None else self._text(self.eos_token_id)
-
     @cached_property
     def end_ids(self) -> frozenset[int]:
-        """Every token that ends an answer."""
         is_end = self._api.llama_vocab_is_eog
         return frozenset(index for index in range(len(self)) if is_end(self._vocab, index))
 
@@ -83,7 +69,6 @@ class LlamaTokenizer:
         return {self._text(index): index for index in range(len(self))}
 
     def get_vocab(self) -> dict[str, int]:
-        """Ids by the text of the vocabulary."""
         return dict(self._ids)
 
     def encode(self, text: str, add_special_tokens: bool = True, *, control: bool = True) -> list[int]:
@@ -101,15 +86,12 @@ class LlamaTokenizer:
         return {"input_ids": self.encode(text, add_special_tokens)}
 
     def tokenize(self, text: str, split_special_tokens: bool = False) -> list[str]:
-        """The tokens of a text, as the vocabulary writes them."""
         return [self._text(index) for index in self.encode(text, False, control=not split_special_tokens)]
 
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """Ids, or one, as the vocabulary writes them."""
         return self._text(ids) if isinstance(ids, int) else [self._text(index) for index in ids]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """The reverse; None for what is no token."""
         return self._ids.get(tokens) if isinstance(tokens, str) else [self._ids.get(each) for each in tokens]
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = False, **_: Any) -> str:
@@ -118,14 +100,9 @@ class LlamaTokenizer:
         size = 16 * len(ids) + 16
         while True:
             buffer = ctypes.create_string_buffer(size)
+            source, target = ctypes.addressof(array), ctypes.addressof(buffer)
             count = self._api.llama_detokenize(
-                self._vocab,
-                ctypes.addressof(array),
-                len(ids),
-                ctypes.addressof(buffer),
-                size,
-                False,
-                not skip_special_tokens,
+                self._vocab, source, len(ids), target, size, False, not skip_special_tokens
             )
             if count >= 0:
                 return buffer.raw[:count].decode("utf-8", "replace")
@@ -140,7 +117,6 @@ class LlamaTokenizer:
         tokenize: bool = False,
         **variables: Any,
     ) -> str:
-        """The rendered template, by transformers' sandbox."""
         from transformers.utils.chat_template_utils import render_jinja_template
 
         assert not tokenize
@@ -158,6 +134,10 @@ class LlamaTokenizer:
         if self.chat_template is None:
             raise ValueError("the file has no chat template")
         return str(self.chat_template)
+
+    def _special(self, name: str) -> tuple[int | None, str | None]:
+        index = getattr(self._api, f"llama_vocab_{name}")(self._vocab)
+        return (index, self._text(index)) if index >= 0 else (None, None)
 
     def _text(self, index: int) -> str:
         return str(self._api.llama_vocab_get_text(self._vocab, index).decode("utf-8", "replace"))

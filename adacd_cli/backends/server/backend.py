@@ -9,12 +9,12 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 
 from adacd_cli.backends.server.batcher import Batcher
 from adacd_cli.backends.server.pending import PendingLogits, Position, SequenceState, ServerFreeRun
+from adacd_cli.backends.server.server import Server
 from adacd_cli.engine.backend import (
     BASE,
     Capabilities,
@@ -25,11 +25,8 @@ from adacd_cli.engine.backend import (
     SequenceId,
     Weights,
 )
+from adacd_cli.engine.model import LanguageModel
 from adacd_cli.errors import ModelError
-
-if TYPE_CHECKING:
-    from adacd_cli.backends.server.server import Server
-    from adacd_cli.engine.model import LanguageModel
 
 
 class ServerBackend:

@@ -7,25 +7,20 @@ import threading
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.backends.server.dialect import TopList
 from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.server import Server
 
-if TYPE_CHECKING:
-    from adacd_cli.backends.server.server import Server
-
+# How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
+# replicas, so they are not all in one.
 PROMPTS = 8
-"""How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
-replicas, so they are not all in one."""
-
+# how long others may join a request where nobody waits for it yet: the streams of an answer are opened one after
+# the other
 GATHER_SECONDS = 0.02
-"""How long others may join a request where nobody waits for it yet: the streams of an answer are opened one
-after the other."""
-
+# lists up to this length are asked for together, as long as the longest one; longer ones by their length
 _SHORT = 256
-"""Lists up to this length are asked for together, as long as the longest one; longer ones by their length."""
-
 _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
@@ -45,7 +40,6 @@ class Batcher:
     # --- in the caller's thread ---
 
     def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
-        """Starts work in the loop."""
         future = self.server.background.start(work)
         self._live.add(future)
         future.add_done_callback(self._end)
@@ -61,22 +55,15 @@ class Batcher:
         self.server.background.call(lambda: asyncio.get_running_loop().call_soon(self._send))
 
     def cancel(self) -> None:
-        """Cancels everything."""
         for future in list(self._live):
             future.cancel()
 
     # --- in the loop ---
 
     async def top(self, ids: tuple[int, ...], count: int, *, at_once: bool) -> TopList:
-        """The `count` most probable tokens after these ids; see `Dialect.top`.
-
-        Args:
-            at_once: whether only what is wanted in this turn of the loop may join, or what comes before the
-                next `flush` too.
-
-        Raises:
-            ServerRefused, ServerUnavailable: this prompt failed; others that travelled with it may not have.
-        """
+        """The `count` most probable tokens after these ids; see `Dialect.top`. With `at_once` only what is wanted
+        in this turn of the loop may join, else what comes before the next `flush` too. Raises ServerRefused or
+        ServerUnavailable where this prompt failed; others that travelled with it may not have."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[TopList] = loop.create_future()
         self._wanted.append((ids, count, future))

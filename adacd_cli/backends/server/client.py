@@ -30,45 +30,29 @@ from adacd_cli.backends.server.errors import (
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
+# where the server's key is looked for, in this order; `adacd serve` guards itself with the second one
 KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
-"""Where the server's key is looked for, in this order; `adacd serve` guards itself with the second one."""
-
-ATTEMPTS = 6
-"""How often a request is made before it counts as failed; with the pauses about 15 seconds."""
-
+ATTEMPTS = 6  # how often a request is made before it counts as failed; with the pauses about 15 seconds
+# seconds between two attempts: doubled from the first on, and a little more at random
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
-"""Seconds between two attempts: doubled from the first on, and a little more at random."""
-
-PATIENCE = 60.0
-"""The longest Retry-After, in seconds, that is waited for."""
-
-LOOKING_SECONDS = 15.0
-"""How long a server may take to describe itself."""
-
+PATIENCE = 60.0  # the longest Retry-After, in seconds, that is waited for
+LOOKING_SECONDS = 15.0  # how long a server may take to describe itself
+# how long a response or a stream's first token may take (there may be a queue, and the prompt is read), and how
+# long each further token
 FIRST_SECONDS, NEXT_SECONDS = 180.0, 60.0
-"""How long a response or a stream's first token may take (there may be a queue, and the prompt is read), and
-how long each further token."""
-
-NOTICE_SECONDS = 20.0
-"""After so long the user is informed that the server is waited for."""
-
+NOTICE_SECONDS = 20.0  # after so long the user is informed that the server is waited for
+# bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB
 LARGEST = 64_000_000
-"""Bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB."""
-
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
+_Events = AsyncGenerator[dict[str, Any], None]
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server is.
+    """Where a server is."""
 
-    Attributes:
-        base: its address up to and including `/v1`, without a slash at the end.
-        root: the same without `/v1`: what a server has besides OpenAI's routes is there.
-    """
-
-    base: str
-    root: str
+    base: str  # its address up to and including `/v1`, without a slash at the end
+    root: str  # the same without `/v1`: what a server has besides OpenAI's routes is there
 
     @classmethod
     def parse(cls, model: str) -> Address:
@@ -119,29 +103,32 @@ class Client:
         self._http = httpx.AsyncClient(headers=self._headers, limits=limits, timeout=timeout)
 
     async def close(self) -> None:
-        """Closes all connections."""
         await self._http.aclose()
 
     async def get(self, url: str) -> dict[str, Any]:
         """The JSON object at an address; raises ServerRefused where there is none, or nothing answers."""
-        _, body = await self._request(url, None)
-        return self._object(body)
+        return await self.post(url, None)
 
-    async def post(self, url: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    async def post(self, url: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         """The JSON object (a list is its `list`) in reply to a request; raises ServerRefused as `get`."""
         _, reply = await self._request(url, body)
-        return self._object(reply)
+        found = json_object(b'{"list":' + reply + b"}" if reply.lstrip().startswith(b"[") else reply)
+        if found is None:
+            start = self.clean(reply[:100].decode("utf-8", "replace"))
+            raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
+        return found
 
     @asynccontextmanager
     async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """The JSON objects of a stream of server-sent events, as they come. ServerRefused where it was refused, or
         an event is an error; ServerUnavailable where nothing answers any more, or the stream broke off."""
         response, _ = await self._request(url, body, whole=False)
-        try:
-            async with aclosing(self._events(response)) as events, aclosing(self._in_time(events)) as timely:
-                yield timely
-        finally:
-            await response.aclose()
+        async with (
+            aclosing(response),
+            aclosing(self._events(response)) as events,
+            aclosing(self._in_time(events)) as timely,
+        ):
+            yield timely
 
     async def _request(
         self, url: str, body: Mapping[str, Any] | None, *, whole: bool = True
@@ -152,10 +139,9 @@ class Client:
         while True:
             number += 1
             seconds = LOOKING_SECONDS if body is None else self._first_seconds
+            request = self._http.build_request(method, url, content=content)
             try:
-                found = await self._send(
-                    self._http.build_request(method, url, content=content), seconds, whole
-                )
+                found = await self._send(request, seconds, whole)
             except ServerUnavailable as failure:
                 if number >= min(attempts, failure.worth) or failure.wait > PATIENCE:
                     self._stays_away = failure.status == 0
@@ -166,30 +152,23 @@ class Client:
                 self._stays_away = False
                 return found
 
-    def _object(self, body: bytes) -> dict[str, Any]:
-        found = json_object(b'{"list":' + body + b"}" if body.lstrip().startswith(b"[") else body)
-        if found is None:
-            start = self.clean(body[:100].decode("utf-8", "replace"))
-            raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
-        return found
-
-    async def _send(
-        self, request: httpx.Request, seconds: float, whole: bool
-    ) -> tuple[httpx.Response, bytes]:
+    async def _send(self, request: httpx.Request, limit: float, whole: bool) -> tuple[httpx.Response, bytes]:
         """The response and its body, which is left open and empty where it is not wanted whole."""
         with self._named():
-            async with self._within(seconds, "gave no answer within"):
+            async with self._within(limit, "gave no answer within"):
                 response = await self._http.send(request, stream=True)
                 if response.status_code == 200 and not whole:
                     return response, b""
-                try:
-                    body = await read(response)
-                finally:
-                    await response.aclose()
+                body = bytearray()
+                async with aclosing(response):
+                    async for chunk in response.aiter_bytes():
+                        body += chunk
+                        if len(body) > LARGEST:
+                            raise ServerRefused(f"its response is longer than {LARGEST:,} bytes")
         if response.status_code != 200:
             wait = retry_seconds(response.headers.get("retry-after", ""))
-            raise self._failure(response.status_code, json_object(body), wait)
-        return response, body
+            raise self._failure(response.status_code, json_object(bytes(body)), wait)
+        return response, bytes(body)
 
     @property
     def _first_seconds(self) -> float:
@@ -209,9 +188,7 @@ class Client:
         finally:
             notice.cancel()
 
-    async def _in_time(
-        self, events: AsyncGenerator[dict[str, Any], None]
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def _in_time(self, events: _Events) -> _Events:
         """The events, none of which takes too long, whatever else comes to keep the connection alive."""
         seconds = self._first_seconds
         while True:
@@ -222,7 +199,7 @@ class Client:
             yield event
             seconds = NEXT_SECONDS
 
-    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
+    async def _events(self, response: httpx.Response) -> _Events:
         with self._named():
             async for line in lines_of(response):
                 field, colon, value = line.partition(":")
@@ -265,13 +242,3 @@ async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
         if len(line) > LARGEST:
             raise ServerRefused(f"a line of its stream is longer than {LARGEST:,} bytes")
     yield line.decode("utf-8", "replace")
-
-
-async def read(response: httpx.Response) -> bytes:
-    """The whole body."""
-    body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        if len(body) > LARGEST:
-            raise ServerRefused(f"its response is longer than {LARGEST:,} bytes")
-    return bytes(body)

@@ -22,26 +22,17 @@ from adacd_cli.engine.backend import SampledToken, Sampling
 _MARK = "token_id:"
 _NO_IDS = "its log-probabilities do not name tokens by their ids"
 _GREEDY = Sampling()
-_NEUTRAL = {
-    "min_p": 0.0,
-    "repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "min_tokens": 0,
-    "ignore_eos": False,
+_NEUTRAL: dict[str, Any] = {
+    **dict(min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0),
+    **dict(min_tokens=0, ignore_eos=False),
 }
 
 _OPENAI = frozenset(("logit_bias", "presence_penalty", "frequency_penalty", "stop_token_ids"))
-
-MOST_IDS = 128
-"""vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is."""
-
+MOST_IDS = 128  # vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is
+# how often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the lists of
+# every other request that vLLM's V1 runner computes in the same batch, whoever sent it
 TRIES = 5
-"""How often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the
-lists of every other request that vLLM's V1 runner computes in the same batch, whoever sent it."""
-
-_PAUSE = 0.02
-"""Seconds before the second try; doubled for each further one."""
+_PAUSE = 0.02  # seconds before the second try; doubled for each further one
 
 
 class Completions:
@@ -161,7 +152,6 @@ def _limit(failure: ServerRefused, wanted: int, field: str) -> int | None:
 
 
 def _choices(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
-    """The choices of so many prompts, in their order."""
     choices = answer.get("choices")
     if not isinstance(choices, list) or not all(isinstance(each, dict) for each in choices):
         raise ServerRefused("its response is no completion")
@@ -174,7 +164,6 @@ def _choices(answer: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
 
 
 def _tokens(choice: Mapping[str, Any], count: int) -> list[SampledToken]:
-    """The tokens of a choice, or of a piece of it."""
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict):
         if choice.get("text") or choice.get("finish_reason") is None:

@@ -14,42 +14,28 @@ from typing import Any, Protocol
 from adacd_cli.backends.server.errors import OWN_TOKENIZER, InvalidLogprobs, ServerRefused
 from adacd_cli.engine.backend import SampledToken, Sampling
 
+# servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); below this is no value
 FLOOR = -9000.0
-"""Servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); below this is no value."""
-
+# by how much a log-probability may be above 0 and the sum of a list above 1: servers round
 _ABOVE_ZERO, _ABOVE_ONE = 1e-3, 1e-2
-"""By how much a log-probability may be above 0 and the sum of a list above 1: servers round."""
-
-_LEAST_WHOLE = 0.98
-"""What all probabilities add up to at least, as a server rounds them."""
-
+_LEAST_WHOLE = 0.98  # what all probabilities add up to at least, as a server rounds them
+# a model's padding ids, which its tokenizer does not have, are at least this much below the best token
 _PADDING = math.log(0.01)
-"""A model's padding ids, which its tokenizer does not have, are at least this much below the best token."""
 
 
 class Dialect(Protocol):
     """A server that takes token ids and gives log-probabilities.
 
-    Every method raises ServerRefused where the server does not accept the request or its response cannot be
-    read, and ServerUnavailable where it does not answer; a stream also in the middle.
+    Every method raises ServerRefused where the server does not accept the request or its response cannot be read,
+    and ServerUnavailable where it does not answer; a stream also in the middle."""
 
-    Attributes:
-        name: `llama.cpp`, `vLLM` or `OpenAI`.
-        most: how many log-probabilities of a position it gives; None where no limit is known.
-        scores_ids: whether it gives the values of tokens that are named by id.
-        controls: which of `Sampling.controls` it knows; stop_token_ids are seen to here.
-    """
-
-    name: str
-    most: int | None
-    scores_ids: bool
-    controls: frozenset[str]
+    name: str  # `llama.cpp`, `vLLM` or `OpenAI`
+    most: int | None  # how many log-probabilities of a position it gives; None where no limit is known
+    scores_ids: bool  # whether it gives the values of tokens that are named by id
+    controls: frozenset[str]  # which of `Sampling.controls` it knows; stop_token_ids are seen to here
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
-        """The most probable next tokens of each prompt, in ONE request.
-
-        A list is shorter than `count` where the server gives no more.
-        """
+        """The most probable next tokens of each prompt, in ONE request; fewer where the server gives no more."""
 
     async def values(self, prompt: Sequence[int], tokens: Sequence[int]) -> dict[int, float]:
         """The log-probabilities of these next tokens, of as many as the server gives."""
@@ -65,10 +51,8 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True)
 class TopList:
-    """The most probable tokens of one position, the most probable one first.
-
-    `logprobs` are their log-probabilities in nats, of the model's whole distribution.
-    """
+    """The most probable tokens of one position, the most probable one first, and their log-probabilities in nats,
+    of the model's whole distribution."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
@@ -88,16 +72,9 @@ class TopList:
         return cls(tuple(pair[0] for pair in best[:count]), tuple(pair[1] for pair in best[:count]))
 
     def check(self, vocab: int, floor: float | None = None) -> None:
-        """Checks that these can be the most probable of `vocab` tokens.
-
-        Args:
-            vocab: tokens in the vocabulary.
-            floor: ids beyond the vocabulary are padding where they are so many nats below the best one.
-
-        Raises:
-            InvalidLogprobs: a plausible id is beyond the vocabulary, or the tokens that are not listed, each
-                at most as probable as the last one, cannot make up the rest.
-        """
+        """Checks that these can be the most probable of `vocab` tokens. InvalidLogprobs where an id is beyond the
+        vocabulary that is no padding (so many nats below the best one as `floor` says), or the tokens that are not
+        listed, each at most as probable as the last one, cannot make up the rest."""
         check_ids(tuple(zip(self.ids, self.logprobs, strict=True)), vocab, floor)
         most = sum(map(math.exp, self.logprobs))
         most += max(0, vocab - len(self.ids)) * math.exp(self.logprobs[-1])

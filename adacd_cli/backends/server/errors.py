@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import httpx
 
+# how long a connection may take, and how often one is tried for that takes longer
 CONNECT_SECONDS, CONNECT_ATTEMPTS = 10.0, 2
-"""How long a connection may take, and how often one is tried for that takes longer."""
-
 START_IT = "Start it, or check the address and the port."
 RAW_LOGPROBS = "Start vLLM with --logprobs-mode raw_logprobs, and without post-processing of them."
 OWN_TOKENIZER = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
@@ -24,18 +23,12 @@ _NO_AUTHORITY = "Name the file of its certificate authority in the environment v
 
 @dataclass(eq=False)
 class ServerRefused(Exception):
-    """The server does not accept a request, or its response cannot be used.
+    """The server does not accept a request, or its response cannot be used."""
 
-    Attributes:
-        reason: what happened, as the end of a sentence without its full stop.
-        status: HTTP status of the response; 0 where none came.
-        hint: what to do about it; empty where nothing better is known than the caller's own hint.
-    """
-
-    reason: str
-    status: int = 0
+    reason: str  # what happened, as the end of a sentence without its full stop
+    status: int = 0  # HTTP status of the response; 0 where none came
     message: str = ""
-    hint: str = ""
+    hint: str = ""  # what to do about it; empty where nothing better is known than the caller's own hint
 
 
 @dataclass(eq=False)
@@ -63,10 +56,8 @@ class ReadTimeout(ServerUnavailable):
 
 @contextmanager
 def named(clean: Callable[[str], str], *, secure: bool) -> Iterator[None]:
-    """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them.
-
-    `clean` removes what nobody may see; `secure` tells whether the address is one of https.
-    """
+    """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them. `clean`
+    removes what nobody may see; `secure` tells whether the address is one of https."""
     try:
         yield
     except httpx.ConnectTimeout:

@@ -17,38 +17,18 @@ from adacd_cli.backends.server.errors import ServerRefused
 from adacd_cli.engine.backend import SampledToken, Sampling
 
 _FORCED = 1e9
-_NEUTRAL = {
-    "cache_prompt": True,
-    "return_tokens": True,
-    "min_p": 0.0,
-    "typical_p": 1.0,
-    "repeat_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "dry_multiplier": 0.0,
-    "xtc_probability": 0.0,
-    "dynatemp_range": 0.0,
-    "mirostat": 0,
-    "ignore_eos": False,
-    "stop": [],
+_NEUTRAL: dict[str, Any] = {
+    **dict(cache_prompt=True, return_tokens=True, ignore_eos=False, stop=[]),
+    **dict(repeat_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0, dry_multiplier=0.0),
+    **dict(min_p=0.0, typical_p=1.0, xtc_probability=0.0, dynatemp_range=0.0, mirostat=0),
 }
 """Everything that the server's own defaults may change a distribution with."""
 
-_CONTROLS = {
-    "min_p": "min_p",
-    "repetition_penalty": "repeat_penalty",
-    "presence_penalty": "presence_penalty",
-    "frequency_penalty": "frequency_penalty",
-    "logit_bias": "logit_bias",
-    "ignore_eos": "ignore_eos",
-}
-"""What it calls the settings that it knows."""
-
-_SEEDS = 2**32 - 1
-"""llama.cpp's seeds have 32 bits, and the last one means any."""
-
-_LISTED = (64, 1024)
-"""How many tokens are searched for those that a stream left out, before all of them are."""
+_SAME = ("min_p", "presence_penalty", "frequency_penalty", "logit_bias", "ignore_eos")
+# what it calls the settings that it knows
+_CONTROLS = {name: name for name in _SAME} | {"repetition_penalty": "repeat_penalty"}
+_SEEDS = 2**32 - 1  # llama.cpp's seeds have 32 bits, and the last one means any
+_LISTED = (64, 1024)  # how many tokens are searched for those that a stream left out, before all of them are
 
 
 class LlamaCpp:
@@ -167,31 +147,27 @@ class LlamaCpp:
         tail = _bytes(next(own, {}))
         left = left.removesuffix(tail)
         found: list[SampledToken] = []
-        ids = list(given)
         for more in range(missing - 1, -1, -1):  # how many are to follow this one
-            entry, entries = await self._entry_of(ids, left, more, exact=bool(tail) and not more)
+            ids = [*given, *(token.token_id for token in found)]
+            for size in (*_LISTED, 10**9):
+                (entries,) = await self._entries([ids], size)
+                fitting = (each for each in entries if _fits(_bytes(each), left, more, exact=bool(tail)))
+                entry = next(fitting, None)  # the most probable one
+                if entry is not None or len(entries) < size:
+                    break
             if entry is None:
                 return None
-            ids.append(entry["id"])
             left = left[len(_bytes(entry)) :]
             pairs = [(each["id"], each["logprob"]) for each in entries]
             found.append(sampled_token(entry["id"], entry["logprob"], pairs, count))
         return found
 
-    async def _entry_of(
-        self, ids: Sequence[int], left: bytes, more: int, *, exact: bool
-    ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-        """The most probable token that the bytes begin with and that leaves enough to follow, and its list."""
-        entries: list[dict[str, Any]] = []
-        for size in (*_LISTED, 10**9):
-            (entries,) = await self._entries([ids], size)
-            for entry in entries:  # the most probable first
-                own = _bytes(entry)
-                if own and left.startswith(own) and (own == left if exact else len(left) - len(own) >= more):
-                    return entry, entries
-            if len(entries) < size:
-                break
-        return None, entries
+
+def _fits(own: bytes, left: bytes, more: int, *, exact: bool) -> bool:
+    """Whether a text may begin with a token, so that enough of it is left for `more` tokens; `exact`: for no more
+    than them."""
+    rest = len(left) - len(own)
+    return own != b"" and left.startswith(own) and (rest == 0 if exact and not more else rest >= more)
 
 
 def _sampled(entry: Mapping[str, Any], count: int) -> SampledToken:

@@ -22,31 +22,22 @@ from adacd_cli.engine.backend import Logits, Need, SampledToken, Sampling
 from adacd_cli.engine.partial import GROWTH, bound_of_rest, logits_of
 from adacd_cli.errors import AdacdError, ServerError, first_line
 
+# nats by which a server's answers to two requests may differ: another batch is rounded otherwise
 _ROUNDED = 0.5
-"""Nats by which a server's answers to two requests may differ: another batch is rounded otherwise."""
-
+# a longer list than this costs more than a request for single values, where the server gives those
 _LONG = 10_000
-"""A longer list than this costs more than a request for single values, where the server gives those."""
-
+# how often free runs of one sequence may fall silent after some tokens before that is an error
 _MOST_TIMEOUTS = 1
-"""How often free runs of one sequence may fall silent after some tokens before that is an error."""
 
 
 @dataclass
 class Position:
-    """What is known of the token after some ids.
+    """What is known of the token after some ids."""
 
-    Attributes:
-        ids: the ids before it.
-        top: its most probable tokens.
-        others: log-probabilities that are known besides, by id.
-        complete: whether the server gives no longer list.
-    """
-
-    ids: tuple[int, ...]
-    top: TopList = field(default_factory=TopList)
-    others: dict[int, float] = field(default_factory=dict)
-    complete: bool = False
+    ids: tuple[int, ...]  # the ids before it
+    top: TopList = field(default_factory=TopList)  # its most probable tokens
+    others: dict[int, float] = field(default_factory=dict)  # log-probabilities that are known besides, by id
+    complete: bool = False  # whether the server gives no longer list
 
     def grows(self, dialect: Dialect, vocab: int) -> bool:
         """Whether the server may give a longer list."""
@@ -134,9 +125,8 @@ class PendingLogits:
     def _lacks(self, position: Position) -> bool:
         """Whether something is needed of the last position that a longer list would have."""
         need = self._need
-        return position is self._positions[-1] and not (
-            position.reaches(need.floor) and not position.missing(need.ids)
-        )
+        last = position is self._positions[-1]
+        return last and not (position.reaches(need.floor) and not position.missing(need.ids))
 
     def _can_learn_more(self, position: Position) -> bool:
         if position.grows(self._dialect, self._vocab):
@@ -152,19 +142,14 @@ class PendingLogits:
 
 
 class ServerFreeRun:
-    """See `engine.backend.FreeRun`.
+    """See `engine.backend.FreeRun`. A stream that breaks after some tokens ends it quietly: the caller goes on from
+    the ids, and learns the error if that does not work either."""
 
-    A stream that breaks after some tokens ends it quietly: the caller goes on from the ids, and learns the
-    error if that does not work either.
-    """
-
-    def __init__(
-        self, sequence: SequenceState, sampling: Sampling, max_tokens: int, batcher: Batcher
-    ) -> None:
+    def __init__(self, sequence: SequenceState, sampling: Sampling, most: int, batcher: Batcher) -> None:
         self._sequence, self._batcher = sequence, batcher
         self._tokens: deque[SampledToken] = deque()
         self._failed = False
-        self._future = batcher.start(self._read(tuple(sequence.ids), sampling, max_tokens))
+        self._future = batcher.start(self._read(tuple(sequence.ids), sampling, most))
 
     def take(self) -> list[SampledToken]:
         ended = self._future.done()  # before the tokens are looked at
@@ -207,7 +192,6 @@ class ServerFreeRun:
 
 
 def error_of(address: str, failure: BaseException) -> AdacdError:
-    """The error that a failed request ends in."""
     if isinstance(failure, AdacdError):
         return failure
     if not isinstance(failure, ServerRefused):

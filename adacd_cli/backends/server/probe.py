@@ -6,7 +6,7 @@ Everything that is missing is an error that says what to do; what is only worth 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -34,46 +34,29 @@ _ONE_SLOT = (
 _NOT_COMPARED = (
     "The server does not say how it encodes text, so it could not be checked that --tokenizer is its own."
 )
+# how long the whole check may take: a server may load its model at the first request
 LOOKED_OVER_SECONDS = 180.0
-"""How long the whole check may take: a server may load its model at the first request."""
 
 _PIECES = (
-    "Hello",
-    " world",
-    " 12345",
-    "ünïcödé",
-    " Привет",
-    "你好",
-    "こんにちは",
-    " 🙂",
-    "\n\tdef f(x):",
-    "Ω≈ç",
+    *("Hello", " world", " 12345", "ünïcödé", " Привет", "你好", "こんにちは", " 🙂"),
+    *("\n\tdef f(x):", "Ω≈ç"),
 )
 """What both tokenizers encode: words, digits and several scripts."""
 
-_ASKED = 1000
-"""How many log-probabilities are requested: a server with a lower limit names it."""
+_ASKED = 1000  # how many log-probabilities are requested: a server with a lower limit names it
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What a server can do; None is what it does not say.
-
-    Attributes:
-        dialect: `llama.cpp`, `vLLM` or `OpenAI`.
-        context_length: tokens that a request may have, prompt and answer.
-        vocab: tokens in its vocabulary.
-        slots: how many requests it runs at once.
-        end_token: the text of the token that ends its answers.
-    """
+    """What a server can do; None is what it does not say."""
 
     address: str
-    dialect: str
+    dialect: str  # `llama.cpp`, `vLLM` or `OpenAI`
     model: str
-    context_length: int | None
-    vocab: int | None
-    slots: int | None
-    end_token: str | None
+    context_length: int | None  # tokens that a request may have, prompt and answer
+    vocab: int | None  # tokens in its vocabulary
+    slots: int | None  # how many requests it runs at once
+    end_token: str | None  # the text of the token that ends its answers
     warnings: tuple[str, ...] = ()
 
     @property
@@ -86,16 +69,16 @@ async def examine(client: Client, served_model: str | None, tokenizer: Any) -> t
     """Finds out what the server is, and tries one request of each kind. ModelError where it is no such server, does
     not serve the model, gives too little, or has another tokenizer; UsageError where it serves several models and
     none is named."""
+    hint = _LOG
     try:
         with anyio.fail_after(LOOKED_OVER_SECONDS):
             return await _examine(client, served_model, tokenizer)
     except TimeoutError:
         what = f"cannot be used: it did not answer adacd's first requests within {LOOKED_OVER_SECONDS:g} s"
-        hint = _LOG
     except ServerUnavailable as failure:
         what = "cannot be used now" if failure.status else "cannot be reached"
-        what, hint = f"{what}: {failure.reason.rstrip('.')}", _LOG if failure.status else START_IT
-        hint = failure.hint or hint
+        what = f"{what}: {failure.reason.rstrip('.')}"
+        hint = failure.hint or (_LOG if failure.status else START_IT)
     raise ModelError(f"The server at {client.address.base} {what}.", hint)
 
 
@@ -116,23 +99,14 @@ async def _examine(client: Client, served_model: str | None, tokenizer: Any) -> 
     dialect: Dialect = Completions(client, model, "vLLM" if entry.get("owned_by") == "vllm" else "OpenAI")
     if props:
         dialect = LlamaCpp(client, model, _whole_token(tokenizer))
-    warnings: list[str] = []
-    compared = await _compare_tokenizers(address, dialect, tokenizer, warnings)
+    warning = await _compare_tokenizers(address, dialect, tokenizer)
     await _try(client, dialect, tokenizer)
-    slots = _number(props, "total_slots")
-    warnings += [_ONE_SLOT] * (slots == 1) + [_NOT_COMPARED] * (not compared)
-    defaults, meta, end = props.get("default_generation_settings"), entry.get("meta"), props.get("eos_token")
-    probe = Probe(
-        address=address,
-        dialect=dialect.name,
-        model=model,
-        context_length=_number(defaults, "n_ctx") or _number(entry, "max_model_len"),
-        vocab=_number(meta, "n_vocab"),
-        slots=slots,
-        end_token=end if isinstance(end, str) and end else None,
-        warnings=tuple(warnings),
-    )
-    return dialect, probe
+    slots, end = _number(props, "total_slots"), props.get("eos_token")
+    context = _number(props.get("default_generation_settings"), "n_ctx") or _number(entry, "max_model_len")
+    end = end if isinstance(end, str) and end else None
+    warnings = tuple(filter(None, (warning, _ONE_SLOT if slots == 1 else "")))
+    vocab = _number(entry.get("meta"), "n_vocab")
+    return dialect, Probe(address, dialect.name, model, context, vocab, slots, end, warnings)
 
 
 @contextmanager
@@ -222,23 +196,19 @@ def _whole_token(tokenizer: Any) -> int:
     return int(ids[-1])
 
 
-async def _compare_tokenizers(address: str, dialect: Dialect, tokenizer: Any, warnings: list[str]) -> bool:
-    """Whether both could be compared; text by text, so that one odd text does not make it another tokenizer.
-
-    Adds to the warnings where some text is encoded in another way; raises ModelError where that is a control
-    token of the tokenizer, or most of the text.
-    """
+async def _compare_tokenizers(address: str, dialect: Dialect, tokenizer: Any) -> str:
+    """A warning where they could not be compared, or some text is encoded in another way; ModelError where that is
+    a control token of the tokenizer, or most of the text."""
     controls = _controls(tokenizer)
     different: list[str] = []
     found = ""
-    for piece in (*controls, *_PIECES):
+    for piece in (*controls, *_PIECES):  # one by one, so that one odd text does not make it another tokenizer
         mine = [int(each) for each in tokenizer.encode(piece, add_special_tokens=False)]
-        try:
+        theirs = None
+        with suppress(ServerRefused):
             theirs = await dialect.tokenize(piece)
-        except ServerRefused:
-            theirs = None
         if theirs is None:
-            return False
+            return _NOT_COMPARED
         if mine != theirs:  # controls come first
             different.append(piece)
             found = found or f"{piece!r} is {_ids(theirs)} there and {_ids(mine)} here."
@@ -246,9 +216,7 @@ async def _compare_tokenizers(address: str, dialect: Dialect, tokenizer: Any, wa
         raise ModelError(
             f"The server at {address} has another tokenizer than the one given: {found}", OWN_TOKENIZER
         )
-    if different:
-        warnings.append(f"The server encodes some text in another way than the tokenizer: {found}")
-    return True
+    return f"The server encodes some text in another way than the tokenizer: {found}" if different else ""
 
 
 def _controls(tokenizer: Any) -> tuple[str, ...]:

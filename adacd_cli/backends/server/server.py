@@ -22,16 +22,28 @@ class Background:
     """An event loop for code that is not asynchronous itself; it runs until `stop`, or dies with the process."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="adacd-requests", daemon=True)
+        started: Future[asyncio.AbstractEventLoop] = Future()
+        work = (self._main(started),)
+        self._thread = threading.Thread(target=asyncio.run, args=work, name="adacd-requests", daemon=True)
         self._thread.start()
+        self._loop = started.result()
+
+    async def _main(self, started: Future[asyncio.AbstractEventLoop]) -> None:
+        loop = asyncio.get_running_loop()
+        self._last: asyncio.Future[Coroutine[Any, Any, None]] = loop.create_future()
+        started.set_result(loop)
+        last = await self._last
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await last
 
     def start(self, work: Coroutine[Any, Any, _Result]) -> Future[_Result]:
         """Starts the work; the future may be cancelled."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def call(self, function: Callable[[], object]) -> None:
-        """Calls something in the loop's thread."""
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(function)
 
@@ -49,37 +61,14 @@ class Background:
         if not self._thread.is_alive():
             last.close()
             return
-        self.start(self._end(last))
+        self.call(lambda: self._last.set_result(last))
         if threading.current_thread() is not self._thread:  # which may collect the loop's owner as garbage
             self._thread.join(timeout=2.0)
 
-    async def _end(self, last: Coroutine[Any, Any, None]) -> None:
-        await self._cancel_others()
-        await last
-        # httpx leaves the generators of a response that was not read to its end to the loop
-        await self._loop.shutdown_asyncgens()
-        await self._cancel_others()
-        self._loop.stop()
-
-    @staticmethod
-    async def _cancel_others() -> None:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _run(self) -> None:
-        self._loop.run_forever()
-        self._loop.close()
-
 
 class Server:
-    """A server that was checked; its requests run in the `background`.
-
-    Attributes:
-        concurrency: how many requests it is sent at once where nobody says.
-        notices: what the user should know while answers come, until somebody takes it.
-    """
+    """A server that was checked; its requests run in the `background`, `concurrency` of them at once where nobody
+    says. `notices` are what the user should know while answers come, until somebody takes them."""
 
     def __init__(
         self, background: Background, client: Client, dialect: Dialect, probe: Probe, vocab: int

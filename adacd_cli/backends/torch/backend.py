@@ -6,32 +6,23 @@ of it, and costs nothing until it is forked or goes on. A prompt's chunk is a ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import torch
 
-from adacd_cli.backends import Done
+from adacd_cli.backends.local import Done, LocalBackend
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
 from adacd_cli.backends.torch.compiled import uncompiled
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
-from adacd_cli.engine.memory import is_out_of_memory
-from adacd_cli.errors import OutOfMemoryError
-
-if TYPE_CHECKING:
-    from adacd_cli.engine.backend import FreeRun, Sampling
-    from adacd_cli.engine.model import LanguageModel
-
-_Result = TypeVar("_Result")
+from adacd_cli.engine.model import LanguageModel
 
 _PREFILL_CHUNK = {"cpu": 512}
-_PREFILL_CHUNK_ELSEWHERE = 4096
-"""Prompt tokens in one forward: enough for it to be efficient."""
-
+_PREFILL_CHUNK_ELSEWHERE = 4096  # prompt tokens in one forward: enough for it to be efficient
+# on a CPU padding costs as much as tokens: this share of a prefill may be padding, and so many tokens
 _PADDING, _FEW_TOKENS = 0.25, 64
-"""On a CPU padding costs as much as tokens: this share of a prefill may be padding, and so many tokens."""
 
 
 @dataclass(eq=False)
@@ -82,7 +73,7 @@ class _Batch:
         self.members = [self.members[row] for row in rows]
 
 
-class TorchBackend:
+class TorchBackend(LocalBackend):
     """Computes with a model of this process; see `engine.backend.Backend`."""
 
     def __init__(self, model: LanguageModel) -> None:
@@ -106,7 +97,6 @@ class TorchBackend:
         self._ropes: dict[Weights, Rope] = {}
 
     def open(self, weights: Weights = BASE, *, like: SequenceId | None = None, length: int = 0) -> SequenceId:
-        """A new sequence, or a fork that copies the keys and values of another's first tokens."""
         self.model.weights(weights)
         sequence = _Sequence(weights)
         if like is not None and length > 0:
@@ -149,30 +139,6 @@ class TorchBackend:
     def forward(self, work: Sequence[Extend]) -> Sequence[Done]:
         return self._guarded(lambda: self._forward(work))
 
-    def _guarded(self, compute: Callable[[], _Result]) -> _Result:
-        """What is computed; where that fails, every sequence is closed."""
-        shortage = None
-        try:
-            return compute()
-        except (RuntimeError, MemoryError) as error:
-            self.close(list(self._sequences))
-            if not is_out_of_memory(error):
-                raise
-            shortage = str(error).strip()
-        except BaseException:
-            self.close(list(self._sequences))
-            raise
-        # out here, because the error itself holds on to what did not fit
-        if self.model.device.type == "cuda":
-            torch.cuda.empty_cache()
-        raise OutOfMemoryError(shortage)
-
-    def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
-        raise NotImplementedError  # every token is the scheduler's
-
-    def wait(self, seconds: float) -> None:
-        pass  # everything is done at once
-
     def bytes_for(self, tokens: int) -> int:
         """Bytes of the keys and values of so many tokens; before any was fed, one is, to find out."""
         if not self._keys_only:
@@ -182,9 +148,6 @@ class TorchBackend:
             cache.feed([0], 1)
             self._bytes_per_token = cache.bytes_per_token
         return tokens * self._bytes_per_token
-
-    def found_inexact(self) -> None:
-        pass  # never: every logit is known
 
     def notices(self) -> list[str]:
         """That compiled forwards had to be given up, once."""

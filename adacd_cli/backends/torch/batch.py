@@ -8,35 +8,23 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from adacd_cli.backends.torch.compiled import Compiled
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors, new_cache
 from adacd_cli.backends.torch.matmul import fast_small_batch
 from adacd_cli.errors import ModelError, first_line
 
-if TYPE_CHECKING:
-    from adacd_cli.backends.torch.compiled import Compiled
-
-KeyValues = list[Tensors]
-"""Keys and values of one row, [1, heads, tokens, dim] of each layer."""
+KeyValues = list[Tensors]  # keys and values of one row, [1, heads, tokens, dim] of each layer
 
 
 class BatchedKVCache:
-    """The model's keys and values for what each row has been fed.
-
-    Args:
-        model: a causal LM; called with input_ids and, as far as its forward takes them, attention_mask,
-            position_ids and logits_to_keep, use_cache, and past_key_values (Mamba: cache_params).
-        compiled: the same model's compiled forwards, used to advance; None for none.
-
-    Attributes:
-        lengths: how many tokens each row has been fed.
-
-    Raises:
-        ModelError: the model takes no cache.
-    """
+    """The model's keys and values for what each row has been fed; `lengths` says how many tokens that are. The
+    model is called with input_ids and, as far as its forward takes them, attention_mask, position_ids and
+    logits_to_keep, use_cache, and past_key_values (Mamba: cache_params); ModelError where it takes no cache.
+    `compiled` are the same model's compiled forwards, used to advance."""
 
     def __init__(self, model: Any, compiled: Compiled | None = None) -> None:
         self.model, self._compiled = model, compiled
@@ -63,7 +51,6 @@ class BatchedKVCache:
         return bool(layers) and all(type(layer) is GrowingLayer for layer in layers)
 
     def release(self) -> None:
-        """Frees the cache; it is as new."""
         if self._fixed is not None and self._compiled is not None:
             self._compiled.end(self._fixed)
         self._fixed = None
@@ -75,20 +62,11 @@ class BatchedKVCache:
     def prefill(
         self, texts: Sequence[Sequence[int]], computed: Sequence[KeyValues | None] = (), positions: int = 1
     ) -> torch.Tensor:
-        """Feeds whole texts to an empty cache.
-
-        All rows are fed as many tokens as the row that has most of them new: what would be padding of the
-        others is computed again instead, so that no row has a gap.
-
-        Args:
-            texts: token ids of each row, none empty.
-            computed: for each row keys and values of its first tokens, of fewer than the text has; None or left
-                out for nothing.
-            positions: how many of the last positions are asked for; each row feeds at least so many.
-
-        Returns:
-            Logits of the token after each, float32 [rows, positions, vocab].
-        """
+        """Feeds whole texts, none empty, to an empty cache, and gives the logits of the token after each of the
+        last positions, float32 [rows, positions, vocab]. `computed` are for each row keys and values of its first
+        tokens, of fewer than the text has. All rows are fed as many tokens as the row that has most of them new,
+        and at least `positions`: what would be padding of the others is computed again instead, so that no row has
+        a gap."""
         sizes = [len(text) for text in texts]
         starts = [0 if each is None else _tokens(each) for each in computed] or [0] * len(texts)
         new = max(size - start for size, start in zip(sizes, starts, strict=True))

@@ -16,8 +16,7 @@ from transformers.cache_utils import Cache, StaticLayer
 from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors
 
 _LEAST_COLUMNS = 256
-_SHAPES = 64
-"""How many shapes may be compiled; PyTorch itself gives up silently after eight."""
+_SHAPES = 64  # how many shapes may be compiled; PyTorch itself gives up silently after eight
 
 
 def columns_for(held: int) -> int:

@@ -16,13 +16,9 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 128
-"""Tokens that a buffer is made longer by, and is a multiple of."""
-
+ROOM = 128  # tokens that a buffer is made longer by, and is a multiple of
 _ATTENTION_KINDS = {"full_attention", "sliding_attention", "chunked_attention"}
-
-Tensors = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of a layer, [rows, heads, tokens, dim] each."""
+Tensors = tuple[torch.Tensor, torch.Tensor]  # keys and values of a layer, [rows, heads, tokens, dim] each
 
 
 class GrowingLayer(DynamicLayer):  # type: ignore[misc]
@@ -33,9 +29,7 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self._buffers: Tensors | None = None
         self._start = 0
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> Tensors:
+    def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **more: Any) -> Tensors:
         """Appends the new tokens' keys and values and gives those of all tokens."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
@@ -49,12 +43,8 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         return self._show(held + new)
 
     def place(self, rows: Sequence[Tensors], tokens: int) -> None:
-        """Holds these rows instead of what it held, each ending at the last token.
-
-        Args:
-            rows: [n, heads, its tokens, dim] of each; on this layer's device.
-            tokens: how many tokens the layer then holds; more than a row has are padding.
-        """
+        """Holds these rows, [n, heads, its tokens, dim] each and on this layer's device, instead of what it held,
+        each ending at the last of `tokens`: more than a row has are padding."""
         count = sum(keys.shape[0] for keys, _ in rows)
         keys, values = (each.new_empty((count, each.shape[1], 0, each.shape[3])) for each in rows[0])
         if not self.is_initialized:
@@ -106,16 +96,11 @@ class Rope:
     """How a model's keys depend on the text's length; for most models not at all.
 
     "longrope" (Phi-3 with 128k) turns all keys of a text otherwise that is longer than the length it was first
-    trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from
-    the rest nor taken over from another text.
+    trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from the
+    rest nor taken over from another text."""
 
-    Attributes:
-        borders: lengths; a text that is longer has other keys from its first token on.
-        limits: lengths past which every length has its own.
-    """
-
-    borders: tuple[int, ...] = ()
-    limits: tuple[int, ...] = ()
+    borders: tuple[int, ...] = ()  # lengths; a text that is longer has other keys from its first token on
+    limits: tuple[int, ...] = ()  # lengths past which every length has its own
 
     def alike(self, first: int, second: int) -> bool:
         """Whether texts of these lengths have the same keys as far as they begin alike."""
@@ -146,12 +131,9 @@ def rope_of(model: Any) -> Rope:
 
 
 def new_cache(model: Any) -> Any:
-    """An empty cache for the model.
-
-    Every attention layer keeps everything, so any number of tokens can be taken back, sliding windows
-    included. Layers that hold a state instead of keys and values need the config to be laid out at all, and
-    get transformers' own cache.
-    """
+    """An empty cache for the model. Every attention layer keeps everything, so any number of tokens can be taken
+    back, sliding windows included. Layers that hold a state instead of keys and values need the config to be laid
+    out at all, and get transformers' own cache."""
     config, text = getattr(model, "config", None), text_config_of(model)
     kinds: list[str] = getattr(text, "layer_types", None) or []
     if not _ATTENTION_KINDS.issuperset(kinds) or bool(getattr(text, "num_kv_shared_layers", 0)):

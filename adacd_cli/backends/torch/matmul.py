@@ -18,23 +18,17 @@ from torch.nn.functional import linear
 
 from adacd_cli.engine.memory import drop_pages, mapped_files, return_freed_memory
 
+# a model whose weights are smaller has them in the processor's cache, where there is nothing to gain
 _LEAST_BYTES = 64_000_000
-"""A model whose weights are smaller has them in the processor's cache, where there is nothing to gain."""
-
+# how much of the free memory copies of float32 weights may take; where they need more, none is made
 _SHARE_OF_FREE_MEMORY = 0.25
-"""How much of the free memory copies of float32 weights may take; where they need more, none is made."""
-
+# float32: up to this many rows the weight is read in place, and the way is tried; above it is copied
 _FEW = 4
-"""float32: up to this many rows the weight is read in place, and the way is tried; above it is copied."""
-
+# float32: for more rows computing costs more than reading, and PyTorch's own way is as good as any
 _MOST = 32
-"""float32: for more rows computing costs more than reading, and PyTorch's own way is as good as any."""
-
+# weights of one shape that a way is tried on: more than a processor's cache holds, as in decoding
 _TRIED_BYTES = 64_000_000
-"""Weights of one shape that a way is tried on: more than a processor's cache holds, as in decoding."""
-
-_GAIN = 0.9
-"""Another way is taken where it needs less than this share of PyTorch's own time."""
+_GAIN = 0.9  # another way is taken where it needs less than this share of PyTorch's own time
 
 
 class _Here(threading.local):
@@ -123,14 +117,9 @@ class _Float32Linear(torch.nn.Linear):
 
 @torch.inference_mode()
 def speed_up(model: Any, free_bytes: int | None) -> None:
-    """Makes the products of the model's linear layers faster; does nothing where nothing is to be gained.
-
-    Tokens are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the
-    order in which they are added.
-
-    Args:
-        free_bytes: free memory; None where it is not known, and then no float32 weight is copied.
-    """
+    """Makes the products of the model's linear layers faster; does nothing where nothing is to be gained. Tokens
+    are those of PyTorch's own products: bfloat16 gives the same numbers, float32 the same up to the order in which
+    they are added. Where it is not known how much memory is free, no float32 weight is copied."""
     layers: dict[tuple[torch.Size, torch.dtype], list[torch.nn.Linear]] = {}
     for module in model.modules():
         if type(module) is torch.nn.Linear and module.weight.device.type == "cpu":

@@ -43,8 +43,6 @@ class _View:
 
 
 class AdapterView(_View):
-    """A `peft.PeftModel` with its adapter, which is off between the calls: the base model is what it was."""
-
     def __init__(self, adapted: Any) -> None:
         self._adapter = adapted.base_model
         self._adapter.disable_adapter_layers()
@@ -60,16 +58,9 @@ class AdapterView(_View):
 
 
 class AblatedView(_View):
-    """The model without a direction ŵ: x ← x − (x·ŵ)·ŵ at every block's input and after attention and MLP.
-
-    After Wang et al. (ICLR 2025); at all positions, so it equals orthogonalised weights.
-
-    Args:
-        direction: ŵ, [hidden], any length but 0.
-
-    Raises:
-        ModelError: the blocks, or attention and MLP in them, cannot be found.
-    """
+    """The model without a direction ŵ, [hidden], of any length but 0: x ← x − (x·ŵ)·ŵ at every block's input and
+    after attention and MLP. After Wang et al. (ICLR 2025); at all positions, so it equals orthogonalised weights.
+    ModelError where the blocks, or attention and MLP in them, cannot be found."""
 
     def __init__(self, model: Any, direction: torch.Tensor) -> None:
         self._unit = (direction / direction.norm()).float()  # not every device has float64

@@ -32,19 +32,15 @@ def rule(logits: StepLogits, settings: Settings) -> Verdict:
 
 def decided(logits: StepLogits, settings: Settings, decision: int, openers: tuple[int, ...] = ()) -> Verdict:
     """ADD or SUBTRACT, as was decided at the first token of the answer; SUBTRACT only on the refusal's track, where
-    both streams have the same top token, and PLAIN on z elsewhere.
-
-    Args:
-        openers: at the first token, what refusals begin with. A model has several ways to begin one, and p*
-            leads to one of them only, so SUBTRACT takes them all out, unless nothing else is plausible.
-    """
+    both streams have the same top token, and PLAIN on z elsewhere. At the first token `openers` are what refusals
+    begin with: a model has several ways to begin one, and p* leads to one of them only, so SUBTRACT takes them all
+    out, unless nothing else is plausible."""
     verdict = _contrasted(logits, settings, decision)
     if decision == ADD:
         return verdict
     if openers:
-        others = verdict.scores.index_fill(
-            -1, torch.tensor(openers, device=verdict.scores.device), -torch.inf
-        )
+        ids = torch.tensor(openers, device=verdict.scores.device)
+        others = verdict.scores.index_fill(-1, ids, -torch.inf)
         possible = others.isfinite().any(dim=-1)
         plain = on_track(verdict, logits["unprompted"])
         return replace(

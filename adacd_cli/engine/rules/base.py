@@ -14,32 +14,25 @@ import torch
 
 from adacd_cli.config.settings import Settings
 
-_LISTED = 8
-"""How many times as long as the shared tokens asked for the first lists are, and each next one."""
+_LISTED = 8  # how many times as long as the shared tokens asked for the first lists are, and each next one
 
 
+# the next-token logits of one step by the stream's name, float32 [rows, vocab]; the base stream comes first
 StepLogits = Mapping[str, torch.Tensor]
-"""The next-token logits of one step by the stream's name, float32 [rows, vocab]; the base stream comes first."""
-
+# Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures` mean
+# what they mean there; any other is the method's own, and is shown under its name.
 RowMeasures = Mapping[str, torch.Tensor]
-"""Numbers by name, one of each per row: float32 or int64 [rows], below 2^24. The names of `events.Measures`
-mean what they mean there; any other is the method's own, and is shown under its name."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a rule says of a step.
+    """What a rule says of a step."""
 
-    Attributes:
-        scores: what the token is chosen by, float32 [rows, vocab]; -inf marks an implausible token.
-        decision: index into DECISIONS, int64 [rows].
-        confidence: c = max P, float32 [rows], in [0, 1].
-        measures: what the streams say of each other; empty where there is only one.
-    """
-
+    # what the token is chosen by, float32 [rows, vocab]; -inf marks an implausible token
     scores: torch.Tensor
-    decision: torch.Tensor
-    confidence: torch.Tensor
+    decision: torch.Tensor  # index into DECISIONS, int64 [rows]
+    confidence: torch.Tensor  # c = max P, float32 [rows], in [0, 1]
+    # what the streams say of each other; empty where there is only one
     measures: RowMeasures = field(default_factory=dict)
 
 
@@ -51,13 +44,8 @@ def base_logits(logits: StepLogits) -> torch.Tensor:
 
 
 def compare_streams(base: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The other stream's top token, its rank in the base stream, and how sure the other one is.
-
-    Returns:
-        prompted_top_id: y* = argmax of the other, int64 [rows].
-        prompted_top_rank: 1 + how many tokens the base puts above y*, int64 [rows].
-        prompted_confidence: c* = the other's largest probability, float32 [rows], in [0, 1].
-    """
+    """The other stream's top token y*, int64 [rows]; its rank in the base stream, 1 + how many tokens that puts
+    above y*, int64 [rows]; and c*, the other's largest probability, float32 [rows], in [0, 1]."""
     top = other.argmax(dim=-1, keepdim=True)
     return {
         "prompted_top_id": top.squeeze(-1),
@@ -78,11 +66,9 @@ def all_rows(decision: int, logits: torch.Tensor) -> torch.Tensor:
 
 
 def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.Tensor:
-    """For each token the smallest k whose top-k lists both hold it, int64 [rows, vocab], 1-based.
-
-    Among equal scores the lower id ranks first. Ranks above the k at which both lists hold `count` tokens, and
-    above `count`, need not be exact, only no lower than that.
-    """
+    """For each token the smallest k whose top-k lists both hold it, int64 [rows, vocab], 1-based. Among equal
+    scores the lower id ranks first. Ranks above the k at which both lists hold `count` tokens, and above `count`,
+    need not be exact, only no lower than that."""
     size = _LISTED * count
     while size < first.shape[-1]:
         ranks = torch.maximum(top_ranks(first, size), top_ranks(second, size))
@@ -93,11 +79,9 @@ def joint_rank(first: torch.Tensor, second: torch.Tensor, count: int) -> torch.T
 
 
 def top_ranks(scores: torch.Tensor, size: int) -> torch.Tensor:
-    """The ranks of a row's `size` best tokens, 1-based, and the vocabulary's size for most others.
-
-    int64 [rows, vocab]; exact up to `size`, above it elsewhere. Sorting all of a 150k vocabulary takes longer
-    than a step of a small model.
-    """
+    """The ranks of a row's `size` best tokens, 1-based, and the vocabulary's size for most others, int64 [rows,
+    vocab]; exact up to `size`, above it elsewhere. Sorting all of a 150k vocabulary takes longer than a step of a
+    small model."""
     least = scores.topk(size, dim=-1).values[:, -1:]
     ranks = torch.full_like(scores, scores.shape[-1], dtype=torch.int64)
     for row, kept in enumerate(scores >= least):

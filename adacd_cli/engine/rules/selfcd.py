@@ -8,12 +8,8 @@ from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, compare_s
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:
-    """scores = zs − a·(zs − zn), without a mask; zn is the plain stream, zs the safety-prompted one.
-
-    Args:
-        logits: `plain` and `safe`, finite, float32 [rows, vocab].
-        settings: `selfcd_strength` (a).
-    """
+    """scores = zs − a·(zs − zn), without a mask; zn is the stream `plain`, zs the safety-prompted `safe`, finite,
+    float32 [rows, vocab]; a is `selfcd_strength`."""
     plain, safe = logits["plain"], logits["safe"]
     scores = safe - settings.selfcd_strength * (safe - plain)
     return Verdict(scores, all_rows(SUBTRACT, plain), confidence_of(plain), compare_streams(plain, safe))

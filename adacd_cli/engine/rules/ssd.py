@@ -63,17 +63,13 @@ def mix(logits: StepLogits, settings: Settings, mode: Mode, strength: float) -> 
     mixed = (target + strength * (draft - target)).clamp(min=_FLOOR).log()
     measures = compare_streams(logits["target"], logits["draft"]) | {"plausible_count": offered.sum(dim=-1)}
     decision = torch.where(forced.squeeze(-1), PLAIN, ADD)
-    return Verdict(
-        mixed.masked_fill(~offered, -torch.inf), decision, confidence_of(logits["target"]), measures
-    )
+    scores = mixed.masked_fill(~offered, -torch.inf)
+    return Verdict(scores, decision, confidence_of(logits["target"]), measures)
 
 
 class State:
-    """Which mode a request is in, and how strong it leans; moved on every `ssd_bin` tokens.
-
-    Args:
-        settings: `ssd_bin` (g), `ssd_threshold` (β₀), `ssd_intersection` (α_I), `ssd_union` (α_U).
-    """
+    """Which mode a request is in, and how strong it leans; moved on every `ssd_bin` (g) tokens by `ssd_threshold`
+    (β₀), `ssd_intersection` (α_I) and `ssd_union` (α_U)."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -10,12 +10,8 @@ from adacd_cli.engine.decisions import ADD, SUBTRACT
 def decide(
     rank: torch.Tensor, confidence: torch.Tensor, prompted_confidence: torch.Tensor, threshold: float
 ) -> torch.Tensor:
-    """ADD where agr ≥ λ and c ≥ λ·c*, else SUBTRACT; index into DECISIONS, int64 [rows].
-
-    Args:
-        rank: of y* in the unprompted stream, 1-based, int64 [rows]; agr = 1 / rank.
-        confidence, prompted_confidence: c = max P and c* = max P*, float32 [rows], in [0, 1].
-        threshold: λ, in [0, 1].
-    """
+    """ADD where agr ≥ λ and c ≥ λ·c*, else SUBTRACT; index into DECISIONS, int64 [rows]. `rank` is that of y* in
+    the unprompted stream, 1-based, int64 [rows], and agr = 1 / rank; c = max P and c* = max P* are float32 [rows],
+    in [0, 1]; λ is in [0, 1]."""
     agrees = 1.0 / rank.to(torch.float32) >= threshold
     return torch.where(agrees & (confidence >= threshold * prompted_confidence), ADD, SUBTRACT)

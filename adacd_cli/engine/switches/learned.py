@@ -20,15 +20,8 @@ def score(logits: torch.Tensor, numbers: SwitchNumbers) -> torch.Tensor:
 
 def decide(unprompted: torch.Tensor, numbers: SwitchNumbers) -> tuple[torch.Tensor, torch.Tensor]:
     """ADD where q ≥ τ_high and the model is about to answer, SUBTRACT where q < τ_low and it is about to refuse
-    (the openers' mass R ≥ ½), else PLAIN.
-
-    Args:
-        unprompted: logits of the first token of the answer, float32 [rows, vocab].
-
-    Returns:
-        decision: index into DECISIONS, int64 [rows].
-        q: float32 [rows].
-    """
+    (the openers' mass R ≥ ½), else PLAIN; from the logits of the first token of the answer, float32 [rows, vocab].
+    Gives the index into DECISIONS, int64 [rows], and q, float32 [rows]."""
     q = score(unprompted, numbers)
     refuses = opener_logits(unprompted, numbers.openers) >= 0
     decision = torch.full_like(q, PLAIN, dtype=torch.int64)

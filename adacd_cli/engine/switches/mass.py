@@ -20,15 +20,8 @@ def decide(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """R and R* are the masses of all openers in P and P*. Harmful where logit(R) − logit(R*) ≥ μ: ADD, but PLAIN
     where the model is about to refuse (R ≥ ½), in its own words. Harmless elsewhere: SUBTRACT where it is about to
-    refuse, PLAIN where it is about to answer.
-
-    Args:
-        unprompted, prompted: logits of the first token, float32 [rows, vocab].
-
-    Returns:
-        decision: index into DECISIONS, int64 [rows].
-        value: logit(R) − logit(R*), nats, float32 [rows].
-    """
+    refuse, PLAIN where it is about to answer. From the logits of the first token, float32 [rows, vocab]; gives the
+    index into DECISIONS, int64 [rows], and the difference in nats, float32 [rows]."""
     own = opener_logits(unprompted, numbers.openers)
     value = own - opener_logits(prompted, numbers.openers)
     harmful, refuses = value >= numbers.margin, own >= 0

@@ -6,27 +6,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class SwitchNumbers(BaseModel):
-    """The numbers of the switches `mass` and `learned`.
-
-    Attributes:
-        openers: the tokens that refusals begin with, at least one.
-        tokens, means, weights: the features of `learned`: token ids, their mean log-probabilities (nats) over the
-            prompts that it was fitted on, and w; of the same length.
-        bias: b.
-        low, high: the thresholds τ_low ≤ τ_high of q.
-        margin: the threshold μ of `mass`, in nats.
-    """
+    """The numbers of the switches `mass` and `learned`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    openers: tuple[int, ...] = Field(min_length=1)
+    openers: tuple[int, ...] = Field(min_length=1)  # the tokens that refusals begin with, at least one
+    # tokens, means, weights: the features of `learned`: token ids, their mean log-probabilities (nats) over the
+    # prompts that it was fitted on, and w; of the same length
     tokens: tuple[int, ...] = ()
     means: tuple[float, ...] = ()
     weights: tuple[float, ...] = ()
-    bias: float = 0.0
-    low: float = 0.0
+    bias: float = 0.0  # b
+    low: float = 0.0  # low, high: the thresholds τ_low ≤ τ_high of q
     high: float = 0.0
-    margin: float = 0.0
+    margin: float = 0.0  # the threshold μ of `mass`, in nats
 
     @model_validator(mode="after")
     def _fits_together(self) -> SwitchNumbers:
