@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 from adacd_cli.answers.answer import Answer, collect
-from adacd_cli.answers.run import Session, decode, never, requests_for
+from adacd_cli.answers.run import BatchSize, Session, decode, never, requests_for
 from adacd_cli.config.resolve import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
@@ -19,41 +19,28 @@ if TYPE_CHECKING:
 Messages: TypeAlias = Sequence[Mapping[str, object]]
 """`{"role", "content"}` each, as OpenAI's clients have them."""
 
+Model: TypeAlias = "LanguageModel | Session"
 Prompt: TypeAlias = "str | Conversation | Messages"
 Prompts: TypeAlias = "Sequence[str | Conversation | Messages]"
 
 
 @overload
-def generate(
-    model: LanguageModel | Session,
-    prompt: Prompt,
-    settings: Settings | None = None,
-    *,
-    candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    **changes: Any,
-) -> Answer: ...
+def generate(model: Model, prompt: Prompt, settings: Settings | None = None, **options: Any) -> Answer: ...
 
 
 @overload
 def generate(
-    model: LanguageModel | Session,
-    prompt: Prompts,
-    settings: Settings | None = None,
-    *,
-    candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    **changes: Any,
+    model: Model, prompt: Prompts, settings: Settings | None = None, **options: Any
 ) -> list[Answer]: ...
 
 
 def generate(
-    model: LanguageModel | Session,
+    model: Model,
     prompt: Prompt | Prompts,
     settings: Settings | None = None,
     *,
     candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
     **changes: Any,
 ) -> Answer | list[Answer]:
     """Answers a prompt; or several, decoded side by side.
@@ -83,12 +70,12 @@ def generate(
 
 
 def stream(
-    model: LanguageModel | Session,
+    model: Model,
     prompt: Prompt | Prompts,
     settings: Settings | None = None,
     *,
     candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
     cancelled: Callable[[int], bool] = never,
     **changes: Any,
 ) -> Iterator[Event]:
@@ -106,14 +93,13 @@ def stream(
 
 
 def _decode(
-    model: LanguageModel | Session,
+    model: Model,
     conversations: Sequence[Conversation],
     settings: Settings,
     candidates: int,
-    batch_size: int | Literal["auto"],
+    batch_size: BatchSize,
     cancelled: Callable[[int], bool],
 ) -> tuple[Sequence[Request], Iterator[Event]]:
-    """The requests of conversations, and their events."""
     session = model if isinstance(model, Session) else None
     reader: Any = session.model if session else model
     if not (hasattr(reader, "tokenizer") and hasattr(reader, "extras")):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from adacd_cli.events import Event
 
 
+BatchSize = int | Literal["auto"]
+"""How many requests run at once; "auto" is as many as memory, or a server, has room for."""
+
+
 def never(request: int) -> bool:
     """Cancels no request."""
     return False
@@ -51,7 +55,7 @@ def decode(
     model: LanguageModel,
     requests: Sequence[Request],
     *,
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
     prefix_cache: int | None = None,
     cancelled: Callable[[int], bool] = never,
 ) -> Iterator[Event]:
@@ -59,7 +63,6 @@ def decode(
     each as it ends; `request` in the events is a request's place in the list.
 
     Args:
-        batch_size: how many run at once; "auto" is as many as memory has room for.
         prefix_cache: bytes that the KV caches of ended requests may hold, for those that begin alike; None is a
             share of the free memory.
         cancelled: asked before each step with a request's place; True ends it as CANCELLED.
@@ -88,11 +91,8 @@ def decode_with(
     return scheduler.run(cancelled)
 
 
-def concurrency_for(
-    backend: Backend, requests: Sequence[Request], batch_size: int | Literal["auto"] = "auto"
-) -> int:
-    """How many requests run at once: what was asked for, or what memory or a server has room for. Raises a
-    UsageError where `batch_size` is no such number."""
+def concurrency_for(backend: Backend, requests: Sequence[Request], batch_size: BatchSize = "auto") -> int:
+    """How many requests run at once; UsageError where `batch_size` is no such number."""
     from adacd_cli.engine import fitting_concurrency
     from adacd_cli.loading.hardware import free_on
 
@@ -145,7 +145,7 @@ class Session:
         self,
         requests: Sequence[Request],
         *,
-        batch_size: int | Literal["auto"] = "auto",
+        batch_size: BatchSize = "auto",
         cancelled: Callable[[int], bool] = never,
     ) -> Iterator[Event]:
         """The events of requests, as `decode` gives them; what their streams held stays with the session."""

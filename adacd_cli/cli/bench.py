@@ -7,17 +7,17 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from adacd_cli.cli.measuring import PAPERS_PAIR, Methods, load_all_extras, method_runs
-from adacd_cli.cli.options import option, with_settings
-from adacd_cli.cli.progress import Pace
-from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
+from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.options import option, switch, with_settings
+from adacd_cli.cli.progress import pace
+from adacd_cli.cli.running import interrupts_said, load_model, note, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load
-from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.render.screen import Screen
 from adacd_cli.suggest import known_names_hint
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
 
 _AGAINST = ("transformers", "llamacpp")
-
 _RIVAL = "Measure the engine's own plain decoding as well: transformers' generate, or llama.cpp's."
-
+_AT_ONCE = "Requests decoded at once; several with commas (default 1)."
+_LENGTH = "Length of each answer (default 128)."
 _SHAPE = (
     "In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, a config.json or "
     "its folder."
@@ -47,20 +47,16 @@ _BUSY = 0.25
 )
 def command(
     resolved: Resolved,
-    method: Methods = None,
-    against: Annotated[str | None, option("transformers|llamacpp", _RIVAL)] = None,
-    shape: Annotated[str | None, option("NAME|CONFIG.json|FOLDER", _SHAPE)] = None,
-    batch_size: Annotated[
-        list[str] | None, option("N,N…", "Requests decoded at once; several with commas (default 1).")
-    ] = None,
-    prompt_tokens: Annotated[int, option("N", "Length of each prompt (default 64).", min=1)] = 64,
-    generation_tokens: Annotated[
-        int, option("N", "Length of each answer (default 128).", "--generation-tokens", "-n", min=1)
-    ] = 128,
-    trials: Annotated[int, option("N", "Timed runs of each, after one to warm up (default 3).", min=1)] = 3,
-    seed: Annotated[int, option("N", "Seed of --shape's weights and prompts.", min=0)] = 0,
-    picture: Annotated[str | None, option("FILE", "Draw the times and the throughput: .svg or .png.")] = None,
-    as_json: Annotated[bool, option(None, "Write the numbers as JSON.", "--json")] = False,
+    method: list[str] | None = METHOD,
+    against: str | None = option("transformers|llamacpp", _RIVAL),
+    shape: str | None = option("NAME|CONFIG.json|FOLDER", _SHAPE),
+    batch_size: list[str] | None = option("N,N…", _AT_ONCE),
+    prompt_tokens: int = option("N", "Length of each prompt (default 64).", default=64, min=1),
+    generation_tokens: int = option("N", _LENGTH, "--generation-tokens", "-n", default=128, min=1),
+    trials: int = option("N", "Timed runs of each, after one to warm up (default 3).", default=3, min=1),
+    seed: int = option("N", "Seed of --shape's weights and prompts.", default=0, min=0),
+    picture: str | None = option("FILE", "Draw the times and the throughput: .svg or .png."),
+    as_json: bool = switch("Write the numbers as JSON.", "--json"),
 ) -> None:
     """Measure how fast a model decodes here: greedy, every answer of the same length."""
     check_stdout()
@@ -84,8 +80,8 @@ def command(
 
     others = Load()
     model, prompts = _subject(runs, shape, prompt_tokens, seed)
-    with interrupts_said() as hold:
-        with hold():
+    with interrupts_said():
+        with interrupts_said(hold=True):
             from adacd_cli.bench import device, measure
             from adacd_cli.bench.prompts import check_context
 
@@ -111,8 +107,8 @@ def command(
         measurements.bandwidth = device.copy_bandwidth(model.device)
         meanwhile = Load()
         try:
-            with Pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as pace:
-                measurements.measure(sizes, trials, pace.say)
+            with pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as say:
+                measurements.measure(sizes, trials, say)
         finally:
             if rows := measurements.rows():
                 later = meanwhile.busy_cores()
@@ -128,8 +124,7 @@ def command(
                     sys.stdout.flush()
                     path = check_picture(picture)
                     draw(facts, rows, path)
-                    if not runs[0].quiet:
-                        Screen(sys.stderr, runs[0].display).put_line((f"The picture is {path}.", DIM))
+                    note(f"The picture is {path}.", runs[0])
 
 
 def _batch_sizes(texts: Sequence[str]) -> list[int]:

@@ -6,17 +6,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 from adacd_cli.answers.run import decode
-from adacd_cli.cli.options import (
-    FileOption,
-    OutputOption,
-    PromptArgument,
-    ShowPromptsOption,
-    option,
-    with_settings,
-)
+from adacd_cli.cli.options import FILE, OUTPUT, PROMPT, SHOW_PROMPTS, switch, with_settings
 from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare, view_of
 from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
@@ -32,13 +25,11 @@ if TYPE_CHECKING:
 @with_settings()
 def command(
     resolved: Resolved,
-    prompt: PromptArgument = None,
-    file: FileOption = None,
-    as_json: Annotated[
-        bool, option(None, "Write both runs as JSON Lines: request 0 is Default, 1 the method.", "--json")
-    ] = False,
-    output: OutputOption = None,
-    prompts_shown: ShowPromptsOption = False,
+    prompt: str | None = PROMPT,
+    file: str | None = FILE,
+    as_json: bool = switch("Write both runs as JSON Lines: request 0 is Default, 1 the method.", "--json"),
+    output: str | None = OUTPUT,
+    prompts_shown: bool = SHOW_PROMPTS,
 ) -> None:
     """Show Default and the chosen method side by side, and the token where they part."""
     settings = resolved.settings

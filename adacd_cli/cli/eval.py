@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adacd_cli.answers.run import BatchSize
 from adacd_cli.cli import measuring
-from adacd_cli.cli.measuring import PAPERS_PAIR, at_once_of, load_all_extras, make_judges, method_runs
-from adacd_cli.cli.options import LabelColumn, PromptColumn, option, with_settings
+from adacd_cli.cli.options import PROMPT_COLUMN, batch_size_of, option, switch, with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model, progress_line, warn
+from adacd_cli.cli.running import load_model, note, progress_line, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.verdict import broken_gates
-from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.render.screen import Screen
 
 if TYPE_CHECKING:
     from adacd_cli.evaluation.datasets.load import LoadedSet
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from adacd_cli.evaluation.records import Sample
     from adacd_cli.evaluation.store import Store
 
+_JUDGE = "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
+_JUDGE_DEVICE = "Judges wildguard and minos: where they run (default: as --device)."
+_LABELS = "Column of the labels in a CSV or JSON file of yours."
+_AT_ONCE = "Prompts decoded at once; auto is as many as memory has room for."
+_CONCURRENCY = "With a model at a server: answers asked for at once, in place of --batch-size."
 _RAY = "Spread over GPUs and nodes with Ray: this machine's, auto, HOST:PORT or ray://HOST:PORT."
 _ABOVE = "Exit 1 where a method refuses more of a safe set (default itself: only if it runs alone)."
 _BELOW = "Exit 1 where a method refuses less of an unsafe set (default: as above)."
@@ -42,38 +47,27 @@ _SHARE = {"min": 0, "max": 1}
 @with_settings(omit=("method", "gate", "stats", "seed", "stop"))
 def command(
     resolved: Resolved,
-    dataset: Annotated[
-        list[str] | None, option("NAME|FILE", "A data set, or a file of prompts; repeatable.")
-    ] = None,
-    method: measuring.Methods = None,
-    judge: Annotated[
-        list[str] | None,
-        option(
-            "NAME", "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
-        ),
-    ] = None,
-    output: Annotated[
-        str | None, option("DIR", "The run's folder; continued if there.", "--output", "-o")
-    ] = None,
-    limit: Annotated[int | None, option("N", "At most N prompts of each set and label.", min=1)] = None,
-    data: Annotated[str | None, option("DIR", "Folder with the sets as JSON Lines.")] = None,
-    label: Annotated[str | None, option("safe|unsafe", "Label of a file that has no labels.")] = None,
-    prompt_column: PromptColumn = None,
-    label_column: LabelColumn = None,
-    seed: Annotated[int, option("N", "Seed of --limit and of sampling.", min=0)] = 0,
-    batch_size: measuring.AtOnce = "auto",
-    concurrency: measuring.Concurrency = None,
-    judge_url: measuring.JudgeUrl = None,
-    judge_model: measuring.JudgeModel = None,
-    judge_cache: measuring.JudgeCache = None,
-    judge_device: measuring.JudgeDevice = None,
-    aspects: measuring.Aspects = False,
-    ray: Annotated[str | None, option("[ADDRESS]", _RAY)] = None,
-    over_refusal: Annotated[
-        float | None, option("SHARE", _ABOVE, "--fail-over-refusal-above", **_SHARE)
-    ] = None,
-    malicious: Annotated[float | None, option("SHARE", _BELOW, "--fail-malicious-below", **_SHARE)] = None,
-    as_json: Annotated[bool, option(None, "Write results.json to stdout, not the report.", "--json")] = False,
+    dataset: list[str] | None = option("NAME|FILE", "A data set, or a file of prompts; repeatable."),
+    method: list[str] | None = measuring.METHOD,
+    judge: list[str] | None = option("NAME", _JUDGE),
+    output: str | None = option("DIR", "The run's folder; continued if there.", "--output", "-o"),
+    limit: int | None = option("N", "At most N prompts of each set and label.", min=1),
+    data: str | None = option("DIR", "Folder with the sets as JSON Lines."),
+    label: str | None = option("safe|unsafe", "Label of a file that has no labels."),
+    prompt_column: str | None = PROMPT_COLUMN,
+    label_column: str | None = option("NAME", _LABELS),
+    seed: int = option("N", "Seed of --limit and of sampling.", default=0, min=0),
+    batch_size: str = option("N|auto", _AT_ONCE, default="auto"),
+    concurrency: int | None = option("N", _CONCURRENCY, min=1),
+    judge_url: str | None = measuring.JUDGE_URL,
+    judge_model: str | None = measuring.JUDGE_MODEL,
+    judge_cache: str | None = measuring.JUDGE_CACHE,
+    judge_device: str | None = option("NAME", _JUDGE_DEVICE),
+    aspects: bool = measuring.ASPECTS,
+    ray: str | None = option("[ADDRESS]", _RAY),
+    over_refusal: float | None = option("SHARE", _ABOVE, "--fail-over-refusal-above", **_SHARE),
+    malicious: float | None = option("SHARE", _BELOW, "--fail-malicious-below", **_SHARE),
+    as_json: bool = switch("Write results.json to stdout, not the report.", "--json"),
 ) -> None:
     """Measure over-refusal, safety and cost of decoding methods; writes answers, results.json and reports."""
     check_stdout()
@@ -85,8 +79,8 @@ def command(
         )
     base = resolved.settings.model_copy(update={"seed": seed})
     address = None if ray is None else _ray_address(ray, base)
-    runs = method_runs(resolved, base, method or PAPERS_PAIR, done="evaluated")
-    at_once = at_once_of(batch_size, concurrency, served=base.served)
+    runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
+    at_once = _at_once(batch_size, concurrency, served=base.served)
     from adacd_cli.evaluation.datasets.files import Columns
     from adacd_cli.evaluation.datasets.load import data_folder, load_samples
     from adacd_cli.evaluation.provenance import make_plan
@@ -104,23 +98,17 @@ def command(
     )
     warn([note for each in sets for note in each.notes], base)
     labels = {sample.label for each in sets for sample in each.samples}
-    bounds = (
+    for flag, side, bound in (
         ("--fail-over-refusal-above", "safe", over_refusal),
         ("--fail-malicious-below", "unsafe", malicious),
-    )
-    for flag, side, bound in bounds:
+    ):
         if bound is not None and side not in labels:
             raise UsageError(
                 f"{flag} bounds refusals of {side} prompts, and no data set has any.", "Add a --dataset."
             )
-    judges = make_judges(
-        judge or ["keyword"],
-        base,
-        url=judge_url,
-        model=judge_model,
-        cache=judge_cache,
-        device=judge_device,
-        aspects=aspects,
+    of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
+    judges = measuring.make_judges(
+        judge or ["keyword"], base, cache=judge_cache, device=judge_device, **of_openai
     )
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=at_once)
 
@@ -136,12 +124,23 @@ def command(
         raise typer.Exit(AdacdError.exit_code)
 
 
+def _at_once(batch_size: str, concurrency: int | None, *, served: bool) -> BatchSize:
+    """How many prompts are answered at once, by whichever of the two options is given."""
+    if concurrency is None:
+        return batch_size_of(batch_size)
+    if not served:
+        raise UsageError(
+            "--concurrency is for a model at a server.", "Use --batch-size for one that is here."
+        )
+    if batch_size != "auto":
+        raise UsageError("--batch-size and --concurrency say the same.", "Leave one of them out.")
+    return concurrency
+
+
 def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Path, base: Settings) -> bool:
     """Says on stderr where the report is and what went wrong; whether anything did."""
     notes = Screen(sys.stderr, base.display)
-    if not base.quiet:
-        reports = f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}."
-        notes.put_line((reports, DIM))
+    note(f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", base)
     unparsed = sum(one["labels"]["unparsed"] for sets in results["results"].values() for one in sets.values())
     if unparsed:
         notes.put_line(f"Warning: {counted(unparsed, 'judgement')} could not be read and count in no ratio.")
@@ -172,18 +171,14 @@ def _run(
     base, began = runs[0], time.time()
     samples = [sample for each in sets for sample in each.samples]
     done = sum(not record.error for record in store.answers.values())
-
-    def tally() -> Tally:
-        return Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
-
-    ray = None
+    tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
     if address is None:
-        facts, machine = _answer_here(samples, runs, store, plan, tally)
+        facts, machine, ray = *_answer_here(samples, runs, store, plan["batch_size"], tally), None
     else:
-        facts, machine, ray = _answer_over_ray(address, samples, runs, store, plan, tally)
+        facts, machine, ray = _answer_over_ray(address, samples, runs, store, plan["batch_size"], tally)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as judged:
-        judge_all(judges, store, on_record=lambda record: judged.add())
+        judge_all(judges, store, on_record=judged.add)
     results = summarise(
         list(store.answers.values()),
         list(store.judgements.values()),
@@ -197,18 +192,14 @@ def _run(
 
 
 def _answer_here(
-    samples: Sequence[Sample],
-    runs: Sequence[Settings],
-    store: Store,
-    plan: dict[str, Any],
-    tally: Callable[[], Tally],
+    samples: Sequence[Sample], runs: Sequence[Settings], store: Store, at_once: BatchSize, tally: Tally
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Facts of the model and of the machine, when all is answered."""
     from adacd_cli.evaluation.provenance import model_facts
     from adacd_cli.evaluation.runner import answer_all
     from adacd_cli.loading.machine import machine_facts
 
-    model = load_all_extras(load_model(runs[0], for_long=True), runs)
+    model = measuring.load_all_extras(load_model(runs[0], for_long=True), runs)
     facts, notices = model_facts(model), set[str]()
     store.agree_on("model.json", facts)
 
@@ -217,16 +208,8 @@ def _answer_here(
             notices.add(notice)
             warn([notice], runs[0])
 
-    with tally() as answered:
-        answer_all(
-            model,
-            samples,
-            runs,
-            store,
-            batch_size=plan["batch_size"],
-            on_record=lambda record: answered.add(),
-            on_notice=show,
-        )
+    with tally:
+        answer_all(model, samples, runs, store, batch_size=at_once, on_record=tally.add, on_notice=show)
     return facts, machine_facts(model.device, model.threads)
 
 
@@ -247,8 +230,8 @@ def _answer_over_ray(
     samples: Sequence[Sample],
     runs: Sequence[Settings],
     store: Store,
-    plan: dict[str, Any],
-    tally: Callable[[], Tally],
+    at_once: BatchSize,
+    tally: Tally,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
     from adacd_cli.evaluation.distributed.cluster import joined, ray_muted
@@ -259,25 +242,20 @@ def _answer_over_ray(
     with ray_muted(), ExitStack() as shown:
         progress = shown.enter_context(progress_line(base))
         progress("Joining Ray" if address.host else "Starting Ray")
-        counters: list[Tally] = []
+        begun = False
 
         def on_worker(roster: Roster, warnings: list[str]) -> None:
-            if not counters:
+            nonlocal begun
+            if not begun:
+                begun = True
                 store.agree_on("model.json", roster.facts)
                 shown.close()  # a terminal shows one moving thing at a time
-                counters.append(shown.enter_context(tally()))
+                shown.enter_context(tally)
             warn(warnings, base)
 
         with joined(address, base) as cluster:
             many = f"{cluster.slots} workers" if cluster.slots > 1 else "1 worker"
             progress(f"Waiting for {many} to load the model")
-            roster = answer_distributed(
-                sender(cluster, runs),
-                samples,
-                runs,
-                store,
-                batch_size=plan["batch_size"],
-                on_worker=on_worker,
-                on_record=lambda record: counters[0].add(),
-            )
+            options: dict[str, Any] = {"batch_size": at_once, "on_worker": on_worker, "on_record": tally.add}
+            roster = answer_distributed(sender(cluster, runs), samples, runs, store, **options)
             return roster.facts, roster.machine, roster.report(cluster)

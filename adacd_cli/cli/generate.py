@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Any, TextIO
 
 import typer
 
 from adacd_cli.answers.run import decode
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.options import (
-    OutputOption,
-    PromptArgument,
-    PromptColumn,
-    ShowPromptsOption,
+    OUTPUT,
+    PROMPT,
+    PROMPT_COLUMN,
+    SHOW_PROMPTS,
     batch_size_of,
     option,
+    switch,
     with_settings,
 )
 from adacd_cli.cli.running import for_renderer, interruptible, prepare, show_answer
@@ -26,41 +27,32 @@ from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
 
+_FILE = "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON."
+_AT_ONCE = "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
+_PREFILL = "Beginning of the answer, in every stream; what follows it is written."
+
 
 @with_settings()
 def command(
     resolved: Resolved,
-    prompt: PromptArgument = None,
-    file: Annotated[
-        str | None,
-        option(
-            "FILE",
-            "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON.",
-            "--file",
-            "-f",
-        ),
-    ] = None,
-    prompt_column: PromptColumn = None,
-    batch_size: Annotated[
-        str | None,
-        option(
-            "N|auto", "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
-        ),
-    ] = None,
-    prefill: Annotated[
-        str | None, option("TEXT", "Beginning of the answer, in every stream; what follows it is written.")
-    ] = None,
-    as_json: Annotated[bool, option(None, "Write the events as JSON Lines.", "--json")] = False,
-    output: OutputOption = None,
-    prompts_shown: ShowPromptsOption = False,
+    prompt: str | None = PROMPT,
+    file: str | None = option("FILE", _FILE, "--file", "-f"),
+    prompt_column: str | None = PROMPT_COLUMN,
+    batch_size: str | None = option("N|auto", _AT_ONCE),
+    prefill: str | None = option("TEXT", _PREFILL),
+    as_json: bool = switch("Write the events as JSON Lines.", "--json"),
+    output: str | None = OUTPUT,
+    prompts_shown: bool = SHOW_PROMPTS,
 ) -> None:
     """Answer a prompt: from the argument, or from a pipe."""
     settings = resolved.settings
     at_once = 1 if batch_size is None else batch_size_of(batch_size)
-    if file is None and batch_size is not None:
-        raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
-    if file is None and prompt_column is not None:
-        raise UsageError("--prompt-column is for the file of --file.", "Leave it out, or name a file.")
+    for given, what in (
+        (batch_size, "--batch-size is for the lines"),
+        (prompt_column, "--prompt-column is for the file"),
+    ):
+        if file is None and given is not None:
+            raise UsageError(f"{what} of --file.", "Leave it out, or name a file.")
     questions = read_questions(prompt, file, command="generate", quiet=settings.quiet, column=prompt_column)
     if file and output and "-" not in (file, output):
         answers = Path(output).expanduser()
@@ -73,13 +65,8 @@ def command(
             questions, settings, prompts_shown=prompts_shown, prefill=prefill or "", as_json=as_json
         )
         with interruptible() as interruption:
-            decoded = decode(
-                model,
-                requests,
-                batch_size=at_once,
-                prefix_cache=settings.prefix_cache,
-                cancelled=interruption.cancelled,
-            )
+            limits: dict[str, Any] = {"batch_size": at_once, "prefix_cache": settings.prefix_cache}
+            decoded = decode(model, requests, **limits, cancelled=interruption.cancelled)
             events = _in_order(interruption.watch(decoded))
             if as_json:
                 from adacd_cli.render.jsonl import write_events  # rich comes with it, and --help needs none

@@ -1,7 +1,7 @@
 """The settings as command-line options, made from their declaration.
 
     @with_settings(omit=("display", "stats"))
-    def command(resolved: Resolved, prompt: Annotated[str | None, typer.Argument()] = None) -> None:
+    def command(resolved: Resolved, prompt: str | None = PROMPT) -> None:
 
 The decorated function shows every setting's flags besides its own parameters, and `--config`, `--set` and
 `--debug`; it is called with `resolved` filled in.
@@ -12,34 +12,33 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 import typer
 
+from adacd_cli.answers.run import BatchSize
 from adacd_cli.config import SETTINGS, Setting, resolve
 from adacd_cli.errors import UsageError
 
 _METAVARS = {"text": "TEXT", "number": "NUMBER", "integer": "INTEGER", "list": "TEXT", "size": "SIZE"}
 
-BatchSize = int | Literal["auto"]
 
-
-def option(metavar: str | None, text: str, *flags: str, **facts: Any) -> Any:
+def option(metavar: str | None, text: str, *flags: str, default: Any = None, **facts: Any) -> Any:
     """An option of a command's own, called as its parameter where no flags are given; a switch has no metavar."""
-    return typer.Option(*flags, metavar=metavar, help=text, **facts)
+    return typer.Option(default, *flags, metavar=metavar, help=text, **facts)
 
 
-PromptArgument = Annotated[str | None, typer.Argument(metavar="PROMPT", help="The question; - is stdin.")]
-FileOption = Annotated[
-    str | None, option("FILE", "Read the question from a file of one line.", "--file", "-f")
-]
-PromptColumn = Annotated[str | None, option("NAME", "Column of the prompts in a CSV or JSON file of yours.")]
-LabelColumn = Annotated[str | None, option("NAME", "Column of the labels in a CSV or JSON file of yours.")]
-OutputOption = Annotated[str | None, option("FILE", "Write to a file instead of stdout.", "--output", "-o")]
-ShowPromptsOption = Annotated[
-    bool, option(None, "Show every stream's rendered prompt on stderr first.", "--show-prompts")
-]
-DebugOption = Annotated[bool, option(None, "Show the traceback of an error.", "--debug")]
+def switch(text: str, *flags: str) -> Any:
+    """An option without a value, off by default."""
+    return option(None, text, *flags, default=False)
+
+
+PROMPT = typer.Argument(None, metavar="PROMPT", help="The question; - is stdin.")
+FILE = option("FILE", "Read the question from a file of one line.", "--file", "-f")
+PROMPT_COLUMN = option("NAME", "Column of the prompts in a CSV or JSON file of yours.")
+OUTPUT = option("FILE", "Write to a file instead of stdout.", "--output", "-o")
+SHOW_PROMPTS = switch("Show every stream's rendered prompt on stderr first.", "--show-prompts")
+DEBUG = switch("Show the traceback of an error.", "--debug")
 
 
 def batch_size_of(text: str) -> BatchSize:
@@ -72,7 +71,8 @@ def with_settings(
             resolved = resolve(flags, config, assignments=assignments or (), one_method=one_method)
             function(resolved=resolved, **values)
 
-        hints = get_type_hints(function, include_extras=True)
+        hints = get_type_hints(function)
+
         own = [
             parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
             for name, parameter in inspect.signature(function).parameters.items()
@@ -112,22 +112,22 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     annotation: Any = {"switch": bool, "list": list[str]}.get(setting.kind, str)
     choices = [choice for choice in setting.choices if choice != "cuda:N"]
     metavar = None if setting.kind == "switch" else "NAME" if choices else _METAVARS[setting.kind]
-    complete = (lambda: choices) if choices else None
-    own = (metavar, help_text(setting), *setting.flags)
-    return _option(setting.name, annotation | None, *own, panel=setting.panel, autocompletion=complete)
+    facts = {"rich_help_panel": setting.panel, "autocompletion": (lambda: choices) if choices else None}
+    default = option(metavar, help_text(setting), *setting.flags, **facts)
+    return _keyword(setting.name, annotation | None, default)
 
 
-def _option(
-    name: str, annotation: Any, *facts: Any, panel: str = "Settings", default: Any = None, **others: Any
-) -> inspect.Parameter:
-    annotated = Annotated[annotation, option(*facts, rich_help_panel=panel, **others)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotated)
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+_PANEL = {"rich_help_panel": "Settings"}
+_CONFIG = option("FILE|PRESET", "Read settings from a YAML file or a preset.", "--config", "-C", **_PANEL)
+_SET = option("NAME=VALUE", "Set any setting by name; repeatable.", "--set", **_PANEL)
 _COMMON = [
-    _option(
-        "config", str | None, "FILE|PRESET", "Read settings from a YAML file or a preset.", "--config", "-C"
+    _keyword("config", str | None, _CONFIG),
+    _keyword("assignments", list[str] | None, _SET),
+    _keyword(
+        "debug", bool, option(None, "Show the traceback of an error.", "--debug", default=False, **_PANEL)
     ),
-    _option("assignments", list[str] | None, "NAME=VALUE", "Set any setting by name; repeatable.", "--set"),
-    _option("debug", bool, None, "Show the traceback of an error.", "--debug", default=False),
 ]

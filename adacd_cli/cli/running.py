@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -26,21 +26,28 @@ if TYPE_CHECKING:
     from adacd_cli.prompts import Prompts
     from adacd_cli.render.screen import Screen, View
 
+    Build = Callable[[Callable[[str], None]], LanguageModel]
 
-def load_model(
-    settings: Settings,
-    build: Callable[[Callable[[str], None]], LanguageModel] | None = None,
-    *,
-    for_long: bool = False,
-) -> LanguageModel:
+
+def load_model(settings: Settings, build: Build | None = None, *, for_long: bool = False) -> LanguageModel:
     """Loads the model as `loading.load`, or makes it by `build`, which gets the function that shows what it is
     doing; with a moving line on a terminal. Shows the model's warnings."""
-    with progress_line(settings) as progress, interrupts_said() as hold:
-        with hold():
+    with progress_line(settings) as progress, interrupts_said():
+        with interrupts_said(hold=True):
             from adacd_cli.loading import load  # takes a second: torch and transformers come with it
         model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
+
+
+def with_extras(model: LanguageModel, settings: Settings, methods: Iterable[str]) -> LanguageModel:
+    """The model with everything that the methods need, as `loading.load_extras`; shows its warnings."""
+    from adacd_cli.loading import load_extras
+
+    with progress_line(settings) as progress:
+        loaded = load_extras(model, settings, methods=methods, progress=progress)
+    warn(loaded.warnings[len(model.warnings) :], settings)
+    return loaded
 
 
 def refuse_served(settings: Settings, command: str, why: str) -> None:
@@ -53,39 +60,24 @@ def refuse_served(settings: Settings, command: str, why: str) -> None:
 
 
 @contextmanager
-def interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def interrupts_said(*, hold: bool = False) -> Iterator[None]:
     """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into: transformers takes one in the middle of
-    an import for a missing package, and torch may abort. What is given holds it back while its block runs."""
-    pressed = held = False
+    an import for a missing package, and torch may abort. `hold` keeps it back until the block ends."""
+    pressed = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed = True
-        if not held:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def hold() -> Iterator[None]:
-        nonlocal held
-        held = True
-        try:
-            yield
-        finally:
-            held = False
-        if pressed:
+        if not hold:
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield hold
-    except BaseException as error:
-        if pressed and not isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
+        if pressed:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -99,6 +91,14 @@ def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
 
     with Console(stderr=True).status(Text("Starting")) as status:
         yield lambda step: status.update(Text(step))
+
+
+def note(text: str, settings: Settings) -> None:
+    """Shows a line about what a command did, unless `quiet`."""
+    if not settings.quiet:
+        from adacd_cli.render.screen import DIM, Screen
+
+        Screen(sys.stderr, settings.display).put_line((text, DIM))
 
 
 def warn(warnings: Iterable[str], settings: Settings) -> None:
@@ -131,16 +131,15 @@ def prepare(
     settings: Settings,
     *,
     prompts_shown: bool,
-    candidates: int = 0,
     as_json: bool = False,
-    prefill: str = "",
+    **options: Any,
 ) -> tuple[LanguageModel, list[Request]]:
     """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
     `as_json`: a program reads the answer, so that nothing is suggested."""
     model = load_model(settings)
     if not as_json:
         suggest_fit(model, settings)
-    requests = make_requests(model, questions, settings, candidates=candidates, prefill=prefill)
+    requests = make_requests(model, questions, settings, **options)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:
@@ -159,10 +158,6 @@ def suggest_fit(model: LanguageModel, settings: Settings) -> None:
         _stderr().put_line(f"Note: {text}")
 
 
-SHARED = "⟪shared up to here⟫"
-"""Stands in a shown prompt where it parts from the base stream's."""
-
-
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
     """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same."""
     from adacd_cli.engine.detokenize import decode_ids
@@ -179,13 +174,12 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
                 title += f", the first {shared:,} shared with the {base} stream"
                 decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
                 place = shared_length(decoded, text)  # without a character that the tokens cut in two
-                text = f"{text[:place]}{SHARED}{text[place:]}"
+                text = f"{text[:place]}⟪shared up to here⟫{text[place:]}"
         _stderr().put_line(f"--- {title} ---\n{text}")
     _stderr().put_line("--- Answer ---")
 
 
 def _stderr() -> Screen:
-    """stderr, made safe for the text of a user or a model."""
     from adacd_cli.render.screen import Screen
 
     return Screen(sys.stderr, "plain")

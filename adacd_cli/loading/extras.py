@@ -18,10 +18,10 @@ from adacd_cli.errors import ModelError
 from adacd_cli.loading.local import load_local
 
 if TYPE_CHECKING:
-    from adacd_cli.backends.torch.views import AdapterView
     from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
 
+_Loaded = tuple[Any, int | None, list[str]]  # what reads a sequence, its context length, and warnings
 _WEIGHTS = "adapter_model.safetensors"
 _HINT = "An expert is a LoRA adapter of this very model, in the folder that peft's save_pretrained wrote."
 _CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")
@@ -49,24 +49,20 @@ def load_extras(
         model.check_method(METHODS[name])
         resource = METHODS[name].resource
         value = getattr(settings, resource) if resource else None
-        if resource and value is not None and (resource, value) not in model.extras:
+        if resource and value is not None and (key := (resource, value)) not in model.extras:
             progress(f"Loading {resource}")
-            model = _LOADERS[resource](model, value, settings, progress)
+            loaded, length, warnings = _LOADERS[resource](model, value, settings, progress)
+            lengths: dict[tuple[str, str], int] = {} if length is None else {key: length}
+            model = replace(
+                model,
+                extras={**model.extras, key: loaded},
+                context_lengths={**model.context_lengths, **lengths},
+                warnings=(*model.warnings, *warnings),
+            )
     return model
 
 
-def _with_expert(
-    model: LanguageModel, path: str, settings: Settings, progress: Callable[[str], None]
-) -> LanguageModel:
-    if any(resource == "expert" for resource, _ in model.extras):
-        raise ModelError("Another expert is loaded already.", "Start anew with the --expert you want.")
-    view, warnings = load_expert(model, path)
-    return _with(model, "expert", path, view, warnings)
-
-
-def _with_draft(
-    model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]
-) -> LanguageModel:
+def _draft(model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]) -> _Loaded:
     own: dict[str, Any] = {"model": name, "method": "default", "revision": None, "quantize": None}
     own |= {"gate": False, "context": None, "engine": model.engine}
     draft = load_local(settings.model_copy(update=own), progress, for_long=False)
@@ -78,44 +74,24 @@ def _with_draft(
             f"The vocabularies of {model.name} and its draft {name} differ: {what}.",
             "Method ssd needs a draft with the model's own tokenizer.",
         )
-    if draft.context_length is not None:
-        lengths = {**model.context_lengths, ("draft", name): draft.context_length}
-        model = replace(model, context_lengths=lengths)
-    return _with(model, "draft", name, draft.model, [f"Draft: {warning}" for warning in draft.warnings])
+    return draft.model, draft.context_length, [f"Draft: {warning}" for warning in draft.warnings]
 
 
-def _with_direction(
-    model: LanguageModel, folder: str, settings: Settings, progress: Callable[[str], None]
-) -> LanguageModel:
+def _direction(model: LanguageModel, folder: str, *_: object) -> _Loaded:
     from adacd_cli.backends.torch.views import AblatedView
     from adacd_cli.loading.direction import read_direction
 
     vector, card = read_direction(folder, model.model.config.get_text_config(decoder=True).hidden_size)
     note = f"The direction in {folder} was made with {card.model}, not with {model.name}."
-    warnings = (note,) if card.model != model.name else ()
-    return _with(model, "direction", folder, AblatedView(model.model, vector), warnings)
+    return AblatedView(model.model, vector), None, [note] if card.model != model.name else []
 
 
-def _with(
-    model: LanguageModel, resource: str, name: str, loaded: Any, warnings: Iterable[str]
-) -> LanguageModel:
-    extras = {**model.extras, (resource, name): loaded}
-    return replace(model, extras=extras, warnings=(*model.warnings, *warnings))
-
-
-_LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], LanguageModel]] = {
-    "expert": _with_expert,
-    "draft": _with_draft,
-    "direction": _with_direction,
-}
-
-
-def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[str, ...]]:
-    """The model with the adapter, and warnings; the model itself goes on without it. ModelError where there is no
-    LoRA adapter, or it does not fit the model, which is then left as it was; MissingExtraError where peft is not
-    installed."""
+def _expert(model: LanguageModel, folder: str, *_: object) -> _Loaded:
+    """The model with the adapter; the model itself goes on without it, also where the adapter does not fit."""
     from adacd_cli.loading.hardware import require
 
+    if any(resource == "expert" for resource, _ in model.extras):
+        raise ModelError("Another expert is loaded already.", "Start anew with the --expert you want.")
     require(("peft",), "--expert")
     from peft import PeftModel, get_peft_model_state_dict
 
@@ -140,9 +116,15 @@ def load_expert(model: LanguageModel, folder: str) -> tuple[AdapterView, tuple[s
         # off at rest: to switch it costs a walk over all modules, which only its own forwards are to pay
         view = AdapterView(adapted)
     base = config.base_model_name_or_path
-    if not base or base == model.name:
-        return view, ()
-    return view, (f"The adapter in {folder} was made for {base}, not for {model.name}.",)
+    note = f"The adapter in {folder} was made for {base}, not for {model.name}."
+    return view, None, [note] if base and base != model.name else []
+
+
+_LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], _Loaded]] = {
+    "expert": _expert,
+    "draft": _draft,
+    "direction": _direction,
+}
 
 
 def _read_config(path: Path, folder: str) -> Any:
@@ -165,11 +147,8 @@ def _read_config(path: Path, folder: str) -> Any:
         "init_lora_weights": str(config.init_lora_weights).startswith(_CHANGE_THE_MODEL),
     }.items():
         if changes:
-            raise ModelError(
-                f"The adapter in {folder} changes more than LoRA's own weights: `{name}` is "
-                f"{getattr(config, name)!r}.",
-                _HINT,
-            )
+            what = f"`{name}` is {getattr(config, name)!r}"
+            raise ModelError(f"The adapter in {folder} changes more than LoRA's own weights: {what}.", _HINT)
     return config
 
 

@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli.errors import ModelError
 from adacd_cli.loading.hub import INDEX, fetch
+from adacd_cli.loading.hub import Source as Source
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
@@ -32,21 +33,6 @@ _GGUF_MAGIC = b"GGUF"
 _ROWS_BYTES = 2**24  # of a GGUF tensor that are unpacked at a time
 _LFS_POINTER = b"version https://git-lfs"
 _AGAIN = "Download or save the model again."
-
-
-@dataclass(frozen=True)
-class Source:
-    """A model's files on this machine.
-
-    Attributes:
-        gguf: name of the GGUF file in the folder; None for a folder of safetensors.
-        revision: commit on the hub; None for what was not taken from there.
-    """
-
-    folder: Path
-    gguf: str | None = None
-    revision: str | None = None
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,29 +74,17 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
         _check_gguf(path, name)
         return Source(path.parent, path.name, warnings=warnings)
     repository, _, gguf = name.partition(":")
-    snapshot = fetch(
-        repository,
-        gguf=gguf or None,
-        revision=settings.revision,
-        offline=settings.offline,
-        with_code=settings.trust_remote_code,
-        with_weights=weights,
-        progress=progress,
-    )
-    file = snapshot.folder / (snapshot.gguf or "-")
-    return Source(file.parent, snapshot.gguf and file.name, snapshot.commit, snapshot.warnings)
+    found = fetch(repository, gguf or None, settings, progress, weights=weights)
+    file = found.folder / (found.gguf or "-")  # in a folder of its own, perhaps
+    return replace(found, folder=file.parent, gguf=found.gguf and file.name)
 
 
 def looks_like_a_path(name: str) -> bool:
     """Whether the name can only be meant as a path; a hub id is `name`, `owner/name` or `owner/name:GGUF`."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+:[\w./-]+", name) and not name.startswith("."):
         return False
-    return (
-        name.startswith((".", "/", "~"))
-        or name.endswith((".gguf", "/"))
-        or name.count("/") > 1
-        or "\\" in name
-    )
+    begins, ends = name.startswith((".", "/", "~")), name.endswith((".gguf", "/"))
+    return begins or ends or name.count("/") > 1 or "\\" in name
 
 
 def _check_gguf(path: Path, name: str) -> None:
@@ -134,12 +108,8 @@ def _check_gguf(path: Path, name: str) -> None:
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time, and unpacks
-    its tensors without a second copy of the file and of the largest tensor in memory.
-
-    Parsing the vocabulary takes the gguf package seconds, and transformers does it anew for configuration,
-    tokenizer and weights.
-    """
+    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time, which takes
+    seconds, and unpacks its tensors without a second copy of the file and of the largest tensor in memory."""
     import gguf
 
     reader, unpack = gguf.GGUFReader, gguf.dequantize

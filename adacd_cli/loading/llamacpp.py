@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from adacd_cli.errors import ConfigurationError
@@ -68,12 +68,29 @@ def limited(trained: int | None, settings: Settings) -> int | None:
     return settings.context
 
 
+def endless(end_ids: Collection[int]) -> tuple[str, ...]:
+    """A warning where no token ends an answer."""
+    if end_ids:
+        return ()
+    return ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
+
+
 def load_llamacpp(
     settings: Settings, source: Source, others: Load, progress: Callable[[str], None]
 ) -> LanguageModel:
     """Loads a GGUF file with llama.cpp. ConfigurationError where a setting has no meaning there; for others see
     `LlamaModel`."""
-    _refuse_others(settings)
+    for name, reason in _OTHERS.items():
+        if getattr(settings, name) not in ("auto", None, False):
+            raise ConfigurationError(
+                f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}.",
+                "Leave it out, or use --engine torch.",
+            )
+    if settings.device not in ("auto", "cpu"):
+        raise ConfigurationError(
+            f"`device` {settings.device} cannot be set for {settings.model}: it runs on llama.cpp.",
+            "Use --gpu-layers to choose how much a GPU computes, or --engine torch.",
+        )
     progress("Starting PyTorch")
     import torch
 
@@ -92,9 +109,6 @@ def load_llamacpp(
         free_memory=free_memory,
     )
     tokenizer = LlamaTokenizer(model)
-    warnings = (*source.warnings, *too_many_threads(settings.threads))
-    if not tokenizer.end_ids:
-        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -102,19 +116,5 @@ def load_llamacpp(
         revision=source.revision,
         eos_ids=tokenizer.end_ids,
         context_length=limited(model.context_length, settings),
-        warnings=warnings,
+        warnings=(*source.warnings, *too_many_threads(settings.threads), *endless(tokenizer.end_ids)),
     )
-
-
-def _refuse_others(settings: Settings) -> None:
-    for name, reason in _OTHERS.items():
-        if getattr(settings, name) not in ("auto", None, False):
-            raise ConfigurationError(
-                f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}.",
-                "Leave it out, or use --engine torch.",
-            )
-    if settings.device not in ("auto", "cpu"):
-        raise ConfigurationError(
-            f"`device` {settings.device} cannot be set for {settings.model}: it runs on llama.cpp.",
-            "Use --gpu-layers to choose how much a GPU computes, or --engine torch.",
-        )

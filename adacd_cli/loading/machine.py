@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,7 @@ class Load:
         """Cores this process may use and nobody else does, at least 1.
 
         Others are busy on as many cores as they used on average since this object was made (Linux), or as the
-        load average of the last minute says (elsewhere). OMP_NUM_THREADS, where set, is taken as the user's
-        own limit.
+        load average of the last minute says (elsewhere). OMP_NUM_THREADS, where set, is the user's own limit.
         """
         allowed = usable_cores()
         limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -145,12 +145,10 @@ def package_versions() -> dict[str, str | None]:
 
 def versions(*names: str) -> dict[str, str | None]:
     """The versions of installed packages; None for one that is not installed."""
-    found: dict[str, str | None] = {}
+    found: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
     return found
 
 

@@ -14,6 +14,7 @@ from adacd_cli.loading.files import Checkpoint, Source, ids_of
 
 _AGAIN = "Download or save the model again."
 _HINT = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the bundled model."
+_TRUST = "Read that code, and if you trust it add --trust-remote-code."
 _FIX = "Fix that in its config.json, or download or save the model again."
 _GENERATING = ("ForCausalLM", "LMHeadModel", "WithLMHead", "Decoder", "ForConditionalGeneration")
 
@@ -47,10 +48,7 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool,
             "A newer one may: pip install --upgrade transformers.",
         )
     if model_type not in CONFIG_MAPPING and not trust_remote_code:
-        raise ModelError(
-            f"{name} can only be loaded by Python code that comes with it.",
-            "Read that code, and if you trust it add --trust-remote-code.",
-        )
+        raise ModelError(f"{name} can only be loaded by Python code that comes with it.", _TRUST)
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # each model type validates its own way
@@ -82,8 +80,7 @@ def _generates(config: Any) -> bool:
 
 
 def gguf_config(source: Source, name: str) -> Any:
-    """The configuration in a GGUF file. ModelError where the file is broken, or transformers does not know its
-    architecture."""
+    """The configuration in a GGUF file; ModelError where the file is broken, or of no known architecture."""
     from transformers import AutoConfig
 
     try:
@@ -101,24 +98,18 @@ def _reason(error: Exception) -> str:
 
 
 def load_tokenizer(source: Source, name: str, *, trust_remote_code: bool) -> Any:
-    """The tokenizer beside the weights, its ids as they are. ModelError where there is none that transformers can
-    read."""
+    """The tokenizer beside the weights; ModelError where there is none that transformers can read."""
     from transformers import AutoTokenizer
 
     gguf = {} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)
     except Exception as error:  # JSON errors, missing packages, unknown classes: each tokenizer its own
-        reason = first_line(error).rstrip(".")
+        what = f"cannot be loaded: {first_line(error).rstrip('.')}"
+        hint = "Put the model's tokenizer.json and tokenizer_config.json into its folder."
         if not trust_remote_code and "trust_remote_code" in str(error):
-            raise ModelError(
-                f"The tokenizer of {name} can only be loaded by Python code that comes with it.",
-                "Read that code, and if you trust it add --trust-remote-code.",
-            ) from error
-        raise ModelError(
-            f"The tokenizer of {name} cannot be loaded: {reason}.",
-            "Put the model's tokenizer.json and tokenizer_config.json into its folder.",
-        ) from error
+            what, hint = "can only be loaded by Python code that comes with it", _TRUST
+        raise ModelError(f"The tokenizer of {name} {what}.", hint) from error
     tokenizer.model_max_length = NO_LIMIT  # else each long prompt is warned of on stderr
     return tokenizer
 
@@ -136,12 +127,8 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> tuple[str, ...]:
             f"it has ids up to {max(needed):,}, and the model has {rows:,} embeddings.",
             "Use the tokenizer files that came with the weights.",
         )
-    if len(ids) < rows // 2:
-        return (
-            f"The tokenizer has {len(ids):,} tokens and the model {rows:,} embeddings: "
-            "they may not belong together.",
-        )
-    return ()
+    what = f"The tokenizer has {len(ids):,} tokens and the model {rows:,} embeddings"
+    return (f"{what}: they may not belong together.",) if len(ids) < rows // 2 else ()
 
 
 def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
@@ -200,8 +187,7 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
 
 def smoke_run(model: Any, token_id: int, name: str) -> None:
     """One forward of one token: a dtype or device that does not work is found before the first answer. ModelError
-    where the forward fails, or gives logits that are not finite; OutOfMemoryError where there is no memory for
-    it."""
+    where the forward fails, or gives logits that are not finite; OutOfMemoryError."""
     import torch
 
     from adacd_cli.engine.memory import is_out_of_memory
@@ -227,15 +213,11 @@ def _translated(error: Exception, name: str, hint: str) -> AdacdError:
     from adacd_cli.engine.memory import is_out_of_memory
 
     if is_out_of_memory(error):
-        return OutOfMemoryError(
-            f"There is not enough memory to load {name}.",
-            "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
-        )
+        less = "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model."
+        return OutOfMemoryError(f"There is not enough memory to load {name}.", less)
     if isinstance(error, ImportError):
-        return MissingExtraError(
-            f"{name} needs a package that is not installed: {_first_reason(error)}.",
-            "Install that package with pip.",
-        )
+        what = f"{name} needs a package that is not installed: {_first_reason(error)}."
+        return MissingExtraError(what, "Install that package with pip.")
     return ModelError(f"{name} could not be loaded: {_first_reason(error)}.", hint)
 
 

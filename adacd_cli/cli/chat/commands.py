@@ -27,15 +27,12 @@ from adacd_cli.suggest import nearest
 if TYPE_CHECKING:
     from adacd_cli.cli.chat.repl import Chat
 
-CHANGEABLE = tuple(
-    name for name, setting in SETTINGS.items() if setting.panel != "Model" and name != "system"
-)
-"""Settings that /set changes: the model is loaded, and the system message belongs to the conversation."""
+# the model is loaded, and the system message belongs to the conversation
+CHANGEABLE = tuple(name for name, each in SETTINGS.items() if each.panel != "Model" and name != "system")
+"""Settings that /set changes."""
 
 _EMPTY = '""'
 _Words = Callable[[Sequence[str]], Iterable[str]]
-
-
 _Run = Callable[["Chat", str], None]
 
 
@@ -62,9 +59,8 @@ def run_command(chat: Chat, name: str, argument: str) -> None:
     if argument and not found.argument:
         raise UsageError(f"/{name} takes nothing after it; got {argument!r}.")
     if found.argument == "FILE" and not argument:
-        raise UsageError(
-            f"/{name.rstrip('!')} takes a file name.", f"Write e.g. /{name.rstrip('!')} talk.json."
-        )
+        plain = name.rstrip("!")
+        raise UsageError(f"/{plain} takes a file name.", f"Write e.g. /{plain} talk.json.")
     found.run(chat, argument)
 
 
@@ -81,8 +77,7 @@ def _command(
 def _setting_words(before: Sequence[str]) -> Iterable[str]:
     if not before:
         return CHANGEABLE
-    setting = SETTINGS.get(before[0])
-    if setting is None or len(before) > 1:
+    if len(before) > 1 or (setting := SETTINGS.get(before[0])) is None:
         return ()
     return ("true", "false") if setting.kind == "switch" else setting.choices
 
@@ -178,7 +173,6 @@ def _show(chat: Chat, argument: str) -> None:
 
 
 def _extent(chat: Chat) -> list[tuple[str, str]]:
-    """How long the conversation is, and what of the context its last prompt and answer took."""
     talk = chat.talk
     limit = f"{talk.context_length} tokens" if talk.context_length else "of unknown length"
     if not talk.conversation.messages:
@@ -200,8 +194,7 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
 
 
 @_command(
-    *("method", "Show or change the decoding method.", "[NAME]"),
-    words=lambda before: () if before else METHOD_NAMES,
+    "method", "Show or change the decoding method.", "[NAME]", lambda before: () if before else METHOD_NAMES
 )
 def _method(chat: Chat, argument: str) -> None:
     if argument:
@@ -222,8 +215,7 @@ def _explain(chat: Chat, argument: str) -> None:
             "There is no trace of the last answer: it was loaded, or stopped twice.",
             "/retry decodes it again.",
         )
-    settings = talk.settings
-    write_table(talk.trace, chat.out, View(question, display=settings.display, quiet=settings.quiet))
+    write_table(talk.trace, chat.out, _view(chat, question))
 
 
 @_command("compare", "Answer the last question with Default too, side by side.")
@@ -233,24 +225,24 @@ def _compare(chat: Chat, argument: str) -> None:
         raise UsageError(
             "There is nothing to compare: the method is default itself.", "/method adacd chooses another."
         )
-    conversation = talk.up_to_last_question()
+    view = chat.view(talk.up_to_last_question())
     # both draw with the seed of the answer that is on the screen
     seed = talk.last_seed()
     if seed is None and settings.temperature and settings.seed is None:
         seed = secrets.randbits(31)
-    view = chat.view(conversation)
     with chat.interruptible() as interruption:
         default, method = (
             talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested)
             for run in (settings.model_copy(update={"method": "default"}), settings)
         )
+        default, method = (for_renderer(interruption.watch(each), settings) for each in (default, method))
         write_comparison(
-            for_renderer(interruption.watch(default), settings),
-            for_renderer(interruption.watch(method), settings),
-            chat.out,
-            chat.err,
-            View(conversation.messages[-1].content, display=settings.display, quiet=settings.quiet),
+            default, method, chat.out, chat.err, _view(chat, view.conversation.messages[-1].content)
         )
+
+
+def _view(chat: Chat, question: str) -> View:
+    return View(question, display=chat.talk.settings.display, quiet=chat.talk.settings.quiet)
 
 
 @_command("save", "Save the conversation to a new file.", "FILE")
@@ -275,10 +267,8 @@ def _load(chat: Chat, argument: str) -> None:
 
 
 def _ending(conversation: Conversation) -> list[str]:
-    last = conversation.messages[-2:]
-    return [("> " if message.role == "user" else "") + message.content for message in last] or [
-        "The conversation is empty now."
-    ]
+    shown = [("> " if each.role == "user" else "") + each.content for each in conversation.messages[-2:]]
+    return shown or ["The conversation is empty now."]
 
 
 def _in_use(settings: Settings) -> list[str]:

@@ -67,13 +67,14 @@ class PipeReader:
     def read(self, draft: str) -> str:
         """The next line, or all lines between two `\"\"\"`; EOFError where there is none, UsageError where it is
         not UTF-8, or `\"\"\"` is never closed."""
-        lines: list[str] = []
+        text = ""
         while data := self._stream.readline():
             self._line += 1
-            lines.append(self._decode(data).rstrip("\r\n"))
-            if not is_open("\n".join(lines)):
-                return "\n".join(lines)
-        if lines:
+            text += self._decode(data).rstrip("\r\n")
+            if not is_open(text):
+                return text
+            text += "\n"
+        if text:
             raise UsageError('The input ends inside a message that """ began.', 'End the message with """.')
         raise EOFError
 
@@ -138,8 +139,6 @@ def _key_bindings() -> KeyBindings:
 class CommandCompleter(Completer):
     """Completes slash commands, and what the table says can follow them."""
 
-    _files = PathCompleter(expanduser=True)
-
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
         if not text.startswith("/") or text.startswith("//") or "\n" in text:
@@ -150,12 +149,11 @@ class CommandCompleter(Completer):
                 if name.startswith(word):
                     yield Completion(name, -len(word), display=f"/{name}", display_meta=row.help)
             return
-        command = COMMANDS.get(before[0])
-        if command is None:
+        if (command := COMMANDS.get(before[0])) is None:
             return
         if command.argument == "FILE":
-            file = text.partition(" ")[2]
-            yield from self._files.get_completions(Document(file), complete_event)
+            file = Document(text.partition(" ")[2])
+            yield from PathCompleter(expanduser=True).get_completions(file, complete_event)
         for candidate in command.words(before[1:]):
             if candidate.startswith(word):
                 yield Completion(candidate, -len(word))

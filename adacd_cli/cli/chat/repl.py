@@ -73,14 +73,13 @@ class Chat:
             self.note("Your message is back at the prompt." if self._interactive else unanswered)
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
-        view = self.view(conversation)
-        settings = self.talk.settings
+        view, settings = self.view(conversation), self.talk.settings
         with (
-            self.interruptible() as interruption,
-            closing(self.talk.answer(view, seed=seed, cancelled=lambda: interruption.requested)) as events,
+            self.interruptible() as stop,
+            closing(self.talk.answer(view, seed=seed, cancelled=lambda: stop.requested)) as events,
         ):
-            watched = interruption.watch(events)
-            finished = show_answer(watched, settings, self.out, self.err, legend=not self._legend_shown)
+            legend = not self._legend_shown
+            finished = show_answer(stop.watch(events), settings, self.out, self.err, legend=legend)
             self._legend_shown = self._legend_shown or finished.added + finished.subtracted > 0
             if finished.text and finished.finish_reason is FinishReason.CANCELLED:
                 self.note("Stopped; the answer so far stays in the conversation.")
