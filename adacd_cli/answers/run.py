@@ -6,13 +6,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from adacd_cli.config import Settings
+from adacd_cli.conversation import Conversation
 from adacd_cli.errors import UsageError
+from adacd_cli.events import Event
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.conversation import Conversation
-    from adacd_cli.engine import Backend, LanguageModel, PrefixCache, Request, Scheduler
-    from adacd_cli.events import Event
+    from adacd_cli.engine import Backend, LanguageModel, Request, Scheduler
 
 
 BatchSize = int | Literal["auto"]
@@ -72,15 +72,10 @@ def decode(
         PromptError, ConfigurationError, ModelError: as `Scheduler.submit`, before anything is decoded.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
-    from adacd_cli.backends import backend_for
-    from adacd_cli.engine import Scheduler
-
     if not requests:
         return iter(())
-    backend = backend_for(model)
-    cache = prefix_cache_for(model, prefix_cache) if len(requests) > 1 else None
-    limit = concurrency_for(backend, requests, batch_size)
-    return decode_with(Scheduler(backend, prefix_cache=cache, max_concurrency=limit), requests, cancelled)
+    session = Session(model, prefix_cache if len(requests) > 1 else 0)
+    return session.decode(requests, batch_size=batch_size, cancelled=cancelled)
 
 
 def decode_with(
@@ -106,16 +101,6 @@ def concurrency_for(backend: Backend, requests: Sequence[Request], batch_size: B
     return fitting_concurrency(backend, requests, free_on(can.device))
 
 
-def prefix_cache_for(model: LanguageModel, limit: int | None) -> PrefixCache:
-    """A prefix cache of so many bytes; None is a share of the memory that is free now."""
-    from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY, PrefixCache
-    from adacd_cli.loading.hardware import free_on
-
-    if limit is None:
-        limit = 0 if model.server is not None else int(SHARE_OF_FREE_MEMORY * (free_on(model.device) or 0))
-    return PrefixCache(limit)
-
-
 class Session:
     """Answers one batch of requests after another; equal to fresh runs of each.
 
@@ -134,11 +119,15 @@ class Session:
         """Answers with this model from now on, such as the same one with more loaded beside it."""
         from adacd_cli.backends import backend_for
         from adacd_cli.engine import Scheduler
+        from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY, PrefixCache
+        from adacd_cli.loading.hardware import free_on
 
         if model is getattr(self, "model", None):
             return
-        self.model = model
-        self.prefix_cache = prefix_cache_for(model, self._bytes)
+        limit = self._bytes
+        if limit is None:
+            limit = 0 if model.server else int(SHARE_OF_FREE_MEMORY * (free_on(model.device) or 0))
+        self.model, self.prefix_cache = model, PrefixCache(limit)
         self.scheduler = Scheduler(backend_for(model), prefix_cache=self.prefix_cache)
 
     def decode(

@@ -8,9 +8,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from adacd_cli.answers.run import decode
 from adacd_cli.cli.options import FILE, OUTPUT, PROMPT, SHOW_PROMPTS, switch, with_settings
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare, view_of
+from adacd_cli.cli.running import Interruption, for_renderer, make_requests, prepare, view_of
 from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
@@ -41,11 +40,11 @@ def command(
     question = read_question(prompt, file, command="compare", quiet=settings.quiet)
     with open_output(output) as out:
         model, (request,) = prepare([question], settings, prompts_shown=prompts_shown, as_json=as_json)
-        with interruptible() as interruption:
+        with Interruption() as stop:
             plain = settings.model_copy(update={"method": "default"})
             # Default reads the conversation alone, whatever the method puts before it
             (alone,) = make_requests(model, [question], plain)
-            default, method = _decode_both(model, alone, request, interruption)
+            default, method = _decode_both(model, alone, request, stop)
             if as_json:
                 write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
@@ -54,7 +53,7 @@ def command(
 
 
 def _decode_both(
-    model: LanguageModel, default: Request, method: Request, interruption: Interruption
+    model: LanguageModel, default: Request, method: Request, stop: Interruption
 ) -> tuple[Iterator[Event], Iterator[Event]]:
     """The events of Default, then those of the method, which samples with the same seed."""
     seed: int | None = None
@@ -62,7 +61,7 @@ def _decode_both(
     def events(request: Request, index: int) -> Iterator[Event]:
         nonlocal seed
         seeded = replace(request, seed=seed if index else request.seed)
-        for event in interruption.watch(decode(model, [seeded], cancelled=interruption.cancelled)):
+        for event in stop.decode(model, [seeded]):
             seed = event.seed if isinstance(event, Started) else seed
             yield event if event.request is None else replace(event, request=index)
 

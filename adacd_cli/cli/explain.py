@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TextIO
 
-from adacd_cli.answers.run import decode
 from adacd_cli.cli.options import FILE, OUTPUT, PROMPT, SHOW_PROMPTS, option, switch, with_settings
-from adacd_cli.cli.running import for_renderer, interruptible, prepare, view_of
+from adacd_cli.cli.running import Interruption, for_renderer, prepare, view_of
 from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
@@ -51,9 +50,9 @@ def command(
     with open_output(output) as out:
         shown = {"prompts_shown": prompts_shown, "as_json": name == "json"}
         model, requests = prepare([question], settings, candidates=candidates, **shown)
-        with interruptible() as interruption:
-            watched = interruption.watch(decode(model, requests, cancelled=interruption.cancelled))
-            FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
+        with Interruption() as stop:
+            events = for_renderer(stop.decode(model, requests), settings, as_json=name == "json")
+            FORMATS[name](events, out, view)
 
 
 def _format_name(form: str | None, as_json: bool) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import typer
 
-from adacd_cli.answers.run import decode
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.options import (
     OUTPUT,
@@ -21,7 +20,7 @@ from adacd_cli.cli.options import (
     switch,
     with_settings,
 )
-from adacd_cli.cli.running import for_renderer, interruptible, prepare, show_answer
+from adacd_cli.cli.running import Interruption, for_renderer, prepare, show_answer
 from adacd_cli.cli.streams import open_output, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
@@ -61,13 +60,11 @@ def command(
                 f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
             )
     with open_output(output) as out:
-        model, requests = prepare(
-            questions, settings, prompts_shown=prompts_shown, prefill=prefill or "", as_json=as_json
-        )
-        with interruptible() as interruption:
-            limits: dict[str, Any] = {"batch_size": at_once, "prefix_cache": settings.prefix_cache}
-            decoded = decode(model, requests, **limits, cancelled=interruption.cancelled)
-            events = _in_order(interruption.watch(decoded))
+        shown = {"prompts_shown": prompts_shown, "as_json": as_json}
+        model, requests = prepare(questions, settings, **shown, prefill=prefill or "")
+        with Interruption() as stop:
+            limit = settings.prefix_cache
+            events = _in_order(stop.decode(model, requests, batch_size=at_once, prefix_cache=limit))
             if as_json:
                 from adacd_cli.render.jsonl import write_events  # rich comes with it, and --help needs none
 

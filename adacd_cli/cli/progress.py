@@ -7,13 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.cli.running import note
+from adacd_cli.config import Settings
 from adacd_cli.render.screen import DIM, Screen
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 _SILENCE_S = 30.0
 """Seconds between two lines where there is no terminal."""

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from adacd_cli.answers.run import decode, requests_for
 from adacd_cli.cli.errors import show_error
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError, error_named
 from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
     from adacd_cli.prompts import Prompts
     from adacd_cli.render.screen import Screen, View
@@ -118,8 +119,6 @@ def make_requests(
 ) -> list[Request]:
     """The requests that answer questions, each a conversation of its own, in answers that begin with `prefill`;
     the errors of `requests_for`."""
-    from adacd_cli.answers.run import requests_for
-
     asked = [Conversation.ask(question, settings.system) for question in questions]
     if prefill:
         asked = [each.with_assistant(prefill) for each in asked]
@@ -166,15 +165,13 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
     base = prompts.base_name
     for name, prompt in prompts.streams.items():
         title, text = f"{name.capitalize()} stream, {counted(len(prompt.ids), 'token')}", prompt.text
-        if name != base:
-            if prompt.ids == prompts.base.ids:
-                continue
-            shared = prompts.shared_with_base(name)
-            if shared:
-                title += f", the first {shared:,} shared with the {base} stream"
-                decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
-                place = shared_length(decoded, text)  # without a character that the tokens cut in two
-                text = f"{text[:place]}⟪shared up to here⟫{text[place:]}"
+        if name != base and prompt.ids == prompts.base.ids:
+            continue
+        if name != base and (shared := prompts.shared_with_base(name)):
+            title += f", the first {shared:,} shared with the {base} stream"
+            decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
+            place = shared_length(decoded, text)  # without a character that the tokens cut in two
+            text = f"{text[:place]}⟪shared up to here⟫{text[place:]}"
         _stderr().put_line(f"--- {title} ---\n{text}")
     _stderr().put_line("--- Answer ---")
 
@@ -221,24 +218,35 @@ def show_answer(
     return stream_answer(shown, out, err or sys.stderr, view, legend=legend)
 
 
-def view_of(question: str, settings: Settings, *, every: bool = False) -> View:
+def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
     from adacd_cli.render.screen import View
 
-    return View(question, every, settings.display, settings.quiet, settings.stats)
+    stats = settings.stats if stats is None else stats
+    return View(question, every, settings.display, settings.quiet, stats)
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed while tokens were coming: `requested` from the first one on."""
+    """While it is entered, the first Ctrl-C after the first token of what it decodes or watches cancels the answer,
+    and then gives exit code 130. Before that token, and a second time, it is an ordinary KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
         self._decoding = False
 
-    def cancelled(self, request: int) -> bool:
-        return self.requested
+    def __enter__(self) -> Interruption:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        if error is None and self.requested:
+            raise typer.Exit(INTERRUPTED)
+
+    def decode(self, model: LanguageModel, requests: Sequence[Request], **options: Any) -> Iterator[Event]:
+        """The events of `answers.run.decode`."""
+        return self.watch(decode(model, requests, cancelled=lambda _: self.requested, **options))
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The same events; from the first token on, Ctrl-C ends the answer rather than the program."""
         for event in events:
             if isinstance(event, Started):
                 self._decoding = False  # the next thing is a prefill, which can be long
@@ -250,17 +258,3 @@ class Interruption:
         if self.requested or not self._decoding:
             raise KeyboardInterrupt
         self.requested = True
-
-
-@contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Turns the first Ctrl-C after the first token of events that are watched into a cancelled answer, and then
-    exit code 130. Before the first token, and a second time, it is an ordinary KeyboardInterrupt."""
-    interruption = Interruption()
-    before = signal.signal(signal.SIGINT, interruption._interrupt)
-    try:
-        yield interruption
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interruption.requested:
-        raise typer.Exit(INTERRUPTED)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.answers.run import BatchSize
+from adacd_cli.answers.run import BatchSize, Session, concurrency_for
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
 from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras
@@ -131,17 +131,15 @@ def command(
 
 def _scheduler(model: LanguageModel, settings: Settings, at_once: BatchSize, most: int | None) -> Scheduler:
     """A scheduler for as many requests of the longest prompt that is allowed, or of a usual one, as fit."""
-    from adacd_cli.answers.run import concurrency_for, prefix_cache_for
-    from adacd_cli.backends import backend_for
-    from adacd_cli.engine import Request, Scheduler
+    from adacd_cli.engine import Request
     from adacd_cli.prompts import Prompt, Prompts
 
-    backend = backend_for(model)
+    scheduler = Session(model, settings.prefix_cache).scheduler
     prompt = most or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
     longest = Request(Prompts({"unprompted": Prompt((0,) * prompt)}), settings)
-    cache = prefix_cache_for(model, settings.prefix_cache)
-    limit = concurrency_for(backend, [longest] * 2, at_once)  # two: a request alone needs one slot
-    return Scheduler(backend, prefix_cache=cache, max_concurrency=limit)
+    # two: a request alone needs one slot
+    scheduler.limit_to(concurrency_for(scheduler.backend, [longest] * 2, at_once))
+    return scheduler
 
 
 def key_of(given: str | None) -> str | None:

@@ -4,7 +4,6 @@ Everything that can be known without the weights is checked first, from the file
 fails in a moment and says why. It knows nothing of prompts, methods or decoding.
 """
 
-from adacd_cli.loading.extras import load_extras
-from adacd_cli.loading.loader import load
+from adacd_cli.loading.loader import load, load_extras
 
 __all__ = ["load", "load_extras"]

@@ -19,11 +19,8 @@ _AGAIN = "Make it with `adacd direction build`."
 
 @dataclass(frozen=True)
 class DirectionCard:
-    """Where a direction comes from: the model and its commit on the hub, and where it was measured.
-
-    That is at the input of block `layer`, 0-based, at `position`, -1 being the prompt's last. `facts` says how it
-    was chosen: scores, KL, numbers of prompts.
-    """
+    """Where a direction comes from: the model and its commit on the hub, and where it was measured: at the input of
+    block `layer`, 0-based, at `position`, -1 being the prompt's last. `facts` says how it was chosen."""
 
     model: str
     revision: str | None

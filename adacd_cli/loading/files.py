@@ -15,14 +15,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError
 from adacd_cli.loading.hub import INDEX, fetch
 from adacd_cli.loading.hub import Source as Source
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),

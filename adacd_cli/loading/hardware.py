@@ -12,14 +12,12 @@ from adacd_cli.errors import DeviceError, MissingExtraError, OutOfMemoryError
 from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.machine import free_memory
 
+# free memory over weights that one GPU must have, for caches and activations, to be preferred to several
 _HEADROOM = 1.25
-"""Free memory over weights that one GPU must have, for caches and activations, to be preferred to several."""
-
+# weights below which a CPU computes in float32: on matrices so small bfloat16 gains nothing
 _SMALL = 100_000_000
-"""Weights below which a CPU computes in float32: on matrices so small bfloat16 gains nothing."""
-
+# a weight's, the scales and the layers that stay wide included
 _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torchao-int4": 0.6}
-"""Bytes a weight takes, the scales and the layers that stay wide included."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -38,7 +36,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, stored: str, device: torch.device, elements: int | None) -> torch.dtype | str:
-    """The number format to compute in.
+    """The number format to compute in, or "auto" for transformers to take the checkpoint's own.
 
     Args:
         name: the setting; `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 for a checkpoint
@@ -46,13 +44,9 @@ def choose_dtype(name: str, stored: str, device: torch.device, elements: int | N
             float32: a small model gives the same numbers on every CPU.
         stored: the format of the checkpoint as safetensors writes it, `GGUF` for a GGUF file.
         elements: how many weights there are; None where that is not known, which counts as many.
-
-    Returns:
-        The dtype, or "auto" for transformers to take the checkpoint's own.
     """
     if name != "auto":
-        chosen: torch.dtype = getattr(torch, name)
-        return chosen
+        return getattr(torch, name)  # type: ignore[no-any-return]
     if device.type == "cpu":
         narrow = stored not in ("F32", "F64")
         pays = elements is None or elements >= _SMALL
@@ -70,7 +64,7 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def _computes_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 instructions and PyTorch is not held back from using them."""
+    # has the CPU the instructions, and is PyTorch not held back from using them?
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     # PyTorch has no public way to ask.
@@ -97,8 +91,8 @@ def free_on(device: torch.device) -> int | None:
 
 
 def check_memory(what: str, needed: int, device: torch.device, hint: str) -> None:
-    """Refuses, by an OutOfMemoryError, what is known not to fit: on a CPU the system would end the process without
-    a word. `what` begins the sentence, e.g. `The weights of demo need`, and `needed` is in bytes."""
+    """OutOfMemoryError where so many bytes are known not to fit: on a CPU the system would end the process without a
+    word. `what` begins the sentence, e.g. `The weights of demo need`."""
     free = free_on(device)
     if free is not None and needed > free:
         raise OutOfMemoryError(
@@ -107,14 +101,12 @@ def check_memory(what: str, needed: int, device: torch.device, hint: str) -> Non
 
 
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
-    """How `from_pretrained` is told to place the weights.
+    """How `from_pretrained` is told to place the weights: by a `device_map` for one GPU or all of them, or not at all
+    where the model is built on the CPU and then moved.
 
     Args:
         device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
         needed: bytes of the weights; None where they are not known before loading.
-
-    Returns:
-        `device_map` for one GPU or all of them; nothing where the model is built on the CPU and then moved.
 
     Raises:
         MissingExtraError: several GPUs are needed and accelerate is not installed.
@@ -134,8 +126,8 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
 
 
 def require(packages: tuple[str, ...], purpose: str) -> None:
-    """Checks that optional packages, by their import names, are installed, without importing them.
-    MissingExtraError, whose message begins with the purpose and whose hint is the pip command, where one is not."""
+    """MissingExtraError where optional packages, by their import names, are not installed; its message begins with the
+    purpose."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -163,10 +155,8 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         if name == "bnb-8bit":
             return BitsAndBytesConfig(load_in_8bit=True)
-        compute = torch.bfloat16 if isinstance(dtype, str) else dtype
-        return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
-        )
+        own = {"bnb_4bit_compute_dtype": torch.bfloat16 if isinstance(dtype, str) else dtype}
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **own)
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 

@@ -19,13 +19,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError, first_line
 from adacd_cli.loading.progress import bar_class, muted
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
-
-    from adacd_cli.config import Settings
 
 CONNECT_SECONDS = 1.5  # for a connection to the hub, before it counts as out of reach
 REPLY_SECONDS = 10.0  # for the answer of a hub that can be reached

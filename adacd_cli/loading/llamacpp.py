@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.files import Source
 from adacd_cli.loading.machine import Load, free_memory, too_many_threads
 
 if TYPE_CHECKING:
-    from adacd_cli.config.settings import Settings
     from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.loading.files import Source
 
 _OTHERS = {
     "dtype": "a GGUF file is computed in its own number formats",

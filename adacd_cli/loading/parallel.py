@@ -7,12 +7,10 @@ need to each other. So all must do the same steps with the same draws.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adacd_cli.config import Settings
 from adacd_cli.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 _ALONE = ("quantize", "expert", "draft", "direction")
 """Settings that were never tried with a divided model."""

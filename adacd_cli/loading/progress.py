@@ -1,8 +1,4 @@
-"""How loading reports where it is: short lines to a function, never bars or log lines on the terminal.
-
-`quiet` silences the libraries below for as long as it lasts and keeps their warnings; transformers stays
-silent after it. `bar_class` is a tqdm whose display is a line to the progress function.
-"""
+"""How loading reports where it is: short lines to a function, never bars or log lines on the terminal."""
 
 from __future__ import annotations
 

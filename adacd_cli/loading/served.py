@@ -8,23 +8,21 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.backends.server.client import KEY_VARIABLES, Address
+from adacd_cli.config import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import key_of_environment
 from adacd_cli.loading.files import Source, ids_of, locate, read_once
 from adacd_cli.loading.hub import go_offline
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
 
-PROBE_ATTEMPTS = 3
-"""A server that is just starting is waited for, but not long: somebody sits there."""
+PROBE_ATTEMPTS = 3  # a server that is just starting is waited for, but not long: somebody sits there
 
 
 def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
-    """The model at `settings.model`, an address, probed for what it can do. ConfigurationError where the address
-    cannot be used, or no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not
-    fit."""
+    """The model at an address, probed for what it can do. ConfigurationError where the address cannot be used, or no
+    tokenizer is named; ModelError where there is no such server or tokenizer, or they do not fit."""
     from adacd_cli.backends.server.client import ATTEMPTS, Client
     from adacd_cli.backends.server.probe import examine
     from adacd_cli.backends.server.server import Background, Server

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from adacd_cli.backends.torch.batch import BatchedKVCache
 from adacd_cli.backends.torch.compiled import Compiled, uncompiled
 from adacd_cli.backends.torch.matmul import speed_up
+from adacd_cli.config import Settings
 from adacd_cli.errors import first_line
 from adacd_cli.loading.machine import free_memory
 from adacd_cli.loading.parallel import processes
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
 
 
@@ -43,7 +43,7 @@ def made_fast(
 
 def warm_up(compiled: Compiled) -> None:
     """Compiles what the first answers need: a row, and the two rows of a contrast window. TypeError where the model
-    keeps more than keys and values; RuntimeError where it cannot be compiled, in the compiler's words."""
+    keeps more than keys and values; RuntimeError, in the compiler's words, where it cannot be compiled."""
     for rows in (1, 2):
         cache = BatchedKVCache(compiled.model, compiled)
         cache.prefill([[0, 0]] * rows)

@@ -14,12 +14,13 @@ from typing import TextIO
 from rich.style import Style
 
 from adacd_cli.config.methods import COLUMNS, Method, method_of
+from adacd_cli.counting import counted
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, line_break_on_error
 from adacd_cli.render.switch import EXPLANATIONS, others, reading
-from adacd_cli.render.text import count, statistics
+from adacd_cli.render.text import statistics
 
 _WIDEST_TOKEN = 20
 _WIDEST_PROSE = 100
@@ -153,7 +154,9 @@ class StepTable:
     def _run_line(self) -> str:
         kind = "thinking" if self._run[0].thinking else "plain"
         text = label("".join(step.text for step in self._run[: self._screen.width])).replace("␣", " ")
-        return fit(f"   … {count(len(self._run), kind)}: {text}", self._screen.width - 1).rstrip()
+        return fit(
+            f"   … {counted(len(self._run), f'{kind} token')}: {text}", self._screen.width - 1
+        ).rstrip()
 
     def _put_header(self, step: TokenStep) -> None:
         """The header, again where a step brings a measure that had no column yet."""

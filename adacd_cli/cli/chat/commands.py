@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from adacd_cli.cli.running import for_renderer
+from adacd_cli.cli.running import for_renderer, view_of
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
 from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
 from adacd_cli.conversation import Conversation
@@ -20,7 +20,6 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.events import Finished
 from adacd_cli.render.comparison import write_comparison
-from adacd_cli.render.screen import View
 from adacd_cli.render.trace import write_table
 from adacd_cli.suggest import nearest
 
@@ -215,7 +214,7 @@ def _explain(chat: Chat, argument: str) -> None:
             "There is no trace of the last answer: it was loaded, or stopped twice.",
             "/retry decodes it again.",
         )
-    write_table(talk.trace, chat.out, _view(chat, question))
+    write_table(talk.trace, chat.out, view_of(question, talk.settings, stats=True))
 
 
 @_command("compare", "Answer the last question with Default too, side by side.")
@@ -230,19 +229,12 @@ def _compare(chat: Chat, argument: str) -> None:
     seed = talk.last_seed()
     if seed is None and settings.temperature and settings.seed is None:
         seed = secrets.randbits(31)
-    with chat.interruptible() as interruption:
-        default, method = (
-            talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested)
-            for run in (settings.model_copy(update={"method": "default"}), settings)
-        )
-        default, method = (for_renderer(interruption.watch(each), settings) for each in (default, method))
-        write_comparison(
-            default, method, chat.out, chat.err, _view(chat, view.conversation.messages[-1].content)
-        )
-
-
-def _view(chat: Chat, question: str) -> View:
-    return View(question, display=chat.talk.settings.display, quiet=chat.talk.settings.quiet)
+    shown = view_of(view.conversation.messages[-1].content, settings, stats=True)
+    with chat.interruptible() as stop:
+        runs = [settings.model_copy(update={"method": "default"}), settings]
+        coming = [talk.rehearse(view, run, seed=seed, cancelled=lambda: stop.requested) for run in runs]
+        default, method = (for_renderer(stop.watch(events), settings) for events in coming)
+        write_comparison(default, method, chat.out, chat.err, shown)
 
 
 @_command("save", "Save the conversation to a new file.", "FILE")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import typer
 
@@ -16,13 +16,11 @@ from adacd_cli.cli.chat.commands import run_command
 from adacd_cli.cli.chat.input import Call, PipeReader, TerminalReader, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
-from adacd_cli.cli.running import Interruption, interruptible, show_answer, warn
+from adacd_cli.cli.running import Interruption, show_answer, warn
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
 from adacd_cli.render.screen import DIM, Screen
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 class Chat:
@@ -100,8 +98,8 @@ class Chat:
     @contextmanager
     def interruptible(self) -> Iterator[Interruption]:
         """Lets Ctrl-C end what is being decoded; somebody who sits there goes on talking."""
-        with suppress(typer.Exit) if self._interactive else nullcontext(), interruptible() as interruption:
-            yield interruption
+        with suppress(typer.Exit) if self._interactive else nullcontext(), Interruption() as stop:
+            yield stop
 
     def show(self, *lines: str) -> None:
         screen = Screen(self.out, self.talk.settings.display)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
@@ -18,7 +19,6 @@ from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, 
 from adacd_cli.profiles.profile import applied, chosen_method
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.prompts import Prompts
 
@@ -54,7 +54,7 @@ class Talk:
 
     def use(self, settings: Settings) -> tuple[str, ...]:
         """Decodes with these settings from now on; loads what they need, and gives the warnings of that."""
-        from adacd_cli.loading.extras import load_extras
+        from adacd_cli.loading import load_extras
 
         before = self.session.model
         self.session.use(load_extras(before, settings))
