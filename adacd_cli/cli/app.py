@@ -1,9 +1,7 @@
-"""The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors.
-
-A command is a line in COMMANDS and a module of that name with a function `command` (see `cli.options`), and a
-GROUP, its own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of
-`errors.py` and prints none.
-"""
+"""The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors. A
+command is a line in COMMANDS and a module of that name with a function `command` (see `cli.options`), and a GROUP,
+its own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of `errors.py`
+and prints none."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""The boundary around every command: whatever is raised becomes `Error: …`, `Hint: …` and an exit code.
-
-Nothing else in adacd prints an error. A traceback is shown only on request.
-"""
+"""The boundary around every command: whatever is raised becomes `Error: …`, `Hint: …` and an exit code. Nothing
+else in adacd prints an error. A traceback is shown only on request."""
 
 from __future__ import annotations
 

@@ -76,10 +76,8 @@ def command(
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:
-    """One request's events after the other's; the first unfinished one's come as they are decoded.
-
-    Requests that Ctrl-C ended before their turn came are left out.
-    """
+    """One request's events after the other's; the first unfinished one's come as they are decoded. Requests that
+    Ctrl-C ended before their turn came are left out."""
     waiting: dict[int, list[Event]] = {}
     current = 0
     for event in events:
@@ -115,10 +113,8 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
 def _write_answers(
     events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
 ) -> None:
-    """Answers separated by a blank line; the question goes to stderr before each.
-
-    The error of a question is shown, and the others are answered.
-    """
+    """Answers separated by a blank line; the question goes to stderr before each. The error of a question is shown,
+    and the others are answered."""
     from adacd_cli.render.screen import DIM, Screen
 
     notes = Screen(sys.stderr, settings.display)

@@ -1,7 +1,5 @@
-"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request.
-
-Everything here goes to stderr.
-"""
+"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request. Everything
+here goes to stderr."""
 
 from __future__ import annotations
 

@@ -37,11 +37,9 @@ _CLOSED = OutputError("Standard output is closed.", "Redirect it to a file or a 
 def read_questions(
     prompt: str | None, file: str | None, *, command: str, quiet: bool, column: str | None = None
 ) -> list[str]:
-    """The questions of a command: its argument, every one of a file, or stdin for None or `-`.
-
-    A file is read as a data set by the ending of its name; else, and stdin for `-`, one prompt a line, blank lines
-    skipped. UsageError where there is no question, or a prompt and a file, or one cannot be read or is empty.
-    """
+    """The questions of a command: its argument, every one of a file, or stdin for None or `-`. A file is read as a
+    data set by the ending of its name; else, and stdin for `-`, one prompt a line, blank lines skipped. UsageError
+    where there is no question, or a prompt and a file, or one cannot be read or is empty."""
     if file is None:
         return [_read_prompt(prompt, command, quiet)]
     if prompt is not None:

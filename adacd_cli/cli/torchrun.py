@@ -19,11 +19,9 @@ _GRACE_S = 30.0
 @contextmanager
 def taking_part(words: Sequence[str]) -> Iterator[None]:
     """While the command runs in a process of torchrun: nothing is read from stdin, and only the first writes.
-
-    torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error.
-    One that is still running then failed alone, and reports its own. Outside torchrun this does nothing.
-    UsageError where the command cannot run in several processes.
-    """
+    torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error. One
+    that is still running then failed alone, and reports its own. Outside torchrun this does nothing. UsageError
+    where the command cannot run in several processes."""
     if "LOCAL_RANK" not in os.environ:
         yield
         return

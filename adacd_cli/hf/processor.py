@@ -1,8 +1,6 @@
-"""The second stream beside transformers' own decoding: a logits processor, and the callable that puts it first.
-
-The scores that it is given are the base stream's. The second stream is a sequence of the torch backend for each
-row, which is fed the tokens that transformers chose, and is closed where the contrast window ends.
-"""
+"""The second stream beside transformers' own decoding: a logits processor, and the callable that puts it first. The
+scores that it is given are the base stream's. The second stream is a sequence of the torch backend for each row,
+which is fed the tokens that transformers chose, and is closed where the contrast window ends."""
 
 from __future__ import annotations
 
@@ -185,8 +183,8 @@ def adacd(
     adacd_streamer: Any = None,
     **keywords: Any,
 ) -> Any:
-    """Decodes with AdaCD what `generate` was given, and returns what it returns: `scores` are what tokens were chosen
-    by, `logits` the base stream's.
+    """Decodes with AdaCD what `generate` was given, and returns what it returns: `scores` are what tokens were
+    chosen by, `logits` the base stream's.
 
         model.generate(**inputs, custom_generate=adacd, max_new_tokens=64)
 

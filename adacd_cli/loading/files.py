@@ -1,8 +1,6 @@
-"""A model's files on this machine: found by name, and checked from the files alone.
-
-`locate` finds what `--model` names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a
-folder is missing, malformed or cut short before torch is even imported; what kind of model it is, `kind` says.
-"""
+"""A model's files on this machine: found by name, and checked from the files alone. `locate` finds what `--model`
+names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a folder is missing, malformed or cut
+short before torch is even imported; what kind of model it is, `kind` says."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ def free_on(device: torch.device) -> int | None:
 
 
 def check_memory(what: str, needed: int, device: torch.device, hint: str) -> None:
-    """OutOfMemoryError where so many bytes are known not to fit: on a CPU the system would end the process without a
-    word. `what` begins the sentence, e.g. `The weights of demo need`."""
+    """OutOfMemoryError where so many bytes are known not to fit: on a CPU the system would end the process without
+    a word. `what` begins the sentence, e.g. `The weights of demo need`."""
     free = free_on(device)
     if free is not None and needed > free:
         raise OutOfMemoryError(
@@ -101,8 +101,8 @@ def check_memory(what: str, needed: int, device: torch.device, hint: str) -> Non
 
 
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
-    """How `from_pretrained` is told to place the weights: by a `device_map` for one GPU or all of them, or not at all
-    where the model is built on the CPU and then moved.
+    """How `from_pretrained` is told to place the weights: by a `device_map` for one GPU or all of them, or not at
+    all where the model is built on the CPU and then moved.
 
     Args:
         device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
@@ -126,8 +126,8 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
 
 
 def require(packages: tuple[str, ...], purpose: str) -> None:
-    """MissingExtraError where optional packages, by their import names, are not installed; its message begins with the
-    purpose."""
+    """MissingExtraError where optional packages, by their import names, are not installed; its message begins with
+    the purpose."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"

@@ -1,8 +1,6 @@
-"""The model hub: a hub id becomes a folder on this machine, from the cache or by a download.
-
-All network traffic of adacd's loading happens here, and never waits long for a hub that is not there: what
-comes after reads a local folder. Weights are downloaded only when they are safetensors.
-"""
+"""The model hub: a hub id becomes a folder on this machine, from the cache or by a download. All network traffic of
+adacd's loading happens here, and never waits long for a hub that is not there: what comes after reads a local
+folder. Weights are downloaded only when they are safetensors."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """load and load_extras: settings -> LanguageModel, at a server or in this process, with what methods need besides.
-
 That is an expert, a draft model, or a stored direction. An expert is a LoRA adapter of the model, put into it so
 that the model without it stays what it was: whatever an adapter could change besides is refused before it is
-loaded, and a load that fails is taken back.
-"""
+loaded, and a load that fails is taken back."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""A model in this process: files, hardware, tokenizer, weights, and last one token through the model.
-
-torch and transformers are imported only after the files are found good, so that the offline setting reaches
-them and a wrong name fails at once.
-"""
+"""A model in this process: files, hardware, tokenizer, weights, and last one token through the model. torch and
+transformers are imported only after the files are found good, so that the offline setting reaches them and a wrong
+name fails at once."""
 
 from __future__ import annotations
 

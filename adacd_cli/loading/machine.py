@@ -1,7 +1,5 @@
-"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free.
-
-Free is what other programs and cgroups leave.
-"""
+"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free. Free is what
+other programs and cgroups leave."""
 
 from __future__ import annotations
 
@@ -45,11 +43,9 @@ class Load:
         self._before = _busy_seconds()
 
     def free_cores(self) -> int:
-        """Cores this process may use and nobody else does, at least 1.
-
-        Others are busy on as many cores as they used on average since this object was made (Linux), or as the
-        load average of the last minute says (elsewhere). OMP_NUM_THREADS, where set, is the user's own limit.
-        """
+        """Cores this process may use and nobody else does, at least 1. Others are busy on as many cores as they
+        used on average since this object was made (Linux), or as the load average of the last minute says
+        (elsewhere). OMP_NUM_THREADS, where set, is the user's own limit."""
         allowed = usable_cores()
         limit = os.environ.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit) > 0:

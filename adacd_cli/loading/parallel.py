@@ -1,8 +1,6 @@
-"""Tensor parallelism through transformers: one model over the processes that torchrun has started.
-
-Every process runs the whole program and holds a share of each matrix; transformers and torch pass what they
-need to each other. So all must do the same steps with the same draws.
-"""
+"""Tensor parallelism through transformers: one model over the processes that torchrun has started. Every process
+runs the whole program and holds a share of each matrix; transformers and torch pass what they need to each other.
+So all must do the same steps with the same draws."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""What transformers makes of a model's files: its configuration, its tokenizer, and its weights.
-
-The configuration says whether it is a causal language model that transformers can run. The weights are loaded
-whole or refused, then tried with one token.
-"""
+"""What transformers makes of a model's files: its configuration, its tokenizer, and its weights. The configuration
+says whether it is a causal language model that transformers can run. The weights are loaded whole or refused, then
+tried with one token."""
 
 from __future__ import annotations
 

@@ -72,10 +72,8 @@ def muted(*names: str, handler: logging.Handler | None = None) -> Iterator[None]
 
 @contextmanager
 def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
-    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to.
-
-    What transformers logs later, while decoding, shows only if it is an error.
-    """
+    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to. What
+    transformers logs later, while decoding, shows only if it is an error."""
     from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as transformers_logging
 

@@ -21,8 +21,8 @@ PROBE_ATTEMPTS = 3  # a server that is just starting is waited for, but not long
 
 
 def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
-    """The model at an address, probed for what it can do. ConfigurationError where the address cannot be used, or no
-    tokenizer is named; ModelError where there is no such server or tokenizer, or they do not fit."""
+    """The model at an address, probed for what it can do. ConfigurationError where the address cannot be used, or
+    no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not fit."""
     from adacd_cli.backends.server.client import ATTEMPTS, Client
     from adacd_cli.backends.server.probe import examine
     from adacd_cli.backends.server.server import Background, Server

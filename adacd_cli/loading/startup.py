@@ -1,8 +1,6 @@
-"""Imports torch and transformers, before anything else does, without the parts of their start that no decoding needs.
-
-A saving that does not apply (another transformers, a package that is missing or already loaded) gives way to the
-plain import.
-"""
+"""Imports torch and transformers, before anything else does, without the parts of their start that no decoding
+needs. A saving that does not apply (another transformers, a package that is missing or already loaded) gives way to
+the plain import."""
 
 from __future__ import annotations
 

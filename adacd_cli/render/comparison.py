@@ -1,7 +1,5 @@
-"""Default and another method side by side: both answers, the first token where they part, and why.
-
-Two columns on a terminal of 80 columns or more, one below the other elsewhere.
-"""
+"""Default and another method side by side: both answers, the first token where they part, and why. Two columns on a
+terminal of 80 columns or more, one below the other elsewhere."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""A text stream as something to draw on: whether it is a terminal, how wide, and which styles it can show.
-
-Every renderer writes through `Screen.put`, which flushes, and which makes control characters visible on a
-terminal and leaves a pipe's bytes as they are.
-"""
+"""A text stream as something to draw on: whether it is a terminal, how wide, and which styles it can show. Every
+renderer writes through `Screen.put`, which flushes, and which makes control characters visible on a terminal and
+leaves a pipe's bytes as they are."""
 
 from __future__ import annotations
 

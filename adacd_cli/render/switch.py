@@ -1,7 +1,5 @@
-"""What a switch saw at the first token, in words and on a small scale from harmless to harmful.
-
-The numbers are those that `FirstTokenSwitch.decide` names; server/page/words.js says the same in JavaScript.
-"""
+"""What a switch saw at the first token, in words and on a small scale from harmless to harmful. The numbers are
+those that `FirstTokenSwitch.decide` names; server/page/words.js says the same in JavaScript."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics.
-
-On a terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text.
-"""
+"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics. On a
+terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text."""
 
 from __future__ import annotations
 

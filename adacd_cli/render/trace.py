@@ -1,8 +1,6 @@
-"""The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary.
-
-Column widths are fixed with the header, so nothing is drawn twice; only the one line that counts a run of
-plain tokens is written over, and only on a terminal.
-"""
+"""The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary. Column
+widths are fixed with the header, so nothing is drawn twice; only the one line that counts a run of plain tokens is
+written over, and only on a terminal."""
 
 from __future__ import annotations
 

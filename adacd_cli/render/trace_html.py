@@ -1,7 +1,5 @@
-"""The trace as one HTML page that needs nothing else: open it, hover, click, step with the arrow keys.
-
-The page draws every text as text; `document` says what else keeps it harmless.
-"""
+"""The trace as one HTML page that needs nothing else: open it, hover, click, step with the arrow keys. The page
+draws every text as text; `document` says what else keeps it harmless."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""The slash commands of a chat: a function each, in the order of /help.
-
-What a command shows goes to `chat.show`, what it did to `chat.note`; it raises the errors of `errors.py`.
-"""
+"""The slash commands of a chat: a function each, in the order of /help. What a command shows goes to `chat.show`,
+what it did to `chat.note`; it raises the errors of `errors.py`."""
 
 from __future__ import annotations
 

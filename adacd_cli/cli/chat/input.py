@@ -1,8 +1,6 @@
-"""Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of
-a pipe elsewhere.
-
-`\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message `/x`.
-"""
+"""Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of a
+pipe elsewhere. `\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message
+`/x`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The chat at its terminal: takes one message or command after another and shows what comes of it.
-
-Answers and what a command shows go to `out`, everything about them to `err`. An error ends a
-message or a command, never the chat.
-"""
+"""The chat at its terminal: takes one message or command after another and shows what comes of it. Answers and what
+a command shows go to `out`, everything about them to `err`. An error ends a message or a command, never the
+chat."""
 
 from __future__ import annotations
 

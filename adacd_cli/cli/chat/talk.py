@@ -1,7 +1,5 @@
-"""A chat without its terminal: the conversation, the session that answers it, and what the model sees of it.
-
-An answer becomes part of the conversation when it ends or is stopped, never when it fails.
-"""
+"""A chat without its terminal: the conversation, the session that answers it, and what the model sees of it. An
+answer becomes part of the conversation when it ends or is stopped, never when it fails."""
 
 from __future__ import annotations
 
@@ -101,11 +99,9 @@ class Talk:
         return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
-        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit.
-
-        Both prompts must leave room for an answer: `max_new_tokens`, but at most a quarter of the context.
-        The last exchange always stays; one that is too long by itself is refused when it is to be answered.
-        """
+        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit. Both prompts
+        must leave room for an answer: `max_new_tokens`, but at most a quarter of the context. The last exchange
+        always stays; one that is too long by itself is refused when it is to be answered."""
         seen = partial(self._seen, conversation, self.settings)
         if self._fits(whole := seen(0)):
             return whole
@@ -115,11 +111,9 @@ class Talk:
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
     ) -> Generator[Event, None, None]:
-        """Answers the question that the view ends with; the conversation then holds the answer.
-
-        An answer that is cancelled, interrupted or closed is kept as far as it came. When nothing came, or
-        when decoding fails, the conversation stays as it was; what a server sent before it failed is kept.
-        """
+        """Answers the question that the view ends with; the conversation then holds the answer. An answer that is
+        cancelled, interrupted or closed is kept as far as it came. When nothing came, or when decoding fails, the
+        conversation stays as it was; what a server sent before it failed is kept."""
         events: list[Event] = []
         try:
             for event in self._decode(view.prompts, self.settings, seed, cancelled):
