@@ -202,10 +202,8 @@ def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list
     several = []
     for each in prompt if isinstance(prompt, Sequence) else [prompt]:
         if (one := _conversation(each, settings)) is None:
-            raise PromptError(
-                f"A prompt is text, a list of messages or a Conversation; got {type(each).__name__}.",
-                'Give e.g. "How do I kill a Python process?".',
-            )
+            what = f"A prompt is text, a list of messages or a Conversation; got {type(each).__name__}."
+            raise PromptError(what, 'Give e.g. "How do I kill a Python process?".')
         several.append(one)
     return several, True
 

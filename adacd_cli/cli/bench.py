@@ -88,10 +88,8 @@ def command(
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
         if against is not None:
             if against != (own := measure.RIVALS[model.engine]):
-                raise UsageError(
-                    f"{model.name} does not run on {against} here, so that cannot be measured.",
-                    f"Use --against {own}, or choose another --engine.",
-                )
+                what = f"{model.name} does not run on {against} here, so that cannot be measured."
+                raise UsageError(what, f"Use --against {own}, or choose another --engine.")
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
             check_context(model, settings, prompt_tokens, generation_tokens)
@@ -131,10 +129,8 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
     parts = [part.strip() for text in texts for part in text.split(",")]
     for part in parts:
         if not part.isdecimal() or len(part) > 12 or int(part) < 1:
-            raise UsageError(
-                f"--batch-size takes whole numbers, at least 1, with commas between them; got {part!r}.",
-                "Write e.g. --batch-size 1,2,4,8.",
-            )
+            what = f"--batch-size takes whole numbers, at least 1, with commas between them; got {part!r}."
+            raise UsageError(what, "Write e.g. --batch-size 1,2,4,8.")
     return list(dict.fromkeys(map(int, parts)))
 
 
@@ -147,10 +143,8 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
     needed = [name for name in resources if name and getattr(runs[0], name) is not None]
     given = [name for name in ("model", "quantize", "system") if resolved.sources[name].kind == "flag"]
     for name in (*given, *needed):
-        raise UsageError(
-            f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer.",
-            "Leave one of them out.",
-        )
+        what = f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer."
+        raise UsageError(what, "Leave one of them out.")
     read_shape(shape)
 
 

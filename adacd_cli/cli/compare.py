@@ -33,10 +33,8 @@ def command(
     """Show Default and the chosen method side by side, and the token where they part."""
     settings = resolved.settings
     if settings.method == "default":
-        raise UsageError(
-            "There is nothing to compare: the method is default itself.",
-            "Choose --method adacd, or leave it out.",
-        )
+        hint = "Choose --method adacd, or leave it out."
+        raise UsageError("There is nothing to compare: the method is default itself.", hint)
     question = read_question(prompt, file, command="compare", quiet=settings.quiet)
     with open_output(output) as out:
         model, (request,) = prepare([question], settings, prompts_shown=prompts_shown, as_json=as_json)

@@ -120,10 +120,8 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
         return bundled()
     for kind in ("safe", "unsafe"):
         if named[kind] is None:
-            raise UsageError(
-                f"--{kind} is missing: a fit learns from harmless and from harmful prompts.",
-                f"Name a file of prompts: --{kind} FILE, or leave the others out, too.",
-            )
+            what = f"--{kind} is missing: a fit learns from harmless and from harmful prompts."
+            raise UsageError(what, f"Name a file of prompts: --{kind} FILE, or leave the others out, too.")
     texts: dict[Kind, list[str]] = {}
     for kind, file in named.items():
         if file is None:

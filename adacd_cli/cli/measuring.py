@@ -47,10 +47,8 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
     for owner in METHODS.values():
         given = owner.resource and resolved.sources[owner.resource].kind == "flag"
         if given and getattr(base, owner.resource) is not None and owner.name not in used:
-            raise UsageError(
-                f"`{owner.resource}` is for method {owner.name}, which is not {done}.",
-                f"Add --method {owner.name}, or leave it out.",
-            )
+            hint = f"Add --method {owner.name}, or leave it out."
+            raise UsageError(f"`{owner.resource}` is for method {owner.name}, which is not {done}.", hint)
     return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 

@@ -47,10 +47,8 @@ def batch_size_of(text: str) -> BatchSize:
         return "auto"
     if text.isascii() and text.isdecimal() and int(text) >= 1:
         return int(text)
-    raise UsageError(
-        f"--batch-size takes a whole number, at least 1, or auto; got {text!r}.",
-        "Try --batch-size auto, or a smaller number where memory runs out.",
-    )
+    hint = "Try --batch-size auto, or a smaller number where memory runs out."
+    raise UsageError(f"--batch-size takes a whole number, at least 1, or auto; got {text!r}.", hint)
 
 
 def with_settings(

@@ -52,10 +52,8 @@ def with_extras(model: LanguageModel, settings: Settings, methods: Iterable[str]
 def refuse_served(settings: Settings, command: str, why: str) -> None:
     """Raises UsageError for a model at a server where a command needs its weights."""
     if settings.served:
-        raise UsageError(
-            f"`adacd {command}` cannot be used with a model at a server: {why}.",
-            "Name a hub id, a folder or a GGUF file with --model.",
-        )
+        hint = "Name a hub id, a folder or a GGUF file with --model."
+        raise UsageError(f"`adacd {command}` cannot be used with a model at a server: {why}.", hint)
 
 
 @contextmanager

@@ -149,10 +149,8 @@ def key_of(given: str | None) -> str | None:
     if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
         return key
     where = "ADACD_API_KEY" if given is None else "--api-key"
-    raise UsageError(
-        f"The key of {where} must be one or more visible ASCII characters.",
-        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
-    )
+    hint = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+    raise UsageError(f"The key of {where} must be one or more visible ASCII characters.", hint)
 
 
 def origins_of(given: list[str]) -> tuple[str, ...]:
@@ -160,10 +158,8 @@ def origins_of(given: list[str]) -> tuple[str, ...]:
     for origin in given:
         scheme, mark, rest = origin.rstrip("/").partition("://")
         if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
-            raise UsageError(
-                f"--cors-origin takes the origin of a page; got {origin!r}.",
-                "Write e.g. --cors-origin http://localhost:3000.",
-            )
+            hint = "Write e.g. --cors-origin http://localhost:3000."
+            raise UsageError(f"--cors-origin takes the origin of a page; got {origin!r}.", hint)
     return tuple(origin.rstrip("/").lower() for origin in given)
 
 

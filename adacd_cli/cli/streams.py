@@ -60,10 +60,8 @@ def read_question(prompt: str | None, file: str | None, *, command: str, quiet: 
     """The one question of a command; UsageError as `read_questions`, and where there are several."""
     questions = read_questions(prompt, file, command=command, quiet=quiet)
     if len(questions) > 1:
-        raise UsageError(
-            f"`adacd {command}` takes one prompt; the file has {len(questions)}.",
-            "`adacd generate --file FILE --json` decodes them all.",
-        )
+        hint = "`adacd generate --file FILE --json` decodes them all."
+        raise UsageError(f"`adacd {command}` takes one prompt; the file has {len(questions)}.", hint)
     return questions[0]
 
 
@@ -77,10 +75,8 @@ def _read_prompt(argument: str | None, command: str, quiet: bool) -> str:
         _say_when_waiting()
         text = read_file("-")
     if not text.strip():
-        raise UsageError(
-            "There is no prompt." if argument is None else "The prompt is empty.",
-            f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.',
-        )
+        hint = f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
+        raise UsageError("There is no prompt." if argument is None else "The prompt is empty.", hint)
     return text.strip("\r\n")
 
 
@@ -152,10 +148,8 @@ def _open(path: Path, file: str) -> TextIO:
     try:
         return path.open("w", encoding="utf-8", errors=_ESCAPED)
     except OSError as error:
-        raise OutputError(
-            f"The output file {file!r} could not be written: {error.strerror or error}.",
-            "Name a file in a folder that exists and that you may write to.",
-        ) from error
+        what = f"The output file {file!r} could not be written: {error.strerror or error}."
+        raise OutputError(what, "Name a file in a folder that exists and that you may write to.") from error
 
 
 def _put_in_place(partial: Path, final: Path) -> None:

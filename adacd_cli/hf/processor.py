@@ -83,10 +83,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
             made_for = settings or Settings(method=method.name)
             texts = [(streams_of(each), each.contrast_placement) for each in (made_for, chosen)]
             if texts[0] != texts[1]:
-                raise ConfigurationError(
-                    "`prompted_input_ids` were made without the text that the second stream is to read.",
-                    "Pass the method and its prompt to inputs_for() already.",
-                )
+                what = "`prompted_input_ids` were made without the text that the second stream is to read."
+                raise ConfigurationError(what, "Pass the method and its prompt to inputs_for() already.")
             prompted = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids")
         prompts = prompts_of(rows, chosen, tokenizer, messages, prompted)
         tokenizer = tokenizer or SimpleNamespace(decode=lambda ids, **options: "")  # no text is of interest

@@ -61,10 +61,8 @@ def write_direction(folder: Path, vector: torch.Tensor, card: DirectionCard) -> 
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"The direction could not be written to {str(folder)!r}: {error.strerror or error}.",
-        "Name a folder that you may write to.",
-    )
+    what = f"The direction could not be written to {str(folder)!r}: {error.strerror or error}."
+    return OutputError(what, "Name a folder that you may write to.")
 
 
 def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, DirectionCard]:

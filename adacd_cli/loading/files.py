@@ -1,6 +1,6 @@
 """A model's files on this machine: found by name, and checked from the files alone. `locate` finds what `--model`
 names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a folder is missing, malformed or cut
-short before torch is even imported; what kind of model it is, `kind` says."""
+short before torch is even imported."""
 
 from __future__ import annotations
 
@@ -58,10 +58,8 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
         return Source(model_folder())
     path = Path(name).expanduser()
     if "://" in name and not path.exists():
-        raise ModelError(
-            f"{name} is not the page of a whole model on the hub.",
-            "Type owner/name, or owner/name:Q4_K_M for one of its GGUF files.",
-        )
+        hint = "Type owner/name, or owner/name:Q4_K_M for one of its GGUF files."
+        raise ModelError(f"{name} is not the page of a whole model on the hub.", hint)
     if path.exists() or looks_like_a_path(name):
         note = "A revision names a commit on the hub, so it was not used for local files."
         warnings = () if settings.revision is None else (note,)
@@ -89,17 +87,13 @@ def _check_gguf(path: Path, name: str) -> None:
             magic = file.read(len(_GGUF_MAGIC))
     except FileNotFoundError as error:
         kind = "file" if path.suffix == ".gguf" else "folder"
-        raise ModelError(
-            f"The model {kind} {name} does not exist.",
-            "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model.",
-        ) from error
+        hint = "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model."
+        raise ModelError(f"The model {kind} {name} does not exist.", hint) from error
     except OSError as error:
         raise _unreadable("The model file", name, error) from error
     if magic != _GGUF_MAGIC:
-        raise ModelError(
-            f"{name} is a file, but not a GGUF file.",
-            "Name the folder that holds config.json and the safetensors, or a GGUF file.",
-        )
+        hint = "Name the folder that holds config.json and the safetensors, or a GGUF file."
+        raise ModelError(f"{name} is a file, but not a GGUF file.", hint)
 
 
 @contextmanager
@@ -160,10 +154,8 @@ def inspect(folder: Path, name: str) -> Checkpoint:
     if not counts:
         raise ModelError(f"The weights of {name} hold no tensors.", _AGAIN)
     if not config.get("auto_map") and not _matches(folder, TOKENIZER_FILES):
-        raise ModelError(
-            f"{name} has no tokenizer.",
-            "Put the model's tokenizer.json and tokenizer_config.json into its folder.",
-        )
+        hint = "Put the model's tokenizer.json and tokenizer_config.json into its folder."
+        raise ModelError(f"{name} has no tokenizer.", hint)
     return Checkpoint(folder, config, counts.most_common(1)[0][0], counts.total(), stored)
 
 
@@ -181,10 +173,8 @@ def _check_ends(config: dict[str, Any], file: str, name: str) -> None:
         try:
             ids_of(values.get("eos_token_id"))
         except ValueError as error:
-            raise ModelError(
-                f"`eos_token_id` in {file} of {name} cannot be used: {error}.",
-                "Write whole numbers there, e.g. 2 or [2, 7]; the model's tokenizer.json has the ids.",
-            ) from error
+            hint = "Write whole numbers there, e.g. 2 or [2, 7]; the model's tokenizer.json has the ids."
+            raise ModelError(f"`eos_token_id` in {file} of {name} cannot be used: {error}.", hint) from error
 
 
 def _matches(folder: Path, patterns: tuple[str, ...]) -> list[str]:
@@ -237,10 +227,8 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]
     if pickles := _matches(folder, _PICKLES):
-        raise ModelError(
-            f"{name} has no safetensors weights; it has {pickles[0]}.",
-            "Save it again with save_pretrained, which writes safetensors: pickled weights can run code.",
-        )
+        hint = "Save it again with save_pretrained, which writes safetensors: pickled weights can run code."
+        raise ModelError(f"{name} has no safetensors weights; it has {pickles[0]}.", hint)
     raise ModelError(f"{name} has no weights: there is no model.safetensors.", _AGAIN)
 
 
@@ -250,10 +238,8 @@ def _read_header(path: Path, name: str) -> dict[str, Any]:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
             if start == _LFS_POINTER:
-                raise ModelError(
-                    f"{path.name} of {name} is a Git LFS pointer, not the weights.",
-                    "Run `git lfs pull` in it.",
-                )
+                hint = "Run `git lfs pull` in it."
+                raise ModelError(f"{path.name} of {name} is a Git LFS pointer, not the weights.", hint)
             size, header_size = path.stat().st_size, int.from_bytes(start[:8], "little")
             file.seek(8)
             # a number beyond the file's size is no header's

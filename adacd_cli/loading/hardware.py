@@ -131,10 +131,8 @@ def require(packages: tuple[str, ...], purpose: str) -> None:
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise MissingExtraError(
-            f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.",
-            f"pip install {' '.join(missing)}",
-        )
+        hint = f"pip install {' '.join(missing)}"
+        raise MissingExtraError(f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.", hint)
 
 
 def quantization_config(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
@@ -142,10 +140,8 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
     MissingExtraError where its package is not installed; DeviceError where it does not run on this kind of
     device."""
     if name == "torchao-int4" and device.type != "cuda":
-        raise DeviceError(
-            f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}.",
-            "Use --quantize torchao-int8 or bnb-4bit.",
-        )
+        what = f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}."
+        raise DeviceError(what, "Use --quantize torchao-int8 or bnb-4bit.")
     library = "bitsandbytes" if name.startswith("bnb") else "torchao"
     require((library, "accelerate"), f"--quantize {name}")
     if library == "bitsandbytes":

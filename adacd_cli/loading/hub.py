@@ -150,10 +150,8 @@ def _download(
     except HfHubHTTPError as error:
         raise _refused(name, revision, error) from error
     except Exception as error:  # a broken connection or a full disk: each library below raises its own
-        raise ModelError(
-            f"The download of '{name}' broke off: {first_line(error).rstrip('.')}.",
-            "Run the same command again: what is already here is kept.",
-        ) from error
+        what = f"The download of '{name}' broke off: {first_line(error).rstrip('.')}."
+        raise ModelError(what, "Run the same command again: what is already here is kept.") from error
     return Source(folder, first, folder.name)
 
 

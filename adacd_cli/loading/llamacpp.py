@@ -24,16 +24,12 @@ def loads_with_llamacpp(settings: Settings, source: Source) -> bool:
     """Whether llama.cpp runs the model. ConfigurationError where it is asked for something else than a GGUF file;
     MissingExtraError where it is asked for, and not installed."""
     if source.gguf is None and settings.engine == "llamacpp":
-        raise ConfigurationError(
-            f"`engine` llamacpp runs GGUF files, and {settings.model} is none.",
-            "Use --engine torch, or name a GGUF file.",
-        )
+        hint = "Use --engine torch, or name a GGUF file."
+        raise ConfigurationError(f"`engine` llamacpp runs GGUF files, and {settings.model} is none.", hint)
     if source.gguf is None or settings.engine == "torch":
         if settings.gpu_layers is not None:
-            raise ConfigurationError(
-                "`gpu_layers` is for the llama.cpp engine, and the engine is torch.",
-                "Leave it out; --device chooses a GPU.",
-            )
+            what = "`gpu_layers` is for the llama.cpp engine, and the engine is torch."
+            raise ConfigurationError(what, "Leave it out; --device chooses a GPU.")
         return False
     from adacd_cli.backends.llamacpp.library import available, library
 
@@ -82,10 +78,8 @@ def load_llamacpp(
     `LlamaModel`."""
     for name, reason in _OTHERS.items():
         if getattr(settings, name) not in ("auto", None, False):
-            raise ConfigurationError(
-                f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}.",
-                "Leave it out, or use --engine torch.",
-            )
+            what = f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}."
+            raise ConfigurationError(what, "Leave it out, or use --engine torch.")
     if settings.device not in ("auto", "cpu"):
         raise ConfigurationError(
             f"`device` {settings.device} cannot be set for {settings.model}: it runs on llama.cpp.",

@@ -117,10 +117,8 @@ def _draft(model: LanguageModel, name: str, settings: Settings, progress: Callab
     if mine != theirs:
         token = min(mine.keys() ^ theirs.keys(), default=None)
         what = "the ids differ" if token is None else f"{token!r} is in one of them only"
-        raise ModelError(
-            f"The vocabularies of {model.name} and its draft {name} differ: {what}.",
-            "Method ssd needs a draft with the model's own tokenizer.",
-        )
+        hint = "Method ssd needs a draft with the model's own tokenizer."
+        raise ModelError(f"The vocabularies of {model.name} and its draft {name} differ: {what}.", hint)
     return draft.model, draft.context_length, [f"Draft: {warning}" for warning in draft.warnings]
 
 

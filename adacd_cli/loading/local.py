@@ -29,10 +29,10 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
     checkpoint = None if source.gguf else inspect(source.folder, settings.model)
     quantized = checkpoint is None or "quantization_config" in checkpoint.config
     if settings.quantize is not None and quantized:
-        raise ConfigurationError(
-            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already.",
-            "Leave --quantize out.",
+        what = (
+            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already."
         )
+        raise ConfigurationError(what, "Leave --quantize out.")
     if loads_with_llamacpp(settings, source):
         return load_llamacpp(settings, source, others, progress)
     progress("Starting PyTorch")

@@ -33,20 +33,14 @@ def tensor_parallel(settings: Settings) -> dict[str, Any]:
         return {}
     for name in _ALONE:
         if getattr(settings, name) is not None:
-            raise ConfigurationError(
-                f"`{name}` cannot be used with a model that torchrun divides over {count} processes.",
-                f"Leave it out, or run {settings.model} in one process.",
-            )
+            what = f"`{name}` cannot be used with a model that torchrun divides over {count} processes."
+            raise ConfigurationError(what, f"Leave it out, or run {settings.model} in one process.")
     if settings.device.startswith("cuda:"):
-        raise ConfigurationError(
-            f"torchrun gives each process a GPU of its own, and `device` names {settings.device}.",
-            "Leave --device out.",
-        )
+        what = f"torchrun gives each process a GPU of its own, and `device` names {settings.device}."
+        raise ConfigurationError(what, "Leave --device out.")
     if settings.temperature > 0 and settings.seed is None:
-        raise ConfigurationError(
-            "All of torchrun's processes have to draw the same tokens, and `seed` is not set.",
-            "Set it, e.g. --seed 1.",
-        )
+        what = "All of torchrun's processes have to draw the same tokens, and `seed` is not set."
+        raise ConfigurationError(what, "Set it, e.g. --seed 1.")
     from transformers.distributed import DistributedConfig
 
     return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=count)}

@@ -41,10 +41,8 @@ def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool,
     if model_type is None and "AutoConfig" not in classes:
         raise ModelError(f"config.json of {name} names no model_type.", _AGAIN)
     if model_type not in CONFIG_MAPPING and "AutoConfig" not in classes:
-        raise ModelError(
-            f"The installed transformers knows no model of type '{model_type}', which {name} is.",
-            "A newer one may: pip install --upgrade transformers.",
-        )
+        what = f"The installed transformers knows no model of type '{model_type}', which {name} is."
+        raise ModelError(what, "A newer one may: pip install --upgrade transformers.")
     if model_type not in CONFIG_MAPPING and not trust_remote_code:
         raise ModelError(f"{name} can only be loaded by Python code that comes with it.", _TRUST)
     try:
@@ -84,10 +82,8 @@ def gguf_config(source: Source, name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, trust_remote_code=False)
     except Exception as error:  # the gguf package and transformers raise what they like
-        raise ModelError(
-            f"The GGUF file {name} cannot be used: {_reason(error)}.",
-            "Download it again, or use the model's safetensors.",
-        ) from error
+        hint = "Download it again, or use the model's safetensors."
+        raise ModelError(f"The GGUF file {name} cannot be used: {_reason(error)}.", hint) from error
 
 
 def _reason(error: Exception) -> str:

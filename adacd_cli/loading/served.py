@@ -30,10 +30,8 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
 
     address = Address.parse(settings.model)
     if settings.tokenizer is None:
-        raise ConfigurationError(
-            f"The model at {address.base} needs a tokenizer here.",
-            "Name it with --tokenizer: a hub id, a folder or a GGUF file. No weights are read.",
-        )
+        hint = "Name it with --tokenizer: a hub id, a folder or a GGUF file. No weights are read."
+        raise ConfigurationError(f"The model at {address.base} needs a tokenizer here.", hint)
     if settings.offline:
         go_offline()
     progress("Loading tokenizer")

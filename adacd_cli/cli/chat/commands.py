@@ -208,10 +208,8 @@ def _explain(chat: Chat, argument: str) -> None:
     talk = chat.talk
     question = talk.up_to_last_question().messages[-1].content
     if not talk.trace:
-        raise UsageError(
-            "There is no trace of the last answer: it was loaded, or stopped twice.",
-            "/retry decodes it again.",
-        )
+        hint = "/retry decodes it again."
+        raise UsageError("There is no trace of the last answer: it was loaded, or stopped twice.", hint)
     write_table(talk.trace, chat.out, view_of(question, talk.settings, stats=True))
 
 
