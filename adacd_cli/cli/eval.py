@@ -74,9 +74,8 @@ def command(
     if not dataset:
         raise UsageError("No data set is named.", "Name one with --dataset; `adacd datasets` lists them.")
     if not output:
-        raise UsageError(
-            "No folder for the run is named.", "Name one with --output, e.g. --output runs/first."
-        )
+        hint = "Name one with --output, e.g. --output runs/first."
+        raise UsageError("No folder for the run is named.", hint)
     base = resolved.settings.model_copy(update={"seed": seed})
     address = None if ray is None else _ray_address(ray, base)
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
@@ -103,9 +102,8 @@ def command(
         ("--fail-malicious-below", "unsafe", malicious),
     ):
         if bound is not None and side not in labels:
-            raise UsageError(
-                f"{flag} bounds refusals of {side} prompts, and no data set has any.", "Add a --dataset."
-            )
+            hint = "Add a --dataset."
+            raise UsageError(f"{flag} bounds refusals of {side} prompts, and no data set has any.", hint)
     of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
     judges = measuring.make_judges(
         judge or ["keyword"], base, cache=judge_cache, device=judge_device, **of_openai
@@ -129,9 +127,8 @@ def _at_once(batch_size: str, concurrency: int | None, *, served: bool) -> Batch
     if concurrency is None:
         return batch_size_of(batch_size)
     if not served:
-        raise UsageError(
-            "--concurrency is for a model at a server.", "Use --batch-size for one that is here."
-        )
+        hint = "Use --batch-size for one that is here."
+        raise UsageError("--concurrency is for a model at a server.", hint)
     if batch_size != "auto":
         raise UsageError("--batch-size and --concurrency say the same.", "Leave one of them out.")
     return concurrency

@@ -56,9 +56,8 @@ def command(
     if file and output and "-" not in (file, output):
         answers = Path(output).expanduser()
         if answers.exists() and answers.samefile(Path(file).expanduser()):
-            raise UsageError(
-                f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
-            )
+            hint = "Name another file with --output."
+            raise UsageError(f"The answers would replace the prompts in {file!r}.", hint)
     with open_output(output) as out:
         shown = {"prompts_shown": prompts_shown, "as_json": as_json}
         model, requests = prepare(questions, settings, **shown, prefill=prefill or "")

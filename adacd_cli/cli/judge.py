@@ -44,9 +44,8 @@ def command(
     """Judge answers made elsewhere: the same records come back, each with a judgement."""
     records = list(_read(file, prompt_column, answer_column))
     if not records:
-        raise UsageError(
-            f"{_STDIN if file == '-' else file} has no answer in it.", "Write one record a line."
-        )
+        hint = "Write one record a line."
+        raise UsageError(f"{_STDIN if file == '-' else file} has no answer in it.", hint)
     settings = change(Settings(quiet=quiet), "device", device, "--device")
     of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
     (chosen,) = measuring.make_judges([judge], settings, cache=judge_cache, **of_openai)

@@ -56,9 +56,8 @@ def command(
     check_complete(settings)
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
-            raise MissingExtraError(
-                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
-            )
+            hint = "pip install 'adacd[serve]'"
+            raise MissingExtraError(f"`adacd serve` needs {package}, which is not installed.", hint)
     from adacd_cli.server.app import create_app
     from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.run import Http, Signals, listen, run
@@ -168,9 +167,8 @@ def bytes_of(text: str) -> int:
     number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
     if number.isascii() and number.isdecimal() and int(number) > 0:
         return int(number) * _UNITS.get(unit, 1)
-    raise UsageError(
-        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
-    )
+    hint = "Write e.g. 500000, 512k or 4m."
+    raise UsageError(f"--max-body-size takes a number of bytes; got {text!r}.", hint)
 
 
 def id_of(settings: Settings, served: str | None = None) -> str:

@@ -54,6 +54,5 @@ def _refuse(words: Sequence[str]) -> None:
             "Run it without torchrun; `adacd eval --ray` uses several GPUs, one model each.",
         )
     if any(word == "-o" or word.partition("=")[0] == "--output" for word in words):
-        raise UsageError(
-            "--output cannot be used under torchrun: every process would write it.", "Redirect stdout."
-        )
+        hint = "Redirect stdout."
+        raise UsageError("--output cannot be used under torchrun: every process would write it.", hint)

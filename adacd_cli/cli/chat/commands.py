@@ -146,9 +146,8 @@ def _set(chat: Chat, argument: str) -> None:
         chat.show(*_values(settings, [name]), " ".join(facts).rstrip())
         return
     if name == "system":
-        raise ConfigurationError(
-            "The system message belongs to the conversation.", "/system TEXT replaces it."
-        )
+        hint = "/system TEXT replaces it."
+        raise ConfigurationError("The system message belongs to the conversation.", hint)
     if name not in CHANGEABLE:
         raise ConfigurationError(
             f"`{name}` was used when the model was loaded and cannot change in a chat.",
@@ -217,9 +216,8 @@ def _explain(chat: Chat, argument: str) -> None:
 def _compare(chat: Chat, argument: str) -> None:
     talk, settings = chat.talk, chat.talk.settings
     if settings.method == "default":
-        raise UsageError(
-            "There is nothing to compare: the method is default itself.", "/method adacd chooses another."
-        )
+        hint = "/method adacd chooses another."
+        raise UsageError("There is nothing to compare: the method is default itself.", hint)
     view = chat.view(talk.up_to_last_question())
     # both draw with the seed of the answer that is on the screen
     seed = talk.last_seed()
