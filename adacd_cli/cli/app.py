@@ -39,7 +39,6 @@ COMMANDS = {
 }
 
 _HELP = {"help_option_names": ["-h", "--help"]}
-_VERSION = "Print the version."
 _STYLE: dict[str, Any] = {"context_settings": _HELP, "rich_markup_mode": None}
 
 
@@ -85,8 +84,7 @@ class PlainCommand(typer.core.TyperCommand):
                 words += [word, *following] if word in bare else [word]
         return super().parse_args(ctx, words + args[len(words) :])
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_options(self, ctx, formatter)
+    format_options = _write_options
 
 
 class PlainGroup(typer.core.TyperGroup):
@@ -116,17 +114,19 @@ class CommandGroup(PlainGroup):
             return name, _load(name), args[1:]
         if ctx.resilient_parsing:  # completing after an unknown word
             return None, None, args[1:]
-        near = nearest(name, COMMANDS)
-        hint = f"Did you mean `adacd {near}`?" if near else f"Commands: {', '.join(COMMANDS)}."
         if name.startswith("-"):
             raise UsageError(f"There is no option {name}.", "`adacd --help` lists the options.")
+        near = nearest(name, COMMANDS)
+        hint = f"Did you mean `adacd {near}`?" if near else f"Commands: {', '.join(COMMANDS)}."
         raise UsageError(f"There is no command {name!r}.", hint)
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         """Runs the command line and exits the process with its code; typer's own main shows no error here."""
         words = list(sys.argv[1:] if args is None else args)
+        options = words[: words.index("--")] if "--" in words else words  # what follows is literal text
+        by_variable = os.environ.get("ADACD_DEBUG", "") not in ("", "0", "false")
         self._main_shell_completion({}, "adacd")
-        sys.exit(guarded(lambda: self._run(words), debug=_wants_traceback(words)))
+        sys.exit(guarded(lambda: self._run(words), debug="--debug" in options or by_variable))
 
     def _run(self, words: list[str]) -> int:
         try:
@@ -149,25 +149,20 @@ def _load(name: str) -> Any:
     return command
 
 
-def _wants_traceback(words: Sequence[str]) -> bool:
-    before_literal_text = words[: words.index("--")] if "--" in words else words
-    return "--debug" in before_literal_text or os.environ.get("ADACD_DEBUG", "") not in ("", "0", "false")
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"adacd {__version__}")
         raise typer.Exit()
 
 
+_VERSION = "Print the version."
+_ENDING: dict[str, Any] = {"callback": _print_version, "is_eager": True}
 app = typer.Typer(cls=CommandGroup, **_STYLE)
 
 
 @app.callback()
 def adacd(
-    version: bool = typer.Option(
-        False, "--version", "-V", help=_VERSION, callback=_print_version, is_eager=True
-    ),
+    version: bool = typer.Option(False, "--version", "-V", help=_VERSION, **_ENDING),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
     """Chat with models that stop refusing harmless questions, and see why, token by token."""

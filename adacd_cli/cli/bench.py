@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -34,8 +35,7 @@ _SHAPE = (
     "its folder."
 )
 
-_BUSY = 0.25
-"""Cores that others use from which on times are not to be trusted."""
+_BUSY = 0.25  # cores that others use, from which on times are not to be trusted
 
 
 @with_settings(
@@ -77,7 +77,6 @@ def command(
 
     if picture is not None:
         check_picture(picture)
-
     others = Load()
     model, prompts = _subject(runs, shape, prompt_tokens, seed)
     with interrupts_said():
@@ -85,6 +84,7 @@ def command(
             from adacd_cli.bench import device, measure
             from adacd_cli.bench.prompts import check_context
 
+        lengths = prompt_tokens, generation_tokens
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
         if against is not None:
             if against != (own := measure.RIVALS[model.engine]):
@@ -92,14 +92,13 @@ def command(
                 raise UsageError(what, f"Use --against {own}, or choose another --engine.")
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
-            check_context(model, settings, prompt_tokens, generation_tokens)
-        measurements = measure.Measurements(
-            contestants, model.device, prompt_tokens, generation_tokens, device.weight_bytes(model.model)
-        )
+            check_context(model, settings, *lengths)
+        weights = device.weight_bytes(model.model)
+        measurements = measure.Measurements(contestants, model.device, *lengths, weights)
         measurements.check_memory(sizes[0])
         for settings in runs:
             pair = prompts.make(settings, 1)[0]
-            check_context(model, settings, prompt_tokens, generation_tokens, pair)
+            check_context(model, settings, *lengths, pair)
         busy = others.busy_cores()
         _warn_of_others(busy, "before it measured", runs[0])
         measurements.bandwidth = device.copy_bandwidth(model.device)
@@ -170,12 +169,8 @@ def _warn_of_others(cores: float, when: str, settings: Settings) -> None:
         warn([f"{kept}: times may be too long."], settings)
 
 
-def _machine(
-    model: LanguageModel, settings: Settings, measurements: Measurements, busy: float
-) -> dict[str, Any]:
+def _machine(model: LanguageModel, settings: Settings, measured: Measurements, busy: float) -> dict[str, Any]:
     """What was measured, where, and with what."""
-    import platform
-
     from adacd_cli import __version__
     from adacd_cli.bench.device import PeakMemory
     from adacd_cli.loading.machine import machine_facts, versions
@@ -190,8 +185,8 @@ def _machine(
         "engine": model.engine,
         "dtype": model.dtype_name,
         "quantize": settings.quantize,
-        "bandwidth_gb_per_s": measurements.bandwidth,
-        "weight_bytes_per_token": measurements.weight_bytes,
+        "bandwidth_gb_per_s": measured.bandwidth,
+        "weight_bytes_per_token": measured.weight_bytes,
         "busy_cores": round(busy, 2),
         "peak_memory": PeakMemory(model.device).kind,
     }

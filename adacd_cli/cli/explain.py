@@ -23,9 +23,7 @@ FORMATS: dict[str, Callable[[Iterable[Event], TextIO, View], None]] = {
     "html": write_html,
 }
 
-_PAGE_CANDIDATES = 5
-"""The HTML page has room for candidates even without --top."""
-
+_PAGE_CANDIDATES = 5  # the HTML page has room for them even without --top
 _FORMAT = f"How to write the trace (one of {', '.join(FORMATS)}; default table)."
 
 

@@ -9,7 +9,6 @@ The decorated function shows every setting's flags besides its own parameters, a
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
@@ -28,9 +27,9 @@ def option(metavar: str | None, text: str, *flags: str, default: Any = None, **f
     return typer.Option(default, *flags, metavar=metavar, help=text, **facts)
 
 
-def switch(text: str, *flags: str) -> Any:
+def switch(text: str, *flags: str, **facts: Any) -> Any:
     """An option without a value, off by default."""
-    return option(None, text, *flags, default=False)
+    return option(None, text, *flags, default=False, **facts)
 
 
 PROMPT = typer.Argument(None, metavar="PROMPT", help="The question; - is stdin.")
@@ -63,24 +62,22 @@ def with_settings(
     shown = [setting for setting in SETTINGS.values() if setting.flags and setting.name not in omit]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
         def wrapper(*, config: str | None, assignments: list[str] | None, debug: bool, **values: Any) -> None:
             flags = {setting.name: values.pop(setting.name) for setting in shown}
             resolved = resolve(flags, config, assignments=assignments or (), one_method=one_method)
             function(resolved=resolved, **values)
 
         hints = get_type_hints(function)
-
         own = [
             parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
             for name, parameter in inspect.signature(function).parameters.items()
             if name != "resolved"
         ]
         parameters = own + [_parameter(setting) for setting in shown] + _COMMON
+        wrapper.__doc__ = function.__doc__
         wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         # typer also reads the annotations, which must be those of the signature
         wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-        del wrapper.__wrapped__
         return wrapper
 
     return decorate
@@ -88,11 +85,9 @@ def with_settings(
 
 def help_text(setting: Setting) -> str:
     """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
-    choices = setting.choices
-    facts = [f"one of {', '.join(choices)}" if choices else setting.range, _default(setting)]
-    if setting.unit and setting.unit not in setting.sentence:
-        facts.insert(0, setting.unit)
-    shown = "; ".join(fact for fact in facts if fact)
+    unit = "" if (setting.unit or "") in setting.sentence else setting.unit
+    values = f"one of {', '.join(setting.choices)}" if setting.choices else setting.range
+    shown = "; ".join(filter(None, (unit, values, _default(setting))))
     return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
 
@@ -101,7 +96,7 @@ def _default(setting: Setting) -> str:
     if default is None or default == ():
         return ""
     if isinstance(default, bool):
-        return f"default {'on' if default else 'off'}"
+        default = "on" if default else "off"
     return f"default {default:g}" if isinstance(default, float) else f"default {default}"
 
 
@@ -125,7 +120,5 @@ _SET = option("NAME=VALUE", "Set any setting by name; repeatable.", "--set", **_
 _COMMON = [
     _keyword("config", str | None, _CONFIG),
     _keyword("assignments", list[str] | None, _SET),
-    _keyword(
-        "debug", bool, option(None, "Show the traceback of an error.", "--debug", default=False, **_PANEL)
-    ),
+    _keyword("debug", bool, switch("Show the traceback of an error.", "--debug", **_PANEL)),
 ]

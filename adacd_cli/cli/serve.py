@@ -25,14 +25,11 @@ if TYPE_CHECKING:
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
-
+_USUAL_PROMPT = 4096  # tokens of the prompts that --batch-size auto leaves memory for where no limit is given
 _HOST = "Address to listen on (default 127.0.0.1: this machine only)."
 _AT_ONCE = "Requests decoded at once; auto (default) is what fits in memory."
 _BODY = "Largest body of a request, such as 512k (default 4m)."
 _SECONDS = "End an answer after this long, waiting included."
-
-_USUAL_PROMPT = 4096
-"""Tokens of the prompts that --batch-size auto leaves memory for where no limit is given."""
 
 
 @with_settings(omit=("display", "stats"), one_method=False)

@@ -12,8 +12,7 @@ import typer
 
 from adacd_cli.errors import INTERRUPTED, UsageError
 
-_GRACE_S = 30.0
-"""Seconds that the first process has to report its error before another process that failed reports it."""
+_GRACE_S = 30.0  # that the first process has to report its error before another that failed reports it
 
 
 @contextmanager
@@ -31,17 +30,14 @@ def taking_part(words: Sequence[str]) -> Iterator[None]:
         yield
         return
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    if is_first():
-        _refuse(words)
-        yield
-        return
-    stderr = sys.stderr
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    stderr, first = sys.stderr, is_first()
+    if not first:
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         _refuse(words)
         yield
     except Exception as error:
-        if not (isinstance(error, typer.Exit) and error.exit_code in (0, INTERRUPTED)):
+        if not (first or (isinstance(error, typer.Exit) and error.exit_code in (0, INTERRUPTED))):
             time.sleep(_GRACE_S)
             sys.stderr = stderr
         raise
