@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
     from adacd_cli.evaluation.judges.base import Judge
 
-PAPERS_PAIR = ("default", "adacd")
-"""The methods where none is named."""
+PAPERS_PAIR = ("default", "adacd")  # the methods where none is named
 
 METHOD = option("NAME", "A decoding method; repeatable (default: default and adacd).", "--method")
 JUDGE_URL = option("URL", "Judge openai: the endpoint, e.g. http://host:8000/v1.")

@@ -13,8 +13,7 @@ from adacd_cli.cli.running import note
 from adacd_cli.config import Settings
 from adacd_cli.render.screen import DIM, Screen
 
-_SILENCE_S = 30.0
-"""Seconds between two lines where there is no terminal."""
+_SILENCE_S = 30.0  # seconds between two lines where there is no terminal
 
 
 class Tally:

@@ -10,8 +10,7 @@ from typing import Any
 from adacd_cli.config import Settings
 from adacd_cli.errors import ConfigurationError
 
-_ALONE = ("quantize", "expert", "draft", "direction")
-"""Settings that were never tried with a divided model."""
+_ALONE = ("quantize", "expert", "draft", "direction")  # settings that were never tried with a divided model
 
 
 def processes() -> int:
