@@ -10,20 +10,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli import __version__
+from adacd_cli.bench.device import PeakMemory
+from adacd_cli.bench.picture import check_picture, draw
+from adacd_cli.bench.prompts import PromptMaker, RandomPrompts, TextPrompts, check_context
+from adacd_cli.bench.random_model import build_shape, read_shape
+from adacd_cli.bench.table import report
 from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs
 from adacd_cli.cli.options import option, switch, with_settings
 from adacd_cli.cli.progress import pace
 from adacd_cli.cli.running import interrupts_said, load_model, note, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
+from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import UsageError
-from adacd_cli.loading.machine import Load
+from adacd_cli.loading.machine import Load, machine_facts, versions
 from adacd_cli.render.screen import Screen
 from adacd_cli.suggest import known_names_hint
 
 if TYPE_CHECKING:
     from adacd_cli.bench.measure import Measurements
-    from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.engine import LanguageModel
 
 _AGAINST = ("transformers", "llamacpp")
@@ -72,9 +78,6 @@ def command(
         refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
     else:
         _check_shape(shape, resolved, runs)
-    from adacd_cli.bench.picture import check_picture, draw
-    from adacd_cli.bench.table import report
-
     if picture is not None:
         check_picture(picture)
     others = Load()
@@ -82,7 +85,6 @@ def command(
     with interrupts_said():
         with interrupts_said(hold=True):
             from adacd_cli.bench import device, measure
-            from adacd_cli.bench.prompts import check_context
 
         lengths = prompt_tokens, generation_tokens
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
@@ -135,9 +137,6 @@ def _batch_sizes(texts: Sequence[str]) -> list[int]:
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
     """Refuses what a model without a name, a tokenizer and trained weights cannot do."""
-    from adacd_cli.bench.random_model import read_shape
-    from adacd_cli.config.methods import METHODS
-
     resources = [METHODS[settings.effective_method].resource for settings in runs]
     needed = [name for name in resources if name and getattr(runs[0], name) is not None]
     given = [name for name in ("model", "quantize", "system") if resolved.sources[name].kind == "flag"]
@@ -151,13 +150,9 @@ def _subject(
     runs: Sequence[Settings], shape: str | None, prompt_tokens: int, seed: int
 ) -> tuple[LanguageModel, PromptMaker]:
     """The model, which no token ends, with what the methods need, and what makes its prompts."""
-    from adacd_cli.bench.prompts import RandomPrompts, TextPrompts
-
     if shape is None:
         model = load_all_extras(load_model(runs[0], for_long=True), runs)
         return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
-    from adacd_cli.bench.random_model import build_shape
-
     model = load_model(runs[0], lambda progress: build_shape(shape, runs[0], seed, progress))
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
     return model, RandomPrompts(vocabulary, prompt_tokens, seed)
@@ -171,10 +166,6 @@ def _warn_of_others(cores: float, when: str, settings: Settings) -> None:
 
 def _machine(model: LanguageModel, settings: Settings, measured: Measurements, busy: float) -> dict[str, Any]:
     """What was measured, where, and with what."""
-    from adacd_cli import __version__
-    from adacd_cli.bench.device import PeakMemory
-    from adacd_cli.loading.machine import machine_facts, versions
-
     return {
         **machine_facts(model.device, model.threads),
         "adacd": __version__,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adacd_cli.cli.measuring import read_kind
 from adacd_cli.cli.options import option, with_settings
@@ -14,9 +14,8 @@ from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model, refuse_served, warn
 from adacd_cli.config import SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from adacd_cli.evaluation.direction import Progress
+from adacd_cli.evaluation.direction import Progress, Recipe, find_direction
+from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
 
 GROUP = "build", "Make the directions that method surgical removes."
 
@@ -43,9 +42,6 @@ def command(
     seed: int = option("N", "Seed of the split.", default=0, min=0),
 ) -> None:
     """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
-    from adacd_cli.evaluation.direction import Recipe, find_direction
-    from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
-
     files = {"harmful": harmful, "harmless": harmless, "pseudo_harmful": pseudo_harmful}
     for kind, file in files.items():
         if file is None:

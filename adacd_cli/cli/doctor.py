@@ -11,6 +11,8 @@ from adacd_cli.cli.options import switch, with_settings
 from adacd_cli.cli.running import interrupts_said, progress_line
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved
+from adacd_cli.doctor.checkup import Checkup
+from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 from adacd_cli.render.screen import Screen
 
 
@@ -29,8 +31,6 @@ def command(
     """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.doctor.checkup import Checkup
-    from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 
     checkup = Checkup(settings, quick=quick)
     screen, sections = Screen(sys.stdout, settings.display), list[Section]()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -21,17 +21,23 @@ from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
+from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder, load_samples
+from adacd_cli.evaluation.distributed.address import Address, check_answers, parse_address
+from adacd_cli.evaluation.distributed.cluster import check_settings, joined, ray_muted, require_ray
+from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed
+from adacd_cli.evaluation.distributed.workers import sender
+from adacd_cli.evaluation.judges.base import Judge
+from adacd_cli.evaluation.provenance import make_plan, model_facts, provenance
+from adacd_cli.evaluation.records import Sample
+from adacd_cli.evaluation.report import write_reports
 from adacd_cli.evaluation.report.tables import markdown
+from adacd_cli.evaluation.results import summarise
+from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
+from adacd_cli.evaluation.store import Store
 from adacd_cli.evaluation.verdict import broken_gates
+from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
-
-if TYPE_CHECKING:
-    from adacd_cli.evaluation.datasets.load import LoadedSet
-    from adacd_cli.evaluation.distributed.address import Address
-    from adacd_cli.evaluation.distributed.driver import Roster
-    from adacd_cli.evaluation.judges.base import Judge
-    from adacd_cli.evaluation.records import Sample
-    from adacd_cli.evaluation.store import Store
 
 _JUDGE = "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
 _JUDGE_DEVICE = "Judges wildguard and minos: where they run (default: as --device)."
@@ -80,10 +86,6 @@ def command(
     address = None if ray is None else _ray_address(ray, base)
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
     at_once = _at_once(batch_size, concurrency, served=base.served)
-    from adacd_cli.evaluation.datasets.files import Columns
-    from adacd_cli.evaluation.datasets.load import data_folder, load_samples
-    from adacd_cli.evaluation.provenance import make_plan
-    from adacd_cli.evaluation.store import Store
 
     folder = Path(output).expanduser()
     sets = load_samples(
@@ -160,11 +162,6 @@ def _run(
     address: Address | None,
 ) -> dict[str, Any]:
     """Does what is left to do in the folder, and writes its results and reports."""
-    from adacd_cli.evaluation.provenance import provenance
-    from adacd_cli.evaluation.report import write_reports
-    from adacd_cli.evaluation.results import summarise
-    from adacd_cli.evaluation.runner import judge_all, unjudged
-
     base, began = runs[0], time.time()
     samples = [sample for each in sets for sample in each.samples]
     done = sum(not record.error for record in store.answers.values())
@@ -192,10 +189,6 @@ def _answer_here(
     samples: Sequence[Sample], runs: Sequence[Settings], store: Store, at_once: BatchSize, tally: Tally
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Facts of the model and of the machine, when all is answered."""
-    from adacd_cli.evaluation.provenance import model_facts
-    from adacd_cli.evaluation.runner import answer_all
-    from adacd_cli.loading.machine import machine_facts
-
     model = measuring.load_all_extras(load_model(runs[0], for_long=True), runs)
     facts, notices = model_facts(model), set[str]()
     store.agree_on("model.json", facts)
@@ -212,9 +205,6 @@ def _answer_here(
 
 def _ray_address(text: str, settings: Settings) -> Address:
     """The address that `--ray` names, with everything checked that needs no Ray running."""
-    from adacd_cli.evaluation.distributed.address import check_answers, parse_address
-    from adacd_cli.evaluation.distributed.cluster import check_settings, require_ray
-
     address = parse_address(text)
     check_settings(settings)
     require_ray(address)
@@ -231,10 +221,6 @@ def _answer_over_ray(
     tally: Tally,
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
-    from adacd_cli.evaluation.distributed.cluster import joined, ray_muted
-    from adacd_cli.evaluation.distributed.driver import answer_distributed
-    from adacd_cli.evaluation.distributed.workers import sender
-
     base = runs[0]
     with ray_muted(), ExitStack() as shown:
         progress = shown.enter_context(progress_line(base))

@@ -19,10 +19,13 @@ from adacd_cli.cli.running import load_model, note
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
 from adacd_cli.errors import OutputError, UsageError
+from adacd_cli.evaluation.report.svg import draw_trade_off
+from adacd_cli.evaluation.report.tables import table
+from adacd_cli.evaluation.store import Store
+from adacd_cli.evaluation.verdict import NO_DIFFERENCE
+from adacd_cli.fitting.corpus import FitPrompt, Kind, bundled, digest, own
 
 if TYPE_CHECKING:
-    from adacd_cli.evaluation.store import Store
-    from adacd_cli.fitting.corpus import FitPrompt, Kind
     from adacd_cli.fitting.fit import Outcome
 
 _MEASURED = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}
@@ -52,8 +55,6 @@ def command(
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.evaluation.report.svg import draw_trade_off
-    from adacd_cli.fitting.corpus import digest
     from adacd_cli.fitting.fit import FULL, QUICK, Fit
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
@@ -102,7 +103,6 @@ def command(
 
 
 def _opened(folder: Path, plan: dict[str, Any]) -> Store:
-    from adacd_cli.evaluation.store import Store
 
     try:
         return Store(folder, plan)
@@ -114,7 +114,6 @@ def _opened(folder: Path, plan: dict[str, Any]) -> Store:
 
 
 def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Settings) -> list[FitPrompt]:
-    from adacd_cli.fitting.corpus import bundled, own
 
     if not any(named.values()):
         return bundled()
@@ -132,8 +131,6 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
 
 
 def _report(outcome: Outcome) -> str:
-    from adacd_cli.evaluation.report.tables import table
-    from adacd_cli.evaluation.verdict import NO_DIFFERENCE
 
     profile, measured = outcome.profile, outcome.profile.measured
     header = ["", "harmless refused", "harmful refused", "neutral unchanged", "cost"]

@@ -25,6 +25,8 @@ from adacd_cli.cli.streams import open_output, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.screen import DIM, Screen
 
 _FILE = "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON."
 _AT_ONCE = "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
@@ -65,8 +67,6 @@ def command(
             limit = settings.prefix_cache
             events = _in_order(stop.decode(model, requests, batch_size=at_once, prefix_cache=limit))
             if as_json:
-                from adacd_cli.render.jsonl import write_events  # rich comes with it, and --help needs none
-
                 write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
                 show_answer(events, settings, out)
@@ -114,8 +114,6 @@ def _write_answers(
 ) -> None:
     """Answers separated by a blank line; the question goes to stderr before each. The error of a question is shown,
     and the others are answered."""
-    from adacd_cli.render.screen import DIM, Screen
-
     notes = Screen(sys.stderr, settings.display)
     code = 0
     for number, answer in enumerate(_one_by_one(events)):

@@ -11,10 +11,13 @@ from adacd_cli.cli.running import warn, with_extras
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import UsageError
+from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.load import load_samples
+from adacd_cli.evaluation.judges.base import Judge, JudgeOptions
+from adacd_cli.evaluation.judges.registry import make_judge
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.evaluation.judges.base import Judge
 
 PAPERS_PAIR = ("default", "adacd")  # the methods where none is named
 
@@ -62,9 +65,6 @@ def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageM
 
 def read_kind(file: str, label: str, settings: Settings, column: str | None = None) -> list[str]:
     """The prompts of a file, all safe or all unsafe; shows what `load_samples` notes, and raises its errors."""
-    from adacd_cli.evaluation.datasets.files import Columns
-    from adacd_cli.evaluation.datasets.load import load_samples
-
     own: dict[str, Any] = {"label": label, "columns": Columns(column)}
     (loaded,) = load_samples([file], data=None, limit=None, seed=0, offline=True, **own)
     warn(loaded.notes, settings)
@@ -85,9 +85,6 @@ def make_judges(
         UsageError: a name is unknown or given twice, or an option is missing.
         EnvironmentFault: a judge cannot be had, or is down.
     """
-    from adacd_cli.evaluation.judges.base import JudgeOptions
-    from adacd_cli.evaluation.judges.registry import make_judge
-
     if len(set(names)) < len(names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
     if own["aspects"] and not any(name.partition("=")[0] == "openai" for name in names):

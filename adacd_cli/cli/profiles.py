@@ -13,6 +13,7 @@ import typer
 from adacd_cli.cli.options import DEBUG, option, switch
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import AdacdError, OutputError, UsageError
+from adacd_cli.evaluation.report.tables import table
 
 _ACTIONS = ("list", "show", "export", "remove")
 
@@ -55,7 +56,6 @@ def command(
 
 
 def _list(*, as_json: bool) -> None:
-    from adacd_cli.evaluation.report.tables import table
     from adacd_cli.profiles import store
     from adacd_cli.profiles.profile import read
 

@@ -11,7 +11,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
+from adacd_cli import loading
 from adacd_cli.answers.run import decode, requests_for
 from adacd_cli.cli.errors import show_error
 from adacd_cli.config import Settings
@@ -19,11 +22,13 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError, error_named
 from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
+from adacd_cli.prompts import Prompts
+from adacd_cli.prompts.prompts import shared_length
+from adacd_cli.render.screen import DIM, Screen, View
+from adacd_cli.render.text import stream_answer
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Request
-    from adacd_cli.prompts import Prompts
-    from adacd_cli.render.screen import Screen, View
 
     Build = Callable[[Callable[[str], None]], LanguageModel]
 
@@ -32,19 +37,15 @@ def load_model(settings: Settings, build: Build | None = None, *, for_long: bool
     """Loads the model as `loading.load`, or makes it by `build`, which gets the function that shows what it is
     doing; with a moving line on a terminal. Shows the model's warnings."""
     with progress_line(settings) as progress, interrupts_said():
-        with interrupts_said(hold=True):
-            from adacd_cli.loading import load  # takes a second: torch and transformers come with it
-        model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
+        model = build(progress) if build else loading.load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
 
 
 def with_extras(model: LanguageModel, settings: Settings, methods: Iterable[str]) -> LanguageModel:
     """The model with everything that the methods need, as `loading.load_extras`; shows its warnings."""
-    from adacd_cli.loading import load_extras
-
     with progress_line(settings) as progress:
-        loaded = load_extras(model, settings, methods=methods, progress=progress)
+        loaded = loading.load_extras(model, settings, methods=methods, progress=progress)
     warn(loaded.warnings[len(model.warnings) :], settings)
     return loaded
 
@@ -83,9 +84,6 @@ def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
     if settings.quiet or settings.display == "none" or not sys.stderr.isatty():
         yield lambda step: None
         return
-    from rich.console import Console
-    from rich.text import Text
-
     with Console(stderr=True).status(Text("Starting")) as status:
         yield lambda step: status.update(Text(step))
 
@@ -93,8 +91,6 @@ def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
 def note(text: str, settings: Settings) -> None:
     """Shows a line about what a command did, unless `quiet`."""
     if not settings.quiet:
-        from adacd_cli.render.screen import DIM, Screen
-
         Screen(sys.stderr, settings.display).put_line((text, DIM))
 
 
@@ -102,7 +98,7 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
     """Shows each warning on a line of its own, unless `quiet`."""
     if not settings.quiet:
         for warning in warnings:
-            _stderr().put_line(f"Warning: {warning}")
+            Screen(sys.stderr, "plain").put_line(f"Warning: {warning}")
 
 
 def make_requests(
@@ -150,13 +146,12 @@ def suggest_fit(model: LanguageModel, settings: Settings) -> None:
     given = settings.model_fields_set
     if not (own or settings.quiet or given & {"method", "gate", "alpha", "contrast_prompt"}):
         text = f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
-        _stderr().put_line(f"Note: {text}")
+        Screen(sys.stderr, "plain").put_line(f"Note: {text}")
 
 
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
     """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same."""
     from adacd_cli.engine.detokenize import decode_ids
-    from adacd_cli.prompts.prompts import shared_length
 
     base = prompts.base_name
     for name, prompt in prompts.streams.items():
@@ -168,14 +163,8 @@ def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
             decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
             place = shared_length(decoded, text)  # without a character that the tokens cut in two
             text = f"{text[:place]}⟪shared up to here⟫{text[place:]}"
-        _stderr().put_line(f"--- {title} ---\n{text}")
-    _stderr().put_line("--- Answer ---")
-
-
-def _stderr() -> Screen:
-    from adacd_cli.render.screen import Screen
-
-    return Screen(sys.stderr, "plain")
+        Screen(sys.stderr, "plain").put_line(f"--- {title} ---\n{text}")
+    Screen(sys.stderr, "plain").put_line("--- Answer ---")
 
 
 def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool = False) -> Iterator[Event]:
@@ -208,14 +197,11 @@ def show_answer(
     legend: bool = True,
 ) -> Finished:
     """Writes one request's answer as it is decoded, and what is said about it to ERR, stderr by default."""
-    from adacd_cli.render.text import stream_answer
-
     shown, view = for_renderer(events, settings), view_of("", settings)
     return stream_answer(shown, out, err or sys.stderr, view, legend=legend)
 
 
 def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
-    from adacd_cli.render.screen import View
 
     stats = settings.stats if stats is None else stats
     return View(question, every, settings.display, settings.quiet, stats)

@@ -18,7 +18,8 @@ from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
-from adacd_cli.profiles.profile import applied, chosen_method
+from adacd_cli.loading.files import looks_like_a_path
+from adacd_cli.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Scheduler
@@ -55,6 +56,7 @@ def command(
         if find_spec(package) is None:
             hint = "pip install 'adacd[serve]'"
             raise MissingExtraError(f"`adacd serve` needs {package}, which is not installed.", hint)
+    from adacd_cli.profiles.profile import applied, chosen_method  # torch comes with it
     from adacd_cli.server.app import create_app
     from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.run import Http, Signals, listen, run
@@ -128,7 +130,6 @@ def command(
 def _scheduler(model: LanguageModel, settings: Settings, at_once: BatchSize, most: int | None) -> Scheduler:
     """A scheduler for as many requests of the longest prompt that is allowed, or of a usual one, as fit."""
     from adacd_cli.engine import Request
-    from adacd_cli.prompts import Prompt, Prompts
 
     scheduler = Session(model, settings.prefix_cache).scheduler
     prompt = most or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
@@ -170,8 +171,6 @@ def bytes_of(text: str) -> int:
 
 def id_of(settings: Settings, served: str | None = None) -> str:
     """The model's name for clients: `served` at the server that runs it; of a path, the last part alone."""
-    from adacd_cli.loading.files import looks_like_a_path
-
     name = served or getattr(settings, "served_model", None) or settings.model
     path = Path(name).expanduser()
     if name != "demo" and (path.exists() or looks_like_a_path(name)):

@@ -9,16 +9,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from adacd_cli.answers.run import Session
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
+from adacd_cli.loading import load_extras
 from adacd_cli.profiles.profile import applied, chosen_method
+from adacd_cli.prompts import Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts import Prompts
 
 CANCELLED = FinishReason.CANCELLED
 _REMEMBERED_TRACES = 32
@@ -42,7 +44,6 @@ class Talk:
     def __init__(
         self, model: LanguageModel, settings: Settings, build: Build, conversation: Conversation
     ) -> None:
-        from adacd_cli.answers.run import Session  # torch comes with it
 
         self.settings = chosen_method(settings, model.profile)
         self.conversation = conversation
@@ -52,8 +53,6 @@ class Talk:
 
     def use(self, settings: Settings) -> tuple[str, ...]:
         """Decodes with these settings from now on; loads what they need, and gives the warnings of that."""
-        from adacd_cli.loading import load_extras
-
         before = self.session.model
         self.session.use(load_extras(before, settings))
         self.settings = settings
