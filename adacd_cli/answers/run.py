@@ -27,15 +27,9 @@ def never(request: int) -> bool:
 def requests_for(
     model: LanguageModel, conversations: Sequence[Conversation], settings: Settings, *, candidates: int = 0
 ) -> list[Request]:
-    """The requests that answer conversations under the settings.
-
-    Where a seed is given each draws differently, and its Started tells the seed that repeats it alone.
-
-    Raises:
-        UsageError: `candidates` is negative.
-        PromptError: no prompts can be made of a conversation.
-        ModelError: the model's chat template is broken.
-    """
+    """The requests that answer conversations under the settings. Where a seed is given each draws differently, and
+    its Started tells the seed that repeats it alone. UsageError where `candidates` is negative; PromptError where
+    no prompts can be made of a conversation; ModelError where the model's chat template is broken."""
     from adacd_cli.engine import Request
     from adacd_cli.profiles.profile import applied, chosen_method
     from adacd_cli.prompts import prompts_for

@@ -29,16 +29,10 @@ ASPECTS = switch("Judge openai: rate Just-Eval's five aspects as well.", "--aspe
 
 
 def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, done: str) -> list[Settings]:
-    """The settings of each method; default first, because the others are compared with it.
-
-    Args:
-        base: what is the same for all methods.
-        done: what the command does with them, for messages: `evaluated`.
-
-    Raises:
-        ConfigurationError: there is no such method, or it lacks what has to be loaded for it.
-        UsageError: a method is named twice, or the command line gives what none of them uses.
-    """
+    """The settings of each method, of which BASE is what is the same for all; default first, because the others are
+    compared with it. DONE says for messages what the command does with them. ConfigurationError where there is no
+    such method, or it lacks what has to be loaded; UsageError where one is named twice, or an option is for none of
+    them."""
     runs: dict[str, Settings] = {}
     for name in methods:
         settings = change(base, "method", name, "--method").model_copy(update={"gate": False})
@@ -74,17 +68,10 @@ def read_kind(file: str, label: str, settings: Settings, column: str | None = No
 def make_judges(
     names: Sequence[str], settings: Settings, *, cache: str | None, device: str | None = None, **own: Any
 ) -> list[Judge]:
-    """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost.
-
-    Args:
-        settings: device, threads and offline of judges that are models; `quiet`.
-        device: of judges that are models; None is the settings'.
-        cache, own: of judge openai: url, model, aspects.
-
-    Raises:
-        UsageError: a name is unknown or given twice, or an option is missing.
-        EnvironmentFault: a judge cannot be had, or is down.
-    """
+    """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost. `cache`
+    and OWN (url, model, aspects) are of judge openai, `device` and the settings of those that are models.
+    UsageError where a name is unknown or given twice, or an option is missing; EnvironmentFault where a judge
+    cannot be had."""
     if len(set(names)) < len(names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
     if own["aspects"] and not any(name.partition("=")[0] == "openai" for name in names):

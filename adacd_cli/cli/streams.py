@@ -1,8 +1,6 @@
-"""What a command reads and where it writes: prompts from the argument, stdin or a file, and output to stdout or the
-file of `--output`.
-
-Stdin is read to its end for `-` and `-f -`, and when there is no argument and it is no terminal. Beside an argument
-it is left alone, so that a shell loop can read its lines; where a pipe is known to hold something, that is said.
+"""What a command reads and where it writes. Stdin is read to its end for `-` and `-f -`, and when there is no
+argument and it is no terminal. Beside an argument it is left alone, so that a shell loop can read its lines; where
+a pipe is known to hold something, that is said.
 
 A lost answer is an error, a lost note on stderr is not. A file is opened before anything slow happens. An existing
 one is replaced only when the run has ended; until then the text stands in `FILE.partial`, which a run that fails

@@ -191,10 +191,8 @@ def adacd(
 
     Args:
         adacd_streamer: what `streamer=` would be, which transformers does not pass on.
-        **keywords: those of AdacdLogitsProcessor, and the model's inputs; the others are generate's own.
-
-    Raises:
-        UsageError: an argument of generate cannot be combined with AdaCD; for others see AdacdLogitsProcessor.
+        **keywords: those of AdacdLogitsProcessor, whose errors are raised, and the model's inputs; the others are
+            generate's own, a UsageError where one cannot be combined with AdaCD.
     """
 
     def processors(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:

@@ -33,13 +33,8 @@ _AGAIN = "Download or save the model again."
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What the files say of the weights.
-
-    Attributes:
-        dtype: the number format most of the weights are stored in, as safetensors writes it: F32, BF16, …
-        elements: how many numbers there are.
-        stored_bytes: how many bytes they take on disk.
-    """
+    """What the files say of the weights: the number format most of them are stored in, as safetensors writes it
+    (F32, BF16, …), how many numbers there are, and how many bytes they take on disk."""
 
     folder: Path
     config: dict[str, Any]

@@ -101,17 +101,10 @@ def check_memory(what: str, needed: int, device: torch.device, hint: str) -> Non
 
 
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
-    """How `from_pretrained` is told to place the weights: by a `device_map` for one GPU or all of them, or not at
-    all where the model is built on the CPU and then moved.
-
-    Args:
-        device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
-        needed: bytes of the weights; None where they are not known before loading.
-
-    Raises:
-        MissingExtraError: several GPUs are needed and accelerate is not installed.
-        OutOfMemoryError: the weights alone need more memory than is free.
-    """
+    """How `from_pretrained` is told to place the weights, of so many bytes where that is known: by a `device_map`
+    for one GPU or, where "cuda" has no number, for all of them, or not at all where the model is built on the CPU
+    and then moved. MissingExtraError where several GPUs are needed and accelerate is not installed;
+    OutOfMemoryError where the weights alone need more memory than is free."""
     if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
         free = torch.cuda.mem_get_info(0)[0]
         if needed is None or needed * _HEADROOM > free:

@@ -32,12 +32,9 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 @dataclass(frozen=True)
 class Source:
-    """A model's files on this machine.
-
-    Attributes:
-        gguf: name of the GGUF file in the folder, of a divided one the first; None for a folder of safetensors.
-        revision: commit on the hub; None for what was not taken from there.
-    """
+    """A model's files on this machine: `gguf` is the name of the GGUF file in the folder, of a divided one the
+    first, None for a folder of safetensors; `revision` is the commit on the hub, None for what was not taken from
+    there."""
 
     folder: Path
     gguf: str | None = None
@@ -54,16 +51,9 @@ def go_offline() -> None:
 def fetch(
     name: str, gguf: str | None, settings: Settings, progress: Callable[[str], None], *, weights: bool = True
 ) -> Source:
-    """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached.
-
-    Args:
-        name: `owner/name`, or the bare name of an old model.
-        gguf: a quantisation, such as Q4_K_M, or a file's name, of a model whose weights are GGUF files.
-        weights: whether more than configuration and tokenizer is wanted.
-
-    Raises:
-        ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.
-    """
+    """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached; of its weights
+    only the GGUF file of a quantisation or a name, where GGUF is one, and none without `weights`. ModelError where
+    there is no such model or revision, no access to it, or the hub is out of reach and it is not here."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]

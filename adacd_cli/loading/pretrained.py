@@ -26,15 +26,9 @@ _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
 
 
 def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool, fix: str = _FIX) -> Any:
-    """The model's configuration as transformers reads it.
-
-    Args:
-        fix: what to do about a value that cannot be, such as a size.
-
-    Raises:
-        ModelError: transformers does not know the model, its own code would have to run, or it is something
-            else than a causal language model.
-    """
+    """The model's configuration as transformers reads it. ModelError, with the hint `fix` for a value that cannot
+    be, where transformers does not know the model, its own code would have to run, or it is no causal language
+    model."""
     from transformers import CONFIG_MAPPING, AutoConfig
 
     model_type, classes = checkpoint.config.get("model_type"), checkpoint.config.get("auto_map") or {}
@@ -141,20 +135,11 @@ def context_length(config: Any) -> int | None:
 
 
 def load_weights(source: Source, name: str, kind: Any = None, **options: Any) -> tuple[Any, tuple[str, ...]]:
-    """The model, in eval mode, with every weight from the checkpoint.
-
-    Args:
-        kind: transformers' auto class; None is AutoModelForCausalLM.
-        options: passed to `from_pretrained`: config, dtype, device_map, …
-
-    Returns:
-        The model, and warnings about tensors of the checkpoint that it does not use.
-
-    Raises:
-        ModelError: a tensor is missing or has another shape, or transformers cannot build the model.
-        MissingExtraError: the checkpoint is quantised by a package that is not installed.
-        OutOfMemoryError: the weights do not fit.
-    """
+    """The model, of transformers' auto class KIND (None is AutoModelForCausalLM), in eval mode, with every weight
+    from the checkpoint, and warnings about tensors that it does not use; the options are those of
+    `from_pretrained`. ModelError where a tensor is missing or has another shape, or the model cannot be built;
+    MissingExtraError where the checkpoint is quantised by a package that is not installed; OutOfMemoryError where
+    the weights do not fit."""
     from transformers import AutoModelForCausalLM
 
     files = {"use_safetensors": True} if source.gguf is None else {"gguf_file": source.gguf}
