@@ -7,6 +7,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
+
+from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError, first_line
 from adacd_cli.loading.files import Checkpoint, Source, ids_of
 
@@ -16,21 +21,15 @@ _TRUST = "Read that code, and if you trust it add --trust-remote-code."
 _FIX = "Fix that in its config.json, or download or save the model again."
 _GENERATING = ("ForCausalLM", "LMHeadModel", "WithLMHead", "Decoder", "ForConditionalGeneration")
 
-NO_LIMIT = 10**30
-"""transformers' own number for a tokenizer that does not limit its input; the engine minds the context."""
-
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
-
+# ends of names that old checkpoints may lack or hold: buffers a model computes for itself
 _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
-"""Ends of names that old checkpoints may lack or hold: buffers a model computes for itself."""
 
 
 def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool, fix: str = _FIX) -> Any:
     """The model's configuration as transformers reads it. ModelError, with the hint `fix` for a value that cannot
     be, where transformers does not know the model, its own code would have to run, or it is no causal language
     model."""
-    from transformers import CONFIG_MAPPING, AutoConfig
-
     model_type, classes = checkpoint.config.get("model_type"), checkpoint.config.get("auto_map") or {}
     if model_type is None and "AutoConfig" not in classes:
         raise ModelError(f"config.json of {name} names no model_type.", _AGAIN)
@@ -71,8 +70,6 @@ def _generates(config: Any) -> bool:
 
 def gguf_config(source: Source, name: str) -> Any:
     """The configuration in a GGUF file; ModelError where the file is broken, or of no known architecture."""
-    from transformers import AutoConfig
-
     try:
         return AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, trust_remote_code=False)
     except Exception as error:  # the gguf package and transformers raise what they like
@@ -87,8 +84,6 @@ def _reason(error: Exception) -> str:
 
 def load_tokenizer(source: Source, name: str, *, trust_remote_code: bool) -> Any:
     """The tokenizer beside the weights; ModelError where there is none that transformers can read."""
-    from transformers import AutoTokenizer
-
     gguf = {} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)
@@ -98,7 +93,7 @@ def load_tokenizer(source: Source, name: str, *, trust_remote_code: bool) -> Any
         if not trust_remote_code and "trust_remote_code" in str(error):
             what, hint = "can only be loaded by Python code that comes with it", _TRUST
         raise ModelError(f"The tokenizer of {name} {what}.", hint) from error
-    tokenizer.model_max_length = NO_LIMIT  # else each long prompt is warned of on stderr
+    tokenizer.model_max_length = 10**30  # no limit, for transformers; else each long prompt is warned of
     return tokenizer
 
 
@@ -140,12 +135,10 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
     `from_pretrained`. ModelError where a tensor is missing or has another shape, or the model cannot be built;
     MissingExtraError where the checkpoint is quantised by a package that is not installed; OutOfMemoryError where
     the weights do not fit."""
-    from transformers import AutoModelForCausalLM
-
     files = {"use_safetensors": True} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         # Mismatched shapes are asked for here only to be refused below with their names.
-        model, info = (kind or AutoModelForCausalLM).from_pretrained(
+        model, info = (kind or transformers.AutoModelForCausalLM).from_pretrained(
             source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **files, **options
         )
     except Exception as error:  # transformers has no exception class of its own
@@ -167,10 +160,6 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
 def smoke_run(model: Any, token_id: int, name: str) -> None:
     """One forward of one token: a dtype or device that does not work is found before the first answer. ModelError
     where the forward fails, or gives logits that are not finite; OutOfMemoryError."""
-    import torch
-
-    from adacd_cli.engine.memory import is_out_of_memory
-
     place = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     hint = "Try --dtype float32." if model.dtype != torch.float32 else "Try another --device."
     try:
@@ -189,8 +178,6 @@ def smoke_run(model: Any, token_id: int, name: str) -> None:
 
 
 def _translated(error: Exception, name: str, hint: str) -> AdacdError:
-    from adacd_cli.engine.memory import is_out_of_memory
-
     if is_out_of_memory(error):
         less = "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model."
         return OutOfMemoryError(f"There is not enough memory to load {name}.", less)

@@ -218,7 +218,7 @@ def _ended(trace: Trace) -> str:
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:
-    """c ≥ λ·c*, by the decision itself where it depended on it: the engine compared in float32."""
+    # by the decision itself where it depended on it: the engine compared in float32
     if step.decision is not Decision.PLAIN and (step.measures.agreement or 0.0) >= threshold:
         return step.decision is Decision.ADD
     return step.measures.confidence >= threshold * (step.measures.prompted_confidence or 0.0)
