@@ -24,7 +24,7 @@ def taking_part(words: Sequence[str]) -> Iterator[None]:
     if "LOCAL_RANK" not in os.environ:
         yield
         return
-    from adacd_cli.loading.parallel import is_first, processes
+    from adacd_cli.loading.hardware import is_first, processes
 
     if processes() == 1:
         yield

@@ -1,14 +1,18 @@
-"""Where a model runs and in which number format: device, dtype and `--quantize`, and whether its weights fit."""
+"""Where a model runs and in which number format: device, dtype and `--quantize`, whether its weights fit, and how
+torchrun's processes share it: every process runs the whole program and holds a share of each matrix, so all must do
+the same steps with the same draws."""
 
 from __future__ import annotations
 
 import logging
+import os
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from adacd_cli.errors import DeviceError, MissingExtraError, OutOfMemoryError
+from adacd_cli.config import Settings
+from adacd_cli.errors import ConfigurationError, DeviceError, MissingExtraError, OutOfMemoryError
 from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.machine import free_memory
 
@@ -16,6 +20,7 @@ from adacd_cli.loading.machine import free_memory
 _HEADROOM = 1.25
 # weights below which a CPU computes in float32: on matrices so small bfloat16 gains nothing
 _SMALL = 100_000_000
+_ALONE = ("quantize", "expert", "draft", "direction")  # settings that were never tried with a divided model
 # a weight's, the scales and the layers that stay wide included
 _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torchao-int4": 0.6}
 
@@ -153,3 +158,35 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
         return TorchAoConfig(Int8WeightOnlyConfig())
     # This packing runs on the kernel that PyTorch itself has; the default one needs a further package.
     return TorchAoConfig(Int4WeightOnlyConfig(group_size=32, int4_packing_format="tile_packed_to_4d"))
+
+
+def processes() -> int:
+    """How many processes torchrun has started this program in; 1 without it."""
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if "LOCAL_RANK" in os.environ and count.isdecimal() and int(count) > 1 else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return processes() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def tensor_parallel(settings: Settings) -> dict[str, Any]:
+    """What `from_pretrained` needs to divide the model over torchrun's processes; {} where there is one.
+    ConfigurationError where a setting is at odds with several processes."""
+    count = processes()
+    if count == 1:
+        return {}
+    for name in _ALONE:
+        if getattr(settings, name) is not None:
+            what = f"`{name}` cannot be used with a model that torchrun divides over {count} processes."
+            raise ConfigurationError(what, f"Leave it out, or run {settings.model} in one process.")
+    if settings.device.startswith("cuda:"):
+        what = f"torchrun gives each process a GPU of its own, and `device` names {settings.device}."
+        raise ConfigurationError(what, "Leave --device out.")
+    if settings.temperature > 0 and settings.seed is None:
+        what = "All of torchrun's processes have to draw the same tokens, and `seed` is not set."
+        raise ConfigurationError(what, "Set it, e.g. --seed 1.")
+    from transformers.distributed import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=count)}

@@ -27,11 +27,9 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
     others = Load()
     source = locate(settings, progress)
     checkpoint = None if source.gguf else inspect(source.folder, settings.model)
-    quantized = checkpoint is None or "quantization_config" in checkpoint.config
-    if settings.quantize is not None and quantized:
-        what = (
-            f"`quantize` {settings.quantize} cannot be used with {settings.model}: it is quantised already."
-        )
+    kind, name = settings.quantize, settings.model
+    if kind is not None and (checkpoint is None or "quantization_config" in checkpoint.config):
+        what = f"`quantize` {kind} cannot be used with {name}: it is quantised already."
         raise ConfigurationError(what, "Leave --quantize out.")
     if loads_with_llamacpp(settings, source):
         return load_llamacpp(settings, source, others, progress)
@@ -61,7 +59,6 @@ def _load(
 
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading import hardware, pretrained
-    from adacd_cli.loading.parallel import tensor_parallel
 
     name, trust = settings.model, settings.trust_remote_code
     device = hardware.choose_device(settings.device)
@@ -82,7 +79,7 @@ def _load(
     tokenizer = pretrained.load_tokenizer(source, name, trust_remote_code=trust)
 
     progress("Loading weights")
-    options |= tensor_parallel(settings) or hardware.placement(device, needed, name)
+    options |= hardware.tensor_parallel(settings) or hardware.placement(device, needed, name)
     model, warnings = pretrained.load_weights(source, name, **options)
     if not options.keys() & {"device_map", "distributed_config"}:
         model = model.to(device)

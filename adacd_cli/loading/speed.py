@@ -12,8 +12,8 @@ from adacd_cli.backends.torch.compiled import Compiled, uncompiled
 from adacd_cli.backends.torch.matmul import speed_up
 from adacd_cli.config import Settings
 from adacd_cli.errors import first_line
+from adacd_cli.loading.hardware import processes
 from adacd_cli.loading.machine import free_memory
-from adacd_cli.loading.parallel import processes
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
