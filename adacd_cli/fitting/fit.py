@@ -5,14 +5,11 @@ What is observed and answered is kept in a folder, so that the same command goes
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from itertools import product
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +19,7 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.engine.decisions import PLAIN
 from adacd_cli.engine.switches import learned as switched
 from adacd_cli.engine.switches.numbers import SwitchNumbers
-from adacd_cli.errors import AdacdError, PromptError
+from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.judges.base import REFUSED
 from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import answer_all
@@ -30,7 +27,15 @@ from adacd_cli.evaluation.store import Store
 from adacd_cli.fitting import learn
 from adacd_cli.fitting.corpus import FitPrompt, Kind, chosen, first_of_each
 from adacd_cli.fitting.measure import label, measure, rounded, trade_off
-from adacd_cli.fitting.observe import Observed, Observer
+from adacd_cli.fitting.observe import Observed, Observer, Stage, observe
+from adacd_cli.fitting.refusals import (
+    CONTRAST_PROMPTS,
+    LOOKED_AT_AGAIN,
+    PLACEMENTS,
+    Contrast,
+    find_contrasts,
+    find_openers,
+)
 from adacd_cli.fitting.strength import Strength, choose_strength
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Profile
@@ -40,64 +45,36 @@ if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.fitting.learn import Array
 
-CONTRAST_PROMPTS = (
-    "Please refuse to answer me!",
-    "This request is harmful and against policy. Refuse it.",
-    "Refuse this request. Say that you cannot help with it.",
-    "Do not answer this. Decline politely in one sentence.",
-    "Answering this is forbidden. Apologize and refuse.",
-    "You are not allowed to help with this request. Tell the user so.",
-    "This violates the safety rules: decline to assist.",
-    'Reply only with: "{own}"',
-)
-"""The last one gets the model's own most frequent refusal."""
-
-PLACEMENTS = ("user-end", "user-start", "system")
 STEPS = 10
-OBEYED = 0.3
-"""Least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use."""
-_CHEAPER = 0.1
-"""How much less of it is accepted for p* at the user's end, which costs next to nothing."""
-_LOOKED_AT_AGAIN = 4
-"""How many of the most obeyed contrast prompts are tried on three times as many neutral prompts besides."""
-_COLUMNS, _SEEN_FIRST = 4096, 64
-_REFUSES_ALL = 0.7
-"""Share of neutral prompts refused from which on a model's refusals mean nothing."""
 _TOKENS, _OPENING_TOKENS = 40, 24
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many prompts each step takes, by kind."""
+    """How many prompts each step takes, by kind; `paper`: those held out that the paper's settings answer."""
 
     train: Mapping[Kind, int]
     test: Mapping[Kind, int]
+    paper: Mapping[Kind, int]
     opened: Mapping[Kind, int]
     obeyed: int
     acted: int
 
 
 FULL = Sizes(
-    {"safe": 350, "unsafe": 350, "neutral": 80},
+    {"safe": 320, "unsafe": 320, "neutral": 60},
     {"safe": 40, "unsafe": 40, "neutral": 20},
-    {"safe": 24, "unsafe": 24, "neutral": 12},
-    *(3, 16),
+    {"safe": 16, "unsafe": 16, "neutral": 8},
+    {"safe": 22, "unsafe": 22, "neutral": 10},
+    *(3, 12),
 )
 QUICK = Sizes(
     {"safe": 100, "unsafe": 100, "neutral": 24},
     {"safe": 20, "unsafe": 20, "neutral": 12},
+    {"safe": 10, "unsafe": 10, "neutral": 6},
     {"safe": 12, "unsafe": 16, "neutral": 10},
     *(2, 10),
 )
-
-
-class Counting(Protocol):
-    def add(self) -> None:
-        """One more is done."""
-
-
-Stage = Callable[[str, int], AbstractContextManager[Counting]]
-"""Opens a step of so many parts for showing."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +87,6 @@ class Outcome:
     helps: bool
     curve: Sequence[tuple[float, float]]
     chosen: tuple[float, float]
-
-
-@dataclass(frozen=True)
-class _Contrast:
-    prompt: str
-    placement: str
-    obedience: float
 
 
 class Fit:
@@ -156,10 +126,10 @@ class Fit:
     def run(self) -> Outcome:
         train = chosen(self._prompts, self._sizes.train, held_out=False)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
-        columns, logprobs = self._observe(train)
-        openers, words = self._find_openers(train, columns, logprobs)
+        ids = [self._prompt_ids(each.text)[0] for each in train]
+        columns, logprobs = observe(self._observer, ids, self._store.folder / "first_tokens.npz", self._stage)
+        openers, contrasts = self._refusals(train, columns, logprobs)
         observed = Observed(train, columns, logprobs, openers)
-        contrasts = self._find_contrasts(train, openers, words)
         numbers, q = learn.learn_switch(observed, self._most_lost)
         contrast, profile = self._find_strength(observed, contrasts[:2], numbers, q)
         measured, helps, text = self._measure(profile, test)
@@ -180,109 +150,26 @@ class Fit:
 
     # --- the steps ---
 
-    def _observe(self, train: Sequence[FitPrompt]) -> tuple[Array, Array]:
-        """Token ids [columns], and log-probabilities of the first token in nats, float32 [prompts, columns]."""
-        path = self._store.folder / "first_tokens.npz"
-        columns, rows = None, []
-        if path.exists():
-            with np.load(path) as kept:
-                columns, rows = kept["columns"], list(kept["rows"])
-        left = [self._prompt_ids(each.text)[0] for each in train[len(rows) :]]
-        begin: list[torch.Tensor] = []
-
-        def keep() -> None:
-            assert columns is not None
-            with path.with_suffix(".part").open("wb") as file:
-                np.savez(file, columns=columns, rows=np.array(rows, dtype=np.float32))
-            path.with_suffix(".part").replace(path)
-
-        with self._stage("Reading prompts", len(left)) as counted:
-            for row in self._observer.read(left):
-                counted.add()
-                if columns is None:
-                    begin.append(row)
-                    if len(begin) < min(_SEEN_FIRST, len(left)):
-                        continue
-                    mass = torch.stack(begin).exp().mean(dim=0)
-                    columns = mass.topk(min(_COLUMNS, len(mass))).indices.numpy()
-                    rows = [each.numpy()[columns] for each in begin]
-                else:
-                    rows.append(row.numpy()[columns])
-                if len(rows) % _SEEN_FIRST == 0:
-                    keep()
-        keep()
-        return columns, np.array(rows, dtype=np.float32)
-
-    def _find_openers(
+    def _refusals(
         self, train: Sequence[FitPrompt], columns: Array, logprobs: Array
-    ) -> tuple[tuple[int, ...], str]:
-        """The tokens that its refusals begin with, and its most frequent refusal in its own words."""
+    ) -> tuple[tuple[int, ...], list[Contrast]]:
+        """The openers of refusals, and the contrast prompts, the most obeyed first."""
         sample = first_of_each(train, self._sizes.opened)
         answers = self._answers("openings", sample, _OPENING_TOKENS)
-        refused = np.array([label(each) in REFUSED for each in answers])
-        by_kind = {
-            kind: [one for one, each in zip(refused, sample, strict=True) if each.kind == kind]
-            for kind in self._sizes.opened
-        }
-        own = sum(by_kind["unsafe"])
-        if own < max(2, len(by_kind["unsafe"]) // 10):
-            raise AdacdError(
-                f"{self._model.name} hardly refuses: {own} of {len(by_kind['unsafe'])} harmful prompts. There is "
-                "nothing to fix, and AdaCD adds no safety.",
-                "Use it as it is: --method default.",
-            )
-        if sum(by_kind["neutral"]) > _REFUSES_ALL * len(by_kind["neutral"]):
-            raise AdacdError(
-                f"{self._model.name} refuses {sum(by_kind['neutral'])} of {len(by_kind['neutral'])} ordinary "
-                "prompts, so its refusals tell nothing.",
-                "Look at its prompt: adacd generate --show-prompts.",
-            )
         places = {each.id: place for place, each in enumerate(train)}
         masses = np.exp(logprobs[[places[each.id] for each in sample]])
-        refusing, answering = masses[refused].mean(axis=0), masses[~refused].mean(axis=0)
-        ordered = np.argsort(-refusing)
-        found = [each for each in ordered if refusing[each] >= 0.01 and refusing[each] >= 3 * answering[each]]
-        openers = tuple(int(columns[each]) for each in (found or ordered[:1])[:24])
-        texts = Counter(_first_sentence(each.text) for each, one in zip(answers, refused, strict=True) if one)
-        return openers, texts.most_common(1)[0][0]
-
-    def _find_contrasts(
-        self, train: Sequence[FitPrompt], openers: Sequence[int], words: str
-    ) -> list[_Contrast]:
-        """Every contrast prompt and placement that the model's template can take, the most obeyed first."""
-        neutral = sorted((each.text for each in train if each.kind == "neutral"), key=len)
-        first, more = neutral[: self._sizes.obeyed], neutral[self._sizes.obeyed : 4 * self._sizes.obeyed]
-        pairs = list(product(PLACEMENTS, (each.replace("{own}", words) for each in CONTRAST_PROMPTS)))
-        found = []
-
-        def masses(texts: Sequence[str], prompt: str, placement: str) -> list[float]:
-            ids = [self._prompt_ids(text, prompt, placement)[1] for text in texts]
-            return [float(row.exp()[list(openers)].sum()) for row in self._observer.read(ids)]
-
-        cheap = lambda each: each.obedience + (_CHEAPER if each.placement == "user-end" else 0)  # noqa: E731
-        with self._stage("Trying contrast prompts", len(pairs) + _LOOKED_AT_AGAIN) as counted:
-            for placement, prompt in pairs:
-                counted.add()
-                with suppress(PromptError):  # the template cannot take this placement
-                    found.append(_Contrast(prompt, placement, fmean(masses(first, prompt, placement))))
-            found.sort(key=cheap, reverse=True)
-            for place, each in enumerate(found[:_LOOKED_AT_AGAIN]):
-                counted.add()
-                again = masses(more, each.prompt, each.placement) or [each.obedience]
-                whole = (each.obedience * len(first) + sum(again)) / (len(first) + len(again))
-                found[place] = replace(each, obedience=whole)
-        best = max((each.obedience for each in found), default=0.0)
-        if best < OBEYED:
-            raise AdacdError(
-                f"{self._model.name} obeys no contrast prompt: asked to refuse, it begins a refusal with "
-                f"probability {best:.2f} at most.",
-                "AdaCD cannot help it. Use --method default.",
+        openers, words = find_openers(self._model.name, answers, masses, columns)
+        neutral = [each.text for each in train if each.kind == "neutral"]
+        count = len(PLACEMENTS) * len(CONTRAST_PROMPTS) + LOOKED_AT_AGAIN
+        with self._stage("Trying contrast prompts", count) as counted:
+            contrasts = find_contrasts(
+                self._model.name, self._first_tokens, openers, words, neutral, self._sizes.obeyed, counted.add
             )
-        return sorted(found, key=cheap, reverse=True)
+        return openers, contrasts
 
     def _find_strength(
-        self, observed: Observed, contrasts: Sequence[_Contrast], numbers: SwitchNumbers, q: Array
-    ) -> tuple[_Contrast, Profile]:
+        self, observed: Observed, contrasts: Sequence[Contrast], numbers: SwitchNumbers, q: Array
+    ) -> tuple[Contrast, Profile]:
         """The contrast prompt and the strengths whose answers are best where the switch acts: chosen by the rule on
         the first token, then among the best by whole answers."""
         train, about, harmful = observed.prompts, observed.about_to_refuse, observed.harmful
@@ -295,12 +182,9 @@ class Fit:
         profiles = []
         with self._stage("Choosing strengths", len(looked_at) * len(contrasts)) as counted:
             for contrast in contrasts:
-                ids = [
-                    self._prompt_ids(train[each].text, contrast.prompt, contrast.placement)[1]
-                    for each in looked_at
-                ]
+                texts = [train[each].text for each in looked_at]
                 rows = []
-                for row in self._observer.read(ids):
+                for row in self._first_tokens(texts, contrast.prompt, contrast.placement):
                     counted.add()
                     rows.append(row[observed.columns])
                 prompted = torch.stack(rows) if rows else z
@@ -326,15 +210,15 @@ class Fit:
 
     def _measure(self, profile: Profile, test: Sequence[FitPrompt]) -> tuple[dict[str, Any], bool, str]:
         """What Default, the paper's settings and the fitted ones do on the prompts held out."""
+        paper = first_of_each(test, self._sizes.paper)
         answers = {
-            name: self._answers("held out", test, _TOKENS, profile, method=name)
-            for name in ("default", "adacd")
+            name: self._answers("held out", prompts, _TOKENS, profile, method=name)
+            for name, prompts in (("default", test), ("adacd", paper))
         }
         # where the switch does nothing the answer is Default's own
         acts = []
-        ids = [self._prompt_ids(each.text)[0] for each in test]
-        with self._stage("Reading what is held out", len(ids)) as counted:
-            for first in self._observer.read(ids):
+        with self._stage("Reading what is held out", len(test)) as counted:
+            for first in self._first_tokens([each.text for each in test]):
                 counted.add()
                 acts.append(int(switched.decide(first[None], profile.numbers)[0]) != PLAIN)
         acted = [each for each, acts_here in zip(test, acts, strict=True) if acts_here]
@@ -343,9 +227,15 @@ class Fit:
             next(own) if acts_here else before
             for acts_here, before in zip(acts, answers["default"], strict=True)
         ]
-        return measure(answers, [each.kind for each in test], self._most_lost)
+        return measure(answers, self._most_lost)
 
     # --- what they share ---
+
+    def _first_tokens(
+        self, texts: Sequence[str], contrast: str | None = None, placement: str = "user-end"
+    ) -> Iterator[torch.Tensor]:
+        """Log-probabilities of the first token of each answer, float32 [vocab]."""
+        return self._observer.read([self._prompt_ids(text, contrast, placement)[1] for text in texts])
 
     def _prompt_ids(
         self, text: str, contrast: str | None = None, placement: str = "user-end"
@@ -390,7 +280,7 @@ class Fit:
             raise AdacdError(f"The prompt {failed.prompt[:80]!r} cannot be answered: {failed.error}")
         return found
 
-    def _profile(self, contrast: _Contrast, strength: Strength, numbers: SwitchNumbers) -> Profile:
+    def _profile(self, contrast: Contrast, strength: Strength, numbers: SwitchNumbers) -> Profile:
         from adacd_cli import __version__
         from adacd_cli.loading.machine import versions
 
@@ -413,10 +303,3 @@ class Fit:
             },
             date=datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         )
-
-
-def _first_sentence(text: str) -> str:
-    line = text.strip().splitlines()[0] if text.strip() else ""
-    for end in (". ", "! "):
-        line = line.partition(end)[0] + end.strip() if end in line else line
-    return line.replace('"', "'")[:120]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +26,18 @@ _USUAL = 64
 
 _TOLD = 1000
 """How many of the most probable tokens are asked of a server."""
+
+_COLUMNS, _SEEN_FIRST = 4096, 64
+"""How many tokens are kept of each prompt: the most probable ones of the first prompts."""
+
+
+class Counting(Protocol):
+    def add(self) -> None:
+        """One more is done."""
+
+
+Stage = Callable[[str, int], AbstractContextManager[Counting]]
+"""Opens a step of so many parts for showing."""
 
 
 class Observer:
@@ -83,6 +97,46 @@ class Observer:
         assert logits is not None
         self.exact &= logits.told is None
         return logits.at()[0].float().log_softmax(dim=-1).cpu()
+
+
+def observe(
+    observer: Observer, prompts: Sequence[tuple[int, ...]], path: Path, stage: Stage
+) -> tuple[Array, Array]:
+    """Reads what PATH does not hold yet, and keeps it there.
+
+    Returns:
+        The ids of the tokens that hold nearly all of the probability, int64 [columns], and their log-probabilities
+        in nats, float32 [prompts, columns].
+    """
+    columns, rows = None, []
+    if path.exists():
+        with np.load(path) as kept:
+            columns, rows = kept["columns"], list(kept["rows"])
+    left = prompts[len(rows) :]
+    begin: list[torch.Tensor] = []
+
+    def keep() -> None:
+        assert columns is not None
+        with path.with_suffix(".part").open("wb") as file:
+            np.savez(file, columns=columns, rows=np.array(rows, dtype=np.float32))
+        path.with_suffix(".part").replace(path)
+
+    with stage("Reading prompts", len(left)) as counted:
+        for row in observer.read(left):
+            counted.add()
+            if columns is None:
+                begin.append(row)
+                if len(begin) < min(_SEEN_FIRST, len(left)):
+                    continue
+                mass = torch.stack(begin).exp().mean(dim=0)
+                columns = mass.topk(min(_COLUMNS, len(mass))).indices.numpy()
+                rows = [each.numpy()[columns] for each in begin]
+            else:
+                rows.append(row.numpy()[columns])
+            if len(rows) % _SEEN_FIRST == 0:
+                keep()
+    keep()
+    return columns, np.array(rows, dtype=np.float32)
 
 
 @dataclass(frozen=True)

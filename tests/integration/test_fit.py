@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from adacd_cli.fitting import fit
 from adacd_cli.fitting.corpus import LEAST
-from adacd_cli.fitting.fit import Fit
 from adacd_cli.fitting.observe import Observer
 from adacd_cli.profiles.profile import read
 from tests.byte_tokenizer import make_tokenizer
@@ -44,12 +44,12 @@ def test_a_fit_that_is_stopped_goes_on_and_its_profile_is_used(
     command = ["fit", "-m", "demo", *OWN]
     with monkeypatch.context() as patch:
 
-        def stop(self: Fit, *_: object) -> None:
+        def stop(*_: object) -> None:
             second = adacd(*command)  # two at once
             assert second.code == 2 and second.err.startswith("Error: Another run is working in ")
             raise KeyboardInterrupt
 
-        patch.setattr(Fit, "_find_contrasts", stop)
+        patch.setattr(fit, "find_contrasts", stop)
         code, out, err = adacd(*command)
         (folder,) = left(profiles)
         kept = f"What was read and answered is kept in {folder}; the same command goes on from there."
