@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from adacd_cli.answers.run import BatchSize, Session, decode, never, requests_for
+from adacd_cli.answers.run import BatchSize, Cancelled, Session, decode, never, requests_for
 from adacd_cli.config.resolve import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
@@ -131,7 +131,7 @@ def stream(
     *,
     candidates: int = 0,
     batch_size: BatchSize = "auto",
-    cancelled: Callable[[int], bool] = never,
+    cancelled: Cancelled = never,
     **changes: Any,
 ) -> Iterator[Event]:
     """Like `generate`, but gives the events as they come: Started, a TokenStep for each token, Finished;
@@ -146,7 +146,7 @@ def stream(
 
 
 def _begin(
-    model: Model, asked: _Asked, candidates: int, batch_size: BatchSize, cancelled: Callable[[int], bool]
+    model: Model, asked: _Asked, candidates: int, batch_size: BatchSize, cancelled: Cancelled
 ) -> tuple[list[Conversation], bool, list[Request], Iterator[Event]]:
     """What is asked, whether it was a list of prompts, the requests, and their events."""
     prompt, settings, changes, where = asked

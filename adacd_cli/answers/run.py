@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BatchSize = int | Literal["auto"]
 """How many requests run at once; "auto" is as many as memory, or a server, has room for."""
 
+Cancelled = Callable[[int], bool]
+"""Asked before each step with a request's place in its list; True ends it as CANCELLED."""
+
 
 def never(request: int) -> bool:
     """Cancels no request."""
@@ -51,7 +54,7 @@ def decode(
     *,
     batch_size: BatchSize = "auto",
     prefix_cache: int | None = None,
-    cancelled: Callable[[int], bool] = never,
+    cancelled: Cancelled = never,
 ) -> Iterator[Event]:
     """Decodes requests side by side: Started of every one, their TokenSteps as they come, and Finished or Failed of
     each as it ends; `request` in the events is a request's place in the list.
@@ -59,7 +62,6 @@ def decode(
     Args:
         prefix_cache: bytes that the KV caches of ended requests may hold, for those that begin alike; None is a
             share of the free memory.
-        cancelled: asked before each step with a request's place; True ends it as CANCELLED.
 
     Raises:
         UsageError: `batch_size` is no such number.
@@ -73,7 +75,7 @@ def decode(
 
 
 def decode_with(
-    scheduler: Scheduler, requests: Sequence[Request], cancelled: Callable[[int], bool] = never
+    scheduler: Scheduler, requests: Sequence[Request], cancelled: Cancelled = never
 ) -> Iterator[Event]:
     """Like `decode`, with a scheduler that runs nothing else; what is wrong with a request is said at once."""
     scheduler.submit_all(requests)
@@ -125,11 +127,7 @@ class Session:
         self.scheduler = Scheduler(backend_for(model), prefix_cache=self.prefix_cache)
 
     def decode(
-        self,
-        requests: Sequence[Request],
-        *,
-        batch_size: BatchSize = "auto",
-        cancelled: Callable[[int], bool] = never,
+        self, requests: Sequence[Request], *, batch_size: BatchSize = "auto", cancelled: Cancelled = never
     ) -> Iterator[Event]:
         """The events of requests, as `decode` gives them; what their streams held stays with the session."""
         self.scheduler.limit_to(concurrency_for(self.scheduler.backend, requests, batch_size))

@@ -39,6 +39,8 @@ from adacd_cli.evaluation.verdict import broken_gates
 from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
 
+Facts = dict[str, Any]
+
 _JUDGE = "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
 _JUDGE_DEVICE = "Judges wildguard and minos: where they run (default: as --device)."
 _LABELS = "Column of the labels in a CSV or JSON file of yours."
@@ -136,7 +138,7 @@ def _at_once(batch_size: str, concurrency: int | None, *, served: bool) -> Batch
     return concurrency
 
 
-def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Path, base: Settings) -> bool:
+def _report_problems(results: Facts, broken: Sequence[str], folder: Path, base: Settings) -> bool:
     """Says on stderr where the report is and what went wrong; whether anything did."""
     notes = Screen(sys.stderr, base.display)
     note(f"The report is {folder / 'report.html'}; numbers are in {folder / 'results.json'}.", base)
@@ -154,22 +156,23 @@ def _report_problems(results: dict[str, Any], broken: Sequence[str], folder: Pat
 
 
 def _run(
-    runs: Sequence[Settings],
-    sets: Sequence[LoadedSet],
-    judges: Sequence[Judge],
+    runs: list[Settings],
+    sets: list[LoadedSet],
+    judges: list[Judge],
     store: Store,
-    plan: dict[str, Any],
-    address: Address | None,
-) -> dict[str, Any]:
+    plan: Facts,
+    ray: Address | None,
+) -> Facts:
     """Does what is left to do in the folder, and writes its results and reports."""
     base, began = runs[0], time.time()
     samples = [sample for each in sets for sample in each.samples]
     done = sum(not record.error for record in store.answers.values())
     tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
-    if address is None:
-        facts, machine, ray = *_answer_here(samples, runs, store, plan["batch_size"], tally), None
+    work, cluster = (samples, runs, store, plan["batch_size"], tally), None
+    if ray is None:
+        facts, machine = _answer_here(*work)
     else:
-        facts, machine, ray = _answer_over_ray(address, samples, runs, store, plan["batch_size"], tally)
+        facts, machine, cluster = _answer_over_ray(ray, *work)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as judged:
         judge_all(judges, store, on_record=judged.add)
@@ -179,15 +182,15 @@ def _run(
         methods=[settings.method_label for settings in runs],
         judges=[judge.name for judge in judges],
         both=[each.name for each in sets if each.has_both_labels],
-        provenance=provenance(plan, facts, machine, sets, began=began, ray=ray),
+        provenance=provenance(plan, facts, machine, sets, began=began, ray=cluster),
     )
     write_reports(results, store)
     return results
 
 
 def _answer_here(
-    samples: Sequence[Sample], runs: Sequence[Settings], store: Store, at_once: BatchSize, tally: Tally
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    samples: list[Sample], runs: list[Settings], store: Store, at_once: BatchSize, tally: Tally
+) -> tuple[Facts, Facts]:
     """Facts of the model and of the machine, when all is answered."""
     model = measuring.load_all_extras(load_model(runs[0], for_long=True), runs)
     facts, notices = model_facts(model), set[str]()
@@ -214,12 +217,12 @@ def _ray_address(text: str, settings: Settings) -> Address:
 
 def _answer_over_ray(
     address: Address,
-    samples: Sequence[Sample],
-    runs: Sequence[Settings],
+    samples: list[Sample],
+    runs: list[Settings],
     store: Store,
     at_once: BatchSize,
     tally: Tally,
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+) -> tuple[Facts, Facts, Facts]:
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
     base = runs[0]
     with ray_muted(), ExitStack() as shown:

@@ -69,7 +69,7 @@ def command(
             if as_json:
                 write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
-                show_answer(events, settings, out)
+                show_answer(events, settings, out, sys.stderr)
             else:
                 _write_answers(events, questions, out, settings)
 
@@ -122,7 +122,7 @@ def _write_answers(
         if not settings.quiet:
             notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
         try:
-            show_answer(answer, settings, out, legend=number == 0)
+            show_answer(answer, settings, out, sys.stderr, legend=number == 0)
         except AdacdError as error:
             code = show_error(error)
     if code:

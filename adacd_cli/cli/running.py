@@ -102,35 +102,25 @@ def warn(warnings: Iterable[str], settings: Settings) -> None:
 
 
 def make_requests(
-    model: LanguageModel,
-    questions: Sequence[str],
-    settings: Settings,
-    *,
-    candidates: int = 0,
-    prefill: str = "",
+    model: LanguageModel, asked: Sequence[str], settings: Settings, *, candidates: int = 0, prefill: str = ""
 ) -> list[Request]:
     """The requests that answer questions, each a conversation of its own, in answers that begin with `prefill`;
     the errors of `requests_for`."""
-    asked = [Conversation.ask(question, settings.system) for question in questions]
+    conversations = [Conversation.ask(question, settings.system) for question in asked]
     if prefill:
-        asked = [each.with_assistant(prefill) for each in asked]
-    return requests_for(model, asked, settings, candidates=candidates)
+        conversations = [each.with_assistant(prefill) for each in conversations]
+    return requests_for(model, conversations, settings, candidates=candidates)
 
 
 def prepare(
-    questions: Sequence[str],
-    settings: Settings,
-    *,
-    prompts_shown: bool,
-    as_json: bool = False,
-    **options: Any,
+    asked: Sequence[str], settings: Settings, *, prompts_shown: bool, as_json: bool = False, **options: Any
 ) -> tuple[LanguageModel, list[Request]]:
     """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
     `as_json`: a program reads the answer, so that nothing is suggested."""
     model = load_model(settings)
     if not as_json:
         suggest_fit(model, settings)
-    requests = make_requests(model, questions, settings, **options)
+    requests = make_requests(model, asked, settings, **options)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:
@@ -189,16 +179,11 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
 
 
 def show_answer(
-    events: Iterable[Event],
-    settings: Settings,
-    out: TextIO,
-    err: TextIO | None = None,
-    *,
-    legend: bool = True,
+    events: Iterable[Event], settings: Settings, out: TextIO, err: TextIO, *, legend: bool = True
 ) -> Finished:
-    """Writes one request's answer as it is decoded, and what is said about it to ERR, stderr by default."""
+    """Writes one request's answer as it is decoded, and what is said about it to ERR."""
     shown, view = for_renderer(events, settings), view_of("", settings)
-    return stream_answer(shown, out, err or sys.stderr, view, legend=legend)
+    return stream_answer(shown, out, err, view, legend=legend)
 
 
 def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:

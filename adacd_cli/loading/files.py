@@ -19,6 +19,7 @@ from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError
 from adacd_cli.loading.hub import INDEX, fetch
 from adacd_cli.loading.hub import Source as Source
+from adacd_cli.loading.progress import Progress
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
@@ -43,7 +44,7 @@ class Checkpoint:
     stored_bytes: int
 
 
-def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool = True) -> Source:
+def locate(settings: Settings, progress: Progress, *, weights: bool = True) -> Source:
     """Finds the files of `settings.model`, downloading a hub id that is not here yet; without `weights` the
     tokenizer's alone. ModelError where there is no such file, folder or hub id, or it cannot be had."""
     name = settings.model

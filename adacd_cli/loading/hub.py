@@ -8,7 +8,6 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError, first_line
-from adacd_cli.loading.progress import bar_class, muted
+from adacd_cli.loading.progress import Progress, bar_class, muted
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
@@ -49,7 +48,7 @@ def go_offline() -> None:
 
 
 def fetch(
-    name: str, gguf: str | None, settings: Settings, progress: Callable[[str], None], *, weights: bool = True
+    name: str, gguf: str | None, settings: Settings, progress: Progress, *, weights: bool = True
 ) -> Source:
     """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached; of its weights
     only the GGUF file of a quantisation or a name, where GGUF is one, and none without `weights`. ModelError where
@@ -113,7 +112,7 @@ def _cached(name: str, gguf: str | None, revision: str | None, why: str, remedy:
 
 
 def _download(
-    name: str, gguf: str | None, settings: Settings, progress: Callable[[str], None], with_weights: bool
+    name: str, gguf: str | None, settings: Settings, progress: Progress, with_weights: bool
 ) -> Source:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.loading.files import Source
 from adacd_cli.loading.machine import Load, free_memory, too_many_threads
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
@@ -71,9 +72,7 @@ def endless(end_ids: Collection[int]) -> tuple[str, ...]:
     return ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
 
 
-def load_llamacpp(
-    settings: Settings, source: Source, others: Load, progress: Callable[[str], None]
-) -> LanguageModel:
+def load_llamacpp(settings: Settings, source: Source, others: Load, progress: Progress) -> LanguageModel:
     """Loads a GGUF file with llama.cpp. ConfigurationError where a setting has no meaning there; for others see
     `LlamaModel`."""
     for name, reason in _OTHERS.items():

@@ -20,6 +20,7 @@ from adacd_cli.config.resolve import LOADING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError, ModelError
 from adacd_cli.loading.local import load_local
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
@@ -34,7 +35,7 @@ _CHANGE_THE_MODEL = ("pissa", "olora", "corda", "loftq")
 def load(
     settings: Settings | str | PathLike[str] | None = None,
     *,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
     for_long: bool = False,
     **changes: Any,
 ) -> LanguageModel:
@@ -80,7 +81,7 @@ def load_extras(
     settings: Settings,
     *,
     methods: Iterable[str] | None = None,
-    progress: Callable[[str], None] = lambda line: None,
+    progress: Progress = lambda line: None,
 ) -> LanguageModel:
     """The model with everything that the methods need; what it has already is not loaded again.
 
@@ -109,7 +110,7 @@ def load_extras(
     return model
 
 
-def _draft(model: LanguageModel, name: str, settings: Settings, progress: Callable[[str], None]) -> _Loaded:
+def _draft(model: LanguageModel, name: str, settings: Settings, progress: Progress) -> _Loaded:
     own: dict[str, Any] = {"model": name, "method": "default", "revision": None, "quantize": None}
     own |= {"gate": False, "context": None, "engine": model.engine}
     draft = load_local(settings.model_copy(update=own), progress, for_long=False)
@@ -165,7 +166,7 @@ def _expert(model: LanguageModel, folder: str, *_: object) -> _Loaded:
     return view, None, [note] if base and base != model.name else []
 
 
-_LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Callable[[str], None]], _Loaded]] = {
+_LOADERS: dict[str, Callable[[LanguageModel, str, Settings, Progress], _Loaded]] = {
     "expert": _expert,
     "draft": _draft,
     "direction": _direction,

@@ -4,8 +4,8 @@ name fails at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.settings import Settings
@@ -14,13 +14,14 @@ from adacd_cli.loading.files import Checkpoint, Source, inspect, locate, read_on
 from adacd_cli.loading.hub import go_offline
 from adacd_cli.loading.llamacpp import endless, limited, load_llamacpp, loads_with_llamacpp, unpacked
 from adacd_cli.loading.machine import Load, too_many_threads
+from adacd_cli.loading.progress import Progress
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 
-def load_local(settings: Settings, progress: Callable[[str], None], *, for_long: bool) -> LanguageModel:
+def load_local(settings: Settings, progress: Progress, *, for_long: bool) -> LanguageModel:
     """Loads the model that the settings name, without what a method needs besides it; see `loader.load`."""
     if settings.offline:
         go_offline()
@@ -43,7 +44,8 @@ def load_local(settings: Settings, progress: Callable[[str], None], *, for_long:
         require(("gguf", "accelerate"), "A GGUF file")
     with quiet(progress) as logged, read_once() if source.gguf else nullcontext():
         import_modelling()
-        loaded = _load(settings, source, checkpoint, others, progress, logged)
+        loaded = _load(settings, source, checkpoint, others, progress)
+    loaded = replace(loaded, warnings=(*loaded.warnings, *logged, *unpacked(settings, source)))
     return made_fast(loaded, settings, progress, for_long=for_long)
 
 
@@ -52,8 +54,7 @@ def _load(
     source: Source,
     checkpoint: Checkpoint | None,
     others: Load,
-    progress: Callable[[str], None],
-    logged: list[str],
+    progress: Progress,
 ) -> LanguageModel:
     import torch
 
@@ -99,5 +100,5 @@ def _load(
         revision=source.revision,
         eos_ids=ends,
         context_length=limited(pretrained.context_length(model.config), settings),
-        warnings=(*source.warnings, *warnings, *endless(ends), *logged, *unpacked(settings, source)),
+        warnings=(*source.warnings, *warnings, *endless(ends)),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import key_of_environment
 from adacd_cli.loading.files import Source, ids_of, locate, read_once
 from adacd_cli.loading.hub import go_offline
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROBE_ATTEMPTS = 3  # a server that is just starting is waited for, but not long: somebody sits there
 
 
-def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
+def load_served(settings: Settings, progress: Progress) -> LanguageModel:
     """The model at an address, probed for what it can do. ConfigurationError where the address cannot be used, or
     no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not fit."""
     from adacd_cli.backends.server.client import ATTEMPTS, Client
@@ -60,7 +60,7 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
     )
 
 
-def load_own_tokenizer(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, set[int]]:
+def load_own_tokenizer(settings: Settings, progress: Progress) -> tuple[Any, Source, set[int]]:
     """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
     ModelError where there is none, or it cannot be read; MissingExtraError where the package that reads a GGUF file
     is not installed."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,13 +13,14 @@ from adacd_cli.config import Settings
 from adacd_cli.errors import first_line
 from adacd_cli.loading.hardware import processes
 from adacd_cli.loading.machine import free_memory
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
 
 
 def made_fast(
-    model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, for_long: bool = False
+    model: LanguageModel, settings: Settings, progress: Progress, *, for_long: bool = False
 ) -> LanguageModel:
     """The model, as fast as this machine lets it be; with a warning where it could not be compiled. `for_long`:
     whether so much will be decoded that compiling pays off where the setting `compile` is None."""
