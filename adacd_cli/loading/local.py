@@ -50,11 +50,7 @@ def load_local(settings: Settings, progress: Progress, *, for_long: bool) -> Lan
 
 
 def _load(
-    settings: Settings,
-    source: Source,
-    checkpoint: Checkpoint | None,
-    others: Load,
-    progress: Progress,
+    settings: Settings, source: Source, checkpoint: Checkpoint | None, others: Load, progress: Progress
 ) -> LanguageModel:
     import torch
 
