@@ -98,14 +98,10 @@ def concurrency_for(backend: Backend, requests: Sequence[Request], batch_size: B
 
 
 class Session:
-    """Answers one batch of requests after another; equal to fresh runs of each.
-
-    An answer prefills only what is new in each stream: it begins with what an earlier one left, as far as that
-    agrees with the new prompt from its first token on.
-
-    Args:
-        prefix_cache: bytes that the KV caches of earlier answers may hold; None is a share of the free memory.
-    """
+    """Answers one batch of requests after another; equal to fresh runs of each. An answer prefills only what is new
+    in each stream: it begins with what an earlier one left, as far as that agrees with the new prompt from its
+    first token on. `prefix_cache`: bytes that the KV caches of earlier answers may hold; None is a share of the
+    free memory."""
 
     def __init__(self, model: LanguageModel, prefix_cache: int | None = None) -> None:
         self._bytes = prefix_cache

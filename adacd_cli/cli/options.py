@@ -53,12 +53,9 @@ def batch_size_of(text: str) -> BatchSize:
 def with_settings(
     *, omit: Sequence[str] = (), one_method: bool = True
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Adds the settings' options to a command that has a parameter `resolved: Resolved`.
-
-    Args:
-        omit: settings that mean nothing to this command; they still come from environment and file.
-        one_method: whether the method that is given is the only one that the command decodes by.
-    """
+    """Adds the settings' options to a command that has a parameter `resolved: Resolved`, but for those that mean
+    nothing to it, which still come from environment and file; `one_method`: whether the method that is given is the
+    only one that the command decodes by."""
     shown = [setting for setting in SETTINGS.values() if setting.flags and setting.name not in omit]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:

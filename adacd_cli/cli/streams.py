@@ -89,7 +89,7 @@ def read_file(file: str) -> str:
 
 def _say_when_waiting() -> None:
     """A pipe that stays silent is waited for; whoever did not mean to give one should know."""
-    with suppress(OSError, ValueError):  # no descriptor, or a system that cannot ask a pipe
+    with suppress(OSError, TypeError, ValueError):  # no descriptor, or a system that cannot ask a pipe
         if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:
             print(
                 "Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr

@@ -178,13 +178,12 @@ def _matches(folder: Path, patterns: tuple[str, ...]) -> list[str]:
 
 
 def _no_model(folder: Path, name: str) -> ModelError:
-    adapter = folder / "adapter_config.json"
-    if adapter.exists():
+    if (adapter := folder / "adapter_config.json").exists():
         base = _read_json(adapter, name).get("base_model_name_or_path") or "its base model"
-        return ModelError(
-            f"{name} holds a LoRA adapter for {base}, not a whole model.",
-            "Merge it into its base with peft (merge_and_unload, then save_pretrained) and name that folder.",
+        hint = (
+            "Merge it into its base with peft (merge_and_unload, then save_pretrained) and name that folder."
         )
+        return ModelError(f"{name} holds a LoRA adapter for {base}, not a whole model.", hint)
     hint = "Name the folder that holds config.json, the safetensors and the tokenizer."
     if ggufs := _matches(folder, ("*.gguf",)):
         hint = f"Name its GGUF file: {folder / ggufs[0]}."
@@ -213,12 +212,9 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
         if not isinstance(shards, dict) or not shards:
             raise ModelError(f"{INDEX} of {name} names no files.", _AGAIN)
         names = sorted({str(shard) for shard in shards.values()})
-        missing = [shard for shard in names if not (folder / shard).exists()]
-        if missing:
-            raise ModelError(
-                f"{name} lacks {len(missing)} of its {len(names)} safetensors files, {missing[0]} first.",
-                _AGAIN,
-            )
+        if missing := [shard for shard in names if not (folder / shard).exists()]:
+            what = f"lacks {len(missing)} of its {len(names)} safetensors files, {missing[0]} first"
+            raise ModelError(f"{name} {what}.", _AGAIN)
         return [folder / shard for shard in names]
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]

@@ -100,9 +100,8 @@ def check_memory(what: str, needed: int, device: torch.device, hint: str) -> Non
     a word. `what` begins the sentence, e.g. `The weights of demo need`."""
     free = free_on(device)
     if free is not None and needed > free:
-        raise OutOfMemoryError(
-            f"{what} {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}.", hint
-        )
+        here = f"{free / 1e9:.1f} GB are free on {device}"
+        raise OutOfMemoryError(f"{what} {needed / 1e9:.1f} GB, and {here}.", hint)
 
 
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:

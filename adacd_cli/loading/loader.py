@@ -83,16 +83,10 @@ def load_extras(
     methods: Iterable[str] | None = None,
     progress: Progress = lambda line: None,
 ) -> LanguageModel:
-    """The model with everything that the methods need; what it has already is not loaded again.
-
-    Args:
-        settings: `expert`, `draft` and `direction` name what to load.
-
-    Raises:
-        ConfigurationError: a method needs what the model's backend cannot do.
-        ModelError: something cannot be found, read, or does not fit the model.
-        MissingExtraError: an optional package is needed; the hint is the pip command.
-    """
+    """The model with everything that the methods need (None: the settings' own), as `expert`, `draft` and
+    `direction` name it; what it has already is not loaded again. ConfigurationError where a method needs what the
+    model's backend cannot do; ModelError where something cannot be found, read, or does not fit; MissingExtraError
+    where an optional package is needed, the hint being the pip command."""
     for name in (settings.effective_method,) if methods is None else methods:
         model.check_method(METHODS[name])
         resource = METHODS[name].resource

@@ -105,11 +105,9 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> tuple[str, ...]:
     if not needed:
         raise ModelError(f"The tokenizer of {name} is empty.", _AGAIN)
     if max(needed) >= rows:
-        raise ModelError(
-            f"The tokenizer of {name} belongs to another model: "
-            f"it has ids up to {max(needed):,}, and the model has {rows:,} embeddings.",
-            "Use the tokenizer files that came with the weights.",
-        )
+        why = f"it has ids up to {max(needed):,}, and the model has {rows:,} embeddings"
+        hint = "Use the tokenizer files that came with the weights."
+        raise ModelError(f"The tokenizer of {name} belongs to another model: {why}.", hint)
     what = f"The tokenizer has {len(ids):,} tokens and the model {rows:,} embeddings"
     return (f"{what}: they may not belong together.",) if len(ids) < rows // 2 else ()
 
@@ -144,12 +142,11 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
     except Exception as error:  # transformers has no exception class of its own
         hint = "Leave --quantize out, or choose another kind of it."
         raise _translated(error, name, hint if "quantization_config" in options else _AGAIN) from error
-    for tensor, stored, wanted in sorted(info["mismatched_keys"]):
-        shapes = ["×".join(map(str, shape)) for shape in (stored, wanted)]
-        raise ModelError(
-            f"The weights of {name} do not fit its config.json: {tensor} is {shapes[0]} and should be {shapes[1]}.",
-            "Put back the config.json of these weights, or download or save the model again.",
-        )
+    for tensor, *shapes in sorted(info["mismatched_keys"]):
+        stored, wanted = ("×".join(map(str, shape)) for shape in shapes)
+        what = f"do not fit its config.json: {tensor} is {stored} and should be {wanted}"
+        hint = "Put back the config.json of these weights, or download or save the model again."
+        raise ModelError(f"The weights of {name} {what}.", hint)
     if missing := _first_of(info["missing_keys"]):
         raise ModelError(f"The weights of {name} are not complete: {missing} is missing.", _AGAIN)
     if unused := _first_of(info["unexpected_keys"]):

@@ -64,11 +64,11 @@ def load_own_tokenizer(settings: Settings, progress: Progress) -> tuple[Any, Sou
     """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
     ModelError where there is none, or it cannot be read; MissingExtraError where the package that reads a GGUF file
     is not installed."""
-    from adacd_cli.loading.hardware import require
-    from adacd_cli.loading.pretrained import load_tokenizer
-
     assert settings.tokenizer is not None
     source = locate(settings.model_copy(update={"model": settings.tokenizer}), progress, weights=False)
+    from adacd_cli.loading.hardware import require  # torch and transformers come with these
+    from adacd_cli.loading.pretrained import load_tokenizer
+
     if source.gguf:
         require(("gguf",), "A GGUF file")
     with read_once() if source.gguf else nullcontext():

@@ -80,11 +80,9 @@ class PipeReader:
         try:
             return data.decode("utf-8-sig" if self._line == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UsageError(
-                f"Standard input is not UTF-8: byte {error.start + 1} of line {self._line} is "
-                f"0x{data[error.start]:02x}.",
-                "Convert it first, e.g. with `iconv -t utf-8`.",
-            ) from error
+            place = f"byte {error.start + 1} of line {self._line} is 0x{data[error.start]:02x}"
+            hint = "Convert it first, e.g. with `iconv -t utf-8`."
+            raise UsageError(f"Standard input is not UTF-8: {place}.", hint) from error
 
 
 class TerminalReader:
