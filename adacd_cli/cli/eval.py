@@ -88,7 +88,6 @@ def command(
     address = None if ray is None else _ray_address(ray, base)
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
     at_once = _at_once(batch_size, concurrency, served=base.served)
-
     folder = Path(output).expanduser()
     sets = load_samples(
         dataset,
