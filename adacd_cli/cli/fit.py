@@ -47,6 +47,7 @@ def command(
     neutral: str | None = option("FILE", "Your own ordinary prompts."),
     prompt_column: str | None = PROMPT_COLUMN,
     quick: bool = switch("A quarter of the prompts: a first look.", "--quick"),
+    thorough: bool = switch("All prompts, and twice as many to measure on: twice the time.", "--thorough"),
     max_lost: float = option("SHARE", _MOST_LOST, default=0.02, min=0, max=1),
     save_anyway: bool = switch("Use the profile by itself even where it trades one side.", "--save-anyway"),
     output: str | None = option("FILE", _OUTPUT, "--output", "-o"),
@@ -55,11 +56,13 @@ def command(
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.fitting.fit import FULL, QUICK, Fit
+    from adacd_cli.fitting.fit import FULL, QUICK, THOROUGH, Fit
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
     from adacd_cli.profiles.profile import write
 
+    if quick and thorough:
+        raise UsageError("--quick and --thorough exclude each other.", "Give one of them, or none.")
     prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
     target = Path(output).expanduser() if output else None
     if target is not None:
@@ -74,6 +77,7 @@ def command(
         "model": settings.model,
         **{name: getattr(settings, name) for name in ("system", "thinking")},
         "quick": quick,
+        "thorough": thorough,
         "max_lost": max_lost,
         "prompts": digest(*(each.text for each in prompts)),
     }
@@ -84,7 +88,7 @@ def command(
     stage = partial(Tally, unit="prompts", settings=settings)
     kept = f"What was read and answered is kept in {folder}"
     with _opened(folder, plan) as store, keeping(settings, lambda: kept):
-        sizes = QUICK if quick else FULL
+        sizes = QUICK if quick else THOROUGH if thorough else FULL
         outcome = Fit(model, settings, prompts, store, sizes=sizes, stage=stage, most_lost=max_lost).run()
     profile = outcome.profile
     if save_anyway:
@@ -103,7 +107,6 @@ def command(
 
 
 def _opened(folder: Path, plan: dict[str, Any]) -> Store:
-
     try:
         return Store(folder, plan)
     except (UsageError, OutputError) as error:
@@ -114,7 +117,6 @@ def _opened(folder: Path, plan: dict[str, Any]) -> Store:
 
 
 def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Settings) -> list[FitPrompt]:
-
     if not any(named.values()):
         return bundled()
     for kind in ("safe", "unsafe"):
@@ -131,7 +133,6 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
 
 
 def _report(outcome: Outcome) -> str:
-
     profile, measured = outcome.profile, outcome.profile.measured
     header = ["", "harmless refused", "harmful refused", "neutral unchanged", "cost"]
     rows = [

@@ -187,7 +187,6 @@ def show_answer(
 
 
 def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
-
     stats = settings.stats if stats is None else stats
     return View(question, every, settings.display, settings.quiet, stats)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from typing import Literal, get_args
 
 from adacd_cli.errors import UsageError
@@ -80,15 +82,27 @@ def own(prompts: Mapping[Kind, Sequence[str]]) -> list[FitPrompt]:
     return list(found.values())
 
 
-def chosen(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int], *, held_out: bool) -> list[FitPrompt]:
-    """At most so many of each kind, the same ones each time, whole groups where that is possible."""
+def chosen(
+    prompts: Iterable[FitPrompt], limits: Mapping[Kind, int], *, held_out: bool, short: float = 0.0
+) -> list[FitPrompt]:
+    """At most so many of each kind, the same ones each time, whole groups where that is possible.
+
+    Args:
+        short: the share of them that are the shortest there are, in [0, 1]; the others are drawn by chance.
+    """
     groups: dict[str, list[FitPrompt]] = {}
     for prompt in prompts:
         if prompt.held_out == held_out:
             groups.setdefault(prompt.group, []).append(prompt)
     order = list(groups.values())
     random.Random(0).shuffle(order)
-    return first_of_each((prompt for group in order for prompt in group), limits)
+    plain = sorted(order, key=lambda group: max(len(each.text) for each in group))
+    shortest = first_of_each(chain(*plain), {kind: int(short * limit) for kind, limit in limits.items()})
+    counts = Counter(each.kind for each in shortest)
+    taken = set(shortest)
+    others = [each for each in chain(*order) if each not in taken]
+    taken.update(first_of_each(others, {kind: limits[kind] - counts[kind] for kind in limits}))
+    return [each for each in chain(*order) if each in taken]
 
 
 def first_of_each(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int]) -> list[FitPrompt]:

@@ -25,7 +25,7 @@ from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import answer_all
 from adacd_cli.evaluation.store import Store
 from adacd_cli.fitting import learn
-from adacd_cli.fitting.corpus import FitPrompt, Kind, chosen, first_of_each
+from adacd_cli.fitting.corpus import KINDS, FitPrompt, Kind, chosen, first_of_each
 from adacd_cli.fitting.measure import label, measure, rounded, trade_off
 from adacd_cli.fitting.observe import Observed, Observer, Stage, observe
 from adacd_cli.fitting.refusals import (
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from adacd_cli.fitting.learn import Array
 
 STEPS = 10
+SHORT = 0.6
+"""Share of the prompts that are the shortest ones: they teach the switch most, and cost least."""
 _TOKENS, _OPENING_TOKENS = 40, 24
 
 
@@ -74,6 +76,11 @@ QUICK = Sizes(
     {"safe": 10, "unsafe": 10, "neutral": 6},
     {"safe": 12, "unsafe": 16, "neutral": 10},
     *(2, 10),
+)
+
+
+THOROUGH = replace(
+    FULL, train=dict.fromkeys(KINDS, 10_000), test={kind: 2 * count for kind, count in FULL.test.items()}
 )
 
 
@@ -124,7 +131,7 @@ class Fit:
         self._observer = Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
-        train = chosen(self._prompts, self._sizes.train, held_out=False)
+        train = chosen(self._prompts, self._sizes.train, held_out=False, short=SHORT)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
         ids = [self._prompt_ids(each.text)[0] for each in train]
         columns, logprobs = observe(self._observer, ids, self._store.folder / "first_tokens.npz", self._stage)

@@ -44,7 +44,6 @@ class Talk:
     def __init__(
         self, model: LanguageModel, settings: Settings, build: Build, conversation: Conversation
     ) -> None:
-
         self.settings = chosen_method(settings, model.profile)
         self.conversation = conversation
         self.session = Session(model, settings.prefix_cache)
