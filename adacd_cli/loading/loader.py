@@ -66,14 +66,18 @@ def load(
     settings = changed(settings or Settings(), changes, LOADING, "load()")
     refuse_misplaced(settings, changes)
     check_complete(settings)
-    from adacd_cli.profiles.store import with_profile
-
     if settings.served:
         from adacd_cli.loading.served import load_served
 
-        return with_profile(load_served(settings, progress), settings)
-    loaded = with_profile(load_local(settings, progress, for_long=for_long), settings)
-    return load_extras(loaded, settings, progress=progress)
+        loaded = load_served(settings, progress)
+    else:
+        loaded = load_local(settings, progress, for_long=for_long)
+    from adacd_cli.profiles.store import (
+        with_profile,
+    )  # torch comes with it, which a wrong name need not wait for
+
+    loaded = with_profile(loaded, settings)
+    return loaded if settings.served else load_extras(loaded, settings, progress=progress)
 
 
 def load_extras(
