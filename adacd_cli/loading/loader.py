@@ -72,9 +72,8 @@ def load(
         loaded = load_served(settings, progress)
     else:
         loaded = load_local(settings, progress, for_long=for_long)
-    from adacd_cli.profiles.store import (
-        with_profile,
-    )  # torch comes with it, which a wrong name need not wait for
+    # torch comes with it, which a wrong name need not wait for
+    from adacd_cli.profiles.store import with_profile
 
     loaded = with_profile(loaded, settings)
     return loaded if settings.served else load_extras(loaded, settings, progress=progress)
