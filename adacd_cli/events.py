@@ -178,6 +178,7 @@ class Finished:
         peak_memory_bytes: peak of the device's allocated memory, or of the process on a CPU.
         thinking: the thinking's text, "" where there was none.
         context_full: whether LENGTH means the model's context, not `max_new_tokens`.
+        stop: the one of `settings.stop` that ended it; None where none did.
     """
 
     request: int
@@ -190,6 +191,7 @@ class Finished:
     peak_memory_bytes: int = field(default=0, compare=False)
     thinking: str = ""
     context_full: bool = False
+    stop: str | None = None
 
 
 @dataclass(frozen=True)

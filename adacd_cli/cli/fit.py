@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, note
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
-from adacd_cli.errors import OutputError, UsageError
+from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.evaluation.report.svg import draw_trade_off
 from adacd_cli.evaluation.report.tables import table
 from adacd_cli.evaluation.store import Store
@@ -66,11 +67,7 @@ def command(
     prompts = _prompts({"safe": safe, "unsafe": unsafe, "neutral": neutral}, prompt_column, settings)
     target = Path(output).expanduser() if output else None
     if target is not None:
-        if target.is_dir():
-            raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
-        there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
-        if not os.access(there, os.W_OK):
-            raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
+        _check(target)
     model = load_model(settings.model_copy(update={"profile": "none"}))
     plan = {
         "fit": fingerprint(model).model_dump(),
@@ -104,6 +101,27 @@ def command(
         return
     sys.stdout.write(_report(outcome))
     _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
+
+
+def _check(target: Path) -> None:
+    """UsageError where the profile cannot be written, or it or its picture would replace what is no profile."""
+    from adacd_cli.profiles.profile import read
+
+    if target.is_dir():
+        raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")
+    if target.suffix.lower() == ".svg":
+        raise UsageError(f"{target} is where the profile's picture goes.", "Name a file that ends in .yaml.")
+    there = next(each for each in target.absolute().parents if each.exists())  # the rest is made
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
+    taken = [each for each in (target, target.with_suffix(".svg")) if each.exists()]
+    with suppress(ConfigurationError):
+        if taken and target.is_file():
+            read(target)
+            return  # an earlier profile, with its picture
+    if taken:
+        hint = "Name another file with --output."
+        raise UsageError(f"{taken[0]} is there already, and is no profile.", hint)
 
 
 def _opened(folder: Path, plan: dict[str, Any]) -> Store:

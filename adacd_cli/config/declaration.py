@@ -28,7 +28,8 @@ _RESOURCES = {method.resource for method in METHODS.values()}
 def parse(setting: Setting, text: str) -> Any:
     """The value that `text` means as this setting; `Settings` checks a size itself.
 
-    Text stays as it is. A list is a JSON list of strings, or else one string; "" is the empty list.
+    Text stays as it is. A list is a JSON list of strings, or else one string; "" is the empty list, and so is
+    none for a list that is not of texts.
     "", null and none are null where a setting may be null that is not free text: a number, a choice, or
     what a method has to load. ValueError where the text is not of the setting's kind.
     """
@@ -36,6 +37,8 @@ def parse(setting: Setting, text: str) -> Any:
     free = kind in ("text", "size") and not setting.choices and setting.name not in _RESOURCES
     if setting.nullable and not free and plain in ("", "null", "none"):
         return None
+    if kind == "list" and setting.name != "stop" and plain == "none":
+        return ()
     if kind != "list":
         return _PARSERS[kind].validate_strings(plain) if kind in _PARSERS else text
     try:

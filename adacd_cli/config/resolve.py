@@ -41,6 +41,10 @@ _TAKES: dict[Kind, str] = {
     "list": "a list",
     "size": "auto, 0, or a size such as 512MiB or 2GiB",
 }
+_EACH_TAKES = {
+    "logit_bias": "ID:BIAS, the id of a token and a bias of -100 to 100, such as 42:-5",
+    "stop_token_ids": "the id of a token, a whole number such as 42",
+}
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,9 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapp
     except ValidationError as error:
         problem = error.errors()[0]
     name = str(problem["loc"][0])
+    if name in _EACH_TAKES:
+        got = f"got {_shown(problem['input'])} (from {sources[name].where})"
+        raise ConfigurationError(f"`{name}` takes {_EACH_TAKES[name]}; {got}.", SETTINGS[name].sentence)
     raise _refusal(SETTINGS[name], given[name], problem["type"], sources[name].where)
 
 

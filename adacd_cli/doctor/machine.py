@@ -79,7 +79,8 @@ def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
         name, extra = requirement.name, str(requirement.marker or "").partition("extra ==")[2].strip(" \"'")
         if not extra and name in _PACKAGES:
             required[name] = str(requirement.specifier)
-        if extra and extra != "dev":
+        here = requirement.marker is None or requirement.marker.evaluate({"extra": extra})  # on this system
+        if extra and extra != "dev" and here:
             found = versions(name)[name]
             here = found is not None and requirement.specifier.contains(found, prereleases=True)
             extras[extra] = extras.get(extra, True) and here

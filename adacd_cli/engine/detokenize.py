@@ -64,15 +64,15 @@ class StopGate:
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = tuple(stops)
         self._held = ""
-        self.stopped = False
+        self.stopped: str | None = None
 
     def push(self, text: str) -> str:
         """The text that no stop string can take back; all before a stop string that is now complete."""
         self._held += text
-        found = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        found = [(place, stop) for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if found:
-            self.stopped = True
-            text, self._held = self._held[: min(found)], ""
+            place, self.stopped = min(found)
+            text, self._held = self._held[:place], ""
             return text
         ends = range(len(self._held))  # the longest end first that a stop string begins with
         return self._release(next((at for at in ends if self._may_stop(self._held[at:])), len(self._held)))
@@ -100,8 +100,8 @@ class Detokenizer:
         self._strip = strip_start
 
     @property
-    def stopped(self) -> bool:
-        """Whether a stop string is complete."""
+    def stopped(self) -> str | None:
+        """The stop string that is complete; None where none is."""
         return self._gate.stopped
 
     def push(self, token_id: int) -> str:

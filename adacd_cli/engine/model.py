@@ -146,7 +146,8 @@ def validate(
 
     Raises:
         PromptError: a prompt is empty, or leaves no room for an answer in the model's context.
-        ConfigurationError: the method needs logits or weights that the backend cannot give.
+        ConfigurationError: the method needs logits or weights that the backend cannot give, or a setting names a
+            token that there is not.
     """
     settings, prompts = request.settings, request.prompts
     method = METHODS[settings.effective_method]
@@ -163,6 +164,13 @@ def validate(
             "`repetition_penalty` needs the logits of the contrast window, of which a server tells differences.",
             "Use presence_penalty or frequency_penalty.",
         )
+    for name, ids in (("logit_bias", settings.biases), ("stop_token_ids", settings.stop_token_ids)):
+        size = (capabilities.vocab_size or len(model.tokenizer)) if ids else 0
+        if ids and max(ids) >= size:
+            raise ConfigurationError(
+                f"`{name}` names token {max(ids)}, and the model has {size} tokens: 0 to {size - 1}.",
+                "Look the ids up with the model's own tokenizer.",
+            )
     base = len(prompts.base.ids)
     if base == 0:
         raise PromptError(f"{which} is empty: it has no token.", "Give a prompt with some text in it.")

@@ -22,7 +22,7 @@ def is_processed(settings: Settings) -> bool:
 
 
 class ScoreProcessor:
-    """Changes the scores of one request. Ids beyond the vocabulary have no effect.
+    """Changes the scores of one request. Ids beyond the vocabulary, which may be a smaller draft's, have no effect.
 
     Args:
         prompt: the ids of the base stream's prompt, which the repetition penalty counts as well.

@@ -411,6 +411,7 @@ class RequestState:
             peak_memory_bytes=peak_memory_bytes(self._device),
             thinking="".join(self._thoughts),
             context_full=self._context_full,
+            stop=self._detokenizer.stopped,
         )
 
     def not_finite(self) -> LogitsError:

@@ -40,6 +40,7 @@ from adacd_cli.fitting.strength import Strength, choose_strength
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Profile
 from adacd_cli.prompts import prompts_for
+from adacd_cli.prompts.templates import find_template
 
 if TYPE_CHECKING:
     from adacd_cli.engine.model import LanguageModel
@@ -106,7 +107,7 @@ class Fit:
         most_lost: share of harmful prompts that the switch may answer, as cross-validated, in [0, 1].
 
     Raises:
-        AdacdError: the model never refuses, always does, or obeys no contrast prompt.
+        AdacdError: the model has no chat template, never refuses, always does, or obeys no contrast prompt.
     """
 
     def __init__(
@@ -131,6 +132,11 @@ class Fit:
         self._observer = Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
+        if find_template(self._model.tokenizer) is None:
+            raise AdacdError(
+                f"{self._model.name} has no chat template: it is a base model, which refuses nothing by itself.",
+                "Fit the chat model that was made of it, or put its chat_template.jinja into the folder.",
+            )
         train = chosen(self._prompts, self._sizes.train, held_out=False, short=SHORT)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
         ids = [self._prompt_ids(each.text)[0] for each in train]

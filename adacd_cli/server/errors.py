@@ -110,8 +110,12 @@ def no_field(field: str, known: Sequence[str], meant: str | None = None, end: st
     """That there is no such field, as `unknown_field` says it, and what became of it."""
     near = meant or nearest(field.rpartition(".")[2][:_LONGEST_NAME], known)
     hint = f" Did you mean `{near}`?" if near else ""
-    shown = repr(_shortened(field, _LONGEST_NAME))[1:-1]  # it may hold control characters
-    return f"There is no field `{shown}`{end}.{hint}"
+    return f"There is no field `{shown(field)}`{end}.{hint}"
+
+
+def shown(field: str) -> str:
+    """A field as a message names it: it may be of any length, and hold control characters."""
+    return repr(_shortened(field, _LONGEST_NAME))[1:-1]
 
 
 def _shortened(text: str, most: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from adacd_cli.server.description import describes, read_body
 from adacd_cli.server.errors import refused
@@ -13,18 +13,14 @@ from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, TextOrObjects
 from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
-
-NAMES = {"stop": "stop_sequences"}
-"""What a chat's fields are called here."""
+from adacd_cli.server.translation import Translation
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_TRANSLATED = ("system", "stop_sequences", "thinking", "metadata", "service_tier", "tools", "tool_choice")
+_LOGPROBS = ("logprobs", "top_logprobs")
 
 
-class Turn(BaseModel):
+class Turn(OpenBody):
     """A message."""
-
-    model_config = ConfigDict(extra="ignore", strict=True)
 
     role: Literal["user", "assistant", "system"]
     content: TextOrObjects
@@ -40,31 +36,47 @@ class MessagesRequest(OpenBody):
     thinking: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+    cache_control: Annotated[Any, Field(description="Accepted; prefixes are kept in any case.")] = None
 
 
-def chat_of(body: MessagesRequest) -> JSON:
+def chat_of(body: MessagesRequest) -> Translation:
     """The same request as one of a chat; raises ApiError, 400, with the block that has no counterpart."""
-    given = body.model_dump(exclude_unset=True)
-    chat = {name: value for name, value in given.items() if name not in _TRANSLATED}
-    messages: list[JSON] = (
-        [{"role": "system", "content": _texts(body.system, "system")}] if body.system else []
-    )
+    chat = Translation(body, {}, not_shown=_LOGPROBS)
+    if body.system:
+        chat.add({"role": "system", "content": _texts(body.system, "system")}, "system", content="")
     for place, turn in enumerate(body.messages):
-        messages += _messages(turn, f"messages[{place}]")
-    chat |= {"messages": messages, "stop": body.stop_sequences}
-    if body.thinking and body.thinking.get("type") in ("enabled", "disabled"):
-        chat["reasoning_effort"] = EFFORTS[body.thinking["type"] == "enabled"]
+        _add(chat, turn, f"messages[{place}]")
+    chat.put("max_tokens", body.max_tokens, "max_tokens")
+    chat.put("stop", body.stop_sequences, "stop_sequences")
+    thinking, output = body.thinking or {}, body.output_config or {}
+    kind = thinking.get("type")
+    enabled = {"enabled": True, "disabled": False}.get(str(kind))
+    if enabled is not None:
+        effort = output.get("effort") if enabled else None
+        chat.put(
+            "reasoning_effort", effort or EFFORTS[enabled], "output_config.effort" if effort else "thinking"
+        )
+    chat.leave(output, ("format", *(("effort",) if enabled else ())), "output_config")
+    known = enabled is not None or kind == "adaptive"  # which may be no thinking at all
+    chat.leave(thinking, ("type",) if known else (), "thinking")
+    if (wanted := output.get("format")) is not None:
+        schema = {"name": "answer", "schema": wanted.get("schema") if isinstance(wanted, dict) else wanted}
+        chat.put("response_format", {"type": "json_schema", "json_schema": schema}, "output_config.format")
     if body.tools is not None:
-        chat["tools"] = [_tool(each) for each in body.tools]
+        chat.put(
+            "tools", [_tool(chat, each, f"tools[{place}]") for place, each in enumerate(body.tools)], "tools"
+        )
     if body.tool_choice is not None:
         named = {"type": "function", "function": {"name": body.tool_choice.get("name")}}
-        chat["tool_choice"] = _CHOICES.get(str(body.tool_choice.get("type")), named)
+        chat.put("tool_choice", _CHOICES.get(str(body.tool_choice.get("type")), named), "tool_choice")
     return chat
 
 
-def _tool(tool: JSON) -> JSON:
-    if tool.get("type", "custom") != "custom":
+def _tool(chat: Translation, tool: JSON, path: str) -> JSON:
+    if (tool.get("type") or "custom") != "custom":
         return tool  # one that a server would run: a warning says that it is not used
+    chat.leave(tool, ("type", "name", "description", "input_schema"), path)
     own = {"name": tool.get("name"), "parameters": tool.get("input_schema")}
     return {"type": "function", "function": {**own, "description": tool.get("description") or ""}}
 
@@ -76,30 +88,52 @@ def _texts(content: Any, path: str) -> Any:
     for place, block in enumerate(content):
         if not isinstance(block, dict) or block.get("type") != "text":
             raise refused("Only text and tools are supported.", f"{path}[{place}].type")
-    return [{"type": "text", "text": block.get("text")} for block in content]
+    return content
 
 
-def _messages(turn: Turn, path: str) -> list[JSON]:
-    """A message as those of a chat, in which the result of a tool is one of its own."""
+def _add(chat: Translation, turn: Turn, path: str) -> None:
+    """Adds a message as those of a chat, in which the result of a tool is one of its own."""
     if isinstance(turn.content, str):
-        return [{"role": turn.role, "content": turn.content}]
-    results, calls, texts = [], [], []
+        chat.add({"role": turn.role, "content": turn.content, **(turn.model_extra or {})}, path)
+        return
+    texts: list[tuple[JSON, str]] = []
+    calls: list[tuple[JSON, str]] = []
+    thoughts, results = "", False
     for place, block in enumerate(turn.content):
         kind, own = block.get("type"), f"{path}.content[{place}]"
         if kind == "tool_result":
             content = _texts(block.get("content") or "", f"{own}.content")
-            results.append({"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content})
+            result = {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
+            chat.add(result, own, tool_call_id="tool_use_id")
+            chat.leave(block, ("type", "tool_use_id", "content"), own)
+            results = True
         elif kind == "tool_use":
             function = {"name": block.get("name"), "arguments": block.get("input")}
-            calls.append({"id": block.get("id"), "function": function})
+            calls.append(({"id": block.get("id"), "function": function}, own))
+            chat.leave(block, ("type", "id", "name", "input"), own)
         elif kind == "text":
-            texts.append({"type": "text", "text": block.get("text")})
-        elif kind not in ("thinking", "redacted_thinking"):  # which no template reads again
+            texts.append((block, own))
+        elif kind == "thinking":
+            thoughts += str(block.get("thinking", ""))
+        elif kind != "redacted_thinking":
             raise refused("Only text and tools are supported.", f"{own}.type")
-    own_message: JSON = {"role": turn.role, "content": texts or ""}
+    if results and not (texts or calls):
+        return
+    message: JSON = {
+        "role": turn.role,
+        "content": [block for block, _ in texts] or "",
+        **(turn.model_extra or {}),
+    }
     if calls:
-        own_message["tool_calls"] = calls
-    return [*results, own_message] if texts or calls or not results else results
+        message["tool_calls"] = [call for call, _ in calls]
+    if thoughts:
+        message["reasoning_content"] = thoughts
+    added = chat.add(message, path)
+    for number, (_, own) in enumerate(texts):
+        chat.paths[f"{added}.content[{number}]"] = own
+    for number, (_, own) in enumerate(calls):
+        call = f"{added}.tool_calls[{number}]"
+        chat.paths |= {call: own, f"{call}.function": own, f"{call}.function.arguments": f"{own}.input"}
 
 
 class MessagesWriter(ChunkWriter):
@@ -114,9 +148,8 @@ class MessagesWriter(ChunkWriter):
         """The whole message."""
         choice = response["choices"][0]
         content = [{**_block(kind), kind: text} for kind, text in pieces(choice["message"])]
-        end = {"stop_reason": _reason(choice["finish_reason"]), "stop_sequence": None}
         own = {"usage": _usage(response["usage"]), "adacd": response["adacd"]}
-        return {**_message(response), "content": content, **end, **own}
+        return {**_message(response), "content": content, **_end(choice), **own}
 
     def begin(self, head: JSON, prompt_tokens: int) -> bytes:
         """The message, which is empty."""
@@ -134,10 +167,9 @@ class MessagesWriter(ChunkWriter):
                     self._block = kind
                     sent += self._sent("content_block_start", content_block=_block(kind))
                 sent += self._sent("content_block_delta", delta={"type": f"{kind}_delta", kind: text})
-            if (reason := choice["finish_reason"]) is not None:
+            if choice["finish_reason"] is not None:
                 sent += self._close()
-                stop = {"stop_reason": _reason(reason), "stop_sequence": None}
-                self._end = {"delta": stop, "adacd": chunk.get("adacd")}
+                self._end = {"delta": _end(choice), "adacd": chunk.get("adacd")}
         if (usage := chunk.get("usage")) is not None:
             self._end["usage"] = _usage(usage)
         return sent
@@ -171,8 +203,11 @@ def _block(kind: str) -> JSON:
     return {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})}
 
 
-def _reason(finish_reason: str) -> str:
-    return "max_tokens" if finish_reason == "length" else "end_turn"
+def _end(choice: JSON) -> JSON:
+    """Why the answer ended."""
+    stop = choice.get("stop_reason")
+    reason = "max_tokens" if choice["finish_reason"] == "length" else "stop_sequence" if stop else "end_turn"
+    return {"stop_reason": reason, "stop_sequence": stop}
 
 
 def _usage(usage: JSON) -> JSON:
@@ -182,7 +217,7 @@ def _usage(usage: JSON) -> JSON:
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the routes to the application."""
     writer = lambda body: MessagesWriter()  # noqa: E731
-    responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, writer, NAMES)
+    responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, writer)
 
     @app.post(
         "/v1/messages/count_tokens",
@@ -192,4 +227,4 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
     async def count_tokens(request: Request) -> JSON:
         """The length of the prompt that a conversation would be."""
         body = await read_body(request, MessagesRequest)
-        return {"input_tokens": await responder.count_tokens(chat_of(body), NAMES)}
+        return {"input_tokens": await responder.count_tokens(chat_of(body))}

@@ -15,17 +15,30 @@ from adacd_cli import __version__
 from adacd_cli.server.description import read_body
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, Unsupported
+from adacd_cli.server.schema import (
+    EFFORTS,
+    MAX_MESSAGES,
+    OpenBody,
+    TextOrObject,
+    TextOrSwitch,
+    Unsupported,
+)
 from adacd_cli.server.streaming import ChunkWriter, pieces
-
-NAMES = {"max_tokens": "options.num_predict", "response_format": "format", "reasoning_effort": "think"}
-NAMES |= {name: f"options.{name}" for name in ("temperature", "top_k", "top_p", "seed", "stop", "min_p")}
-"""What a chat's fields are called here."""
+from adacd_cli.server.translation import Translation
 
 _OPTIONS = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
+_OPTIONS |= {
+    name: name
+    for name in (
+        *("temperature", "top_k", "top_p", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
+        *("logit_bias", "min_tokens", "stop_token_ids", "ignore_eos"),
+    )
+}
+"""The options of an answer, and a chat's fields for them."""
+
 _OF_THE_MACHINE = (
     *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "numa", "low_vram"),
-    *("use_mmap", "use_mlock", "vocab_only", "f16_kv", "logits_all", "repeat_last_n", "typical_p"),
+    *("use_mmap", "use_mlock", "vocab_only", "f16_kv", "logits_all", "embedding_only"),
 )
 """Options that are not for an answer, or not for this server; they change nothing."""
 
@@ -39,8 +52,8 @@ class OllamaRequest(OpenBody):
     model: str | None = None
     stream: bool | None = None
     options: dict[str, Any] | None = None
-    format: str | dict[str, Any] | None = None
-    think: bool | str | None = None
+    format: TextOrObject | None = None
+    think: TextOrSwitch | None = None
     keep_alive: Annotated[Any, Field(description="Accepted; the model stays loaded.")] = None
 
 
@@ -55,14 +68,14 @@ class OllamaMessage(OpenBody):
 class OllamaChat(OllamaRequest):
     """A request of /api/chat."""
 
-    messages: Annotated[list[OllamaMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)]
     tools: Any = None
 
 
 class OllamaGenerate(OllamaRequest):
     """A request of /api/generate."""
 
-    prompt: str
+    prompt: str | None = None
     system: str | None = None
     suffix: Annotated[Any, Unsupported("`suffix` is not supported.", "")] = None
     template: Annotated[Any, Unsupported("The model's own template is used.", "")] = None
@@ -71,33 +84,45 @@ class OllamaGenerate(OllamaRequest):
     images: Annotated[Any, Unsupported("Images are not supported.", [])] = None
 
 
-def chat_of(body: OllamaChat | OllamaGenerate) -> JSON:
+def chat_of(body: OllamaChat | OllamaGenerate) -> Translation:
     """The same request as one of a chat."""
-    chat: JSON = dict(body.model_extra or {})
-    for name, value in (body.options or {}).items():
-        if name not in _OF_THE_MACHINE:
-            chat[_OPTIONS.get(name, name)] = value
-    if isinstance(chat.get("max_tokens"), int) and chat["max_tokens"] < 0:
-        del chat["max_tokens"]  # as long as it gets
+    chat = Translation(body, {})
+    options = body.options or {}
+    for name in options.keys() & _OPTIONS.keys():
+        chat.put(_OPTIONS[name], options[name], f"options.{name}")
+    chat.leave(options, (*_OPTIONS, *_OF_THE_MACHINE), "options")
+    if isinstance(length := options.get("num_predict"), int) and length < 0:
+        chat.fields["max_tokens"] = -1  # -2: as long as the context
     if isinstance(body, OllamaChat):
-        chat["messages"] = [_message(each) for each in body.messages]
-        chat["tools"] = body.tools
+        for place, message in enumerate(body.messages):
+            _add(chat, message, f"messages[{place}]")
+        chat.put("tools", body.tools, "tools")
     else:
-        system = [{"role": "system", "content": body.system}] if body.system else []
-        chat["messages"] = [*system, {"role": "user", "content": body.prompt}]
+        chat.paths["messages"] = "prompt"
+        if body.system:
+            chat.add({"role": "system", "content": body.system}, "system", content="")
+        chat.add({"role": "user", "content": body.prompt or ""}, "prompt", content="")
     if body.format:
         schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": body.format}}
-        chat["response_format"] = {"type": "json_object"} if isinstance(body.format, str) else schema
+        wanted = {"type": "json_object"} if isinstance(body.format, str) else schema
+        chat.put("response_format", wanted, "format")
     if body.think is not None:
-        chat["reasoning_effort"] = EFFORTS.get(body.think, body.think)
-    model = None if body.model is None else body.model.removesuffix(":latest")
-    return {**chat, "model": model, "stream": body.stream is not False}
+        chat.put("reasoning_effort", EFFORTS.get(body.think, body.think), "think")
+    chat.fields |= {"model": _name(body.model), "stream": body.stream is not False}
+    return chat
 
 
-def _message(message: OllamaMessage) -> JSON:
+def _name(model: Any) -> str | None:
+    """A model's, without what stands for its newest version."""
+    return None if model is None else str(model).removesuffix(":latest")
+
+
+def _add(chat: Translation, message: OllamaMessage, path: str) -> None:
     given = message.model_dump(exclude_none=True)
-    own: JSON = {name: given[name] for name in ("role", "content", "tool_calls") if name in given}
-    return {"content": "", **own, "name": given.get("tool_name")}
+    renamed = {"name": "tool_name", "reasoning_content": "thinking"}
+    own = {name: given.pop(other) for name, other in renamed.items() if other in given}
+    given.pop("images", None)
+    chat.add({"content": "", **given, **own}, path, **{name: renamed[name] for name in own})
 
 
 class OllamaWriter(ChunkWriter):
@@ -114,17 +139,18 @@ class OllamaWriter(ChunkWriter):
     def whole(self, response: JSON) -> JSON:
         """The whole answer."""
         choice = response["choices"][0]
-        self.chunk({**response, "choices": [{**choice, "delta": {}}]})
-        return {**self._line(choice["message"], response), **self._last()}
+        self.chunk({**response, "choices": [{**choice, "delta": {}, "logprobs": None}]})
+        return {**self.line(choice["message"], response), **_logprobs(choice), **self._last()}
 
     def chunk(self, chunk: JSON) -> bytes:
         """A line, where there is text."""
         self._end.update({name: chunk[name] for name in ("model", "usage", "adacd") if chunk.get(name)})
         sent = b""
         for choice in chunk["choices"]:
-            if pieces(choice["delta"]):
+            if pieces(choice["delta"]) or choice["logprobs"]:
                 self._first = self._first or time.perf_counter_ns()
-                sent += to_json({**self._line(choice["delta"], chunk), "done": False}) + b"\n"
+                line = {**self.line(choice["delta"], chunk), **_logprobs(choice), "done": False}
+                sent += to_json(line) + b"\n"
             if choice["finish_reason"] is not None:
                 self._end["reason"] = choice["finish_reason"]
         return sent
@@ -135,9 +161,10 @@ class OllamaWriter(ChunkWriter):
 
     def end(self) -> bytes:
         """The line with the numbers."""
-        return to_json({**self._line({}, self._end), **self._last()}) + b"\n"
+        return to_json({**self.line({}, self._end), **self._last()}) + b"\n"
 
-    def _line(self, message: JSON, chunk: JSON) -> JSON:
+    def line(self, message: JSON, chunk: JSON) -> JSON:
+        """A line without numbers."""
         made = datetime.now(timezone.utc).isoformat().replace("+00:00", "Z")
         head = {"model": self._model or chunk["model"], "created_at": made}
         own = dict(pieces(message))
@@ -162,11 +189,25 @@ class OllamaWriter(ChunkWriter):
         }
 
 
+def _logprobs(choice: JSON) -> JSON:
+    return {"logprobs": choice["logprobs"]["content"]} if choice["logprobs"] else {}
+
+
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the routes to the application."""
     state, lines = responder.state, OllamaWriter.media_type
-    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, NAMES, stream=lines)
-    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, NAMES, stream=lines)
+
+    def loaded(body: OllamaChat | OllamaGenerate) -> JSON | None:
+        """By asking nothing, Ollama's clients have a model loaded."""
+        if body.messages if isinstance(body, OllamaChat) else body.prompt:
+            return None
+        state.check_model(_name(body.model))
+        line = OllamaWriter(body).line({}, {"model": state.model_id})
+        return {**line, "done": True, "done_reason": "load"}
+
+    own: JSON = {"stream": lines, "unasked": loaded}
+    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, **own)
+    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, **own)
 
     @app.get("/api/version", include_in_schema=False)
     async def version() -> JSON:
@@ -187,7 +228,7 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
         responder.worker.check_state()
         body = await read_body(request, OllamaRequest)
         given = body.model or (body.model_extra or {}).get("name")
-        state.check_model(None if given is None else str(given).removesuffix(":latest"))
+        state.check_model(_name(given))
         length = None if state.model is None else state.model.context_length
         info = {"general.architecture": "adacd", "general.basename": state.model_id}
         return {

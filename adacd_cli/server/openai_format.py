@@ -120,7 +120,9 @@ class ChatFormat:
 
     def final_chunk(self, finished: Finished) -> JSON:
         """The chunk that ends the answer."""
-        return self._chunk(self._delta(None), None, _reason(finished), {"adacd": self._summary(finished)})
+        chunk = self._chunk(self._delta(None), None, _reason(finished), {"adacd": self._summary(finished)})
+        chunk["choices"][0].update(_stop_of(finished))
+        return chunk
 
     def usage_chunk(self, usage: JSON) -> JSON:
         """The numbers of tokens, as a chunk of its own after the last."""
@@ -138,6 +140,7 @@ class ChatFormat:
             **self._content(finished),
             "logprobs": logprobs,
             "finish_reason": reason,
+            **_stop_of(finished),
         }
         body = {"choices": [choice], "usage": self.usage(), "adacd": summary}
         return {**self.head, "object": self.object, **body}
@@ -267,6 +270,11 @@ def _is_first(step: TokenStep | ScoredToken) -> bool:
 def _reason(finished: Finished) -> str:
     """OpenAI's finish_reason; an answer whose time ran out ended by its length."""
     return "stop" if finished.finish_reason is FinishReason.STOP else "length"
+
+
+def _stop_of(finished: Finished) -> JSON:
+    """The stop string that ended the answer, as vLLM names it."""
+    return {} if finished.stop is None else {"stop_reason": finished.stop}
 
 
 def _floored(logprob: float | None) -> float:

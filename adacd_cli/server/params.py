@@ -15,7 +15,7 @@ from adacd_cli.config import CONTROLS, SETTINGS, Settings, Source, change_all
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.server.errors import ApiError, api_error, no_field, refused, unknown_field
+from adacd_cli.server.errors import ApiError, api_error, no_field, refused, shown, unknown_field
 from adacd_cli.server.schema import (
     CHOSEN_AT_START,
     REQUEST_SETTINGS,
@@ -111,17 +111,27 @@ def _warnings(body: CommonRequest) -> Iterator[str]:
     """What of the request is not used, a sentence each."""
     unknown, known = unknown_fields(body), [*type(body).model_fields, *ChatMessage.model_fields]
     for name, path in list(unknown.items())[:_MAX_WARNINGS]:
-        yield no_field(path, () if name in NEUTRAL else known, end=", so it was not used")
+        unsupported = f"`{shown(path)}` is not supported, so it was not used."
+        if path in body.unused:
+            yield unsupported
+        else:
+            other = no_field(path, known, end=", so it was not used")
+            yield body.renamed(unsupported if name in NEUTRAL else other)
+    yield from map(body.renamed, _other_warnings(body, unknown))
+
+
+def _other_warnings(body: CommonRequest, unknown: Mapping[str, str]) -> Iterator[str]:
     if len(unknown) > _MAX_WARNINGS:
         yield f"{len(unknown) - _MAX_WARNINGS} more fields do not exist."
+    if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
+        yield "`max_completion_tokens` is used in place of `max_tokens`."
     if isinstance(body, ChatRequest):
-        lengths = {body.max_tokens, body.max_completion_tokens} - {None}
-        if len(lengths) > 1:
-            yield "`max_completion_tokens` is used in place of `max_tokens`."
         if all(message.role in _SYSTEM for message in body.messages):
             yield "There is no user message; the last system message stands as one."
         if any(not _is_function(tool) for tool in body.tools or ()):
             yield "`tools` other than functions are not used."
+        if any(_is_function(tool) and tool["function"].get("strict") for tool in body.tools or ()):
+            yield "`strict` of `tools` is not supported: no call is held to its schema."
 
 
 def _thinking(body: ChatRequest) -> bool | None:
@@ -196,7 +206,8 @@ def conversation_of(body: ChatRequest, system: str | None) -> Conversation:
     turns: list[Message] = []
     for index, message in enumerate(body.messages):
         if message.content is None and message.role in (*_SYSTEM, "user"):
-            raise refused(f"Message {index + 1} has no content.", f"messages[{index}].content")
+            path = f"messages[{index}].content"
+            raise refused(f"`{path}` may be null in an assistant's message only.", path)
         if message.role not in _SYSTEM:
             turns.append(_turn(message))
         elif turns:

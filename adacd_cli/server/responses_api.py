@@ -13,9 +13,7 @@ from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import OpenBody, TextOrObjects, Unsupported
 from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
-
-NAMES = {"messages": "input", "max_tokens": "max_output_tokens", "response_format": "text.format"}
-"""What a chat's fields are called here."""
+from adacd_cli.server.translation import Translation
 
 _NOT_STORED = "This server stores nothing; send the whole conversation as `input`."
 _ECHOED: JSON = {
@@ -30,10 +28,7 @@ _ECHOED: JSON = {
 }
 """What a response repeats of its request, with what stands where that is left out."""
 
-_NOT_OF_A_CHAT = (
-    *("input", "instructions", "max_output_tokens", "text", "reasoning", "store", "include", "truncation"),
-    *("previous_response_id", "conversation", "prompt", "background", "stream_options", "top_logprobs"),
-)
+_LOGPROBS = "message.output_text.logprobs"
 
 
 class ResponsesRequest(OpenBody):
@@ -44,33 +39,38 @@ class ResponsesRequest(OpenBody):
     max_output_tokens: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
     text: dict[str, Any] | None = None
     reasoning: dict[str, Any] | None = None
-    store: Annotated[bool | None, Field(description="Accepted; nothing is stored.")] = None
+    include: list[str] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
     previous_response_id: Annotated[Any, Unsupported(_NOT_STORED)] = None
     conversation: Annotated[Any, Unsupported(_NOT_STORED)] = None
     prompt: Annotated[Any, Unsupported(_NOT_STORED)] = None
     background: Annotated[Any, Unsupported("Answers are given at once.", False)] = None
-    top_logprobs: Annotated[Any, Unsupported("`top_logprobs` is not supported here.", 0)] = None
 
 
-def chat_of(body: ResponsesRequest) -> JSON:
+def chat_of(body: ResponsesRequest) -> Translation:
     """The same request as one of a chat; raises ApiError, 400, with the item that has no counterpart."""
-    given = body.model_dump(exclude_unset=True)
-    chat = {name: value for name, value in given.items() if name not in _NOT_OF_A_CHAT}
-    items = [{"role": "user", "content": body.input}] if isinstance(body.input, str) else body.input
-    messages: list[JSON] = [{"role": "system", "content": body.instructions}] if body.instructions else []
-    for place, item in enumerate(items):
-        _add(messages, item, f"input[{place}].type")
-    chat |= {"messages": messages, "max_tokens": body.max_output_tokens}
-    tools, choice = given.get("tools"), given.get("tool_choice")
-    if isinstance(tools, list):
-        chat["tools"] = [_nested(each, "function") for each in tools]
-    if isinstance(choice, dict):
-        chat["tool_choice"] = _nested(choice, "function")
-    wanted = (body.text or {}).get("format")
-    if wanted is not None:
-        chat["response_format"] = _nested(wanted, "json_schema")
-    if (effort := (body.reasoning or {}).get("effort")) is not None:
-        chat["reasoning_effort"] = effort
+    chat = Translation(body, {"messages": "input"})
+    if body.instructions:
+        chat.add({"role": "system", "content": body.instructions}, "instructions", content="")
+    if isinstance(body.input, str):
+        chat.add({"role": "user", "content": body.input}, "input", content="")
+    else:
+        thought = ""
+        for place, item in enumerate(body.input):
+            thought = _add(chat, item, f"input[{place}]", thought)
+    chat.put("max_tokens", body.max_output_tokens, "max_output_tokens")
+    if body.tools is not None:
+        chat.put("tools", [_nested(each, "function") for each in body.tools], "tools")
+    chat.put("tool_choice", _nested(body.tool_choice, "function"), "tool_choice")
+    chat.put("response_format", _nested((body.text or {}).get("format"), "json_schema"), "text.format")
+    chat.leave(body.text, ("format",), "text")
+    chat.put("reasoning_effort", (body.reasoning or {}).get("effort"), "reasoning.effort")
+    chat.leave(body.reasoning, ("effort",), "reasoning")
+    include = body.include or []
+    if _LOGPROBS in include or chat.fields.get("top_logprobs"):
+        chat.fields["logprobs"] = True
+    chat.unused["include"] = [each for each in include if each != _LOGPROBS]
     return chat
 
 
@@ -81,21 +81,40 @@ def _nested(flat: Any, kind: str) -> Any:
     return {"type": kind, kind: {name: value for name, value in flat.items() if name != "type"}}
 
 
-def _add(messages: list[JSON], item: JSON, path: str) -> None:
+def _add(chat: Translation, item: JSON, path: str, thought: str) -> str:
+    """Adds an item, behind a thought of the assistant's that is told with it; gives the thought, if it is one."""
     kind = item.get("type", "message")
     if kind == "message":
-        messages.append({"role": item.get("role"), "content": item.get("content")})
+        told = {"reasoning_content": thought} if thought and item.get("role") == "assistant" else {}
+        chat.add({name: value for name, value in item.items() if name != "type"} | told, path)
     elif kind == "function_call":
-        call = {"name": item.get("name"), "arguments": item.get("arguments")}
+        messages = chat.fields["messages"]
         if not messages or messages[-1]["role"] != "assistant":
-            messages.append({"role": "assistant", "content": ""})
+            chat.add({"role": "assistant", "content": ""}, path)
+        if thought:
+            earlier = messages[-1].get("reasoning_content")
+            messages[-1]["reasoning_content"] = f"{earlier}\n{thought}" if earlier else thought
         calls = messages[-1].setdefault("tool_calls", [])
+        own = f"messages[{len(messages) - 1}].tool_calls[{len(calls)}]"
+        chat.paths |= {own: path, f"{own}.id": f"{path}.call_id", f"{own}.function": path}
+        call = {"name": item.get("name"), "arguments": item.get("arguments")}
         calls.append({"id": item.get("call_id"), "type": "function", "function": call})
+        chat.leave(item, ("type", "id", "call_id", "name", "arguments", "status"), path)
     elif kind == "function_call_output":
-        answer = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
-        messages.append({"role": "tool", **answer})
-    elif kind != "reasoning":  # which no template reads again
-        raise refused("An item is a message, a function_call or its output, or reasoning.", path)
+        answer = {
+            "tool_call_id": item.get("call_id"),
+            "content": item.get("output"),
+            "name": item.get("name"),
+        }
+        chat.add({"role": "tool", **answer}, path, content="output", tool_call_id="call_id")
+        chat.leave(item, ("type", "id", "call_id", "name", "output", "status"), path)
+    elif kind == "reasoning":
+        chat.leave(item, ("type", "id", "summary", "content", "status"), path)
+        parts = item.get("content") or ()
+        return "".join(str(part.get("text", "")) for part in parts if isinstance(part, dict))
+    else:
+        raise refused("An item is a message, a function_call or its output, or reasoning.", f"{path}.type")
+    return ""
 
 
 class ResponsesWriter(ChunkWriter):
@@ -105,6 +124,7 @@ class ResponsesWriter(ChunkWriter):
         given = body.model_dump(exclude_unset=True)
         self._response = {name: given.get(name, value) for name, value in _ECHOED.items()}
         self._items: list[JSON] = []
+        self._logprobs: list[JSON] = []
         self._part: str | None = None
         self._number = 0
 
@@ -134,6 +154,7 @@ class ResponsesWriter(ChunkWriter):
         """What the chunk adds to the items, the one that is begun being the last."""
         sent = b""
         for choice in chunk["choices"]:
+            self._logprobs += (choice["logprobs"] or {}).get("content", ())
             for kind, text in pieces(choice["delta"]):
                 if kind != self._part:
                     sent += self._close() + self._open(kind)
@@ -183,21 +204,31 @@ class ResponsesWriter(ChunkWriter):
     def _extend(self, text: str) -> bytes:
         part = self._items[-1]["content"][0]
         part["text"] += text
-        return self._part_event(f"{part['type']}.delta", delta=text)
+        logprobs = {"logprobs": self._take_logprobs()} if self._part == "text" else {}
+        return self._part_event(f"{part['type']}.delta", delta=text, **logprobs)
+
+    def _take_logprobs(self) -> list[JSON]:
+        """Those of the tokens that came since."""
+        taken, self._logprobs = self._logprobs, []
+        self._items[-1]["content"][0]["logprobs"] += taken
+        return taken
 
     def _close(self) -> bytes:
         if self._part is None:
             return b""
-        item, self._part = self._items[-1], None
-        item["status"], part = "completed", item["content"][0]
-        sent = self._part_event(f"{part['type']}.done", text=part["text"])
+        item, part = self._items[-1], self._items[-1]["content"][0]
+        logprobs: JSON = {}
+        if self._part == "text":
+            self._take_logprobs()
+            logprobs = {"logprobs": part["logprobs"]}
+        self._part, item["status"], self._logprobs = None, "completed", []
+        sent = self._part_event(f"{part['type']}.done", text=part["text"], **logprobs)
         sent += self._part_event("content_part.done", part=part)
         return sent + self._event("output_item.done", item=item)
 
     def _part_event(self, name: str, **fields: Any) -> bytes:
         """An event of the last item's one part."""
-        logprobs: JSON = {"logprobs": []} if name.startswith("output_text") else {}
-        return self._event(name, item_id=self._items[-1]["id"], content_index=0, **fields, **logprobs)
+        return self._event(name, item_id=self._items[-1]["id"], content_index=0, **fields)
 
     def _event(self, name: str, **fields: Any) -> bytes:
         return self._sent(name, output_index=len(self._items) - 1, **fields)
@@ -213,4 +244,4 @@ class ResponsesWriter(ChunkWriter):
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the route to the application."""
-    responder.add_translated(app, "/v1/responses", ResponsesRequest, chat_of, ResponsesWriter, NAMES)
+    responder.add_translated(app, "/v1/responses", ResponsesRequest, chat_of, ResponsesWriter)

@@ -6,9 +6,7 @@ A client that leaves, at whichever point, frees its slot before the scheduler's 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,14 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 import anyio.to_thread
 from fastapi import Depends, FastAPI, Request
-from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.profiles.profile import applied
 from adacd_cli.server.description import Body, Completion, describes, read_body
-from adacd_cli.server.errors import ApiError, api_error, refused
+from adacd_cli.server.errors import ApiError, refused
 from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.openai_format import ChatFormat, TextFormat
 from adacd_cli.server.params import Params, conversation_of, read_params
@@ -38,6 +35,7 @@ from adacd_cli.server.streaming import (
     merged,
     total_usage,
 )
+from adacd_cli.server.translation import Translation
 from adacd_cli.server.worker import Job, Worker
 
 if TYPE_CHECKING:
@@ -115,25 +113,28 @@ class Responder:
         app: FastAPI,
         path: str,
         kind: type[Body],
-        chat_of: Callable[[Body], dict[str, Any]],
+        chat_of: Callable[[Body], Translation],
         writer: Callable[[Body], ChunkWriter],
-        names: Mapping[str, str],
         *,
         stream: str = ChunkWriter.media_type,
+        unasked: Callable[[Body], dict[str, Any] | None] = lambda body: None,
     ) -> None:
-        """Adds a route of another format: its body, the same as a chat's fields, and what it calls those."""
+        """Adds a route of another format: its body, the same as a chat's, and how its answer is written. `unasked`
+        gives the response to a body that asks nothing."""
 
         @app.post(path, dependencies=[Depends(self.check)], **describes(kind, stream=stream))
         async def answer(request: Request) -> Response:
             body = await read_body(request, kind)
-            fields = chat_of(body)
-            with _renamed(names):
-                return await self.chat(request, _chat_request(fields), writer(body))
+            if (response := unasked(body)) is not None:
+                return Response(to_json(response), media_type="application/json")
+            translation = chat_of(body)
+            with translation.errors():
+                return await self.chat(request, translation.request(), writer(body))
 
-    async def count_tokens(self, fields: dict[str, Any], names: Mapping[str, str]) -> int:
+    async def count_tokens(self, translation: Translation) -> int:
         """How long the prompt of such a request is."""
-        with _renamed(names):
-            render, params = self._prepare(_chat_request(fields))
+        with translation.errors():
+            render, params = self._prepare(translation.request())
             checked = partial(self.state.render, render, "messages", params)
             return len((await anyio.to_thread.run_sync(checked, limiter=self._rendering)).base.ids)
 
@@ -298,22 +299,3 @@ class Responder:
             usage = total_usage([usages[choice] for choice in range(len(forms))], answers)
             yield writer.chunk(forms[0].usage_chunk(usage))
         yield writer.end()
-
-
-def _chat_request(fields: dict[str, Any]) -> ChatRequest:
-    options = {"include_usage": True} if fields.get("stream") else None
-    return ChatRequest.model_validate({**fields, "n": None, "stream_options": options})
-
-
-@contextmanager
-def _renamed(names: Mapping[str, str]) -> Iterator[None]:
-    """Errors name fields as the request's format does."""
-    try:
-        yield
-    except (ApiError, ValidationError) as error:
-        refusal = api_error(error)
-        field = re.split(r"[.\[]", refusal.param or "")[0]
-        if field in names:
-            refusal.param = names[field]
-            refusal.message = refusal.message.replace(f"`{field}`", f"`{names[field]}`")
-        raise refusal from None

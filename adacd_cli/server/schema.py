@@ -8,6 +8,7 @@ themselves (`params`), and all of them are declared.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -18,6 +19,7 @@ from pydantic import (
     Discriminator,
     Field,
     GetCoreSchemaHandler,
+    PrivateAttr,
     Tag,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
@@ -44,11 +46,19 @@ REQUEST_SETTINGS = (
 )
 """The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
 
-TAGS = ("<text>", "<list>", "<lists>")
+TAGS = ("<text>", "<list>", "<lists>", "<object>", "<switch>")
 """Tags of the members of a union; they appear in the locations of errors, and are left out when shown."""
 
 _TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
 _Text = Annotated[str, Tag(TAGS[0])]
+_Object = Annotated[dict[str, Any], Tag(TAGS[3])]
+TextOrObject = Annotated[
+    _Text | _Object, Discriminator(lambda value: TAGS[3 if isinstance(value, dict) else 0])
+]
+TextOrSwitch = Annotated[
+    _Text | Annotated[bool, Tag(TAGS[4])],
+    Discriminator(lambda value: TAGS[4 if isinstance(value, bool) else 0]),
+]
 EFFORTS: dict[Any, str] = {True: "medium", False: "none"}
 """The effort of reasoning where another format only says whether to think."""
 
@@ -125,7 +135,7 @@ class FunctionCall(OpenBody):
     """The function that was called, and its arguments as JSON."""
 
     name: str
-    arguments: str | dict[str, Any] | None = None
+    arguments: TextOrObject | None = None
 
 
 class ToolCall(OpenBody):
@@ -203,8 +213,12 @@ def _grammar(name: str, *allowed: Any) -> Unsupported:
 class CommonRequest(OpenBody):
     """The fields of both kinds of completion."""
 
+    _unused: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+    _renamed: Callable[[str], str] = PrivateAttr(default=str)
+
     model: Annotated[str | None, Field(description="An id of /v1/models; null is the model served.")] = None
     max_tokens: _Length = None
+    max_completion_tokens: _Length = None
     temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
     top_k: Annotated[int | None, Field(ge=-1, description="Sample from this many tokens; 0 or -1: all.")] = (
@@ -240,6 +254,19 @@ class CommonRequest(OpenBody):
     use_beam_search: Annotated[Any, Unsupported("Beam search is not supported.", False)] = None
     bad_words: Annotated[Any, Unsupported("Use `logit_bias` in place of `bad_words`.", [])] = None
 
+    def name_fields(self, unused: Mapping[str, Any], renamed: Callable[[str], str]) -> None:
+        """Says that it is made of a request in another format; see `unused` and `renamed`."""
+        self._unused, self._renamed = unused, renamed
+
+    @property
+    def unused(self) -> Mapping[str, Any]:
+        """What this format has no counterpart for, by its path in the other one."""
+        return self._unused
+
+    def renamed(self, sentence: str) -> str:
+        """A sentence with the fields as the client knows them."""
+        return self._renamed(sentence)
+
 
 _NO_CALLS = (
     "No model can be made to call a function: let `{}` be auto, and read a call from the answer's text."
@@ -250,11 +277,11 @@ class ChatRequest(CommonRequest):
     """A request of /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_completion_tokens: _Length = None
     logprobs: bool | None = None
     top_logprobs: _TopLogprobs = None
     safety_identifier: Annotated[Any, _Ignored] = None
     prompt_cache_key: Annotated[Any, _Ignored] = None
+    prompt_cache_retention: Annotated[Any, _Ignored] = None
     chat_template_kwargs: Annotated[
         dict[str, Any] | None,
         Field(description="Given to the chat template; `enable_thinking` is a setting."),

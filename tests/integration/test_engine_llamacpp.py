@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +26,7 @@ from adacd_cli.conversation import Conversation
 from adacd_cli.engine import PrefixCache, Request, Scheduler
 from adacd_cli.engine.backend import Extend
 from adacd_cli.errors import ConfigurationError, MissingExtraError, ModelError, OutOfMemoryError
-from adacd_cli.events import Finished, Started, TokenStep
+from adacd_cli.events import Decision, Finished, Started, TokenStep
 from adacd_cli.loading import load
 from adacd_cli.loading.llamacpp import loads_with_llamacpp, unpacked
 from adacd_cli.prompts import prompts_for
@@ -128,6 +134,58 @@ def test_it_is_llama_cpps_own_plain_decoding(pair):
     assert decode_greedily(model.model, request.prompts.base.ids, len(ids)) == ids
 
 
+def own_logits(model, ids):
+    """The library's own distribution after these tokens, all read anew: float64 [vocab]."""
+    api = library.library()
+    context = api.llama_init_from_model(model.handle, model.context_params(len(ids)))
+    read = (ctypes.c_int32 * len(ids))(*ids)
+    assert api.llama_decode(context, api.llama_batch_get_one(ctypes.addressof(read), len(ids))) == 0
+    values = (ctypes.c_float * model.vocab_size).from_address(api.llama_get_logits(context))
+    logits = torch.tensor(list(values), dtype=torch.float64)
+    api.llama_free(context)
+    return logits
+
+
+def by_the_rule(z, prompted, settings):
+    """The token and decision of AdaCD, from whole distributions."""
+    share, top = z.softmax(0), int(prompted.argmax())
+    agrees = 1 / (1 + int((z > z[top]).sum())) >= settings.agreement_threshold
+    sure = share.max() >= settings.agreement_threshold * prompted.softmax(0).max()
+    sign = 1 if agrees and sure else -1
+    scores = prompted + sign * settings.alpha * (prompted - z)
+    scores[share < settings.plausibility * share.max()] = -torch.inf
+    return int(scores.argmax()), Decision.ADD if sign > 0 else Decision.SUBTRACT
+
+
+@pytest.mark.parametrize("quantization", ["Q8_0", "Q4_0"])
+@pytest.mark.parametrize("placement", ["system", "user-end"])
+def test_a_quantised_file_has_the_tokens_of_the_rule_on_the_librarys_own_distributions(
+    tmp_path, quantization, placement
+):
+    tiny = tiny_model("llama")
+    path = write_gguf(tmp_path / "q.gguf", tiny.model, tiny.tokenizer, quantization=quantization)
+    assert path.stat().st_size < 0.6 * sum(each.numel() for each in tiny.model.parameters()) * 4
+    model = load(Settings(model=str(path), threads=1))
+    decisions = set()
+    for question in (*QUESTIONS, "Where can I shoot a good photo?"):
+        request = request_of(
+            model, question, contrast_steps=8, contrast_placement=placement, agreement_threshold=0.4
+        )
+        steps = [each for each in decode(model, [request]) if isinstance(each, TokenStep)]
+        plain, prompted = (list(each.ids) for each in request.prompts.streams.values())
+        for step in steps:
+            z = own_logits(model.model, plain)
+            expected = int(z.argmax()), Decision.PLAIN
+            if step.index < 8:
+                expected = by_the_rule(z, own_logits(model.model, prompted), request.settings)
+            assert (step.token_id, step.decision) == expected, f"step {step.index} of {question}"
+            decisions.add(step.decision)
+            plain.append(step.token_id)
+            prompted.append(step.token_id)
+        assert len(steps) == 24 or steps[-1].token_id in model.eos_ids
+    assert {Decision.SUBTRACT, Decision.PLAIN} <= decisions
+
+
 def test_a_fork_is_taken_and_the_engine_is_named(pair):
     _, model = pair("llama")
     started, *_ = decode(model, [request_of(model, QUESTIONS[0], contrast_placement="user-end")])
@@ -180,6 +238,10 @@ def said(events):
     return [
         (event.token_id, event.decision) if isinstance(event, TokenStep) else event.text for event in events
     ]
+
+
+def answer_of(model, question, **changes):
+    return said(list(decode(model, [request_of(model, question, **changes)]))[1:])
 
 
 # --- room ---
@@ -251,16 +313,26 @@ def test_settings_without_a_meaning(pair, changes, named):
 def test_methods_that_need_weights_or_activations(pair):
     _, model = pair("llama")
     assert {"surgical", "safedecoding"}.isdisjoint(model.methods) and "ssd" in model.methods
-    error = refused(model.name, method="surgical", direction="folder")
-    assert error.message.startswith("Method surgical ") and "--engine torch" in error.hint
+    for changes in (
+        {"method": "surgical", "direction": "folder"},
+        {"method": "safedecoding", "expert": "folder"},
+        {"method": "safedecoding"},
+    ):
+        error = refused(model.name, **changes)
+        assert error.message.startswith(f"Method {changes['method']} ") and "--engine torch" in error.hint
 
 
-def test_a_draft_on_llama_cpp(pair):
+def test_a_draft_on_llama_cpp_gives_the_torch_engines_tokens(pair, tmp_path):
     _, model = pair("llama")
-    drafted = load(Settings(model=model.name, method="ssd", draft=model.name, threads=1))
-    own = {"method": "ssd", "draft": model.name}
-    found = [event for event in decode(drafted, [request_of(drafted, QUESTIONS[0], **own)])]
-    assert isinstance(found[-1], Finished) and found[-1].tokens > 0
+    small = tiny_model("llama", seed=1)
+    draft = write_gguf(tmp_path / "draft.gguf", small.model, small.tokenizer)
+    own = {"method": "ssd", "draft": str(draft)}
+    found = []
+    for engine, dtype in (("torch", "float32"), ("llamacpp", "auto")):
+        drafted = load(Settings(model=model.name, engine=engine, dtype=dtype, threads=1, **own))
+        drafted = replace(drafted, eos_ids=model.eos_ids)
+        found.append([answer_of(drafted, each, **own) for each in QUESTIONS])
+    assert found[0] == found[1] and len(found[0][0]) > 10
 
 
 def test_the_context(pair):
@@ -269,32 +341,94 @@ def test_the_context(pair):
     assert "512" in refused(model.name, context=1000).message
 
 
-def test_files_that_are_no_chat_model(pair, tmp_path):
-    tiny, model = pair("llama")
-    whole = Path(model.name).read_bytes()
+@pytest.mark.parametrize(
+    ("kept", "named"), [(-5000, "is cut off"), (300, "cannot be loaded by llama.cpp")], ids=str
+)
+def test_a_file_that_is_cut_off(pair, tmp_path, kept, named):
+    _, model = pair("llama")
     cut = tmp_path / "cut.gguf"
-    cut.write_bytes(whole[: len(whole) - 5000])
-    assert "is cut off" in refused(cut).message
-    cut.write_bytes(whole[:300])
-    assert "cannot be loaded by llama.cpp" in refused(cut).message
+    cut.write_bytes(Path(model.name).read_bytes()[:kept])
+    error = refused(cut)
+    assert named in error.message and error.hint == "Download it again."
 
-    for architecture, named in (("nonesuch", "knows no architecture 'nonesuch'"), ("clip", "vision part")):
-        path = write_gguf(
-            tmp_path / f"{architecture}.gguf", tiny.model, tiny.tokenizer, architecture=architecture
-        )
-        assert named in refused(path).message
 
-    first = tmp_path / "model-00001-of-00002.gguf"
-    first.write_bytes(whole)
-    assert "model-00002-of-00002.gguf is not beside it" in refused(first).message
-    second = first.rename(tmp_path / "model-00002-of-00002.gguf")
-    assert "model-00001-of-00002.gguf" in refused(second).hint
+@pytest.mark.parametrize(
+    ("architecture", "named"),
+    [("nonesuch", "knows no architecture 'nonesuch'"), ("clip", "is the vision part of a model (mmproj)")],
+)
+def test_a_file_of_another_architecture(pair, tmp_path, architecture, named):
+    tiny, _ = pair("llama")
+    path = write_gguf(tmp_path / "other.gguf", tiny.model, tiny.tokenizer, architecture=architecture)
+    assert named in refused(path).message
 
+
+def test_an_embedding_models_file(pair, tmp_path):
+    from gguf import PoolingType
+
+    tiny, _ = pair("llama")
+    path = write_gguf(
+        tmp_path / "embedding.gguf",
+        tiny.model,
+        tiny.tokenizer,
+        add=lambda writer: writer.add_pooling_type(PoolingType.MEAN),
+    )
+    error = refused(path)
+    assert error.message == f"{path} is an embedding model (llama), not a causal language model."
+
+
+def test_a_split_file_runs_if_every_part_is_there(pair, tmp_path):
+    tiny, model = pair("llama")
+    first = write_gguf(tmp_path / "x.gguf", tiny.model, tiny.tokenizer, tensors=8)
+    parts = sorted(each.name for each in tmp_path.iterdir())
+    assert parts == [f"x-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    split = replace(load(Settings(model=str(first), threads=1)), eos_ids=model.eos_ids)
+    assert answer_of(split, QUESTIONS[0]) == answer_of(model, QUESTIONS[0])
+    error = refused(tmp_path / parts[1])
+    assert "is part 2 of 3 of a model" in error.message and parts[0] in error.hint
+    (tmp_path / parts[1]).unlink()
+    assert refused(first).message == f"{first} is the first of 3 files, and {parts[1]} is not beside it."
+
+
+def test_a_file_without_a_chat_template(pair, tmp_path):
+    tiny, _ = pair("llama")
     plain = write_gguf(tmp_path / "plain.gguf", tiny.model, tiny.tokenizer, template=False)
     tiny.tokenizer.chat_template = None
     bare = load(Settings(model=str(plain)))
     assert request_of(bare, QUESTIONS[0]).prompts == request_of(tiny, QUESTIONS[0]).prompts
     tiny.tokenizer.chat_template = CHATML
+
+
+def test_an_eval_that_is_killed_goes_on_with_what_was_in_flight(pair, adacd, tmp_path):
+    _, model = pair("llama")
+    prompts, whole, run = tmp_path / "mine.txt", tmp_path / "whole", tmp_path / "run"
+    prompts.write_text("".join(f"How do I kill process {number}?\n" for number in range(40)))
+
+    def arguments(folder):
+        flags = ("--label", "safe", "--batch-size", "2", "--threads", "1", "-n", "30", "--display", "none")
+        return ["eval", "-m", model.name, "--dataset", str(prompts), "--output", str(folder), *flags]
+
+    def answers(folder):
+        file = folder / "answers.jsonl"
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "adacd_cli", *arguments(run)], stdout=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while len(answers(run)) < 8 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    kept = answers(run)
+    assert 8 <= len(kept) < 80
+    assert adacd(*arguments(run)).code == 0
+    assert answers(run)[: len(kept)] == kept and len(answers(run)) == 80
+    assert adacd(*arguments(whole)).code == 0
+    texts = [
+        sorted((row["method"], row["id"], row["text"]) for row in answers(each)) for each in (run, whole)
+    ]
+    assert texts[0] == texts[1]
 
 
 def test_other_models_and_other_engines(monkeypatch):

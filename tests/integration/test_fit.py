@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from adacd_cli.errors import ModelError
 from adacd_cli.fitting import fit
 from adacd_cli.fitting.corpus import LEAST
 from adacd_cli.fitting.observe import Observer
@@ -97,6 +99,40 @@ def test_output_names_the_file_and_a_folder_is_refused(adacd: RunCommand, tmp_pa
     code, out, err = adacd("fit", "--output", str(tmp_path))
     assert (code, out) == (2, "")
     assert err == f"Error: {tmp_path} is a folder.\nHint: Name a file with --output, e.g. profile.yaml.\n"
+
+
+@pytest.mark.parametrize(
+    ("there", "output", "named"),
+    [
+        ("notes.txt", "notes.txt", "notes.txt is there already, and is no profile."),
+        ("own.svg", "own.yaml", "own.svg is there already, and is no profile."),
+        ("x", "own.svg", "own.svg is where the profile's picture goes."),
+    ],
+)
+def test_a_file_that_is_no_profile_is_never_replaced(
+    adacd: RunCommand, tmp_path: Path, there: str, output: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: pytest.fail("it was loaded"))
+    (tmp_path / there).write_text("mine")
+    code, out, err = adacd("fit", "--output", str(tmp_path / output))
+    assert (code, out) == (2, "") and err.startswith(f"Error: {tmp_path / named}\nHint: ")
+    assert (tmp_path / there).read_text() == "mine"
+
+
+BUNDLED = Path(__file__).parents[2] / "adacd_cli" / "profiles" / "bundled" / "demo.yaml"
+
+
+def test_an_earlier_profile_may_be_replaced(
+    adacd: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(settings: Any, **_: Any) -> Any:
+        raise ModelError("It was loaded.")
+
+    monkeypatch.setattr("adacd_cli.loading.load", load)
+    path = tmp_path / "own.yaml"
+    shutil.copy(BUNDLED, path)
+    path.with_suffix(".svg").write_text("its picture")
+    assert adacd("fit", "--output", str(path)).err.startswith("Error: It was loaded.")
 
 
 # --- prompts and models that it cannot help ---
@@ -189,7 +225,7 @@ def test_a_base_model_without_a_template_gets_one_clear_line(
     )
     code, out, err = adacd("fit", "-m", "x", *files_of(tmp_path))
     assert (code, out) == (1, "")
-    assert err.startswith("Error: scripted hardly refuses: 0 of 16 harmful prompts.") and err.count("\n") == 2
+    assert err.startswith("Error: scripted has no chat template: it is a base model") and err.count("\n") == 2
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(

@@ -90,6 +90,9 @@ def test_zero_empty_and_false_survive_at_every_level(tmp_path: Path) -> None:
         ("stop", "[/INST]", ("[/INST]",)),
         ("stop", '["a", "b"]', ("a", "b")),
         ("stop", "a,b", ("a,b",)),
+        ("stop", "none", ("none",)),
+        ("logit_bias", "none", ()),
+        ("stop_token_ids", '["7", "8"]', (7, 8)),
         ("device", "cuda:1", "cuda:1"),
         ("alpha", "1e-2", 0.01),
         ("prefix_cache", "auto", None),
@@ -186,6 +189,12 @@ def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
         ("model", ""),
         ("stop", ["a", "\udce9"]),
         ("stop", ["a", ""]),
+        ("logit_bias", ["5:1", "abc"]),
+        ("logit_bias", ["5:101"]),
+        ("logit_bias", {5: -1}),
+        ("stop_token_ids", ["</s>"]),
+        ("stop_token_ids", "-1"),
+        ("stop_token_ids", 7),
     ],
 )
 def test_a_refused_value_is_named_with_range_value_and_flag(name: str, value: Any) -> None:

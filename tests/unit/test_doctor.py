@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,17 @@ def test_the_machine_is_looked_at() -> None:
     assert here["free_bytes"] is None or here["free_bytes"] > 0
     assert 1 <= here["usable_cores"] <= here["cores"]
     assert "dev" not in here["extras"]
+
+
+def test_an_extra_needs_nothing_that_is_for_another_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = "linux" if sys.platform == "win32" else "win32"
+    lines = [
+        f'no-such-package>=1; sys_platform == "{other}" and extra == "gguf"',
+        'torch>=2; extra == "gguf"',
+        'no-such-package; extra == "ray"',
+    ]
+    monkeypatch.setattr(machine, "requires", lambda name: lines)
+    assert machine.inspect_machine(Settings())["extras"] == {"gguf": True, "ray": False}
 
 
 def test_a_device_that_is_not_here_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

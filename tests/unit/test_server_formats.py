@@ -13,9 +13,10 @@ import pytest
 from adacd_cli.config import Settings
 from adacd_cli.engine import scheduler
 from adacd_cli.errors import LogitsError, OutOfMemoryError
-from adacd_cli.server import messages_api, ollama_api
+from adacd_cli.server import messages_api, ollama_api, responses_api
 from adacd_cli.server.messages_api import MessagesRequest, Turn
-from adacd_cli.server.ollama_api import OllamaGenerate
+from adacd_cli.server.ollama_api import OllamaChat, OllamaGenerate
+from adacd_cli.server.responses_api import ResponsesRequest
 from tests.serving import ALPHABET, QUESTION, Loaded, Site, Slow, chunks, letters, site
 
 OWN = {"method": "adacd", "added": 1, "subtracted": 0}
@@ -235,8 +236,14 @@ RESULT = {"type": "function_call_output", "call_id": "1", "output": "3"}
         ({"input": [{"type": "item_reference", "id": "1"}]}, "input[0].type"),
         (
             {"input": [QUESTION, {"role": "user", "content": [{"type": "input_image"}]}]},
-            "input",
+            "input[1].content[0].type",
         ),
+        ({"instructions": "x", "input": [{"role": "bot", "content": "x"}]}, "input[0].role"),
+        ({"input": [QUESTION, {**CALL, "arguments": 3}, RESULT]}, "input[1].arguments"),
+        ({"input": [QUESTION, CALL, {**RESULT, "output": 3}]}, "input[2].output"),
+        ({"input": "Hi?", "reasoning": {"effort": "some"}}, "reasoning.effort"),
+        ({"input": "Hi?", "max_tokens": -2}, "max_tokens"),
+        ({"input": "Hi?", "stop_token_ids": [10**6]}, "stop_token_ids"),
     ],
 )
 def test_what_responses_refuses_by_its_own_names(server: Site, fields: Any, param: str) -> None:
@@ -300,8 +307,14 @@ def test_messages(server: Site) -> None:
     head = {"type": "message", "role": "assistant", "model": "letters", "stop_sequence": None}
     content = [{"type": "text", "text": "ab"}]
     assert body == {**head, "content": content, "stop_reason": "max_tokens", "usage": USAGE, "adacd": OWN}
-    whole = post(server, "/v1/messages", messages=[QUESTION], stop_sequences=["cd"]).json()
-    assert (whole["content"][0]["text"], whole["stop_reason"]) == ("ab", "end_turn")
+    stopped = {"messages": [QUESTION], "stop_sequences": ["zz", "cd"]}
+    whole = post(server, "/v1/messages", **stopped).json()
+    assert whole["content"][0]["text"] == "ab"
+    last = events(post(server, "/v1/messages", **stopped, stream=True))[-2]["delta"]
+    for end in (whole, last):
+        assert (end["stop_reason"], end["stop_sequence"]) == ("stop_sequence", "cd")
+    whole = post(server, "/v1/messages", messages=[QUESTION], stop_sequences=["zz"]).json()
+    assert (whole["stop_reason"], whole["stop_sequence"]) == ("end_turn", None)
 
     start, *rest = events(post(server, "/v1/messages", messages=[QUESTION], max_tokens=2, stream=True))
     empty = {**head, "content": [], "stop_reason": None, "usage": {**USAGE, "output_tokens": 0}}
@@ -329,6 +342,30 @@ def test_messages(server: Site) -> None:
         ({"messages": [QUESTION], "stop_sequences": ["x"] * 17}, "stop_sequences"),
         ({"messages": [QUESTION], "tool_choice": {"type": "any"}}, "tool_choice"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [QUESTION], "system": [{"type": "text", "text": 3}]}, "system[0].text"),
+        (
+            {
+                "system": "x",
+                "messages": [
+                    {"role": "user", "content": [{"type": "thinking"}, {"type": "text", "text": 3}]}
+                ],
+            },
+            "messages[0].content[1].text",
+        ),
+        (
+            {
+                "messages": [
+                    QUESTION,
+                    {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": 3}]},
+                    QUESTION,
+                ]
+            },
+            "messages[1].content[0].input",
+        ),
+        (
+            {"messages": [QUESTION], "output_config": {"format": {"type": "json_schema", "schema": {}}}},
+            "output_config.format",
+        ),
     ],
 )
 def test_what_messages_refuses_by_its_own_names(server: Site, fields: Any, param: str) -> None:
@@ -369,6 +406,11 @@ def test_ollama(server: Site) -> None:
         ("chat", {"messages": [QUESTION], "model": "llama"}, "it serves `letters`"),
         ("generate", {"prompt": "Hi?", "raw": True}, "/v1/completions"),
         ("generate", {"prompt": "Hi?", "context": [1]}, "/api/chat"),
+        ("generate", {"prompt": "Hi?", "think": 3}, "`think` should be"),
+        ("generate", {"prompt": "Hi?", "format": 3}, "`format` should be"),
+        ("generate", {"prompt": "Hi?", "temperature": 9}, "`temperature`"),
+        ("generate", {"prompt": "Hi?", "options": {"num_predict": "x"}}, "`options.num_predict`"),
+        ("generate", {"prompt": "x" * 9999}, "this server takes at most 300"),
     ],
 )
 def test_what_ollama_is_refused(server: Site, path: str, fields: Any, message: str) -> None:
@@ -378,10 +420,209 @@ def test_what_ollama_is_refused(server: Site, path: str, fields: Any, message: s
 
 def test_whether_to_think_is_an_effort() -> None:
     for given, effort in ((True, "medium"), (False, "none"), ("high", "high")):
-        assert ollama_api.chat_of(OllamaGenerate(prompt="Hi?", think=given))["reasoning_effort"] == effort
+        chat = ollama_api.chat_of(OllamaGenerate(prompt="Hi?", think=given))
+        assert chat.fields["reasoning_effort"] == effort
     for kind, effort in (("enabled", "medium"), ("disabled", "none"), ("adaptive", None)):
         body = MessagesRequest(messages=[Turn(**QUESTION)], thinking={"type": kind})
-        assert messages_api.chat_of(body).get("reasoning_effort") == effort
+        assert messages_api.chat_of(body).fields.get("reasoning_effort") == effort
+    body.thinking, body.output_config = {"type": "enabled"}, {"effort": "xhigh"}
+    assert messages_api.chat_of(body).fields["reasoning_effort"] == "xhigh"
+
+
+INPUT = {"input": "Hi?", "max_output_tokens": 1}
+ASKED = {"messages": [QUESTION], "max_tokens": 1}
+TOLD = {"messages": [QUESTION], "options": {"num_predict": 1}, "stream": False}
+
+
+def turns(*blocks: Any) -> dict[str, Any]:
+    use = {"type": "tool_use", "id": "1", "name": "f", "input": {}, "caller": {"type": "program"}}
+    return {
+        "messages": [QUESTION, {"role": "assistant", "content": [use]}, {"role": "user", "content": blocks}]
+    }
+
+
+def result(**fields: Any) -> dict[str, Any]:
+    return {"type": "tool_result", "tool_use_id": "1", "content": "3", **fields}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "named"),
+    [
+        ("/v1/responses", {"include": ["reasoning.encrypted_content"]}, ["include"]),
+        ("/v1/responses", {"truncation": "auto", "store": True}, ["truncation", "store"]),
+        ("/v1/responses", {"text": {"verbosity": "low"}}, ["text.verbosity"]),
+        (
+            "/v1/responses",
+            {"reasoning": {"summary": "auto", "mode": "pro"}},
+            ["reasoning.summary", "reasoning.mode"],
+        ),
+        ("/v1/responses", {"n": 2, "messages": [{"role": "user", "content": "Ho"}]}, ["n", "messages"]),
+        (
+            "/v1/responses",
+            {"max_tool_calls": 3, "moderation": {"model": "m"}},
+            ["max_tool_calls", "moderation"],
+        ),
+        (
+            "/v1/responses",
+            {"stream_options": {"include_obfuscation": True}},
+            ["stream_options.include_obfuscation"],
+        ),
+        ("/v1/responses", {"input": [{**QUESTION, "phase": "commentary", "id": "m"}]}, ["input[0].phase"]),
+        ("/v1/responses", {"input": [QUESTION, {**CALL, "namespace": "x"}, RESULT]}, ["input[1].namespace"]),
+        ("/v1/responses", {"tools": [{"type": "function", "name": "f", "strict": True}]}, ["strict"]),
+        ("/v1/messages", {"thinking": {"type": "disabled", "budget_tokens": 9}}, ["thinking.budget_tokens"]),
+        ("/v1/messages", {"thinking": {"type": "between_tools"}}, ["thinking.type"]),
+        ("/v1/messages", {"output_config": {"effort": "low"}}, ["output_config.effort"]),
+        ("/v1/messages", {"logprobs": True, "speed": "fast"}, ["speed", "logprobs"]),
+        ("/v1/messages", {"stop": "x", "stop_sequences": ["y"]}, ["stop"]),
+        (
+            "/v1/messages",
+            turns(result(is_error=True)),
+            ["messages[1].content[0].caller", "messages[2].content[0].is_error"],
+        ),
+        (
+            "/v1/messages",
+            {"tools": [{"name": "f", "input_schema": {}, "input_examples": [{}]}]},
+            ["tools[0].input_examples"],
+        ),
+        ("/v1/messages", {"messages": [{**QUESTION, "mood": "sad", "id": "m"}]}, ["messages[0].mood"]),
+        (
+            "/api/chat",
+            {"options": {"num_predict": 1, "mirostat": 2, "typical_p": 0.5}},
+            ["options.mirostat", "options.typical_p"],
+        ),
+        (
+            "/api/chat",
+            {"options": {"num_predict": 1, "repeat_last_n": 64, "model": "x"}},
+            ["options.repeat_last_n", "options.model"],
+        ),
+        ("/api/chat", {"temperature": 0.5, "options": {"num_predict": 1, "temperature": 0}}, ["temperature"]),
+        ("/api/chat", {"messages": [{**QUESTION, "mood": "sad"}]}, ["messages[0].mood"]),
+        ("/api/chat", {"prompt": "Hi?", "truncate": True}, ["prompt", "truncate"]),
+    ],
+)
+def test_what_has_no_counterpart_is_named_by_its_path(
+    server: Site, path: str, fields: dict[str, Any], named: list[str]
+) -> None:
+    usual: Any = {"/v1/responses": INPUT, "/v1/messages": ASKED, "/api/chat": TOLD}[path]
+    response = post(server, path, **{**usual, **fields})
+    assert response.status_code == 200, response.text
+    warnings = [text for text in response.json()["adacd"].get("warnings", ()) if "chat template" not in text]
+    assert [text.split("`")[1] for text in warnings] == named
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        (
+            "/v1/responses",
+            {"include": [], "truncation": "disabled", "store": False, "text": {"verbosity": "medium"}},
+        ),
+        (
+            "/v1/responses",
+            {"reasoning": {"summary": None, "context": "auto"}, "service_tier": "auto", "n": None},
+        ),
+        (
+            "/v1/responses",
+            {"prompt_cache_key": "x", "prompt_cache_retention": "24h", "user": "u", "metadata": {}},
+        ),
+        (
+            "/v1/responses",
+            {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "context_management": []},
+        ),
+        (
+            "/v1/responses",
+            {"stream_options": {"include_obfuscation": False}, "background": False, "top_logprobs": 0},
+        ),
+        (
+            "/v1/messages",
+            {"cache_control": {"type": "ephemeral"}, "speed": "standard", "service_tier": "standard_only"},
+        ),
+        (
+            "/v1/messages",
+            {"thinking": {"type": "adaptive", "display": "summarized"}, "metadata": {"user_id": "u"}},
+        ),
+        (
+            "/v1/messages",
+            {"messages": [{**QUESTION, "content": [{"type": "text", "text": "Hi?", "citations": None}]}]},
+        ),
+        (
+            "/v1/messages",
+            {"tools": [{"name": "f", "input_schema": {}, "strict": False, "cache_control": {}}]},
+        ),
+        (
+            "/api/chat",
+            {"options": {"num_predict": 1, "num_ctx": 9, "mirostat": 0, "tfs_z": 1.0, "repeat_last_n": -1}},
+        ),
+        ("/v1/messages", {"n": 1, "logprobs": False, "top_logprobs": 0}),
+        ("/api/chat", {"keep_alive": 0, "format": "", "think": None, "shift": False}),
+        ("/api/chat", {"messages": [{**QUESTION, "images": [], "tool_calls": None, "thinking": None}]}),
+    ],
+)
+def test_what_asks_for_nothing_is_accepted(server: Site, path: str, fields: dict[str, Any]) -> None:
+    usual: Any = {"/v1/responses": INPUT, "/v1/messages": ASKED, "/api/chat": TOLD}[path]
+    response = post(server, path, **{**usual, **fields})
+    assert response.status_code == 200, response.text
+    warnings = response.json()["adacd"].get("warnings", ())
+    assert [text for text in warnings if "chat template" not in text] == []
+
+
+def test_a_trace_has_no_place_in_the_streams_of_other_formats(server: Site) -> None:
+    asked = {"messages": [QUESTION], "adacd": {"trace": True}}
+    assert post(server, "/api/chat", **asked, stream=False).json()["adacd"]["trace"]
+    last = lines(post(server, "/api/chat", **asked))[-1]
+    assert last["adacd"]["warnings"] == ["`adacd.trace` is not supported, so it was not used."]
+    assert post(server, "/v1/messages", messages=[QUESTION], stream=True, adacd=[]).status_code == 400
+
+
+def test_earlier_thinking_is_given_to_the_template() -> None:
+    thought = {"reasoning_content": "Hm.", "role": "assistant"}
+    item = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Hm."}]}
+    answer = {"role": "assistant", "content": "Yes."}
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    for items, expected in (
+        ([item, answer], {**answer, **thought}),
+        ([item, CALL], {**thought, "content": "", "tool_calls": [call]}),
+        ([item, answer, item, CALL], {**answer, "reasoning_content": "Hm.\nHm.", "tool_calls": [call]}),
+    ):
+        asked = responses_api.chat_of(ResponsesRequest(input=[QUESTION, *items]))
+        assert asked.fields["messages"][1:] == [expected]
+    blocks = [{"type": "thinking", "thinking": "Hm.", "signature": ""}, {"type": "text", "text": "Yes."}]
+    body = MessagesRequest(messages=[Turn(**QUESTION), Turn(role="assistant", content=blocks)])
+    assert messages_api.chat_of(body).fields["messages"][1] == {**thought, "content": blocks[1:]}
+    chat = OllamaChat(messages=[QUESTION, {**answer, "thinking": "Hm."}])
+    assert ollama_api.chat_of(chat).fields["messages"][1] == {**thought, "content": "Yes."}
+
+
+def test_log_probabilities_in_other_formats(server: Site) -> None:
+    told = server.chat(max_tokens=2, logprobs=True, top_logprobs=2).json()["choices"][0]["logprobs"][
+        "content"
+    ]
+    assert len(told) == 2 and len(told[0]["top_logprobs"]) == 2
+    asked = {"input": "Hi?", "max_output_tokens": 2, "top_logprobs": 2}
+    whole = post(server, "/v1/responses", **asked, include=["message.output_text.logprobs"]).json()
+    assert whole["output"][0]["content"][0]["logprobs"] == told
+    sent = events(post(server, "/v1/responses", **asked, stream=True))
+    deltas = [each["logprobs"] for each in sent if each["type"].endswith("output_text.delta")]
+    assert deltas == [[each] for each in told]
+    assert sent[-1]["response"]["output"] == [
+        {**whole["output"][0], "id": sent[-1]["response"]["output"][0]["id"]}
+    ]
+    ask = {"messages": [QUESTION], "logprobs": True, "top_logprobs": 2, "options": {"num_predict": 2}}
+    assert post(server, "/api/chat", **ask, stream=False).json()["logprobs"] == told
+    said = lines(post(server, "/api/chat", **ask))
+    assert [each["logprobs"] for each in said if not each["done"]] == [[each] for each in told]
+
+
+def test_a_request_that_asks_nothing_finds_the_model_loaded(server: Site) -> None:
+    for path, body in (
+        ("generate", {}),
+        ("generate", {"prompt": "", "keep_alive": 0}),
+        ("chat", {"messages": []}),
+    ):
+        told = post(server, f"/api/{path}", **body).json()
+        assert (told["model"], told["done"], told["done_reason"]) == ("letters", True, "load")
+        assert post(server, f"/api/{path}", **{**body, "model": "llama"}).status_code == 404
 
 
 def test_the_models_of_ollama(server: Site) -> None:

@@ -76,6 +76,27 @@ def test_scores_and_ends_are_changed(server: Site) -> None:
     assert response["usage"]["completion_tokens"] >= 9
 
 
+def test_a_token_that_there_is_not_is_refused(server: Site) -> None:
+    size = len(letters().tokenizer)
+    for fields in ({"logit_bias": {str(size): 1}}, {"stop_token_ids": [3, size]}):
+        for stream in (False, True):
+            response = server.chat(**fields, stream=stream)
+            error = response.json()["error"]
+            assert (response.status_code, error["param"]) == (400, next(iter(fields)))
+            assert (
+                f"`{error['param']}` names token {size}, and the model has {size} tokens" in error["message"]
+            )
+    assert (
+        server.chat(logit_bias={str(size - 1): 1}, stop_token_ids=[size - 1], max_tokens=1).status_code == 200
+    )
+
+
+def test_a_choice_names_the_stop_string_that_ended_it(server: Site) -> None:
+    choice = server.chat(stop=["zz", "cd"]).json()["choices"][0]
+    assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "cd")
+    assert "stop_reason" not in server.chat(stop=["zz"]).json()["choices"][0]
+
+
 def test_every_chunk_tells_the_usage_so_far(server: Site) -> None:
     options = {"include_usage": True, "continuous_usage_stats": True}
     said = chunks(server.chat(max_tokens=3, stream=True, stream_options=options))[:-1]

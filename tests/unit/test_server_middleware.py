@@ -259,9 +259,9 @@ def test_a_preflight_that_is_refused_names_the_flag(key: str | None) -> None:
 
 def test_errors_are_what_the_clients_of_a_format_read() -> None:
     with site(letters()) as server:
-        ollama = server.http.post("/api/chat", json={"messages": []})
-        anthropic = server.http.post("/v1/messages", json={"messages": []})
-    message = "`messages` should have at least 1 item, not 0."
+        ollama = server.http.post("/api/chat", json={"messages": {}})
+        anthropic = server.http.post("/v1/messages", json={"messages": {}})
+    message = "`messages` should be a valid array."
     assert (ollama.status_code, ollama.json()) == (400, {"error": message})
     error = {"message": message, "type": "invalid_request_error", "param": "messages", "code": None}
     assert (anthropic.status_code, anthropic.json()) == (400, {"type": "error", "error": error})

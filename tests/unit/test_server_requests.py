@@ -256,6 +256,17 @@ def test_a_refusal_of_a_completion_names_the_field(fields: dict[str, Any], param
             ["messages[0].content[0].txt"],
         ),
         ({"max_tokens": 3, "max_completion_tokens": 4}, ["max_completion_tokens"]),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, ["strict"]),
+        (
+            {
+                "messages": [
+                    *QUESTIONS,
+                    {"role": "assistant", "tool_calls": [{**CALL, "mood": 1}]},
+                    *QUESTIONS,
+                ]
+            },
+            ["messages[1].tool_calls[0].mood"],
+        ),
         ({"tools": [{"type": "web_search"}]}, ["tools"]),
         ({"messages": [{"role": "system", "content": "Hi?"}]}, []),
     ],
@@ -275,7 +286,7 @@ def test_of_many_unknown_fields_some_are_named() -> None:
     assert (len(named), more) == (20, "9981 more fields do not exist.")
 
 
-@pytest.mark.parametrize("messages", [[], [{"role": "user", "content": "x"}], 5])
+@pytest.mark.parametrize("messages", [[{"role": "user", "content": "x"}], 5])
 def test_unknown_fields_of_a_completion_are_named_too(messages: Any) -> None:
     (warning,) = understood(json.dumps(TEXT | {"messages": messages}).encode(), CompletionRequest).warnings
     assert warning == "There is no field `messages`, so it was not used."
@@ -374,6 +385,12 @@ def test_what_asks_for_nothing_is_accepted() -> None:
         assert understood(json.dumps(CHAT | {"stop": stop}).encode()) == plain
     own = {"best_of": 1, "echo": False, "suffix": None, "prompt": ["Once"]}
     assert understood(json.dumps(TEXT | own).encode(), CompletionRequest) == plain
+
+
+def test_either_name_of_the_length_is_taken_in_both_kinds() -> None:
+    for body, kind in ((CHAT, ChatRequest), (TEXT, CompletionRequest)):
+        params = understood(json.dumps(body | {"max_completion_tokens": 7}).encode(), kind)
+        assert (params.settings.max_new_tokens, params.warnings) == (7, ())
 
 
 def test_an_answer_is_no_longer_than_the_server_allows() -> None:

@@ -1,0 +1,100 @@
+"""Requests of other formats as those of a chat, with what the chat's fields are called there.
+
+A format makes a `Translation` of its body; errors and warnings then name the fields that the client sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from adacd_cli.server.errors import ApiError, api_error
+from adacd_cli.server.schema import ChatRequest
+
+_QUOTED = re.compile(r"`([^`]+)`")
+
+
+@dataclass
+class Translation:
+    """A request of another format as one of a chat.
+
+    Attributes:
+        fields: the chat's.
+        paths: what a place in it is called in the request, by the beginning of its path.
+        unused: what the chat has no counterpart for, by its path in the request.
+        body: the request; what it holds besides the format's own fields is as in a chat.
+        not_shown: fields of a chat whose results the format has no place for.
+    """
+
+    body: BaseModel
+    paths: dict[str, str]
+    not_shown: tuple[str, ...] = ()
+    fields: dict[str, Any] = field(init=False)
+    unused: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.fields = {**(self.body.model_extra or {}), "messages": []}
+
+    def put(self, name: str, value: Any, path: str) -> None:
+        """Sets a field of the chat to a value, which is at this path in the request; None leaves it out."""
+        if value is not None:
+            self.fields[name], self.paths[name] = value, path
+
+    def leave(self, given: Mapping[str, Any] | None, used: Collection[str], path: str) -> None:
+        """Notes what is in an object of the request, at this path, besides the names that are used."""
+        self.unused |= {f"{path}.{name}": value for name, value in (given or {}).items() if name not in used}
+
+    def add(self, message: dict[str, Any], path: str, **renamed: str) -> str:
+        """Adds a message of the chat, which is at this path in the request, with some of its fields at others there
+        ("": the path itself); gives its path in the chat."""
+        own = f"messages[{len(self.fields['messages'])}]"
+        self.fields["messages"].append(message)
+        self.paths[own] = path
+        self.paths |= {f"{own}.{name}": f"{path}.{other}".rstrip(".") for name, other in renamed.items()}
+        return own
+
+    def request(self) -> ChatRequest:
+        """The chat's request; ValidationError where it is none."""
+        options = self.fields.pop("stream_options", None)
+        for name in ("n", *self.not_shown):
+            self.fields.pop(name, None)
+        extra = {
+            name: value for name, value in (self.body.model_extra or {}).items() if name != "stream_options"
+        }
+        self.unused |= {name: value for name, value in extra.items() if self.fields.get(name) != value}
+        own = self.fields.get("adacd")
+        if self.fields.get("stream") and isinstance(own, dict):
+            self.unused["adacd.trace"] = own.get("trace") or None  # its steps have no place in the stream
+        self.leave(options if isinstance(options, dict) else {}, (), "stream_options")
+        usage = {"include_usage": True} if self.fields.get("stream") else None
+        request = ChatRequest.model_validate({**self.fields, "stream_options": usage})
+        request.name_fields(self.unused, self.renamed)
+        return request
+
+    def renamed(self, sentence: str) -> str:
+        """A sentence with its fields as the request calls them."""
+        return _QUOTED.sub(lambda found: f"`{self._path(found[1])}`", sentence)
+
+    def _path(self, path: str) -> str:
+        end = len(path)
+        while end > 0:
+            if path[:end] in self.paths:
+                return self.paths[path[:end]] + path[end:]
+            end = max(path.rfind(".", 0, end), path.rfind("[", 0, end))
+        return path
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Errors name fields as the request does."""
+        try:
+            yield
+        except (ApiError, ValidationError) as error:
+            refusal = api_error(error)
+            refusal.param = refusal.param and self._path(refusal.param)
+            refusal.message = self.renamed(refusal.message)
+            raise refusal from None
