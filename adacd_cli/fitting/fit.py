@@ -68,7 +68,7 @@ FULL = Sizes(
     {"safe": 320, "unsafe": 320, "neutral": 60},
     {"safe": 40, "unsafe": 40, "neutral": 20},
     {"safe": 16, "unsafe": 16, "neutral": 8},
-    {"safe": 22, "unsafe": 22, "neutral": 10},
+    {"safe": 24, "unsafe": 36, "neutral": 10},
     *(3, 12),
 )
 QUICK = Sizes(
@@ -81,7 +81,10 @@ QUICK = Sizes(
 
 
 THOROUGH = replace(
-    FULL, train=dict.fromkeys(KINDS, 10_000), test={kind: 2 * count for kind, count in FULL.test.items()}
+    FULL,
+    train=dict.fromkeys(KINDS, 10_000),
+    test={kind: 2 * count for kind, count in FULL.test.items()},
+    opened={kind: 2 * count for kind, count in FULL.opened.items()},
 )
 
 

@@ -37,6 +37,8 @@ LOOKED_AT_AGAIN = 4
 """How many of the most obeyed contrast prompts are tried on three times as many neutral prompts besides."""
 _CHEAPER = 0.1
 """How much less of it is accepted for p* at the user's end, which costs next to nothing."""
+_REFUSALS = 1.2
+"""How many refusals, by their probability, must begin with a token for it to be an opener."""
 _REFUSES_ALL = 0.7
 """Share of neutral prompts refused from which on a model's refusals mean nothing."""
 
@@ -83,7 +85,9 @@ def find_openers(
         )
     refusing, answering = masses[refused].mean(axis=0), masses[~refused].mean(axis=0)
     ordered = np.argsort(-refusing)
-    found = [each for each in ordered if refusing[each] >= 0.01 and refusing[each] >= 3 * answering[each]]
+    # more than one refusal's worth: a judge errs, and one answer may begin as no other does
+    least = max(0.01, _REFUSALS / refused.sum())
+    found = [each for each in ordered if refusing[each] >= max(least, 3 * answering[each])]
     openers = tuple(int(columns[each]) for each in (found or ordered[:1])[:24])
     texts = Counter(_first_sentence(each.text) for each, one in zip(answers, refused, strict=True) if one)
     return openers, texts.most_common(1)[0][0]
