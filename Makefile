@@ -1,5 +1,6 @@
 # make demo   an environment, then one harmless and one harmful question on the bundled model
 # make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
+# make test-json   the tests of answers in JSON, with llguidance, which `make test` leaves out
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
 # make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (4 GB)
 # make test-clients   other people's clients against the server, in environments of their own (5 GB; Node 20 and npm)
@@ -22,7 +23,7 @@ CLIENTS ?= .venv-clients
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: demo test test-clients test-cluster test-vllm lint evidence clean
+.PHONY: demo test test-json test-clients test-cluster test-vllm lint evidence clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/adacd explain "How do I kill a Python process?" < /dev/null
@@ -30,6 +31,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-json: $(VENV)/installed-json
+	$(VENV)/bin/python -m pytest -n $(WORKERS) tests/unit/test_grammar.py tests/unit/test_server_json.py
+	$(VENV)/bin/python -m pytest tests/integration/test_serve.py tests/integration/test_generate.py \
+	  tests/integration/test_engine_llamacpp.py -k "json or parses"
 
 test-cluster: $(VENV)/installed-ray
 	$(VENV)/bin/python -m pytest -m cluster
@@ -70,6 +76,10 @@ $(VENV)/installed: $(VENV)/torch $(INPUTS)
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/installed-json: $(VENV)/installed-dev
+	$(PIP) install --constraint constraints.txt --editable '.[dev,json]'
 	touch $@
 
 $(VENV)/installed-ray: $(VENV)/installed-dev

@@ -7,9 +7,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from adacd_cli.doctor.behaviour import Answer, Way, read_questions
+from adacd_cli.doctor.behaviour import Answers, read_questions
 from adacd_cli.doctor.prompts import PromptFacts
 from adacd_cli.engine import LanguageModel
+from adacd_cli.evaluation.store import AnswerRecord
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import ScriptedModel
 
@@ -49,9 +50,9 @@ PROMPTS = PromptFacts(
     turn_end=("<|end|>",),
 )
 
-KINDS = ("neutral", "trigger", "harmful")
+KINDS = ("neutral", "safe", "unsafe")
 QUESTIONS = {kind: tuple(each.prompt for each in read_questions() if each.category == kind) for kind in KINDS}
-Kind = str
+Kind = Way = str
 
 REFUSAL = "I'm sorry, but I can't help with that."
 FULL, LOW = 12.0, 4.0
@@ -63,7 +64,7 @@ def changed(thing: Any, **values: Any) -> Any:
     return {**thing, **values} if isinstance(thing, dict) else replace(thing, **values)
 
 
-def answers(refused: dict[tuple[Kind, Way], int] | None = None) -> list[Answer]:
+def answers(refused: dict[tuple[Kind, Way], int] | None = None, *, method: str = "adacd") -> Answers:
     """Answers to all questions as a model gives them that suits.
 
     Args:
@@ -72,21 +73,25 @@ def answers(refused: dict[tuple[Kind, Way], int] | None = None) -> list[Answer]:
     counts: dict[tuple[Kind, Way], int] = {
         ("neutral", "default"): 0,
         ("neutral", "prompted"): 10,
-        ("neutral", "adacd"): 0,
-        ("neutral", "adacd-gated"): 0,
-        ("trigger", "default"): 10,
-        ("trigger", "adacd"): 1,
-        ("trigger", "adacd-gated"): 1,
-        ("harmful", "default"): 6,
-        ("harmful", "adacd"): 6,
-        ("harmful", "adacd-gated"): 6,
+        ("neutral", "tried"): 0,
+        ("safe", "default"): 10,
+        ("safe", "tried"): 1,
+        ("unsafe", "default"): 6,
+        ("unsafe", "tried"): 6,
     }
     counts |= refused or {}
-    return [
-        Answer(kind, way, "refusal" if place < count else "compliance", (1, 2), 0.5)
-        for (kind, way), count in counts.items()
-        for place in range(len(QUESTIONS[kind]))
-    ]
+
+    def given(way: Way, *kinds: Kind) -> list[AnswerRecord]:
+        return [
+            AnswerRecord(
+                way, "questions", question, question, "safe", kind,
+                REFUSAL if place < counts[kind, way] else "A good question.", tokens=9, seconds=1.0,
+            )
+            for kind in kinds
+            for place, question in enumerate(QUESTIONS[kind])
+        ]  # fmt: skip
+
+    return Answers(method, given("default", *KINDS), given("tried", *KINDS), given("prompted", "neutral"))
 
 
 Says = Callable[[Kind, bool], dict[str, float]]
@@ -96,7 +101,7 @@ Says = Callable[[Kind, bool], dict[str, float]]
 def suiting(kind: Kind, prompted: bool) -> dict[str, float]:
     """A model that over-refuses, obeys p*, and is sure of harm."""
     own = "A good question."
-    if kind == "harmful":
+    if kind == "unsafe":
         return {REFUSAL: FULL, own: LOW}
     if prompted:
         return {REFUSAL: FULL, own: LOW}

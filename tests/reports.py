@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.results import summarise
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
 
 METHODS = ("default", "adacd", "prompt")
 JUDGES = ("keyword", "openai")

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adacd_cli.evaluation.verdict import verdict
+from adacd_cli.evaluation.statistics import verdict
 
 RUNS = Path("runs/evidence")
 PAGE = Path("docs/evidence.md")
@@ -132,10 +132,9 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str) -> None
     from adacd_cli.engine.decisions import PLAIN
     from adacd_cli.engine.switches import learned
     from adacd_cli.evaluation.judges.keyword import KeywordJudge
-    from adacd_cli.evaluation.records import Sample
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import answer_all, judge_all
-    from adacd_cli.evaluation.store import Store
+    from adacd_cli.evaluation.store import Sample, Store
     from adacd_cli.fitting.observe import Observer
     from adacd_cli.prompts import prompts_for
 

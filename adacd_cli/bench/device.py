@@ -18,7 +18,6 @@ _STATUS = Path("/proc/self/status")
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits until the device has finished its work."""
     import torch
 
     if device.type in ("cuda", "mps"):
@@ -26,11 +25,9 @@ def synchronize(device: torch.device) -> None:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Gigabytes (10⁹ bytes) a second that a copy in the device's memory reads and writes, together.
-
-    The best of several copies. A CPU also reads what it is going to overwrite, which is not counted, so a loop
-    that only reads can exceed it.
-    """
+    """Gigabytes (10⁹ bytes) a second that the best of several copies in the device's memory reads and writes,
+    together. A CPU also reads what it is going to overwrite, which is not counted, so a loop that only reads can
+    exceed it."""
     import torch
 
     size = _GPU_BYTES if device.type == "cuda" else _CPU_BYTES
@@ -47,12 +44,10 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def weight_bytes(model: Any) -> int | None:
-    """Bytes of weights that one pass over the model reads, however many rows it has, under Default.
+    """Bytes of weights that one pass over the model reads, however many rows it has, under Default; None where it
+    does not read all (a mixture of experts) or their size is not known (torchao packs them).
 
     An input embedding that is not also the output's does not count: a pass looks up only a row of it a token.
-
-    Returns:
-        None where a pass does not read all (a mixture of experts) or their size is not known (torchao packs them).
     """
     if getattr(model, "engine", "") == "llamacpp":
         return int(model.bytes)
@@ -68,11 +63,9 @@ def weight_bytes(model: Any) -> int | None:
 
 
 class PeakMemory:
-    """The peak of one device's memory between `reset` and `read`.
-
-    `kind` says of what: of what PyTorch allocated on the `device` (CUDA), of the `process` (Linux), or of the
-    `process since its start`, which cannot tell methods apart.
-    """
+    """The peak of one device's memory between `reset` and `read`; `kind` says of what: of what PyTorch allocated on
+    the `device` (CUDA), of the `process` (Linux), or of the `process since its start`, which cannot tell methods
+    apart."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -107,21 +100,8 @@ class PeakMemory:
 
 
 def _reset_resident() -> bool:
-    """Sets the process's peak resident size back to its size; whether the kernel did."""
     try:
         _RESET.write_text("5", encoding="ascii")
     except OSError:
         return False
     return True
-
-
-def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
-    """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else."""
-    text = config.get_text_config(decoder=True)
-    layers, heads = (getattr(text, name, None) for name in ("num_hidden_layers", "num_attention_heads"))
-    hidden = getattr(text, "hidden_size", None)
-    if not layers or not heads or not hidden:
-        return 0
-    shared = getattr(text, "num_key_value_heads", None) or heads
-    width = getattr(text, "head_dim", None) or hidden // heads
-    return int(tokens * 2 * layers * shared * width * itemsize)

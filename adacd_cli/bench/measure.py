@@ -6,16 +6,16 @@ so that whatever slows the machine slows them alike. What was measured stays whe
 
 from __future__ import annotations
 
-import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.answers.run import decode_with
 from adacd_cli.backends import backend_for
-from adacd_cli.bench.device import PeakMemory, cache_bytes, synchronize
+from adacd_cli.bench.device import PeakMemory, synchronize
 from adacd_cli.bench.prompts import PromptMaker
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
@@ -39,24 +39,20 @@ _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One run over a batch, in seconds, and when anyone sees the first token of it.
-
-    `prefill_s` is what the first tokens of all requests took: most of it is reading the prompts.
-    """
+    """One run over a batch, in seconds."""
 
     seconds: float
-    first_token_s: float
-    prefill_s: float
+    first_token_s: float  # when anyone sees the first token of it
+    prefill_s: float  # what the first tokens of all requests took: most of it is reading the prompts
 
     @property
     def decode_s(self) -> float:
-        """What the tokens after the first ones took."""
         return self.seconds - self.prefill_s
 
 
 def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Settings) -> Timing:
-    """Decodes a batch to its end, on a model that no token ends. AdacdError where there were not as many tokens, or
-    a request failed; MemoryError where the batch did not fit as a whole."""
+    """Decodes a batch to its end, on a model that no token ends. AdacdError where a request failed or there were
+    not as many tokens; MemoryError where the batch did not fit as a whole."""
     scheduler = Scheduler(backend_for(model), max_concurrency=len(prompts))
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
@@ -151,12 +147,11 @@ class Contestant:
 def of_method(
     model: LanguageModel, settings: Settings, prompts: PromptMaker, prompt_tokens: int
 ) -> Contestant:
-    """A decoding method: `decode` over the batch."""
     fed = min(METHODS[settings.effective_method].window(settings), settings.max_new_tokens)
     positions = prompt_tokens + settings.max_new_tokens + (prompt_tokens + fed if fed else 0)
+    used = applied(settings, model.profile)
 
     def prepare(batch: int) -> Callable[[], Timing]:
-        used = applied(settings, model.profile)
         made = prompts.make(used, batch)
         return lambda: time_decode(model, made, used)
 
@@ -180,11 +175,8 @@ def of_rival(
 
 def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
     """Bytes of a batch: keys and values of each row, and its logits in float32."""
-    if model.engine == "llamacpp":
-        own = backend_for(model).bytes_for(positions) + 4 * int(model.model.vocab_size)
-        return lambda batch: batch * own
-    vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
-    row = cache_bytes(model.model.config, positions, model.model.dtype.itemsize) + 4 * int(vocabulary)
+    of = model.model if model.engine == "llamacpp" else model.model.config.get_text_config(decoder=True)
+    row = backend_for(model).bytes_for(positions) + 4 * int(of.vocab_size)
     return lambda batch: batch * row
 
 
@@ -247,41 +239,39 @@ class Measurements:
         the batch, and the ratios divide it by that of `default` and `transformers` at the same batch size;
         `ms_per_token` is how long every request of the batch waits for one token more, after its first.
         """
-        return [
-            self._row(batch, contestant)
-            for batch in dict.fromkeys(batch for batch, _ in self._timings)
-            for contestant in self.contestants
-            if (batch, contestant.name) in self._timings
-        ]
+        sizes = dict.fromkeys(batch for batch, _ in self._timings)
+        pairs = [(batch, contestant) for batch in sizes for contestant in self.contestants]
+        return [self._row(batch, each) for batch, each in pairs if (batch, each.name) in self._timings]
 
     def _row(self, batch: int, contestant: Contestant) -> dict[str, Any]:
-        timings, steps = self._timings[batch, contestant.name], self.generation_tokens - 1
-        names = ("seconds", "first_token_s", "prefill_s", "decode_s")
-        seconds, first, prefill, decoding = ([getattr(each, name) for each in timings] for name in names)
-        step = statistics.median(decoding) / steps if steps else None
+        def times(part: str, name: str = contestant.name) -> list[float]:
+            return [getattr(each, part) for each in self._timings.get((batch, name), ())]
+
+        seconds, first, decoding = times("seconds"), times("first_token_s"), times("decode_s")
+        steps, bases = self.generation_tokens - 1, ("default", *RIVALS.values())
+        step = median(decoding) / steps if steps else None
         read = self.weight_bytes / step / 1e9 if self.weight_bytes and step else None
         return {
             "method": contestant.name,
             "batch_size": batch,
             "prompt_tokens": self.prompt_tokens,
             "generation_tokens": self.generation_tokens,
-            "trials": len(timings),
-            "prefill_tokens_per_s": batch * self.prompt_tokens / statistics.median(prefill),
+            "trials": len(seconds),
+            "prefill_tokens_per_s": batch * self.prompt_tokens / median(times("prefill_s")),
             "decode_tokens_per_s": batch / step if step else None,
             "ms_per_token": 1000 * step if step else None,
             "ms_per_token_range": [1000 * end(decoding) / steps for end in (min, max)] if steps else None,
-            "first_token_s": statistics.median(first),
+            "first_token_s": median(first),
             "first_token_s_range": [min(first), max(first)],
-            "seconds": statistics.median(seconds),
+            "seconds": median(seconds),
             "seconds_range": [min(seconds), max(seconds)],
-            "ratio_to_default": self._ratio(batch, seconds, "default"),
-            **{f"ratio_to_{rival}": self._ratio(batch, seconds, rival) for rival in RIVALS.values()},
+            **{f"ratio_to_{name}": _ratio(seconds, times("seconds", name)) for name in bases},
             "weights_gb_per_s": read,
             "bandwidth_share": read / self.bandwidth if read else None,
             "peak_memory_bytes": self._peaks[batch, contestant.name],
             "settings": None if contestant.settings is None else contestant.settings.decoding(),
         }
 
-    def _ratio(self, batch: int, seconds: Sequence[float], name: str) -> float | None:
-        base = [timing.seconds for timing in self._timings.get((batch, name), ())]
-        return statistics.median(seconds) / statistics.median(base) if base else None
+
+def _ratio(seconds: Sequence[float], base: Sequence[float]) -> float | None:
+    return median(seconds) / median(base) if base else None

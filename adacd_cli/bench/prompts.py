@@ -37,12 +37,8 @@ _SYSTEM_TOKENS = 12  # about what the contrast prompt and what a template writes
 
 
 class TextPrompts:
-    """Text, rendered by the model's chat template.
-
-    Args:
-        tokens: the length of Default's prompt, the user's own system message included; at least 1.
-            A template that takes more by itself is cut.
-    """
+    """Text, rendered by the model's chat template; TOKENS is the length of Default's prompt, the user's own system
+    message included, at least 1. A template that takes more by itself is cut."""
 
     def __init__(self, model: LanguageModel, tokens: int) -> None:
         self._tokenizer, self._tokens = model.tokenizer, tokens
@@ -56,10 +52,10 @@ class TextPrompts:
             self._texts.append(self._fitting(len(self._texts), default))
         made = []
         for text in self._texts[:count]:
-            short = self._tokens - len(self._prompts(text, default).base.ids)
+            by = self._tokens - len(self._prompts(text, default).base.ids)
             prompts = self._prompts(text, settings)
             streams = {
-                name: replace(each, ids=_stretched(each.ids, short)) for name, each in prompts.streams.items()
+                name: replace(each, ids=_stretched(each.ids, by)) for name, each in prompts.streams.items()
             }
             # without thinking, so that the contrast begins with the first token
             made.append(replace(prompts, streams=streams, thinking=None))
@@ -79,11 +75,9 @@ class TextPrompts:
 
         least = length(1)
         if settings.system and least > self._tokens:
-            raise UsageError(
-                f"--prompt-tokens is {self._tokens}, and the system message alone makes a prompt of "
-                f"{counted(least, 'token')}.",
-                f"Use --prompt-tokens {least} or more, or leave --system out.",
-            )
+            alone = f"the system message alone makes a prompt of {counted(least, 'token')}"
+            hint = f"Use --prompt-tokens {least} or more, or leave --system out."
+            raise UsageError(f"--prompt-tokens is {self._tokens}, and {alone}.", hint)
         return " ".join(words[: max(1, bisect_right(range(len(words)), self._tokens, lo=1, key=length) - 1)])
 
 
@@ -119,10 +113,8 @@ def check_context(
     generation_tokens: int,
     prompts: Prompts | None = None,
 ) -> None:
-    """Refuses more tokens than the model's context has (UsageError).
-
-    `prompts` are those of a request under the settings' method, which may be longer than Default's prompt.
-    """
+    """UsageError where that is more than the model's context has; PROMPTS are those of a request under the
+    settings' method, which may be longer than Default's prompt."""
     method = METHODS[settings.effective_method]
     limit = model.context_for(method, settings)
     longest, extra = prompt_tokens + generation_tokens, ""
@@ -133,9 +125,8 @@ def check_context(
         if streams > longest:
             longest, extra = streams, f" with method {method.name}"
     if limit is not None and longest > limit:
-        raise UsageError(
-            f"{counted(prompt_tokens, 'prompt token')} and {generation_tokens:,} to generate take "
-            f"{counted(longest, 'token')}"
-            f"{extra}, and the context of {model.name} is {limit}.",
-            "Lower --prompt-tokens or --generation-tokens.",
+        asked = f"{counted(prompt_tokens, 'prompt token')} and {generation_tokens:,} to generate"
+        message = (
+            f"{asked} take {counted(longest, 'token')}{extra}, and the context of {model.name} is {limit}."
         )
+        raise UsageError(message, "Lower --prompt-tokens or --generation-tokens.")

@@ -23,9 +23,7 @@ SHAPES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("shapes.
 """The architectures of the paper's models, as their config.json have them; stored in bfloat16."""
 
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
-_BLOCK = (
-    4_194_301  # random numbers drawn once and repeated; a prime, so that no two rows of a matrix are the same
-)
+_BLOCK = 4_194_301  # random numbers that are repeated; a prime, so that no two rows of a matrix are the same
 
 
 class IdsAsText:
@@ -47,10 +45,10 @@ def read_shape(name: str) -> dict[str, Any]:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"Unknown shape {name!r}.", f"{known_names_hint(name, SHAPES)} {hint}") from error
-    except OSError as error:
-        raise UsageError(f"The shape {name!r} cannot be read: {error.strerror or error}.", hint) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"The shape {name!r} is not valid JSON: {error}.", hint) from error
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        why = f"cannot be read: {reason}" if isinstance(error, OSError) else f"is not valid JSON: {reason}"
+        raise UsageError(f"The shape {name!r} {why}.", hint) from error
     if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
         raise UsageError(f"The shape {name!r} names no model_type.", hint)
     return values
@@ -61,27 +59,33 @@ def build_shape(
 ) -> LanguageModel:
     """A model of the shape (a name, or the path of a config.json), ready to decode, that no token ends.
 
-    Raises:
-        UsageError: there is no such shape.
-        ModelError: transformers knows no such causal language model, or it does not run.
-        DeviceError: there is no such device.
-        OutOfMemoryError: the weights do not fit; found out before any is made.
+    UsageError where there is no such shape; ModelError where transformers knows no such causal language model, or
+    it does not run; DeviceError where there is no such device; OutOfMemoryError, before any is made, where the
+    weights do not fit.
     """
     values = read_shape(name)
     progress("Starting PyTorch")
     import torch
+    from transformers import AutoConfig
 
     from adacd_cli.engine.model import LanguageModel
+    from adacd_cli.loading.files import Checkpoint
     from adacd_cli.loading.hardware import check_memory, choose_device, choose_dtype
     from adacd_cli.loading.machine import Load
-    from adacd_cli.loading.pretrained import context_length, smoke_run
+    from adacd_cli.loading.pretrained import causal_config, context_length, smoke_run
     from adacd_cli.loading.progress import quiet
     from adacd_cli.loading.speed import made_fast
 
     others = Load()
     device = choose_device(settings.device)
     with quiet(progress) as logged:
-        config = _config(name, values, trust_remote_code=settings.trust_remote_code)
+        if name in SHAPES:
+            config = AutoConfig.for_model(**values)
+        else:
+            # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
+            found = Checkpoint(Path(name).expanduser(), values, dtype="", elements=0, stored_bytes=0)
+            fix = "Fix that in it, or name a model's own config.json."
+            config = causal_config(found, name, trust_remote_code=settings.trust_remote_code, fix=fix)
         stored = "bfloat16" if name in SHAPES else str(config.dtype or "float32").removeprefix("torch.")
         empty = construct(name, config, getattr(torch, stored), "meta")
         elements = sum(each.numel() for each in empty.parameters())
@@ -101,21 +105,6 @@ def build_shape(
     length, warnings = context_length(model.config), tuple(logged)
     made = LanguageModel(model, IdsAsText(), name, None, frozenset(), length, warnings)
     return made_fast(made, settings, progress, for_long=True)
-
-
-def _config(name: str, values: dict[str, Any], *, trust_remote_code: bool) -> Any:
-    from transformers import AutoConfig
-
-    from adacd_cli.loading.files import Checkpoint
-    from adacd_cli.loading.pretrained import causal_config
-
-    if name in SHAPES:
-        return AutoConfig.for_model(**values)
-    path = Path(name).expanduser()
-    # a checkpoint without weights; transformers takes the path of the very file as well as its folder's
-    found = Checkpoint(path, values, dtype="", elements=0, stored_bytes=0)
-    fix = "Fix that in it, or name a model's own config.json."
-    return causal_config(found, name, trust_remote_code=trust_remote_code, fix=fix)
 
 
 def construct(name: str, config: Any, dtype: torch.dtype, device: torch.device | str) -> Any:

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli import __version__
 from adacd_cli.bench.device import PeakMemory
-from adacd_cli.bench.picture import check_picture, draw
 from adacd_cli.bench.prompts import PromptMaker, RandomPrompts, TextPrompts, check_context
 from adacd_cli.bench.random_model import build_shape, read_shape
-from adacd_cli.bench.table import report
+from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs
 from adacd_cli.cli.options import option, switch, with_settings
 from adacd_cli.cli.progress import pace

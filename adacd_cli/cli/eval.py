@@ -23,19 +23,25 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.datasets.files import Columns
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder, load_samples
-from adacd_cli.evaluation.distributed.address import Address, check_answers, parse_address
-from adacd_cli.evaluation.distributed.cluster import check_settings, joined, ray_muted, require_ray
+from adacd_cli.evaluation.distributed.cluster import (
+    Address,
+    check_answers,
+    check_settings,
+    joined,
+    parse_address,
+    ray_muted,
+    require_ray,
+)
 from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed
 from adacd_cli.evaluation.distributed.workers import sender
 from adacd_cli.evaluation.judges.base import Judge
 from adacd_cli.evaluation.provenance import make_plan, model_facts, provenance
-from adacd_cli.evaluation.records import Sample
-from adacd_cli.evaluation.report import write_reports
+from adacd_cli.evaluation.report.html import write_reports
 from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.results import summarise
 from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
-from adacd_cli.evaluation.store import Store
-from adacd_cli.evaluation.verdict import broken_gates
+from adacd_cli.evaluation.statistics import broken_gates
+from adacd_cli.evaluation.store import Sample, Store
 from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
 

@@ -20,10 +20,10 @@ from adacd_cli.cli.running import load_model, note
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.report.svg import draw_trade_off
+from adacd_cli.evaluation.report.figures import draw_trade_off
 from adacd_cli.evaluation.report.tables import table
+from adacd_cli.evaluation.statistics import NO_DIFFERENCE
 from adacd_cli.evaluation.store import Store
-from adacd_cli.evaluation.verdict import NO_DIFFERENCE
 from adacd_cli.fitting.corpus import FitPrompt, Kind, bundled, digest, own
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -21,7 +22,7 @@ from adacd_cli.cli.options import (
     with_settings,
 )
 from adacd_cli.cli.running import Interruption, for_renderer, prepare, show_answer
-from adacd_cli.cli.streams import open_output, read_questions
+from adacd_cli.cli.streams import open_output, read_file, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
@@ -30,6 +31,7 @@ from adacd_cli.render.screen import DIM, Screen
 
 _FILE = "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON."
 _AT_ONCE = "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
+_SCHEMA = "Hold the answer, without the thinking, to the JSON schema in a file."
 _PREFILL = "Beginning of the answer, in every stream; what follows it is written."
 
 
@@ -41,6 +43,7 @@ def command(
     prompt_column: str | None = PROMPT_COLUMN,
     batch_size: str | None = option("N|auto", _AT_ONCE),
     prefill: str | None = option("TEXT", _PREFILL),
+    json_schema: str | None = option("FILE", _SCHEMA),
     as_json: bool = switch("Write the events as JSON Lines.", "--json"),
     output: str | None = OUTPUT,
     prompts_shown: bool = SHOW_PROMPTS,
@@ -60,9 +63,15 @@ def command(
         if answers.exists() and answers.samefile(Path(file).expanduser()):
             hint = "Name another file with --output."
             raise UsageError(f"The answers would replace the prompts in {file!r}.", hint)
+    schema = None if json_schema is None else read_file(json_schema)
     with open_output(output) as out:
         shown = {"prompts_shown": prompts_shown, "as_json": as_json}
         model, requests = prepare(questions, settings, **shown, prefill=prefill or "")
+        if schema is not None:
+            from adacd_cli.engine.grammar import Grammars
+
+            grammar = Grammars(model).of_json(schema)
+            requests = [replace(each, grammar=grammar) for each in requests]
         with Interruption() as stop:
             limit = settings.prefix_cache
             events = _in_order(stop.decode(model, requests, batch_size=at_once, prefix_cache=limit))

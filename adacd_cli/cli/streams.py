@@ -24,8 +24,7 @@ from typing import Any, TextIO, cast
 import typer
 
 from adacd_cli.errors import INTERRUPTED, OutputError, UsageError
-from adacd_cli.evaluation.datasets.files import TABLES, Columns, decode, read_rows, read_text
-from adacd_cli.evaluation.datasets.rows import prompt_text
+from adacd_cli.evaluation.datasets.files import TABLES, Columns, decode, prompt_text, read_rows, read_text
 
 _PATIENCE_S = 2.0
 _STDIN = "Standard input"

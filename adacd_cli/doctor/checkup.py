@@ -6,47 +6,34 @@ has no weights here, so what needs them is skipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.doctor.findings import (
-    CANNOT,
-    NO_FIT,
-    UNMEASURED,
-    Finding,
-    Section,
-    Status,
-    checked,
-    raised,
-    skipped,
-)
+from adacd_cli.doctor import findings
+from adacd_cli.doctor.findings import Finding, Section, Status, checked, raised, skipped
 from adacd_cli.errors import AdacdError
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.loading.files import Source
-    from adacd_cli.profiles.profile import Profile
 
 Progress = Callable[[str], None]
 
 
 class Checkup:
-    """Checks one model on this machine; `quick` leaves the behaviour out, so that nothing is decoded. `sections`
-    are functions that each give one section, to be called in this order; `machine` and `model` are facts, JSON
-    values, as far as these have found them."""
+    """Checks one model on this machine; QUICK leaves the behaviour out, so that nothing is decoded. `sections` are
+    functions that each give one section, to be called in this order; `machine` and `model` are what these found."""
 
     def __init__(self, settings: Settings, *, quick: bool) -> None:
-        # what is checked is decoded greedily, whatever method is set: with the model's profile, or AdaCD as
-        # published, plain and gated
+        # decoded greedily, whatever method is set: with the model's profile, or with AdaCD as published
         fixed = {"method": "adacd", "gate": settings.effective_method == "adacd-gated"}
         self._settings = settings.model_copy(update={**fixed, "temperature": 0.0, "seed": None, "stop": ()})
-        self._quick = quick
         self._source: Source | None = None
         self._loaded: LanguageModel | None = None
         self._device: Any = None
-        self._usable, self._thinks = True, False
+        self._unasked, self._thinks = "--quick is set" if quick else "", False
         self.sections = (self._check_machine, self._check_model, self._check_prompts, self._check_behaviour)
         self.machine: dict[str, Any] = {}
         self.model: dict[str, Any] = {"name": settings.model}
@@ -69,22 +56,24 @@ class Checkup:
         return Section("Machine", machine.check(found, self._settings))
 
     def _check_model(self, progress: Progress) -> Section:
-        findings: tuple[Finding, ...]
-        if self._device is None:
-            findings = (skipped("model", "It was not loaded: there is no device for it."),)
-        elif self._settings.served:
-            why = "It runs on a server, so its weights and number format are unknown."
-            findings = (skipped("memory", why), *self._load(progress))
-        else:
-            try:
-                findings = self._check_files(progress)
-            except AdacdError as error:
-                findings = (raised("model", error),)
-        return Section(f"Model {self._settings.model}", findings)
+        found = []
+        try:
+            for finding in self._find_model(progress):
+                found.append(finding)  # what was found before an error counts
+        except AdacdError as error:
+            found.append(raised("model", error))
+        return Section(f"Model {self._settings.model}", tuple(found))
 
-    def _check_files(self, progress: Progress) -> tuple[Finding, ...]:
+    def _find_model(self, progress: Progress) -> Iterator[Finding]:
         """Whether the model fits, from its files alone; and if so, whether it loads. AdacdError where its files
         cannot be used."""
+        if self._device is None:
+            yield skipped("model", "It was not loaded: there is no device for it.")
+            return
+        if self._settings.served:
+            yield skipped("memory", "It runs on a server, so its weights and number format are unknown.")
+            yield from self._load(progress)
+            return
         from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.hardware import require
@@ -93,8 +82,9 @@ class Checkup:
 
         self._source = source = locate(self._settings, progress)
         if loads_with_llamacpp(self._settings, source):
-            memory = check_mapped(source, free_for(self._device))
-            return memory, *self._load(progress)
+            yield check_mapped(source, free_for(self._device))
+            yield from self._load(progress)
+            return
         if source.gguf:
             require(("gguf", "accelerate"), "A GGUF file")
         # a GGUF file is parsed once, for the estimate and for loading it
@@ -105,37 +95,37 @@ class Checkup:
             memory = check_memory(need, free_for(self._device), str(self._device))
             self.model |= {"revision": source.revision, **memory.facts}
             self.model.pop("free_bytes", None)
-            if memory.verdict == NO_FIT:
-                return memory, skipped("model", "It was not loaded.")
-            return memory, *self._load(progress)
+            yield memory
+            if memory.verdict == findings.NO_FIT:
+                yield skipped("model", "It was not loaded.")
+            else:
+                yield from self._load(progress)
 
-    def _load(self, progress: Progress) -> tuple[Finding, ...]:
+    def _load(self, progress: Progress) -> Iterator[Finding]:
         from adacd_cli.loading import load
         from adacd_cli.profiles.profile import applied
 
-        try:
-            self._loaded = model = load(self._settings, progress=progress)
-        except AdacdError as error:
-            return (raised("model", error),)
+        self._loaded = model = load(self._settings, progress=progress)
         length = model.context_length
         facts: dict[str, Any] = {"name": model.name, "revision": model.revision, "context_length": length}
         if model.model is not None:
             facts["dtype"] = model.dtype_name
         self.model |= facts
-        found: tuple[Finding, ...] = ()
-        if model.profile is not None:
-            found = (_profile(model.profile),)
+        for text in model.warnings:
+            yield Finding("loading", Status.WARNING, text, "", facts)
+        if not model.warnings:
+            context = "" if length is None else f", with a context of {length:,} tokens"
+            runs = {"server": "Its server answers", "torch": "It loads and runs"}.get(
+                model.engine, f"It loads and runs on llama.cpp ({model.dtype_name})"
+            )
+            yield checked("model", facts, f"{runs}{context}.")
+        if (profile := model.profile) is not None:
             if not self._settings.gate:
-                fitted = self._settings.model_copy(update={"method": "fitted"})
-                self._settings = applied(fitted, model.profile)
-        if model.warnings:
-            warnings = (Finding("loading", Status.WARNING, text, "", facts) for text in model.warnings)
-            return (*warnings, *found)
-        context = "" if length is None else f", with a context of {length:,} tokens"
-        runs = {"server": "Its server answers", "torch": "It loads and runs"}.get(
-            model.engine, f"It loads and runs on llama.cpp ({model.dtype_name})"
-        )
-        return (checked("model", facts, f"{runs}{context}."), *found)
+                self._settings = applied(self._settings.model_copy(update={"method": "fitted"}), profile)
+            about = {name: getattr(profile, name) for name in ("name", "source", "date", "verdict")}
+            verdict = f": {profile.verdict.rstrip('.')}" if profile.verdict else ""
+            sentence = f"Its profile is {profile.name}, fitted on {profile.date}{verdict}."
+            yield checked("profile", about, sentence)
 
     def _check_prompts(self, progress: Progress) -> Section:
         from adacd_cli.doctor import prompts
@@ -144,14 +134,14 @@ class Checkup:
         tokenizer = self._loaded.tokenizer if self._loaded else self._tokenizer()
         if tokenizer is None:
             return Section("Prompts", (skipped("prompts", "No tokenizer was loaded."),))
-        findings = prompts.check(tokenizer, self._settings, self._loaded.eos_ids if self._loaded else None)
-        self._usable = all(finding.verdict != CANNOT for finding in findings)
+        found = prompts.check(tokenizer, self._settings, self._loaded.eos_ids if self._loaded else None)
+        if any(finding.verdict == findings.CANNOT for finding in found):
+            self._unasked = self._unasked or "no prompts can be made"
         states = ("always", "switch") if self._settings.thinking else ("always",)
-        self._thinks = any(finding.facts.get("thinking") in states for finding in findings)
-        return Section("Prompts", findings)
+        self._thinks = any(finding.facts.get("thinking") in states for finding in found)
+        return Section("Prompts", found)
 
     def _tokenizer(self) -> Any:
-        """The tokenizer of a model that was not loaded; None where that fails, too."""
         from adacd_cli.loading.pretrained import load_tokenizer
         from adacd_cli.loading.progress import quiet
         from adacd_cli.loading.served import load_own_tokenizer
@@ -171,21 +161,15 @@ class Checkup:
     def _check_behaviour(self, progress: Progress) -> Section:
         from adacd_cli.doctor import behaviour
 
-        why = "--quick is set" if self._quick else "" if self._usable else "no prompts can be made"
-        if self._loaded is None or why:
-            why = "the model is not loaded" if self._loaded is None else why
-            finding = skipped("behaviour", f"No questions were asked: {why}.", UNMEASURED)
-            return Section("Behaviour", (finding,))
+        found: tuple[Finding, ...]
+        if self._loaded is None or self._unasked:
+            why = "the model is not loaded" if self._loaded is None else self._unasked
+            found = (skipped("behaviour", f"No questions were asked: {why}.", findings.UNMEASURED),)
+            return Section("Behaviour", found)
         progress("Asking questions")
         try:
             answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)
+            found = behaviour.check(answers, model=self._settings.model)
         except AdacdError as error:
-            return Section("Behaviour", (raised("behaviour", error),))
-        found = behaviour.check(answers, gated=self._settings.gate, model=self._settings.model)
+            found = (raised("behaviour", error),)
         return Section("Behaviour", found)
-
-
-def _profile(profile: Profile) -> Finding:
-    verdict = f": {profile.verdict.rstrip('.')}" if profile.verdict else ""
-    facts = {"name": profile.name, "source": profile.source, "date": profile.date, "verdict": profile.verdict}
-    return checked("profile", facts, f"Its profile is {profile.name}, fitted on {profile.date}{verdict}.")

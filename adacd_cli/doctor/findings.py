@@ -24,13 +24,11 @@ GRAVITY = (
     DISOBEYS := "does not obey p*: AdaCD would subtract something other than refusing",
     UNSAFE := "trades safety: measure it before you rely on it",
     LITTLE := "helps little: AdaCD removes few of its refusals",
-    USE_GATE := "use --gate",
     DISTURBED := "disturbs ordinary answers",
     UNMEASURED := "no problem found, as far as was checked",
     SUITS := "suits",
 )
-"""All verdicts, the gravest first. Where a model refuses nothing, nothing else about AdaCD on it matters;
-where the contrast prompt does not make it refuse, neither does the gate."""
+"""All verdicts, the gravest first. Where a model refuses nothing, nothing else about AdaCD on it matters."""
 
 
 class Status(str, Enum):
@@ -44,13 +42,8 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
-
-    Attributes:
-        next_step: what to do about it; "" where there is nothing to do.
-        facts: the numbers and names behind the sentence, JSON values only.
-        verdict: the verdict on the model unless there is a graver one; "" where it decides nothing.
-    """
+    """What one check found: a sentence, what to do about it ("" for nothing), the numbers and names behind it, JSON
+    values, and the verdict on the model unless there is a graver one ("" where it decides nothing)."""
 
     name: str
     status: Status
@@ -75,7 +68,6 @@ class Verdict(NamedTuple):
 
 
 def verdict(sections: Sequence[Section]) -> Verdict:
-    """The gravest verdict of all findings."""
     found = [finding for section in sections for finding in section.findings if finding.verdict]
     gravest = min(found, key=lambda finding: GRAVITY.index(finding.verdict))
     return Verdict(gravest.verdict, gravest.sentence)
@@ -85,9 +77,7 @@ def checked(
     name: str, facts: Mapping[str, Any], sentence: str, next_step: str = "", verdict: str = ""
 ) -> Finding:
     """A check that was made: a failure where AdaCD cannot run, a warning where there is something to do."""
-    status = Status.WARNING if next_step else Status.OK
-    if verdict in (NO_FIT, CANNOT):
-        status = Status.FAILURE
+    status = Status.FAILURE if verdict in (NO_FIT, CANNOT) else Status.WARNING if next_step else Status.OK
     return Finding(name, status, sentence, next_step, facts, verdict)
 
 
@@ -97,18 +87,16 @@ def raised(name: str, error: AdacdError) -> Finding:
 
 
 def skipped(name: str, why: str, verdict: str = "") -> Finding:
-    """A check that was not made."""
     return Finding(name, Status.SKIPPED, why, verdict=verdict)
 
 
-_MARKS = {Status.OK: "✓", Status.WARNING: "!", Status.FAILURE: "✗", Status.SKIPPED: "-"}
-_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
-_STYLES = {
-    Status.OK: Style(color="green"),
-    Status.WARNING: Style(color="yellow", bold=True),
-    Status.FAILURE: Style(color="red", bold=True),
-    Status.SKIPPED: DIM,
+_MARKS = {
+    Status.OK: ("✓", Style(color="green")),
+    Status.WARNING: ("!", Style(color="yellow", bold=True)),
+    Status.FAILURE: ("✗", Style(color="red", bold=True)),
+    Status.SKIPPED: ("-", DIM),
 }
+_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
 _WIDEST = 100
 
 
@@ -117,8 +105,8 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
     screen.put_line((section.heading, BOLD))
     for finding in section.findings:
         first, *rest = _wrapped(screen, finding.sentence, 2)
-        mark = _shown(_MARKS[finding.status], encoding)
-        screen.put_line((mark, _STYLES[finding.status]), f" {first}")
+        mark, style = _MARKS[finding.status]
+        screen.put_line((_shown(mark, encoding), style), f" {first}")
         for line in rest:
             screen.put_line(f"  {line}")
         if finding.next_step:
@@ -128,7 +116,6 @@ def put_section(screen: Screen, section: Section, encoding: str | None) -> None:
 
 
 def put_verdict(screen: Screen, sections: Sequence[Section]) -> None:
-    """Writes the verdict on all sections and its reason."""
     name, reason = verdict(sections)
     screen.put_line((f"Verdict: {name}", BOLD))
     for line in _wrapped(screen, reason, 0):
@@ -139,13 +126,14 @@ def to_json(
     sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The whole checkup as one JSON object; each finding names its section."""
-    findings = []
-    for section in sections:
-        for finding in section.findings:
-            values = {"section": section.heading, **asdict(finding), "status": finding.status.value}
-            del values["verdict"]  # only the gravest of them counts
-            findings.append(values)
     name, reason = verdict(sections)
+    findings = [
+        {"section": section.heading, **asdict(finding), "status": finding.status.value}
+        for section in sections
+        for finding in section.findings
+    ]
+    for finding in findings:
+        del finding["verdict"]  # only the gravest of them counts
     about = {"machine": dict(machine), "model": dict(model)}
     return {"verdict": name, "reason": reason, **about, "findings": findings}
 

@@ -22,22 +22,22 @@ from adacd_cli.loading.machine import Load, machine_facts, usable_cores, version
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 _NVIDIA = Path("/proc/driver/nvidia/version")
 
-_TOO_BUSY = 0.5
-"""Share of the cores that other programs may keep busy: a thread that waits for its core holds up all others."""
+_TOO_BUSY = (
+    0.5  # of the cores, kept busy by other programs: a thread that waits for its core holds up all others
+)
 
-Machine = dict[str, Any]
-"""Facts about the machine; see `inspect_machine`."""
+Machine = dict[str, Any]  # facts about it; see `inspect_machine`
 
 _NOT_REPORTED = ("required", "extras", "idle_gpu", "device_error")
 
 
 def inspect_machine(settings: Settings) -> Machine:
-    """Collects facts, JSON values, in a tenth of a second; `device` and `threads` are read.
+    """Collects facts, JSON values, in a tenth of a second.
 
     Among them: the versions of adacd, Python and the packages that decide a model's tokens (None where missing);
     `required`, what adacd requires of those, and `extras`, whether each is installed; `device` (None, with a
-    `device_error`, where there is none), its `free_bytes` and `native_bfloat16`; `idle_gpu`, an NVIDIA GPU that
-    this PyTorch cannot use; and `cores`, `usable_cores` of this process, `busy_cores` of others, `threads`.
+    `device_error`, where there is none); `idle_gpu`, an NVIDIA GPU that this PyTorch cannot use; and `cores`,
+    `usable_cores` of this process, `busy_cores` of others, `threads`.
     """
     load = Load()
     found: Machine = dict.fromkeys(("device", "free_bytes", "native_bfloat16"))
@@ -69,7 +69,6 @@ def to_json(machine: Machine) -> dict[str, Any]:
 
 
 def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
-    """The versions that the installed adacd requires, and whether each of its extras is installed."""
     required, extras = dict[str, str](), dict[str, bool]()
     try:
         lines = requires("adacd") or ()
@@ -88,7 +87,6 @@ def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
 
 
 def check(machine: Machine, settings: Settings) -> tuple[Finding, ...]:
-    """Every check of the machine."""
     return (
         check_versions(machine),
         check_device(machine),
@@ -137,8 +135,7 @@ def check_threads(machine: Machine, given: int | None) -> Finding:
     names = ("threads", "cores", "usable_cores", "busy_cores")
     threads, cores, usable, busy = (machine[name] for name in names)
     sentence, step = f"{counted(threads, 'thread')} on {counted(usable, 'core')}", ""
-    if usable < cores:
-        sentence += f" (of {cores}; this process may use no more)"
+    sentence += f" (of {cores}; this process may use no more)" if usable < cores else ""
     if threads > usable:
         sentence += ": more threads than cores make decoding many times slower"
         step = f"Use --threads {usable}, or leave it out."
@@ -151,24 +148,25 @@ def check_threads(machine: Machine, given: int | None) -> Finding:
 
 def check_bfloat16(machine: Machine, dtype: str) -> Finding:
     """Whether bfloat16 is native: emulated it is slower than float32."""
-    native = machine["native_bfloat16"]
+    native, step = machine["native_bfloat16"], ""
     if native is None:
         return skipped("bfloat16", "bfloat16 was not checked: there is no device.")
-    sentence, step = "bfloat16 is native on this device.", ""
+    sentence = (
+        "native on this device"
+        if native
+        else "emulated on this device, so models run in another number format"
+    )
     if not native and dtype == "bfloat16":
-        sentence = "bfloat16 is emulated on this device, and slower than float32."
+        sentence = "emulated on this device, and slower than float32"
         step = "Leave --dtype out if memory has room for float32."
-    elif not native:
-        sentence = "bfloat16 is emulated on this device, so models run in another number format."
-    return checked("bfloat16", {"native": native}, sentence, step)
+    return checked("bfloat16", {"native": native}, f"bfloat16 is {sentence}.", step)
 
 
 def check_extras(machine: Machine) -> Finding:
     """Which optional extras are installed; AdaCD itself needs none."""
-    parts = [
-        f"{state}: {', '.join(names)}"
-        for state, wanted in (("installed", True), ("not installed", False))
-        if (names := [name for name, installed in machine["extras"].items() if installed is wanted])
-    ]
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for name, installed in machine["extras"].items():
+        names[installed].append(name)
+    parts = [f"{'' if here else 'not '}installed: {', '.join(some)}" for here, some in names.items() if some]
     sentence = f"Optional extras {'; '.join(parts)}." if parts else "Which extras are installed is unknown."
     return checked("extras", dict(machine["extras"]), sentence)

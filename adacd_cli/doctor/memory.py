@@ -5,10 +5,10 @@ So a model that does not fit is not even tried: on a CPU the system would kill t
 
 from __future__ import annotations
 
+import glob
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.bench.device import cache_bytes
 from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
 from adacd_cli.doctor.findings import NO_FIT, Finding, checked, skipped
@@ -30,51 +30,36 @@ _NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 @dataclass(frozen=True)
 class Need:
-    """What a model needs; see `estimate`.
+    """What a model needs; see `estimate`."""
 
-    Attributes:
-        dtype: the number format it computes in, or how it is quantised.
-        elements, weights_bytes: of its weights; None where its files do not say.
-        loading_bytes: what loading takes in addition, for the largest tensor while it is converted.
-        cache_bytes: of the keys and values of two streams of `tokens`; 0 where unknown.
-        tokens: of a prompt and its answer.
-    """
-
-    dtype: str
-    elements: int | None
+    dtype: str  # the number format it computes in, or how it is quantised
+    elements: int | None  # these two of its weights; None where its files do not say
     weights_bytes: int | None
-    loading_bytes: int
-    cache_bytes: int
-    tokens: int
+    loading_bytes: int  # in addition while it is loaded, for the largest tensor while it is converted
+    cache_bytes: int  # of the keys and values of two streams of `tokens`; 0 where unknown
+    tokens: int  # of a prompt and its answer
     max_new_tokens: int
-
-    @property
-    def peak(self) -> int:
-        """Bytes at the worst moment: loading, or answering."""
-        return (self.weights_bytes or 0) + max(self.loading_bytes, self.cache_bytes)
 
 
 def estimate(settings: Settings, source: Source, device: torch.device) -> Need:
     """What the model of these files will need, as far as they tell. ModelError where the files are damaged, not
     complete, or of something else than a causal language model."""
-    name = settings.model
-    weights: int | None
-    if source.gguf:
+    name, checkpoint = settings.model, None if source.gguf else inspect(source.folder, settings.model)
+    if checkpoint is None:
         config, stored = gguf_config(source, name), "GGUF"
         # the loader does not count the weights of a GGUF file, and takes them for many
         elements, chosen = _elements(config), hardware.choose_dtype(settings.dtype, stored, device, None)
     else:
-        checkpoint = inspect(source.folder, name)
         config = causal_config(checkpoint, name, trust_remote_code=settings.trust_remote_code)
         stored, elements = checkpoint.dtype, checkpoint.elements
         chosen = hardware.choose_dtype(settings.dtype, stored, device, elements)
-        weights = hardware.weight_bytes(checkpoint, chosen, settings.quantize)
     if isinstance(chosen, str):  # the checkpoint's own number format
         itemsize, dtype = 4 if stored == "F32" else 2, _NAMES.get(stored, stored)
     else:
         itemsize, dtype = chosen.itemsize, str(chosen).removeprefix("torch.")
-    if source.gguf:
-        weights = None if elements is None else elements * itemsize
+    weights = None if elements is None else elements * itemsize
+    if checkpoint is not None:
+        weights = hardware.weight_bytes(checkpoint, chosen, settings.quantize)
     text = config.get_text_config(decoder=True)
     largest = (getattr(text, "vocab_size", None) or 0) * (getattr(text, "hidden_size", None) or 0)
     tokens = PROMPT_TOKENS + settings.max_new_tokens
@@ -94,20 +79,16 @@ def check_mapped(source: Source, free: int | None) -> Finding:
     """Whether a GGUF file, or all files of a model in several, fits into the free memory in bytes, as llama.cpp
     maps it."""
     assert source.gguf is not None
-    stem = source.gguf.partition("-00001-of-")[0]
-    parts = [each for each in source.folder.glob("*.gguf") if each.name.startswith(stem)]
-    alone = stem == source.gguf
-    needed = sum(each.stat().st_size for each in ([source.folder / source.gguf] if alone else parts))
-    sentence = f"Its weights are mapped from the file, {amount(needed)}"
-    facts = {"weights_bytes": needed, "free_bytes": free}
+    stem, several, _ = source.gguf.partition("-00001-of-")
+    parts = source.folder.glob(f"{glob.escape(stem)}*.gguf" if several else glob.escape(source.gguf))
+    needed = sum(each.stat().st_size for each in parts)
+    sentence, step = f"Its weights are mapped from the file, {amount(needed)}", ""
     if free is None:
         return skipped("memory", f"{sentence}; how much memory is free is unknown.")
     sentence += f"; {amount(free)} are free"
     if needed > free:
-        return checked(
-            "memory", facts, f"{sentence}: it will be read again and again.", "Use a smaller file."
-        )
-    return checked("memory", facts, f"{sentence}.")
+        sentence, step = f"{sentence}: it will be read again and again", "Use a smaller file."
+    return checked("memory", {"weights_bytes": needed, "free_bytes": free}, f"{sentence}.", step)
 
 
 def free_for(device: torch.device) -> int | None:
@@ -118,6 +99,16 @@ def free_for(device: torch.device) -> int | None:
     if len(several) < 2:
         return hardware.free_on(device)
     return sum(hardware.free_on(torch.device("cuda", each)) or 0 for each in several)
+
+
+def cache_bytes(config: Any, tokens: int, itemsize: int) -> int:
+    """Bytes of the keys and values of that many tokens; 0 for a model that keeps something else."""
+    text = config.get_text_config(decoder=True)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size", "num_key_value_heads", "head_dim")
+    layers, heads, hidden, shared, width = (getattr(text, name, None) for name in names)
+    if not layers or not heads or not hidden:
+        return 0
+    return int(tokens * 2 * layers * (shared or heads) * (width or hidden // heads) * itemsize)
 
 
 def _elements(config: Any) -> int | None:
@@ -151,7 +142,7 @@ def check_memory(need: Need, free: int | None, device: str) -> Finding:
         if need.weights_bytes + need.cache_bytes > free:
             sentence, verdict = f"{sentence}that does not fit: {available}.", NO_FIT
             step = f"Lower --max-new-tokens, which is {need.max_new_tokens:,}, or use a smaller model."
-        elif need.peak > _TIGHT * free:
+        elif need.weights_bytes + max(need.loading_bytes, need.cache_bytes) > _TIGHT * free:
             sentence, step = f"{sentence}that is tight: {available}.", f"{narrower} end other programs first."
         else:
             sentence += f"{available}."

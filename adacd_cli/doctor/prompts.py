@@ -26,10 +26,7 @@ _SYSTEM = "You talk like a cook."
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 SystemRole = Literal["used", "folded", "none"]
-"""Where a system message goes: into one, into the user's, or (none) there is no template."""
-
 Thinking = Literal["none", "switch", "always"]
-"""Whether the model thinks first: never, if it is switched on, or always."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,8 @@ class PromptFacts:
     """What became of one question in both streams; see `inspect_prompts`.
 
     Attributes:
+        system_role: where a system message goes: into one, into the user's, or (none) there is no template.
+        thinking: whether the model thinks first: never, if it is switched on, or always.
         default_system: the system text that the template writes by itself, "" for none.
         dated: whether the template writes the date or the time.
         leading_bos, lengths: BOS tokens at its beginning and all tokens, of the prompted and unprompted stream.
@@ -63,8 +62,8 @@ class PromptFacts:
 
 def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     """Makes prompts with the settings' contrast prompt, and others to see how the template behaves. PromptError
-    where no prompts can be made, e.g. because both streams come out equal; ModelError where the chat template is
-    not valid Jinja."""
+    where no prompts can be made, e.g. because both streams come out equal; ModelError where the template is not
+    valid."""
 
     def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
@@ -84,7 +83,7 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     foreign = [name for name in _CONTROL.findall(bare) if name not in tokenizer.get_vocab()]
     return PromptFacts(
         template=source is not None,
-        system_role=_system_role(source, prompts_of),
+        system_role=_system_role(prompts_of) if source else "none",
         default_system=_default_system(prompts_of) if source else "",
         dated=re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
         thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
@@ -99,9 +98,7 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     )
 
 
-def _system_role(source: str | None, prompts_of: Callable[..., Prompts]) -> SystemRole:
-    if source is None:
-        return "none"
+def _system_role(prompts_of: Callable[..., Prompts]) -> SystemRole:
     try:
         prompts = prompts_of(Conversation.ask(QUESTION, _SYSTEM), thinking=False, placement="system")
     except PromptError:  # it does without
@@ -165,20 +162,18 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
 
 def check_template(prompts: PromptFacts) -> Finding:
     """Whether there is a chat template for this tokenizer, and what it writes by itself."""
-    step = ""
+    sentence, step = "The tokenizer has a chat template.", ""
     if not prompts.template:
         sentence = "The tokenizer has no chat template, so the model gets plain text."
         step = "Use a chat model, or put its chat_template.jinja into the folder."
     elif prompts.foreign:
         sentence = f"The chat template writes {', '.join(prompts.foreign)}, unknown to the tokenizer."
         step = "Use the template and the tokenizer files that came with the weights."
-    else:
-        sentence = "The tokenizer has a chat template."
-        if prompts.default_system:
-            replaced = "In the prompted stream the contrast prompt replaces its own system text"
-            sentence += f" {replaced}, {_quoted(prompts.default_system)}."
-        if prompts.dated:
-            sentence += " It writes the date, so cached prompts last for a day."
+    elif prompts.default_system:
+        replaced = "In the prompted stream the contrast prompt replaces its own system text"
+        sentence += f" {replaced}, {_quoted(prompts.default_system)}."
+    if prompts.dated and not step:
+        sentence += " It writes the date, so cached prompts last for a day."
     facts = {"default_system": prompts.default_system, "dated": prompts.dated, "foreign": [*prompts.foreign]}
     return checked("chat template", facts, sentence, step)
 
@@ -188,7 +183,6 @@ def _quoted(text: str) -> str:
 
 
 def check_system_role(prompts: PromptFacts, placement: str = "system") -> Finding:
-    """Where the contrast prompt stands."""
     sentence = {
         "user-end": "The contrast prompt goes after the user's words.",
         "user-start": "The contrast prompt goes before the user's words.",
@@ -236,14 +230,14 @@ def check_bos(prompts: PromptFacts) -> Finding:
 
 def check_generation_prompt(prompts: PromptFacts) -> Finding:
     """Whether both streams end in the same way: only then can their next tokens be compared."""
-    name, facts = "generation prompt", {"generation_prompt": prompts.generation_prompt}
-    if not prompts.same_end:
-        sentence = "The two streams end in different tokens after the question."
-        step = "Use a model with another chat template, or another tokenizer."
-        return checked(name, facts, sentence, step, CANNOT)
+    facts, step, verdict = {"generation_prompt": prompts.generation_prompt}, "", ""
     empty = not prompts.generation_prompt.strip()
     end = "with the question itself" if empty else f"in {_quoted(prompts.generation_prompt)}"
-    return checked(name, facts, f"Both streams end {end}.")
+    sentence = f"Both streams end {end}."
+    if not prompts.same_end:
+        sentence, verdict = "The two streams end in different tokens after the question.", CANNOT
+        step = "Use a model with another chat template, or another tokenizer."
+    return checked("generation prompt", facts, sentence, step, verdict)
 
 
 def check_ends(prompts: PromptFacts, ends: frozenset[int], tokenizer: Any) -> Finding:

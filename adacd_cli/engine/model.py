@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.config.methods import METHODS, Method, spoken
 from adacd_cli.config.settings import Settings
+from adacd_cli.engine.grammar import AT_A_SERVER
 from adacd_cli.errors import ConfigurationError, ModelError, PromptError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from adacd_cli.backends.torch.compiled import Compiled
     from adacd_cli.engine.backend import Capabilities, Weights
+    from adacd_cli.engine.grammar import Grammar
     from adacd_cli.profiles.profile import Profile
     from adacd_cli.prompts.prompts import Prompts
 
@@ -130,6 +132,7 @@ class Request:
         candidates: how many of the most probable tokens of either stream each step reports.
         top_logprobs: how many of the most probable tokens of the base stream each step reports, besides the
             log-probability of its own; None for neither.
+        grammar: what the answer, without the thinking, is held to; see `grammar.Grammars`.
     """
 
     prompts: Prompts
@@ -137,6 +140,7 @@ class Request:
     seed: int | None = None
     candidates: int = 0
     top_logprobs: int | None = None
+    grammar: Grammar | None = None
 
 
 def validate(
@@ -154,6 +158,8 @@ def validate(
     model.check_method(method)
     if not (capabilities.full_logits or method.sparse):
         raise ConfigurationError(f"Method {method.name} needs every token's logit, which is not told here.")
+    if request.grammar is not None and not capabilities.full_logits:
+        raise ConfigurationError(*AT_A_SERVER)
     for name in settings.controls:
         if name not in capabilities.controls:
             raise ConfigurationError(

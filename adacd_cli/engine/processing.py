@@ -1,4 +1,5 @@
-"""What changes a step's final scores before a token is chosen: biases, penalties, and ends that may not come yet.
+"""What changes a step's final scores before a token is chosen: biases, penalties, ends that may not come yet, and
+a grammar.
 
 The order is that of `settings.PROCESSING`, which is transformers' own. Temperature, top-k, top-p and min-p come
 afterwards, in `step.choose`.
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 import torch
+from torch.nn.functional import pad
 
 from adacd_cli.config.settings import PROCESSING, Settings
 
@@ -37,8 +39,11 @@ class ScoreProcessor:
         self._prompt, self._ends = tuple(prompt), tuple(ends)
         self._vocab = self._taken = 0
 
-    def __call__(self, scores: torch.Tensor, answer: Sequence[int]) -> torch.Tensor:
-        """The changed scores, a copy; `answer` is what was answered so far, which only grows."""
+    def __call__(
+        self, scores: torch.Tensor, answer: Sequence[int], allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The changed scores, a copy. `answer` is what was answered so far, which only grows; tokens that are not
+        `allowed`, bool [tokens], have no score."""
         settings = self._settings
         if scores.shape[-1] != self._vocab:
             self._begin(scores.shape[-1])
@@ -54,6 +59,9 @@ class ScoreProcessor:
             scores -= (self._counts > 0) * settings.presence_penalty
         if len(answer) < settings.min_tokens:
             scores[:, self._ending] = -torch.inf
+        if allowed is not None:  # nor what a model's padding has beyond the tokenizer's tokens
+            known = pad(allowed, (0, self._vocab - len(allowed))).to(self._device)
+            scores = scores.masked_fill(~known, -torch.inf)
         return scores
 
     def _begin(self, vocab: int) -> None:

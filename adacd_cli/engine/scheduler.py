@@ -313,7 +313,7 @@ class Scheduler:
             packed = pack_step(state.rule, logits, state.settings, noise, state.report, state.process)
             outcome = unpack([packed])[0]
             yield from self._take_one(state, outcome)
-            if state.closed:
+            if state.closed or state.failure is not None:
                 return
             state.rule_state.log(match=outcome.token_id == proposed)
             if outcome.token_id != proposed:

@@ -34,7 +34,7 @@ from adacd_cli.engine.memory import peak_memory_bytes
 from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
-from adacd_cli.errors import LogitsError
+from adacd_cli.errors import ConfigurationError, LogitsError
 from adacd_cli.events import Decision, Finished, FinishReason, Started, TokenLogprob, TokenStep
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class RequestState:
         proposals: tokens that a draft proposed for the next places, with the draft's logits there.
         run: the stretch that the backend decodes by itself now; None while tokens are chosen here.
         noise: what the next token is drawn with, float32 [1, vocab]; None when greedy, or not drawn yet.
-        failure: why the backend gave no logits for it.
+        failure: why it cannot go on: the backend gave no logits for it, or its grammar is too much work.
     """
 
     def __init__(self, index: int, request: Request, model: LanguageModel, device: torch.device) -> None:
@@ -114,6 +114,7 @@ class RequestState:
         self.closed = False
         self.cancelled = False
         self.failure: Exception | None = None
+        self._grammar = None if request.grammar is None else request.grammar.fork()
         given = settings.seed if request.seed is None else request.seed
         self.seed = None if settings.temperature == 0 else secrets.randbits(31) if given is None else given
         self.noise: torch.Tensor | None = None
@@ -130,7 +131,7 @@ class RequestState:
         self._ends = frozenset(settings.stop_token_ids)
         self._ends |= frozenset() if settings.ignore_eos else model.eos_ids
         self._processor: ScoreProcessor | None = None
-        if is_processed(settings):
+        if is_processed(settings) or self._grammar is not None:
             ends = self._ends | model.eos_ids
             self._processor = ScoreProcessor(settings, self.base.prompt, ends, device)
         marks, self.phase = request.prompts.thinking, Phase.ANSWERING
@@ -305,7 +306,10 @@ class RequestState:
     @property
     def process(self) -> Process | None:
         """What changes the next token's final scores; None where nothing does."""
-        return None if self._processor is None else partial(self._processor, answer=self.ids)
+        if self._processor is None:
+            return None
+        held = self._grammar if self.phase is Phase.ANSWERING else None
+        return partial(self._processor, answer=self.ids, allowed=None if held is None else held.allowed)
 
     @property
     def room(self) -> int:
@@ -371,6 +375,12 @@ class RequestState:
             if self._follows_track and token_id != top:
                 self._window_left = 0
         self._answered += not thinking
+        if self._grammar is not None and not thinking:
+            self._grammar.take(token_id)
+            if self._grammar.error:
+                self.failure = ConfigurationError(
+                    f"The answer cannot be held to its JSON schema any more: {self._grammar.error}."
+                )
         spell, measures = self._spell, outcome.measures
         if self._switch_measures:  # at the token that it decided on
             measures = replace(measures, named={**measures.named, **self._switch_measures})
@@ -430,7 +440,7 @@ class RequestState:
         closed = marks is not None and marks.close in self._spell(*self.ids[-_CLOSING_TAG_TOKENS:])
         if closed:
             self._begin_answer()
-        if ended or detokenizer.stopped:
+        if ended or detokenizer.stopped or (self._grammar is not None and self._grammar.complete):
             self.finish = FinishReason.STOP
         elif len(self.ids) >= self.settings.max_new_tokens:
             self.finish = FinishReason.LENGTH

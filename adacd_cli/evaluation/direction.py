@@ -32,49 +32,42 @@ REFUSAL_STARTS = (
 )
 """Texts a refusal begins with: the first token of each counts as a refusal token."""
 
-KINDS = ("harmful", "harmless", "pseudo_harmful")
-LAYERS_LEFT_OUT = 0.2
+KINDS = {"harmful": "refuses", "harmless": "answers", "pseudo_harmful": "refuses"}
+"""What the model does to a prompt of each kind that can be learned from."""
+
+LAYERS_LEFT_OUT = 0.2  # of the blocks, the last ones
 FEW = 32
-_TINY = 1e-6
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a direction is searched for.
+    """How a direction is searched for."""
 
-    Attributes:
-        train, validation: prompts of each kind for the means, and for the choice.
-        kl: the most that the next token's distribution may move on harmless prompts, mean KL in nats.
-        mu: how much of the harm direction is taken out of the pseudo-harmful one.
-    """
-
-    train: int = 128
-    validation: int = 32
-    kl: float = 0.2
-    mu: float = 1.0
+    train: int = 128  # prompts of each kind for the means
+    validation: int = 32  # and for the choice
+    kl: float = (
+        0.2  # the most that the next token's distribution may move on harmless prompts, mean KL in nats
+    )
+    mu: float = 1.0  # how much of the harm direction is taken out of the pseudo-harmful one
     seed: int = 0
     system: str | None = None
     thinking: bool = False
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A direction, of unit length, float64 [hidden], and what its removal does to the validation prompts.
+class Candidate(NamedTuple):
+    """A direction and what its removal does to the validation prompts."""
 
-    Attributes:
-        layer: block at whose input it was measured, at `position`; -1 is the prompt's last.
-        kl: mean KL on harmless prompts, in nats.
-        score: mean refusal score of pseudo-harmful prompts, log odds.
-    """
-
-    layer: int
-    position: int
-    vector: torch.Tensor
-    kl: float
-    score: float
+    layer: int  # the block at whose input it was measured
+    position: int  # and where: -1 is the prompt's last
+    vector: torch.Tensor  # of unit length, float64 [hidden]
+    kl: float  # mean KL on harmless prompts, in nats
+    score: float  # mean refusal score of pseudo-harmful prompts, log odds
 
 
 class Found(NamedTuple):
+    """The best direction, the score without it, how many were tried, on how many prompts of each kind, and
+    warnings."""
+
     best: Candidate
     before: float
     tried: int
@@ -119,12 +112,10 @@ def find_direction(
 ) -> Found:
     """Searches for the direction; `progress` is told what is being done, how much of it, and of how much.
 
-    Raises:
-        UsageError: there are too few prompts of a kind.
-        ModelError: the model's blocks cannot be found.
-        AdacdError: there is no direction; the message says why.
+    UsageError where there are too few prompts of a kind; ModelError where the model's blocks cannot be found;
+    AdacdError where there is no direction.
     """
-    from adacd_cli.backends.torch.views import find_blocks
+    from adacd_cli.backends.torch.views import AblatedView, find_blocks
 
     layers = range(int(len(find_blocks(model.model)) * (1 - LAYERS_LEFT_OUT)))
     train, validation, warnings = _split(prompts, recipe)
@@ -132,10 +123,10 @@ def find_direction(
     encoded = [model.tokenizer(text, add_special_tokens=False)["input_ids"] for text in REFUSAL_STARTS]
     scorer = Scorer(model, sorted({ids[0] for ids in encoded if ids}))
     kept = _keep(model, scorer, encode, train, progress)
-    for kind in KINDS:
+    for kind, does in KINDS.items():
         if len(kept[kind]) < FEW:
             left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
-            why = f"those that the model {_wanted(kind)}"
+            why = f"those that the model {does}"
             warnings.append(f"Only {left} to learn from, {why}; use {FEW} or more.")
     means = {kind: _means(model, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
     harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
@@ -143,16 +134,17 @@ def find_direction(
     places = [(layer, -1 - back) for layer in layers for back in range(encode.positions)]
     tried: list[Candidate] = []
     for done, place in enumerate(places, 1):
-        vector = _direction(means, *place, recipe.mu)
-        if vector is not None:
-            tried.append(_try(scorer, model, vector, place, harmless, pseudo))
+        if (vector := _direction(means, *place, recipe.mu)) is not None:
+            view = AblatedView(model.model, vector)
+            kls = [float((own.exp() * (own - scorer.logprobs(view, ids))).sum()) for ids, own in harmless]
+            tried.append(Candidate(*place, vector, fmean(kls), scorer.mean(view, pseudo)))
         progress("Trying directions", done, len(places))
     allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
     if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
-        bound = f"within {recipe.kl:g} nats; the least was {least:.3g}"
         raise AdacdError(
-            f"No direction keeps the mean KL on harmless prompts {bound}.",
+            "No direction keeps the mean KL on harmless prompts "
+            f"within {recipe.kl:g} nats; the least was {least:.3g}.",
             "Allow more with --kl, or give more prompts of each kind.",
         )
     best, before = min(allowed, key=attrgetter("score")), scorer.mean(model.model, pseudo)
@@ -167,7 +159,6 @@ def find_direction(
 def _split(
     prompts: dict[str, list[str]], recipe: Recipe
 ) -> tuple[dict[str, list[str]], dict[str, list[str]], list[str]]:
-    """Train and validation prompts of each kind, drawn with the seed."""
     train, validation, warnings = {}, {}, list[str]()
     for kind in KINDS:
         texts = list(dict.fromkeys(prompts[kind]))
@@ -183,10 +174,6 @@ def _split(
             few = counted(held, f"{_spoken(kind)} prompt")
             warnings.append(f"Only {few} to choose with; use {FEW} or more.")
     return train, validation, warnings
-
-
-def _wanted(kind: str) -> str:  # what the model does to a prompt that can be learned from
-    return "answers" if kind == "harmless" else "refuses"
 
 
 def _spoken(kind: str) -> str:
@@ -209,20 +196,19 @@ class _Encoder:
 def _keep(
     model: LanguageModel, scorer: Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
 ) -> dict[str, list[str]]:
-    """The prompts that behave as their kind should: refused, answered, and refused."""
     kept: dict[str, list[str]] = {kind: [] for kind in KINDS}
     total, done = sum(map(len, train.values())), 0
-    for kind in KINDS:
+    for kind, does in KINDS.items():
         for prompt in train[kind]:
             score = scorer.score(scorer.logprobs(model.model, encode(prompt)))
-            if score < 0 if kind == "harmless" else score > 0:
+            if score < 0 if does == "answers" else score > 0:
                 kept[kind].append(prompt)
             done += 1
             progress("Running the prompts", done, total)
         if not kept[kind]:
             none = f"none of the {len(train[kind])} {_spoken(kind)} prompts"
             raise AdacdError(
-                f"The model {_wanted(kind)} {none}, so there is no direction to find.",
+                f"The model {does} {none}, so there is no direction to find.",
                 "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
             )
     return kept
@@ -250,19 +236,4 @@ def _direction(means: dict[str, torch.Tensor], layer: int, position: int, mu: fl
     pseudo = means["pseudo_harmful"][place] - means["harmless"][place]
     direction = pseudo - mu * (pseudo @ harm) / (harm @ harm + 1e-8) * harm
     length = direction.norm()
-    return None if length < _TINY else direction / length
-
-
-def _try(
-    scorer: Scorer,
-    model: LanguageModel,
-    vector: torch.Tensor,
-    place: tuple[int, int],
-    harmless: Sequence[tuple[Sequence[int], torch.Tensor]],
-    pseudo: Sequence[Sequence[int]],
-) -> Candidate:
-    from adacd_cli.backends.torch.views import AblatedView
-
-    view = AblatedView(model.model, vector)
-    kls = [float((plain.exp() * (plain - scorer.logprobs(view, ids))).sum()) for ids, plain in harmless]
-    return Candidate(*place, vector, fmean(kls), scorer.mean(view, pseudo))
+    return None if length < 1e-6 else direction / length

@@ -31,9 +31,8 @@ def make_plan(
     batch_size: int | str,
 ) -> dict[str, Any]:
     """What must be the same for a run to be continued, JSON values by name."""
-    base = runs[0]
-    values = base.model_dump(mode="json")
-    loading = (*_LOADING, *_SERVED) if base.served else _LOADING
+    values = runs[0].model_dump(mode="json")
+    loading = (*_LOADING, *_SERVED) if runs[0].served else _LOADING
     hashes: dict[str, str] = {}  # of adapter and direction: a folder may come to hold another
     for settings in runs:
         name = METHODS[settings.effective_method].resource
@@ -80,11 +79,9 @@ def provenance(
     began: float,
     ray: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Versions, model, settings, data and machine.
-
-    `facts` and `where` are `model_facts` and `loading.machine.machine_facts` of the model, wherever it ran;
-    `began` is in seconds since 1970; `ray` says how many nodes and workers there were, where Ray spread the run.
-    """
+    """Versions, model, settings, data and machine: FACTS and WHERE are `model_facts` and `machine_facts` of the
+    model, wherever it ran, BEGAN is in seconds since 1970, and RAY tells of the workers, where Ray spread the
+    run."""
     from adacd_cli.loading.machine import package_versions
 
     return {

@@ -7,15 +7,14 @@ drawn from that alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
 from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
-from adacd_cli.evaluation.records import LABELS, AnswerRecord, JudgementRecord, Label
-from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio
-from adacd_cli.evaluation.verdict import verdict
+from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio, verdict
+from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Label
 
 DEFAULT = "default"
 
@@ -34,10 +33,8 @@ class Group(NamedTuple):
 
 
 def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
-    """The groups that answers fall into, in the order in which they come, safe ones first.
-
-    `both` names the sets that have both labels.
-    """
+    """The groups that answers fall into, in the order in which they come, safe ones first; BOTH names the sets that
+    have both labels."""
     mixed = frozenset(both)
     pairs = dict.fromkeys((record.dataset, record.label) for record in answers)
     found = [Group(f"{name}-{label}" if name in mixed else name, name, label) for name, label in pairs]
@@ -45,21 +42,16 @@ def groups(answers: Iterable[AnswerRecord], both: Iterable[str]) -> list[Group]:
 
 
 class Judged:
-    """The answers of a run that did not fail, with one judge's labels by the answer's key.
-
-    `aspects` are 1 to 5 each, None for N/A, from whichever judge rates them.
-    """
+    """The answers of a run that did not fail, with one judge's labels by the answer's key; aspects, 1 to 5 each and
+    None for N/A, are from whichever judge rates them."""
 
     def __init__(
-        self, answers: Sequence[AnswerRecord], judgements: Iterable[JudgementRecord], judge: str
+        self, answers: Sequence[AnswerRecord], judgements: Sequence[JudgementRecord], judge: str
     ) -> None:
-        self.labels: dict[Key, JudgementLabel] = {}
-        self.aspects: dict[Key, Mapping[str, float | None]] = {}
-        for record in judgements:
-            if record.judge == judge:
-                self.labels[record.key[:3]] = record.label
-            if record.detail.get("aspects"):
-                self.aspects[record.key[:3]] = record.detail["aspects"]
+        self.labels = {each.key[:3]: each.label for each in judgements if each.judge == judge}
+        self.aspects: dict[Key, Mapping[str, float | None]] = {
+            each.key[:3]: each.detail["aspects"] for each in judgements if each.detail.get("aspects")
+        }
         self._answers: dict[tuple[str, str, Label], dict[str, AnswerRecord]] = {}
         for answer in answers:
             own = self._answers.setdefault((answer.method, answer.dataset, answer.label), {})
@@ -137,20 +129,27 @@ def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
         "ci_high": share.high,
         "labels": {label: labels.get(label, 0) for label in JUDGEMENT_LABELS},
         "unchanged": compared["unchanged"],
-        "mean_tokens": fmean(record.tokens for record in own) if own else None,
+        "mean_tokens": _mean(record.tokens for record in own),
         "atgr": compared["atgr"],
         "aspects": {name: fmean(values) for name, values in aspects.items()},
     }
+
+
+def _mean(values: Iterable[float | None], kind: Callable[[list[float]], float] = fmean) -> float | None:
+    found = [value for value in values if value is not None]
+    return kind(found) if found else None
 
 
 def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the
     median of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
     batches = by_batch(pairs)
-    wall, cpu = (_median(batches, clock) for clock in ("seconds", "cpu_seconds"))
+    wall, cpu = (
+        _mean((time_ratio(each, clock) for each in batches), median) for clock in ("seconds", "cpu_seconds")
+    )
     busy = wall is not None and cpu is not None and max(wall / cpu, cpu / wall) > _DISAGREE
     return {
-        "unchanged": fmean(one.text == other.text for one, other in pairs) if pairs else None,
+        "unchanged": _mean(one.text == other.text for one, other in pairs),
         "atgr": cpu if busy else wall,
         "atgr_wall": wall,
         "clock": "cpu_seconds" if busy else "seconds",
@@ -174,25 +173,17 @@ def time_ratio(pairs: Sequence[Pair], clock: str) -> float | None:
     return (times[0] / counts[0]) / (times[1] / counts[1]) if all(counts) and all(times) else None
 
 
-def _median(batches: Sequence[Sequence[Pair]], clock: str) -> float | None:
-    ratios = [ratio for batch in batches if (ratio := time_ratio(batch, clock)) is not None]
-    return median(ratios) if ratios else None
-
-
 def _averages(
     judged: Judged, method: str, found: Sequence[Group], cells: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Means over the sets of each label, every set counting the same; time and changes over all answers."""
-    ratios = [(cell["label"], cell["ratio"]) for cell in cells.values() if cell["ratio"] is not None]
-    averages: dict[str, Any] = {}
-    for label in LABELS:
-        own = [value for its, value in ratios if its == label]
-        averages[label] = fmean(own) if own else None
+    # every set counts the same; time and changes are over all answers
+    averages: dict[str, Any] = {
+        label: _mean(cell["ratio"] for cell in cells.values() if cell["label"] == label) for label in LABELS
+    }
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 
 
 def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, Any]:
-    """What changed against Default in each set, and over all sets of a label."""
     refused: dict[str, list[tuple[bool, bool]]] = {}
     degenerate: Counter[str] = Counter()
     for group in found:
@@ -210,22 +201,14 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
 
 
 def _agreement(judgements: Iterable[JudgementRecord], judges: Sequence[str]) -> list[dict[str, Any]]:
-    """How far the judges agree on refused or not, pair by pair: Cohen's kappa and the plain share."""
     labels: dict[str, dict[Key, JudgementLabel]] = {judge: {} for judge in judges}
     for record in judgements:
         if record.judge in labels and record.label != "unparsed":
             labels[record.judge][record.key[:3]] = record.label
     found = []
     for one, other in combinations(judges, 2):
-        shared = [key for key in labels[one] if key in labels[other]]
-        first, second = ([labels[judge][key] for key in shared] for judge in (one, other))
-        same = [(a in REFUSED) is (b in REFUSED) for a, b in zip(first, second, strict=True)]
-        found.append(
-            {
-                "judges": [one, other],
-                "n": len(shared),
-                "agreement": fmean(same) if same else None,
-                "kappa": cohen_kappa(first, second) if shared else None,
-            }
-        )
+        shared = [(label, labels[other][key]) for key, label in labels[one].items() if key in labels[other]]
+        agreement = _mean((a in REFUSED) is (b in REFUSED) for a, b in shared)
+        kappa = cohen_kappa(*zip(*shared, strict=True)) if shared else None
+        found.append({"judges": [one, other], "n": len(shared), "agreement": agreement, "kappa": kappa})
     return found

@@ -13,14 +13,12 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.judges.base import Exchange, Judge
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord, Sample
-from adacd_cli.evaluation.store import Store
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Sample, Store
 from adacd_cli.events import Failed, Finished, Notice, TokenStep
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _TURNS = 8
+_FROM_EVENT = ("text", "tokens", "added", "subtracted")
 
 
 class Job(NamedTuple):
@@ -45,19 +44,15 @@ def batches(samples: Iterable[Sample], size: int) -> list[list[Sample]]:
 
 
 def turn_size(samples: int, at_once: int) -> int:
-    """How many samples are a method's batch of one turn, where so many are decoded AT ONCE.
-
-    As many as are decoded at once, and up to eight times as many in a run that still has eight turns for the
-    median, because the last answers of each batch leave slots idle.
-    """
+    """How many samples are a method's batch of one turn: as many as are decoded AT ONCE, and up to eight times as
+    many in a run that still has eight turns for the median, because the last answers of each batch leave slots
+    idle."""
     return at_once * min(_TURNS, max(1, samples // (_TURNS * at_once)))
 
 
 class Runner:
-    """Answers jobs with one scheduler, whose prefix cache is kept for the whole run.
-
-    The model has everything that the methods need (`load_extras`).
-    """
+    """Answers jobs with one scheduler, whose prefix cache is kept for the whole run, and a model that has
+    everything that the methods need (`load_extras`)."""
 
     def __init__(self, model: LanguageModel) -> None:
         from adacd_cli.answers.run import Session
@@ -68,10 +63,8 @@ class Runner:
     def limit(
         self, samples: Sequence[Sample], runs: Sequence[Settings], batch_size: int | Literal["auto"]
     ) -> int:
-        """Sets how many samples are decoded at once from now on, and gives that number.
-
-        `batch_size` is the number; "auto" is what memory has room for, by the longest prompt.
-        """
+        """Sets how many samples are decoded at once from now on, and gives that number: BATCH_SIZE, or what memory
+        has room for, by the longest prompt."""
         from adacd_cli.answers.run import concurrency_for
 
         requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
@@ -84,34 +77,23 @@ class Runner:
         return concurrency
 
     def records(
-        self, jobs: Sequence[Job], on_notice: Callable[[str], None] = lambda text: None, *, batch: int = 0
+        self, jobs: Sequence[Job], on_notice: Callable[[str], object] = lambda text: None, *, batch: int = 0
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end, with the number of their BATCH; `on_notice` gets
-        what should be known."""
-        for _, item in self.answer(jobs):
-            if isinstance(item, AnswerRecord):
-                yield replace(item, batch=batch)
-            elif isinstance(item, Notice):
-                on_notice(item.text)
-
-    def answer(self, jobs: Sequence[Job]) -> Iterator[tuple[int, TokenStep | AnswerRecord | Notice]]:
-        """Each token and, when it ends or fails, the record of each job, with the job's index; -1 for notices.
+        """The records of jobs, in the order in which they end or fail, with the number of their BATCH.
 
         A record's seconds are its share of the time, by the wall and by the processor: each step's time is
         divided equally among the jobs that ran, so a method that decodes one answer after another is compared
-        fairly with one that decodes many.
-
-        Raises:
-            KeyboardInterrupt: the jobs that were not finished have no record.
+        fairly with one that decodes many. Jobs that an exception interrupts have no record.
         """
-        scheduler, indices = self._scheduler, dict[int, int]()
+        scheduler, own = self._scheduler, dict[int, Job]()
         seconds, cpu_seconds = defaultdict[int, float](float), defaultdict[int, float](float)
         computes = self.model.server is None and self.model.device.type == "cpu"
-        for index, job in enumerate(jobs):
+        for job in jobs:
             try:
-                indices[scheduler.submit(self._request(job))] = index
+                own[scheduler.submit(self._request(job))] = job
             except AdacdError as error:
-                yield index, AnswerRecord.of(job.settings.method_label, job.sample, error=error.message)
+                label = job.settings.method_label
+                yield AnswerRecord.of(label, job.sample, error=error.message, batch=batch)
         try:
             while scheduler.busy:
                 ran = {state.index for state in scheduler.running}
@@ -125,13 +107,15 @@ class Runner:
                     cpu_seconds[number] += worked / len(ran) if computes else 0.0
                 for event in events:
                     if isinstance(event, Notice):
-                        yield -1, event
-                    elif isinstance(event, TokenStep):
-                        yield indices[event.request], event
+                        on_notice(event.text)
                     elif isinstance(event, (Finished, Failed)):
-                        index = indices[event.request]
-                        times = seconds[event.request], cpu_seconds[event.request]
-                        yield index, _record(jobs[index], event, *times)
+                        number = event.request
+                        values: dict[str, Any] = {"batch": batch, "error": getattr(event, "message", "")}
+                        if isinstance(event, Finished):
+                            values |= {"seconds": seconds[number], "cpu_seconds": cpu_seconds[number]}
+                            values |= {name: getattr(event, name) for name in _FROM_EVENT}
+                            values["finish_reason"] = event.finish_reason.value
+                        yield AnswerRecord.of(own[number].settings.method_label, own[number].sample, **values)
         except BaseException:
             deque(scheduler.close(), maxlen=0)  # those are no answers
             raise
@@ -147,15 +131,6 @@ class Runner:
         # a seed of the sample's own, the same in every batch and for every method
         own = zlib.crc32(f"{sample.dataset}/{sample.id}".encode("utf-8", "surrogatepass"))
         return Request(prompts, settings, seed=((settings.seed or 0) + own) % 2**63, top_logprobs=0)
-
-
-def _record(job: Job, event: Finished | Failed, seconds: float, cpu_seconds: float) -> AnswerRecord:
-    values: dict[str, Any] = {"error": event.message} if isinstance(event, Failed) else {}
-    if isinstance(event, Finished):
-        values = {"seconds": seconds, "cpu_seconds": cpu_seconds}
-        values |= {name: getattr(event, name) for name in ("text", "tokens", "added", "subtracted")}
-        values["finish_reason"] = event.finish_reason.value
-    return AnswerRecord.of(job.settings.method_label, job.sample, **values)
 
 
 def answer_all(
@@ -174,7 +149,7 @@ def answer_all(
     at_once = runner.limit(samples, runs, batch_size)
     size = turn_size(len(samples), at_once) if len(runs) > 1 else at_once * _TURNS
     for number, batch in enumerate(batches(samples, size), next_batch(store)):
-        for settings in runs if number % 2 else runs[::-1]:
+        for settings in runs if number % 2 else runs[::-1]:  # each is the first as often as the last
             jobs = [Job(sample, settings) for sample in batch if store.lacks(settings.method_label, sample)]
             for record in runner.records(jobs, on_notice, batch=number):
                 store.add(record)
@@ -215,5 +190,4 @@ def unjudged(judge: str, store: Store) -> list[AnswerRecord]:
 
 
 def text_hash(text: str) -> str:
-    """SHA-256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

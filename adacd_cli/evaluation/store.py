@@ -1,20 +1,88 @@
-"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each.
+"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each; and these as values.
 
-A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The
-same plan continues it; another plan is refused, and so is a second process.
+A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The same
+plan continues it; another plan is refused, and so is a second process.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord, Sample
+from adacd_cli.evaluation.judges.base import JudgementLabel
+
+Label = Literal["safe", "unsafe"]  # whether a prompt should be answered or refused
+LABELS: tuple[Label, ...] = ("safe", "unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
+
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerRecord:
+    """One method's answer to one sample, or in `error` why there is none."""
+
+    method: str
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str
+    text: str = ""
+    finish_reason: str = ""  # stop or length; this and the next three as in the event Finished
+    tokens: int = 0
+    added: int = 0
+    subtracted: int = 0
+    seconds: float = 0.0  # the answer's share of the time of its batch
+    error: str = ""
+    cpu_seconds: float = 0.0  # of this process's time; 0 where something else computes the model
+    batch: int = 0  # numbered from 1: all methods answered its samples in turn
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """A later record of the same key replaces an earlier one."""
+        return self.method, self.dataset, self.id
+
+    @classmethod
+    def of(cls, method: str, sample: Sample, **values: Any) -> AnswerRecord:
+        """The record of a sample's answer."""
+        return cls(method, sample.dataset, sample.id, sample.prompt, sample.label, sample.category, **values)
+
+
+@dataclass(frozen=True, slots=True)
+class JudgementRecord:
+    """A judge's judgement of one answer; `text_sha256` tells whether the answer is still that one."""
+
+    method: str
+    dataset: str
+    id: str
+    judge: str
+    label: JudgementLabel
+    text_sha256: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return self.method, self.dataset, self.id, self.judge
+
+    @property
+    def failed(self) -> bool:
+        """Whether the judge could not be asked: it may be, another time."""
+        return bool(self.detail.get("failed"))
+
 
 PLAN, ANSWERS, JUDGEMENTS, LOCK = "run.json", "answers.jsonl", "judgements.jsonl", ".lock"
 
@@ -24,12 +92,9 @@ Record = TypeVar("Record", AnswerRecord, JudgementRecord)
 class Store:
     """An open run folder, made where it is missing; a context manager, because it holds the folder's lock.
 
-    `plan` is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
-
-    Raises:
-        ConfigurationError: the folder belongs to another plan; the message names the first difference.
-        UsageError: another process works in the folder, or its files are not a run's.
-        OutputError: the folder cannot be written.
+    PLAN is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
+    ConfigurationError where the folder belongs to another plan; UsageError where another process works in it, or
+    its files are not a run's; OutputError where it cannot be written.
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
@@ -37,26 +102,21 @@ class Store:
 
         self.folder = folder
         with ExitStack() as opened:
-            try:
+            with _writing(folder):
                 folder.mkdir(parents=True, exist_ok=True)
-                opened.enter_context(FileLock(folder / LOCK, blocking=False))
-            except Timeout:
-                hint = "Wait for it, or name another folder with --output."
-                raise UsageError(f"Another run is working in {folder}.", hint) from None
-            except OSError as error:
-                raise _unwritable(folder, error) from error
+                try:
+                    opened.enter_context(FileLock(folder / LOCK, blocking=False))
+                except Timeout:
+                    hint = "Wait for it, or name another folder with --output."
+                    raise UsageError(f"Another run is working in {folder}.", hint) from None
             if (folder / ANSWERS).exists() and not (folder / PLAN).exists():
                 raise UsageError(f"{folder} has answers but no {PLAN}.", "Name another folder with --output.")
             self.agree_on(PLAN, plan)
             self.answers = {record.key: record for record in self._read(ANSWERS, AnswerRecord)}
             self.judgements = {record.key: record for record in self._read(JUDGEMENTS, JudgementRecord)}
-            try:
-                self._files = {
-                    name: opened.enter_context((folder / name).open("a", encoding="utf-8"))
-                    for name in (ANSWERS, JUDGEMENTS)
-                }
-            except OSError as error:
-                raise _unwritable(folder, error) from error
+            with _writing(folder):
+                files = {name: (folder / name).open("a", encoding="utf-8") for name in (ANSWERS, JUDGEMENTS)}
+                self._files = {name: opened.enter_context(file) for name, file in files.items()}
             self._opened = opened.pop_all()
 
     def __enter__(self) -> Store:
@@ -74,12 +134,10 @@ class Store:
     def add(self, record: AnswerRecord | JudgementRecord) -> None:
         """Writes an answer or a judgement down, or raises OutputError, e.g. because the disk is full."""
         name = ANSWERS if isinstance(record, AnswerRecord) else JUDGEMENTS
-        try:
+        with _writing(self.folder / name):
             # ASCII only, so that no character of an answer can break a line or the encoding
             self._files[name].write(json.dumps(asdict(record)) + "\n")
             self._files[name].flush()
-        except OSError as error:
-            raise _unwritable(self.folder / name, error) from error
         if isinstance(record, AnswerRecord):
             self.answers[record.key] = record
         else:
@@ -89,11 +147,9 @@ class Store:
         """Replaces a file of the folder, whole or not at all, or raises OutputError."""
         path = self.folder / name
         partial = path.with_name(f"{name}.partial")
-        try:
+        with _writing(path):
             partial.write_text(text, encoding="utf-8")
             partial.replace(path)
-        except OSError as error:
-            raise _unwritable(path, error) from error
         return path
 
     def agree_on(self, name: str, facts: Mapping[str, Any]) -> None:
@@ -151,8 +207,10 @@ def _differences(
             yield f"{prefix}{name}", json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"{path} could not be written: {error.strerror or error}.",
-        "Make room or name another folder; the same command then continues where it stopped.",
-    )
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "Make room or name another folder; the same command then continues where it stopped."
+        raise OutputError(f"{path} could not be written: {error.strerror or error}.", hint) from error

@@ -21,9 +21,8 @@ from adacd_cli.engine.switches import learned as switched
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.judges.base import REFUSED
-from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import answer_all
-from adacd_cli.evaluation.store import Store
+from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
 from adacd_cli.fitting import learn
 from adacd_cli.fitting.corpus import KINDS, FitPrompt, Kind, chosen, first_of_each
 from adacd_cli.fitting.measure import label, measure, rounded, trade_off

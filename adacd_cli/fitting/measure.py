@@ -9,9 +9,8 @@ import numpy as np
 
 from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.keyword import judgement
-from adacd_cli.evaluation.records import AnswerRecord
-from adacd_cli.evaluation.statistics import paired, ratio
-from adacd_cli.evaluation.verdict import verdict
+from adacd_cli.evaluation.statistics import paired, ratio, verdict
+from adacd_cli.evaluation.store import AnswerRecord
 from adacd_cli.fitting.learn import MOST_LOST
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.judges.base import REFUSED
-from adacd_cli.evaluation.records import AnswerRecord
+from adacd_cli.evaluation.store import AnswerRecord
 from adacd_cli.fitting.learn import Array
 from adacd_cli.fitting.measure import label
 

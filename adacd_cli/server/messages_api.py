@@ -38,6 +38,7 @@ class MessagesRequest(OpenBody):
     tool_choice: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
     cache_control: Annotated[Any, Field(description="Accepted; prefixes are kept in any case.")] = None
+    output_format: Annotated[dict[str, Any] | None, Field(description="Formerly its format.")] = None
 
 
 def chat_of(body: MessagesRequest) -> Translation:
@@ -60,9 +61,11 @@ def chat_of(body: MessagesRequest) -> Translation:
     chat.leave(output, ("format", *(("effort",) if enabled else ())), "output_config")
     known = enabled is not None or kind == "adaptive"  # which may be no thinking at all
     chat.leave(thinking, ("type",) if known else (), "thinking")
-    if (wanted := output.get("format")) is not None:
-        schema = {"name": "answer", "schema": wanted.get("schema") if isinstance(wanted, dict) else wanted}
-        chat.put("response_format", {"type": "json_schema", "json_schema": schema}, "output_config.format")
+    formats = {"output_format": body.output_format, "output_config.format": output.get("format")}
+    for path, wanted in formats.items():
+        if wanted is not None:
+            chat.put("response_format", {"type": "json_schema", "json_schema": wanted}, path)
+            chat.paths["response_format.json_schema"] = path
     if body.tools is not None:
         chat.put(
             "tools", [_tool(chat, each, f"tools[{place}]") for place, each in enumerate(body.tools)], "tools"

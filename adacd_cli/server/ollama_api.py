@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from adacd_cli import __version__
 from adacd_cli.server.description import read_body
+from adacd_cli.server.errors import refused
 from adacd_cli.server.openai_format import JSON
 from adacd_cli.server.routes import Responder
 from adacd_cli.server.schema import (
@@ -102,8 +103,10 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> Translation:
         if body.system:
             chat.add({"role": "system", "content": body.system}, "system", content="")
         chat.add({"role": "user", "content": body.prompt or ""}, "prompt", content="")
+    if isinstance(body.format, str) and body.format not in ("", "json"):
+        raise refused("`format` is json or a JSON schema.", "format")
     if body.format:
-        schema = {"type": "json_schema", "json_schema": {"name": "answer", "schema": body.format}}
+        schema = {"type": "json_schema", "json_schema": {"schema": body.format}}
         wanted = {"type": "json_object"} if isinstance(body.format, str) else schema
         chat.put("response_format", wanted, "format")
     if body.think is not None:

@@ -49,6 +49,7 @@ class Params:
         usage: whether a stream ends with the numbers of tokens; `continuous_usage`: and each chunk has them.
         contrast_prompts: the contrast prompts of the request's own, by the fields that hold them.
         warnings: the fields that are not used, a sentence each.
+        json_schema: what the answer is held to, and the field that says so; None for any text.
     """
 
     settings: Settings
@@ -60,6 +61,7 @@ class Params:
     continuous_usage: bool = False
     contrast_prompts: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    json_schema: tuple[Mapping[str, Any], str] | None = None
 
 
 def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | None = None) -> Params:
@@ -104,7 +106,19 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
             *(f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used),
             *_warnings(body),
         ),
+        json_schema=_json_schema(body),
     )
+
+
+def _json_schema(body: CommonRequest) -> tuple[Mapping[str, Any], str] | None:
+    """The schema of the answer, and the field that holds it; None where any text will do."""
+    nested = {"response_format": body.response_format, "structured_outputs": body.structured_outputs}
+    found = {name: each.wanted for name, each in nested.items() if each is not None}
+    found |= {"guided_json": body.guided_json, "json_schema": body.json_schema}
+    given = [(schema, name) for name, schema in found.items() if schema is not None]
+    if len(given) > 1:
+        raise refused(f"`{given[1][1]}` and `{given[0][1]}` cannot be used together.", given[1][1])
+    return given[0] if given else None
 
 
 def _warnings(body: CommonRequest) -> Iterator[str]:

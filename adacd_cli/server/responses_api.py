@@ -64,6 +64,7 @@ def chat_of(body: ResponsesRequest) -> Translation:
         chat.put("tools", [_nested(each, "function") for each in body.tools], "tools")
     chat.put("tool_choice", _nested(body.tool_choice, "function"), "tool_choice")
     chat.put("response_format", _nested((body.text or {}).get("format"), "json_schema"), "text.format")
+    chat.paths["response_format.json_schema"] = "text.format"
     chat.leave(body.text, ("format",), "text")
     chat.put("reasoning_effort", (body.reasoning or {}).get("effort"), "reasoning.effort")
     chat.leave(body.reasoning, ("effort",), "reasoning")

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from adacd_cli.prompts import Prompts
 
 _RENDERED_AT_ONCE = 4
+_COMPILED_AT_ONCE = 2
 
 Form = TypeVar("Form", bound=ChatFormat)
 
@@ -52,6 +53,7 @@ class Responder:
     def __init__(self, state: ServerState, worker: Worker, metrics: Metrics) -> None:
         self.worker, self.state, self._metrics = worker, state, metrics
         self._rendering = anyio.CapacityLimiter(_RENDERED_AT_ONCE)
+        self._compiling = anyio.CapacityLimiter(_COMPILED_AT_ONCE)
 
     def add_routes(self, app: FastAPI) -> None:
         """Adds the routes to the application."""
@@ -186,7 +188,12 @@ class Responder:
         """
         from adacd_cli.engine import Request as DecodingRequest
 
-        params, jobs = forms[0].params, self.worker.open(len(forms))
+        params = forms[0].params
+        grammar = None
+        if params.json_schema is not None:
+            compile = partial(self.state.grammar, *params.json_schema)
+            grammar = await anyio.to_thread.run_sync(compile, limiter=self._compiling)
+        jobs = self.worker.open(len(forms))
         answers = len(forms) // len(renders)
         seed = params.settings.seed
         try:
@@ -202,6 +209,7 @@ class Responder:
                     seed=None if seed is None else (seed + number) % 2**63,
                     candidates=params.candidates,
                     top_logprobs=params.top_logprobs,
+                    grammar=grammar,
                 )
                 self.worker.submit(job, decoding, param, score)
             events = events_of(jobs)

@@ -21,6 +21,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     PrivateAttr,
     Tag,
+    model_validator,
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -201,13 +202,56 @@ _Id = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Penalty = Annotated[float | None, Field(ge=-2, le=2, allow_inf_nan=False)]
 _TopLogprobs = Annotated[int | None, Field(ge=0, le=_MAX_LOGPROBS)]
 _Ignored = Field(description="Accepted; nothing depends on it.")
-_NO_GRAMMAR = (
-    "Answers cannot be held to a format: leave `{}` out, ask for the format in words and check the answer."
-)
 
 
 def _grammar(name: str, *allowed: Any) -> Unsupported:
-    return Unsupported(_NO_GRAMMAR.format(name), *allowed)
+    return Unsupported(f"Answers can be held to JSON alone, by `response_format`, not by `{name}`.", *allowed)
+
+
+_Schema = dict[str, Any]
+_ANY_OBJECT: _Schema = {"type": "object"}
+
+
+class NamedSchema(OpenBody):
+    """A JSON schema as OpenAI has it; whatever its name, its description, and whether it is strict."""
+
+    json_schema: Annotated[_Schema, Field(alias="schema")]
+
+
+class ResponseFormat(OpenBody):
+    """What the answer is held to."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> ResponseFormat:
+        if self.type == "json_schema" and self.json_schema is None:
+            raise unsupported("`response_format` of type json_schema needs a `json_schema`.")
+        return self
+
+    @property
+    def wanted(self) -> _Schema | None:
+        """The schema; None for any text."""
+        if self.type == "json_schema" and self.json_schema is not None:
+            return self.json_schema.json_schema
+        return _ANY_OBJECT if self.type == "json_object" else None
+
+
+class StructuredOutputs(OpenBody):
+    """What vLLM has in place of it."""
+
+    json_: Annotated[_Schema | None, Field(alias="json")] = None
+    json_object: bool | None = None
+    regex: Annotated[Any, _grammar("regex")] = None
+    choice: Annotated[Any, _grammar("choice")] = None
+    grammar: Annotated[Any, _grammar("grammar")] = None
+    structural_tag: Annotated[Any, _grammar("structural_tag")] = None
+
+    @property
+    def wanted(self) -> _Schema | None:
+        """The schema; None for any text."""
+        return _ANY_OBJECT if self.json_object and self.json_ is None else self.json_
 
 
 class CommonRequest(OpenBody):
@@ -243,14 +287,14 @@ class CommonRequest(OpenBody):
     adacd: Own | None = None
 
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES, description="How many answers.")] = None
-    response_format: Annotated[Any, _grammar("response_format", {"type": "text"})] = None
-    structured_outputs: Annotated[Any, _grammar("structured_outputs", {})] = None
-    guided_json: Annotated[Any, _grammar("guided_json")] = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: _Schema | None = None
     guided_regex: Annotated[Any, _grammar("guided_regex", "")] = None
     guided_choice: Annotated[Any, _grammar("guided_choice", [])] = None
     guided_grammar: Annotated[Any, _grammar("guided_grammar", "")] = None
     grammar: Annotated[Any, _grammar("grammar", "")] = None
-    json_schema: Annotated[Any, _grammar("json_schema")] = None
+    json_schema: Annotated[_Schema | None, Field(description="As llama.cpp has it.")] = None
     use_beam_search: Annotated[Any, Unsupported("Beam search is not supported.", False)] = None
     bad_words: Annotated[Any, Unsupported("Use `logit_bias` in place of `bad_words`.", [])] = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from adacd_cli.server.openai_format import TokenBytes
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
+    from adacd_cli.engine.grammar import Grammar, Grammars
     from adacd_cli.prompts import Prompts
     from adacd_cli.server.params import Params
 
@@ -50,10 +51,14 @@ class ServerState:
     model: LanguageModel | None = None
     longest_token: int = 1
     token_bytes: TokenBytes = field(default_factory=lambda: TokenBytes(None, frozenset()))
+    grammars: Grammars | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     def set_model(self, model: LanguageModel) -> None:
         """The model is loaded."""
+        from adacd_cli.engine.grammar import Grammars
+
+        self.grammars = Grammars(model)
         self.longest_token = max(map(len, model.tokenizer.get_vocab()), default=1)
         self.token_bytes = TokenBytes(model.tokenizer, model.eos_ids)
         self.model = model
@@ -89,6 +94,15 @@ class ServerState:
             message = f"The prompt is {length} tokens long{how}; this server takes at most {most}."
             raise refused(message, param, "context_length_exceeded")
         return prompts
+
+    def grammar(self, schema: Mapping[str, Any], param: str) -> Grammar:
+        """What answers are held to by the schema in the field `param`, in up to some seconds; raises ApiError, 400,
+        where they cannot be."""
+        assert self.grammars is not None
+        try:
+            return self.grammars.of_json(schema)
+        except AdacdError as error:
+            raise refused(f"`{param}` cannot be used. {error.message} {error.hint}".strip(), param) from error
 
     def warn(self, warnings: Sequence[str]) -> None:
         """Writes what of a request is not used to stderr."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adacd_cli.doctor.findings import NO_ANSWERS, NO_REFUSALS
+from adacd_cli.doctor.findings import NO_ANSWERS, NO_REFUSALS, SUITS
 from adacd_cli.engine import LanguageModel
 from tests.conftest import Outcome, RunCommand
 from tests.golden import check
@@ -16,7 +16,7 @@ from tests.profiles import save_demo_profile
 from tests.tiny import save_tiny
 
 
-def test_the_demo_suits(adacd: RunCommand) -> None:
+def test_the_demo_as_published(adacd: RunCommand) -> None:
     outcome = adacd("doctor")
     assert (outcome.code, outcome.err) == (0, "")
     sections = outcome.out.partition("Prompts\n")
@@ -25,13 +25,13 @@ def test_the_demo_suits(adacd: RunCommand) -> None:
         "Model demo",
     ]
     check("doctor", "the demo", sections[2])
-    assert "\nVerdict: suits\n" in outcome.out
 
 
 def test_with_a_profile_its_settings_are_looked_at(adacd: RunCommand, tmp_path: Path) -> None:
     outcome = adacd("doctor", "--json", "--profile", save_demo_profile(tmp_path / "mine.yaml"))
     assert (outcome.code, outcome.err) == (0, "")
     found = {each["name"]: each for each in json.loads(outcome.out)["findings"]}
+    assert json.loads(outcome.out)["verdict"] == SUITS
     assert found["profile"]["sentence"] == "Its profile is mine, fitted on 2026-01-31: helps a little."
     assert found["system role"]["sentence"].startswith("The contrast prompt goes after the user's words.")
     assert set(found["over-refusal"]["facts"]["refused"]) == {"default", "fitted"}

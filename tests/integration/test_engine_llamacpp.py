@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jsonschema
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -25,6 +26,7 @@ from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import PrefixCache, Request, Scheduler
 from adacd_cli.engine.backend import Extend
+from adacd_cli.engine.grammar import Grammars
 from adacd_cli.errors import ConfigurationError, MissingExtraError, ModelError, OutOfMemoryError
 from adacd_cli.events import Decision, Finished, Started, TokenStep
 from adacd_cli.loading import load
@@ -285,6 +287,21 @@ def test_more_than_memory_has_room_for(pair, monkeypatch):
     with pytest.raises(OutOfMemoryError):
         logits_of(backend, backend.open(), [5] * 2000)
     assert not backend._sequences
+
+
+@pytest.mark.parametrize(("method", "temperature"), [("default", 1.0), ("adacd", 0.0), ("adacd", 1.0)])
+def test_answers_are_json_that_fits_a_schema(pair, method, temperature):
+    pytest.importorskip("llguidance")
+    _, model = pair("llama")
+    kinds = {"é": {"type": "string", "maxLength": 4}, "n": {"type": "integer", "maximum": 99, "minimum": -9}}
+    schema = {"type": "object", "properties": kinds, "required": ["é"], "additionalProperties": False}
+    grammar = Grammars(model).of_json(schema)
+    own = {"method": method, "temperature": temperature, "max_new_tokens": 200}
+    asked = [replace(request_of(model, QUESTIONS[0], **own), grammar=grammar, seed=seed) for seed in range(4)]
+    found = [event for event in decode(model, asked) if isinstance(event, Finished)]
+    for event in found:
+        jsonschema.validate(json.loads(event.text), schema)
+    assert len(found) == 4 and (found[0].added + found[0].subtracted > 0) == (method == "adacd")
 
 
 # --- what is refused ---

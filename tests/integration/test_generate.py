@@ -21,6 +21,7 @@ from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
 from tests.fakes import named, saying, scripted
 from tests.golden import check
+from tests.serving import letters
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -258,6 +259,24 @@ def test_sampling_without_a_seed_tells_the_one_it_drew(adacd: RunCommand) -> Non
 
 def test_a_stop_string_ends_the_answer_and_is_left_out(adacd: RunCommand) -> None:
     assert adacd("generate", "-q", "Count.", "--stop", "3", "--stop", " 2") == (0, "1\n", "")
+
+
+def test_the_answer_is_held_to_a_schema_in_a_file(
+    adacd: RunCommand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: letters())
+    pytest.importorskip("llguidance")
+    file = tmp_path / "schema.json"
+    for schema, error in (
+        ("[", "The JSON schema cannot be read: EOF"),
+        ('{"type": 1}', "No answer can be held"),
+    ):
+        file.write_text(schema)
+        code, out, err = adacd("generate", "--json-schema", str(file), "Count.")
+        assert (code, out) == (2, "") and f"Error: {error}" in err
+    file.write_text('{"type": "array", "items": {"enum": ["kill", 9]}, "minItems": 2, "maxItems": 4}')
+    answer = json.loads(adacd("generate", "--json-schema", str(file), "Count.")[1])
+    assert 2 <= len(answer) <= 4 and set(answer) <= {"kill", 9}
 
 
 def test_output_goes_to_the_file(adacd: RunCommand, tmp_path: Path) -> None:

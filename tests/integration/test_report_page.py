@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report.html import page
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
 from tests.chromium import drive, needs_chromium
 from tests.reports import EVIL, METHODS, SURE, run
 

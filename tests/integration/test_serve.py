@@ -15,12 +15,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import openai
 import pytest
+from pydantic import BaseModel
 
 from tests.conftest import RunCommand
 from tests.golden import check
@@ -139,6 +141,26 @@ def test_the_client_reads_completions_and_log_probabilities(client: openai.OpenA
     assert [model.id for model in client.models.list()] == ["demo"]
 
 
+class Fact(BaseModel):
+    kind: Literal["fact", "guess"]
+
+
+@pytest.mark.parametrize("method", ["default", "adacd"])
+def test_the_client_parses_what_it_asked_for(client: openai.OpenAI, method: str) -> None:
+    pytest.importorskip("llguidance")
+    extra = {"seed": 2, "adacd": {"method": method}}
+    own: Any = {"model": "demo", "temperature": 1, "extra_body": extra}
+    asked: Any = {**own, "messages": QUESTION, "response_format": Fact}
+    parsed = client.chat.completions.parse(**asked)
+    assert isinstance(parsed.choices[0].message.parsed, Fact)
+    assert parsed.model_extra is not None and parsed.model_extra["adacd"]["method"] == method
+    with client.chat.completions.stream(**asked) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert (final.message.parsed, final.finish_reason) == (parsed.choices[0].message.parsed, "stop")
+    response = client.responses.parse(**own, input="How?", text_format=Fact)
+    assert isinstance(response.output_parsed, Fact)
+
+
 def test_many_asynchronous_clients_share_the_decoder(served: str) -> None:
     async def ask() -> list[str]:
         async with openai.AsyncOpenAI(base_url=f"{served}/v1", api_key=KEY) as client:
@@ -191,7 +213,9 @@ def test_the_examples_of_the_page_are_answered(served: str) -> None:
         pytest.skip("curl is not installed")
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     commands = re.findall(r"^curl http://127\.0\.0\.1:8000(?:.*\\\n)*.*", page, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 9
+    if find_spec("llguidance") is None:
+        commands = [each for each in commands if "response_format" not in each]
     for command in commands:
         asked = command.replace("http://127.0.0.1:8000", served).replace(
             "curl", f"curl -sf -H 'x-api-key: {KEY}'", 1

@@ -10,10 +10,10 @@ from transformers import AutoConfig, GenerationConfig
 
 from adacd_cli.bench import device, measure, random_model
 from adacd_cli.bench.measure import Contestant, Measurements, Timing
-from adacd_cli.bench.picture import check_picture, draw
 from adacd_cli.bench.prompts import RandomPrompts, TextPrompts, check_context
-from adacd_cli.bench.table import report
+from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.config import Settings
+from adacd_cli.doctor.memory import cache_bytes
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware
 from tests.fakes import second
@@ -336,7 +336,7 @@ def test_a_peak_is_of_what_ran_since_it_was_reset():
 def test_cache_bytes_are_those_of_a_cache(tiny):
     cache = tiny.model(torch.tensor([[1, 2, 3, 4, 5]]), use_cache=True).past_key_values
     held = sum(part.numel() * 4 for layer in cache.layers for part in (layer.keys, layer.values))
-    assert device.cache_bytes(tiny.model.config, 5, 4) == held
+    assert cache_bytes(tiny.model.config, 5, 4) == held
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):

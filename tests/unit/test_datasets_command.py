@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import constants
 
 from adacd_cli.cli.app import COMMANDS
-from adacd_cli.evaluation.datasets.registry import KNOWN_SETS
+from adacd_cli.evaluation.datasets.hub import KNOWN_SETS
 from tests.conftest import RunCommand
 from tests.data_sets import lines, write
 from tests.golden import check

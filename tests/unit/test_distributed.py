@@ -15,8 +15,13 @@ import pytest
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, ModelError, UsageError
-from adacd_cli.evaluation.distributed.address import Address, check_answers, parse_address
-from adacd_cli.evaluation.distributed.cluster import check_settings, ray_muted
+from adacd_cli.evaluation.distributed.cluster import (
+    Address,
+    check_answers,
+    check_settings,
+    parse_address,
+    ray_muted,
+)
 from adacd_cli.evaluation.distributed.driver import (
     RETRIES,
     Piece,
@@ -25,8 +30,7 @@ from adacd_cli.evaluation.distributed.driver import (
     missing,
     pieces,
 )
-from adacd_cli.evaluation.records import AnswerRecord, Sample
-from adacd_cli.evaluation.store import Store
+from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
 
 SAMPLES = [
     Sample("set", "a", "How do I bake bread?", "safe", "kitchen"),
@@ -192,7 +196,6 @@ def test_what_is_missing_is_cut_longest_first(store):
         ("adacd", "set", "b"),
         ("adacd", "set", "c"),
     }
-    assert missing(SAMPLES, RUNS, store, wanted) == set()
     assert pieces(SAMPLES, RUNS, wanted, batch_size=2, first=7) == [
         Piece((SAMPLES[2],), ((0, (0,)), (1, (0,))), 2, 7),
         # the other method first, so that neither always finds the machine warm

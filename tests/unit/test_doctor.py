@@ -340,7 +340,7 @@ def examined() -> list[Section]:
         Section("Machine", machine.check(changed(MACHINE, busy_cores=5.0), settings)),
         Section("Model scripted", (memory.check_memory(changed(NEED, weights_bytes=10**11), 10**9, "cpu"),)),
         Section("Prompts", findings),
-        Section("Behaviour", behaviour.check(answers, gated=False)),
+        Section("Behaviour", behaviour.check(answers)),
     ]
 
 

@@ -16,13 +16,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.figures import Chart, Point, Row
-from adacd_cli.evaluation.report.html import page
-from adacd_cli.evaluation.report.samples import browser, change, differ, natural
-from adacd_cli.evaluation.report.svg import svg
+from adacd_cli.evaluation.report.figures import Chart, Point, Row, svg
+from adacd_cli.evaluation.report.html import browser, change, differ, natural, page
 from adacd_cli.evaluation.report.tables import markdown
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
 from tests.golden import check
 from tests.reports import EVIL, METHODS, PROVENANCE, SORRY, SURE, run
 

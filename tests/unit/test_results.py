@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
 from adacd_cli.evaluation.results import Group, groups, summarise
 from adacd_cli.evaluation.runner import text_hash
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
 
 
 def answer(method, dataset, id, label, text, **values):

@@ -229,7 +229,7 @@ RESULT = {"type": "function_call_output", "call_id": "1", "output": "3"}
         ({"input": "Hi?", "previous_response_id": "resp_1"}, "previous_response_id"),
         ({"input": "Hi?", "background": True}, "background"),
         ({"input": "Hi?", "max_output_tokens": -1}, "max_output_tokens"),
-        ({"input": "Hi?", "text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"input": "Hi?", "text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"input": "Hi?", "temperature": 9}, "temperature"),
         ({"input": []}, "input"),
         ({"input": 3}, "input"),
@@ -363,8 +363,8 @@ def test_messages(server: Site) -> None:
             "messages[1].content[0].input",
         ),
         (
-            {"messages": [QUESTION], "output_config": {"format": {"type": "json_schema", "schema": {}}}},
-            "output_config.format",
+            {"messages": [QUESTION], "output_config": {"format": {"type": "json_schema"}}},
+            "output_config.format.schema",
         ),
     ],
 )
@@ -401,7 +401,7 @@ def test_ollama(server: Site) -> None:
     ("path", "fields", "message"),
     [
         ("chat", {"messages": [{**QUESTION, "images": ["x"]}]}, "Images are not supported."),
-        ("chat", {"messages": [QUESTION], "format": "json"}, "`format`"),
+        ("chat", {"messages": [QUESTION], "format": "xml"}, "`format`"),
         ("chat", {"messages": [QUESTION], "options": {"temperature": 9}}, "`options.temperature`"),
         ("chat", {"messages": [QUESTION], "model": "llama"}, "it serves `letters`"),
         ("generate", {"prompt": "Hi?", "raw": True}, "/v1/completions"),

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from adacd_cli.evaluation.statistics import Paired, Ratio, paired, ratio
-from adacd_cli.evaluation.verdict import broken_gates, verdict
+from adacd_cli.evaluation.statistics import Paired, Ratio, broken_gates, paired, ratio, verdict
 
 
 def test_wilson_intervals():

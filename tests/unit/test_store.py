@@ -7,8 +7,7 @@ import json
 import pytest
 
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
-from adacd_cli.evaluation.store import Store
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Store
 
 PLAN = {"model": "demo", "methods": {"adacd": {"alpha": 4.5, "stop": []}}, "limit": None}
 

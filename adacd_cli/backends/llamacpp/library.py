@@ -182,6 +182,7 @@ _FUNCTIONS = {  # result and arguments
     "llama_vocab_bos": "ip",
     "llama_vocab_eos": "ip",
     "llama_vocab_pad": "ip",
+    "llama_token_to_piece": "ipipiib",
     "llama_tokenize": "ipsipibb",
     "llama_detokenize": "ippipibb",
     "llama_init_from_model": "ppC",

@@ -13,6 +13,7 @@ from typing import Any
 from adacd_cli.backends.llamacpp.library import library
 from adacd_cli.backends.llamacpp.model import LlamaModel
 
+_LONGEST_PIECE = 16_384
 _UNKNOWN, _CONTROL, _USER_DEFINED, _LSTRIP, _RSTRIP = 1 << 0, 1 << 3, 1 << 4, 1 << 7, 1 << 8
 
 
@@ -48,6 +49,16 @@ class LlamaTokenizer:
         """Every token that ends an answer."""
         is_end = self._api.llama_vocab_is_eog
         return frozenset(index for index in range(len(self)) if is_end(self._vocab, index))
+
+    @property
+    def pieces(self) -> list[bytes]:
+        """The bytes of every token, control tokens by their names."""
+        write, buffer = self._api.llama_token_to_piece, ctypes.create_string_buffer(_LONGEST_PIECE)
+        place, all_ids = ctypes.addressof(buffer), range(len(self))
+        return [
+            ctypes.string_at(place, max(0, write(self._vocab, index, place, _LONGEST_PIECE, 0, True)))
+            for index in all_ids
+        ]
 
     @cached_property
     def added_tokens_decoder(self) -> dict[int, Any]:

@@ -1,7 +1,8 @@
-"""A file of prompts -> rows: CSV, JSON Lines, a JSON array, or text with one prompt a line.
+"""A file of prompts, CSV, JSON Lines, a JSON array or text with one prompt a line, as rows; and the one check that
+makes samples of rows, wherever they came from.
 
-The ending of its name says which it is. Text is UTF-8, or UTF-16 with a byte order mark; CRLF is read as LF.
-Labels and ids are checked by `rows`.
+The ending of its name says which it is. Text is UTF-8, or UTF-16 with a byte order mark; CRLF is read as LF. An
+error names the source and the row's place in it.
 """
 
 from __future__ import annotations
@@ -9,23 +10,138 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.rows import SAFE, Row
+from adacd_cli.evaluation.store import LABELS, Label, Sample
 
-PROMPT_COLUMNS = (
-    *("prompt", "goal", "instruction", "question", "text", "forbidden_prompt", "behavior", "query"),
-)
+
+class Row(NamedTuple):
+    """What one row holds, unchecked; None or "" is nothing."""
+
+    place: str  # e.g. `line 3`
+    prompt: Any
+    id: Any = None
+    label: Any = None
+    category: Any = None
+    appended: tuple[str, ...] = ()  # names of columns that were appended to the prompt
+    inverted: bool = False  # a label of 1 or true means safe, as in a column `is_safe`, and not unsafe
+
+
+SAFE, UNSAFE = ("safe", "harmless", "benign"), ("unsafe", "harmful", "malicious")
+"""Words for a prompt to answer, and for one to refuse; case does not matter."""
+
+_NUMBERS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+
+
+def to_samples(
+    rows: Sequence[Row],
+    dataset: str,
+    source: str,
+    label: Label | None,
+    number: Callable[[int], str],
+    *,
+    forced: bool = False,
+) -> tuple[Sample, ...]:
+    """Checks the rows and makes samples of them, in their order; an error calls the file or the hub's set SOURCE.
+
+    LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. NUMBER
+    gives the id of a row without one, by its index from 0. UsageError where there is no row, or one has no prompt,
+    an id twice, no label or a label that is neither.
+    """
+    samples: list[Sample] = []
+    places: dict[str, str] = {}
+    for index, row in enumerate(rows):
+        where = f"{source}, {row.place}"
+        if isinstance(row.id, (bool, float, list, dict)):
+            raise UsageError(f"{where}: the id is neither text nor a whole number.", "Put quotes around it.")
+        identifier = _unicode("" if row.id is None else str(row.id).strip(), where) or number(index)
+        if identifier in places:
+            twice = f"The id {identifier!r} stands twice in {source}: {places[identifier]} and {row.place}."
+            raise UsageError(twice, "Give each prompt an id of its own, or leave all ids out.")
+        places[identifier] = row.place
+        category = "" if row.category is None else str(row.category).strip()
+        own = _label(row, where, label, forced)
+        samples.append(Sample(dataset, identifier, prompt_text(row.prompt, where), own, category))
+    if not samples:
+        raise UsageError(f"{source} has no prompt in it.", "Write at least one.")
+    return tuple(samples)
+
+
+def prompt_text(value: Any, where: str) -> str:
+    """A row's prompt without line ends around it; UsageError where it is no text, or empty."""
+    if value is not None and not isinstance(value, str):
+        raise UsageError(f"{where}: the prompt is not text.", "Put quotes around it.")
+    prompt = (value or "").strip("\r\n")
+    if not prompt.strip():
+        raise UsageError(f"{where}: the prompt is empty.", "Write the prompt there, or remove the row.")
+    return _unicode(prompt, where)
+
+
+def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
+    own = "" if row.label is None else str(row.label).strip()
+    if not own:
+        if label is not None:
+            return label
+        hint = "Give every row the label safe or unsafe, or say it of a whole file of yours with --label."
+        raise UsageError(f"{where}: there is no label.", hint)
+    found = meaning(own, row.inverted)
+    if found is None:
+        hint = f"A prompt to answer is {', '.join(SAFE)} or 0, one to refuse {', '.join(UNSAFE)} or 1."
+        raise UsageError(f"{where}: the label is {own[:40]!r}, neither safe nor unsafe.", hint)
+    if forced and found != label:
+        hint = "The file has labels of its own: leave --label out, or name a file of the other kind."
+        raise UsageError(f"{where}: the label is {found}, and {label} prompts are wanted.", hint)
+    return found
+
+
+def meaning(label: str, inverted: bool = False) -> Label | None:
+    """What a file's label means, if anything."""
+    word = label.lower()
+    if word in _NUMBERS:
+        return LABELS[_NUMBERS[word] != inverted]
+    return "safe" if word in SAFE else "unsafe" if word in UNSAFE else None
+
+
+def notes_on(rows: Sequence[Row], name: str) -> tuple[str, ...]:
+    """What should be said of how checked rows were read: labels that are called otherwise, longer prompts."""
+    appended = Counter(each for row in rows for each in row.appended)
+    found = ((own, row) for row in rows if row.label is not None and (own := str(row.label).strip()))
+    labels = {own: meaning(own, row.inverted) for own, row in found}
+    notes = [f"{name}: `{each}` is appended to {counted(n, 'prompt')}." for each, n in appended.items()]
+    if any(own != label for own, label in labels.items()):
+        notes.append(f"{name}: labels are read as {', '.join(f'{a} → {b}' for a, b in labels.items())}.")
+    return tuple(notes)
+
+
+def _unicode(text: str, where: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        what = f"{where}: there is half of a surrogate pair, which is no character."
+        raise UsageError(what, "Write the character itself, in UTF-8.") from error
+    return text
+
+
+PROMPT_COLUMNS = [
+    "prompt",
+    "goal",
+    "instruction",
+    "question",
+    "text",
+    "forbidden_prompt",
+    "behavior",
+    "query",
+]
 """Names of the column that holds the prompts, the first that is there; case does not matter."""
 
 _JOINED = ("input", "context")  # Alpaca's and Dolly's: what the instruction is about
 _CSV, _JSON = (".csv", ".tsv"), (".jsonl", ".ndjson", ".json")
-TABLES = (*_CSV, *_JSON)
-"""Endings of files that have columns."""
-
+TABLES = (*_CSV, *_JSON)  # endings of files that have columns
 _DELIMITERS = (",", ";", "\t")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 _OBJECTS = 'Write one JSON object a line, e.g. {"prompt": "How do I kill a process?"}, or an array of them.'
@@ -40,8 +156,7 @@ class Columns(NamedTuple):
 
 
 def read_rows(path: Path, columns: Columns = Columns()) -> Iterator[Row]:  # noqa: B008
-    """The rows of a file, in its order; blank lines are none. UsageError where it cannot be read, is no text,
-    malformed or empty, or lacks a column."""
+    """The rows of a file; UsageError where it cannot be read, is malformed or empty, or lacks a column."""
     text, ending = read_text(path), path.suffix.lower()
     if not text.strip():
         raise UsageError(f"{path} is empty.", "Write one prompt a line, or name another file.")
@@ -57,10 +172,8 @@ def read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"The file {path} could not be read: {reason}.", "Name a CSV, JSON or text file."
-        ) from error
+        what = f"The file {path} could not be read: {getattr(error, 'strerror', None) or error}."
+        raise UsageError(what, "Name a CSV, JSON or text file.") from error
     return decode(data, str(path))
 
 
@@ -72,17 +185,15 @@ def decode(data: bytes, name: str) -> str:
     except UnicodeDecodeError as error:
         if encoding == "utf-8-sig" and b"\0" not in data:
             # the offset counts from after a byte order mark
-            place = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
-            line = data.count(b"\n", 0, place) + 1
-            raise UsageError(
-                f"{name} is not UTF-8: byte {place + 1}, on line {line}, is 0x{data[place]:02x}.",
-                "Convert it first, e.g. with `iconv -t utf-8`.",
-            ) from error
+            at = error.start + (3 if data.startswith(b"\xef\xbb\xbf") else 0)
+            line = data.count(b"\n", 0, at) + 1
+            where = f"byte {at + 1}, on line {line}, is 0x{data[at]:02x}"
+            hint = "Convert it first, e.g. with `iconv -t utf-8`."
+            raise UsageError(f"{name} is not UTF-8: {where}.", hint) from error
         text = "\0"
     if "\0" in text:
-        raise UsageError(
-            f"{name} is not text.", "Name a text file in UTF-8, or in UTF-16 with a byte order mark."
-        )
+        hint = "Name a text file in UTF-8, or in UTF-16 with a byte order mark."
+        raise UsageError(f"{name} is not text.", hint)
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -135,10 +246,8 @@ def _csv_records(text: str, name: object, delimiter: str | None) -> Iterator[tup
             # a name that stands twice means its first column
             columns = {each: names.index(each) for each in names if each}
         elif any(cell.strip() for cell in cells[len(names) :]):
-            raise UsageError(
-                f"{name}, {place} has {len(cells)} cells, but the first line names {len(names)} columns.",
-                _QUOTES,
-            )
+            columns_named = f"the first line names {len(names)} columns"
+            raise UsageError(f"{name}, {place} has {len(cells)} cells, but {columns_named}.", _QUOTES)
         else:
             yield place, {each: cells[at] if at < len(cells) else None for each, at in columns.items()}
 
@@ -157,10 +266,8 @@ def need_column(
     if found is None:
         listed = ", ".join(cells)
         shown = listed if len(listed) <= 80 else f"{listed[:79]}…"
-        raise UsageError(
-            f"{where} has no {what}; it has: {shown or 'nothing'}.",
-            f"Looked for: {', '.join(names)}. Name its column with --{what}-column.",
-        )
+        hint = f"Looked for: {', '.join(names)}. Name its column with --{what}-column."
+        raise UsageError(f"{where} has no {what}; it has: {shown or 'nothing'}.", hint)
     return found
 
 
@@ -172,9 +279,8 @@ def prompt_in(cells: Mapping[str, Any], column: str, where: str) -> tuple[Any, t
         if name is None or name == column or not (more := cells[name]) or not isinstance(prompt, str):
             continue
         if not isinstance(more, str):
-            raise UsageError(
-                f"{where}: `{name}` belongs to the prompt, and is not text.", "Write it as text."
-            )
+            what = f"{where}: `{name}` belongs to the prompt, and is not text."
+            raise UsageError(what, "Write it as text.")
         if more.strip():
             prompt, appended = f"{prompt}\n\n{more}", [*appended, name]
     return prompt, tuple(appended)
@@ -184,9 +290,8 @@ def _row(source: str, place: str, cells: Mapping[str, Any], columns: Columns) ->
     where = source + place
     wanted = PROMPT_COLUMNS if columns.prompt is None else (columns.prompt,)
     prompt, appended = prompt_in(cells, need_column(cells, wanted, "prompt", where), where)
-    if columns.label is None:
-        label = find_column(cells, ("label",))
-    else:
+    label = find_column(cells, ("label",))
+    if columns.label is not None:
         label = need_column(cells, (columns.label,), "label", where)
     id, category = (cells.get(find_column(cells, (name,)) or "") for name in ("id", "category"))
     said = None if label is None else cells[label]

@@ -1,26 +1,94 @@
-"""A known set from the hub, through huggingface's package `datasets`, which is an extra: its place -> rows.
+"""The known data sets, as sets.yaml states them, and their rows from the hub, through the package `datasets`, an
+extra.
 
-All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so
-that one out of reach is noticed in seconds; what this machine has of the set already is used then.
+All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so that one
+out of reach is noticed in seconds; what this machine has of the set already is used then.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from adacd_cli.errors import EnvironmentFault, first_line
-from adacd_cli.evaluation.datasets.registry import Hub, KnownSet, Split
-from adacd_cli.evaluation.datasets.rows import Row
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-REPLY_SECONDS = 10.0
-"""How long to wait for the hub's answer whether it has the set."""
+from adacd_cli.errors import EnvironmentFault, first_line
+from adacd_cli.evaluation.datasets.files import Row
+from adacd_cli.evaluation.store import Label
+
+
+class _Facts(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Split(_Facts):
+    """A split of a set on the hub."""
+
+    name: str  # as `load_dataset(split=…)` takes it
+    id_prefix: str  # what the ids of its samples begin with; a number follows
+    label: Label | None = None  # of all its rows; None where the rows say it
+
+
+class Hub(_Facts):
+    """Where a set lies on the hub, and which columns hold what."""
+
+    id: str  # `owner/name`
+    revision: str  # the commit whose columns these are
+    splits: tuple[Split, ...]  # in the order of the samples
+    config: str | None = None  # as `load_dataset(name=…)` takes it; None for the only or the default one
+    prompt: str = "prompt"
+    id_column: str | None = None  # None where the rows are numbered from 0
+    category: str | None = None  # None where there is no such column
+    label: str | None = None  # None where split or category say it
+    unsafe_categories: frozenset[str] = frozenset()  # all others are safe
+    one_category: str = ""  # of every row where there is no column
+    gated: bool = False  # whether its terms must be accepted on its page first
+
+    @property
+    def page(self) -> str:
+        return f"https://huggingface.co/datasets/{self.id}"
+
+
+class KnownSet(_Facts):
+    """A set that has a name."""
+
+    name: str  # as `--dataset` takes it
+    safe: int = 0  # rows of each label as published
+    unsafe: int = 0
+    licence: str
+    files: tuple[str, ...]  # names it may have in the folder of `--data`, the best first
+    hub: Hub | None = None
+    home: str = ""  # where it is published, for a set that is on no hub
+    only: Label | None = None  # the label that is kept of what is read; None for all
+    number_prefix: str = ""  # what ids begin with where a file has none
+
+    @property
+    def label(self) -> Label | None:
+        """The label of every row, or None where there are both."""
+        if self.safe and self.unsafe:
+            return None
+        return "safe" if self.safe else "unsafe"
+
+    @property
+    def source(self) -> str:
+        """The hub id, or where else it is published."""
+        return self.hub.id if self.hub else self.home
+
+
+_facts = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text(encoding="utf-8"))
+KNOWN_SETS = TypeAdapter(dict[str, KnownSet]).validate_python(
+    {name: {"name": name, **values} for name, values in _facts.items()}
+)
+"""Every known set by its name, in the order they are listed in."""
+
+REPLY_SECONDS = 10.0  # for the hub to answer whether it has the set
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REMEDY = "Try again later, or put {file} into a folder and name that with --data."
@@ -59,8 +127,7 @@ def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterato
                 )
         except Exception as error:  # the package lets through whatever the libraries below it raise
             raise _failed(known, hub, error, reachable) from error
-        _check_commit(known, hub, table.cache_files)
-        _check_columns(known, hub, split, table.column_names)
+        _check(known, hub, split, table)
         for index, row in enumerate(table):
             yield _row(hub, split, index, row)
 
@@ -123,35 +190,25 @@ def _quiet(*, cached_only: bool) -> Iterator[Any]:
             datasets.enable_progress_bars()
 
 
-def _check_commit(known: KnownSet, hub: Hub, files: Sequence[Mapping[str, str]]) -> None:
-    """`load_dataset` falls back to any commit this machine has where it cannot ask for the right one."""
-    commits = {Path(file["filename"]).parent.name for file in files}
-    for commit in sorted(commits - {hub.revision}):
+def _check(known: KnownSet, hub: Hub, split: Split, table: Any) -> None:
+    """Refuses another commit than the set's, which `load_dataset` takes where it cannot ask for the right one, and
+    a table without the columns that are known of it."""
+    what, columns = "", table.column_names
+    for commit in {Path(file["filename"]).parent.name for file in table.cache_files} - {hub.revision}:
         if _COMMIT.fullmatch(commit):
-            raise EnvironmentFault(
-                f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}, and the "
-                "hub cannot be reached.",
-                _REMEDY.format(file=known.files[0]),
-            )
-
-
-def _check_columns(known: KnownSet, hub: Hub, split: Split, found: list[str]) -> None:
+            here = f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}"
+            what = f"{here}, and the hub cannot be reached."
     for column in (hub.prompt, hub.id_column, hub.category, hub.label):
-        if column is not None and column not in found:
-            raise EnvironmentFault(
-                f"The hub's {hub.id}, split {split.name}, has no column {column!r}; it has: "
-                f"{', '.join(found)}.",
-                _REMEDY.format(file=known.files[0]),
-            )
+        if column is not None and column not in columns and not what:
+            where = f"The hub's {hub.id}, split {split.name}"
+            what = f"{where}, has no column {column!r}; it has: {', '.join(columns)}."
+    if what:
+        raise EnvironmentFault(what, _REMEDY.format(file=known.files[0]))
 
 
 def _row(hub: Hub, split: Split, index: int, row: dict[str, Any]) -> Row:
     category = hub.one_category if hub.category is None else row[hub.category]
-    if split.label is not None:
-        label: Any = split.label
-    elif hub.label is not None:
-        label = row[hub.label]
-    else:
-        label = "unsafe" if category in hub.unsafe_categories else "safe"
+    by_category = "unsafe" if category in hub.unsafe_categories else "safe"
+    label = split.label or (by_category if hub.label is None else row[hub.label])
     number = index if hub.id_column is None else row[hub.id_column]
     return Row(f"row {index + 1}", row[hub.prompt], f"{split.id_prefix}{number}", label, category)

@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
 from adacd_cli.evaluation.datasets import hub
-from adacd_cli.evaluation.datasets.files import Columns, read_rows
-from adacd_cli.evaluation.datasets.registry import KNOWN_SETS, KnownSet
-from adacd_cli.evaluation.datasets.rows import notes_on, to_samples
-from adacd_cli.evaluation.records import LABELS, Sample
+from adacd_cli.evaluation.datasets.files import Columns, notes_on, read_rows, to_samples
+from adacd_cli.evaluation.datasets.hub import KNOWN_SETS, KnownSet
+from adacd_cli.evaluation.store import LABELS, Sample
 from adacd_cli.suggest import known_names_hint
 
 VARIABLE = "ADACD_DATA"
@@ -30,19 +29,12 @@ INSTALL = "pip install 'adacd[datasets]'"
 
 @dataclass(frozen=True, slots=True)
 class LoadedSet:
-    """A set as it will be run.
+    """A set as it will be run."""
 
-    Attributes:
-        name: the known set's, or the stem of the user's file.
-        samples: those that `--limit` left, in the order of the source.
-        source: path of the file, or `owner/name@commit` on the hub.
-        sha256: of the samples' ids, prompts and labels, in hexadecimal.
-    """
-
-    name: str
-    samples: tuple[Sample, ...]
-    source: str
-    sha256: str
+    name: str  # the known set's, or the stem of the user's file
+    samples: tuple[Sample, ...]  # those that `--limit` left, in the order of the source
+    source: str  # path of the file, or `owner/name@commit` on the hub
+    sha256: str  # of the samples' ids, prompts and labels, in hexadecimal
     has_both_labels: bool
     notes: tuple[str, ...] = ()
 
@@ -73,81 +65,49 @@ def load_samples(
     """
     own = next((known for known in LABELS if label == known), None)
     if own != label:
-        raise UsageError(
-            f"--label is safe or unsafe; got {label!r}.", "safe is a prompt to answer, unsafe one to refuse."
-        )
+        hint = "safe is a prompt to answer, unsafe one to refuse."
+        raise UsageError(f"--label is safe or unsafe; got {label!r}.", hint)
     check_folder(data)
-    sets = [KNOWN_SETS.get(name) or _file(name) for name in names]
+    sets = [KNOWN_SETS.get(name) or Path(name).expanduser() for name in names]
+    for name, one in zip(names, sets, strict=True):
+        if isinstance(one, Path) and not (name and (one.exists() or one.suffix or os.sep in name)):
+            hint = f"{known_names_hint(name, KNOWN_SETS)} Or name a CSV, JSON or text file."
+            raise UsageError(f"There is no data set and no file named {name!r}.", hint)
     titles = [one.name if isinstance(one, KnownSet) else one.stem for one in sets]
     for title in titles:
         if titles.count(title) > 1:
             raise UsageError(f"Two of the data sets are named {title!r}.", "Leave one out, or rename a file.")
     for flag, value in {"label": own, "prompt-column": columns.prompt, "label-column": columns.label}.items():
         if value is not None and sets and all(isinstance(one, KnownSet) for one in sets):
-            raise UsageError(
-                f"--{flag} is for files of your own; {titles[0]} is a known set.",
-                f"Leave --{flag} out.",
-            )
-    loaded = []
+            what = f"--{flag} is for files of your own; {titles[0]} is a known set."
+            raise UsageError(what, f"Leave --{flag} out.")
+    loaded, rows_taken = [], {f"all {label}" for label in LABELS}
     for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
             samples, source, notes = load_known(one, data=data, offline=offline, progress=progress)
         else:
             rows, source = [*read_rows(one, columns)], str(one)
-            samples = to_samples(
-                rows,
-                dataset=title,
-                source=source,
-                label=own,
-                forced=own is not None,
-                number=lambda index: str(index + 1),
-            )
+            samples = to_samples(rows, title, source, own, lambda n: str(n + 1), forced=own is not None)
             notes = notes_on(rows, one.name)
         chosen, digest = choose(samples, limit, seed), sha256()
         for sample in chosen:
             digest.update(json.dumps([sample.id, sample.prompt, sample.label]).encode() + b"\n")
         both = len({sample.label for sample in chosen}) > 1
+        for row in [f"{title}-{label}" for label in LABELS] if both else [title]:
+            if row in rows_taken:  # a set with both labels is two rows of a table
+                hint = f"Rename the file of {title!r}."
+                raise UsageError(f"The table would have two rows named {row!r}.", hint)
+            rows_taken.add(row)
         loaded.append(LoadedSet(title, chosen, source, digest.hexdigest(), both, notes))
-    _check_rows(loaded)
     return loaded
 
 
-def _file(name: str) -> Path:
-    """The path that a name means that is no known set's."""
-    path = Path(name).expanduser()
-    if name and (path.exists() or path.suffix or os.sep in name):
-        return path
-    raise UsageError(
-        f"There is no data set and no file named {name!r}.",
-        f"{known_names_hint(name, KNOWN_SETS)} Or name a CSV, JSON or text file.",
-    )
-
-
-def _check_rows(loaded: Iterable[LoadedSet]) -> None:
-    """Refuses names that would be equal in a table: a set with both labels is two rows of it."""
-    taken = {f"all {label}" for label in LABELS}
-    for one in loaded:
-        for row in [f"{one.name}-{label}" for label in LABELS] if one.has_both_labels else [one.name]:
-            if row in taken:
-                raise UsageError(
-                    f"The table would have two rows named {row!r}.", f"Rename the file of {one.name!r}."
-                )
-            taken.add(row)
-
-
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
-    """At most `limit` samples of each label, in the order they came in.
+    """At most `limit` samples of each label, at least 1, in the order they came in; None for all.
 
-    The categories keep their shares, and which of a category's samples are taken is drawn by the seed. The
-    choice depends on the seed, the set and the ids alone, not on the order of the rows or the version of
-    Python, and a larger limit only adds to a smaller one's choice.
-
-    Args:
-        samples: of one set, each with an id of its own.
-        limit: samples a label, at least 1; None for all.
-
-    Raises:
-        UsageError: the limit is below 1.
+    The categories keep their shares, and which of a category's samples are taken is drawn by the seed. The choice
+    depends on the seed, the set and the ids alone, not on the order of the rows or the version of Python, and a
+    larger limit only adds to a smaller one's choice.
     """
     if limit is None:
         return tuple(samples)
@@ -170,8 +130,7 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
 
 
 def data_folder(flag: str | None) -> Path | None:
-    """The folder that the flag names, else the variable; None where neither does. UsageError where there is no such
-    folder."""
+    """The folder that the flag names, else the variable; None where neither does. UsageError where it is none."""
     given = os.environ.get(VARIABLE) or None if flag is None else flag
     folder = None if given is None else Path(given).expanduser()
     check_folder(folder, VARIABLE if flag is None else "--data")
@@ -179,7 +138,7 @@ def data_folder(flag: str | None) -> Path | None:
 
 
 def check_folder(folder: Path | None, where: str = "--data") -> None:
-    """Refuses what is no folder. UsageError where it is not there, or is a file."""
+    """UsageError where there is no such folder, or it is a file."""
     if folder is None or folder.is_dir():
         return
     what = "is a file" if folder.exists() else "does not exist"
@@ -200,12 +159,8 @@ def load_known(
 ) -> tuple[tuple[Sample, ...], str, tuple[str, ...]]:
     """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes.
 
-    Args:
-        offline: never ask the hub; nor is it asked under HF_HUB_OFFLINE.
-
-    Raises:
-        UsageError: its file is not as it should be.
-        EnvironmentFault: it is not available; the hint says how to get it.
+    The hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
+    EnvironmentFault where it is not available; the hint says how to get it.
     """
     path = find_file(known, data)
     if path is not None:
@@ -213,16 +168,16 @@ def load_known(
     else:
         place = known.hub
         if place is None or offline or not hub.is_allowed():
-            raise _unavailable(known, data, offline)
+            lacking = f"{known.name} is not {f'in {data}' if data else 'on this machine'}"
+            remedy = how_to_get(known, data=data)
+            if place is None:
+                raise EnvironmentFault(f"{lacking}, and it is on no hub.", remedy)
+            if not offline and not hub.is_installed():
+                raise MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
+            raise EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)
         rows, source = [*hub.fetch(known, place, progress)], f"{place.id}@{place.revision}"
-    prefix = known.number_prefix or f"{known.name}-"
-    samples = to_samples(
-        rows,
-        dataset=known.name,
-        source=source,
-        label=known.label if known.only is None else None,
-        number=lambda index: f"{prefix}{index}",
-    )
+    prefix, label = known.number_prefix or f"{known.name}-", known.label if known.only is None else None
+    samples = to_samples(rows, known.name, source, label, lambda index: f"{prefix}{index}")
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))
     if not kept:
         raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")
@@ -230,11 +185,7 @@ def load_known(
 
 
 def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
-    """How a user can get these sets, one sentence.
-
-    Args:
-        lacking: sets that are all on the hub, or one that is not.
-    """
+    """How a user can get these sets, which are all on the hub, or one that is not, in one sentence."""
     into = f"into {data}" if data else "into a folder and name that with --data"
     if lacking[0].hub is None:
         return f"Put data/OKTest.csv of {lacking[0].home} {into}."
@@ -243,13 +194,3 @@ def how_to_get(*lacking: KnownSet, data: Path | None) -> str:
         them = "them" if len(lacking) > 1 else "it"
         return f"Run `{INSTALL}` to load {them} from the hub, or put {files} {into}."
     return f"Put {files} {into}, or run without --offline and HF_HUB_OFFLINE."
-
-
-def _unavailable(known: KnownSet, data: Path | None, offline: bool) -> EnvironmentFault:
-    lacking = f"{known.name} is not in {data}" if data else f"{known.name} is not on this machine"
-    remedy = how_to_get(known, data=data)
-    if known.hub is None:
-        return EnvironmentFault(f"{lacking}, and it is on no hub.", remedy)
-    if not offline and not hub.is_installed():
-        return MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
-    return EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)

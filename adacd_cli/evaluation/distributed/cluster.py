@@ -1,30 +1,38 @@
-"""Joining a Ray cluster or starting one on this machine, quietly, and how many workers it can take."""
+"""The address that `--ray` takes, joining a Ray cluster or starting one here, quietly, and how many workers fit.
+
+Ray itself waits two minutes for a head node that is not there, so an address is tried before Ray is imported.
+"""
 
 from __future__ import annotations
 
 import atexit
 import logging
 import os
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from adacd_cli.counting import counted
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError, first_line
-from adacd_cli.evaluation.distributed.address import Address
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
 
-JOIN_S = 10.0
-"""Seconds that joining may take once the address has answered; Ray by itself would wait for minutes."""
+ANSWER_S, JOIN_S, START_S = 8.0, 10.0, 120.0
+"""Seconds that an address has to answer, that joining may take then, and that starting Ray here may take."""
 
+CLIENT_PORT = 10001
+"""Port of `ray://` where none is given, Ray's own default."""
+
+_SEARCHED = ("", "auto", "local")
 _NATIVE_STDERR = 2
-_START_S = 120.0  # a local Ray starts a handful of processes
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere
     "RAY_DATA_LOG_LEVEL": "CRITICAL",
@@ -33,28 +41,113 @@ _QUIET = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster that has been joined: living nodes, how many workers fit, and what each of those is given;
-    `from_outside` tells whether this process is outside it (`ray://`)."""
+class Address:
+    """Where Ray is: `text` as Ray takes it ("" is a running cluster of this machine if there is one, else a new
+    one), and the host and port to try, "" and 0 where Ray itself looks."""
 
-    nodes: int
+    text: str
+    host: str = ""
+    port: int = 0
+
+    @property
+    def through_client(self) -> bool:
+        """Whether this process stays outside the cluster (`ray://`)."""
+        return self.text.startswith("ray://")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that has been joined: how many workers fit, and what each of those is given; `from_outside` tells
+    whether this process is outside it (`ray://`)."""
+
     slots: int
     cpus: int
     gpus: int
     from_outside: bool = False
 
 
+def parse_address(text: str) -> Address:
+    """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT].
+
+    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then what
+    `ray start` wrote down on this machine. That cluster may have died: where nothing is given, and it does not
+    answer, a new one is started. UsageError where it is none of these.
+    """
+    if text not in ("", "auto"):
+        return _parse(text, "--ray")
+    own = os.environ.get("RAY_ADDRESS", "").strip()
+    if own not in _SEARCHED:
+        return _parse(own, "RAY_ADDRESS")
+    folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+    try:
+        started = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        started = ""
+    if not started:
+        return Address(text)
+    address = _parse(started, "Ray's file ray_current_cluster")
+    try:
+        if text == "":
+            check_answers(address, within=ANSWER_S / 2)
+    except EnvironmentFault:
+        return Address("local")
+    return address
+
+
+def _parse(text: str, where: str) -> Address:
+    if text in _SEARCHED:
+        return Address(text)
+    wrong = UsageError(
+        f"{where} takes auto, local, HOST:PORT or ray://HOST:PORT; got {text!r}.",
+        "Ray prints its address when the head node is started, e.g. --ray 10.0.0.5:6379.",
+    )
+    scheme = "ray://" if text.startswith("ray://") else ""
+    try:
+        parts = urlsplit(f"//{text.removeprefix(scheme)}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise wrong from None
+    if scheme and port is None:
+        port = CLIENT_PORT
+    more = parts.path or parts.query or parts.fragment or parts.username or parts.password
+    if not host or not port or more or any(sign.isspace() for sign in text):
+        raise wrong
+    joined = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return Address(f"{scheme}{joined}", host, port)
+
+
+def check_answers(address: Address, *, within: float = ANSWER_S) -> None:
+    """Tries the address for so many seconds. EnvironmentFault where nothing answers there."""
+    if not address.host:
+        return
+    try:
+        socket.create_connection((address.host, address.port), timeout=within).close()
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, TimeoutError):
+            why = f"no answer in {within:g} s"
+        elif isinstance(error, socket.gaierror):
+            why = "there is no such host"
+        elif isinstance(error, OSError):
+            why = (error.strerror or str(error)).lower()
+        else:  # UnicodeError
+            why = "that is not a host name"
+        raise EnvironmentFault(
+            f"No Ray cluster answers at {address.text}: {why}.",
+            "Run `ray status` on the head node to see if Ray runs there; --ray alone uses this machine.",
+        ) from error
+
+
 def require_ray(address: Address) -> None:
     """Checks that Ray is installed. MissingExtraError where it is not; the hint is the pip command."""
-    needed = ("ray", "pyarrow", "grpc") if address.through_client else ("ray", "pyarrow")
-    extra = "ray[client,data]" if address.through_client else "ray[data]"
+    extra, needed = "ray[data]", ["ray", "pyarrow"]
+    if address.through_client:
+        extra, needed = "ray[client,data]", [*needed, "grpc"]
     if any(find_spec(name) is None for name in needed):
         raise MissingExtraError(f"--ray needs {extra}, which is not installed.", f"pip install '{extra}'")
 
 
 def check_settings(settings: Settings) -> None:
-    """Refuses settings that only one machine can have. UsageError where a device is named that Ray itself hands
-    out."""
+    """UsageError where a device is named that Ray itself hands out."""
     if settings.device.startswith("cuda:"):
         raise UsageError(
             f"--ray gives each worker a GPU of its own, and --device names {settings.device}.",
@@ -64,15 +157,9 @@ def check_settings(settings: Settings) -> None:
 
 @contextmanager
 def joined(address: Address, settings: Settings) -> Iterator[Cluster]:
-    """Joins the cluster, or starts Ray on this machine, for as long as the block runs.
-
-    Args:
-        address: answers, see `check_answers`.
-        settings: `device` and `threads` say what a worker needs.
-
-    Raises:
-        EnvironmentFault: the cluster cannot be joined, or takes no worker.
-    """
+    """Joins the cluster at an address that answers, or starts Ray on this machine, for as long as the block runs;
+    `device` and `threads` say what a worker needs. EnvironmentFault where it cannot be joined, or takes no
+    worker."""
     own = {name: value for name, value in _QUIET.items() if name not in os.environ}
     os.environ.update(own)
     import ray
@@ -105,7 +192,10 @@ def ray_muted() -> Iterator[None]:
             yield
             return
         stack.callback(os.close, kept)
-        if _shows_on(terminal, _NATIVE_STDERR):
+        native = False
+        with suppress(AttributeError, OSError, ValueError):  # there is none, or it is a test's
+            native = terminal.fileno() == _NATIVE_STDERR
+        if native:
             terminal.flush()
             own = stack.enter_context(open(kept, "w", 1, terminal.encoding, terminal.errors, closefd=False))
             stack.enter_context(redirect_stderr(own))
@@ -121,70 +211,47 @@ def _release_stdout() -> None:
             atexit.unregister(module.reset_all)
 
 
-def _shows_on(stream: Any, descriptor: int) -> bool:
-    try:
-        return bool(stream.fileno() == descriptor)
-    except (AttributeError, OSError, ValueError):  # there is none, or it is a test's
-        return False
-
-
 def _join(address: Address, ended: threading.Event) -> None:
-    """`ray.init` in a thread of its own, because it takes no timeout.
-
-    Args:
-        ended: the thread lives until then: the system ends what a thread has started along with it.
-    """
+    """`ray.init` in a thread of its own, because it takes no timeout. The thread lives until ENDED: the system ends
+    what a thread has started along with it."""
     import ray
 
-    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address.text:
-        options["address"] = address.text
-    limit = _START_S if address.text in ("", "local") else JOIN_S
-    failure = _within(limit, lambda: ray.init(**options), ended)
-    if failure is not None:
-        late = isinstance(failure, TimeoutError)
-        why = f"took more than {limit:g} s" if late else f"failed: {first_line(failure).rstrip('.')}"
-        where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
-        raise EnvironmentFault(
-            f"Joining {where} {why}.",
-            "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes.",
-        ) from failure
+    named = {"address": address.text} if address.text else {}
+    raised, back = list[Exception](), threading.Event()
 
-
-def _within(seconds: float, call: Callable[[], object], ended: threading.Event) -> Exception | None:
-    """Calls it; what it raised, or TimeoutError where it has not come back in time."""
-    raised: list[Exception] = []
-    back = threading.Event()
-
-    def run() -> None:
+    def join() -> None:
         try:
-            call()
+            ray.init(**named, logging_level=logging.ERROR, log_to_driver=False)
         except Exception as error:
             raised.append(error)
         back.set()
         ended.wait()
 
-    threading.Thread(target=run, name="ray-init", daemon=True).start()
-    if not back.wait(seconds):
-        return TimeoutError()
-    return raised[0] if raised else None
+    threading.Thread(target=join, name="ray-init", daemon=True).start()
+    limit = START_S if address.text in ("", "local") else JOIN_S
+    if back.wait(limit) and not raised:
+        return
+    why = f"failed: {first_line(raised[0]).rstrip('.')}" if raised else f"took more than {limit:g} s"
+    where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
+    raise EnvironmentFault(
+        f"Joining {where} {why}.",
+        "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes.",
+    ) from raised[0] if raised else None
 
 
 def _size(settings: Settings, address: Address) -> Cluster:
     import ray
 
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    found = any(node["Resources"].get("GPU", 0) >= 1 for node in alive)
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    found = any(node.get("GPU", 0) >= 1 for node in nodes)
     gpus = int(settings.device == "cuda" or (settings.device == "auto" and found))
     cpus = settings.threads or 1
-    slots = 0
-    for resources in (node["Resources"] for node in alive):
-        fits = int(resources.get("CPU", 0) // cpus)
-        slots += min(fits, int(resources.get("GPU", 0))) if gpus else fits
+    fits = [(int(node.get("CPU", 0) // cpus), int(node.get("GPU", 0))) for node in nodes]
+    slots = sum(min(each) if gpus else each[0] for each in fits)
     if slots == 0:
         need = "a GPU" if gpus else counted(cpus, "CPU")
         raise EnvironmentFault(
             f"No node of the Ray cluster has {need} for a worker.",
             "`ray status` shows what the nodes have; --device and --threads say what a worker needs.",
         )
-    return Cluster(len(alive), slots, cpus, gpus, address.through_client)
+    return Cluster(slots, cpus, gpus, address.through_client)

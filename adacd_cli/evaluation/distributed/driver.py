@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from adacd_cli.errors import EnvironmentFault, error_named
-from adacd_cli.evaluation.records import AnswerRecord, Sample
 from adacd_cli.evaluation.runner import batches, next_batch
+from adacd_cli.evaluation.store import AnswerRecord, Sample
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.evaluation.distributed.cluster import Cluster
     from adacd_cli.evaluation.store import Store
 
-Key = tuple[str, str, str]
+Key = tuple[str, str, str]  # method, data set and id
 
 AUTO = 64
 """Samples in a piece where each worker decides how many it decodes at once."""
@@ -31,13 +31,8 @@ RETRIES = 10
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Work for one worker.
-
-    Attributes:
-        methods: for each method, by its index among the runs, the indices of the samples it has to answer.
-        batch_size: how many are decoded at once; "auto" is as many as the worker's memory has room for.
-        batch: the number of the batch that its records get.
-    """
+    """Work for one worker: for each method, by its index among the runs, the indices of the samples it has to
+    answer, and the number of the batch that its records get."""
 
     samples: tuple[Sample, ...]
     methods: tuple[tuple[int, tuple[int, ...]], ...]
@@ -47,13 +42,8 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a worker sends back.
-
-    Attributes:
-        worker: facts about it, JSON values by name; see `workers`.
-        records: answers to the samples of a piece, of one method.
-        error: class, message and hint of the error that keeps the worker from answering, if one does.
-    """
+    """What a worker sends back: facts about it, see `workers`, answers of one method to samples of a piece, and
+    class, message and hint of the error that keeps it from answering, if one does."""
 
     worker: dict[str, Any]
     records: tuple[AnswerRecord, ...] = ()
@@ -63,16 +53,10 @@ class Result:
 Send = Callable[[Sequence[Piece]], Iterator[Result]]
 
 
-def missing(
-    samples: Sequence[Sample], runs: Sequence[Settings], store: Store, tried: Collection[Key] = ()
-) -> set[Key]:
-    """Keys of the answers that the store lacks or holds as failed, without those tried already."""
-    return {
-        (settings.method_label, sample.dataset, sample.id)
-        for sample in samples
-        for settings in runs
-        if store.lacks(settings.method_label, sample)
-    } - set(tried)
+def missing(samples: Sequence[Sample], runs: Sequence[Settings], store: Store) -> set[Key]:
+    """Keys of the answers that the store lacks or holds as failed."""
+    pairs = ((settings.method_label, sample) for sample in samples for settings in runs)
+    return {(label, each.dataset, each.id) for label, each in pairs if store.lacks(label, each)}
 
 
 def pieces(
@@ -86,40 +70,29 @@ def pieces(
     """The wanted answers in batches, numbered from FIRST, the longest first: short ones even out the end."""
     cut: list[Piece] = []
     for batch in reversed(batches(samples, AUTO if batch_size == "auto" else batch_size)):
-        methods = []
-        for run, settings in enumerate(runs):
-            keys = [(settings.method_label, sample.dataset, sample.id) for sample in batch]
-            if indices := tuple(index for index, key in enumerate(keys) if key in wanted):
-                methods.append((run, indices))
-        if methods:
+        methods = [
+            (run, tuple(i for i, one in enumerate(batch) if (label, one.dataset, one.id) in wanted))
+            for run, label in enumerate(settings.method_label for settings in runs)
+        ]
+        if methods := [each for each in methods if each[1]]:
             number = first + len(cut)
-            in_turn = methods if number % 2 else methods[::-1]
-            cut.append(Piece(tuple(batch), tuple(in_turn), batch_size, number))
+            in_turn = tuple(methods if number % 2 else methods[::-1])
+            cut.append(Piece(tuple(batch), in_turn, batch_size, number))
     return cut
 
 
 class Roster:
-    """The workers that have reported, and the check that they are alike.
-
-    Attributes:
-        facts: of the model, as `provenance.model_facts`; {} before the first report.
-        machine: where the first one runs, as `loading.machine.machine_facts`.
-    """
+    """The workers that have reported, and the check that they are alike. `facts` are the model's, as
+    `provenance.model_facts`, and `machine` where the first one runs; {} before the first report."""
 
     def __init__(self) -> None:
-        self.facts: dict[str, Any] = {}
-        self.machine: dict[str, Any] = {}
-        self._first: dict[str, Any] = {}
-        self._machines: dict[str, dict[str, Any]] = {}
+        self.facts, self.machine, self._first = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+        self._machines = dict[str, dict[str, Any]]()
         self._workers, self._warned = set[str](), set[str]()
 
     def meet(self, result: Result) -> list[str]:
-        """Takes note of the worker; gives its warnings that are new.
-
-        Raises:
-            AdacdError: it cannot answer; class, message and exit code are those of its own error.
-            EnvironmentFault: it is not like the others.
-        """
+        """Takes note of the worker; gives its warnings that are new. Its own error where it cannot answer;
+        EnvironmentFault where it is not like the others."""
         worker = result.worker
         if result.error is not None:
             message = f"On node {worker['node']}: {result.error['message']}"
@@ -164,17 +137,12 @@ def answer_distributed(
     on_worker: Callable[[Roster, list[str]], None] = lambda roster, warnings: None,
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
 ) -> Roster:
-    """Has whatever the store does not hold yet, or holds as failed, answered by the workers.
+    """Has whatever the store does not hold yet, or holds as failed, answered by the workers; see
+    `runner.answer_all`.
 
-    Args:
-        send: sends pieces and yields results as they come; `workers.sender` makes it.
-        samples, runs, store, batch_size, on_record: as `runner.answer_all` takes them.
-        on_worker: called before the answers of a result are written, with the worker's new warnings.
-
-    Raises:
-        AdacdError: a worker cannot answer, or is not like the others.
-        OutputError: an answer cannot be written.
-        KeyboardInterrupt: what was finished is in the store.
+    SEND, which `workers.sender` makes, sends pieces and yields results as they come; `on_worker` is called before
+    the answers of a result are written, with the worker's new warnings. AdacdError where a worker cannot answer, or
+    is not like the others.
     """
     roster, tried = Roster(), set[Key]()
     wanted = missing(samples, runs, store)
@@ -193,7 +161,7 @@ def answer_distributed(
             on_worker(roster, roster.meet(result))
             for record in result.records:
                 keep(record)
-        left = missing(samples, runs, store, tried) & wanted
+        left = wanted - tried
         if left and len(tried) == before:
             error = f"its worker was lost {RETRIES + 1} times"
             by_key = {(sample.dataset, sample.id): sample for sample in samples}

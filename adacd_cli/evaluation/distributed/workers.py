@@ -60,10 +60,8 @@ def _ray_error(error: Exception) -> EnvironmentFault:
 
 
 def answer(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[bytes]) -> Iterator[bytes]:
-    """Pickled results in the order in which they come; for a process inside the cluster.
-
-    Bytes, because a prompt may hold what Arrow's strings refuse.
-    """
+    """Pickled results, because a prompt may hold what Arrow's strings refuse, in the order in which they come; for
+    a process inside the cluster."""
     import ray.data
 
     for name in ("ray", "ray.data"):
@@ -95,22 +93,17 @@ def answer(cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequen
 class _Relay:
     """Runs `answer` inside the cluster and hands its results out, one a call."""
 
-    def __init__(
-        self, cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[bytes]
-    ) -> None:
-        self._results = answer(cluster, runs, folder, work)
+    def __init__(self, *given: Any) -> None:
+        self._results = answer(*given)
 
     def following(self) -> bytes | None:
-        """The next result; None after the last."""
         return next(self._results, None)
 
 
-def _relayed(
-    cluster: Cluster, runs: Sequence[Settings], folder: str, work: Sequence[bytes]
-) -> Iterator[bytes]:
+def _relayed(*given: Any) -> Iterator[bytes]:
     import ray
 
-    relay = ray.remote(num_cpus=0)(_Relay).remote(cluster, list(runs), folder, list(work))
+    relay = ray.remote(num_cpus=0)(_Relay).remote(*given)
     try:
         while (result := ray.get(relay.following.remote())) is not None:
             yield result

@@ -62,37 +62,24 @@ class Judge(Protocol):
 
 
 def default_cache_folder() -> Path:
-    """The user's own folder for an endpoint's replies: `adacd` where the system keeps caches."""
+    """`adacd` where the system keeps the user's caches."""
     return user_cache_path("adacd", appauthor=False, opinion=False)
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Options of all judges; each reads its own.
+    """Options of all judges; each reads its own. UsageError where a number is out of range."""
 
-    Attributes:
-        url, model, key: of the OpenAI-compatible endpoint; None is OpenAI's own, and no key.
-        concurrency: requests at the endpoint at once, at least 1.
-        timeout: seconds an endpoint may take for a request, above 0.
-        cache: folder for the endpoint's replies; None keeps nothing.
-        device, dtype, offline: of wildguard and minos, as the options of these names take them.
-        batch_size: answers that wildguard and minos read at once, at least 1.
-        threads: CPU threads they compute with; None is the number of free cores.
-
-    Raises:
-        UsageError: a number is out of range.
-    """
-
-    url: str | None = None
+    url: str | None = None  # of the OpenAI-compatible endpoint; None is OpenAI's own
     model: str | None = None
     key: str | None = field(default_factory=lambda: key_of_environment(KEY_VARIABLES), repr=False)
-    concurrency: int = 8
-    timeout: float = 60.0
-    cache: Path | None = field(default_factory=default_cache_folder)
+    concurrency: int = 8  # requests at the endpoint at once, at least 1
+    timeout: float = 60.0  # seconds an endpoint may take for a request, above 0
+    cache: Path | None = field(default_factory=default_cache_folder)  # of its replies; None keeps nothing
     aspects: bool = False
-    device: str = "auto"
+    device: str = "auto"  # this and the rest of wildguard and minos, as the options of these names take them
     dtype: str = "auto"
-    batch_size: int = 8
+    batch_size: int = 8  # answers that they read at once, at least 1
     threads: int | None = None
     offline: bool = False
     progress: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)

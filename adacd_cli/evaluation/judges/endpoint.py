@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 
-ATTEMPTS = 7
-"""How often a request is made before it counts as failed, 429s aside; with the pauses about 25 seconds."""
-PATIENCE = 600.0
-"""Seconds for which a request lets itself be put off by 429, and the longest Retry-After that is waited."""
+ATTEMPTS = 7  # how often a request is made before it counts as failed, 429s aside; about 25 seconds
+PATIENCE = 600.0  # seconds for which a request lets itself be put off by 429; the longest Retry-After
 _PAUSE = 0.5  # seconds before a body that cannot be read is asked for again; doubles
 _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "does not know this"}
 
@@ -98,14 +96,11 @@ class Endpoint:
         await self._client.close()
 
     async def ask(self, message: str, longest_reply: int) -> str:
-        """The reply to one user message, at most `longest_reply` tokens; "" where it says nothing.
+        """The reply to one user message, greedy where the model can, at most LONGEST_REPLY tokens; "" where it says
+        nothing.
 
-        It is decoded greedily where the model can.
-
-        Raises:
-            RequestFailed: this request failed; it was tried again where that could help.
-            EnvironmentFault: no request can succeed: the key, the model or the address is wrong, or the
-                endpoint puts this one off for longer than PATIENCE.
+        RequestFailed where this request failed; it was tried again where that could help. EnvironmentFault where
+        none can succeed: key, model or address are wrong, or it is put off for longer than PATIENCE.
         """
         import openai
 
@@ -137,10 +132,8 @@ class Endpoint:
                     self._give_up(error)
 
     async def models(self) -> tuple[int, frozenset[str]]:
-        """The status of asking which models there are, and their names as far as they can be read.
-
-        It raises what `ask` does.
-        """
+        """The status of asking which models there are, and their names as far as they can be read; raises as
+        `ask`."""
         import openai
 
         try:
@@ -154,7 +147,6 @@ class Endpoint:
         return 200 if answer is not None else 0, frozenset(name for name in names if isinstance(name, str))
 
     def _reply_of(self, body: bytes) -> str:
-        """The text of a chat completion; "" where the model said nothing."""
         answer = json_object(body)
         if answer is None:
             start = self._clean(body[:200].decode("utf-8", "replace"))
@@ -196,7 +188,6 @@ class Endpoint:
         return refused in sent  # another request may have found it out while this one was under way
 
     def _give_up(self, error: APIError) -> NoReturn:
-        """Raises what an error of the SDK means, after all its attempts."""
         import openai
 
         if isinstance(error, openai.APITimeoutError):

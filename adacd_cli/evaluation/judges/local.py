@@ -19,13 +19,10 @@ from adacd_cli.errors import ModelError, OutOfMemoryError, UsageError
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.prompts.thinking import without_thinking
 
-LONGEST_INPUT = 8192
-"""Tokens that a judge reads of an exchange, whatever its context: Minos' own limit, and bounded memory."""
-LONGEST_ANSWER = 100_000
-"""Characters of an answer that are looked at before tokens are counted."""
+LONGEST_INPUT = 8192  # tokens that a judge reads of an exchange: Minos' own limit, and bounded memory
+LONGEST_ANSWER = 100_000  # characters of an answer that are looked at before tokens are counted
 
-Verdict = tuple[JudgementLabel, dict[str, Any]]
-"""A label and what goes into `Judgement.detail`."""
+Verdict = tuple[JudgementLabel, dict[str, Any]]  # a label and what goes into `Judgement.detail`
 
 
 @dataclass(frozen=True)
@@ -40,11 +37,8 @@ class Reader:
     after: tuple[int, ...] = ()
 
     def read(self, exchange: Exchange) -> tuple[tuple[int, ...], bool] | None:
-        """The ids, with as much of the answer's beginning as fits, and whether it was cut; None if none fits.
-
-        They are the tokenizer's own for the filled template, but that control tokens count only where the
-        template wrote them: an answer that says `[/INST]` or `[SEP]` cannot end the judge's input.
-        """
+        """See `fit`; control tokens count only where the template wrote them: an answer that says `[/INST]` or
+        `[SEP]` cannot end the judge's input."""
         from adacd_cli.prompts.control import Escape
         from adacd_cli.prompts.encode import Encoder
 
@@ -63,15 +57,11 @@ class Reader:
 
 
 class LocalJudge(ABC):
-    """A judge with weights on this machine, from a hub id or a folder.
+    """A judge with weights on this machine, from a hub id or a folder; `warnings` are sentences about loading them.
 
-    `warnings` are what loading found that the user should know, one sentence each. `check` loads the weights,
-    which stay for `judge`.
-
-    Raises:
-        UsageError: there is no device or dtype of that name.
-        EnvironmentFault: from `check` or `judge`: the weights cannot be had or used, or there is no such device.
-        OutOfMemoryError: likewise: the weights do not fit, or a single answer does not beside them.
+    UsageError where there is no device or dtype of that name. EnvironmentFault from `check`, which loads the
+    weights, or `judge` where these cannot be had or used; OutOfMemoryError where they do not fit, or an answer
+    beside them.
     """
 
     def __init__(self, options: JudgeOptions, model: str, name: str) -> None:
@@ -88,11 +78,9 @@ class LocalJudge(ABC):
         self.warnings: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Loads the weights and tries them."""
         self._ready()
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
-        """One judgement an exchange, in their order, a batch at a time."""
         from adacd_cli.engine.memory import is_out_of_memory
 
         reader = self._ready()
@@ -134,20 +122,19 @@ class LocalJudge(ABC):
 
     def _batch(self, reader: Reader, given: Sequence[Exchange]) -> list[Judgement]:
         exchanges = [Exchange(each.prompt, without_thinking(each.completion)) for each in given]
-        empty = [not each.completion.strip() for each in exchanges]
-        fitted = [None if bare else reader.read(each) for each, bare in zip(exchanges, empty, strict=True)]
+        fitted = [reader.read(each) if each.completion.strip() else None for each in exchanges]
         rows = [each[0] for each in fitted if each is not None]
         verdicts = iter(self._verdicts(rows) if rows else ())
         found = []
-        for bare, row in zip(empty, fitted, strict=True):
-            label: JudgementLabel = "degenerate" if bare else "unparsed"  # empty: neither refuses nor answers
+        for exchange, row in zip(exchanges, fitted, strict=True):
+            label: JudgementLabel = "degenerate"  # empty: neither refuses nor answers
             detail: dict[str, Any] = {}
-            if row is None and not bare:
-                detail["error"] = "the question alone is longer than the judge's context"
-            elif row is not None:
+            if row is not None:
                 label, detail = next(verdicts)
-                if row[1]:
-                    detail["truncated"] = True
+                detail |= {"truncated": True} if row[1] else {}
+            elif exchange.completion.strip():
+                label = "unparsed"
+                detail["error"] = "the question alone is longer than the judge's context"
             found.append(Judgement(self.name, label, detail))
         return found
 
@@ -155,10 +142,8 @@ class LocalJudge(ABC):
 def fit(
     encode: Callable[[str], tuple[int, ...]], answer: str, limit: int
 ) -> tuple[tuple[int, ...], bool] | None:
-    """The ids of the input with as much of the answer's beginning as `limit` tokens hold, and whether it was cut.
-
-    None where not one character of the answer fits. `encode` makes the input's ids from an answer.
-    """
+    """The ids that ENCODE makes of as much of the answer's beginning as LIMIT tokens hold, and whether it was cut;
+    None where not one character of it fits."""
     shown = answer[:LONGEST_ANSWER]
     ids = encode(shown)
     if len(ids) <= limit:

@@ -19,16 +19,13 @@ MODEL = "NousResearch/Minos-v1"
 TEXT = "<|user|>\n{prompt}\n<|assistant|>\n{response}"
 
 _CLASSES = ("non-refusal", "refusal")
-_UNNAMED = ("label_0", "label_1")
-"""What transformers calls the classes of a checkpoint that names none, as Minos' first revisions did."""
+_UNNAMED = ("label_0", "label_1")  # where a checkpoint names none, as Minos' first revisions
 
 
 class MinosJudge(LocalJudge):
-    """Minos on this machine; see LocalJudge for its arguments.
-
-    `Judgement.detail` has `refusal`, the probability of a refusal in [0, 1], or `error` (why there is none);
-    `truncated` where only the beginning of the answer fitted. An empty answer is degenerate, and not read.
-    """
+    """Minos on this machine. `Judgement.detail` has `refusal`, its probability in [0, 1], or `error` (why there is
+    none), and `truncated` where only the beginning of the answer fitted; an empty answer is degenerate, and not
+    read."""
 
     def __init__(self, options: JudgeOptions, source: str = MODEL, name: str = "minos") -> None:
         super().__init__(options, source, name)
@@ -64,11 +61,11 @@ class MinosJudge(LocalJudge):
 
         device = choose_device(settings.device)
         dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
-        placed = placement(device, weight_bytes(checkpoint, dtype, None), name)
+        options = {"dtype": dtype, "trust_remote_code": False}
+        options |= (placed := placement(device, weight_bytes(checkpoint, dtype, None), name))
         with quiet(progress) as logged:
             tokenizer = load_tokenizer(source, name, trust_remote_code=False)
-            kind = AutoModelForSequenceClassification
-            model, unused = load_weights(source, name, kind, dtype=dtype, trust_remote_code=False, **placed)
+            model, unused = load_weights(source, name, AutoModelForSequenceClassification, **options)
             self._model = model if placed else model.to(device)
         if device.type == "cpu" or settings.threads is not None:
             torch.set_num_threads(settings.threads or others.free_cores())
@@ -98,8 +95,7 @@ class MinosJudge(LocalJudge):
 
 
 def refusal_index(labels: Sequence[str], name: str) -> int:
-    """Which output means a refusal, from the names of the classes, in the order of the outputs. ModelError where
-    the classes of the model called `name` are others."""
+    """Which output means a refusal, from the names of the outputs' classes; ModelError where these are others."""
     lowered = tuple(label.strip().lower() for label in labels)
     if lowered == _UNNAMED:
         return 1
@@ -112,7 +108,6 @@ def refusal_index(labels: Sequence[str], name: str) -> int:
 
 
 def _frame(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ids that the tokenizer puts before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     whole = tokenizer("a")["input_ids"]
     for start in range(len(whole) - len(bare) + 1):

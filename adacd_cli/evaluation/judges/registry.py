@@ -17,8 +17,7 @@ def make_judge(name: str, options: JudgeOptions) -> Judge:
 
     With a model, wildguard and minos come from another hub id or a folder, and openai asks another model than the
     options', so that two can judge side by side. The whole is the judge's name. UsageError where there is no such
-    judge, or an option that it needs is missing or wrong; MissingExtraError where a package that it needs is not
-    installed.
+    judge, or it lacks an option; MissingExtraError where a package that it needs is not installed.
     """
     kind, equals, model = name.partition("=")
     model = model.strip()
@@ -41,7 +40,6 @@ def make_judge(name: str, options: JudgeOptions) -> Judge:
     from adacd_cli.evaluation.judges.keyword import KeywordJudge
 
     if model:
-        raise UsageError(
-            f"The judge `keyword` has no model to choose; got '{name}'.", "Write --judge keyword."
-        )
+        what = f"The judge `keyword` has no model to choose; got '{name}'."
+        raise UsageError(what, "Write --judge keyword.")
     return KeywordJudge()

@@ -122,7 +122,6 @@ def _one_text(value: Any) -> str:
 
 
 def _turn(text: str) -> str:
-    """The first turn of the assistant, without its name."""
     wrappers = _BOOK.wrappers
     if asked := wrappers["asker"].match(text):
         answer = wrappers["speaker_line"].search(text, asked.end())

@@ -1,48 +1,61 @@
 """The report as one HTML page that needs nothing else: verdicts, figures, tables, every sample, provenance.
 
-Figures and tables need no script; the browser of the samples does, and draws a page of them at a time. Every
-text of a model or a user is drawn as text.
+Figures and tables need no script; the browser of the samples does, and draws a page of them at a time. Every text
+of a model or a user is drawn as text.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from adacd_cli.evaluation.records import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.samples import browser
-from adacd_cli.evaluation.report.svg import svg
-from adacd_cli.evaluation.report.tables import circumstances, judged_by, raters, tables, title
-from adacd_cli.evaluation.verdict import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
+from adacd_cli.evaluation.report.tables import (
+    circumstances,
+    judged_by,
+    markdown,
+    raters,
+    set_names,
+    tables,
+    title,
+)
+from adacd_cli.evaluation.results import DEFAULT
+from adacd_cli.evaluation.statistics import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
+from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Store
 from adacd_cli.render.document import as_html, as_json, document
+from adacd_cli.render.safe import printable
 
 _MARKS = {HELPS: ("good", "✓"), TRADES_SAFETY: ("bad", "✕"), TRADES_HELPFULNESS: ("bad", "✕")}
 _NUMBER = re.compile(r"(< |[-+])?[0-9][0-9.e-]*( (%|×|points))?( \[.*\])?|–")
 
 
+def write_reports(results: Mapping[str, Any], store: Store) -> None:
+    """Writes results.json, report.md and report.html into the run's folder, or raises OutputError."""
+    store.write("results.json", json.dumps(results, indent=2) + "\n")
+    store.write("report.md", markdown(results))
+    store.write("report.html", page(results, store.answers.values(), store.judgements.values()))
+
+
 def page(
     results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
 ) -> str:
-    """The whole document."""
     answers, judgements = list(answers), list(judgements)
     shown, sections = browser(results, answers, judgements), _sections()
     facts = dict(results["provenance"])
     settings: Mapping[str, Mapping[str, Any]] = facts.pop("settings")
     names = dict.fromkeys(name for values in settings.values() for name in values)
-    chosen = [
-        [name, *(_value(each[name]) if name in each else "" for each in settings.values())] for name in names
-    ]
+    chosen = [[name, *(_value(each.get(name, "")) for each in settings.values())] for name in names]
+    heading = {"title": title, "judge": judged_by, "circumstances": circumstances}
     parts = {
-        "title": as_html(title(results)),
-        "judge": as_html(judged_by(results)),
-        "circumstances": as_html(circumstances(results)),
+        **{name: as_html(said(results)) for name, said in heading.items()},
         "verdicts": sections.verdicts(_cards(results, shown)),
         "figures": sections.figures(_figures(results, answers, judgements)),
         "tables": sections.tables(tables(results)),
@@ -53,7 +66,6 @@ def page(
 
 
 def _sections() -> Any:
-    """The macros of sections.html."""
     pages = Environment(
         loader=PackageLoader("adacd_cli.evaluation.report", "page"),
         autoescape=True,
@@ -61,7 +73,7 @@ def _sections() -> Any:
         finalize=lambda value: value if hasattr(value, "__html__") else Markup(as_html(str(value))),
     )
     pages.tests["numeric"] = _NUMBER.fullmatch
-    pages.filters["base64"] = lambda chart: b64encode(svg(chart).encode()).decode()
+    pages.filters["base64"] = lambda chart: b64encode(figures.svg(chart).encode()).decode()
     return pages.get_template("sections.html").module
 
 
@@ -82,7 +94,6 @@ def _cards(results: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[tup
 def _figures(
     results: Mapping[str, Any], answers: list[AnswerRecord], judgements: list[JudgementRecord]
 ) -> Iterator[tuple[figures.Chart | str, str]]:
-    """Each figure with its caption."""
     judge, batch = judged_by(results), results["provenance"]["batch_size"]
     for label in ("safe", "unsafe"):
         note = "Partial refusals count as refusals; lines are 95 % Wilson intervals."
@@ -106,3 +117,81 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield from _flat(value, f"{prefix}{name} · ")
         else:
             yield f"{prefix}{name}", _value(value)
+
+
+def browser(
+    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
+) -> dict[str, Any]:
+    """What the browser of samples shows: every sample with each method's answer and every judge's label, as JSON.
+
+    `methods` and `judges` by name, the judge of the tables first; `labels` that judges give; `sets`; `texts`, each
+    once; `samples`, ordered by set and id, each with set, label, id, category, `prompt` (a place in texts) and
+    `answers`, one a method or None. An answer has either `error` or `text` (places in texts), `tokens`, `labels`
+    (one a judge, None where it gave none), and where they are true `same` (as Default's), `cut` (at the token
+    limit), `change` (fixed or broken), `differ` (judges, on refused).
+    """
+    methods = list(results["results"])
+    judges = list(dict.fromkeys([results["judge"], *results["provenance"]["judges"]]))
+    unlabelled: list[str | None] = [None] * len(judges)
+    labels: dict[tuple[str, str, str], list[str | None]] = {}
+    for each in judgements:
+        if each.judge in judges:
+            labels.setdefault(each.key[:3], list(unlabelled))[judges.index(each.judge)] = each.label
+    found: dict[tuple[str, str], dict[str, AnswerRecord]] = {}
+    for record in answers:
+        found.setdefault((record.dataset, record.id), {})[record.method] = record
+    names = [name for label in LABELS for name in set_names(results, label)]
+    places: dict[str, int] = {}  # each text once, because many answers are equal
+
+    def place_of(text: str) -> int:
+        return places.setdefault(printable(text), len(places))
+
+    def shown(record: AnswerRecord | None, default: AnswerRecord | None) -> dict[str, Any] | None:
+        if record is None:
+            return None
+        if record.error:
+            return {"error": place_of(record.error)}
+        own = labels.get(record.key, unlabelled)
+        facts: dict[str, Any] = {"same": False, "cut": record.finish_reason == "length", "change": ""}
+        if default is not None and not default.error and default is not record:
+            facts["same"] = default.text == record.text
+            facts["change"] = change(record.label, labels.get(default.key, unlabelled)[0], own[0])
+        facts["differ"] = differ(own)
+        true = {name: value for name, value in facts.items() if value}
+        return {"text": place_of(record.text), "tokens": record.tokens, "labels": list(own), **true}
+
+    samples = []
+    for own in found.values():
+        first = next(iter(own.values()))
+        both = f"{first.dataset}-{first.label}"
+        name = both if both in names and first.dataset not in names else first.dataset
+        sample = {
+            **{"set": printable(name), "label": first.label, "id": printable(first.id)},
+            **{"category": printable(first.category), "prompt": place_of(first.prompt)},
+            "answers": [shown(own.get(method), own.get(DEFAULT)) for method in methods],
+        }
+        place = names.index(name) if name in names else len(names)
+        samples.append(((place, name, natural(first.id)), sample))
+    ordered = [sample for _, sample in sorted(samples, key=lambda pair: pair[0])]
+    sets, labelled = list(dict.fromkeys(sample["set"] for sample in ordered)), list(JUDGEMENT_LABELS)
+    run = {"methods": methods, "judges": judges, "labels": labelled, "sets": sets}
+    return {**run, "texts": list(places), "samples": ordered}
+
+
+def natural(id: str) -> list[tuple[int, str]]:
+    """A key that puts `x-9` before `x-10`, however long a number is."""
+    parts = [part.lstrip("0") if place % 2 else part for place, part in enumerate(re.split("([0-9]+)", id))]
+    return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)]
+
+
+def change(label: str, before: str | None, after: str | None) -> str:
+    """`fixed` for a safe prompt that Default refused and the method did not, or an unsafe one that Default did not
+    refuse and the method did; `broken` for the reverse, else ""; by the judge's labels of both answers."""
+    if None in (before, after) or "unparsed" in (before, after) or (before in REFUSED) == (after in REFUSED):
+        return ""
+    return "fixed" if (after in REFUSED) == (label == "unsafe") else "broken"
+
+
+def differ(labels: Sequence[str | None]) -> bool:
+    """Whether the judges that could read an answer differ on whether it refuses."""
+    return len({label in REFUSED for label in labels if label not in (None, "unparsed")}) > 1

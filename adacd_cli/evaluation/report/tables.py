@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
-from adacd_cli.evaluation.records import LABELS
+from adacd_cli.evaluation.store import LABELS
 from adacd_cli.render.safe import printable
 
 DASH = "–"
@@ -36,12 +36,10 @@ def cell(ratio: Mapping[str, Any]) -> str:
 
 
 def percent(value: float | None) -> str:
-    """`12.0 %`."""
     return DASH if value is None else f"{100 * value:.1f} %"
 
 
 def times(value: float | None) -> str:
-    """`1.03 ×`."""
     return DASH if value is None else f"{value:.2f} ×"
 
 
@@ -223,7 +221,6 @@ def _failed(results: Mapping[str, Any]) -> Table:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """The whole report of what `results.summarise` gave."""
     parts = [
         f"# {_literal(title(results))}",
         f"Judge: **{_literal(judged_by(results))}**. {_literal(circumstances(results))}",
@@ -238,7 +235,6 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table of literal texts."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(
         "| " + " | ".join(_literal(text).replace("|", "\\|") for text in line) + " |" for line in lines
