@@ -1,6 +1,5 @@
 """Prompts in, answers out: what the commands that decode and a program that imports adacd share."""
 
-from adacd_cli.answers.answer import Answer
-from adacd_cli.answers.ask import generate, stream
+from adacd_cli.answers.ask import Answer, generate, stream
 
 __all__ = ["Answer", "generate", "stream"]

@@ -1,17 +1,17 @@
-"""generate and stream: a loaded model and a prompt, or many, in; answers or their events out."""
+"""generate and stream: a loaded model and a prompt, or many, in; each an Answer, or its events, out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-from adacd_cli.answers.answer import Answer, collect
-from adacd_cli.answers.run import Session, decode, never, requests_for
+from adacd_cli.answers.run import BatchSize, Cancelled, Session, decode, never, requests_for
 from adacd_cli.config.resolve import DECODING, changed
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError, UsageError
-from adacd_cli.events import Event
+from adacd_cli.events import Event, Failed, Finished, FinishReason, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Request
@@ -19,41 +19,84 @@ if TYPE_CHECKING:
 Messages: TypeAlias = Sequence[Mapping[str, object]]
 """`{"role", "content"}` each, as OpenAI's clients have them."""
 
+Model: TypeAlias = "LanguageModel | Session"
 Prompt: TypeAlias = "str | Conversation | Messages"
 Prompts: TypeAlias = "Sequence[str | Conversation | Messages]"
+_Asked: TypeAlias = "tuple[Prompt | Prompts, Settings | None, Mapping[str, Any], str]"
+
+
+@dataclass(frozen=True, repr=False)
+class Answer:
+    """One answer and how it came about; `str(answer)` is its text.
+
+    Attributes:
+        conversation: what was said, this answer included: `answer.conversation.with_user(…)` goes on.
+        warnings: what to know about how its prompts were made, one sentence each.
+    """
+
+    conversation: Conversation
+    started: Started
+    steps: tuple[TokenStep, ...]
+    finished: Finished
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The answer, without the thinking."""
+        return self.finished.text
+
+    @property
+    def thinking(self) -> str:
+        """What the model thought before it answered; "" where it did not."""
+        return self.finished.thinking
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        """Why it ended: STOP, LENGTH or CANCELLED."""
+        return self.finished.finish_reason
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were decoded, thinking and end of turn included."""
+        return self.finished.tokens
+
+    @property
+    def added(self) -> int:
+        """How many steps leaned towards the prompted stream."""
+        return self.finished.added
+
+    @property
+    def subtracted(self) -> int:
+        """How many steps leaned away from the prompted stream."""
+        return self.finished.subtracted
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return (
+            f"<Answer {self.text!r}: {self.tokens} tokens, {self.added} added, {self.subtracted} subtracted, "
+            f"{self.finish_reason.value}>"
+        )
+
+
+@overload
+def generate(model: Model, prompt: Prompt, settings: Settings | None = None, **options: Any) -> Answer: ...
 
 
 @overload
 def generate(
-    model: LanguageModel | Session,
-    prompt: Prompt,
-    settings: Settings | None = None,
-    *,
-    candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    **changes: Any,
-) -> Answer: ...
-
-
-@overload
-def generate(
-    model: LanguageModel | Session,
-    prompt: Prompts,
-    settings: Settings | None = None,
-    *,
-    candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    **changes: Any,
+    model: Model, prompt: Prompts, settings: Settings | None = None, **options: Any
 ) -> list[Answer]: ...
 
 
 def generate(
-    model: LanguageModel | Session,
+    model: Model,
     prompt: Prompt | Prompts,
     settings: Settings | None = None,
     *,
     candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
     **changes: Any,
 ) -> Answer | list[Answer]:
     """Answers a prompt; or several, decoded side by side.
@@ -75,21 +118,20 @@ def generate(
         ModelError: what the method needs besides the model is not loaded.
         LogitsError, OutOfMemoryError, ServerError: what an answer failed with.
     """
-    settings = changed(Settings() if settings is None else settings, changes, DECODING, "generate()")
-    conversations, several = as_conversations(prompt, settings)
-    requests, events = _decode(model, conversations, settings, candidates, batch_size, never)
-    answers = collect(events, conversations, requests)
+    asked = prompt, settings, changes, "generate()"
+    conversations, several, requests, events = _begin(model, asked, candidates, batch_size, never)
+    answers = _collect(events, conversations, requests)
     return answers if several else answers[0]
 
 
 def stream(
-    model: LanguageModel | Session,
+    model: Model,
     prompt: Prompt | Prompts,
     settings: Settings | None = None,
     *,
     candidates: int = 0,
-    batch_size: int | Literal["auto"] = "auto",
-    cancelled: Callable[[int], bool] = never,
+    batch_size: BatchSize = "auto",
+    cancelled: Cancelled = never,
     **changes: Any,
 ) -> Iterator[Event]:
     """Like `generate`, but gives the events as they come: Started, a TokenStep for each token, Finished;
@@ -100,32 +142,57 @@ def stream(
     Args:
         cancelled: asked before each step with a prompt's place; True ends its answer as CANCELLED.
     """
-    settings = changed(Settings() if settings is None else settings, changes, DECODING, "stream()")
-    conversations, _ = as_conversations(prompt, settings)
-    return _decode(model, conversations, settings, candidates, batch_size, cancelled)[1]
+    return _begin(model, (prompt, settings, changes, "stream()"), candidates, batch_size, cancelled)[-1]
 
 
-def _decode(
-    model: LanguageModel | Session,
-    conversations: Sequence[Conversation],
-    settings: Settings,
-    candidates: int,
-    batch_size: int | Literal["auto"],
-    cancelled: Callable[[int], bool],
-) -> tuple[Sequence[Request], Iterator[Event]]:
-    """The requests of conversations, and their events."""
-    session = model if isinstance(model, Session) else None
-    reader: Any = session.model if session else model
+def _begin(
+    model: Model, asked: _Asked, candidates: int, batch_size: BatchSize, cancelled: Cancelled
+) -> tuple[list[Conversation], bool, list[Request], Iterator[Event]]:
+    """What is asked, whether it was a list of prompts, the requests, and their events."""
+    prompt, settings, changes, where = asked
+    settings = changed(Settings() if settings is None else settings, changes, DECODING, where)
+    conversations, several = as_conversations(prompt, settings)
+    reader: Any = model.model if isinstance(model, Session) else model
     if not (hasattr(reader, "tokenizer") and hasattr(reader, "extras")):
         raise UsageError(
             f"What answers is what load() gave, or a Session of it; got {type(model).__name__}.",
             'Write model = load("demo") first; adacd_cli.hf.adacd is for models of transformers.',
         )
     requests = requests_for(reader, conversations, settings, candidates=candidates)
-    if session:
-        return requests, session.decode(requests, batch_size=batch_size, cancelled=cancelled)
-    limit = settings.prefix_cache
-    return requests, decode(reader, requests, batch_size=batch_size, prefix_cache=limit, cancelled=cancelled)
+    if isinstance(model, Session):
+        events = model.decode(requests, batch_size=batch_size, cancelled=cancelled)
+    else:
+        limit = settings.prefix_cache
+        events = decode(reader, requests, batch_size=batch_size, prefix_cache=limit, cancelled=cancelled)
+    return conversations, several, requests, events
+
+
+def _collect(
+    events: Iterable[Event], conversations: Sequence[Conversation], requests: Sequence[Request]
+) -> list[Answer]:
+    """The answers, in their order; raises what the first that failed did so with, once all have ended."""
+    started: dict[int, Started] = {}
+    steps: list[list[TokenStep]] = [[] for _ in conversations]
+    answers: dict[int, Answer] = {}
+    failures: list[Failed] = []
+    notices: list[str] = []
+    for event in events:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        elif isinstance(event, Failed):
+            failures.append(event)
+        elif isinstance(event, Started):
+            started[event.request] = event
+        elif isinstance(event, TokenStep):
+            steps[event.request].append(event)
+        else:
+            number = event.request
+            answered = conversations[number].with_assistant(event.text)
+            warnings = (*requests[number].prompts.warnings, *notices)
+            answers[number] = Answer(answered, started[number], tuple(steps[number]), event, warnings)
+    if failures:
+        raise failures[0].exception()
+    return [answers[number] for number in range(len(conversations))]
 
 
 def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list[Conversation], bool]:
@@ -135,10 +202,8 @@ def as_conversations(prompt: Prompt | Prompts, settings: Settings) -> tuple[list
     several = []
     for each in prompt if isinstance(prompt, Sequence) else [prompt]:
         if (one := _conversation(each, settings)) is None:
-            raise PromptError(
-                f"A prompt is text, a list of messages or a Conversation; got {type(each).__name__}.",
-                'Give e.g. "How do I kill a Python process?".',
-            )
+            what = f"A prompt is text, a list of messages or a Conversation; got {type(each).__name__}."
+            raise PromptError(what, 'Give e.g. "How do I kill a Python process?".')
         several.append(one)
     return several, True
 

@@ -6,13 +6,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+from adacd_cli.config import Settings
+from adacd_cli.conversation import Conversation
 from adacd_cli.errors import UsageError
+from adacd_cli.events import Event
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-    from adacd_cli.conversation import Conversation
-    from adacd_cli.engine import Backend, LanguageModel, PrefixCache, Request, Scheduler
-    from adacd_cli.events import Event
+    from adacd_cli.engine import Backend, LanguageModel, Request, Scheduler
+
+
+BatchSize = int | Literal["auto"]
+"""How many requests run at once; "auto" is as many as memory, or a server, has room for."""
+
+Cancelled = Callable[[int], bool]
+"""Asked before each step with a request's place in its list; True ends it as CANCELLED."""
 
 
 def never(request: int) -> bool:
@@ -23,15 +30,9 @@ def never(request: int) -> bool:
 def requests_for(
     model: LanguageModel, conversations: Sequence[Conversation], settings: Settings, *, candidates: int = 0
 ) -> list[Request]:
-    """The requests that answer conversations under the settings.
-
-    Where a seed is given each draws differently, and its Started tells the seed that repeats it alone.
-
-    Raises:
-        UsageError: `candidates` is negative.
-        PromptError: no prompts can be made of a conversation.
-        ModelError: the model's chat template is broken.
-    """
+    """The requests that answer conversations under the settings. Where a seed is given each draws differently, and
+    its Started tells the seed that repeats it alone. UsageError where `candidates` is negative; PromptError where
+    no prompts can be made of a conversation; ModelError where the model's chat template is broken."""
     from adacd_cli.engine import Request
     from adacd_cli.profiles.profile import applied, chosen_method
     from adacd_cli.prompts import prompts_for
@@ -51,48 +52,38 @@ def decode(
     model: LanguageModel,
     requests: Sequence[Request],
     *,
-    batch_size: int | Literal["auto"] = "auto",
+    batch_size: BatchSize = "auto",
     prefix_cache: int | None = None,
-    cancelled: Callable[[int], bool] = never,
+    cancelled: Cancelled = never,
 ) -> Iterator[Event]:
     """Decodes requests side by side: Started of every one, their TokenSteps as they come, and Finished or Failed of
     each as it ends; `request` in the events is a request's place in the list.
 
     Args:
-        batch_size: how many run at once; "auto" is as many as memory has room for.
         prefix_cache: bytes that the KV caches of ended requests may hold, for those that begin alike; None is a
             share of the free memory.
-        cancelled: asked before each step with a request's place; True ends it as CANCELLED.
 
     Raises:
         UsageError: `batch_size` is no such number.
         PromptError, ConfigurationError, ModelError: as `Scheduler.submit`, before anything is decoded.
         KeyboardInterrupt: during a forward, after Finished (CANCELLED) of whatever was not finished.
     """
-    from adacd_cli.backends import backend_for
-    from adacd_cli.engine import Scheduler
-
     if not requests:
         return iter(())
-    backend = backend_for(model)
-    cache = prefix_cache_for(model, prefix_cache) if len(requests) > 1 else None
-    limit = concurrency_for(backend, requests, batch_size)
-    return decode_with(Scheduler(backend, prefix_cache=cache, max_concurrency=limit), requests, cancelled)
+    session = Session(model, prefix_cache if len(requests) > 1 else 0)
+    return session.decode(requests, batch_size=batch_size, cancelled=cancelled)
 
 
 def decode_with(
-    scheduler: Scheduler, requests: Sequence[Request], cancelled: Callable[[int], bool] = never
+    scheduler: Scheduler, requests: Sequence[Request], cancelled: Cancelled = never
 ) -> Iterator[Event]:
     """Like `decode`, with a scheduler that runs nothing else; what is wrong with a request is said at once."""
     scheduler.submit_all(requests)
     return scheduler.run(cancelled)
 
 
-def concurrency_for(
-    backend: Backend, requests: Sequence[Request], batch_size: int | Literal["auto"] = "auto"
-) -> int:
-    """How many requests run at once: what was asked for, or what memory or a server has room for. Raises a
-    UsageError where `batch_size` is no such number."""
+def concurrency_for(backend: Backend, requests: Sequence[Request], batch_size: BatchSize = "auto") -> int:
+    """How many requests run at once; UsageError where `batch_size` is no such number."""
     from adacd_cli.engine import fitting_concurrency
     from adacd_cli.loading.hardware import free_on
 
@@ -106,25 +97,11 @@ def concurrency_for(
     return fitting_concurrency(backend, requests, free_on(can.device))
 
 
-def prefix_cache_for(model: LanguageModel, limit: int | None) -> PrefixCache:
-    """A prefix cache of so many bytes; None is a share of the memory that is free now."""
-    from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY, PrefixCache
-    from adacd_cli.loading.hardware import free_on
-
-    if limit is None:
-        limit = 0 if model.server is not None else int(SHARE_OF_FREE_MEMORY * (free_on(model.device) or 0))
-    return PrefixCache(limit)
-
-
 class Session:
-    """Answers one batch of requests after another; equal to fresh runs of each.
-
-    An answer prefills only what is new in each stream: it begins with what an earlier one left, as far as that
-    agrees with the new prompt from its first token on.
-
-    Args:
-        prefix_cache: bytes that the KV caches of earlier answers may hold; None is a share of the free memory.
-    """
+    """Answers one batch of requests after another; equal to fresh runs of each. An answer prefills only what is new
+    in each stream: it begins with what an earlier one left, as far as that agrees with the new prompt from its
+    first token on. `prefix_cache`: bytes that the KV caches of earlier answers may hold; None is a share of the
+    free memory."""
 
     def __init__(self, model: LanguageModel, prefix_cache: int | None = None) -> None:
         self._bytes = prefix_cache
@@ -134,19 +111,19 @@ class Session:
         """Answers with this model from now on, such as the same one with more loaded beside it."""
         from adacd_cli.backends import backend_for
         from adacd_cli.engine import Scheduler
+        from adacd_cli.engine.prefix_cache import SHARE_OF_FREE_MEMORY, PrefixCache
+        from adacd_cli.loading.hardware import free_on
 
         if model is getattr(self, "model", None):
             return
-        self.model = model
-        self.prefix_cache = prefix_cache_for(model, self._bytes)
+        limit = self._bytes
+        if limit is None:
+            limit = 0 if model.server else int(SHARE_OF_FREE_MEMORY * (free_on(model.device) or 0))
+        self.model, self.prefix_cache = model, PrefixCache(limit)
         self.scheduler = Scheduler(backend_for(model), prefix_cache=self.prefix_cache)
 
     def decode(
-        self,
-        requests: Sequence[Request],
-        *,
-        batch_size: int | Literal["auto"] = "auto",
-        cancelled: Callable[[int], bool] = never,
+        self, requests: Sequence[Request], *, batch_size: BatchSize = "auto", cancelled: Cancelled = never
     ) -> Iterator[Event]:
         """The events of requests, as `decode` gives them; what their streams held stays with the session."""
         self.scheduler.limit_to(concurrency_for(self.scheduler.backend, requests, batch_size))

@@ -1,10 +1,7 @@
-"""The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors.
-
-A command is a line in COMMANDS and a module that has a function `command` (see `cli.options`), and a GROUP, the
-command's own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of
-`errors.py` and prints none. What commands share stands in `cli.options` (settings), `cli.streams` (prompts),
-`cli.running` (loading the model, Ctrl-C) and `cli.measuring` (methods, judges).
-"""
+"""The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors. A
+command is a line in COMMANDS and a module of that name with a function `command` (see `cli.options`), and a GROUP,
+its own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of `errors.py`
+and prints none."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any, NamedTuple
+from typing import Any
 
 import typer
 import typer.core
@@ -24,29 +21,21 @@ from adacd_cli.cli.torchrun import taking_part
 from adacd_cli.errors import UsageError
 from adacd_cli.suggest import nearest
 
-
-class Entry(NamedTuple):
-    """Where a command's code is, and its line in `adacd --help`."""
-
-    module: str
-    help: str
-
-
 COMMANDS = {
-    "generate": Entry("adacd_cli.cli.generate", "Answer a prompt."),
-    "compare": Entry("adacd_cli.cli.compare", "Show Default and AdaCD side by side."),
-    "explain": Entry("adacd_cli.cli.explain", "Show why each token was chosen."),
-    "chat": Entry("adacd_cli.cli.chat", "Talk with the model."),
-    "serve": Entry("adacd_cli.cli.serve", "Serve the model to OpenAI's clients, and a page to try it."),
-    "eval": Entry("adacd_cli.cli.eval", "Measure methods on data sets: refusals, safety, cost."),
-    "judge": Entry("adacd_cli.cli.judge", "Judge answers made elsewhere."),
-    "bench": Entry("adacd_cli.cli.bench", "Measure how fast a model decodes here."),
-    "doctor": Entry("adacd_cli.cli.doctor", "Say whether machine and model are fit for AdaCD."),
-    "datasets": Entry("adacd_cli.cli.datasets", "List the data sets of eval."),
-    "fit": Entry("adacd_cli.cli.fit", "Find what works on a model, and keep it as a profile."),
-    "profiles": Entry("adacd_cli.cli.profiles", "List, show, export and remove profiles."),
-    "direction": Entry("adacd_cli.cli.direction", "Make the directions of method surgical."),
-    "config": Entry("adacd_cli.cli.config", "Show the settings and where they come from."),
+    "generate": "Answer a prompt.",
+    "compare": "Show Default and AdaCD side by side.",
+    "explain": "Show why each token was chosen.",
+    "chat": "Talk with the model.",
+    "serve": "Serve the model to OpenAI's clients, and a page to try it.",
+    "eval": "Measure methods on data sets: refusals, safety, cost.",
+    "judge": "Judge answers made elsewhere.",
+    "bench": "Measure how fast a model decodes here.",
+    "doctor": "Say whether machine and model are fit for AdaCD.",
+    "datasets": "List the data sets of eval.",
+    "fit": "Find what works on a model, and keep it as a profile.",
+    "profiles": "List, show, export and remove profiles.",
+    "direction": "Make the directions of method surgical.",
+    "config": "Show the settings and where they come from.",
 }
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -79,10 +68,7 @@ class PlainCommand(typer.core.TyperCommand):
     whose metavar is in square brackets may stand without a value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, self._with_values(ctx, args))
-
-    def _with_values(self, ctx: Any, args: list[str]) -> list[str]:
-        """The arguments with `--ray --quiet` as `--ray= --quiet`: typer's parser knows no optional values."""
+        """Reads `--ray --quiet` as `--ray= --quiet`: typer's parser knows no optional values."""
         bare = {
             flag: (parameter.metavar or "").startswith("[")
             for parameter in self.get_params(ctx)
@@ -96,10 +82,9 @@ class PlainCommand(typer.core.TyperCommand):
                 words.append(f"{word}=")
             else:
                 words += [word, *following] if word in bare else [word]
-        return words + args[len(words) :]
+        return super().parse_args(ctx, words + args[len(words) :])
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_options(self, ctx, formatter)
+    format_options = _write_options
 
 
 class PlainGroup(typer.core.TyperGroup):
@@ -120,8 +105,8 @@ class CommandGroup(PlainGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> typer.core.TyperCommand | None:
-        entry = COMMANDS.get(cmd_name)
-        return typer.core.TyperCommand(cmd_name, help=entry.help) if entry else None
+        text = COMMANDS.get(cmd_name)
+        return typer.core.TyperCommand(cmd_name, help=text) if text else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         name = args[0]
@@ -129,17 +114,19 @@ class CommandGroup(PlainGroup):
             return name, _load(name), args[1:]
         if ctx.resilient_parsing:  # completing after an unknown word
             return None, None, args[1:]
-        near = nearest(name, COMMANDS)
-        hint = f"Did you mean `adacd {near}`?" if near else f"Commands: {', '.join(COMMANDS)}."
         if name.startswith("-"):
             raise UsageError(f"There is no option {name}.", "`adacd --help` lists the options.")
+        near = nearest(name, COMMANDS)
+        hint = f"Did you mean `adacd {near}`?" if near else f"Commands: {', '.join(COMMANDS)}."
         raise UsageError(f"There is no command {name!r}.", hint)
 
     def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> Any:
         """Runs the command line and exits the process with its code; typer's own main shows no error here."""
         words = list(sys.argv[1:] if args is None else args)
+        options = words[: words.index("--")] if "--" in words else words  # what follows is literal text
+        by_variable = os.environ.get("ADACD_DEBUG", "") not in ("", "0", "false")
         self._main_shell_completion({}, "adacd")
-        sys.exit(guarded(lambda: self._run(words), debug=_wants_traceback(words)))
+        sys.exit(guarded(lambda: self._run(words), debug="--debug" in options or by_variable))
 
     def _run(self, words: list[str]) -> int:
         try:
@@ -151,7 +138,7 @@ class CommandGroup(PlainGroup):
 
 
 def _load(name: str) -> Any:
-    module = import_module(COMMANDS[name].module)
+    module = import_module(f"adacd_cli.cli.{name}")
     subcommand, group_help = getattr(module, "GROUP", (None, None))
     group = typer.Typer(cls=PlainGroup, help=group_help, add_completion=False, **_STYLE)
     if subcommand:
@@ -162,26 +149,20 @@ def _load(name: str) -> Any:
     return command
 
 
-def _wants_traceback(words: Sequence[str]) -> bool:
-    before_literal_text = words[: words.index("--")] if "--" in words else words
-    return "--debug" in before_literal_text or os.environ.get("ADACD_DEBUG", "") not in ("", "0", "false")
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"adacd {__version__}")
         raise typer.Exit()
 
 
+_VERSION = "Print the version."
+_ENDING: dict[str, Any] = {"callback": _print_version, "is_eager": True}
 app = typer.Typer(cls=CommandGroup, **_STYLE)
 
 
 @app.callback()
 def adacd(
-    version: Annotated[
-        bool,
-        typer.Option("--version", "-V", help="Print the version.", callback=_print_version, is_eager=True),
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: bool = typer.Option(False, "--version", "-V", help=_VERSION, **_ENDING),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
 ) -> None:
     """Chat with models that stop refusing harmless questions, and see why, token by token."""

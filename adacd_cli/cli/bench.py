@@ -4,38 +4,43 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from adacd_cli.cli.measuring import PAPERS_PAIR, Methods, load_all_extras, method_runs
-from adacd_cli.cli.options import option, with_settings
-from adacd_cli.cli.progress import Pace
-from adacd_cli.cli.running import interrupts_said, load_model, refuse_served, warn
+from adacd_cli import __version__
+from adacd_cli.bench.device import PeakMemory
+from adacd_cli.bench.prompts import PromptMaker, RandomPrompts, TextPrompts, check_context
+from adacd_cli.bench.random_model import build_shape, read_shape
+from adacd_cli.bench.table import check_picture, draw, report
+from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.options import option, switch, with_settings
+from adacd_cli.cli.progress import pace
+from adacd_cli.cli.running import interrupts_said, load_model, note, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
+from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import UsageError
-from adacd_cli.loading.machine import Load
-from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.loading.machine import Load, machine_facts, versions
+from adacd_cli.render.screen import Screen
 from adacd_cli.suggest import known_names_hint
 
 if TYPE_CHECKING:
     from adacd_cli.bench.measure import Measurements
-    from adacd_cli.bench.prompts import PromptMaker
     from adacd_cli.engine import LanguageModel
 
 _AGAINST = ("transformers", "llamacpp")
-
 _RIVAL = "Measure the engine's own plain decoding as well: transformers' generate, or llama.cpp's."
-
+_AT_ONCE = "Requests decoded at once; several with commas (default 1)."
+_LENGTH = "Length of each answer (default 128)."
 _SHAPE = (
     "In place of a model, its architecture with random weights: llama3-8b, gemma2-9b, qwen3-8b, a config.json or "
     "its folder."
 )
 
-_BUSY = 0.25
-"""Cores that others use from which on times are not to be trusted."""
+_BUSY = 0.25  # cores that others use, from which on times are not to be trusted
 
 
 @with_settings(
@@ -47,20 +52,16 @@ _BUSY = 0.25
 )
 def command(
     resolved: Resolved,
-    method: Methods = None,
-    against: Annotated[str | None, option("transformers|llamacpp", _RIVAL)] = None,
-    shape: Annotated[str | None, option("NAME|CONFIG.json|FOLDER", _SHAPE)] = None,
-    batch_size: Annotated[
-        list[str] | None, option("N,N…", "Requests decoded at once; several with commas (default 1).")
-    ] = None,
-    prompt_tokens: Annotated[int, option("N", "Length of each prompt (default 64).", min=1)] = 64,
-    generation_tokens: Annotated[
-        int, option("N", "Length of each answer (default 128).", "--generation-tokens", "-n", min=1)
-    ] = 128,
-    trials: Annotated[int, option("N", "Timed runs of each, after one to warm up (default 3).", min=1)] = 3,
-    seed: Annotated[int, option("N", "Seed of --shape's weights and prompts.", min=0)] = 0,
-    picture: Annotated[str | None, option("FILE", "Draw the times and the throughput: .svg or .png.")] = None,
-    as_json: Annotated[bool, option(None, "Write the numbers as JSON.", "--json")] = False,
+    method: list[str] | None = METHOD,
+    against: str | None = option("transformers|llamacpp", _RIVAL),
+    shape: str | None = option("NAME|CONFIG.json|FOLDER", _SHAPE),
+    batch_size: list[str] | None = option("N,N…", _AT_ONCE),
+    prompt_tokens: int = option("N", "Length of each prompt (default 64).", default=64, min=1),
+    generation_tokens: int = option("N", _LENGTH, "--generation-tokens", "-n", default=128, min=1),
+    trials: int = option("N", "Timed runs of each, after one to warm up (default 3).", default=3, min=1),
+    seed: int = option("N", "Seed of --shape's weights and prompts.", default=0, min=0),
+    picture: str | None = option("FILE", "Draw the times and the throughput: .svg or .png."),
+    as_json: bool = switch("Write the numbers as JSON.", "--json"),
 ) -> None:
     """Measure how fast a model decodes here: greedy, every answer of the same length."""
     check_stdout()
@@ -76,42 +77,36 @@ def command(
         refuse_served(runs[0], "bench", "it measures the weights that are loaded here")
     else:
         _check_shape(shape, resolved, runs)
-    from adacd_cli.bench.table import check_picture, draw, report
-
     if picture is not None:
         check_picture(picture)
-
     others = Load()
     model, prompts = _subject(runs, shape, prompt_tokens, seed)
-    with interrupts_said() as hold:
-        with hold():
+    with interrupts_said():
+        with interrupts_said(hold=True):
             from adacd_cli.bench import device, measure
-            from adacd_cli.bench.prompts import check_context
 
+        lengths = prompt_tokens, generation_tokens
         contestants = [measure.of_method(model, settings, prompts, prompt_tokens) for settings in runs]
         if against is not None:
             if against != (own := measure.RIVALS[model.engine]):
-                raise UsageError(
-                    f"{model.name} does not run on {against} here, so that cannot be measured.",
-                    f"Use --against {own}, or choose another --engine.",
-                )
+                what = f"{model.name} does not run on {against} here, so that cannot be measured."
+                raise UsageError(what, f"Use --against {own}, or choose another --engine.")
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
-            check_context(model, settings, prompt_tokens, generation_tokens)
-        measurements = measure.Measurements(
-            contestants, model.device, prompt_tokens, generation_tokens, device.weight_bytes(model.model)
-        )
+            check_context(model, settings, *lengths)
+        weights = device.weight_bytes(model.model)
+        measurements = measure.Measurements(contestants, model.device, *lengths, weights)
         measurements.check_memory(sizes[0])
         for settings in runs:
             pair = prompts.make(settings, 1)[0]
-            check_context(model, settings, prompt_tokens, generation_tokens, pair)
+            check_context(model, settings, *lengths, pair)
         busy = others.busy_cores()
         _warn_of_others(busy, "before it measured", runs[0])
         measurements.bandwidth = device.copy_bandwidth(model.device)
         meanwhile = Load()
         try:
-            with Pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as pace:
-                measurements.measure(sizes, trials, pace.say)
+            with pace("Measuring", len(sizes) * len(contestants) * (trials + 1), runs[0]) as say:
+                measurements.measure(sizes, trials, say)
         finally:
             if rows := measurements.rows():
                 later = meanwhile.busy_cores()
@@ -127,34 +122,26 @@ def command(
                     sys.stdout.flush()
                     path = check_picture(picture)
                     draw(facts, rows, path)
-                    if not runs[0].quiet:
-                        Screen(sys.stderr, runs[0].display).put_line((f"The picture is {path}.", DIM))
+                    note(f"The picture is {path}.", runs[0])
 
 
 def _batch_sizes(texts: Sequence[str]) -> list[int]:
     parts = [part.strip() for text in texts for part in text.split(",")]
     for part in parts:
         if not part.isdecimal() or len(part) > 12 or int(part) < 1:
-            raise UsageError(
-                f"--batch-size takes whole numbers, at least 1, with commas between them; got {part!r}.",
-                "Write e.g. --batch-size 1,2,4,8.",
-            )
+            what = f"--batch-size takes whole numbers, at least 1, with commas between them; got {part!r}."
+            raise UsageError(what, "Write e.g. --batch-size 1,2,4,8.")
     return list(dict.fromkeys(map(int, parts)))
 
 
 def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> None:
     """Refuses what a model without a name, a tokenizer and trained weights cannot do."""
-    from adacd_cli.bench.random_model import read_shape
-    from adacd_cli.config.methods import METHODS
-
     resources = [METHODS[settings.effective_method].resource for settings in runs]
     needed = [name for name in resources if name and getattr(runs[0], name) is not None]
     given = [name for name in ("model", "quantize", "system") if resolved.sources[name].kind == "flag"]
     for name in (*given, *needed):
-        raise UsageError(
-            f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer.",
-            "Leave one of them out.",
-        )
+        what = f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer."
+        raise UsageError(what, "Leave one of them out.")
     read_shape(shape)
 
 
@@ -162,13 +149,9 @@ def _subject(
     runs: Sequence[Settings], shape: str | None, prompt_tokens: int, seed: int
 ) -> tuple[LanguageModel, PromptMaker]:
     """The model, which no token ends, with what the methods need, and what makes its prompts."""
-    from adacd_cli.bench.prompts import RandomPrompts, TextPrompts
-
     if shape is None:
         model = load_all_extras(load_model(runs[0], for_long=True), runs)
         return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
-    from adacd_cli.bench.random_model import build_shape
-
     model = load_model(runs[0], lambda progress: build_shape(shape, runs[0], seed, progress))
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
     return model, RandomPrompts(vocabulary, prompt_tokens, seed)
@@ -180,16 +163,8 @@ def _warn_of_others(cores: float, when: str, settings: Settings) -> None:
         warn([f"{kept}: times may be too long."], settings)
 
 
-def _machine(
-    model: LanguageModel, settings: Settings, measurements: Measurements, busy: float
-) -> dict[str, Any]:
+def _machine(model: LanguageModel, settings: Settings, measured: Measurements, busy: float) -> dict[str, Any]:
     """What was measured, where, and with what."""
-    import platform
-
-    from adacd_cli import __version__
-    from adacd_cli.bench.device import PeakMemory
-    from adacd_cli.loading.machine import machine_facts, versions
-
     return {
         **machine_facts(model.device, model.threads),
         "adacd": __version__,
@@ -200,8 +175,8 @@ def _machine(
         "engine": model.engine,
         "dtype": model.dtype_name,
         "quantize": settings.quantize,
-        "bandwidth_gb_per_s": measurements.bandwidth,
-        "weight_bytes_per_token": measurements.weight_bytes,
+        "bandwidth_gb_per_s": measured.bandwidth,
+        "weight_bytes_per_token": measured.weight_bytes,
         "busy_cores": round(busy, 2),
         "peak_memory": PeakMemory(model.device).kind,
     }

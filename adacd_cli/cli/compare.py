@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
 
-from adacd_cli.answers.run import decode
-from adacd_cli.cli.options import (
-    FileOption,
-    OutputOption,
-    PromptArgument,
-    ShowPromptsOption,
-    option,
-    with_settings,
-)
-from adacd_cli.cli.running import Interruption, for_renderer, interruptible, make_requests, prepare, view_of
+from adacd_cli.cli.options import FILE, OUTPUT, PROMPT, SHOW_PROMPTS, switch, with_settings
+from adacd_cli.cli.running import Interruption, for_renderer, make_requests, prepare, view_of
 from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
-from adacd_cli.events import Event, Started
+from adacd_cli.events import Event
 from adacd_cli.render.comparison import write_comparison
 from adacd_cli.render.jsonl import write_events
-
-if TYPE_CHECKING:
-    from adacd_cli.engine import LanguageModel, Request
 
 
 @with_settings()
 def command(
     resolved: Resolved,
-    prompt: PromptArgument = None,
-    file: FileOption = None,
-    as_json: Annotated[
-        bool, option(None, "Write both runs as JSON Lines: request 0 is Default, 1 the method.", "--json")
-    ] = False,
-    output: OutputOption = None,
-    prompts_shown: ShowPromptsOption = False,
+    prompt: str | None = PROMPT,
+    file: str | None = FILE,
+    as_json: bool = switch("Write both runs as JSON Lines: request 0 is Default, 1 the method.", "--json"),
+    output: str | None = OUTPUT,
+    prompts_shown: bool = SHOW_PROMPTS,
 ) -> None:
     """Show Default and the chosen method side by side, and the token where they part."""
     settings = resolved.settings
     if settings.method == "default":
-        raise UsageError(
-            "There is nothing to compare: the method is default itself.",
-            "Choose --method adacd, or leave it out.",
-        )
+        hint = "Choose --method adacd, or leave it out."
+        raise UsageError("There is nothing to compare: the method is default itself.", hint)
     question = read_question(prompt, file, command="compare", quiet=settings.quiet)
     with open_output(output) as out:
         model, (request,) = prepare([question], settings, prompts_shown=prompts_shown, as_json=as_json)
-        with interruptible() as interruption:
-            plain = settings.model_copy(update={"method": "default"})
-            # Default reads the conversation alone, whatever the method puts before it
-            (alone,) = make_requests(model, [question], plain)
-            default, method = _decode_both(model, alone, request, interruption)
+        # Default reads the conversation alone, whatever the method puts before it, and draws with the same seed
+        (alone,) = make_requests(model, [question], settings.model_copy(update={"method": "default"}))
+        seed = secrets.randbits(31) if request.seed is None and settings.temperature else request.seed
+        with Interruption() as stop:
+            default, method = (
+                _numbered(number, stop.decode(model, [replace(each, seed=seed)]))
+                for number, each in enumerate((alone, request))
+            )
             if as_json:
                 write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
@@ -62,17 +50,6 @@ def command(
                 write_comparison(default, method, out, sys.stderr, view_of(question, settings))
 
 
-def _decode_both(
-    model: LanguageModel, default: Request, method: Request, interruption: Interruption
-) -> tuple[Iterator[Event], Iterator[Event]]:
-    """The events of Default, then those of the method, which samples with the same seed."""
-    seed: int | None = None
-
-    def events(request: Request, index: int) -> Iterator[Event]:
-        nonlocal seed
-        seeded = replace(request, seed=seed if index else request.seed)
-        for event in interruption.watch(decode(model, [seeded], cancelled=interruption.cancelled)):
-            seed = event.seed if isinstance(event, Started) else seed
-            yield event if event.request is None else replace(event, request=index)
-
-    return events(default, 0), events(method, 1)
+def _numbered(number: int, events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        yield event if event.request is None else replace(event, request=number)

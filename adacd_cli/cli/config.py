@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
-from adacd_cli.cli.options import option, with_settings
+from adacd_cli.cli.options import switch, with_settings
 from adacd_cli.config import SETTINGS, Resolved
 
 GROUP = "show", "Show every setting and where its value comes from."
 
 
 @with_settings()
-def command(
-    resolved: Resolved, as_json: Annotated[bool, option(None, "One JSON object.", "--json")] = False
-) -> None:
+def command(resolved: Resolved, as_json: bool = switch("One JSON object.", "--json")) -> None:
     """Show every setting, its value, and the flag, variable, file or default it came from."""
     values = resolved.settings.model_dump(mode="json")
     if as_json:

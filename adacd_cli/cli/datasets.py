@@ -7,9 +7,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Annotated, Any
+from typing import Any
 
-from adacd_cli.cli.options import DebugOption, option
+from adacd_cli.cli.options import DEBUG, option, switch
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
@@ -21,6 +21,7 @@ from adacd_cli.render.screen import BOLD, PLAIN, Screen
 _TITLES = ("set", "safe", "unsafe", "licence", "status", "source")
 _NUMBERS = ("safe", "unsafe")
 _PROSE_WIDTH = 80
+_DATA = f"Folder with xstest.jsonl, jbb.jsonl, …: id, prompt, label, category (or {VARIABLE})."
 
 Listed = dict[str, Any]
 """A line of the list, with the keys of `--json`: name; rows, safe and unsafe of the file where it can be read,
@@ -29,14 +30,9 @@ broken: a file with an error, or missing); where, the file; problem, of the file
 
 
 def command(
-    data: Annotated[
-        str | None,
-        option(
-            "DIR", f"Folder with xstest.jsonl, jbb.jsonl, …: id, prompt, label, category (or {VARIABLE})."
-        ),
-    ] = None,
-    as_json: Annotated[bool, option(None, "One JSON object a set.", "--json")] = False,
-    debug: DebugOption = False,
+    data: str | None = option("DIR", _DATA),
+    as_json: bool = switch("One JSON object a set.", "--json"),
+    debug: bool = DEBUG,
 ) -> None:
     """List the data sets: rows, label, licence, source, whether available."""
     check_stdout()
@@ -87,17 +83,16 @@ def _write_table(listed: Sequence[Listed], folder: Path | None) -> None:
         safe, unsafe = (f"{one[label]:,}" if one[label] else "–" for label in _NUMBERS)
         rows.append((one["name"], safe, unsafe, one["licence"], one["status"], one["source"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    form = "  ".join(
+        f"{{:{'>' if title in _NUMBERS else ''}{width}}}"
+        for title, width in zip(_TITLES, widths, strict=True)
+    )
     for row in rows:
-        cells = [
-            cell.rjust(width) if title in _NUMBERS else cell.ljust(width)
-            for title, cell, width in zip(_TITLES, row, widths, strict=True)
-        ]
-        screen.put_line(("  ".join(cells), BOLD if row is _TITLES else PLAIN))
+        screen.put_line((form.format(*row), BOLD if row is _TITLES else PLAIN))
     for note in _notes(listed, folder):
         screen.put_line()
-        for line in wrap(
-            note, min(screen.width, _PROSE_WIDTH), break_long_words=False, break_on_hyphens=False
-        ):
+        width = min(screen.width, _PROSE_WIDTH)
+        for line in wrap(note, width, break_long_words=False, break_on_hyphens=False):
             screen.put_line(line)
 
 

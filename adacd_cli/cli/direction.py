@@ -6,16 +6,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
+from adacd_cli.cli.measuring import read_kind
 from adacd_cli.cli.options import option, with_settings
 from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import load_model, refuse_served, warn
 from adacd_cli.config import SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
-
-if TYPE_CHECKING:
-    from adacd_cli.evaluation.direction import Progress
+from adacd_cli.evaluation.direction import Progress, Recipe, find_direction
+from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
 
 GROUP = "build", "Make the directions that method surgical removes."
 
@@ -29,23 +29,19 @@ _WITHOUT_MEANING = (
 @with_settings(omit=_WITHOUT_MEANING)
 def command(
     resolved: Resolved,
-    harmful: Annotated[str | None, option("FILE", "Prompts that are to be refused.")] = None,
-    harmless: Annotated[str | None, option("FILE", "Ordinary prompts.")] = None,
-    pseudo_harmful: Annotated[str | None, option("FILE", "Harmless prompts that look harmful.")] = None,
-    output: Annotated[str | None, option("DIR", "Folder for the direction.", "--output", "-o")] = None,
-    kl: Annotated[float, option("NATS", "How far harmless answers may move (default 0.2).", min=0)] = 0.2,
-    mu: Annotated[
-        float, option("NUMBER", "How much of harm itself is spared (default 1).", min=0, max=100)
-    ] = 1.0,
-    train: Annotated[int, option("N", "Prompts of each kind to learn from.", min=1)] = 128,
-    validation: Annotated[int, option("N", "Prompts of each kind to choose with.", min=1)] = 32,
-    seed: Annotated[int, option("N", "Seed of the split.", min=0)] = 0,
+    harmful: str | None = option("FILE", "Prompts that are to be refused."),
+    harmless: str | None = option("FILE", "Ordinary prompts."),
+    pseudo_harmful: str | None = option("FILE", "Harmless prompts that look harmful."),
+    output: str | None = option("DIR", "Folder for the direction.", "--output", "-o"),
+    kl: float = option("NATS", "How far harmless answers may move (default 0.2).", default=0.2, min=0),
+    mu: float = option(
+        "NUMBER", "How much of harm itself is spared (default 1).", default=1.0, min=0, max=100
+    ),
+    train: int = option("N", "Prompts of each kind to learn from.", default=128, min=1),
+    validation: int = option("N", "Prompts of each kind to choose with.", default=32, min=1),
+    seed: int = option("N", "Seed of the split.", default=0, min=0),
 ) -> None:
     """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
-    from adacd_cli.evaluation.datasets.load import load_samples
-    from adacd_cli.evaluation.direction import Recipe, find_direction
-    from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
-
     files = {"harmful": harmful, "harmless": harmless, "pseudo_harmful": pseudo_harmful}
     for kind, file in files.items():
         if file is None:
@@ -57,12 +53,10 @@ def command(
     refuse_served(settings, "direction build", "it reads the model's hidden states")
     if settings.engine == "auto":  # llama.cpp gives no hidden states
         settings = settings.model_copy(update={"engine": "torch"})
-    prompts = {}
-    for kind, file in files.items():
-        label = "unsafe" if kind == "harmful" else "safe"
-        loaded = load_samples([str(file)], data=None, label=label, limit=None, seed=seed, offline=True)[0]
-        warn(loaded.notes, settings)
-        prompts[kind] = [sample.prompt for sample in loaded.samples]
+    prompts = {
+        kind: read_kind(str(file), "unsafe" if kind == "harmful" else "safe", settings)
+        for kind, file in files.items()
+    }
     folder = Path(output).expanduser()
     prepare_folder(folder)
     model = load_model(settings)

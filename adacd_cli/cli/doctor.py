@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated
 
 import typer
 
-from adacd_cli.cli.options import option, with_settings
+from adacd_cli.cli.options import switch, with_settings
 from adacd_cli.cli.running import interrupts_said, progress_line
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved
+from adacd_cli.doctor.checkup import Checkup
+from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 from adacd_cli.render.screen import Screen
 
 
@@ -24,16 +25,12 @@ from adacd_cli.render.screen import Screen
 )
 def command(
     resolved: Resolved,
-    quick: Annotated[
-        bool, option(None, "Ask the model nothing: only check machine, files and prompts.", "--quick")
-    ] = False,
-    as_json: Annotated[bool, option(None, "Write one JSON object.", "--json")] = False,
+    quick: bool = switch("Ask the model nothing: only check machine, files and prompts.", "--quick"),
+    as_json: bool = switch("Write one JSON object.", "--json"),
 ) -> None:
     """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.doctor.checkup import Checkup
-    from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 
     checkup = Checkup(settings, quick=quick)
     screen, sections = Screen(sys.stdout, settings.display), list[Section]()

@@ -1,7 +1,5 @@
-"""The boundary around every command: whatever is raised becomes `Error: …`, `Hint: …` and an exit code.
-
-Nothing else in adacd prints an error. A traceback is shown only on request.
-"""
+"""The boundary around every command: whatever is raised becomes `Error: …`, `Hint: …` and an exit code. Nothing
+else in adacd prints an error. A traceback is shown only on request."""
 
 from __future__ import annotations
 
@@ -68,13 +66,12 @@ def shows_tracebacks() -> bool:
 
 
 def _discard_stdout() -> None:
-    """Points stdout at nothing, so that Python's own flush at exit has nothing to complain about."""
+    # so that Python's own flush at exit has nothing to complain about
     with suppress(OSError, ValueError):  # a test's stream has no descriptor
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _show(line: str) -> None:
-    """One line, whatever a file's or a model's name may hold."""
     print(line.translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
@@ -86,14 +83,12 @@ def _named(error: BaseException) -> AdacdError:
     # torch raises a plain RuntimeError when the CPU's memory runs out
     on_cpu = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or on_cpu:
-        return OutOfMemoryError(
-            "Out of memory.",
-            "Try a smaller --max-new-tokens or --batch-size, --dtype bfloat16 or --quantize.",
-        )
-    first_line = next(iter(str(error).splitlines()), "").rstrip(".")
+        hint = "Try a smaller --max-new-tokens or --batch-size, --dtype bfloat16 or --quantize."
+        return OutOfMemoryError("Out of memory.", hint)
     if isinstance(error, OSError) and error.filename is None and error.strerror:
         _discard_stdout()
         return OutputError(f"The output could not be written: {error.strerror}.")
+    first_line = next(iter(str(error).splitlines()), "").rstrip(".")
     return AdacdError(
         f"Something unexpected went wrong: {type(error).__name__}: {first_line}.",
         "Run it again with --debug to see where, and please report it.",
@@ -109,10 +104,8 @@ def _usage(error: typer.TyperException) -> UsageError:
     if hasattr(error, "possibilities"):
         message = f"There is no option {option}."
         if option in ("--tokenizer", "--served-model") and context is not None:
-            message = (
-                f"There is no option {option} here: it is for a model at a server, which "
-                f"`{context.command_path}` cannot use."
-            )
+            whose = f"it is for a model at a server, which `{context.command_path}` cannot use"
+            message = f"There is no option {option} here: {whose}."
         if error.possibilities:
             hint = f"Did you mean {error.possibilities[0]}?"
     elif option is not None and "requires an argument" in message:

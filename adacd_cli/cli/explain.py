@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, TextIO
+from typing import TextIO
 
-from adacd_cli.answers.run import decode
-from adacd_cli.cli.options import (
-    FileOption,
-    OutputOption,
-    PromptArgument,
-    ShowPromptsOption,
-    option,
-    with_settings,
-)
-from adacd_cli.cli.running import for_renderer, interruptible, prepare, view_of
+from adacd_cli.cli.options import FILE, OUTPUT, PROMPT, SHOW_PROMPTS, option, switch, with_settings
+from adacd_cli.cli.running import Interruption, for_renderer, prepare, view_of
 from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
@@ -31,29 +23,21 @@ FORMATS: dict[str, Callable[[Iterable[Event], TextIO, View], None]] = {
     "html": write_html,
 }
 
-_PAGE_CANDIDATES = 5
-"""The HTML page has room for candidates even without --top."""
-
+_PAGE_CANDIDATES = 5  # the HTML page has room for them even without --top
 _FORMAT = f"How to write the trace (one of {', '.join(FORMATS)}; default table)."
 
 
 @with_settings()
 def command(
     resolved: Resolved,
-    prompt: PromptArgument = None,
-    file: FileOption = None,
-    form: Annotated[
-        str | None, option("NAME", _FORMAT, "--format", autocompletion=lambda: list(FORMATS))
-    ] = None,
-    as_json: Annotated[bool, option(None, "The same as --format json: JSON Lines.", "--json")] = False,
-    top: Annotated[
-        int | None, option("N", "Show N candidates at each step (default 0, 5 in a page).", min=0)
-    ] = None,
-    every: Annotated[
-        bool, option(None, "A row for every token, also after the contrast window.", "--all")
-    ] = False,
-    output: OutputOption = None,
-    prompts_shown: ShowPromptsOption = False,
+    prompt: str | None = PROMPT,
+    file: str | None = FILE,
+    form: str | None = option("NAME", _FORMAT, "--format", autocompletion=lambda: list(FORMATS)),
+    as_json: bool = switch("The same as --format json: JSON Lines.", "--json"),
+    top: int | None = option("N", "Show N candidates at each step (default 0, 5 in a page).", min=0),
+    every: bool = switch("A row for every token, also after the contrast window.", "--all"),
+    output: str | None = OUTPUT,
+    prompts_shown: bool = SHOW_PROMPTS,
 ) -> None:
     """Show why each token was chosen: a table that grows while the model decodes, then a summary."""
     settings = resolved.settings
@@ -62,15 +46,11 @@ def command(
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = view_of(question, settings, every=every)
     with open_output(output) as out:
-        model, requests = prepare(
-            *([question], settings),
-            prompts_shown=prompts_shown,
-            candidates=candidates,
-            as_json=name == "json",
-        )
-        with interruptible() as interruption:
-            watched = interruption.watch(decode(model, requests, cancelled=interruption.cancelled))
-            FORMATS[name](for_renderer(watched, settings, as_json=name == "json"), out, view)
+        shown = {"prompts_shown": prompts_shown, "as_json": name == "json"}
+        model, requests = prepare([question], settings, candidates=candidates, **shown)
+        with Interruption() as stop:
+            events = for_renderer(stop.decode(model, requests), settings, as_json=name == "json")
+            FORMATS[name](events, out, view)
 
 
 def _format_name(form: str | None, as_json: bool) -> str:

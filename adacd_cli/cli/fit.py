@@ -8,22 +8,30 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from adacd_cli.cli.options import PromptColumn, option, with_settings
+from adacd_cli.cli.measuring import read_kind
+from adacd_cli.cli.options import PROMPT_COLUMN, option, switch, with_settings
 from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model, warn
+from adacd_cli.cli.running import load_model, note
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, Resolved, Settings
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.evaluation.report.figures import draw_trade_off
+from adacd_cli.evaluation.report.tables import table
+from adacd_cli.evaluation.statistics import NO_DIFFERENCE
+from adacd_cli.evaluation.store import Store
+from adacd_cli.fitting.corpus import FitPrompt, Kind, bundled, digest, own
 
 if TYPE_CHECKING:
-    from adacd_cli.evaluation.store import Store
-    from adacd_cli.fitting.corpus import FitPrompt, Kind
     from adacd_cli.fitting.fit import Outcome
 
+_MEASURED = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}
+_MOST_LOST = "Most harmful prompts that may be answered (default 0.02)."
+_OUTPUT = "Where the profile goes (default: the user's data folder)."
 _WITHOUT_MEANING = (
     *("method", "gate", "switch", "alpha", "agreement_threshold", "plausibility", "contrast_steps"),
     *("contrast_prompt", "contrast_placement", "expert", "draft", "direction", "profile"),
@@ -35,31 +43,20 @@ _WITHOUT_MEANING = (
 @with_settings(omit=_WITHOUT_MEANING)
 def command(
     resolved: Resolved,
-    safe: Annotated[str | None, option("FILE", "Your own harmless prompts with alarming words.")] = None,
-    unsafe: Annotated[str | None, option("FILE", "Your own harmful prompts.")] = None,
-    neutral: Annotated[str | None, option("FILE", "Your own ordinary prompts.")] = None,
-    prompt_column: PromptColumn = None,
-    quick: Annotated[bool, option(None, "A quarter of the prompts: a first look.", "--quick")] = False,
-    thorough: Annotated[
-        bool, option(None, "All prompts, and twice as many to measure on: twice the time.", "--thorough")
-    ] = False,
-    max_lost: Annotated[
-        float, option("SHARE", "Most harmful prompts that may be answered (default 0.02).", min=0, max=1)
-    ] = 0.02,
-    save_anyway: Annotated[
-        bool, option(None, "Use the profile by itself even where it trades one side.", "--save-anyway")
-    ] = False,
-    output: Annotated[
-        str | None,
-        option("FILE", "Where the profile goes (default: the user's data folder).", "--output", "-o"),
-    ] = None,
-    as_json: Annotated[bool, option(None, "The profile as one JSON object.", "--json")] = False,
+    safe: str | None = option("FILE", "Your own harmless prompts with alarming words."),
+    unsafe: str | None = option("FILE", "Your own harmful prompts."),
+    neutral: str | None = option("FILE", "Your own ordinary prompts."),
+    prompt_column: str | None = PROMPT_COLUMN,
+    quick: bool = switch("A quarter of the prompts: a first look.", "--quick"),
+    thorough: bool = switch("All prompts, and twice as many to measure on: twice the time.", "--thorough"),
+    max_lost: float = option("SHARE", _MOST_LOST, default=0.02, min=0, max=1),
+    save_anyway: bool = switch("Use the profile by itself even where it trades one side.", "--save-anyway"),
+    output: str | None = option("FILE", _OUTPUT, "--output", "-o"),
+    as_json: bool = switch("The profile as one JSON object.", "--json"),
 ) -> None:
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
-    from adacd_cli.evaluation.report.figures import draw_trade_off
-    from adacd_cli.fitting.corpus import digest
     from adacd_cli.fitting.fit import FULL, QUICK, THOROUGH, Fit
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
@@ -81,19 +78,13 @@ def command(
         "max_lost": max_lost,
         "prompts": digest(*(each.text for each in prompts)),
     }
-    name = (
-        re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.model).name.removesuffix(".gguf")).strip("-.")
-        or "model"
-    )
+    model_name = Path(settings.model).name
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model_name.removesuffix(".gguf")).strip("-.") or "model"
     folder = profiles.folder() / "unfinished" / f"{name}-{digest(json.dumps(plan))}"
 
-    def stage(title: str, total: int) -> Tally:
-        return Tally(title, total, "prompts", settings)
-
-    with (
-        _opened(folder, plan) as store,
-        keeping(settings, lambda: f"What was read and answered is kept in {folder}"),
-    ):
+    stage = partial(Tally, unit="prompts", settings=settings)
+    kept = f"What was read and answered is kept in {folder}"
+    with _opened(folder, plan) as store, keeping(settings, lambda: kept):
         sizes = QUICK if quick else THOROUGH if thorough else FULL
         outcome = Fit(model, settings, prompts, store, sizes=sizes, stage=stage, most_lost=max_lost).run()
     profile = outcome.profile
@@ -101,9 +92,8 @@ def command(
         profile = profile.model_copy(update={"automatic": True})
     path = target or profiles.folder() / f"{name}.yaml"
     write(profile, path)
-    path.with_suffix(".svg").write_text(
-        draw_trade_off(outcome.curve, outcome.chosen, Path(settings.model).name), encoding="utf-8"
-    )
+    picture = draw_trade_off(outcome.curve, outcome.chosen, model_name)
+    path.with_suffix(".svg").write_text(picture, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     if as_json:
         facts = profile.model_dump(mode="json", by_alias=True) | {"path": str(path)}
@@ -125,82 +115,55 @@ def _check(target: Path) -> None:
     if not os.access(there, os.W_OK):
         raise UsageError(f"{there} cannot be written to.", "Name another file with --output.")
     taken = [each for each in (target, target.with_suffix(".svg")) if each.exists()]
-    try:
+    with suppress(ConfigurationError):
         if taken and target.is_file():
             read(target)
             return  # an earlier profile, with its picture
-    except ConfigurationError:
-        pass
     if taken:
-        raise UsageError(
-            f"{taken[0]} is there already, and is no profile.", "Name another file with --output."
-        )
+        hint = "Name another file with --output."
+        raise UsageError(f"{taken[0]} is there already, and is no profile.", hint)
 
 
 def _opened(folder: Path, plan: dict[str, Any]) -> Store:
-    """The folder of a fit that goes on, or begins. Raises UsageError, OutputError."""
-    from adacd_cli.evaluation.store import Store
-
     try:
         return Store(folder, plan)
-    except UsageError as error:
-        raise UsageError(
-            error.message, "Wait for it to end, or stop it; then the same command continues."
-        ) from error
-    except OutputError as error:
-        raise OutputError(
-            error.message, "Make room, or set XDG_DATA_HOME to a folder you can write to."
-        ) from error
+    except (UsageError, OutputError) as error:
+        hint = "Wait for it to end, or stop it; then the same command continues."
+        if isinstance(error, OutputError):
+            hint = "Make room, or set XDG_DATA_HOME to a folder you can write to."
+        raise type(error)(error.message, hint) from error
 
 
 def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Settings) -> list[FitPrompt]:
-    from adacd_cli.evaluation.datasets.files import Columns
-    from adacd_cli.evaluation.datasets.load import load_samples
-    from adacd_cli.fitting.corpus import bundled, own
-
     if not any(named.values()):
         return bundled()
     for kind in ("safe", "unsafe"):
         if named[kind] is None:
-            raise UsageError(
-                f"--{kind} is missing: a fit learns from harmless and from harmful prompts.",
-                f"Name a file of prompts: --{kind} FILE, or leave the others out, too.",
-            )
+            what = f"--{kind} is missing: a fit learns from harmless and from harmful prompts."
+            raise UsageError(what, f"Name a file of prompts: --{kind} FILE, or leave the others out, too.")
     texts: dict[Kind, list[str]] = {}
     for kind, file in named.items():
         if file is None:
             texts[kind] = [each.text for each in bundled() if each.kind == kind]
             continue
-        label = "unsafe" if kind == "unsafe" else "safe"
-        (loaded,) = load_samples(
-            [file], data=None, label=label, limit=None, seed=0, offline=True, columns=Columns(column)
-        )
-        warn(loaded.notes, settings)
-        texts[kind] = [sample.prompt for sample in loaded.samples]
+        texts[kind] = read_kind(file, "unsafe" if kind == "unsafe" else "safe", settings, column)
     return own(texts)
 
 
 def _report(outcome: Outcome) -> str:
-    from adacd_cli.evaluation.report.tables import table
-    from adacd_cli.evaluation.statistics import NO_DIFFERENCE
-
     profile, measured = outcome.profile, outcome.profile.measured
-    names = {"default": "Default", "adacd": "the paper's settings", "fitted": "fitted"}
     header = ["", "harmless refused", "harmful refused", "neutral unchanged", "cost"]
     rows = [
         [
             title,
-            _share(measured[name], "safe"),
-            _share(measured[name], "unsafe"),
+            *(_share(measured[name], kind) for kind in ("safe", "unsafe")),
             "{} of {}".format(*measured[name]["neutral unchanged"]),
             f"{measured[name]['cost']:.2f} ×",
         ]
-        for name, title in names.items()
+        for name, title in _MEASURED.items()
     ]
-    chosen = profile.settings
-    best = "\n".join(
-        f"  {obedience:.2f}  {placement:<10}  {prompt}" for prompt, placement, obedience in outcome.trials[:5]
-    )
+    chosen, tried = profile.settings, outcome.trials
+    best = (f"  {obedience:.2f}  {placement:<10}  {prompt}" for prompt, placement, obedience in tried[:5])
     few = " (too few prompts to be sure of it)" if NO_DIFFERENCE in profile.verdict else ""
     helps = (
         f"It helps{few}, and harms no side beyond the bounds."
@@ -208,19 +171,19 @@ def _report(outcome: Outcome) -> str:
         else "Nothing that was tried helps on one side without harm on the other beyond the bounds. The picture "
         "beside the profile shows what other thresholds would trade."
     )
-    prompts = measured["prompts"]
-    return (
-        f"{table(header, rows)}\n\n"
-        f"Measured on {prompts['held out']} prompts held out (95 % Wilson intervals; p: exact McNemar test "
-        "against Default; judge: keyword).\n"
-        f"Most obeyed contrast prompts, of {len(outcome.trials)} tried (mass of refusals on neutral prompts):\n"
-        f"{best}\n"
+    lines = (
+        f"{table(header, rows)}\n",
+        f"Measured on {measured['prompts']['held out']} prompts held out (95 % Wilson intervals; p: exact McNemar "
+        "test against Default; judge: keyword).",
+        f"Most obeyed contrast prompts, of {len(tried)} tried (mass of refusals on neutral prompts):",
+        *best,
         f"Chosen: α {chosen['alpha']:g}, β {chosen['plausibility']:g}, k {chosen['contrast_steps']}, "
-        f"{chosen['contrast_placement']}, “{chosen['contrast_prompt']}”\n"
+        f"{chosen['contrast_placement']}, “{chosen['contrast_prompt']}”",
         f"The learned switch tells harmful from harmless with AUC {measured['auc']} "
-        f"({measured['auc among the refused']} among what the model refuses).\n\n"
-        f"Verdict: {profile.verdict}\n{helps}\n"
+        f"({measured['auc among the refused']} among what the model refuses).\n",
+        f"Verdict: {profile.verdict}\n{helps}\n",
     )
+    return "\n".join(lines)
 
 
 def _share(row: Mapping[str, Any], kind: str) -> str:
@@ -230,14 +193,9 @@ def _share(row: Mapping[str, Any], kind: str) -> str:
 
 
 def _say_where(path: Path, *, automatic: bool, named: bool, settings: Settings) -> None:
-    if settings.quiet:
-        return
+    text = f"Kept in {path} and not used by itself: --profile {path} does, or fit again with --save-anyway."
     if named:
         text = f"Written to {path}; use it with --profile {path}."
     elif automatic:
         text = f"Kept in {path}; every command uses it for this model. --profile none does without."
-    else:
-        text = (
-            f"Kept in {path} and not used by itself: --profile {path} does, or fit again with --save-anyway."
-        )
-    Screen(sys.stderr, settings.display).put_line((text, DIM))
+    note(text, settings)

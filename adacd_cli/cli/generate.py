@@ -6,106 +6,86 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import TextIO
 
 import typer
 
-from adacd_cli.answers.run import decode
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.options import (
-    OutputOption,
-    PromptArgument,
-    PromptColumn,
-    ShowPromptsOption,
+    OUTPUT,
+    PROMPT,
+    PROMPT_COLUMN,
+    SHOW_PROMPTS,
     batch_size_of,
     option,
+    switch,
     with_settings,
 )
-from adacd_cli.cli.running import for_renderer, interruptible, prepare, show_answer
+from adacd_cli.cli.running import Interruption, for_renderer, prepare, show_answer
 from adacd_cli.cli.streams import open_output, read_file, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
+from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.screen import DIM, Screen
+
+_FILE = "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON."
+_AT_ONCE = "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
+_SCHEMA = "Hold the answer, without the thinking, to the JSON schema in a file."
+_PREFILL = "Beginning of the answer, in every stream; what follows it is written."
 
 
 @with_settings()
 def command(
     resolved: Resolved,
-    prompt: PromptArgument = None,
-    file: Annotated[
-        str | None,
-        option(
-            "FILE",
-            "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON.",
-            "--file",
-            "-f",
-        ),
-    ] = None,
-    prompt_column: PromptColumn = None,
-    batch_size: Annotated[
-        str | None,
-        option(
-            "N|auto", "Lines of --file to answer at once (default 1); auto is as many as memory has room for."
-        ),
-    ] = None,
-    prefill: Annotated[
-        str | None, option("TEXT", "Beginning of the answer, in every stream; what follows it is written.")
-    ] = None,
-    json_schema: Annotated[
-        str | None, option("FILE", "Hold the answer, without the thinking, to the JSON schema in a file.")
-    ] = None,
-    as_json: Annotated[bool, option(None, "Write the events as JSON Lines.", "--json")] = False,
-    output: OutputOption = None,
-    prompts_shown: ShowPromptsOption = False,
+    prompt: str | None = PROMPT,
+    file: str | None = option("FILE", _FILE, "--file", "-f"),
+    prompt_column: str | None = PROMPT_COLUMN,
+    batch_size: str | None = option("N|auto", _AT_ONCE),
+    prefill: str | None = option("TEXT", _PREFILL),
+    json_schema: str | None = option("FILE", _SCHEMA),
+    as_json: bool = switch("Write the events as JSON Lines.", "--json"),
+    output: str | None = OUTPUT,
+    prompts_shown: bool = SHOW_PROMPTS,
 ) -> None:
     """Answer a prompt: from the argument, or from a pipe."""
     settings = resolved.settings
     at_once = 1 if batch_size is None else batch_size_of(batch_size)
-    if file is None and batch_size is not None:
-        raise UsageError("--batch-size is for the lines of --file.", "Leave it out, or name a file.")
-    if file is None and prompt_column is not None:
-        raise UsageError("--prompt-column is for the file of --file.", "Leave it out, or name a file.")
+    for given, what in (
+        (batch_size, "--batch-size is for the lines"),
+        (prompt_column, "--prompt-column is for the file"),
+    ):
+        if file is None and given is not None:
+            raise UsageError(f"{what} of --file.", "Leave it out, or name a file.")
     questions = read_questions(prompt, file, command="generate", quiet=settings.quiet, column=prompt_column)
     if file and output and "-" not in (file, output):
         answers = Path(output).expanduser()
         if answers.exists() and answers.samefile(Path(file).expanduser()):
-            raise UsageError(
-                f"The answers would replace the prompts in {file!r}.", "Name another file with --output."
-            )
+            hint = "Name another file with --output."
+            raise UsageError(f"The answers would replace the prompts in {file!r}.", hint)
     schema = None if json_schema is None else read_file(json_schema)
     with open_output(output) as out:
-        model, requests = prepare(
-            questions, settings, prompts_shown=prompts_shown, prefill=prefill or "", as_json=as_json
-        )
+        shown = {"prompts_shown": prompts_shown, "as_json": as_json}
+        model, requests = prepare(questions, settings, **shown, prefill=prefill or "")
         if schema is not None:
             from adacd_cli.engine.grammar import Grammars
 
             grammar = Grammars(model).of_json(schema)
             requests = [replace(each, grammar=grammar) for each in requests]
-        with interruptible() as interruption:
-            decoded = decode(
-                model,
-                requests,
-                batch_size=at_once,
-                prefix_cache=settings.prefix_cache,
-                cancelled=interruption.cancelled,
-            )
-            events = _in_order(interruption.watch(decoded))
+        with Interruption() as stop:
+            limit = settings.prefix_cache
+            events = _in_order(stop.decode(model, requests, batch_size=at_once, prefix_cache=limit))
             if as_json:
-                from adacd_cli.render.jsonl import write_events  # rich comes with it, and --help needs none
-
                 write_events(for_renderer(events, settings, as_json=True), out)
             elif file is None:
-                show_answer(events, settings, out)
+                show_answer(events, settings, out, sys.stderr)
             else:
                 _write_answers(events, questions, out, settings)
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:
-    """One request's events after the other's; the first unfinished one's come as they are decoded.
-
-    Requests that Ctrl-C ended before their turn came are left out.
-    """
+    """One request's events after the other's; the first unfinished one's come as they are decoded. Requests that
+    Ctrl-C ended before their turn came are left out."""
     waiting: dict[int, list[Event]] = {}
     current = 0
     for event in events:
@@ -141,12 +121,8 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
 def _write_answers(
     events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
 ) -> None:
-    """Answers separated by a blank line; the question goes to stderr before each.
-
-    The error of a question is shown, and the others are answered.
-    """
-    from adacd_cli.render.screen import DIM, Screen
-
+    """Answers separated by a blank line; the question goes to stderr before each. The error of a question is shown,
+    and the others are answered."""
     notes = Screen(sys.stderr, settings.display)
     code = 0
     for number, answer in enumerate(_one_by_one(events)):
@@ -155,7 +131,7 @@ def _write_answers(
         if not settings.quiet:
             notes.put_line((f"{number + 1}/{len(questions)}  {questions[number]}", DIM))
         try:
-            show_answer(answer, settings, out, legend=number == 0)
+            show_answer(answer, settings, out, sys.stderr, legend=number == 0)
         except AdacdError as error:
             code = show_error(error)
     if code:

@@ -1,70 +1,38 @@
-"""What `eval`, `judge` and `bench` share: options, several methods in one run, and ready judges."""
+"""What the commands that measure share: options, several methods in one run, prompts, and ready judges."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from adacd_cli.cli.options import BatchSize, batch_size_of, option
-from adacd_cli.cli.running import warn
+from adacd_cli.cli.options import option, switch
+from adacd_cli.cli.running import warn, with_extras
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import UsageError
+from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.load import load_samples
+from adacd_cli.evaluation.judges.base import Judge, JudgeOptions
+from adacd_cli.evaluation.judges.registry import make_judge
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.evaluation.judges.base import Judge
 
-PAPERS_PAIR = ("default", "adacd")
-"""The methods where none is named."""
+PAPERS_PAIR = ("default", "adacd")  # the methods where none is named
 
-Methods = Annotated[
-    list[str] | None,
-    option("NAME", "A decoding method; repeatable (default: default and adacd).", "--method"),
-]
-AtOnce = Annotated[str, option("N|auto", "Prompts decoded at once; auto is as many as memory has room for.")]
-Concurrency = Annotated[
-    int | None,
-    option("N", "With a model at a server: answers asked for at once, in place of --batch-size.", min=1),
-]
-JudgeName = Annotated[str, option("NAME", "keyword, wildguard, minos or openai; NAME=MODEL.")]
-JudgeUrl = Annotated[str | None, option("URL", "Judge openai: the endpoint, e.g. http://host:8000/v1.")]
-JudgeModel = Annotated[str | None, option("NAME", "Judge openai: the endpoint's model.")]
-JudgeCache = Annotated[
-    str | None, option("DIR", "Judge openai: where its replies are kept (default: yours).")
-]
-JudgeDevice = Annotated[
-    str | None, option("NAME", "Judges wildguard and minos: where they run (default: as --device).")
-]
-Aspects = Annotated[bool, option(None, "Judge openai: rate Just-Eval's five aspects as well.", "--aspects")]
-
-
-def at_once_of(batch_size: str, concurrency: int | None, *, served: bool) -> BatchSize:
-    """How many prompts are answered at once, by whichever of the two options is given; UsageError where both are,
-    or the model is no server's, or --batch-size cannot be read."""
-    if concurrency is None:
-        return batch_size_of(batch_size)
-    if not served:
-        raise UsageError(
-            "--concurrency is for a model at a server.", "Use --batch-size for one that is here."
-        )
-    if batch_size != "auto":
-        raise UsageError("--batch-size and --concurrency say the same.", "Leave one of them out.")
-    return concurrency
+METHOD = option("NAME", "A decoding method; repeatable (default: default and adacd).", "--method")
+JUDGE_URL = option("URL", "Judge openai: the endpoint, e.g. http://host:8000/v1.")
+JUDGE_MODEL = option("NAME", "Judge openai: the endpoint's model.")
+JUDGE_CACHE = option("DIR", "Judge openai: where its replies are kept (default: yours).")
+ASPECTS = switch("Judge openai: rate Just-Eval's five aspects as well.", "--aspects")
 
 
 def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, done: str) -> list[Settings]:
-    """The settings of each method; default first, because the others are compared with it.
-
-    Args:
-        base: what is the same for all methods.
-        done: what the command does with them, for messages: `evaluated`.
-
-    Raises:
-        ConfigurationError: there is no such method, or it lacks what has to be loaded for it.
-        UsageError: a method is named twice, or the command line gives what none of them uses.
-    """
+    """The settings of each method, of which BASE is what is the same for all; default first, because the others are
+    compared with it. DONE says for messages what the command does with them. ConfigurationError where there is no
+    such method, or it lacks what has to be loaded; UsageError where one is named twice, or an option is for none of
+    them."""
     runs: dict[str, Settings] = {}
     for name in methods:
         settings = change(base, "method", name, "--method").model_copy(update={"gate": False})
@@ -75,56 +43,41 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
     for owner in METHODS.values():
         given = owner.resource and resolved.sources[owner.resource].kind == "flag"
         if given and getattr(base, owner.resource) is not None and owner.name not in used:
-            raise UsageError(
-                f"`{owner.resource}` is for method {owner.name}, which is not {done}.",
-                f"Add --method {owner.name}, or leave it out.",
-            )
+            hint = f"Add --method {owner.name}, or leave it out."
+            raise UsageError(f"`{owner.resource}` is for method {owner.name}, which is not {done}.", hint)
     return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 
 def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
-    """The model with everything that the runs' methods need, as `loading.load_extras`; shows its warnings."""
-    from adacd_cli.loading.extras import load_extras
+    """The model with everything that the runs' methods need; ConfigurationError where one lacks its profile."""
     from adacd_cli.profiles.profile import applied
 
     for settings in runs:
-        applied(settings, model.profile)  # refuses a method that lacks its profile
-        before = len(model.warnings)
-        model = load_extras(model, settings)
-        warn(model.warnings[before:], settings)
-    return model
+        applied(settings, model.profile)
+    return with_extras(model, runs[0], [settings.effective_method for settings in runs])
+
+
+def read_kind(file: str, label: str, settings: Settings, column: str | None = None) -> list[str]:
+    """The prompts of a file, all safe or all unsafe; shows what `load_samples` notes, and raises its errors."""
+    own: dict[str, Any] = {"label": label, "columns": Columns(column)}
+    (loaded,) = load_samples([file], data=None, limit=None, seed=0, offline=True, **own)
+    warn(loaded.notes, settings)
+    return [sample.prompt for sample in loaded.samples]
 
 
 def make_judges(
-    names: Sequence[str],
-    settings: Settings,
-    *,
-    url: str | None = None,
-    model: str | None = None,
-    cache: str | None = None,
-    device: str | None = None,
-    aspects: bool = False,
+    names: Sequence[str], settings: Settings, *, cache: str | None, device: str | None = None, **own: Any
 ) -> list[Judge]:
-    """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost.
-
-    Args:
-        settings: device, threads and offline of judges that are models; `quiet`.
-        device: of judges that are models; None is the settings'.
-        url, model, cache, aspects: of judge openai.
-
-    Raises:
-        UsageError: a name is unknown or given twice, or an option is missing.
-        EnvironmentFault: a judge cannot be had, or is down.
-    """
-    from adacd_cli.evaluation.judges.base import JudgeOptions
-    from adacd_cli.evaluation.judges.registry import make_judge
-
+    """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost. `cache`
+    and OWN (url, model, aspects) are of judge openai, `device` and the settings of those that are models.
+    UsageError where a name is unknown or given twice, or an option is missing; EnvironmentFault where a judge
+    cannot be had."""
     if len(set(names)) < len(names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
-    if aspects and not any(name.partition("=")[0] == "openai" for name in names):
+    if own["aspects"] and not any(name.partition("=")[0] == "openai" for name in names):
         raise UsageError("--aspects is for judge openai, which is not asked.", "Add --judge openai.")
-    own: dict[str, Any] = {"url": url, "model": model, "aspects": aspects}
-    own |= {} if cache is None else {"cache": Path(cache).expanduser()}
+    if cache is not None:
+        own["cache"] = Path(cache).expanduser()
     options = JudgeOptions(
         device=device or settings.device, threads=settings.threads, offline=settings.offline, **own
     )

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from adacd_cli.cli.options import DebugOption, option
+from adacd_cli.cli.options import DEBUG, option, switch
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.errors import AdacdError, OutputError, UsageError
+from adacd_cli.evaluation.report.tables import table
 
 _ACTIONS = ("list", "show", "export", "remove")
 
@@ -20,9 +21,9 @@ _ACTIONS = ("list", "show", "export", "remove")
 def command(
     action: Annotated[str, typer.Argument(help="list, show, export or remove.", show_default=False)] = "list",
     name: Annotated[str | None, typer.Argument(help="Which profile.", show_default=False)] = None,
-    output: Annotated[str | None, option("FILE", "With export: the file.", "--output", "-o")] = None,
-    as_json: Annotated[bool, option(None, "With list and show: JSON.", "--json")] = False,
-    debug: DebugOption = False,
+    output: str | None = option("FILE", "With export: the file.", "--output", "-o"),
+    as_json: bool = switch("With list and show: JSON.", "--json"),
+    debug: bool = DEBUG,
 ) -> None:
     """List the profiles; show, export or remove one."""
     from adacd_cli.profiles import store
@@ -55,22 +56,20 @@ def command(
 
 
 def _list(*, as_json: bool) -> None:
-    from adacd_cli.evaluation.report.tables import table
     from adacd_cli.profiles import store
     from adacd_cli.profiles.profile import read
 
-    rows, own = [], set(store.saved())
-    for path in (*store.saved(), *store.bundled()):
-        kind = "yours" if path in own else "bundled"
-        try:
-            profile = read(path)
-        except AdacdError as error:
-            rows.append({"name": path.stem, "model": "", "kind": kind, "date": "", "used": error.message})
-            continue
-        used = "by itself" if profile.automatic else "when named"
-        rows.append(
-            {"name": path.stem, "model": profile.model, "kind": kind, "date": profile.date, "used": used}
-        )
+    rows = []
+    for kind, paths in (("yours", store.saved()), ("bundled", store.bundled())):
+        for path in paths:
+            row = {"name": path.stem, "model": "", "kind": kind, "date": "", "used": ""}
+            try:
+                profile = read(path)
+                row |= {"model": profile.model, "date": profile.date}
+                row["used"] = "by itself" if profile.automatic else "when named"
+            except AdacdError as error:
+                row["used"] = error.message
+            rows.append(row)
     if as_json:
         sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     elif rows:

@@ -6,41 +6,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import Any
 
+from adacd_cli.cli.running import note
+from adacd_cli.config import Settings
 from adacd_cli.render.screen import DIM, Screen
 
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-
-_SILENCE_S = 30.0
-"""Seconds between two lines where there is no terminal."""
+_SILENCE_S = 30.0  # seconds between two lines where there is no terminal
 
 
 class Tally:
     """Counts TOTAL things on stderr, DONE of them before; silent with `quiet` and `display` none."""
 
     def __init__(self, title: str, total: int, unit: str, settings: Settings, *, done: int = 0) -> None:
-        self._title, self._total, self._unit = title, total, unit
+        self._title, self._total, self._unit, self._display = title, total, unit, settings.display
         self._done, self._before = done, done
-        self._silent = settings.quiet or settings.display == "none" or total == done
-        self._screen = Screen(sys.stderr, settings.display)
-        self._begin = self._said = time.monotonic()
         self._bar: Any = None
+        self._silent = _is_silent(settings) or total == done
 
     def __enter__(self) -> Tally:
+        self._screen = Screen(sys.stderr, self._display)
+        self._begin = self._said = time.monotonic()
         if not self._silent and self._screen.can_redraw:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}", markup=False),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
+            title, rate = (
+                TextColumn(each, markup=False) for each in ("{task.description}", "{task.fields[rate]}")
             )
+            columns = title, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
+            self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, rate="")
             self._bar.start()
         return self
@@ -51,14 +47,13 @@ class Tally:
         elif not self._silent and self._done > self._before:
             self._say()
 
-    def add(self) -> None:
+    def add(self, _: object = None) -> None:
         self.set(self._done + 1)
 
     def set(self, done: int) -> None:
         self._done = done
         if self._bar is not None:
-            rate = f"{self._rate():.1f} {self._unit}/s"
-            self._bar.update(self._task, completed=self._done, rate=rate)
+            self._bar.update(self._task, completed=done, rate=f"{self._rate():.1f} {self._unit}/s")
         elif not self._silent and time.monotonic() - self._said > _SILENCE_S:
             self._say()
 
@@ -73,32 +68,32 @@ class Tally:
         self._screen.put_line((line, DIM))
 
 
-class Pace:
-    """Says what comes next of TOTAL, in between: a bar that moves by itself would take time from what is
-    timed. `quiet` and `display` none keep it silent."""
+@contextmanager
+def pace(title: str, total: int, settings: Settings) -> Iterator[Callable[[str], None]]:
+    """What says which of TOTAL comes next, in between: a bar that moves by itself would take time from what is
+    timed."""
+    screen, said, numbers = Screen(sys.stderr, settings.display), time.monotonic(), count(1)
 
-    def __init__(self, title: str, total: int, settings: Settings) -> None:
-        self._title, self._total, self._number, self._said = title, total, 0, time.monotonic()
-        self._screen = Screen(sys.stderr, settings.display)
-        self._silent = settings.quiet or settings.display == "none"
+    def say(what: str) -> None:
+        nonlocal said
+        line = f"{title} {next(numbers)} of {total}: {what}"
+        if screen.can_redraw:
+            screen.redraw(line)
+        elif time.monotonic() - said > _SILENCE_S:
+            said = time.monotonic()
+            screen.put_line((line, DIM))
 
-    def __enter__(self) -> Pace:
-        return self
+    if _is_silent(settings):
+        yield lambda what: None
+        return
+    try:
+        yield say
+    finally:
+        screen.erase()
 
-    def __exit__(self, *_: object) -> None:
-        if not self._silent:
-            self._screen.erase()
 
-    def say(self, what: str) -> None:
-        self._number += 1
-        line = f"{self._title} {self._number} of {self._total}: {what}"
-        if self._silent:
-            return
-        if self._screen.can_redraw:
-            self._screen.redraw(line)
-        elif time.monotonic() - self._said > _SILENCE_S:
-            self._said = time.monotonic()
-            self._screen.put_line((line, DIM))
+def _is_silent(settings: Settings) -> bool:
+    return settings.quiet or settings.display == "none"
 
 
 @contextmanager
@@ -107,7 +102,5 @@ def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if not settings.quiet:
-            note = f"\n{kept()}; the same command goes on from there."
-            Screen(sys.stderr, settings.display).put_line((note, DIM))
+        note(f"\n{kept()}; the same command goes on from there.", settings)
         raise

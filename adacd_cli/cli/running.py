@@ -1,91 +1,81 @@
-"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request.
-
-Everything here goes to stderr.
-"""
+"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request. Everything
+here goes to stderr."""
 
 from __future__ import annotations
 
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
+from adacd_cli import loading
+from adacd_cli.answers.run import decode, requests_for
 from adacd_cli.cli.errors import show_error
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, UsageError, error_named
 from adacd_cli.events import Event, Failed, Finished, Notice, Started, TokenStep
+from adacd_cli.prompts import Prompts
+from adacd_cli.prompts.prompts import shared_length
+from adacd_cli.render.screen import DIM, Screen, View
+from adacd_cli.render.text import stream_answer
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
-    from adacd_cli.prompts import Prompts
-    from adacd_cli.render.screen import Screen, View
+
+    Build = Callable[[Callable[[str], None]], LanguageModel]
 
 
-def load_model(
-    settings: Settings,
-    build: Callable[[Callable[[str], None]], LanguageModel] | None = None,
-    *,
-    for_long: bool = False,
-) -> LanguageModel:
+def load_model(settings: Settings, build: Build | None = None, *, for_long: bool = False) -> LanguageModel:
     """Loads the model as `loading.load`, or makes it by `build`, which gets the function that shows what it is
     doing; with a moving line on a terminal. Shows the model's warnings."""
-    with progress_line(settings) as progress, interrupts_said() as hold:
-        with hold():
-            from adacd_cli.loading import load  # takes a second: torch and transformers come with it
-        model = build(progress) if build else load(settings, progress=progress, for_long=for_long)
+    with progress_line(settings) as progress, interrupts_said():
+        model = build(progress) if build else loading.load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
     return model
+
+
+def with_extras(model: LanguageModel, settings: Settings, methods: Iterable[str]) -> LanguageModel:
+    """The model with everything that the methods need, as `loading.load_extras`; shows its warnings."""
+    with progress_line(settings) as progress:
+        loaded = loading.load_extras(model, settings, methods=methods, progress=progress)
+    warn(loaded.warnings[len(model.warnings) :], settings)
+    return loaded
 
 
 def refuse_served(settings: Settings, command: str, why: str) -> None:
     """Raises UsageError for a model at a server where a command needs its weights."""
     if settings.served:
-        raise UsageError(
-            f"`adacd {command}` cannot be used with a model at a server: {why}.",
-            "Name a hub id, a folder or a GGUF file with --model.",
-        )
+        hint = "Name a hub id, a folder or a GGUF file with --model."
+        raise UsageError(f"`adacd {command}` cannot be used with a model at a server: {why}.", hint)
 
 
 @contextmanager
-def interrupts_said() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+def interrupts_said(*, hold: bool = False) -> Iterator[None]:
     """Makes Ctrl-C a KeyboardInterrupt whatever a library turns it into: transformers takes one in the middle of
-    an import for a missing package, and torch may abort. What is given holds it back while its block runs."""
-    pressed = held = False
+    an import for a missing package, and torch may abort. `hold` keeps it back until the block ends."""
+    pressed = False
 
     def interrupt(signum: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed = True
-        if not held:
-            raise KeyboardInterrupt
-
-    @contextmanager
-    def hold() -> Iterator[None]:
-        nonlocal held
-        held = True
-        try:
-            yield
-        finally:
-            held = False
-        if pressed:
+        if not hold:
             raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield hold
-    except BaseException as error:
-        if pressed and not isinstance(error, KeyboardInterrupt):
-            raise KeyboardInterrupt from error
-        raise
+        yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
+        if pressed:
+            raise KeyboardInterrupt
 
 
 @contextmanager
@@ -94,53 +84,43 @@ def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
     if settings.quiet or settings.display == "none" or not sys.stderr.isatty():
         yield lambda step: None
         return
-    from rich.console import Console
-    from rich.text import Text
-
     with Console(stderr=True).status(Text("Starting")) as status:
         yield lambda step: status.update(Text(step))
+
+
+def note(text: str, settings: Settings) -> None:
+    """Shows a line about what a command did, unless `quiet`."""
+    if not settings.quiet:
+        Screen(sys.stderr, settings.display).put_line((text, DIM))
 
 
 def warn(warnings: Iterable[str], settings: Settings) -> None:
     """Shows each warning on a line of its own, unless `quiet`."""
     if not settings.quiet:
         for warning in warnings:
-            _stderr().put_line(f"Warning: {warning}")
+            Screen(sys.stderr, "plain").put_line(f"Warning: {warning}")
 
 
 def make_requests(
-    model: LanguageModel,
-    questions: Sequence[str],
-    settings: Settings,
-    *,
-    candidates: int = 0,
-    prefill: str = "",
+    model: LanguageModel, asked: Sequence[str], settings: Settings, *, candidates: int = 0, prefill: str = ""
 ) -> list[Request]:
     """The requests that answer questions, each a conversation of its own, in answers that begin with `prefill`;
     the errors of `requests_for`."""
-    from adacd_cli.answers.run import requests_for
-
-    asked = [Conversation.ask(question, settings.system) for question in questions]
+    conversations = [Conversation.ask(question, settings.system) for question in asked]
     if prefill:
-        asked = [each.with_assistant(prefill) for each in asked]
-    return requests_for(model, asked, settings, candidates=candidates)
+        conversations = [each.with_assistant(prefill) for each in conversations]
+    return requests_for(model, conversations, settings, candidates=candidates)
 
 
 def prepare(
-    questions: Sequence[str],
-    settings: Settings,
-    *,
-    prompts_shown: bool,
-    candidates: int = 0,
-    as_json: bool = False,
-    prefill: str = "",
+    asked: Sequence[str], settings: Settings, *, prompts_shown: bool, as_json: bool = False, **options: Any
 ) -> tuple[LanguageModel, list[Request]]:
     """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
     `as_json`: a program reads the answer, so that nothing is suggested."""
     model = load_model(settings)
     if not as_json:
         suggest_fit(model, settings)
-    requests = make_requests(model, questions, settings, candidates=candidates, prefill=prefill)
+    requests = make_requests(model, asked, settings, **options)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:
@@ -156,39 +136,25 @@ def suggest_fit(model: LanguageModel, settings: Settings) -> None:
     given = settings.model_fields_set
     if not (own or settings.quiet or given & {"method", "gate", "alpha", "contrast_prompt"}):
         text = f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
-        _stderr().put_line(f"Note: {text}")
-
-
-SHARED = "⟪shared up to here⟫"
-"""Stands in a shown prompt where it parts from the base stream's."""
+        Screen(sys.stderr, "plain").put_line(f"Note: {text}")
 
 
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
     """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same."""
     from adacd_cli.engine.detokenize import decode_ids
-    from adacd_cli.prompts.prompts import shared_length
 
     base = prompts.base_name
     for name, prompt in prompts.streams.items():
         title, text = f"{name.capitalize()} stream, {counted(len(prompt.ids), 'token')}", prompt.text
-        if name != base:
-            if prompt.ids == prompts.base.ids:
-                continue
-            shared = prompts.shared_with_base(name)
-            if shared:
-                title += f", the first {shared:,} shared with the {base} stream"
-                decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
-                place = shared_length(decoded, text)  # without a character that the tokens cut in two
-                text = f"{text[:place]}{SHARED}{text[place:]}"
-        _stderr().put_line(f"--- {title} ---\n{text}")
-    _stderr().put_line("--- Answer ---")
-
-
-def _stderr() -> Screen:
-    """stderr, made safe for the text of a user or a model."""
-    from adacd_cli.render.screen import Screen
-
-    return Screen(sys.stderr, "plain")
+        if name != base and prompt.ids == prompts.base.ids:
+            continue
+        if name != base and (shared := prompts.shared_with_base(name)):
+            title += f", the first {shared:,} shared with the {base} stream"
+            decoded = decode_ids(tokenizer, list(prompt.ids[:shared]), control=True)
+            place = shared_length(decoded, text)  # without a character that the tokens cut in two
+            text = f"{text[:place]}⟪shared up to here⟫{text[place:]}"
+        Screen(sys.stderr, "plain").put_line(f"--- {title} ---\n{text}")
+    Screen(sys.stderr, "plain").put_line("--- Answer ---")
 
 
 def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool = False) -> Iterator[Event]:
@@ -213,38 +179,40 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
 
 
 def show_answer(
-    events: Iterable[Event],
-    settings: Settings,
-    out: TextIO,
-    err: TextIO | None = None,
-    *,
-    legend: bool = True,
+    events: Iterable[Event], settings: Settings, out: TextIO, err: TextIO, *, legend: bool = True
 ) -> Finished:
-    """Writes one request's answer as it is decoded, and what is said about it to ERR, stderr by default."""
-    from adacd_cli.render.text import stream_answer
-
+    """Writes one request's answer as it is decoded, and what is said about it to ERR."""
     shown, view = for_renderer(events, settings), view_of("", settings)
-    return stream_answer(shown, out, err or sys.stderr, view, legend=legend)
+    return stream_answer(shown, out, err, view, legend=legend)
 
 
-def view_of(question: str, settings: Settings, *, every: bool = False) -> View:
-    from adacd_cli.render.screen import View
-
-    return View(question, every, settings.display, settings.quiet, settings.stats)
+def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
+    stats = settings.stats if stats is None else stats
+    return View(question, every, settings.display, settings.quiet, stats)
 
 
 class Interruption:
-    """Whether Ctrl-C was pressed while tokens were coming: `requested` from the first one on."""
+    """While it is entered, the first Ctrl-C after the first token of what it decodes or watches cancels the answer,
+    and then gives exit code 130. Before that token, and a second time, it is an ordinary KeyboardInterrupt."""
 
     def __init__(self) -> None:
         self.requested = False
         self._decoding = False
 
-    def cancelled(self, request: int) -> bool:
-        return self.requested
+    def __enter__(self) -> Interruption:
+        self._before = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._before)
+        if error is None and self.requested:
+            raise typer.Exit(INTERRUPTED)
+
+    def decode(self, model: LanguageModel, requests: Sequence[Request], **options: Any) -> Iterator[Event]:
+        """The events of `answers.run.decode`."""
+        return self.watch(decode(model, requests, cancelled=lambda _: self.requested, **options))
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:
-        """The same events; from the first token on, Ctrl-C ends the answer rather than the program."""
         for event in events:
             if isinstance(event, Started):
                 self._decoding = False  # the next thing is a prefill, which can be long
@@ -256,17 +224,3 @@ class Interruption:
         if self.requested or not self._decoding:
             raise KeyboardInterrupt
         self.requested = True
-
-
-@contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Turns the first Ctrl-C after the first token of events that are watched into a cancelled answer, and then
-    exit code 130. Before the first token, and a second time, it is an ordinary KeyboardInterrupt."""
-    interruption = Interruption()
-    before = signal.signal(signal.SIGINT, interruption._interrupt)
-    try:
-        yield interruption
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if interruption.requested:
-        raise typer.Exit(INTERRUPTED)

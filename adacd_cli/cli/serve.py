@@ -6,71 +6,57 @@ import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from adacd_cli.answers.run import BatchSize, Session, concurrency_for
 from adacd_cli.cli.errors import show_error, shows_tracebacks
-from adacd_cli.cli.options import BatchSize, batch_size_of, option, with_settings
-from adacd_cli.cli.running import load_model, progress_line, suggest_fit, warn
+from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
+from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.refusals import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
-from adacd_cli.profiles.profile import applied, chosen_method
+from adacd_cli.loading.files import looks_like_a_path
+from adacd_cli.prompts import Prompt, Prompts
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel, Scheduler
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _UNITS = {"k": 2**10, "m": 2**20, "g": 2**30}
-
-_USUAL_PROMPT = 4096
-"""Tokens of the prompts that --batch-size auto leaves memory for where no limit is given."""
+_USUAL_PROMPT = 4096  # tokens of the prompts that --batch-size auto leaves memory for where no limit is given
+_HOST = "Address to listen on (default 127.0.0.1: this machine only)."
+_AT_ONCE = "Requests decoded at once; auto (default) is what fits in memory."
+_BODY = "Largest body of a request, such as 512k (default 4m)."
+_SECONDS = "End an answer after this long, waiting included."
 
 
 @with_settings(omit=("display", "stats"), one_method=False)
 def command(
     resolved: Resolved,
-    host: Annotated[
-        str, option("ADDRESS", "Address to listen on (default 127.0.0.1: this machine only).")
-    ] = "127.0.0.1",
-    port: Annotated[int, option("N", "Port; 0 takes a free one (default 8000).", min=0, max=65535)] = 8000,
-    api_key: Annotated[
-        str | None, option("KEY", "Require this key; other users cannot see it in ADACD_API_KEY.")
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None, option("ORIGIN", "Allow pages of this origin; * is any; repeatable.")
-    ] = None,
-    model_id: Annotated[str | None, option("NAME", "The model's id for clients (default: its name).")] = None,
-    batch_size: Annotated[
-        str, option("N|auto", "Requests decoded at once; auto (default) is what fits in memory.")
-    ] = "auto",
-    queue: Annotated[int, option("N", "Requests that may wait in the queue (default 64).", min=0)] = 64,
-    max_body_size: Annotated[
-        str, option("SIZE", "Largest body of a request, such as 512k (default 4m).")
-    ] = "4m",
-    max_prompt_tokens: Annotated[
-        int | None, option("N", "Longest prompt (default: the model's context).", min=1)
-    ] = None,
-    max_answer_tokens: Annotated[
-        int | None, option("N", "Longest answer that a request may ask for.", min=1)
-    ] = None,
-    max_seconds: Annotated[
-        float | None, option("S", "End an answer after this long, waiting included.", min=0.1, max=1e6)
-    ] = None,
-    log_prompts: Annotated[
-        bool, option(None, "Write prompts and answers to stderr too.", "--log-prompts")
-    ] = False,
+    host: str = option("ADDRESS", _HOST, default="127.0.0.1"),
+    port: int = option("N", "Port; 0 takes a free one (default 8000).", default=8000, min=0, max=65535),
+    api_key: str | None = option("KEY", "Require this key; other users cannot see it in ADACD_API_KEY."),
+    cors_origin: list[str] | None = option("ORIGIN", "Allow pages of this origin; * is any; repeatable."),
+    model_id: str | None = option("NAME", "The model's id for clients (default: its name)."),
+    batch_size: str = option("N|auto", _AT_ONCE, default="auto"),
+    queue: int = option("N", "Requests that may wait in the queue (default 64).", default=64, min=0),
+    max_body_size: str = option("SIZE", _BODY, default="4m"),
+    max_prompt_tokens: int | None = option("N", "Longest prompt (default: the model's context).", min=1),
+    max_answer_tokens: int | None = option("N", "Longest answer that a request may ask for.", min=1),
+    max_seconds: float | None = option("S", _SECONDS, min=0.1, max=1e6),
+    log_prompts: bool = switch("Write prompts and answers to stderr too.", "--log-prompts"),
 ) -> None:
     """Serve the model to OpenAI's clients, and a page at /."""
     settings = resolved.settings
     check_complete(settings)
     for package in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(package) is None:
-            raise MissingExtraError(
-                f"`adacd serve` needs {package}, which is not installed.", "pip install 'adacd[serve]'"
-            )
+            hint = "pip install 'adacd[serve]'"
+            raise MissingExtraError(f"`adacd serve` needs {package}, which is not installed.", hint)
+    from adacd_cli.profiles.profile import applied, chosen_method  # torch comes with it
     from adacd_cli.server.app import create_app
     from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.run import Http, Signals, listen, run
@@ -104,15 +90,18 @@ def command(
         if not settings.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    metrics = Metrics()
-    worker = Worker(
-        metrics, queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings)
-    )
+    metrics, on_notice = Metrics(), lambda text: warn([text], settings)
+    worker = Worker(metrics, queue_size=queue, seconds=max_seconds, on_notice=on_notice)
     signals = Signals(worker, lambda: say("Stopping once all requests are answered."))
     http = Http(create_app(state, worker, metrics), listening)
 
     def begin() -> Scheduler:
-        model = _load(settings)
+        model = load_model(settings, for_long=True)
+        suggest_fit(model, settings)
+        given = settings.model_dump(exclude_none=True)
+        model = with_extras(
+            model, settings, [name for name, each in METHODS.items() if each.resource in given]
+        )
         applied(settings, model.profile)  # refuses a method that lacks its profile
         scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
@@ -138,35 +127,16 @@ def command(
     raise typer.Exit(code)
 
 
-def _load(settings: Settings) -> LanguageModel:
-    """The model, with what every method needs that the settings name a file for."""
-    model = load_model(settings, for_long=True)
-    suggest_fit(model, settings)
-    from adacd_cli.loading import load_extras
-
-    given = settings.model_dump(exclude_none=True)
-    methods = [name for name, each in METHODS.items() if each.resource in given]
-    with progress_line(settings) as progress:
-        loaded = load_extras(model, settings, methods=methods, progress=progress)
-    warn(loaded.warnings[len(model.warnings) :], settings)
-    return loaded
-
-
-def _scheduler(
-    model: LanguageModel, settings: Settings, batch_size: BatchSize, most: int | None
-) -> Scheduler:
+def _scheduler(model: LanguageModel, settings: Settings, at_once: BatchSize, most: int | None) -> Scheduler:
     """A scheduler for as many requests of the longest prompt that is allowed, or of a usual one, as fit."""
-    from adacd_cli.answers.run import concurrency_for, prefix_cache_for
-    from adacd_cli.backends import backend_for
-    from adacd_cli.engine import Request, Scheduler
-    from adacd_cli.prompts import Prompt, Prompts
+    from adacd_cli.engine import Request
 
-    backend = backend_for(model)
+    scheduler = Session(model, settings.prefix_cache).scheduler
     prompt = most or min(model.context_length or _USUAL_PROMPT, _USUAL_PROMPT)
     longest = Request(Prompts({"unprompted": Prompt((0,) * prompt)}), settings)
-    cache = prefix_cache_for(model, settings.prefix_cache)
-    limit = concurrency_for(backend, [longest] * 2, batch_size)  # two: a request alone needs one slot
-    return Scheduler(backend, prefix_cache=cache, max_concurrency=limit)
+    # two: a request alone needs one slot
+    scheduler.limit_to(concurrency_for(scheduler.backend, [longest] * 2, at_once))
+    return scheduler
 
 
 def key_of(given: str | None) -> str | None:
@@ -176,10 +146,8 @@ def key_of(given: str | None) -> str | None:
     if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
         return key
     where = "ADACD_API_KEY" if given is None else "--api-key"
-    raise UsageError(
-        f"The key of {where} must be one or more visible ASCII characters.",
-        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'",
-    )
+    hint = "Make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+    raise UsageError(f"The key of {where} must be one or more visible ASCII characters.", hint)
 
 
 def origins_of(given: list[str]) -> tuple[str, ...]:
@@ -187,10 +155,8 @@ def origins_of(given: list[str]) -> tuple[str, ...]:
     for origin in given:
         scheme, mark, rest = origin.rstrip("/").partition("://")
         if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
-            raise UsageError(
-                f"--cors-origin takes the origin of a page; got {origin!r}.",
-                "Write e.g. --cors-origin http://localhost:3000.",
-            )
+            hint = "Write e.g. --cors-origin http://localhost:3000."
+            raise UsageError(f"--cors-origin takes the origin of a page; got {origin!r}.", hint)
     return tuple(origin.rstrip("/").lower() for origin in given)
 
 
@@ -199,15 +165,12 @@ def bytes_of(text: str) -> int:
     number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
     if number.isascii() and number.isdecimal() and int(number) > 0:
         return int(number) * _UNITS.get(unit, 1)
-    raise UsageError(
-        f"--max-body-size takes a number of bytes; got {text!r}.", "Write e.g. 500000, 512k or 4m."
-    )
+    hint = "Write e.g. 500000, 512k or 4m."
+    raise UsageError(f"--max-body-size takes a number of bytes; got {text!r}.", hint)
 
 
 def id_of(settings: Settings, served: str | None = None) -> str:
     """The model's name for clients: `served` at the server that runs it; of a path, the last part alone."""
-    from adacd_cli.loading.files import looks_like_a_path
-
     name = served or getattr(settings, "served_model", None) or settings.model
     path = Path(name).expanduser()
     if name != "demo" and (path.exists() or looks_like_a_path(name)):

@@ -1,6 +1,5 @@
 """The console script, from the first instant to the last: Ctrl-C while the command's own code is still being
-imported shows one word, and after the command has ended it is ignored and the process leaves at once.
-"""
+imported shows one word, and after the command has ended it is ignored and the process leaves at once."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""What a command reads and where it writes: prompts from the argument, stdin or a file, and output to stdout or the
-file of `--output`.
-
-Stdin is read to its end for `-` and `-f -`, and when there is no argument and it is no terminal. Beside an argument
-it is left alone, so that a shell loop can read its lines; where a pipe is known to hold something, that is said.
+"""What a command reads and where it writes. Stdin is read to its end for `-` and `-f -`, and when there is no
+argument and it is no terminal. Beside an argument it is left alone, so that a shell loop can read its lines; where
+a pipe is known to hold something, that is said.
 
 A lost answer is an error, a lost note on stderr is not. A file is opened before anything slow happens. An existing
 one is replaced only when the run has ended; until then the text stands in `FILE.partial`, which a run that fails
@@ -30,73 +28,59 @@ from adacd_cli.evaluation.datasets.files import TABLES, Columns, decode, prompt_
 
 _PATIENCE_S = 2.0
 _STDIN = "Standard input"
+_CLOSED = OutputError("Standard output is closed.", "Redirect it to a file or a pipe.")
 
 
-def read_prompt(argument: str | None, *, command: str, quiet: bool = False) -> str:
-    """The prompt of a command: its argument, or stdin for None or `-`. UsageError where there is no prompt, it is
-    empty, or it is not UTF-8."""
-    if argument is not None and argument != "-":
+def read_questions(
+    prompt: str | None, file: str | None, *, command: str, quiet: bool, column: str | None = None
+) -> list[str]:
+    """The questions of a command: its argument, every one of a file, or stdin for None or `-`. A file is read as a
+    data set by the ending of its name; else, and stdin for `-`, one prompt a line, blank lines skipped. UsageError
+    where there is no question, or a prompt and a file, or one cannot be read or is empty."""
+    if file is None:
+        return [_read_prompt(prompt, command, quiet)]
+    if prompt is not None:
+        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
+    path = Path(file).expanduser()
+    if file != "-" and (path.suffix.lower() in TABLES or column is not None):
+        rows = read_rows(path, Columns(column))
+        prompts = [prompt_text(row.prompt, f"{file}, {row.place}") for row in rows]
+    else:
+        prompts = [line for line in read_file(file).split("\n") if line.strip()]
+    if not prompts:
+        name = _STDIN if file == "-" else file
+        raise UsageError(f"{name} has no prompt in it.", "Write one prompt a line.")
+    return prompts
+
+
+def read_question(prompt: str | None, file: str | None, *, command: str, quiet: bool) -> str:
+    """The one question of a command; UsageError as `read_questions`, and where there are several."""
+    questions = read_questions(prompt, file, command=command, quiet=quiet)
+    if len(questions) > 1:
+        hint = "`adacd generate --file FILE --json` decodes them all."
+        raise UsageError(f"`adacd {command}` takes one prompt; the file has {len(questions)}.", hint)
+    return questions[0]
+
+
+def _read_prompt(argument: str | None, command: str, quiet: bool) -> str:
+    text = ""
+    if argument not in (None, "-"):
         text = decode(os.fsencode(argument), "The prompt")
         if not quiet and _pipe_holds_something():
             print("Standard input is not read beside a prompt; `-` in its place reads it.", file=sys.stderr)
     elif argument == "-" or not (sys.stdin is None or sys.stdin.isatty()):
         _say_when_waiting()
-        text = read_stdin()
-    else:
-        text = ""
+        text = read_file("-")
     if not text.strip():
-        raise UsageError(
-            "There is no prompt." if argument is None else "The prompt is empty.",
-            f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.',
-        )
+        hint = f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
+        raise UsageError("There is no prompt." if argument is None else "The prompt is empty.", hint)
     return text.strip("\r\n")
-
-
-def read_prompts(file: str, column: str | None = None) -> list[str]:
-    """The prompts of a file, read as a data set by the ending of its name, or of stdin for `-`: one a line, blank
-    lines skipped. UsageError where it cannot be read, is malformed, or has no prompt in it."""
-    path = Path(file).expanduser()
-    if file != "-" and (path.suffix.lower() in TABLES or column is not None):
-        found = read_rows(path, Columns(column))
-        prompts = [prompt_text(row.prompt, f"{file}, {row.place}") for row in found]
-    else:
-        prompts = [line for line in read_file(file).split("\n") if line.strip()]
-    if not prompts:
-        raise UsageError(
-            f"{_STDIN if file == '-' else file} has no prompt in it.", "Write one prompt a line."
-        )
-    return prompts
-
-
-def read_questions(
-    prompt: str | None, file: str | None, *, command: str, quiet: bool = False, column: str | None = None
-) -> list[str]:
-    """The questions of a command; UsageError where there is none, or a prompt and a file."""
-    if file is None:
-        return [read_prompt(prompt, command=command, quiet=quiet)]
-    if prompt is not None:
-        raise UsageError("There is both a prompt and a --file.", "Leave one of them out.")
-    return read_prompts(file, column)
-
-
-def read_question(prompt: str | None, file: str | None, *, command: str, quiet: bool = False) -> str:
-    """The one question of a command; UsageError as `read_questions`, and where there are several."""
-    questions = read_questions(prompt, file, command=command, quiet=quiet)
-    if len(questions) > 1:
-        raise UsageError(
-            f"`adacd {command}` takes one prompt; the file has {len(questions)}.",
-            "`adacd generate --file FILE --json` decodes them all.",
-        )
-    return questions[0]
 
 
 def read_file(file: str) -> str:
     """The text of a file, or of stdin for `-`; UsageError where it cannot be read, or is no text."""
-    return read_stdin() if file == "-" else read_text(Path(file).expanduser())
-
-
-def read_stdin() -> str:
-    """All of stdin as text, line ends as `\\n`, without a byte order mark; UsageError where it is closed."""
+    if file != "-":
+        return read_text(Path(file).expanduser())
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
     return decode(sys.stdin.buffer.read(), _STDIN)
@@ -104,30 +88,24 @@ def read_stdin() -> str:
 
 def _say_when_waiting() -> None:
     """A pipe that stays silent is waited for; whoever did not mean to give one should know."""
-    try:
-        ready = select.select([sys.stdin], [], [], _PATIENCE_S)[0]
-    except (OSError, ValueError):  # no descriptor, or a system that cannot ask a pipe
-        return
-    if not ready:
-        print("Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr)
+    with suppress(OSError, TypeError, ValueError):  # no descriptor, or a system that cannot ask a pipe
+        if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:
+            print(
+                "Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr
+            )
 
 
 def _pipe_holds_something() -> bool:
     """Whether stdin is a pipe with bytes in it, as far as that is known without reading one."""
-    try:
+    # on Windows, without stdin, or without a descriptor behind it
+    with suppress(ImportError, AttributeError, OSError, ValueError):
         import fcntl
         import termios
 
         descriptor = sys.stdin.fileno()
         waiting = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
         return stat.S_ISFIFO(os.fstat(descriptor).st_mode) and any(waiting)
-    except (
-        ImportError,
-        AttributeError,
-        OSError,
-        ValueError,
-    ):  # Windows, no stdin, or no descriptor behind it
-        return False
+    return False
 
 
 @contextmanager
@@ -151,11 +129,14 @@ def open_output(file: str | None) -> Iterator[TextIO]:
         try:
             yield stream
         except BaseException as error:
+            with suppress(OSError):  # the disk is full, which is the failure
+                stream.flush()
             if isinstance(error, typer.Exit) and error.exit_code == INTERRUPTED:
-                stream.flush()  # Ctrl-C while tokens came: the partial answer is the answer
-                _put_in_place(partial, final)
+                _put_in_place(partial, final)  # Ctrl-C while tokens came: the partial answer is the answer
+            elif partial.stat().st_size:
+                print(f"What was written so far is in {partial}.", file=sys.stderr)
             else:
-                _keep_or_remove(stream, partial)
+                partial.unlink()
             raise
     _put_in_place(partial, final)
 
@@ -164,10 +145,8 @@ def _open(path: Path, file: str) -> TextIO:
     try:
         return path.open("w", encoding="utf-8", errors=_ESCAPED)
     except OSError as error:
-        raise OutputError(
-            f"The output file {file!r} could not be written: {error.strerror or error}.",
-            "Name a file in a folder that exists and that you may write to.",
-        ) from error
+        what = f"The output file {file!r} could not be written: {error.strerror or error}."
+        raise OutputError(what, "Name a file in a folder that exists and that you may write to.") from error
 
 
 def _put_in_place(partial: Path, final: Path) -> None:
@@ -176,20 +155,11 @@ def _put_in_place(partial: Path, final: Path) -> None:
     partial.replace(final)
 
 
-def _keep_or_remove(stream: TextIO, partial: Path) -> None:
-    with suppress(OSError):  # the disk is full, which is the failure
-        stream.flush()
-    if partial.stat().st_size:
-        print(f"What was written so far is in {partial}.", file=sys.stderr)
-    else:
-        partial.unlink()
-
-
 class _ClosedOutput(TextIOBase):
     """In place of a stdout that the process was started without."""
 
     def write(self, text: str) -> int:
-        raise _closed()
+        raise _CLOSED
 
 
 class _Notes:
@@ -245,8 +215,4 @@ def prepare_streams() -> None:
 def check_stdout() -> None:
     """Raises OutputError, before anything slow happens, where the process was started with a closed stdout."""
     if not sys.stdout.writable():
-        raise _closed()
-
-
-def _closed() -> OutputError:
-    return OutputError("Standard output is closed.", "Redirect it to a file or a pipe.")
+        raise _CLOSED

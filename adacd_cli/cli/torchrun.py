@@ -12,38 +12,32 @@ import typer
 
 from adacd_cli.errors import INTERRUPTED, UsageError
 
-_GRACE_S = 30.0
-"""Seconds that the first process has to report its error before another process that failed reports it."""
+_GRACE_S = 30.0  # that the first process has to report its error before another that failed reports it
 
 
 @contextmanager
 def taking_part(words: Sequence[str]) -> Iterator[None]:
     """While the command runs in a process of torchrun: nothing is read from stdin, and only the first writes.
-
-    torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error.
-    One that is still running then failed alone, and reports its own. Outside torchrun this does nothing.
-    UsageError where the command cannot run in several processes.
-    """
+    torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error. One
+    that is still running then failed alone, and reports its own. Outside torchrun this does nothing. UsageError
+    where the command cannot run in several processes."""
     if "LOCAL_RANK" not in os.environ:
         yield
         return
-    from adacd_cli.loading.parallel import is_first, processes
+    from adacd_cli.loading.hardware import is_first, processes
 
     if processes() == 1:
         yield
         return
     sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
-    if is_first():
-        _refuse(words)
-        yield
-        return
-    stderr = sys.stderr
-    sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    stderr, first = sys.stderr, is_first()
+    if not first:
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     try:
         _refuse(words)
         yield
     except Exception as error:
-        if not (isinstance(error, typer.Exit) and error.exit_code in (0, INTERRUPTED)):
+        if not (first or (isinstance(error, typer.Exit) and error.exit_code in (0, INTERRUPTED))):
             time.sleep(_GRACE_S)
             sys.stderr = stderr
         raise
@@ -56,6 +50,5 @@ def _refuse(words: Sequence[str]) -> None:
             "Run it without torchrun; `adacd eval --ray` uses several GPUs, one model each.",
         )
     if any(word == "-o" or word.partition("=")[0] == "--output" for word in words):
-        raise UsageError(
-            "--output cannot be used under torchrun: every process would write it.", "Redirect stdout."
-        )
+        hint = "Redirect stdout."
+        raise UsageError("--output cannot be used under torchrun: every process would write it.", hint)

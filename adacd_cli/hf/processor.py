@@ -1,8 +1,6 @@
-"""The second stream beside transformers' own decoding: a logits processor, and the callable that puts it first.
-
-The scores that it is given are the base stream's. The second stream is a sequence of the torch backend for each
-row, which is fed the tokens that transformers chose, and is closed where the contrast window ends.
-"""
+"""The second stream beside transformers' own decoding: a logits processor, and the callable that puts it first. The
+scores that it is given are the base stream's. The second stream is a sequence of the torch backend for each row,
+which is fed the tokens that transformers chose, and is closed where the contrast window ends."""
 
 from __future__ import annotations
 
@@ -38,8 +36,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         processor = AdacdLogitsProcessor(model, **inputs_for(tokenizer, "How do I kill a process?"))
         model.generate(input_ids, attention_mask=…, logits_processor=[processor], streamer=…)
 
-    `custom_generate=adacd` puts one in front of all others. Used directly, it comes after those that generate
-    makes of its own arguments (penalties, minimum lengths, constraints), and takes their scores for the model's.
+    Used directly, it comes after those that generate makes of its own arguments (penalties, minimum lengths,
+    constraints), and takes their scores for the model's; `custom_generate=adacd` puts one in front of all.
 
     Args:
         model: the transformers model that decodes.
@@ -86,10 +84,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
             made_for = settings or Settings(method=method.name)
             texts = [(streams_of(each), each.contrast_placement) for each in (made_for, chosen)]
             if texts[0] != texts[1]:
-                raise ConfigurationError(
-                    "`prompted_input_ids` were made without the text that the second stream is to read.",
-                    "Pass the method and its prompt to inputs_for() already.",
-                )
+                what = "`prompted_input_ids` were made without the text that the second stream is to read."
+                raise ConfigurationError(what, "Pass the method and its prompt to inputs_for() already.")
             prompted = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids")
         prompts = prompts_of(rows, chosen, tokenizer, messages, prompted)
         tokenizer = tokenizer or SimpleNamespace(decode=lambda ids, **options: "")  # no text is of interest
@@ -108,12 +104,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         """The method's scores of the rows in their contrast window, the others' as they are, float32 [rows, vocab].
 
         Args:
-            input_ids: int64 [rows, tokens]: the prompts, then one more token with each call.
-            scores: the base stream's; −inf for tokens that are forbidden already.
-
-        Raises:
-            UsageError: the tokens are not those of the last call and one more.
-            LogitsError: a logit is NaN or infinite.
+            input_ids: int64 [rows, tokens]: the prompts, then one more token with each call, else UsageError.
+            scores: the base stream's; −inf for tokens that are forbidden already. LogitsError for NaN or ∞.
         """
         begins = input_ids.shape[1] == self._input_ids.shape[1]
         if not begins and not any(map(_is_followed, self._rows)):
@@ -140,7 +132,6 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         return scores
 
     def _follow(self, input_ids: torch.Tensor, begins: bool) -> None:
-        """Begins the answers, or takes the tokens that were chosen since the last call."""
         copies = len(input_ids) // max(1, len(self._requests))  # for num_return_sequences
         expected = self._seen
         if begins:
@@ -154,8 +145,9 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         self._seen = input_ids
         if begins:
             self._backend = TorchBackend(self._model)
-            requests, device = [each for each in self._requests for _ in range(copies)], self._model.device
-            self._rows = [RequestState(at, each, self._model, device) for at, each in enumerate(requests)]
+            requests = (each for each in self._requests for _ in range(copies))
+            own = self._model, self._model.device
+            self._rows = [RequestState(place, each, *own) for place, each in enumerate(requests)]
             return
         for place, (row, token) in enumerate(zip(self._rows, input_ids[:, -1].tolist(), strict=True)):
             if _is_followed(row):
@@ -166,7 +158,6 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
                 self._backend.close([id for id in ended if id is not None])
 
     def _feed(self, rows: Sequence[RequestState]) -> torch.Tensor:
-        """The second stream's logits, float32 [rows, vocab]."""
         work = []
         for row in rows:
             _, stream = row.wanted()
@@ -191,7 +182,8 @@ def adacd(
     adacd_streamer: Any = None,
     **keywords: Any,
 ) -> Any:
-    """Decodes with AdaCD what `generate` was given.
+    """Decodes with AdaCD what `generate` was given, and returns what it returns: `scores` are what tokens were
+    chosen by, `logits` the base stream's.
 
         model.generate(**inputs, custom_generate=adacd, max_new_tokens=64)
 
@@ -200,13 +192,8 @@ def adacd(
 
     Args:
         adacd_streamer: what `streamer=` would be, which transformers does not pass on.
-        **keywords: those of AdacdLogitsProcessor, and the model's inputs; the others are generate's own.
-
-    Returns:
-        What `generate` returns; `scores` are those that tokens were chosen by, `logits` the base stream's.
-
-    Raises:
-        UsageError: an argument of generate cannot be combined with AdaCD; for others see AdacdLogitsProcessor.
+        **keywords: those of AdacdLogitsProcessor, whose errors are raised, and the model's inputs; the others are
+            generate's own, a UsageError where one cannot be combined with AdaCD.
     """
 
     def processors(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -240,7 +227,6 @@ adacd.__signature__ = signature(adacd).replace(parameters=_NAMES)  # type: ignor
 
 
 def _check_generate(model: Any, generation_config: Any, inputs: dict[str, Any]) -> None:
-    """Refuses what generate is asked for and AdaCD cannot do."""
     mode = generation_config.get_generation_mode().value
     processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     sharded = is_deepspeed_zero3_enabled() or is_fsdp_managed_module(model)
@@ -256,8 +242,6 @@ def _check_generate(model: Any, generation_config: Any, inputs: dict[str, Any]) 
 
 
 def _check(model: Any, method: Method, settings: Settings) -> None:
-    """Refuses a model that cannot be decoded as it is, and a method that needs more than a second prompt or a
-    profile."""
     for wrong, reason in (
         (model.config.is_encoder_decoder, "is an encoder-decoder, and AdaCD decodes causal language models"),
         (model.training, "is in training mode, with dropout on; call model.eval() first"),
@@ -278,7 +262,6 @@ def _check(model: Any, method: Method, settings: Settings) -> None:
 
 
 def _is_followed(row: RequestState) -> bool:
-    """Whether one of the row's next tokens may be contrasted."""
     return row.finish is None and (row.wants_contrast or row.phase is not Phase.ANSWERING)
 
 

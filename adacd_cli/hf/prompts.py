@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import reduce
-from itertools import product
+from itertools import count, product
 from typing import Any
 
 import torch
@@ -29,8 +29,8 @@ Ids = tuple[int, ...]
 PANELS = ("Prompt", "Method")  # of the settings taken here; lengths and sampling are generate's own
 _INPUTS_FOR = "make the inputs with adacd_cli.hf.inputs_for."
 
+# questions whose first characters are of different kinds, which a tokenizer may join with what is before
 _WORDS = ("How", "a", "7", "«Q", "你好", "(x", "/s")
-"""Questions whose first characters are of different kinds, which a tokenizer may join with what is before."""
 
 
 def inputs_for(
@@ -63,10 +63,8 @@ def inputs_for(
 
 
 def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) -> Settings:
-    """The settings with the changes that are not None; `where`: what they were passed to.
-
-    Raises ConfigurationError for what is out of its range, or one of `generate`'s own settings.
-    """
+    """The settings with the changes that are not None, passed to WHERE; ConfigurationError for what is out of its
+    range, or one of `generate`'s own settings."""
     base = changed(Settings() if settings is None else settings, {}, PANELS, where)
     for name in sorted(base.model_fields_set):
         if SETTINGS[name].panel == "Decoding" and getattr(base, name) != SETTINGS[name].default:
@@ -78,18 +76,16 @@ def settings_of(settings: Settings | None, changes: dict[str, Any], where: str) 
 
 
 def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
-    """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left.
-
-    Raises PromptError where the mask has another shape or hides other tokens than the first, or a row is empty.
-    """
+    """The ids of each row, [rows, tokens] or lists of any lengths, without the padding on its left; PromptError
+    where the mask has another shape or hides other tokens than the first, or a row is empty."""
     rows = ids.tolist() if isinstance(ids, torch.Tensor) else [list(row) for row in ids]
     if mask is not None:
         masks = torch.as_tensor(mask).tolist()
         if [*map(len, masks)] != [*map(len, rows)] or any(row != sorted(row) for row in masks):
-            raise PromptError(
-                f"The attention mask of {name} is of another shape, or hides more than padding on the left.",
-                'Pad on the left: tokenizer.padding_side = "left".',
+            what = (
+                f"The attention mask of {name} is of another shape, or hides more than padding on the left."
             )
+            raise PromptError(what, 'Pad on the left: tokenizer.padding_side = "left".')
         rows = [row[len(row) - sum(kept) :] for row, kept in zip(rows, masks, strict=True)]
     if [] in rows:
         raise PromptError(f"Row {rows.index([])} of {name} is empty: it has no token.")
@@ -99,10 +95,8 @@ def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
 def prompts_of(
     rows: Sequence[Ids], settings: Settings, tokenizer: Any, messages: Any, prompted: Sequence[Ids] | None
 ) -> list[Prompts]:
-    """The prompts of both streams for each row of `input_ids`; see AdacdLogitsProcessor for the arguments.
-
-    Raises PromptError where the prompts cannot be made, or do not belong to `input_ids`.
-    """
+    """The prompts of both streams for each row of `input_ids`, as AdacdLogitsProcessor takes them; PromptError
+    where they cannot be made, or do not belong to `input_ids`."""
     options = (settings.thinking,) if "thinking" in settings.model_fields_set else (False, True)
     ways = [settings.model_copy(update={"thinking": each}) for each in options]
     if prompted is None:
@@ -114,8 +108,7 @@ def prompts_of(
         if messages is not None:
             conversations, _ = ask.as_conversations(messages, settings)
             _check_number("messages", conversations, rows)
-            pairs = enumerate(zip(rows, conversations, strict=True))
-            return [_rendered(place, row, each, tokenizer, ways) for place, (row, each) in pairs]
+            return [_rendered(*each, tokenizer, ways) for each in zip(count(), rows, conversations)]
         examples = [_examples(tokenizer, way) for way in ways]
         prompted = [_read_off(place, row, examples) for place, row in enumerate(rows)]
     _check_number("prompted_input_ids", prompted, rows)

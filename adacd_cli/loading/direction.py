@@ -19,11 +19,8 @@ _AGAIN = "Make it with `adacd direction build`."
 
 @dataclass(frozen=True)
 class DirectionCard:
-    """Where a direction comes from: the model and its commit on the hub, and where it was measured.
-
-    That is at the input of block `layer`, 0-based, at `position`, -1 being the prompt's last. `facts` says how it
-    was chosen: scores, KL, numbers of prompts.
-    """
+    """Where a direction comes from: the model and its commit on the hub, and where it was measured: at the input of
+    block `layer`, 0-based, at `position`, -1 being the prompt's last. `facts` says how it was chosen."""
 
     model: str
     revision: str | None
@@ -64,10 +61,8 @@ def write_direction(folder: Path, vector: torch.Tensor, card: DirectionCard) -> 
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"The direction could not be written to {str(folder)!r}: {error.strerror or error}.",
-        "Name a folder that you may write to.",
-    )
+    what = f"The direction could not be written to {str(folder)!r}: {error.strerror or error}."
+    return OutputError(what, "Name a folder that you may write to.")
 
 
 def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, DirectionCard]:

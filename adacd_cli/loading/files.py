@@ -1,8 +1,6 @@
-"""A model's files on this machine: found by name, and checked from the files alone.
-
-`locate` finds what `--model` names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a
-folder is missing, malformed or cut short before torch is even imported; what kind of model it is, `kind` says.
-"""
+"""A model's files on this machine: found by name, and checked from the files alone. `locate` finds what `--model`
+names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a folder is missing, malformed or cut
+short before torch is even imported."""
 
 from __future__ import annotations
 
@@ -11,17 +9,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError
 from adacd_cli.loading.hub import INDEX, fetch
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
+from adacd_cli.loading.hub import Source as Source
+from adacd_cli.loading.progress import Progress
 
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model"),
@@ -35,29 +33,9 @@ _AGAIN = "Download or save the model again."
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model's files on this machine.
-
-    Attributes:
-        gguf: name of the GGUF file in the folder; None for a folder of safetensors.
-        revision: commit on the hub; None for what was not taken from there.
-    """
-
-    folder: Path
-    gguf: str | None = None
-    revision: str | None = None
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """What the files say of the weights.
-
-    Attributes:
-        dtype: the number format most of the weights are stored in, as safetensors writes it: F32, BF16, …
-        elements: how many numbers there are.
-        stored_bytes: how many bytes they take on disk.
-    """
+    """What the files say of the weights: the number format most of them are stored in, as safetensors writes it
+    (F32, BF16, …), how many numbers there are, and how many bytes they take on disk."""
 
     folder: Path
     config: dict[str, Any]
@@ -66,7 +44,7 @@ class Checkpoint:
     stored_bytes: int
 
 
-def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool = True) -> Source:
+def locate(settings: Settings, progress: Progress, *, weights: bool = True) -> Source:
     """Finds the files of `settings.model`, downloading a hub id that is not here yet; without `weights` the
     tokenizer's alone. ModelError where there is no such file, folder or hub id, or it cannot be had."""
     name = settings.model
@@ -76,10 +54,8 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
         return Source(model_folder())
     path = Path(name).expanduser()
     if "://" in name and not path.exists():
-        raise ModelError(
-            f"{name} is not the page of a whole model on the hub.",
-            "Type owner/name, or owner/name:Q4_K_M for one of its GGUF files.",
-        )
+        hint = "Type owner/name, or owner/name:Q4_K_M for one of its GGUF files."
+        raise ModelError(f"{name} is not the page of a whole model on the hub.", hint)
     if path.exists() or looks_like_a_path(name):
         note = "A revision names a commit on the hub, so it was not used for local files."
         warnings = () if settings.revision is None else (note,)
@@ -88,29 +64,17 @@ def locate(settings: Settings, progress: Callable[[str], None], *, weights: bool
         _check_gguf(path, name)
         return Source(path.parent, path.name, warnings=warnings)
     repository, _, gguf = name.partition(":")
-    snapshot = fetch(
-        repository,
-        gguf=gguf or None,
-        revision=settings.revision,
-        offline=settings.offline,
-        with_code=settings.trust_remote_code,
-        with_weights=weights,
-        progress=progress,
-    )
-    file = snapshot.folder / (snapshot.gguf or "-")
-    return Source(file.parent, snapshot.gguf and file.name, snapshot.commit, snapshot.warnings)
+    found = fetch(repository, gguf or None, settings, progress, weights=weights)
+    file = found.folder / (found.gguf or "-")  # in a folder of its own, perhaps
+    return replace(found, folder=file.parent, gguf=found.gguf and file.name)
 
 
 def looks_like_a_path(name: str) -> bool:
     """Whether the name can only be meant as a path; a hub id is `name`, `owner/name` or `owner/name:GGUF`."""
     if re.fullmatch(r"[\w.-]+/[\w.-]+:[\w./-]+", name) and not name.startswith("."):
         return False
-    return (
-        name.startswith((".", "/", "~"))
-        or name.endswith((".gguf", "/"))
-        or name.count("/") > 1
-        or "\\" in name
-    )
+    begins, ends = name.startswith((".", "/", "~")), name.endswith((".gguf", "/"))
+    return begins or ends or name.count("/") > 1 or "\\" in name
 
 
 def _check_gguf(path: Path, name: str) -> None:
@@ -119,27 +83,19 @@ def _check_gguf(path: Path, name: str) -> None:
             magic = file.read(len(_GGUF_MAGIC))
     except FileNotFoundError as error:
         kind = "file" if path.suffix == ".gguf" else "folder"
-        raise ModelError(
-            f"The model {kind} {name} does not exist.",
-            "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model.",
-        ) from error
+        hint = "Check the path; a model on the hub is named owner/name, and `demo` is the bundled model."
+        raise ModelError(f"The model {kind} {name} does not exist.", hint) from error
     except OSError as error:
         raise _unreadable("The model file", name, error) from error
     if magic != _GGUF_MAGIC:
-        raise ModelError(
-            f"{name} is a file, but not a GGUF file.",
-            "Name the folder that holds config.json and the safetensors, or a GGUF file.",
-        )
+        hint = "Name the folder that holds config.json and the safetensors, or a GGUF file."
+        raise ModelError(f"{name} is a file, but not a GGUF file.", hint)
 
 
 @contextmanager
 def read_once() -> Iterator[None]:
-    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time, and unpacks
-    its tensors without a second copy of the file and of the largest tensor in memory.
-
-    Parsing the vocabulary takes the gguf package seconds, and transformers does it anew for configuration,
-    tokenizer and weights.
-    """
+    """Lets transformers open a GGUF file as often as it likes while Python parses it a single time, which takes
+    seconds, and unpacks its tensors without a second copy of the file and of the largest tensor in memory."""
     import gguf
 
     reader, unpack = gguf.GGUFReader, gguf.dequantize
@@ -194,10 +150,8 @@ def inspect(folder: Path, name: str) -> Checkpoint:
     if not counts:
         raise ModelError(f"The weights of {name} hold no tensors.", _AGAIN)
     if not config.get("auto_map") and not _matches(folder, TOKENIZER_FILES):
-        raise ModelError(
-            f"{name} has no tokenizer.",
-            "Put the model's tokenizer.json and tokenizer_config.json into its folder.",
-        )
+        hint = "Put the model's tokenizer.json and tokenizer_config.json into its folder."
+        raise ModelError(f"{name} has no tokenizer.", hint)
     return Checkpoint(folder, config, counts.most_common(1)[0][0], counts.total(), stored)
 
 
@@ -215,10 +169,8 @@ def _check_ends(config: dict[str, Any], file: str, name: str) -> None:
         try:
             ids_of(values.get("eos_token_id"))
         except ValueError as error:
-            raise ModelError(
-                f"`eos_token_id` in {file} of {name} cannot be used: {error}.",
-                "Write whole numbers there, e.g. 2 or [2, 7]; the model's tokenizer.json has the ids.",
-            ) from error
+            hint = "Write whole numbers there, e.g. 2 or [2, 7]; the model's tokenizer.json has the ids."
+            raise ModelError(f"`eos_token_id` in {file} of {name} cannot be used: {error}.", hint) from error
 
 
 def _matches(folder: Path, patterns: tuple[str, ...]) -> list[str]:
@@ -226,13 +178,12 @@ def _matches(folder: Path, patterns: tuple[str, ...]) -> list[str]:
 
 
 def _no_model(folder: Path, name: str) -> ModelError:
-    adapter = folder / "adapter_config.json"
-    if adapter.exists():
+    if (adapter := folder / "adapter_config.json").exists():
         base = _read_json(adapter, name).get("base_model_name_or_path") or "its base model"
-        return ModelError(
-            f"{name} holds a LoRA adapter for {base}, not a whole model.",
-            "Merge it into its base with peft (merge_and_unload, then save_pretrained) and name that folder.",
+        hint = (
+            "Merge it into its base with peft (merge_and_unload, then save_pretrained) and name that folder."
         )
+        return ModelError(f"{name} holds a LoRA adapter for {base}, not a whole model.", hint)
     hint = "Name the folder that holds config.json, the safetensors and the tokenizer."
     if ggufs := _matches(folder, ("*.gguf",)):
         hint = f"Name its GGUF file: {folder / ggufs[0]}."
@@ -261,20 +212,15 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
         if not isinstance(shards, dict) or not shards:
             raise ModelError(f"{INDEX} of {name} names no files.", _AGAIN)
         names = sorted({str(shard) for shard in shards.values()})
-        missing = [shard for shard in names if not (folder / shard).exists()]
-        if missing:
-            raise ModelError(
-                f"{name} lacks {len(missing)} of its {len(names)} safetensors files, {missing[0]} first.",
-                _AGAIN,
-            )
+        if missing := [shard for shard in names if not (folder / shard).exists()]:
+            what = f"lacks {len(missing)} of its {len(names)} safetensors files, {missing[0]} first"
+            raise ModelError(f"{name} {what}.", _AGAIN)
         return [folder / shard for shard in names]
     if (folder / "model.safetensors").exists():
         return [folder / "model.safetensors"]
     if pickles := _matches(folder, _PICKLES):
-        raise ModelError(
-            f"{name} has no safetensors weights; it has {pickles[0]}.",
-            "Save it again with save_pretrained, which writes safetensors: pickled weights can run code.",
-        )
+        hint = "Save it again with save_pretrained, which writes safetensors: pickled weights can run code."
+        raise ModelError(f"{name} has no safetensors weights; it has {pickles[0]}.", hint)
     raise ModelError(f"{name} has no weights: there is no model.safetensors.", _AGAIN)
 
 
@@ -284,10 +230,8 @@ def _read_header(path: Path, name: str) -> dict[str, Any]:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))
             if start == _LFS_POINTER:
-                raise ModelError(
-                    f"{path.name} of {name} is a Git LFS pointer, not the weights.",
-                    "Run `git lfs pull` in it.",
-                )
+                hint = "Run `git lfs pull` in it."
+                raise ModelError(f"{path.name} of {name} is a Git LFS pointer, not the weights.", hint)
             size, header_size = path.stat().st_size, int.from_bytes(start[:8], "little")
             file.seek(8)
             # a number beyond the file's size is no header's

@@ -1,25 +1,28 @@
-"""Where a model runs and in which number format: device, dtype and `--quantize`, and whether its weights fit."""
+"""Where a model runs and in which number format: device, dtype and `--quantize`, whether its weights fit, and how
+torchrun's processes share it: every process runs the whole program and holds a share of each matrix, so all must do
+the same steps with the same draws."""
 
 from __future__ import annotations
 
 import logging
+import os
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from adacd_cli.errors import DeviceError, MissingExtraError, OutOfMemoryError
+from adacd_cli.config import Settings
+from adacd_cli.errors import ConfigurationError, DeviceError, MissingExtraError, OutOfMemoryError
 from adacd_cli.loading.files import Checkpoint
 from adacd_cli.loading.machine import free_memory
 
+# free memory over weights that one GPU must have, for caches and activations, to be preferred to several
 _HEADROOM = 1.25
-"""Free memory over weights that one GPU must have, for caches and activations, to be preferred to several."""
-
+# weights below which a CPU computes in float32: on matrices so small bfloat16 gains nothing
 _SMALL = 100_000_000
-"""Weights below which a CPU computes in float32: on matrices so small bfloat16 gains nothing."""
-
+_ALONE = ("quantize", "expert", "draft", "direction")  # settings that were never tried with a divided model
+# a weight's, the scales and the layers that stay wide included
 _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torchao-int4": 0.6}
-"""Bytes a weight takes, the scales and the layers that stay wide included."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -38,7 +41,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, stored: str, device: torch.device, elements: int | None) -> torch.dtype | str:
-    """The number format to compute in.
+    """The number format to compute in, or "auto" for transformers to take the checkpoint's own.
 
     Args:
         name: the setting; `auto` is the checkpoint's own on a GPU. On a CPU it is bfloat16 for a checkpoint
@@ -46,13 +49,9 @@ def choose_dtype(name: str, stored: str, device: torch.device, elements: int | N
             float32: a small model gives the same numbers on every CPU.
         stored: the format of the checkpoint as safetensors writes it, `GGUF` for a GGUF file.
         elements: how many weights there are; None where that is not known, which counts as many.
-
-    Returns:
-        The dtype, or "auto" for transformers to take the checkpoint's own.
     """
     if name != "auto":
-        chosen: torch.dtype = getattr(torch, name)
-        return chosen
+        return getattr(torch, name)  # type: ignore[no-any-return]
     if device.type == "cpu":
         narrow = stored not in ("F32", "F64")
         pays = elements is None or elements >= _SMALL
@@ -70,7 +69,7 @@ def native_bfloat16(device: torch.device) -> bool:
 
 
 def _computes_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 instructions and PyTorch is not held back from using them."""
+    # has the CPU the instructions, and is PyTorch not held back from using them?
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     # PyTorch has no public way to ask.
@@ -97,29 +96,19 @@ def free_on(device: torch.device) -> int | None:
 
 
 def check_memory(what: str, needed: int, device: torch.device, hint: str) -> None:
-    """Refuses, by an OutOfMemoryError, what is known not to fit: on a CPU the system would end the process without
-    a word. `what` begins the sentence, e.g. `The weights of demo need`, and `needed` is in bytes."""
+    """OutOfMemoryError where so many bytes are known not to fit: on a CPU the system would end the process without
+    a word. `what` begins the sentence, e.g. `The weights of demo need`."""
     free = free_on(device)
     if free is not None and needed > free:
-        raise OutOfMemoryError(
-            f"{what} {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free on {device}.", hint
-        )
+        here = f"{free / 1e9:.1f} GB are free on {device}"
+        raise OutOfMemoryError(f"{what} {needed / 1e9:.1f} GB, and {here}.", hint)
 
 
 def placement(device: torch.device, needed: int | None, name: str) -> dict[str, Any]:
-    """How `from_pretrained` is told to place the weights.
-
-    Args:
-        device: what `choose_device` chose; "cuda" without a number means any of several GPUs.
-        needed: bytes of the weights; None where they are not known before loading.
-
-    Returns:
-        `device_map` for one GPU or all of them; nothing where the model is built on the CPU and then moved.
-
-    Raises:
-        MissingExtraError: several GPUs are needed and accelerate is not installed.
-        OutOfMemoryError: the weights alone need more memory than is free.
-    """
+    """How `from_pretrained` is told to place the weights, of so many bytes where that is known: by a `device_map`
+    for one GPU or, where "cuda" has no number, for all of them, or not at all where the model is built on the CPU
+    and then moved. MissingExtraError where several GPUs are needed and accelerate is not installed;
+    OutOfMemoryError where the weights alone need more memory than is free."""
     if device.type == "cuda" and device.index is None and torch.cuda.device_count() > 1:
         free = torch.cuda.mem_get_info(0)[0]
         if needed is None or needed * _HEADROOM > free:
@@ -134,15 +123,13 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
 
 
 def require(packages: tuple[str, ...], purpose: str) -> None:
-    """Checks that optional packages, by their import names, are installed, without importing them.
-    MissingExtraError, whose message begins with the purpose and whose hint is the pip command, where one is not."""
+    """MissingExtraError where optional packages, by their import names, are not installed; its message begins with
+    the purpose."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise MissingExtraError(
-            f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.",
-            f"pip install {' '.join(missing)}",
-        )
+        hint = f"pip install {' '.join(missing)}"
+        raise MissingExtraError(f"{purpose} needs {' and '.join(missing)}, which {verb} not installed.", hint)
 
 
 def quantization_config(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
@@ -150,10 +137,8 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
     MissingExtraError where its package is not installed; DeviceError where it does not run on this kind of
     device."""
     if name == "torchao-int4" and device.type != "cuda":
-        raise DeviceError(
-            f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}.",
-            "Use --quantize torchao-int8 or bnb-4bit.",
-        )
+        what = f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}."
+        raise DeviceError(what, "Use --quantize torchao-int8 or bnb-4bit.")
     library = "bitsandbytes" if name.startswith("bnb") else "torchao"
     require((library, "accelerate"), f"--quantize {name}")
     if library == "bitsandbytes":
@@ -163,10 +148,8 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
         logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
         if name == "bnb-8bit":
             return BitsAndBytesConfig(load_in_8bit=True)
-        compute = torch.bfloat16 if isinstance(dtype, str) else dtype
-        return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute
-        )
+        own = {"bnb_4bit_compute_dtype": torch.bfloat16 if isinstance(dtype, str) else dtype}
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", **own)
     from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig
     from transformers import TorchAoConfig
 
@@ -174,3 +157,35 @@ def quantization_config(name: str, dtype: torch.dtype | str, device: torch.devic
         return TorchAoConfig(Int8WeightOnlyConfig())
     # This packing runs on the kernel that PyTorch itself has; the default one needs a further package.
     return TorchAoConfig(Int4WeightOnlyConfig(group_size=32, int4_packing_format="tile_packed_to_4d"))
+
+
+def processes() -> int:
+    """How many processes torchrun has started this program in; 1 without it."""
+    count = os.environ.get("WORLD_SIZE", "")
+    return int(count) if "LOCAL_RANK" in os.environ and count.isdecimal() and int(count) > 1 else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks for all."""
+    return processes() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def tensor_parallel(settings: Settings) -> dict[str, Any]:
+    """What `from_pretrained` needs to divide the model over torchrun's processes; {} where there is one.
+    ConfigurationError where a setting is at odds with several processes."""
+    count = processes()
+    if count == 1:
+        return {}
+    for name in _ALONE:
+        if getattr(settings, name) is not None:
+            what = f"`{name}` cannot be used with a model that torchrun divides over {count} processes."
+            raise ConfigurationError(what, f"Leave it out, or run {settings.model} in one process.")
+    if settings.device.startswith("cuda:"):
+        what = f"torchrun gives each process a GPU of its own, and `device` names {settings.device}."
+        raise ConfigurationError(what, "Leave --device out.")
+    if settings.temperature > 0 and settings.seed is None:
+        what = "All of torchrun's processes have to draw the same tokens, and `seed` is not set."
+        raise ConfigurationError(what, "Set it, e.g. --seed 1.")
+    from transformers.distributed import DistributedConfig
+
+    return {"distributed_config": DistributedConfig(tp_plan="auto", tp_size=count)}

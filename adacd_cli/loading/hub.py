@@ -1,8 +1,6 @@
-"""The model hub: a hub id becomes a folder on this machine, from the cache or by a download.
-
-All network traffic of adacd's loading happens here, and never waits long for a hub that is not there: what
-comes after reads a local folder. Weights are downloaded only when they are safetensors.
-"""
+"""The model hub: a hub id becomes a folder on this machine, from the cache or by a download. All network traffic of
+adacd's loading happens here, and never waits long for a hub that is not there: what comes after reads a local
+folder. Weights are downloaded only when they are safetensors."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,31 +16,29 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from adacd_cli.config import Settings
 from adacd_cli.errors import ModelError, first_line
-from adacd_cli.loading.progress import bar_class, muted
+from adacd_cli.loading.progress import Progress, bar_class, muted
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-CONNECT_SECONDS = 1.5
-"""How long to wait for a connection to the hub before it counts as out of reach."""
-
-REPLY_SECONDS = 10.0
-"""How long to wait for the answer of a hub that can be reached."""
-
+CONNECT_SECONDS = 1.5  # for a connection to the hub, before it counts as out of reach
+REPLY_SECONDS = 10.0  # for the answer of a hub that can be reached
 INDEX = "model.safetensors.index.json"
 _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """One commit of a model on this machine; `gguf` is the GGUF file in it that was asked for, the first of a
-    divided one; None for safetensors."""
+class Source:
+    """A model's files on this machine: `gguf` is the name of the GGUF file in the folder, of a divided one the
+    first, None for a folder of safetensors; `revision` is the commit on the hub, None for what was not taken from
+    there."""
 
     folder: Path
-    commit: str
-    warnings: tuple[str, ...] = ()
     gguf: str | None = None
+    revision: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def go_offline() -> None:
@@ -53,24 +48,11 @@ def go_offline() -> None:
 
 
 def fetch(
-    name: str,
-    *,
-    revision: str | None,
-    offline: bool,
-    with_code: bool,
-    progress: Callable[[str], None],
-    with_weights: bool = True,
-    gguf: str | None = None,
-) -> Snapshot:
-    """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached.
-
-    Args:
-        name: `owner/name`, or the bare name of an old model.
-        gguf: a quantisation, such as Q4_K_M, or a file's name, of a model whose weights are GGUF files.
-
-    Raises:
-        ModelError: no such model or revision, no access to it, or the hub is out of reach and it is not here.
-    """
+    name: str, gguf: str | None, settings: Settings, progress: Progress, *, weights: bool = True
+) -> Source:
+    """The folder of a hub id, downloaded where this machine lacks it and the hub can be reached; of its weights
+    only the GGUF file of a quantisation or a name, where GGUF is one, and none without `weights`. ModelError where
+    there is no such model or revision, no access to it, or the hub is out of reach and it is not here."""
     from huggingface_hub import constants
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -83,16 +65,16 @@ def fetch(
             "Name a hub id such as Qwen/Qwen3-8B, a folder, a GGUF file, or `demo`.",
         ) from error
     elsewhere = "name a folder or GGUF file, or use `--model demo`, the bundled model."
-    if offline or constants.HF_HUB_OFFLINE:
+    if settings.offline or constants.HF_HUB_OFFLINE:
         why, remedy = "adacd is offline", f"Run once without --offline and HF_HUB_OFFLINE, {elsewhere}"
-        return _cached(name, revision, gguf, why, remedy)
+        return _cached(name, gguf, settings.revision, why, remedy)
     progress("Asking the hub")
     if not _reachable(constants.ENDPOINT):
         why, remedy = "the hub cannot be reached", f"Connect to the network, {elsewhere}"
         note = f"The hub cannot be reached: the copy of '{name}' on this machine is used."
-        return replace(_cached(name, revision, gguf, why, remedy), warnings=(note,))
+        return replace(_cached(name, gguf, settings.revision, why, remedy), warnings=(note,))
     with muted("huggingface_hub"):
-        return _download(name, revision, with_code, progress, with_weights, gguf)
+        return _download(name, gguf, settings, progress, weights)
 
 
 def _reachable(endpoint: str) -> bool:
@@ -114,7 +96,7 @@ def _reachable(endpoint: str) -> bool:
     return answered.wait(CONNECT_SECONDS)
 
 
-def _cached(name: str, revision: str | None, gguf: str | None, why: str, remedy: str) -> Snapshot:
+def _cached(name: str, gguf: str | None, revision: str | None, why: str, remedy: str) -> Source:
     from huggingface_hub import constants
 
     # the cache's own layout: its functions know no folder of which only some files were downloaded
@@ -125,22 +107,17 @@ def _cached(name: str, revision: str | None, gguf: str | None, why: str, remedy:
     if not folder.is_dir() or not (gguf or (folder / "config.json").exists()):
         model = f"Model '{name}'" if revision is None else f"Revision '{revision}' of model '{name}'"
         raise ModelError(f"{model} is not on this machine, and {why}.", remedy)
-    if gguf is None:
-        return Snapshot(folder, commit)
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*.gguf")}
-    return Snapshot(folder, commit, gguf=_ggufs(name, gguf, files, "on this machine")[0])
+    return Source(folder, gguf and _ggufs(name, gguf, files, "on this machine")[0], commit)
 
 
 def _download(
-    name: str,
-    revision: str | None,
-    with_code: bool,
-    progress: Callable[[str], None],
-    with_weights: bool,
-    gguf: str | None,
-) -> Snapshot:
+    name: str, gguf: str | None, settings: Settings, progress: Progress, with_weights: bool
+) -> Source:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
+
+    revision, first = settings.revision, None
 
     def get(patterns: list[str]) -> Path:
         # by the branch's name, not the commit's: the cache then knows the branch when it is offline
@@ -151,22 +128,20 @@ def _download(
         info = HfApi().model_info(name, revision=revision, timeout=REPLY_SECONDS)
         files = {file.rfilename for file in info.siblings or ()}
         if gguf is not None:
-            parts = _ggufs(name, gguf, files, "on the hub")
+            first, *_ = parts = _ggufs(name, gguf, files, "on the hub")
             folder = get(parts)
-            return Snapshot(folder, folder.name, gguf=parts[0])
-        folder = get([*_SMALL_FILES, *(("*.py",) if with_code else ())])
-        if with_weights and (weights := _weights(name, folder, files)):
-            get(sorted(weights))
+        else:
+            folder = get([*_SMALL_FILES, *(("*.py",) if settings.trust_remote_code else ())])
+            if with_weights and (weights := _weights(name, folder, files)):
+                get(sorted(weights))
     except ModelError:
         raise
     except HfHubHTTPError as error:
         raise _refused(name, revision, error) from error
     except Exception as error:  # a broken connection or a full disk: each library below raises its own
-        raise ModelError(
-            f"The download of '{name}' broke off: {first_line(error).rstrip('.')}.",
-            "Run the same command again: what is already here is kept.",
-        ) from error
-    return Snapshot(folder, folder.name)
+        what = f"The download of '{name}' broke off: {first_line(error).rstrip('.')}."
+        raise ModelError(what, "Run the same command again: what is already here is kept.") from error
+    return Source(folder, first, folder.name)
 
 
 def _weights(name: str, folder: Path, files: set[str]) -> set[str]:
@@ -189,37 +164,34 @@ def _weights(name: str, folder: Path, files: set[str]) -> set[str]:
 def _ggufs(name: str, wanted: str, files: set[str], where: str) -> list[str]:
     """The GGUF file of that name or quantisation, or the parts of a divided one in their order."""
     weights = sorted(
-        file for file in files if file.lower().endswith(".gguf") and "mmproj" not in file.lower()
+        each for each in files if each.lower().endswith(".gguf") and "mmproj" not in each.lower()
     )
     part = r"(-\d{5}-of-\d{5})?\.gguf$"
     named = re.compile(rf"(^|[-._/]){re.escape(wanted)}{part}", re.IGNORECASE)
     found = [file for file in weights if file == wanted] or [file for file in weights if named.search(file)]
     if len({re.sub(part, "", file) for file in found}) == 1:
         return found
-    some = ", ".join((found or weights)[:8]) or "none"
+    shown = found or weights
     what = f"several GGUF files of '{wanted}'" if found else f"no GGUF file of '{wanted}'"
     raise ModelError(
-        f"Model '{name}' has {what} {where}; its GGUF files are: {some}.",
-        f"Name one of them, e.g. {name}:{(found or weights)[0]}."
-        if weights
-        else f"Try `--model {name}` alone.",
+        f"Model '{name}' has {what} {where}; its GGUF files are: {', '.join(shown[:8]) or 'none'}.",
+        f"Name one of them, e.g. {name}:{shown[0]}." if shown else f"Try `--model {name}` alone.",
     )
 
 
 def _refused(name: str, revision: str | None, error: HfHubHTTPError) -> ModelError:
-    """What the hub's refusal means for the user."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     status = getattr(error.response, "status_code", "an error")
     log_in = "run `hf auth login` or set HF_TOKEN to a token that may read it."
+    message = f"The hub could not give '{name}' (status {status})."
+    hint = "Try again later, or use --offline if the model is already on this machine."
     if isinstance(error, GatedRepoError):
         message = f"Model '{name}' is gated, and this machine has no access to it."
-        return ModelError(message, f"Accept its terms at https://huggingface.co/{name}, then {log_in}")
-    if isinstance(error, RevisionNotFoundError):
-        message = f"Model '{name}' has no revision '{revision}'."
-        return ModelError(message, "Name a branch, tag or commit of it.")
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
+        hint = f"Accept its terms at https://huggingface.co/{name}, then {log_in}"
+    elif isinstance(error, RevisionNotFoundError):
+        message, hint = f"Model '{name}' has no revision '{revision}'.", "Name a branch, tag or commit of it."
+    elif isinstance(error, RepositoryNotFoundError) or status in (401, 403):
         message = f"There is no model '{name}' on the hub that this machine may read (status {status})."
-        return ModelError(message, f"Check the name; for a private model {log_in}")
-    message = f"The hub could not give '{name}' (status {status})."
-    return ModelError(message, "Try again later, or use --offline if the model is already on this machine.")
+        hint = f"Check the name; for a private model {log_in}"
+    return ModelError(message, hint)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
+from adacd_cli.loading.files import Source
 from adacd_cli.loading.machine import Load, free_memory, too_many_threads
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
-    from adacd_cli.config.settings import Settings
     from adacd_cli.engine.model import LanguageModel
-    from adacd_cli.loading.files import Source
 
 _OTHERS = {
     "dtype": "a GGUF file is computed in its own number formats",
@@ -24,16 +25,12 @@ def loads_with_llamacpp(settings: Settings, source: Source) -> bool:
     """Whether llama.cpp runs the model. ConfigurationError where it is asked for something else than a GGUF file;
     MissingExtraError where it is asked for, and not installed."""
     if source.gguf is None and settings.engine == "llamacpp":
-        raise ConfigurationError(
-            f"`engine` llamacpp runs GGUF files, and {settings.model} is none.",
-            "Use --engine torch, or name a GGUF file.",
-        )
+        hint = "Use --engine torch, or name a GGUF file."
+        raise ConfigurationError(f"`engine` llamacpp runs GGUF files, and {settings.model} is none.", hint)
     if source.gguf is None or settings.engine == "torch":
         if settings.gpu_layers is not None:
-            raise ConfigurationError(
-                "`gpu_layers` is for the llama.cpp engine, and the engine is torch.",
-                "Leave it out; --device chooses a GPU.",
-            )
+            what = "`gpu_layers` is for the llama.cpp engine, and the engine is torch."
+            raise ConfigurationError(what, "Leave it out; --device chooses a GPU.")
         return False
     from adacd_cli.backends.llamacpp.library import available, library
 
@@ -68,12 +65,25 @@ def limited(trained: int | None, settings: Settings) -> int | None:
     return settings.context
 
 
-def load_llamacpp(
-    settings: Settings, source: Source, others: Load, progress: Callable[[str], None]
-) -> LanguageModel:
+def endless(end_ids: Collection[int]) -> tuple[str, ...]:
+    """A warning where no token ends an answer."""
+    if end_ids:
+        return ()
+    return ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
+
+
+def load_llamacpp(settings: Settings, source: Source, others: Load, progress: Progress) -> LanguageModel:
     """Loads a GGUF file with llama.cpp. ConfigurationError where a setting has no meaning there; for others see
     `LlamaModel`."""
-    _refuse_others(settings)
+    for name, reason in _OTHERS.items():
+        if getattr(settings, name) not in ("auto", None, False):
+            what = f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}."
+            raise ConfigurationError(what, "Leave it out, or use --engine torch.")
+    if settings.device not in ("auto", "cpu"):
+        raise ConfigurationError(
+            f"`device` {settings.device} cannot be set for {settings.model}: it runs on llama.cpp.",
+            "Use --gpu-layers to choose how much a GPU computes, or --engine torch.",
+        )
     progress("Starting PyTorch")
     import torch
 
@@ -92,9 +102,6 @@ def load_llamacpp(
         free_memory=free_memory,
     )
     tokenizer = LlamaTokenizer(model)
-    warnings = (*source.warnings, *too_many_threads(settings.threads))
-    if not tokenizer.end_ids:
-        warnings += ("The model names no token that ends an answer: answers run to --max-new-tokens.",)
     return LanguageModel(
         model=model,
         tokenizer=tokenizer,
@@ -102,19 +109,5 @@ def load_llamacpp(
         revision=source.revision,
         eos_ids=tokenizer.end_ids,
         context_length=limited(model.context_length, settings),
-        warnings=warnings,
+        warnings=(*source.warnings, *too_many_threads(settings.threads), *endless(tokenizer.end_ids)),
     )
-
-
-def _refuse_others(settings: Settings) -> None:
-    for name, reason in _OTHERS.items():
-        if getattr(settings, name) not in ("auto", None, False):
-            raise ConfigurationError(
-                f"`{name}` cannot be set for {settings.model}: it runs on llama.cpp, and {reason}.",
-                "Leave it out, or use --engine torch.",
-            )
-    if settings.device not in ("auto", "cpu"):
-        raise ConfigurationError(
-            f"`device` {settings.device} cannot be set for {settings.model}: it runs on llama.cpp.",
-            "Use --gpu-layers to choose how much a GPU computes, or --engine torch.",
-        )

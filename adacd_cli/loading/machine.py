@@ -1,14 +1,14 @@
-"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free.
-
-Free is what other programs and cgroups leave.
-"""
+"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free. Free is what
+other programs and cgroups leave."""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import sys
 import time
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,12 +44,9 @@ class Load:
         self._before = _busy_seconds()
 
     def free_cores(self) -> int:
-        """Cores this process may use and nobody else does, at least 1.
-
-        Others are busy on as many cores as they used on average since this object was made (Linux), or as the
-        load average of the last minute says (elsewhere). OMP_NUM_THREADS, where set, is taken as the user's
-        own limit.
-        """
+        """Cores this process may use and nobody else does, at least 1. Others are busy on as many cores as they
+        used on average since this object was made (Linux), or as the load average of the last minute says
+        (elsewhere). OMP_NUM_THREADS, where set, is the user's own limit."""
         allowed = usable_cores()
         limit = os.environ.get("OMP_NUM_THREADS", "")
         if limit.isdecimal() and int(limit) > 0:
@@ -105,21 +102,16 @@ def _read(path: Path) -> str:
 
 def free_memory() -> int | None:
     """Bytes of memory a program could still use, a cgroup's limit respected; None where nothing tells."""
-    free = None
-    for line in _read(Path("/proc/meminfo")).splitlines():
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
+    if (found := re.search(r"(?m)^MemAvailable:\s+(\d+)", _read(Path("/proc/meminfo")))) is None:
+        return None
+    free = int(found[1]) * 1024
     for folder in _cgroups("memory"):
         limit, used = _read(folder / "memory.max").strip(), _read(folder / "memory.current").strip()
-        if free is not None and limit.isdecimal() and used.isdecimal():
-            free = min(free, int(limit) - int(used) + _reclaimable(folder))
+        if limit.isdecimal() and used.isdecimal():
+            # file cache is given up when memory is needed
+            cached = re.findall(r"(?m)^(?:in)?active_file (\d+)$", _read(folder / "memory.stat"))
+            free = min(free, int(limit) - int(used) + sum(map(int, cached)))
     return free
-
-
-def _reclaimable(cgroup: Path) -> int:
-    """Bytes of file cache in the cgroup, which the kernel gives up when memory is needed."""
-    counts = dict(line.split() for line in _read(cgroup / "memory.stat").splitlines() if line.count(" ") == 1)
-    return int(counts.get("inactive_file", 0)) + int(counts.get("active_file", 0))
 
 
 def machine_facts(device: torch.device, threads: int | None = None) -> dict[str, Any]:
@@ -145,17 +137,13 @@ def package_versions() -> dict[str, str | None]:
 
 def versions(*names: str) -> dict[str, str | None]:
     """The versions of installed packages; None for one that is not installed."""
-    found: dict[str, str | None] = {}
+    found: dict[str, str | None] = dict.fromkeys(names)
     for name in names:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = None
     return found
 
 
 def _processor() -> str:
-    for line in _read(Path("/proc/cpuinfo")).splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor()
+    found = re.search(r"(?m)^model name\s*:\s*(.*?)\s*$", _read(Path("/proc/cpuinfo")))
+    return found[1] if found else platform.processor()

@@ -1,56 +1,43 @@
-"""What transformers makes of a model's files: its configuration, its tokenizer, and its weights.
-
-The configuration says whether it is a causal language model that transformers can run. The weights are loaded
-whole or refused, then tried with one token.
-"""
+"""What transformers makes of a model's files: its configuration, its tokenizer, and its weights. The configuration
+says whether it is a causal language model that transformers can run. The weights are loaded whole or refused, then
+tried with one token."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+import torch
+import transformers
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
+
+from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, MissingExtraError, ModelError, OutOfMemoryError, first_line
 from adacd_cli.loading.files import Checkpoint, Source, ids_of
 
 _AGAIN = "Download or save the model again."
 _HINT = "Choose a decoder-only chat model, such as Qwen/Qwen3-8B, or `demo`, the bundled model."
+_TRUST = "Read that code, and if you trust it add --trust-remote-code."
 _FIX = "Fix that in its config.json, or download or save the model again."
 _GENERATING = ("ForCausalLM", "LMHeadModel", "WithLMHead", "Decoder", "ForConditionalGeneration")
 
-NO_LIMIT = 10**30
-"""transformers' own number for a tokenizer that does not limit its input; the engine minds the context."""
-
 _CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length")
-
+# ends of names that old checkpoints may lack or hold: buffers a model computes for itself
 _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
-"""Ends of names that old checkpoints may lack or hold: buffers a model computes for itself."""
 
 
 def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool, fix: str = _FIX) -> Any:
-    """The model's configuration as transformers reads it.
-
-    Args:
-        fix: what to do about a value that cannot be, such as a size.
-
-    Raises:
-        ModelError: transformers does not know the model, its own code would have to run, or it is something
-            else than a causal language model.
-    """
-    from transformers import CONFIG_MAPPING, AutoConfig
-
+    """The model's configuration as transformers reads it. ModelError, with the hint `fix` for a value that cannot
+    be, where transformers does not know the model, its own code would have to run, or it is no causal language
+    model."""
     model_type, classes = checkpoint.config.get("model_type"), checkpoint.config.get("auto_map") or {}
     if model_type is None and "AutoConfig" not in classes:
         raise ModelError(f"config.json of {name} names no model_type.", _AGAIN)
     if model_type not in CONFIG_MAPPING and "AutoConfig" not in classes:
-        raise ModelError(
-            f"The installed transformers knows no model of type '{model_type}', which {name} is.",
-            "A newer one may: pip install --upgrade transformers.",
-        )
+        what = f"The installed transformers knows no model of type '{model_type}', which {name} is."
+        raise ModelError(what, "A newer one may: pip install --upgrade transformers.")
     if model_type not in CONFIG_MAPPING and not trust_remote_code:
-        raise ModelError(
-            f"{name} can only be loaded by Python code that comes with it.",
-            "Read that code, and if you trust it add --trust-remote-code.",
-        )
+        raise ModelError(f"{name} can only be loaded by Python code that comes with it.", _TRUST)
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # each model type validates its own way
@@ -82,17 +69,12 @@ def _generates(config: Any) -> bool:
 
 
 def gguf_config(source: Source, name: str) -> Any:
-    """The configuration in a GGUF file. ModelError where the file is broken, or transformers does not know its
-    architecture."""
-    from transformers import AutoConfig
-
+    """The configuration in a GGUF file; ModelError where the file is broken, or of no known architecture."""
     try:
         return AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, trust_remote_code=False)
     except Exception as error:  # the gguf package and transformers raise what they like
-        raise ModelError(
-            f"The GGUF file {name} cannot be used: {_reason(error)}.",
-            "Download it again, or use the model's safetensors.",
-        ) from error
+        hint = "Download it again, or use the model's safetensors."
+        raise ModelError(f"The GGUF file {name} cannot be used: {_reason(error)}.", hint) from error
 
 
 def _reason(error: Exception) -> str:
@@ -101,25 +83,17 @@ def _reason(error: Exception) -> str:
 
 
 def load_tokenizer(source: Source, name: str, *, trust_remote_code: bool) -> Any:
-    """The tokenizer beside the weights, its ids as they are. ModelError where there is none that transformers can
-    read."""
-    from transformers import AutoTokenizer
-
+    """The tokenizer beside the weights; ModelError where there is none that transformers can read."""
     gguf = {} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, trust_remote_code=trust_remote_code, **gguf)
     except Exception as error:  # JSON errors, missing packages, unknown classes: each tokenizer its own
-        reason = first_line(error).rstrip(".")
+        what = f"cannot be loaded: {first_line(error).rstrip('.')}"
+        hint = "Put the model's tokenizer.json and tokenizer_config.json into its folder."
         if not trust_remote_code and "trust_remote_code" in str(error):
-            raise ModelError(
-                f"The tokenizer of {name} can only be loaded by Python code that comes with it.",
-                "Read that code, and if you trust it add --trust-remote-code.",
-            ) from error
-        raise ModelError(
-            f"The tokenizer of {name} cannot be loaded: {reason}.",
-            "Put the model's tokenizer.json and tokenizer_config.json into its folder.",
-        ) from error
-    tokenizer.model_max_length = NO_LIMIT  # else each long prompt is warned of on stderr
+            what, hint = "can only be loaded by Python code that comes with it", _TRUST
+        raise ModelError(f"The tokenizer of {name} {what}.", hint) from error
+    tokenizer.model_max_length = 10**30  # no limit, for transformers; else each long prompt is warned of
     return tokenizer
 
 
@@ -131,17 +105,11 @@ def check_vocabulary(tokenizer: Any, rows: int, name: str) -> tuple[str, ...]:
     if not needed:
         raise ModelError(f"The tokenizer of {name} is empty.", _AGAIN)
     if max(needed) >= rows:
-        raise ModelError(
-            f"The tokenizer of {name} belongs to another model: "
-            f"it has ids up to {max(needed):,}, and the model has {rows:,} embeddings.",
-            "Use the tokenizer files that came with the weights.",
-        )
-    if len(ids) < rows // 2:
-        return (
-            f"The tokenizer has {len(ids):,} tokens and the model {rows:,} embeddings: "
-            "they may not belong together.",
-        )
-    return ()
+        why = f"it has ids up to {max(needed):,}, and the model has {rows:,} embeddings"
+        hint = "Use the tokenizer files that came with the weights."
+        raise ModelError(f"The tokenizer of {name} belongs to another model: {why}.", hint)
+    what = f"The tokenizer has {len(ids):,} tokens and the model {rows:,} embeddings"
+    return (f"{what}: they may not belong together.",) if len(ids) < rows // 2 else ()
 
 
 def end_ids(tokenizer: Any, model: Any) -> frozenset[int]:
@@ -160,37 +128,25 @@ def context_length(config: Any) -> int | None:
 
 
 def load_weights(source: Source, name: str, kind: Any = None, **options: Any) -> tuple[Any, tuple[str, ...]]:
-    """The model, in eval mode, with every weight from the checkpoint.
-
-    Args:
-        kind: transformers' auto class; None is AutoModelForCausalLM.
-        options: passed to `from_pretrained`: config, dtype, device_map, …
-
-    Returns:
-        The model, and warnings about tensors of the checkpoint that it does not use.
-
-    Raises:
-        ModelError: a tensor is missing or has another shape, or transformers cannot build the model.
-        MissingExtraError: the checkpoint is quantised by a package that is not installed.
-        OutOfMemoryError: the weights do not fit.
-    """
-    from transformers import AutoModelForCausalLM
-
+    """The model, of transformers' auto class KIND (None is AutoModelForCausalLM), in eval mode, with every weight
+    from the checkpoint, and warnings about tensors that it does not use; the options are those of
+    `from_pretrained`. ModelError where a tensor is missing or has another shape, or the model cannot be built;
+    MissingExtraError where the checkpoint is quantised by a package that is not installed; OutOfMemoryError where
+    the weights do not fit."""
     files = {"use_safetensors": True} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         # Mismatched shapes are asked for here only to be refused below with their names.
-        model, info = (kind or AutoModelForCausalLM).from_pretrained(
+        model, info = (kind or transformers.AutoModelForCausalLM).from_pretrained(
             source.folder, output_loading_info=True, ignore_mismatched_sizes=True, **files, **options
         )
     except Exception as error:  # transformers has no exception class of its own
         hint = "Leave --quantize out, or choose another kind of it."
         raise _translated(error, name, hint if "quantization_config" in options else _AGAIN) from error
-    for tensor, stored, wanted in sorted(info["mismatched_keys"]):
-        shapes = ["×".join(map(str, shape)) for shape in (stored, wanted)]
-        raise ModelError(
-            f"The weights of {name} do not fit its config.json: {tensor} is {shapes[0]} and should be {shapes[1]}.",
-            "Put back the config.json of these weights, or download or save the model again.",
-        )
+    for tensor, *shapes in sorted(info["mismatched_keys"]):
+        stored, wanted = ("×".join(map(str, shape)) for shape in shapes)
+        what = f"do not fit its config.json: {tensor} is {stored} and should be {wanted}"
+        hint = "Put back the config.json of these weights, or download or save the model again."
+        raise ModelError(f"The weights of {name} {what}.", hint)
     if missing := _first_of(info["missing_keys"]):
         raise ModelError(f"The weights of {name} are not complete: {missing} is missing.", _AGAIN)
     if unused := _first_of(info["unexpected_keys"]):
@@ -200,12 +156,7 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
 
 def smoke_run(model: Any, token_id: int, name: str) -> None:
     """One forward of one token: a dtype or device that does not work is found before the first answer. ModelError
-    where the forward fails, or gives logits that are not finite; OutOfMemoryError where there is no memory for
-    it."""
-    import torch
-
-    from adacd_cli.engine.memory import is_out_of_memory
-
+    where the forward fails, or gives logits that are not finite; OutOfMemoryError."""
     place = f"{str(model.dtype).removeprefix('torch.')} on {model.device}"
     hint = "Try --dtype float32." if model.dtype != torch.float32 else "Try another --device."
     try:
@@ -224,18 +175,12 @@ def smoke_run(model: Any, token_id: int, name: str) -> None:
 
 
 def _translated(error: Exception, name: str, hint: str) -> AdacdError:
-    from adacd_cli.engine.memory import is_out_of_memory
-
     if is_out_of_memory(error):
-        return OutOfMemoryError(
-            f"There is not enough memory to load {name}.",
-            "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model.",
-        )
+        less = "Use --quantize bnb-4bit, --dtype bfloat16, or a smaller model."
+        return OutOfMemoryError(f"There is not enough memory to load {name}.", less)
     if isinstance(error, ImportError):
-        return MissingExtraError(
-            f"{name} needs a package that is not installed: {_first_reason(error)}.",
-            "Install that package with pip.",
-        )
+        what = f"{name} needs a package that is not installed: {_first_reason(error)}."
+        return MissingExtraError(what, "Install that package with pip.")
     return ModelError(f"{name} could not be loaded: {_first_reason(error)}.", hint)
 
 

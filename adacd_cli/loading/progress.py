@@ -1,8 +1,4 @@
-"""How loading reports where it is: short lines to a function, never bars or log lines on the terminal.
-
-`quiet` silences the libraries below for as long as it lasts and keeps their warnings; transformers stays
-silent after it. `bar_class` is a tqdm whose display is a line to the progress function.
-"""
+"""How loading reports where it is: short lines to a function, never bars or log lines on the terminal."""
 
 from __future__ import annotations
 
@@ -14,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+Progress = Callable[[str], None]
+"""Shows a line on what is being done."""
+
 _SILENCED = ("huggingface_hub", "accelerate", "torchao", "bitsandbytes", "torch")
 _NOISE = (
     "LOAD REPORT",  # `load_weights` reports it in a sentence
@@ -22,7 +21,7 @@ _NOISE = (
 _SECONDS_BETWEEN_LINES = 0.5
 
 
-def bar_class(progress: Callable[[str], None], title: str = "Downloading") -> Any:
+def bar_class(progress: Progress, title: str = "Downloading") -> Any:
     """A tqdm class for libraries that draw bars: it reports `title 37 %`, or bytes, and draws nothing."""
     from tqdm import tqdm
 
@@ -75,11 +74,9 @@ def muted(*names: str, handler: logging.Handler | None = None) -> Iterator[None]
 
 
 @contextmanager
-def quiet(progress: Callable[[str], None]) -> Iterator[list[str]]:
-    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to.
-
-    What transformers logs later, while decoding, shows only if it is an error.
-    """
+def quiet(progress: Progress) -> Iterator[list[str]]:
+    """Silences the libraries' bars, logs and warnings; gives the list transformers' own warnings go to. What
+    transformers logs later, while decoding, shows only if it is an error."""
     from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging as transformers_logging
 

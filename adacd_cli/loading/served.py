@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.backends.server.client import KEY_VARIABLES, Address
+from adacd_cli.config import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import key_of_environment
 from adacd_cli.loading.files import Source, ids_of, locate, read_once
 from adacd_cli.loading.hub import go_offline
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
 
-PROBE_ATTEMPTS = 3
-"""A server that is just starting is waited for, but not long: somebody sits there."""
+PROBE_ATTEMPTS = 3  # a server that is just starting is waited for, but not long: somebody sits there
 
 
-def load_served(settings: Settings, progress: Callable[[str], None]) -> LanguageModel:
-    """The model at `settings.model`, an address, probed for what it can do. ConfigurationError where the address
-    cannot be used, or no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not
-    fit."""
+def load_served(settings: Settings, progress: Progress) -> LanguageModel:
+    """The model at an address, probed for what it can do. ConfigurationError where the address cannot be used, or
+    no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not fit."""
     from adacd_cli.backends.server.client import ATTEMPTS, Client
     from adacd_cli.backends.server.probe import examine
     from adacd_cli.backends.server.server import Background, Server
@@ -32,10 +30,8 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
 
     address = Address.parse(settings.model)
     if settings.tokenizer is None:
-        raise ConfigurationError(
-            f"The model at {address.base} needs a tokenizer here.",
-            "Name it with --tokenizer: a hub id, a folder or a GGUF file. No weights are read.",
-        )
+        hint = "Name it with --tokenizer: a hub id, a folder or a GGUF file. No weights are read."
+        raise ConfigurationError(f"The model at {address.base} needs a tokenizer here.", hint)
     if settings.offline:
         go_offline()
     progress("Loading tokenizer")
@@ -64,15 +60,15 @@ def load_served(settings: Settings, progress: Callable[[str], None]) -> Language
     )
 
 
-def load_own_tokenizer(settings: Settings, progress: Callable[[str], None]) -> tuple[Any, Source, set[int]]:
+def load_own_tokenizer(settings: Settings, progress: Progress) -> tuple[Any, Source, set[int]]:
     """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
     ModelError where there is none, or it cannot be read; MissingExtraError where the package that reads a GGUF file
     is not installed."""
-    from adacd_cli.loading.hardware import require
-    from adacd_cli.loading.pretrained import load_tokenizer
-
     assert settings.tokenizer is not None
     source = locate(settings.model_copy(update={"model": settings.tokenizer}), progress, weights=False)
+    from adacd_cli.loading.hardware import require  # torch and transformers come with these
+    from adacd_cli.loading.pretrained import load_tokenizer
+
     if source.gguf:
         require(("gguf",), "A GGUF file")
     with read_once() if source.gguf else nullcontext():

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adacd_cli.backends.torch.batch import BatchedKVCache
 from adacd_cli.backends.torch.compiled import Compiled, uncompiled
 from adacd_cli.backends.torch.matmul import speed_up
+from adacd_cli.config import Settings
 from adacd_cli.errors import first_line
+from adacd_cli.loading.hardware import processes
 from adacd_cli.loading.machine import free_memory
-from adacd_cli.loading.parallel import processes
+from adacd_cli.loading.progress import Progress
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine.model import LanguageModel
 
 
 def made_fast(
-    model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, for_long: bool = False
+    model: LanguageModel, settings: Settings, progress: Progress, *, for_long: bool = False
 ) -> LanguageModel:
     """The model, as fast as this machine lets it be; with a warning where it could not be compiled. `for_long`:
     whether so much will be decoded that compiling pays off where the setting `compile` is None."""
@@ -43,7 +43,7 @@ def made_fast(
 
 def warm_up(compiled: Compiled) -> None:
     """Compiles what the first answers need: a row, and the two rows of a contrast window. TypeError where the model
-    keeps more than keys and values; RuntimeError where it cannot be compiled, in the compiler's words."""
+    keeps more than keys and values; RuntimeError, in the compiler's words, where it cannot be compiled."""
     for rows in (1, 2):
         cache = BatchedKVCache(compiled.model, compiled)
         cache.prefill([[0, 0]] * rows)

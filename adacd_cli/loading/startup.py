@@ -1,9 +1,6 @@
-"""Imports torch and transformers without the parts of their start that no decoding needs.
-
-`import_libraries` and then `import_modelling` are called before anything else imports them. A saving that
-does not apply (another transformers, a package that is missing or already loaded) gives way to the plain
-import.
-"""
+"""Imports torch and transformers, before anything else does, without the parts of their start that no decoding
+needs. A saving that does not apply (another transformers, a package that is missing or already loaded) gives way to
+the plain import."""
 
 from __future__ import annotations
 
@@ -29,10 +26,8 @@ def import_libraries() -> None:
 
 
 def import_modelling() -> None:
-    """Imports the base classes of transformers' models, apart because their imports can warn.
-
-    A fault in them is left to be reported where they are used.
-    """
+    """Imports the base classes of transformers' models, apart because their imports can warn; a fault in them is
+    left to be reported where they are used."""
     with _no_collections(), suppress(Exception):
         with _scipy_on_call():
             import_module("transformers.loss.loss_utils")
@@ -55,10 +50,8 @@ def _no_collections() -> Iterator[None]:
 
 
 def scan_models_once(folder: Path) -> None:
-    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself.
-
-    It scans them again there, a tenth of the whole start; there is no public way to hand the result over.
-    """
+    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself; it scans
+    them again there, a tenth of the whole start, and there is no public way to hand the result over."""
     from transformers.utils import import_utils
 
     scan = import_utils.define_import_structure
@@ -82,18 +75,16 @@ def scan_models_once(folder: Path) -> None:
 
 @contextmanager
 def _scipy_on_call() -> Iterator[None]:
-    """Gives whoever imports scipy.optimize in the block one function of it, which imports it when called.
-
-    The losses of object detectors take this one function, which brings 300 modules along. An importer that
-    wants another fails, and imports the real module when it is imported again.
-    """
+    """Gives whoever imports scipy.optimize in the block the one function of it that the losses of object detectors
+    take, which brings 300 modules along when it is called. An importer that wants another fails, and imports the
+    real module when it is imported again."""
     name = "scipy.optimize"
     if name in sys.modules or find_spec("scipy") is None:
         yield
         return
     stand_in: Any = ModuleType(name)
-    stand_in.linear_sum_assignment = lambda *args, **options: import_module(name).linear_sum_assignment(
-        *args, **options
+    stand_in.linear_sum_assignment = lambda *given, **own: import_module(name).linear_sum_assignment(
+        *given, **own
     )
     sys.modules[name] = stand_in
     try:

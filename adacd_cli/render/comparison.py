@@ -1,11 +1,10 @@
-"""Default and another method side by side: both answers, the first token where they part, and why.
-
-Two columns on a terminal of 80 columns or more, one below the other elsewhere.
-"""
+"""Default and another method side by side: both answers, the first token where they part, and why. Two columns on a
+terminal of 80 columns or more, one below the other elsewhere."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import TextIO
@@ -55,8 +54,8 @@ def write_comparison(
         put_legend(screen)
     width = max(len(trace.started.method) for trace in (first, second))
     for trace in (first, second) if view.stats else ():
-        name = f"{trace.started.method:<{width}}"
-        put_prose(screen, f"{name}  {statistics(trace.started, trace.finished)}", DIM)
+        line = f"{trace.started.method:<{width}}  {statistics(trace.started, trace.finished)}"
+        put_prose(screen, line, DIM)
     return first, second
 
 
@@ -72,20 +71,15 @@ def pieces(trace: Trace, parting: int | None) -> list[Piece]:
     for step in trace.steps:
         style = DECISION_STYLES[step.decision]
         if step.index == parting:
-            found += _bracketed(step, style)
+            text = step.text or label(step.token)
+            # the space before a word stays outside, and a token of white space alone is named
+            before, word, after = re.fullmatch(r"(?s)([ \n]*)(.*?)(\n*)", text).groups()  # type: ignore[union-attr]
+            if not word:
+                before, word, after = "", label(text), ""
+            found += [(before, PLAIN), (f"⟦{word}⟧", style + BOLD), (after, PLAIN)]
         elif step.text and not step.thinking:
             found.append((step.text, style))
     return found
-
-
-def _bracketed(step: TokenStep, style: Style) -> list[Piece]:
-    text = step.text or label(step.token)
-    word = text.lstrip(" \n")
-    # the space before a word stays outside, and a token of white space alone is named
-    before = text[: len(text) - len(word)] if word else ""
-    shown = word.rstrip("\n") or label(text)
-    after = word[len(word.rstrip("\n")) :]
-    return [(before, PLAIN), (f"⟦{shown}⟧", style + BOLD), (after, PLAIN)]
 
 
 def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
@@ -117,26 +111,22 @@ def _wrapped(answer: Sequence[Piece], width: int) -> list[list[Piece]]:
         text.append(printable(piece), style)
     text.rstrip()
     console = Console(file=io.StringIO(), width=width)
-    lines = text.wrap(console, width, tab_size=4)
-    rendered = [line.render(console) for line in lines]
+    rendered = [line.render(console) for line in text.wrap(console, width, tab_size=4)]
     return [[(part.text, part.style or PLAIN) for part in line if part.text] for line in rendered]
 
 
 def _put_parting(screen: Screen, first: Trace, second: Trace, parting: int | None) -> None:
-    names = first.started.method, second.started.method
-    decided = second.decided
+    decided, shorter = second.decided, min(first, second, key=lambda trace: len(trace.steps))
     why = f" {reason(decided, second.threshold)}" if decided is not None and decided.index != parting else ""
     if parting is None:
         put_prose(screen, f"Both answers are the same, token for token.{why}")
         return
-    if parting >= len(first.steps) or parting >= len(second.steps):
-        shorter = min(first, second, key=lambda trace: len(trace.steps))
-        cut = shorter.finished.finish_reason is FinishReason.CANCELLED
-        what = "was stopped" if cut else "ended"
+    if parting >= len(shorter.steps):
+        what = "was stopped" if shorter.finished.finish_reason is FinishReason.CANCELLED else "ended"
         put_prose(screen, f"The answers are the same up to step {parting}, where one of them {what}.{why}")
         return
     one, other = first.steps[parting], second.steps[parting]
-    taken = f"{names[0]} takes {spoken(one.token)}, {names[1]} {spoken(other.token)}"
+    taken = f"{first.started.method} takes {spoken(one.token)}, {second.started.method} {spoken(other.token)}"
     put_prose(screen, f"They part at step {parting}: {taken}. {reason(other, second.threshold)}{why}")
     screen.put_line()
     StepTable(screen, second.threshold, every=True).put(other)

@@ -1,8 +1,6 @@
-"""One HTML document from a template, a style, a script and data: a file that needs nothing else.
-
-Its content security policy allows its own style and script only, by hash. Data is a JSON element whose `<` is
-escaped, and every text of a model or a user is escaped, so none of it becomes markup.
-"""
+"""One HTML document from a template, a style, a script and data: a file that needs nothing else. Its content
+security policy allows its own style and script only, by hash. Data is a JSON element whose `<` is escaped, and
+every text of a model or a user is escaped, so none of it becomes markup."""
 
 from __future__ import annotations
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from matplotlib.figure import Figure
 
 COLORS = ("#444444", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b08000", "#3a8fc4", "#8c564b", "#000000")

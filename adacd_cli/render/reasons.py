@@ -1,7 +1,5 @@
-"""A trace in words: the confidence test, why a step decided as it did, and a summary for a newcomer.
-
-Every renderer takes its sentences from here, so that table, HTML page and compare say the same.
-"""
+"""A trace in words: the confidence test, why a step decided as it did, and a summary for a newcomer. Every renderer
+takes its sentences from here, so that table, HTML page and compare say the same."""
 
 from __future__ import annotations
 
@@ -46,10 +44,8 @@ def threshold_of(started: Started) -> float | None:
 
 
 def confidence_test(step: TokenStep, threshold: float | None) -> str:
-    """`0.66 < 0.9×0.99`: the plain stream's confidence against λ times the prompted one's; "" without them.
-
-    A third digit is shown where two would contradict the sign.
-    """
+    """`0.66 < 0.9×0.99`: the plain stream's confidence against λ times the prompted one's; "" without them. A third
+    digit is shown where two would contradict the sign."""
     confidence, prompted = step.measures.confidence, step.measures.prompted_confidence
     if threshold is None or prompted is None or step.measures.agreement is None:
         return ""
@@ -222,7 +218,7 @@ def _ended(trace: Trace) -> str:
 
 
 def _is_confident(step: TokenStep, threshold: float) -> bool:
-    """c ≥ λ·c*, by the decision itself where it depended on it: the engine compared in float32."""
+    # by the decision itself where it depended on it: the engine compared in float32
     if step.decision is not Decision.PLAIN and (step.measures.agreement or 0.0) >= threshold:
         return step.decision is Decision.ADD
     return step.measures.confidence >= threshold * (step.measures.prompted_confidence or 0.0)

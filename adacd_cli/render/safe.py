@@ -1,7 +1,5 @@
-"""Text of a model or a user made safe to show: control characters become visible, tokens fit a cell.
-
-Whether a stream is a terminal is for `screen` to say; nothing here writes.
-"""
+"""Text of a model or a user made safe to show: control characters become visible, tokens fit a cell. Whether a
+stream is a terminal is for `screen` to say; nothing here writes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""A text stream as something to draw on: whether it is a terminal, how wide, and which styles it can show.
-
-Every renderer writes through `Screen.put`, which flushes, and which makes control characters visible on a
-terminal and leaves a pipe's bytes as they are.
-"""
+"""A text stream as something to draw on: whether it is a terminal, how wide, and which styles it can show. Every
+renderer writes through `Screen.put`, which flushes, and which makes control characters visible on a terminal and
+leaves a pipe's bytes as they are."""
 
 from __future__ import annotations
 
@@ -17,8 +15,7 @@ from rich.style import Style
 from adacd_cli.events import Decision, TokenStep
 from adacd_cli.render.safe import fit, printable
 
-PIPE_WIDTH = 80
-"""Columns of a table in a pipe or a file, whatever terminal the command was started from."""
+PIPE_WIDTH = 80  # of a table in a pipe or a file, whatever terminal the command was started from
 
 PLAIN = Style()
 DIM = Style(dim=True)
@@ -35,13 +32,12 @@ DECISION_STYLES = {
 
 @dataclass(frozen=True)
 class View:
-    """How an answer and its trace are to be shown; every format takes the same View.
+    """How an answer and its trace are to be shown.
 
     Attributes:
         every: a row for plain tokens too; without it a run of them becomes one line.
         display: auto, color, plain (no styles) or none (no styles, no legend, no statistics); see `Screen`.
         quiet: leave out the lines that explain how to read the trace, and of an answer all but its text.
-        width: columns; None takes the terminal's.
     """
 
     prompt: str
@@ -57,8 +53,7 @@ class Screen:
     plain or none; without a width the terminal is asked, and a pipe has 80 columns."""
 
     def __init__(self, stream: TextIO, display: str = "auto", width: int | None = None) -> None:
-        forced = display == "color"
-        attached = stream.isatty()
+        forced, attached = display == "color", stream.isatty()
         console = Console(
             file=stream,
             # explicit, because FORCE_COLOR in the environment would write escapes into pipes
@@ -88,8 +83,7 @@ class Screen:
         line = ""
         for part in parts:
             text, style = part if isinstance(part, tuple) else (part, PLAIN)
-            shown = self._shown(text)
-            body = shown.rstrip(" ")
+            body = (shown := self._shown(text)).rstrip(" ")
             line += self._dressed(body, style) + shown[len(body) :]
         self._write(line.rstrip(" ") + "\n")
 

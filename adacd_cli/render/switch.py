@@ -1,7 +1,5 @@
-"""What a switch saw at the first token, in words and on a small scale from harmless to harmful.
-
-The numbers are those that `FirstTokenSwitch.decide` names; server/page/words.js says the same in JavaScript.
-"""
+"""What a switch saw at the first token, in words and on a small scale from harmless to harmful. The numbers are
+those that `FirstTokenSwitch.decide` names; server/page/words.js says the same in JavaScript."""
 
 from __future__ import annotations
 
@@ -56,14 +54,11 @@ class Reading:
     def scale(self) -> tuple[float, tuple[float, ...]]:
         """Where the value and the thresholds lie on a line from 0 to 1. The zone is always the right one; beyond a
         threshold the distance d is drawn as d / (d + 1)."""
-        if self.low == self.high:
-            ticks: tuple[float, ...] = (0.5,)
-        else:
-            ticks = (0.35, 0.65)
+        ticks: tuple[float, ...] = (0.5,) if self.low == self.high else (0.35, 0.65)
         if self.zone is Decision.ADD:
-            return ticks[-1] + (1 - ticks[-1]) * _squeezed(self.value - self.high), ticks
+            return ticks[-1] + (1 - ticks[-1]) * (1 - 1 / (1 + self.value - self.high)), ticks
         if self.zone is Decision.SUBTRACT:
-            return ticks[0] * (1 - _squeezed(self.low - self.value)), ticks
+            return ticks[0] / (1 + self.low - self.value), ticks
         return ticks[0] + (ticks[1] - ticks[0]) * (self.value - self.low) / (self.high - self.low), ticks
 
     def drawn(self) -> str:
@@ -104,18 +99,13 @@ def looks(seen: Reading) -> str:
             f"The contrast prompt makes a refusal so {much} more likely that the question looks {kind} "
             f"(logit R − logit R* = {value} {sign} μ = {high})"
         )
-    if seen.zone is Decision.PLAIN:
-        between = f"τ_low = {low} ≤ q = {value} < τ_high = {high}"
-        return (
-            f"The first token's distribution lies between those of harmless and harmful questions ({between})"
-        )
-    kind = "harmful" if harmful else "harmless"
-    test = f"q = {value} ≥ τ_high = {high}" if harmful else f"q = {value} < τ_low = {low}"
-    return f"The first token's distribution looks like that of a {kind} question ({test})"
-
-
-def _squeezed(distance: float) -> float:
-    return 1 - 1 / (1 + distance)
+    where, test = "looks like that of a harmless question", f"q = {value} < τ_low = {low}"
+    if harmful:
+        where, test = "looks like that of a harmful question", f"q = {value} ≥ τ_high = {high}"
+    elif seen.zone is Decision.PLAIN:
+        where = "lies between those of harmless and harmful questions"
+        test = f"τ_low = {low} ≤ q = {value} < τ_high = {high}"
+    return f"The first token's distribution {where} ({test})"
 
 
 def _digits(seen: Reading) -> tuple[str, str, str]:

@@ -1,27 +1,24 @@
-"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics.
-
-On a terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text.
-"""
+"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics. On a
+terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TextIO
 
+from adacd_cli.counting import counted
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
 from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View, line_break_on_error
+
+count = partial(counted, noun="token")
 
 
 def stream_answer(
     events: Iterable[Event], out: TextIO, err: TextIO, view: View, *, legend: bool = True
 ) -> Finished:
-    """Writes one request's answer as it is decoded, ending with exactly one newline, and gives its Finished.
-
-    Args:
-        events: Started, TokenStep*, Finished of one request.
-        err: gets thinking, legend and statistics.
-        legend: whether to explain the colours where there are any; once is enough for many answers.
-    """
+    """Writes one request's answer as it is decoded, from its Started, TokenStep* and Finished, ending with exactly
+    one newline, and gives the Finished; `legend`: whether to explain the colours where there are any."""
     answer, notes = Screen(out, view.display), Screen(err, view.display)
     writer = _Writer(answer, None if view.quiet else notes)
     started: Started | None = None
@@ -67,22 +64,18 @@ def statistics(started: Started, finished: Finished) -> str:
     return " · ".join([*parts, _ending(started, finished)])
 
 
-def count(tokens: int, kind: str = "") -> str:
-    """`1 token`, `2 plain tokens`."""
-    return f"{tokens} {kind}{' ' if kind else ''}token{'' if tokens == 1 else 's'}"
-
-
 def ended(started: Started) -> str:
     """How an answer that was not cut off ended: with --stop one of those texts may have."""
     return "ended" if started.settings.get("stop") else "ended by itself"
 
 
 def _ending(started: Started, finished: Finished) -> str:
-    if finished.finish_reason is FinishReason.CANCELLED:
-        return "cancelled"
-    if finished.finish_reason is FinishReason.STOP:
-        return ended(started)
-    return "stopped at the context's end" if finished.context_full else "stopped at max_new_tokens"
+    place = "the context's end" if finished.context_full else "max_new_tokens"
+    return {
+        FinishReason.CANCELLED: "cancelled",
+        FinishReason.STOP: ended(started),
+        FinishReason.LENGTH: f"stopped at {place}",
+    }[finished.finish_reason]
 
 
 class _Writer:

@@ -1,25 +1,24 @@
-"""The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary.
-
-Column widths are fixed with the header, so nothing is drawn twice; only the one line that counts a run of
-plain tokens is written over, and only on a terminal.
-"""
+"""The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary. Column
+widths are fixed with the header, so nothing is drawn twice; only the one line that counts a run of plain tokens is
+written over, and only on a terminal."""
 
 from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from rich.style import Style
 
 from adacd_cli.config.methods import COLUMNS, Method, method_of
+from adacd_cli.counting import counted
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
 from adacd_cli.render.safe import fit, label
 from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, line_break_on_error
 from adacd_cli.render.switch import EXPLANATIONS, others, reading
-from adacd_cli.render.text import count, statistics
+from adacd_cli.render.text import statistics
 
 _WIDEST_TOKEN = 20
 _WIDEST_PROSE = 100
@@ -49,11 +48,10 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
 def describe_run(started: Started) -> str:
     settings = started.settings
     model = started.model if started.revision is None else f"{started.model}@{started.revision}"
-    symbols = method_of(started.method).symbols
     engine = {"llamacpp": " on llama.cpp", "torch": " on PyTorch"}.get(started.engine, "")
     parts = [model + (engine if started.model.endswith(".gguf") else ""), started.method]
     parts += [f"profile {started.profile}"] if started.profile else []
-    for name, symbol in symbols:
+    for name, symbol in method_of(started.method).symbols:
         if name == "agreement_threshold" and threshold_of(started) is None:
             parts.append(f"{settings.get('switch')} switch")
         elif name in settings:
@@ -106,11 +104,9 @@ def _put_ending(screen: Screen, trace: Trace, view: View) -> None:
 
 def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str = "") -> None:
     """A paragraph wrapped to the screen, and to a width that reads well."""
-    width, indent = min(screen.width, _WIDEST_PROSE), " " * len(bullet)
-    wrapped = textwrap.wrap(
-        paragraph, width, break_on_hyphens=False, initial_indent=bullet, subsequent_indent=indent
-    )
-    for line in wrapped:
+    width = min(screen.width, _WIDEST_PROSE) - len(bullet)
+    for line in textwrap.wrap(paragraph, width, break_on_hyphens=False):
+        line, bullet = bullet + line, " " * len(bullet)
         screen.put_line((line, style))
 
 
@@ -137,8 +133,7 @@ class StepTable:
         if self._named is None or not {*others(step.measures.named)} <= {*self._named}:
             self._put_header(step)
         self._put_step(step)
-        seen = reading(step)
-        if seen is not None:
+        if (seen := reading(step)) is not None:
             self._screen.put_line((f"     {seen.drawn()}  {seen.numbers}", DIM))
         for candidate in step.candidates:
             self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
@@ -151,52 +146,45 @@ class StepTable:
             self._run = []
 
     def _run_line(self) -> str:
-        kind = "thinking" if self._run[0].thinking else "plain"
+        number = counted(len(self._run), f"{'thinking' if self._run[0].thinking else 'plain'} token")
         text = label("".join(step.text for step in self._run[: self._screen.width])).replace("␣", " ")
-        return fit(f"   … {count(len(self._run), kind)}: {text}", self._screen.width - 1).rstrip()
+        return fit(f"   … {number}: {text}", self._screen.width - 1).rstrip()
 
     def _put_header(self, step: TokenStep) -> None:
         """The header, again where a step brings a measure that had no column yet."""
         self._named = [*dict.fromkeys([*(self._named or []), *others(step.measures.named)])]
-        self._tests = self._threshold is not None and (not self._named or step.measures.agreement is not None)
-        room = self._screen.width - _NUMBERS - sum(max(len(name), 6) + 1 for name in self._named)
-        room += 0 if self._tests else 16
-        self._widths = [min((max(room, 3 * 5) + spare) // 3, _WIDEST_TOKEN) for spare in (2, 1, 0)]
-        names = "step", "token", "Default", "prompted", "rank", "agr", "c", "c*", "c ≥ λ×c*", "decision"
-        self._screen.put_line(*((cell, BOLD) for cell in self._row(*names, named=self._named)))
+        tests = self._threshold is not None and (not self._named or step.measures.agreement is not None)
+        named = [(max(len(name), 6), True) for name in self._named]
+        room = self._screen.width - _NUMBERS - sum(width + 1 for width, _ in named) + (0 if tests else 16)
+        tokens = [(min((max(room, 3 * 5) + spare) // 3, _WIDEST_TOKEN), False) for spare in (2, 1, 0)]
+        self._fields = [(4, True), *tokens, *[(4, True)] * 4, *named, *[(15, False)] * tests]
+        names = ("step", "token", "Default", "prompted", "rank", "agr", "c", "c*", *self._named, "c ≥ λ×c*")
+        self._screen.put_line(*((cell, BOLD) for cell in self._row(names, "decision")))
 
     def _put_step(self, step: TokenStep) -> None:
-        measures = step.measures
+        measures, test = step.measures, confidence_test(step, self._threshold)
         rank = measures.prompted_top_rank
         decision, style = decision_cell(step)
         numbers = measures.agreement, measures.confidence, measures.prompted_confidence
         named = (measures.named.get(name) for name in self._named or ())
-        cells = self._row(
+        texts = (
             str(step.index),
             label(step.token),
             label(step.plain_token),
             "" if step.prompted_top is None else label(step.prompted_top),
             "" if rank is None else str(rank) if rank < 10_000 else f"{rank // 1000}k",
             *("" if number is None else f"{number:.2f}" for number in numbers),
-            confidence_test(step, self._threshold),
-            decision,
-            named=["" if number is None else f"{number:.3g}" for number in named],
+            *("" if number is None else f"{number:.3g}" for number in named),
+            test if len(test) <= 15 else test.replace(" ", ""),
         )
-        changed = step.token_id != step.plain_token_id
+        cells, changed = self._row(texts, decision), step.token_id != step.plain_token_id
         styles = [DIM, style + BOLD if changed else style, PLAIN if changed else DIM]
         styles += [PLAIN] * (len(cells) - len(styles) - 1) + [style]
         self._screen.put_line(*zip(cells, styles, strict=True))
 
-    def _row(self, *texts: str, named: list[str]) -> list[str]:
-        step, *tokens, rank, agreement, confidence, prompted, test, decision = texts
-        if len(test) > 15:
-            test = test.replace(" ", "")
-        columns = [fit(step, 4, right=True), *map(fit, tokens, self._widths)]
-        columns += [fit(number, 4, right=True) for number in (rank, agreement, confidence, prompted)]
-        widths = (max(len(name), 6) for name in self._named or ())
-        columns += [fit(text, width, right=True) for text, width in zip(named, widths, strict=True)]
-        columns += [fit(test, 15), decision] if self._tests else [decision]
-        return [column + " " for column in columns[:-1]] + columns[-1:]
+    def _row(self, texts: Sequence[str], decision: str) -> list[str]:
+        fields = zip(texts, self._fields, strict=False)  # without the test where there is no column for it
+        return [*(fit(text, width, right=right) + " " for text, (width, right) in fields), decision]
 
     def _put_candidate(self, candidate: Candidate, *, chosen: bool) -> None:
         score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"

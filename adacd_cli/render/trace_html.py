@@ -1,7 +1,5 @@
-"""The trace as one HTML page that needs nothing else: open it, hover, click, step with the arrow keys.
-
-The page draws every text as text; `document` says what else keeps it harmless.
-"""
+"""The trace as one HTML page that needs nothing else: open it, hover, click, step with the arrow keys. The page
+draws every text as text; `document` says what else keeps it harmless."""
 
 from __future__ import annotations
 
@@ -36,26 +34,25 @@ def page(trace: Trace, view: View) -> str:
         **started.settings,
         "drawn seed": started.seed,
     }
+    data = {
+        "threshold": trace.threshold,
+        "turn": None if trace.turn is None else trace.steps.index(trace.turn),
+        "steps": [_step(step, trace.threshold) for step in trace.steps],
+    }
     parts = {
         "title": as_html(f"adacd: {' '.join(view.prompt.split())[:80]}"),
-        "run": as_html(describe_run(trace.started)),
+        "run": as_html(describe_run(started)),
         "prompt": as_html(view.prompt),
         "answer": as_html(trace.finished.text),
         "thinking": as_html(trace.finished.thinking),
         "thinking_hidden": "" if trace.finished.thinking else "hidden",
         "summary": "\n".join(f"<p>{as_html(paragraph)}</p>" for paragraph in summary(trace)),
-        "statistics": as_html(statistics(trace.started, trace.finished)) if view.stats else "",
+        "statistics": as_html(statistics(started, trace.finished)) if view.stats else "",
         "settings": "".join(
             f"<tr><th>{as_html(name)}</th><td>{as_html(str(value))}</td></tr>"
             for name, value in settings.items()
         ),
-        "data": as_json(
-            {
-                "threshold": trace.threshold,
-                "turn": None if trace.turn is None else trace.steps.index(trace.turn),
-                "steps": [_step(step, trace.threshold) for step in trace.steps],
-            }
-        ),
+        "data": as_json(data),
     }
     return document("adacd_cli.render", "trace", parts)
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import constants
 
-from adacd_cli.cli.app import COMMANDS, Entry
+from adacd_cli.cli.app import COMMANDS
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS
 from tests.conftest import RunCommand
 from tests.data_sets import lines, write
@@ -20,7 +20,7 @@ from tests.golden import check
 
 @pytest.fixture(autouse=True)
 def _listed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setitem(COMMANDS, "datasets", Entry("adacd_cli.cli.datasets", "List the data sets."))
+    monkeypatch.setitem(COMMANDS, "datasets", "List the data sets.")
     monkeypatch.setitem(sys.modules, "datasets", None)
     yield
 

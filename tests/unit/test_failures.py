@@ -30,9 +30,8 @@ def adacd_with(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> RunCommand
             yield from coming
 
         monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(saying(("", "x"))))
-        for command in ("generate", "explain", "compare"):
-            monkeypatch.setattr(f"adacd_cli.cli.{command}.decode", decode)
-            monkeypatch.setattr(f"adacd_cli.cli.{command}.make_requests", requests, raising=False)
+        monkeypatch.setattr("adacd_cli.cli.running.decode", decode)
+        monkeypatch.setattr("adacd_cli.cli.compare.make_requests", requests)
         monkeypatch.setattr("adacd_cli.cli.running.make_requests", requests)
         return adacd(*arguments)
 

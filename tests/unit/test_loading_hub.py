@@ -20,7 +20,7 @@ from huggingface_hub import close_session, constants
 from adacd_cli.config import Settings, change
 from adacd_cli.errors import ModelError
 from adacd_cli.loading.files import locate
-from adacd_cli.loading.hub import Snapshot, fetch
+from adacd_cli.loading.hub import Source, fetch
 from tests.golden import check
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -129,15 +129,9 @@ def get(
     offline: bool = False,
     with_code: bool = False,
     gguf: str | None = None,
-) -> Snapshot:
-    return fetch(
-        name,
-        revision=revision,
-        offline=offline,
-        with_code=with_code,
-        progress=lambda line: None,
-        gguf=gguf,
-    )
+) -> Source:
+    settings = Settings(revision=revision, offline=offline, trust_remote_code=with_code)
+    return fetch(name, gguf, settings, lambda line: None)
 
 
 def _refusal(action: Callable[[], object]) -> tuple[str, str]:
@@ -147,7 +141,7 @@ def _refusal(action: Callable[[], object]) -> tuple[str, str]:
     return caught.value.message, caught.value.hint
 
 
-def _files(snapshot: Snapshot) -> set[str]:
+def _files(snapshot: Source) -> set[str]:
     return {path.relative_to(snapshot.folder).as_posix() for path in snapshot.folder.rglob("*.*")}
 
 
@@ -156,7 +150,7 @@ def test_downloads_safetensors_configs_and_tokenizer_and_nothing_else() -> None:
     snapshot = get("own/whole")
     assert _files(snapshot) == {"config.json", "tokenizer.json", "model.safetensors"}
     assert (snapshot.folder / "model.safetensors").read_bytes() == b"weights"
-    assert (snapshot.commit, snapshot.warnings) == (COMMIT, ())
+    assert (snapshot.revision, snapshot.warnings) == (COMMIT, ())
     assert _files(get("own/sharded")) == {
         "config.json",
         "model.safetensors.index.json",
@@ -177,7 +171,7 @@ def test_a_downloaded_model_is_there_offline_and_without_a_network(monkeypatch: 
     assert get("own/whole", offline=True, revision=COMMIT) == first
     _endpoint(monkeypatch, "http://127.0.0.1:1")
     note = "The hub cannot be reached: the copy of 'own/whole' on this machine is used."
-    assert get("own/whole") == Snapshot(first.folder, COMMIT, (note,))
+    assert get("own/whole") == Source(first.folder, None, COMMIT, (note,))
 
 
 @pytest.mark.usefixtures("hub")
@@ -330,7 +324,7 @@ def test_a_proxy_stands_for_the_hub(address: str, monkeypatch: pytest.MonkeyPatc
     _endpoint(monkeypatch, "http://no.such.host.invalid")
     monkeypatch.setenv("http_proxy", address)
     close_session()  # huggingface_hub reads the proxies once a session
-    assert get("own/whole").commit == COMMIT
+    assert get("own/whole").revision == COMMIT
     close_session()
 
 

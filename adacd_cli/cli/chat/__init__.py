@@ -23,9 +23,8 @@ def command(resolved: Resolved) -> None:
     from adacd_cli.prompts import prompts_for
 
     if sys.stdin is None:
-        raise UsageError(
-            "There is no standard input to read.", "Start the chat at a terminal, or pipe messages in."
-        )
+        hint = "Start the chat at a terminal, or pipe messages in."
+        raise UsageError("There is no standard input to read.", hint)
     check_stdout()
     settings = resolved.settings
     model = load_model(settings)

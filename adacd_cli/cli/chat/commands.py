@@ -1,7 +1,5 @@
-"""The slash commands of a chat: a function each, in the order of /help.
-
-What a command shows goes to `chat.show`, what it did to `chat.note`; it raises the errors of `errors.py`.
-"""
+"""The slash commands of a chat: a function each, in the order of /help. What a command shows goes to `chat.show`,
+what it did to `chat.note`; it raises the errors of `errors.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from adacd_cli.cli.running import for_renderer
+from adacd_cli.cli.running import for_renderer, view_of
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
 from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
 from adacd_cli.conversation import Conversation
@@ -20,22 +18,18 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.events import Finished
 from adacd_cli.render.comparison import write_comparison
-from adacd_cli.render.screen import View
 from adacd_cli.render.trace import write_table
 from adacd_cli.suggest import nearest
 
 if TYPE_CHECKING:
     from adacd_cli.cli.chat.repl import Chat
 
-CHANGEABLE = tuple(
-    name for name, setting in SETTINGS.items() if setting.panel != "Model" and name != "system"
-)
-"""Settings that /set changes: the model is loaded, and the system message belongs to the conversation."""
+# the model is loaded, and the system message belongs to the conversation
+CHANGEABLE = tuple(name for name, each in SETTINGS.items() if each.panel != "Model" and name != "system")
+"""Settings that /set changes."""
 
 _EMPTY = '""'
 _Words = Callable[[Sequence[str]], Iterable[str]]
-
-
 _Run = Callable[["Chat", str], None]
 
 
@@ -62,9 +56,8 @@ def run_command(chat: Chat, name: str, argument: str) -> None:
     if argument and not found.argument:
         raise UsageError(f"/{name} takes nothing after it; got {argument!r}.")
     if found.argument == "FILE" and not argument:
-        raise UsageError(
-            f"/{name.rstrip('!')} takes a file name.", f"Write e.g. /{name.rstrip('!')} talk.json."
-        )
+        plain = name.rstrip("!")
+        raise UsageError(f"/{plain} takes a file name.", f"Write e.g. /{plain} talk.json.")
     found.run(chat, argument)
 
 
@@ -81,8 +74,7 @@ def _command(
 def _setting_words(before: Sequence[str]) -> Iterable[str]:
     if not before:
         return CHANGEABLE
-    setting = SETTINGS.get(before[0])
-    if setting is None or len(before) > 1:
+    if len(before) > 1 or (setting := SETTINGS.get(before[0])) is None:
         return ()
     return ("true", "false") if setting.kind == "switch" else setting.choices
 
@@ -154,9 +146,8 @@ def _set(chat: Chat, argument: str) -> None:
         chat.show(*_values(settings, [name]), " ".join(facts).rstrip())
         return
     if name == "system":
-        raise ConfigurationError(
-            "The system message belongs to the conversation.", "/system TEXT replaces it."
-        )
+        hint = "/system TEXT replaces it."
+        raise ConfigurationError("The system message belongs to the conversation.", hint)
     if name not in CHANGEABLE:
         raise ConfigurationError(
             f"`{name}` was used when the model was loaded and cannot change in a chat.",
@@ -178,7 +169,6 @@ def _show(chat: Chat, argument: str) -> None:
 
 
 def _extent(chat: Chat) -> list[tuple[str, str]]:
-    """How long the conversation is, and what of the context its last prompt and answer took."""
     talk = chat.talk
     limit = f"{talk.context_length} tokens" if talk.context_length else "of unknown length"
     if not talk.conversation.messages:
@@ -200,8 +190,7 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
 
 
 @_command(
-    *("method", "Show or change the decoding method.", "[NAME]"),
-    words=lambda before: () if before else METHOD_NAMES,
+    "method", "Show or change the decoding method.", "[NAME]", lambda before: () if before else METHOD_NAMES
 )
 def _method(chat: Chat, argument: str) -> None:
     if argument:
@@ -218,39 +207,28 @@ def _explain(chat: Chat, argument: str) -> None:
     talk = chat.talk
     question = talk.up_to_last_question().messages[-1].content
     if not talk.trace:
-        raise UsageError(
-            "There is no trace of the last answer: it was loaded, or stopped twice.",
-            "/retry decodes it again.",
-        )
-    settings = talk.settings
-    write_table(talk.trace, chat.out, View(question, display=settings.display, quiet=settings.quiet))
+        hint = "/retry decodes it again."
+        raise UsageError("There is no trace of the last answer: it was loaded, or stopped twice.", hint)
+    write_table(talk.trace, chat.out, view_of(question, talk.settings, stats=True))
 
 
 @_command("compare", "Answer the last question with Default too, side by side.")
 def _compare(chat: Chat, argument: str) -> None:
     talk, settings = chat.talk, chat.talk.settings
     if settings.method == "default":
-        raise UsageError(
-            "There is nothing to compare: the method is default itself.", "/method adacd chooses another."
-        )
-    conversation = talk.up_to_last_question()
+        hint = "/method adacd chooses another."
+        raise UsageError("There is nothing to compare: the method is default itself.", hint)
+    view = chat.view(talk.up_to_last_question())
     # both draw with the seed of the answer that is on the screen
     seed = talk.last_seed()
     if seed is None and settings.temperature and settings.seed is None:
         seed = secrets.randbits(31)
-    view = chat.view(conversation)
-    with chat.interruptible() as interruption:
-        default, method = (
-            talk.rehearse(view, run, seed=seed, cancelled=lambda: interruption.requested)
-            for run in (settings.model_copy(update={"method": "default"}), settings)
-        )
-        write_comparison(
-            for_renderer(interruption.watch(default), settings),
-            for_renderer(interruption.watch(method), settings),
-            chat.out,
-            chat.err,
-            View(conversation.messages[-1].content, display=settings.display, quiet=settings.quiet),
-        )
+    shown = view_of(view.conversation.messages[-1].content, settings, stats=True)
+    with chat.interruptible() as stop:
+        runs = [settings.model_copy(update={"method": "default"}), settings]
+        coming = [talk.rehearse(view, run, seed=seed, cancelled=lambda: stop.requested) for run in runs]
+        default, method = (for_renderer(stop.watch(events), settings) for events in coming)
+        write_comparison(default, method, chat.out, chat.err, shown)
 
 
 @_command("save", "Save the conversation to a new file.", "FILE")
@@ -275,10 +253,8 @@ def _load(chat: Chat, argument: str) -> None:
 
 
 def _ending(conversation: Conversation) -> list[str]:
-    last = conversation.messages[-2:]
-    return [("> " if message.role == "user" else "") + message.content for message in last] or [
-        "The conversation is empty now."
-    ]
+    shown = [("> " if each.role == "user" else "") + each.content for each in conversation.messages[-2:]]
+    return shown or ["The conversation is empty now."]
 
 
 def _in_use(settings: Settings) -> list[str]:

@@ -1,8 +1,6 @@
-"""Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of
-a pipe elsewhere.
-
-`\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message `/x`.
-"""
+"""Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of a
+pipe elsewhere. `\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message
+`/x`."""
 
 from __future__ import annotations
 
@@ -67,13 +65,14 @@ class PipeReader:
     def read(self, draft: str) -> str:
         """The next line, or all lines between two `\"\"\"`; EOFError where there is none, UsageError where it is
         not UTF-8, or `\"\"\"` is never closed."""
-        lines: list[str] = []
+        text = ""
         while data := self._stream.readline():
             self._line += 1
-            lines.append(self._decode(data).rstrip("\r\n"))
-            if not is_open("\n".join(lines)):
-                return "\n".join(lines)
-        if lines:
+            text += self._decode(data).rstrip("\r\n")
+            if not is_open(text):
+                return text
+            text += "\n"
+        if text:
             raise UsageError('The input ends inside a message that """ began.', 'End the message with """.')
         raise EOFError
 
@@ -81,11 +80,9 @@ class PipeReader:
         try:
             return data.decode("utf-8-sig" if self._line == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UsageError(
-                f"Standard input is not UTF-8: byte {error.start + 1} of line {self._line} is "
-                f"0x{data[error.start]:02x}.",
-                "Convert it first, e.g. with `iconv -t utf-8`.",
-            ) from error
+            place = f"byte {error.start + 1} of line {self._line} is 0x{data[error.start]:02x}"
+            hint = "Convert it first, e.g. with `iconv -t utf-8`."
+            raise UsageError(f"Standard input is not UTF-8: {place}.", hint) from error
 
 
 class TerminalReader:
@@ -138,8 +135,6 @@ def _key_bindings() -> KeyBindings:
 class CommandCompleter(Completer):
     """Completes slash commands, and what the table says can follow them."""
 
-    _files = PathCompleter(expanduser=True)
-
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         text = document.text_before_cursor
         if not text.startswith("/") or text.startswith("//") or "\n" in text:
@@ -150,12 +145,11 @@ class CommandCompleter(Completer):
                 if name.startswith(word):
                     yield Completion(name, -len(word), display=f"/{name}", display_meta=row.help)
             return
-        command = COMMANDS.get(before[0])
-        if command is None:
+        if (command := COMMANDS.get(before[0])) is None:
             return
         if command.argument == "FILE":
-            file = text.partition(" ")[2]
-            yield from self._files.get_completions(Document(file), complete_event)
+            file = Document(text.partition(" ")[2])
+            yield from PathCompleter(expanduser=True).get_completions(file, complete_event)
         for candidate in command.words(before[1:]):
             if candidate.startswith(word):
                 yield Completion(candidate, -len(word))

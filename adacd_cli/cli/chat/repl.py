@@ -1,14 +1,12 @@
-"""The chat at its terminal: takes one message or command after another and shows what comes of it.
-
-Answers and what a command shows go to `out`, everything about them to `err`. An error ends a
-message or a command, never the chat.
-"""
+"""The chat at its terminal: takes one message or command after another and shows what comes of it. Answers and what
+a command shows go to `out`, everything about them to `err`. An error ends a message or a command, never the
+chat."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import typer
 
@@ -16,13 +14,11 @@ from adacd_cli.cli.chat.commands import run_command
 from adacd_cli.cli.chat.input import Call, PipeReader, TerminalReader, parse
 from adacd_cli.cli.chat.talk import Talk, View
 from adacd_cli.cli.errors import show_error
-from adacd_cli.cli.running import Interruption, interruptible, show_answer, warn
+from adacd_cli.cli.running import Interruption, show_answer, warn
+from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.events import FinishReason
 from adacd_cli.render.screen import DIM, Screen
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 
 class Chat:
@@ -73,14 +69,13 @@ class Chat:
             self.note("Your message is back at the prompt." if self._interactive else unanswered)
 
     def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
-        view = self.view(conversation)
-        settings = self.talk.settings
+        view, settings = self.view(conversation), self.talk.settings
         with (
-            self.interruptible() as interruption,
-            closing(self.talk.answer(view, seed=seed, cancelled=lambda: interruption.requested)) as events,
+            self.interruptible() as stop,
+            closing(self.talk.answer(view, seed=seed, cancelled=lambda: stop.requested)) as events,
         ):
-            watched = interruption.watch(events)
-            finished = show_answer(watched, settings, self.out, self.err, legend=not self._legend_shown)
+            legend = not self._legend_shown
+            finished = show_answer(stop.watch(events), settings, self.out, self.err, legend=legend)
             self._legend_shown = self._legend_shown or finished.added + finished.subtracted > 0
             if finished.text and finished.finish_reason is FinishReason.CANCELLED:
                 self.note("Stopped; the answer so far stays in the conversation.")
@@ -101,8 +96,8 @@ class Chat:
     @contextmanager
     def interruptible(self) -> Iterator[Interruption]:
         """Lets Ctrl-C end what is being decoded; somebody who sits there goes on talking."""
-        with suppress(typer.Exit) if self._interactive else nullcontext(), interruptible() as interruption:
-            yield interruption
+        with suppress(typer.Exit) if self._interactive else nullcontext(), Interruption() as stop:
+            yield stop
 
     def show(self, *lines: str) -> None:
         screen = Screen(self.out, self.talk.settings.display)

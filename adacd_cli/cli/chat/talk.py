@@ -1,31 +1,31 @@
-"""A chat without its terminal: the conversation, the session that answers it, and what the model sees of it.
-
-An answer becomes part of the conversation when it ends or is stopped, never when it fails.
-"""
+"""A chat without its terminal: the conversation, the session that answers it, and what the model sees of it. An
+answer becomes part of the conversation when it ends or is stopped, never when it fails."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+from adacd_cli.answers.run import Session
+from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
+from adacd_cli.loading import load_extras
 from adacd_cli.profiles.profile import applied, chosen_method
+from adacd_cli.prompts import Prompts
 
 if TYPE_CHECKING:
-    from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
-    from adacd_cli.prompts import Prompts
 
+CANCELLED = FinishReason.CANCELLED
 _REMEMBERED_TRACES = 32
-_SEEDS = 2**63
 
-PromptsBuilder = Callable[[Conversation, "Settings"], "Prompts"]
-"""Makes the prompts of all streams; `prompts.prompts_for` with the tokenizer filled in."""
+Build = Callable[[Conversation, "Settings"], "Prompts"]
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,11 @@ class View:
 
 class Talk:
     """A conversation whose answers can be stopped, taken back and decoded again; between two answers `use` replaces
-    the settings, and the conversation may be replaced too."""
+    the settings, and the conversation may be replaced too; `build` is `prompts_for` of its tokenizer."""
 
     def __init__(
-        self, model: LanguageModel, settings: Settings, build: PromptsBuilder, conversation: Conversation
+        self, model: LanguageModel, settings: Settings, build: Build, conversation: Conversation
     ) -> None:
-        from adacd_cli.answers.run import Session  # torch comes with it
-
         self.settings = chosen_method(settings, model.profile)
         self.conversation = conversation
         self.session = Session(model, settings.prefix_cache)
@@ -54,8 +52,6 @@ class Talk:
 
     def use(self, settings: Settings) -> tuple[str, ...]:
         """Decodes with these settings from now on; loads what they need, and gives the warnings of that."""
-        from adacd_cli.loading.extras import load_extras
-
         before = self.session.model
         self.session.use(load_extras(before, settings))
         self.settings = settings
@@ -94,45 +90,37 @@ class Talk:
         if self.settings.seed is None:
             return None
         used = self.last_seed()
-        return ((self.settings.seed if used is None else used) + 1) % _SEEDS
+        return ((self.settings.seed if used is None else used) + 1) % 2**63
 
     def last_seed(self) -> int | None:
         """The seed that the last answer was drawn with; None where it was greedy, or was loaded."""
         return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
-        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit.
-
-        Both prompts must leave room for an answer: `max_new_tokens`, but at most a quarter of the context.
-        The last exchange always stays; one that is too long by itself is refused when it is to be answered.
-        """
-        whole = self._seen(conversation, 0, self.settings)
-        if self._fits(whole):
+        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit. Both prompts
+        must leave room for an answer: `max_new_tokens`, but at most a quarter of the context. The last exchange
+        always stays; one that is too long by itself is refused when it is to be answered."""
+        seen = partial(self._seen, conversation, self.settings)
+        if self._fits(whole := seen(0)):
             return whole
         choices = range(max(len(conversation.questions) - 1, 0))
-        fits = lambda left_out: self._fits(self._seen(conversation, left_out, self.settings))  # noqa: E731
-        return self._seen(conversation, bisect_left(choices, True, key=fits), self.settings)
+        return seen(bisect_left(choices, True, key=lambda left_out: self._fits(seen(left_out))))
 
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
     ) -> Generator[Event, None, None]:
-        """Answers the question that the view ends with; the conversation then holds the answer.
-
-        An answer that is cancelled, interrupted or closed is kept as far as it came. When nothing came, or
-        when decoding fails, the conversation stays as it was; what a server sent before it failed is kept.
-        """
+        """Answers the question that the view ends with; the conversation then holds the answer. An answer that is
+        cancelled, interrupted or closed is kept as far as it came. When nothing came, or when decoding fails, the
+        conversation stays as it was; what a server sent before it failed is kept."""
         events: list[Event] = []
         try:
             for event in self._decode(view.prompts, self.settings, seed, cancelled):
                 events.append(event)
-                if isinstance(event, Finished) and (
-                    event.text or event.finish_reason is not FinishReason.CANCELLED
-                ):
+                if isinstance(event, Finished) and (event.text or event.finish_reason is not CANCELLED):
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
-            steps = (event for event in events if isinstance(event, TokenStep))
-            text = "".join(step.text for step in steps if not step.thinking)
+            text = "".join(each.text for each in events if isinstance(each, TokenStep) and not each.thinking)
             if text and not isinstance(events[-1], Finished):
                 self._keep(view.conversation.with_assistant(text), [])
             raise
@@ -142,8 +130,8 @@ class Talk:
     ) -> Iterator[Event]:
         """Answers the question with other settings; the conversation stays as it is."""
         # another method may read another prompt
-        prompts = self._seen(view.conversation, view.left_out, settings).prompts
-        yield from self._decode(prompts, settings, seed, cancelled)
+        prompts = self._seen(view.conversation, settings, view.left_out).prompts
+        yield from self._decode(prompts, settings, seed, cancelled)  # the scheduler takes one run at a time
 
     def _decode(
         self, prompts: Prompts, settings: Settings, seed: int | None, cancelled: Callable[[], bool]
@@ -151,8 +139,7 @@ class Talk:
         from adacd_cli.engine import Request
 
         request = Request(prompts, applied(settings, self.session.model.profile), seed)
-        decoded = self.session.decode([request], cancelled=lambda _: cancelled())
-        return raise_failures(decoded)
+        return raise_failures(self.session.decode([request], cancelled=lambda _: cancelled()))
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -160,15 +147,13 @@ class Talk:
         if len(self._traces) > _REMEMBERED_TRACES:
             del self._traces[next(iter(self._traces))]
 
-    def _seen(self, conversation: Conversation, left_out: int, settings: Settings) -> View:
+    def _seen(self, conversation: Conversation, settings: Settings, left_out: int) -> View:
         first = conversation.questions[left_out] if left_out else 0
         shown = replace(conversation, messages=conversation.messages[first:])
         prompts = self._build(shown, applied(settings, self.session.model.profile))
         return View(conversation, prompts, left_out)
 
     def _fits(self, view: View) -> bool:
-        limit = self.context_length
-        room = (
-            self.settings.max_new_tokens if limit is None else min(self.settings.max_new_tokens, limit // 4)
-        )
-        return limit is None or view.prompts.longest + max(1, room) <= limit
+        if (limit := self.context_length) is None:
+            return True
+        return view.prompts.longest + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
