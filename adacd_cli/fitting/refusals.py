@@ -87,7 +87,7 @@ def find_openers(
     ordered = np.argsort(-refusing)
     # more than one refusal's worth: a judge errs, and one answer may begin as no other does
     least = max(0.01, _REFUSALS / refused.sum())
-    found = [each for each in ordered if refusing[each] >= max(least, 3 * answering[each])]
+    found = [each for each in ordered if refusing[each] >= max(least, 2 * answering[each])]
     openers = tuple(int(columns[each]) for each in (found or ordered[:1])[:24])
     texts = Counter(_first_sentence(each.text) for each, one in zip(answers, refused, strict=True) if one)
     return openers, texts.most_common(1)[0][0]
