@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -71,6 +71,7 @@ def test_whatever_is_said(
         suppress_health_check=list(HealthCheck),
     )
     def ask(case: Any) -> None:
+        assume(len(repr(case.body)) < 1_000_000)  # larger ones are another matter: 413
         if mode is POSITIVE and isinstance(case.body, dict):
             case.body["model"] = "letters"  # else nearly all of them end there
             if "messages" in case.body:  # else few of them end with a user's message
