@@ -5,7 +5,7 @@ What is observed and answered is kept in a folder, so that the same command goes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from statistics import fmean
@@ -24,7 +24,7 @@ from adacd_cli.evaluation.judges.base import REFUSED
 from adacd_cli.evaluation.runner import answer_all
 from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
 from adacd_cli.fitting import learn
-from adacd_cli.fitting.corpus import KINDS, FitPrompt, Kind, chosen, first_of_each
+from adacd_cli.fitting.corpus import FitPrompt, chosen, first_of_each
 from adacd_cli.fitting.measure import label, measure, rounded, trade_off
 from adacd_cli.fitting.observe import Observed, Observer, Stage, observe
 from adacd_cli.fitting.refusals import (
@@ -35,6 +35,7 @@ from adacd_cli.fitting.refusals import (
     find_contrasts,
     find_openers,
 )
+from adacd_cli.fitting.sizes import SHORT, Sizes
 from adacd_cli.fitting.strength import Strength, choose_strength
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Profile
@@ -46,45 +47,7 @@ if TYPE_CHECKING:
     from adacd_cli.fitting.learn import Array
 
 STEPS = 10
-SHORT = 0.6
-"""Share of the prompts that are the shortest ones: they teach the switch most, and cost least."""
 _TOKENS, _OPENING_TOKENS = 40, 24
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many prompts each step takes, by kind; `paper`: those held out that the paper's settings answer."""
-
-    train: Mapping[Kind, int]
-    test: Mapping[Kind, int]
-    paper: Mapping[Kind, int]
-    opened: Mapping[Kind, int]
-    obeyed: int
-    acted: int
-
-
-FULL = Sizes(
-    {"safe": 320, "unsafe": 320, "neutral": 60},
-    {"safe": 40, "unsafe": 40, "neutral": 20},
-    {"safe": 16, "unsafe": 16, "neutral": 8},
-    {"safe": 24, "unsafe": 36, "neutral": 10},
-    *(3, 12),
-)
-QUICK = Sizes(
-    {"safe": 100, "unsafe": 100, "neutral": 24},
-    {"safe": 20, "unsafe": 20, "neutral": 12},
-    {"safe": 10, "unsafe": 10, "neutral": 6},
-    {"safe": 12, "unsafe": 16, "neutral": 10},
-    *(2, 10),
-)
-
-
-THOROUGH = replace(
-    FULL,
-    train=dict.fromkeys(KINDS, 10_000),
-    test={kind: 2 * count for kind, count in FULL.test.items()},
-    opened={kind: 2 * count for kind, count in FULL.opened.items()},
-)
 
 
 @dataclass(frozen=True)
