@@ -69,7 +69,7 @@ class OllamaMessage(OpenBody):
 class OllamaChat(OllamaRequest):
     """A request of /api/chat."""
 
-    messages: Annotated[list[OllamaMessage], Field(max_length=MAX_MESSAGES)]
+    messages: Annotated[list[OllamaMessage] | None, Field(max_length=MAX_MESSAGES)] = None
     tools: Any = None
 
 
@@ -95,7 +95,7 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> Translation:
     if isinstance(length := options.get("num_predict"), int) and length < 0:
         chat.fields["max_tokens"] = -1  # -2: as long as the context
     if isinstance(body, OllamaChat):
-        for place, message in enumerate(body.messages):
+        for place, message in enumerate(body.messages or ()):
             _add(chat, message, f"messages[{place}]")
         chat.put("tools", body.tools, "tools")
     else:

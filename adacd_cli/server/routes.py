@@ -106,6 +106,9 @@ class Responder:
 
         tokenizer, params = self._params_of(body)
         conversation = conversation_of(body, self.state.settings.system)
+        if params.json_schema is not None and conversation.messages[-1].role == "assistant":
+            name = params.json_schema[1]
+            raise refused(f"`{name}` cannot hold an answer to JSON that has begun already.", name)
         texts = ["".join((each.content, *strings_in(each.extra))) for each in conversation.messages]
         self.state.check_size([conversation.system or "", *texts], "messages", params)
         return partial(prompts_for, tokenizer, conversation, params.settings), params

@@ -23,7 +23,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema, from_json
 
 from adacd_cli.config import SETTINGS, Settings
 
@@ -204,11 +204,21 @@ _TopLogprobs = Annotated[int | None, Field(ge=0, le=_MAX_LOGPROBS)]
 _Ignored = Field(description="Accepted; nothing depends on it.")
 
 
+def _of_json(schema: Any) -> Any:
+    """A schema that is sent as JSON text, as vLLM takes it, too."""
+    if not isinstance(schema, str):
+        return schema
+    try:
+        return from_json(schema)
+    except ValueError as error:
+        raise PydanticCustomError("json", "is no JSON: {error}", {"error": str(error)}) from None
+
+
 def _grammar(name: str, *allowed: Any) -> Unsupported:
     return Unsupported(f"Answers can be held to JSON alone, by `response_format`, not by `{name}`.", *allowed)
 
 
-_Schema = dict[str, Any]
+_Schema = Annotated[dict[str, Any], BeforeValidator(_of_json)]
 _ANY_OBJECT: _Schema = {"type": "object"}
 
 

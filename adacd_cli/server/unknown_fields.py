@@ -12,6 +12,7 @@ _EITHER = (True, False)
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "add_special_tokens": _EITHER,
     "allowed_callers": (["direct"],),
+    "best_of": (1,),
     "cache_prompt": _EITHER,
     "caller": ({"type": "direct"},),
     "container": (),

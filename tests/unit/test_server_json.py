@@ -46,6 +46,7 @@ def check(text: str, schema: dict[str, Any] = SCHEMA) -> None:
         {"response_format": CHAT_FORMAT},
         {"structured_outputs": {"json": SCHEMA}},
         {"guided_json": SCHEMA},
+        {"guided_json": json.dumps(SCHEMA)},
         {"json_schema": SCHEMA},
     ],
     ids=lambda fields: next(iter(fields)),
@@ -151,6 +152,18 @@ def test_responses_messages_and_ollama_have_it_too(server: Site) -> None:
             "output_config.format",
             "`output_config.format` cannot be used. No answer can be held to the JSON schema: Invalid type: "
             "objekt.",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [QUESTION, {"role": "assistant", "content": "{"}], "guided_json": SCHEMA},
+            "guided_json",
+            "`guided_json` cannot hold an answer to JSON that has begun already.",
+        ),
+        (
+            "/v1/chat/completions",
+            {**TURN, "guided_json": "{"},
+            "guided_json",
+            "`guided_json` is no JSON: EOF while parsing an object at line 1 column 1.",
         ),
         ("/api/chat", {**TURN, "format": "xml"}, None, "`format` is json or a JSON schema."),
     ],
