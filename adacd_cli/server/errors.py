@@ -67,8 +67,9 @@ class _ErrorResponse(JSONResponse):
 
 def body_for(path: str, error: ApiError) -> dict[str, Any]:
     """The body of an error on this path: Ollama's is a sentence, and Anthropic's says that it is one."""
-    if path.startswith("/api/"):
-        return {"error": error.message}
+    if path.startswith("/api/"):  # its errors are a text alone
+        named = error.param is None or f"`{error.param}`" in error.message
+        return {"error": error.message if named else f"{error.message} (`{error.param}`)"}
     return {"type": "error", **error.body} if path.startswith("/v1/messages") else error.body
 
 
