@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import jsonschema
+import jsonschema_rs
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -300,7 +300,7 @@ def test_answers_are_json_that_fits_a_schema(pair, method, temperature):
     asked = [replace(request_of(model, QUESTIONS[0], **own), grammar=grammar, seed=seed) for seed in range(4)]
     found = [event for event in decode(model, asked) if isinstance(event, Finished)]
     for event in found:
-        jsonschema.validate(json.loads(event.text), schema)
+        jsonschema_rs.validate(schema, json.loads(event.text))
     assert len(found) == 4 and (found[0].added + found[0].subtracted > 0) == (method == "adacd")
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 
 from adacd_cli.config import Settings
@@ -37,7 +37,7 @@ def post(server: Site, path: str, **body: Any) -> Any:
 
 
 def check(text: str, schema: dict[str, Any] = SCHEMA) -> None:
-    jsonschema.validate(json.loads(text), schema)
+    jsonschema_rs.validate(schema, json.loads(text))
 
 
 @pytest.mark.parametrize(
