@@ -134,6 +134,7 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
     from adacd_cli.conversation import Conversation
     from adacd_cli.engine.decisions import DECISIONS, PLAIN
     from adacd_cli.engine.switches import learned
+    from adacd_cli.engine.switches.mass import opener_logits
     from adacd_cli.evaluation.judges.keyword import KeywordJudge
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import answer_all, judge_all
@@ -168,7 +169,7 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
         counts: Counter[tuple[str, str, str]] = Counter()
         for sample, row in read(samples):
             decision = DECISIONS[int(learned.decide(row[None], numbers)[0])].value
-            refuses = bool(row.exp()[list(numbers.openers)].sum() >= 0.5)
+            refuses = bool(opener_logits(row[None], numbers.openers)[0] >= 0)
             found = ("prompts", *(("refuses",) if refuses else ()), decision)
             counts.update((sample.dataset, sample.label, kind) for kind in found)
         kinds = ("prompts", "refuses", *(each.value for each in DECISIONS))

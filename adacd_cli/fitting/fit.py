@@ -104,7 +104,7 @@ class Fit:
             )
         train = chosen(self._prompts, self._sizes.train, held_out=False, short=SHORT)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
-        ids = [self._prompt_ids(each.text)[0] for each in train]
+        ids = [self._prompt_ids(each.text) for each in train]
         columns, logprobs = observe(self._observer, ids, self._store.folder / "first_tokens.npz", self._stage)
         openers, contrasts = self._refusals(train, columns, logprobs)
         observed = Observed(train, columns, logprobs, openers)
@@ -213,18 +213,18 @@ class Fit:
         self, texts: Sequence[str], contrast: str | None = None, placement: str = "user-end"
     ) -> Iterator[torch.Tensor]:
         """Log-probabilities of the first token of each answer, float32 [vocab]."""
-        return self._observer.read([self._prompt_ids(text, contrast, placement)[1] for text in texts])
+        return self._observer.read([self._prompt_ids(text, contrast, placement) for text in texts])
 
     def _prompt_ids(
         self, text: str, contrast: str | None = None, placement: str = "user-end"
-    ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The ids of both streams; of the unprompted one twice without a contrast prompt."""
+    ) -> tuple[int, ...]:
+        """The ids of the prompted stream; without a contrast prompt, of the unprompted one."""
         update: dict[str, Any] = {"method": "default"}
         if contrast is not None:
             update = {"method": "adacd", "contrast_prompt": contrast, "contrast_placement": placement}
         settings = self._settings.model_copy(update=update)
         prompts = prompts_for(self._model.tokenizer, Conversation.ask(text, settings.system), settings)
-        return prompts.base.ids, list(prompts.streams.values())[-1].ids
+        return list(prompts.streams.values())[-1].ids
 
     def _answers(
         self,
