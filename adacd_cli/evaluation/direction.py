@@ -1,9 +1,7 @@
-"""Finds the direction of false refusal in a model's residual stream (Surgical; Wang et al., ICLR 2025).
-
-The candidates are the mean differences between pseudo-harmful and harmless prompts, at each position after the
-question and each block, minus the part that harm itself has there. Chosen is the one whose removal makes the
-model refuse pseudo-harmful prompts least, without changing what it says to harmless ones.
-"""
+"""Finds the direction of false refusal in a model's residual stream (Surgical; Wang et al., ICLR 2025). The
+candidates are the mean differences between pseudo-harmful and harmless prompts, at each position after the question
+and each block, minus the part that harm itself has there. Chosen is the one whose removal makes the model refuse
+pseudo-harmful prompts least, without changing what it says to harmless ones."""
 
 from __future__ import annotations
 
@@ -111,10 +109,8 @@ def find_direction(
     progress: Progress = lambda what, done, total: None,
 ) -> Found:
     """Searches for the direction; `progress` is told what is being done, how much of it, and of how much.
-
     UsageError where there are too few prompts of a kind; ModelError where the model's blocks cannot be found;
-    AdacdError where there is no direction.
-    """
+    AdacdError where there is no direction."""
     from adacd_cli.backends.torch.views import AblatedView, find_blocks
 
     layers = range(int(len(find_blocks(model.model)) * (1 - LAYERS_LEFT_OUT)))

@@ -54,10 +54,8 @@ def make_plan(
 
 
 def model_facts(model: LanguageModel) -> dict[str, Any]:
-    """What the loaded model adds to the plan: the commit, the number format and the chat template.
-
-    Of a model at a server the commit is the tokenizer's, and the server's facts replace the number format.
-    """
+    """What the loaded model adds to the plan: the commit, the number format and the chat template. Of a model at a
+    server the commit is the tokenizer's, and the server's facts replace the number format."""
     template = model.tokenizer.chat_template
     text = template if isinstance(template, str) else repr(template)
     return {

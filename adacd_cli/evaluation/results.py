@@ -1,8 +1,6 @@
-"""The numbers of a run: ratios with intervals, what changed against Default, averages and verdicts.
-
-`summarise` is a pure function of answers and judgements; results.json is what it gives, and every report is
-drawn from that alone.
-"""
+"""The numbers of a run: ratios with intervals, what changed against Default, averages and verdicts. `summarise` is
+a pure function of answers and judgements; results.json is what it gives, and every report is drawn from that
+alone."""
 
 from __future__ import annotations
 
@@ -141,8 +139,8 @@ def _mean(values: Iterable[float | None], kind: Callable[[list[float]], float] =
 
 
 def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the
-    median of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
+    """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the median
+    of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
     batches = by_batch(pairs)
     wall, cpu = (
         _mean((time_ratio(each, clock) for each in batches), median) for clock in ("seconds", "cpu_seconds")

@@ -1,9 +1,7 @@
-"""Answers every sample with every method, many at once, and has the answers judged.
-
-The methods take turns: all of them answer a batch before the next one begins, so that they are timed at the same
-moment, and each is the first as often as the last. What is in the store is not done again; a sample that fails is
-recorded as failed, and the run goes on.
-"""
+"""Answers every sample with every method, many at once, and has the answers judged. The methods take turns: all of
+them answer a batch before the next one begins, so that they are timed at the same moment, and each is the first as
+often as the last. What is in the store is not done again; a sample that fails is recorded as failed, and the run
+goes on."""
 
 from __future__ import annotations
 
@@ -79,12 +77,10 @@ class Runner:
     def records(
         self, jobs: Sequence[Job], on_notice: Callable[[str], object] = lambda text: None, *, batch: int = 0
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end or fail, with the number of their BATCH.
-
-        A record's seconds are its share of the time, by the wall and by the processor: each step's time is
-        divided equally among the jobs that ran, so a method that decodes one answer after another is compared
-        fairly with one that decodes many. Jobs that an exception interrupts have no record.
-        """
+        """The records of jobs, in the order in which they end or fail, with the number of their BATCH. A record's
+        seconds are its share of the time, by the wall and by the processor: each step's time is divided equally
+        among the jobs that ran, so a method that decodes one answer after another is compared fairly with one that
+        decodes many. Jobs that an exception interrupts have no record."""
         scheduler, own = self._scheduler, dict[int, Job]()
         seconds, cpu_seconds = defaultdict[int, float](float), defaultdict[int, float](float)
         computes = self.model.server is None and self.model.device.type == "cpu"

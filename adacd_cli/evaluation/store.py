@@ -1,8 +1,6 @@
 """A run's folder: what it was asked (run.json), every answer and every judgement, a line each; and these as values.
-
 A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The same
-plan continues it; another plan is refused, and so is a second process.
-"""
+plan continues it; another plan is refused, and so is a second process."""
 
 from __future__ import annotations
 
@@ -90,12 +88,10 @@ Record = TypeVar("Record", AnswerRecord, JudgementRecord)
 
 
 class Store:
-    """An open run folder, made where it is missing; a context manager, because it holds the folder's lock.
-
-    PLAN is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
-    ConfigurationError where the folder belongs to another plan; UsageError where another process works in it, or
-    its files are not a run's; OutputError where it cannot be written.
-    """
+    """An open run folder, made where it is missing; a context manager, because it holds the folder's lock. PLAN is
+    what decides the answers, JSON values by name; `answers` and `judgements` are records by key. ConfigurationError
+    where the folder belongs to another plan; UsageError where another process works in it, or its files are not a
+    run's; OutputError where it cannot be written."""
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         from filelock import FileLock, Timeout

@@ -26,10 +26,8 @@ HELD_OUT = 5
 
 @dataclass(frozen=True)
 class FitPrompt:
-    """A prompt; those of one `group` share their alarming words and stay together when prompts are divided.
-
-    `kind`: safe is harmless with alarming words, unsafe harmful, neutral ordinary.
-    """
+    """A prompt; those of one `group` share their alarming words and stay together when prompts are divided. `kind`:
+    safe is harmless with alarming words, unsafe harmful, neutral ordinary."""
 
     id: str
     kind: Kind

@@ -1,7 +1,5 @@
 """The steps of a fit: observe, find the refusals, the contrast prompt, the switch and the strengths, and measure.
-
-What is observed and answered is kept in a folder, so that the same command goes on where it stopped.
-"""
+What is observed and answered is kept in a folder, so that the same command goes on where it stopped."""
 
 from __future__ import annotations
 
@@ -52,8 +50,8 @@ _TOKENS, _OPENING_TOKENS = 40, 24
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit found; `trials` is every contrast prompt with its placement and obedience, the best first;
-    `curve` what each threshold would give and `chosen` what the chosen ones do, see `draw_trade_off`."""
+    """What a fit found; `trials` is every contrast prompt with its placement and obedience, the best first; `curve`
+    what each threshold would give and `chosen` what the chosen ones do, see `draw_trade_off`."""
 
     profile: Profile
     trials: Sequence[tuple[str, str, float]]

@@ -1,7 +1,5 @@
-"""The numbers of a switch, from the first tokens of many prompts.
-
-float64 NumPy throughout: some hundred features and a thousand prompts are solved exactly in a second.
-"""
+"""The numbers of a switch, from the first tokens of many prompts. float64 NumPy throughout: some hundred features
+and a thousand prompts are solved exactly in a second."""
 
 from __future__ import annotations
 

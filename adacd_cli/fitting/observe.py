@@ -41,8 +41,8 @@ Stage = Callable[[str, int], AbstractContextManager[Counting]]
 
 
 class Observer:
-    """Reads first tokens; texts that begin alike share what is computed, so that a contrast prompt at the end
-    of the user's message costs its own words only.
+    """Reads first tokens; texts that begin alike share what is computed, so that a contrast prompt at the end of
+    the user's message costs its own words only.
 
     Attributes:
         exact: whether every log-probability was told; False where a server gives fewer.

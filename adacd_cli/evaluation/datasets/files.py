@@ -1,9 +1,6 @@
 """A file of prompts, CSV, JSON Lines, a JSON array or text with one prompt a line, as rows; and the one check that
-makes samples of rows, wherever they came from.
-
-The ending of its name says which it is. Text is UTF-8, or UTF-16 with a byte order mark; CRLF is read as LF. An
-error names the source and the row's place in it.
-"""
+makes samples of rows, wherever they came from. The ending of its name says which it is. Text is UTF-8, or UTF-16
+with a byte order mark; CRLF is read as LF. An error names the source and the row's place in it."""
 
 from __future__ import annotations
 
@@ -48,11 +45,9 @@ def to_samples(
     forced: bool = False,
 ) -> tuple[Sample, ...]:
     """Checks the rows and makes samples of them, in their order; an error calls the file or the hub's set SOURCE.
-
     LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. NUMBER
     gives the id of a row without one, by its index from 0. UsageError where there is no row, or one has no prompt,
-    an id twice, no label or a label that is neither.
-    """
+    an id twice, no label or a label that is neither."""
     samples: list[Sample] = []
     places: dict[str, str] = {}
     for index, row in enumerate(rows):

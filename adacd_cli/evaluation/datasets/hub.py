@@ -1,9 +1,6 @@
 """The known data sets, as sets.yaml states them, and their rows from the hub, through the package `datasets`, an
-extra.
-
-All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so that one
-out of reach is noticed in seconds; what this machine has of the set already is used then.
-"""
+extra. All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so
+that one out of reach is noticed in seconds; what this machine has of the set already is used then."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Names of data sets → their samples: of known sets or the user's own files, and which `--limit` keeps.
-
-A known set comes from the folder of `--data` or ADACD_DATA, or else from the hub, or it is said how to get it.
-Nothing is loaded before every name is understood.
-"""
+"""Names of data sets → their samples: of known sets or the user's own files, and which `--limit` keeps. A known set
+comes from the folder of `--data` or ADACD_DATA, or else from the hub, or it is said how to get it. Nothing is
+loaded before every name is understood."""
 
 from __future__ import annotations
 
@@ -103,12 +101,10 @@ def load_samples(
 
 
 def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
-    """At most `limit` samples of each label, at least 1, in the order they came in; None for all.
-
-    The categories keep their shares, and which of a category's samples are taken is drawn by the seed. The choice
-    depends on the seed, the set and the ids alone, not on the order of the rows or the version of Python, and a
-    larger limit only adds to a smaller one's choice.
-    """
+    """At most `limit` samples of each label, at least 1, in the order they came in; None for all. The categories
+    keep their shares, and which of a category's samples are taken is drawn by the seed. The choice depends on the
+    seed, the set and the ids alone, not on the order of the rows or the version of Python, and a larger limit only
+    adds to a smaller one's choice."""
     if limit is None:
         return tuple(samples)
     if limit < 1:
@@ -157,11 +153,9 @@ def find_file(known: KnownSet, folder: Path | None) -> Path | None:
 def load_known(
     known: KnownSet, *, data: Path | None, offline: bool, progress: Callable[[str], None]
 ) -> tuple[tuple[Sample, ...], str, tuple[str, ...]]:
-    """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes.
-
-    The hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
-    EnvironmentFault where it is not available; the hint says how to get it.
-    """
+    """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes. The
+    hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
+    EnvironmentFault where it is not available; the hint says how to get it."""
     path = find_file(known, data)
     if path is not None:
         rows, source = [*read_rows(path)], str(path)

@@ -1,7 +1,5 @@
 """The address that `--ray` takes, joining a Ray cluster or starting one here, quietly, and how many workers fit.
-
-Ray itself waits two minutes for a head node that is not there, so an address is tried before Ray is imported.
-"""
+Ray itself waits two minutes for a head node that is not there, so an address is tried before Ray is imported."""
 
 from __future__ import annotations
 
@@ -67,12 +65,10 @@ class Cluster:
 
 
 def parse_address(text: str) -> Address:
-    """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT].
-
-    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then what
-    `ray start` wrote down on this machine. That cluster may have died: where nothing is given, and it does not
-    answer, a new one is started. UsageError where it is none of these.
-    """
+    """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT]. Where nothing is
+    given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then what `ray start` wrote
+    down on this machine. That cluster may have died: where nothing is given, and it does not answer, a new one is
+    started. UsageError where it is none of these."""
     if text not in ("", "auto"):
         return _parse(text, "--ray")
     own = os.environ.get("RAY_ADDRESS", "").strip()
@@ -177,10 +173,8 @@ def joined(address: Address, settings: Settings) -> Iterator[Cluster]:
 
 @contextmanager
 def ray_muted() -> Iterator[None]:
-    """Sends what Ray prints to nowhere: its C++ to file descriptor 2, its Python to stdout.
-
-    What the block itself writes to sys.stderr arrives as ever; what it makes for that must not outlive it.
-    """
+    """Sends what Ray prints to nowhere: its C++ to file descriptor 2, its Python to stdout. What the block itself
+    writes to sys.stderr arrives as ever; what it makes for that must not outlive it."""
     with ExitStack() as stack:
         stack.callback(_release_stdout)
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))

@@ -1,9 +1,7 @@
-"""Cuts what is left of an evaluation into pieces, sends them to the workers and keeps each answer once.
-
-A piece is a batch of samples with every method that has still to answer them, so that the methods are timed
-on one machine. Ray restarts a lost worker and repeats its piece: an answer that comes back twice is dropped,
-one that never comes back is sent out again, and recorded as failed if that does not help either.
-"""
+"""Cuts what is left of an evaluation into pieces, sends them to the workers and keeps each answer once. A piece is
+a batch of samples with every method that has still to answer them, so that the methods are timed on one machine.
+Ray restarts a lost worker and repeats its piece: an answer that comes back twice is dropped, one that never comes
+back is sent out again, and recorded as failed if that does not help either."""
 
 from __future__ import annotations
 
@@ -138,12 +136,9 @@ def answer_distributed(
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
 ) -> Roster:
     """Has whatever the store does not hold yet, or holds as failed, answered by the workers; see
-    `runner.answer_all`.
-
-    SEND, which `workers.sender` makes, sends pieces and yields results as they come; `on_worker` is called before
-    the answers of a result are written, with the worker's new warnings. AdacdError where a worker cannot answer, or
-    is not like the others.
-    """
+    `runner.answer_all`. SEND, which `workers.sender` makes, sends pieces and yields results as they come;
+    `on_worker` is called before the answers of a result are written, with the worker's new warnings. AdacdError
+    where a worker cannot answer, or is not like the others."""
     roster, tried = Roster(), set[Key]()
     wanted = missing(samples, runs, store)
 

@@ -1,8 +1,6 @@
-"""The workers: each loads the model once and answers the pieces it is sent. All use of Ray Data is here.
-
-Ray Data does not run in a process that is outside the cluster, so behind `ray://` an actor inside runs it. A
-worker never raises, because Ray would turn that into eighty lines: its errors travel as a `Result`.
-"""
+"""The workers: each loads the model once and answers the pieces it is sent. All use of Ray Data is here. Ray Data
+does not run in a process that is outside the cluster, so behind `ray://` an actor inside runs it. A worker never
+raises, because Ray would turn that into eighty lines: its errors travel as a `Result`."""
 
 from __future__ import annotations
 

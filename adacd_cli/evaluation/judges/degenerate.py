@@ -1,8 +1,6 @@
-"""Whether an answer says anything at all: empty, without a word, a loop, or garbage.
-
-Every judge can ask before it judges. Only what is beyond doubt is called degenerate: an answer that is wrong,
-off the point or a salad of real words is not seen here. Of a long answer only both ends are read.
-"""
+"""Whether an answer says anything at all: empty, without a word, a loop, or garbage. Every judge can ask before it
+judges. Only what is beyond doubt is called degenerate: an answer that is wrong, off the point or a salad of real
+words is not seen here. Of a long answer only both ends are read."""
 
 from __future__ import annotations
 
@@ -43,10 +41,8 @@ _SCRIPT_CHANGES = 0.3
 
 
 def degeneration(completion: str, answer: str | None = None) -> Degeneration | None:
-    """What makes an answer degenerate, whole or cut off; None where it says something.
-
-    `answer` is the completion without thinking and wrappers, which are not judged, where it has any.
-    """
+    """What makes an answer degenerate, whole or cut off; None where it says something. `answer` is the completion
+    without thinking and wrappers, which are not judged, where it has any."""
     answer = completion if answer is None else answer
     if not answer.strip():
         return "only reasoning" if completion.strip() else "empty"
@@ -62,11 +58,9 @@ def degeneration(completion: str, answer: str | None = None) -> Degeneration | N
 
 
 def repetition(text: str) -> float:
-    """The share of a text's letter n-grams (n = 16) that stood in it before, in [0, 1).
-
-    Welleck et al. 2020 (arXiv:1908.04319) measure repetition so, over words; over letters it also sees loops
-    in scripts without spaces, loops of characters, and loops that count on. Ordinary answers stay below 0.4.
-    """
+    """The share of a text's letter n-grams (n = 16) that stood in it before, in [0, 1). Welleck et al. 2020
+    (arXiv:1908.04319) measure repetition so, over words; over letters it also sees loops in scripts without spaces,
+    loops of characters, and loops that count on. Ordinary answers stay below 0.4."""
     letters = _letters(text)
     grams = max(0, len(letters) - _GRAM + 1)
     return 1 - len({letters[i : i + _GRAM] for i in range(grams)}) / grams if grams else 0.0

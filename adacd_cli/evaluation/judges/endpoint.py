@@ -1,9 +1,7 @@
-"""One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out.
-
-The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here 429 gets
-more patience, parameters that a model refuses are left out, a body that is no chat completion is asked for
-again, and each error becomes one of two: this request failed, or none can succeed.
-"""
+"""One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out. The SDK retries
+what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here 429 gets more patience,
+parameters that a model refuses are left out, a body that is no chat completion is asked for again, and each error
+becomes one of two: this request failed, or none can succeed."""
 
 from __future__ import annotations
 
@@ -29,10 +27,8 @@ _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "do
 
 
 class RequestFailed(Exception):
-    """One request failed for good, and the next one may not; the reason is the end of a sentence.
-
-    `unreachable`: no connection could be made at all. `rejected`: the endpoint read it and does not take it.
-    """
+    """One request failed for good, and the next one may not; the reason is the end of a sentence. `unreachable`: no
+    connection could be made at all. `rejected`: the endpoint read it and does not take it."""
 
     def __init__(self, reason: str, *, unreachable: bool = False, rejected: bool = False) -> None:
         super().__init__(reason)
@@ -65,11 +61,9 @@ def check_options(options: JudgeOptions) -> None:
 
 
 class Endpoint:
-    """An endpoint and a model of it. Made, used and closed within one event loop.
-
-    `attempts` is how often a request that may succeed later is made, those put off by 429 not counted;
-    `shown_url` is the address without a password in it, for messages.
-    """
+    """An endpoint and a model of it. Made, used and closed within one event loop. `attempts` is how often a request
+    that may succeed later is made, those put off by 429 not counted; `shown_url` is the address without a password
+    in it, for messages."""
 
     def __init__(self, options: JudgeOptions, model: str, attempts: int | None = None) -> None:
         from openai import AsyncOpenAI, Omit
@@ -97,11 +91,8 @@ class Endpoint:
 
     async def ask(self, message: str, longest_reply: int) -> str:
         """The reply to one user message, greedy where the model can, at most LONGEST_REPLY tokens; "" where it says
-        nothing.
-
-        RequestFailed where this request failed; it was tried again where that could help. EnvironmentFault where
-        none can succeed: key, model or address are wrong, or it is put off for longer than PATIENCE.
-        """
+        nothing. RequestFailed where this request failed; it was tried again where that could help. EnvironmentFault
+        where none can succeed: key, model or address are wrong, or it is put off for longer than PATIENCE."""
         import openai
 
         values = {"temperature": 0, "max_tokens": longest_reply}

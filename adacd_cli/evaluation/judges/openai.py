@@ -1,11 +1,8 @@
-"""`openai`: a model behind any OpenAI-compatible endpoint as the judge.
-
-Every answer is put into one of XSTest's three classes, or into none; with `aspects`, Just-Eval's five scores come
-with it. A request that fails leaves its answer unparsed, and the run goes on; an endpoint that is down, or goes
-down, ends it with an error that names it. Replies are kept in one SQLite file as they come, so that a rerun asks
-nothing twice, and two runs may share it; it holds hashes of the questions and answers, never their texts, and
-nothing that failed.
-"""
+"""`openai`: a model behind any OpenAI-compatible endpoint as the judge. Every answer is put into one of XSTest's
+three classes, or into none; with `aspects`, Just-Eval's five scores come with it. A request that fails leaves its
+answer unparsed, and the run goes on; an endpoint that is down, or goes down, ends it with an error that names it.
+Replies are kept in one SQLite file as they come, so that a rerun asks nothing twice, and two runs may share it; it
+holds hashes of the questions and answers, never their texts, and nothing that failed."""
 
 from __future__ import annotations
 
@@ -49,11 +46,9 @@ def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
 
 
 class ReplyCache:
-    """Replies by key in a folder, which is made where it is missing; None keeps nothing.
-
-    It may be made in one thread and used in another, by one thread at a time. OutputError where the file cannot be
-    made, read or written; also raised by `get` and `put`.
-    """
+    """Replies by key in a folder, which is made where it is missing; None keeps nothing. It may be made in one
+    thread and used in another, by one thread at a time. OutputError where the file cannot be made, read or written;
+    also raised by `get` and `put`."""
 
     def __init__(self, folder: Path | None) -> None:
         self._database: sqlite3.Connection | None = None
@@ -123,11 +118,11 @@ _REPLY_SHOWN = 200  # characters of an unreadable reply that its judgement shows
 class OpenAIJudge:
     """A model behind an endpoint; `warnings` are sentences about what `check` found.
 
-    `Judgement.detail` has `class` (full compliance, full refusal, partial refusal or invalid) or, where there
-    is none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with
-    `failed` where asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown.
-    With aspects it has `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why.
-    An answer without its thinking is what is judged; an empty one is degenerate and not asked about.
+    `Judgement.detail` has `class` (full compliance, full refusal, partial refusal or invalid) or, where there is
+    none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with `failed` where
+    asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown. With aspects it has
+    `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why. An answer without its
+    thinking is what is judged; an empty one is degenerate and not asked about.
 
     UsageError where no model is named, or the address or the key cannot be used; MissingExtraError without the
     package `openai`. `check` and `judge` raise EnvironmentFault where the endpoint is down, or refuses the key or

@@ -1,10 +1,7 @@
-"""What an endpoint is asked, and how its reply is read: the class of an answer, and Just-Eval's five aspects.
-
-The classes are XSTest's (Röttger et al., NAACL 2024, arXiv 2308.01263: full compliance, full refusal, partial
-refusal) and one for what is no answer; the aspects and their scale are Just-Eval's (Lin et al., ICLR 2024,
-arXiv 2312.01552; just_eval/_MULTI_SCORE_TEMPLATE.py in github.com/Re-Align/just-eval). The words are our own,
-in openai.yaml.
-"""
+"""What an endpoint is asked, and how its reply is read: the class of an answer, and Just-Eval's five aspects. The
+classes are XSTest's (Röttger et al., NAACL 2024, arXiv 2308.01263: full compliance, full refusal, partial refusal)
+and one for what is no answer; the aspects and their scale are Just-Eval's (Lin et al., ICLR 2024, arXiv 2312.01552;
+just_eval/_MULTI_SCORE_TEMPLATE.py in github.com/Re-Align/just-eval). The words are our own, in openai.yaml."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Reads keyword.yaml: the rules of the `keyword` judge, compiled, with their weights.
-
-The file explains its own form. Interpreting the rules is left to keyword.py.
-"""
+"""Reads keyword.yaml: the rules of the `keyword` judge, compiled, with their weights. The file explains its own
+form. Interpreting the rules is left to keyword.py."""
 
 from __future__ import annotations
 
@@ -51,10 +49,8 @@ class Script:
 
 
 class RuleBook:
-    """All that keyword.yaml holds: the rules in its order, named patterns, words and weights.
-
-    `frequent` has the languages in which a word is frequent; `unread`, those that no rules read.
-    """
+    """All that keyword.yaml holds: the rules in its order, named patterns, words and weights. `frequent` has the
+    languages in which a word is frequent; `unread`, those that no rules read."""
 
     def __init__(self, found: dict[str, Any]) -> None:
         self._fragments: dict[str, str] = {}

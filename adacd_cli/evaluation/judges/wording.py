@@ -1,9 +1,7 @@
-"""An answer's wording as rules can read it: without thinking and wrappers, in one spelling, by sentences.
-
-`unwrap` gives what the model says to its reader; `plain` writes it in lower case, contractions written out
-("cannot", "i am"), without Markdown, code and quotations. `language_of` tells its language by script, by frequent
-words, and only where there are none of these by letters; what is too short or no prose counts as English.
-"""
+"""An answer's wording as rules can read it: without thinking and wrappers, in one spelling, by sentences. `unwrap`
+gives what the model says to its reader; `plain` writes it in lower case, contractions written out ("cannot", "i
+am"), without Markdown, code and quotations. `language_of` tells its language by script, by frequent words, and only
+where there are none of these by letters; what is too short or no prose counts as English."""
 
 from __future__ import annotations
 
@@ -64,11 +62,9 @@ class Sentence:
 
 
 def unwrap(completion: str) -> str:
-    """What a model says to its reader, at most 2 · READ characters.
-
-    Taken off are thinking, terminal colours, control tokens, an answer's tags, an object of JSON around one
-    text, HTML, and a speaker's name; of a dialogue only the first turn of the assistant is left.
-    """
+    """What a model says to its reader, at most 2 · READ characters. Taken off are thinking, terminal colours,
+    control tokens, an answer's tags, an object of JSON around one text, HTML, and a speaker's name; of a dialogue
+    only the first turn of the assistant is left."""
     text = without_thinking(completion).strip()[: 4 * READ]
     text = _BOOK.texts["ansi"].sub("", text) if "[" in text or "\x1b" in text else text
     for _ in range(4):  # wrappers stand in each other

@@ -1,9 +1,7 @@
-"""The paper's three figures: refusal ratios on both sides, usability in five aspects, time per token.
-
-Each is a chart as a value, which `svg` draws, or a sentence that says why there is nothing to draw. Ratios are
-those of results.json; the intervals of scores and times are computed here, from the answers behind them. `adacd
-fit` has a figure of its own, `draw_trade_off`.
-"""
+"""The paper's three figures: refusal ratios on both sides, usability in five aspects, time per token. Each is a
+chart as a value, which `svg` draws, or a sentence that says why there is nothing to draw. Ratios are those of
+results.json; the intervals of scores and times are computed here, from the answers behind them. `adacd fit` has a
+figure of its own, `draw_trade_off`."""
 
 from __future__ import annotations
 
@@ -152,10 +150,8 @@ def _mean(values: Sequence[float]) -> Point:
 
 
 def _spread(pairs: Sequence[Pair], clock: str) -> float:
-    """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm.
-
-    Prompts are what varies: it says how much hangs on their choice, and nothing of the machine.
-    """
+    """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm. Prompts
+    are what varies: it says how much hangs on their choice, and nothing of the machine."""
     parts = [
         [getattr(one, name) for one in side]
         for side in zip(*pairs, strict=True)

@@ -1,8 +1,6 @@
-"""The report as one HTML page that needs nothing else: verdicts, figures, tables, every sample, provenance.
-
-Figures and tables need no script; the browser of the samples does, and draws a page of them at a time. Every text
-of a model or a user is drawn as text.
-"""
+"""The report as one HTML page that needs nothing else: verdicts, figures, tables, every sample, provenance. Figures
+and tables need no script; the browser of the samples does, and draws a page of them at a time. Every text of a
+model or a user is drawn as text."""
 
 from __future__ import annotations
 

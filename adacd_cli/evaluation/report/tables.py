@@ -1,8 +1,6 @@
-"""What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge.
-
-The HTML page draws these, and `markdown` does for a terminal or a pull request. The numbers are those of
-`results.summarise`; only their wording is made here.
-"""
+"""What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge. The HTML
+page draws these, and `markdown` does for a terminal or a pull request. The numbers are those of
+`results.summarise`; only their wording is made here."""
 
 from __future__ import annotations
 
