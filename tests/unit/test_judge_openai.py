@@ -17,8 +17,8 @@ import pytest
 
 from adacd_cli.errors import MissingExtraError, OutputError, UsageError
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
-from adacd_cli.evaluation.judges.openai import FILE_NAME, OpenAIJudge
-from adacd_cli.evaluation.judges.openai_prompts import LONGEST_TEXT, REFUSAL
+from adacd_cli.evaluation.judges.endpoint import FILE_NAME
+from adacd_cli.evaluation.judges.openai import LONGEST_TEXT, REFUSAL, OpenAIJudge
 from tests.golden import check
 from tests.judge_server import (
     EXCHANGES,

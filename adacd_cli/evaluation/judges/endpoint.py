@@ -1,17 +1,22 @@
-"""One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out. The SDK retries
-what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here 429 gets more patience,
-parameters that a model refuses are left out, a body that is no chat completion is asked for again, and each error
-becomes one of two: this request failed, or none can succeed."""
+"""One OpenAI-compatible endpoint through the `openai` SDK, a message in, the text of its reply out, and the file
+that replies are kept in. The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours
+Retry-After. Here 429 gets more patience, parameters that a model refuses are left out, a body that is no chat
+completion is asked for again, and each error becomes one of two: this request failed, or none can succeed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
 
-from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
+from adacd_cli.errors import EnvironmentFault, MissingExtraError, OutputError, UsageError
 from adacd_cli.evaluation.judges.base import JudgeOptions
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
@@ -209,3 +214,72 @@ class Endpoint:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return one_line(text)
+
+
+FILE_NAME = "judge-replies.sqlite3"
+_LOCK_SECONDS = 30.0  # how long to wait for another run's write to end
+# A reply survives the end of the program without waiting for the disk; a power cut may cost the file, which holds
+# nothing that cannot be asked again. BEGIN: the file can be written, found out now.
+_OPENING = (
+    "PRAGMA synchronous = OFF",
+    "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
+    "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+    "BEGIN IMMEDIATE",
+    "ROLLBACK",
+)
+
+
+def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
+    """The name a reply is kept by: a hash of the judging model, the template's version and the exchange."""
+    # as ASCII JSON, which lone surrogates survive and in which no two lists look the same
+    return hashlib.sha256(json.dumps([model, template, prompt, completion]).encode("ascii")).hexdigest()
+
+
+class ReplyCache:
+    """Replies by key in a folder, which is made where it is missing; None keeps nothing. It holds hashes of the
+    questions and answers, never their texts, and several runs may share it. It may be made in one thread and used
+    in another, by one thread at a time. OutputError, also from `get` and `put`, where the file cannot be made, read
+    or written."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = folder.expanduser() / FILE_NAME if folder else None
+        self._database: sqlite3.Connection | None = None
+        if self._path is None:
+            return
+        with self._failing("used"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        for statement in _OPENING:
+            self._run("used", statement)
+
+    def get(self, key: str) -> str | None:
+        rows = self._run("read", "SELECT reply FROM judge_replies WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
+
+    def put(self, key: str, reply: str, *, model: str, template: str) -> None:
+        """Keeps a reply, at once and for good."""
+        readable = reply.encode("utf-8", "replace").decode("utf-8")
+        insert = "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)"
+        self._run("written", insert, key, readable, model, template)
+
+    def __enter__(self) -> ReplyCache:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def _run(self, verb: str, statement: str, *values: str) -> list[Any]:
+        with self._failing(verb):
+            return self._database.execute(statement, values).fetchall() if self._database else []
+
+    @contextmanager
+    def _failing(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            what = f"The judge's cache {self._path} cannot be {verb}: {reason.rstrip('.')}."
+            raise OutputError(what, "Name another folder for it, or move that file away.") from error
