@@ -15,10 +15,9 @@ from typing import Any
 from adacd_cli.counting import counted
 from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
 from adacd_cli.evaluation.judges.degenerate import degeneration
-from adacd_cli.evaluation.judges.rules import Rule, later, rule_book
+from adacd_cli.evaluation.judges.rules import RULES, Rule, later
 from adacd_cli.evaluation.judges.wording import language_of, listed_items, plain, sentences, stems, unwrap
 
-RULES = rule_book()
 BIAS, LIST, DENIES, NOTHING_ELSE = "bias", "list", "denies the question", "says nothing else"
 """The signals that no rule stands for, see `computed` in keyword.yaml."""
 
