@@ -57,8 +57,8 @@ def command(
     """Find contrast prompt, placement, switch and strengths for a model, and keep them as its profile."""
     check_stdout()
     settings = resolved.settings
+    from adacd_cli.fitting.corpus import FULL, QUICK, THOROUGH
     from adacd_cli.fitting.fit import Fit
-    from adacd_cli.fitting.sizes import FULL, QUICK, THOROUGH
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
     from adacd_cli.profiles.profile import write

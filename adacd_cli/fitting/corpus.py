@@ -1,4 +1,5 @@
-"""The prompts that a profile is fitted on: bundled ones, written for it, or the user's own."""
+"""The prompts that a profile is fitted on: bundled ones, written for it, or the user's own; and how many of them
+each step takes."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import chain
 from typing import Literal, get_args
@@ -54,40 +55,29 @@ def bundled() -> list[FitPrompt]:
 
 
 def own(prompts: Mapping[Kind, Sequence[str]]) -> list[FitPrompt]:
-    """The user's prompts, each a group of its own.
-
-    Raises:
-        UsageError: there are too few of a kind, or a prompt stands under two kinds.
-    """
+    """The user's prompts, each a group of its own; UsageError where there are too few of a kind, or one stands
+    under two kinds."""
     found: dict[str, FitPrompt] = {}
     for kind, texts in prompts.items():
         for text in texts:
-            before = found.setdefault(
-                text.strip(), FitPrompt(f"{kind}-{len(found)}", kind, text.strip(), text)
-            )
+            stripped = text.strip()
+            before = found.setdefault(stripped, FitPrompt(f"{kind}-{len(found)}", kind, stripped, text))
             if before.kind != kind:
-                raise UsageError(
-                    f"The same prompt is under --{before.kind} and --{kind}: {text.strip()[:80]!r}.",
-                    "Leave it in the file where it belongs.",
-                )
+                what = f"The same prompt is under --{before.kind} and --{kind}: {stripped[:80]!r}."
+                raise UsageError(what, "Leave it in the file where it belongs.")
     for kind, least in LEAST.items():
         count = sum(each.kind == kind for each in found.values())
         if count < least:
-            raise UsageError(
-                f"--{kind} has {count} different prompts, and a fit needs at least {least}.",
-                "Add more, or leave the files out to use the bundled prompts.",
-            )
+            what = f"--{kind} has {count} different prompts, and a fit needs at least {least}."
+            raise UsageError(what, "Add more, or leave the files out to use the bundled prompts.")
     return list(found.values())
 
 
 def chosen(
     prompts: Iterable[FitPrompt], limits: Mapping[Kind, int], *, held_out: bool, short: float = 0.0
 ) -> list[FitPrompt]:
-    """At most so many of each kind, the same ones each time, whole groups where that is possible.
-
-    Args:
-        short: the share of them that are the shortest there are, in [0, 1]; the others are drawn by chance.
-    """
+    """At most so many of each kind, the same ones each time, whole groups where that is possible. SHORT is the
+    share of them that are the shortest there are, in [0, 1]; the others are drawn by chance."""
     groups: dict[str, list[FitPrompt]] = {}
     for prompt in prompts:
         if prompt.held_out == held_out:
@@ -111,3 +101,41 @@ def first_of_each(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int]) -> l
             left[prompt.kind] -= 1
             taken.append(prompt)
     return taken
+
+
+SHORT = 0.6
+"""Share of the prompts that are the shortest ones: they teach the switch most, and cost least."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many prompts each step takes, by kind; `paper`: those held out that the paper's settings answer."""
+
+    train: Mapping[Kind, int]
+    test: Mapping[Kind, int]
+    paper: Mapping[Kind, int]
+    opened: Mapping[Kind, int]
+    obeyed: int
+    acted: int
+
+
+FULL = Sizes(
+    {"safe": 320, "unsafe": 320, "neutral": 60},
+    {"safe": 40, "unsafe": 40, "neutral": 20},
+    {"safe": 16, "unsafe": 16, "neutral": 8},
+    {"safe": 24, "unsafe": 36, "neutral": 10},
+    *(3, 12),
+)
+QUICK = Sizes(
+    {"safe": 100, "unsafe": 100, "neutral": 24},
+    {"safe": 20, "unsafe": 20, "neutral": 12},
+    {"safe": 10, "unsafe": 10, "neutral": 6},
+    {"safe": 12, "unsafe": 16, "neutral": 10},
+    *(2, 10),
+)
+THOROUGH = replace(
+    FULL,
+    train=dict.fromkeys(KINDS, 10_000),
+    test={kind: 2 * count for kind, count in FULL.test.items()},
+    opened={kind: 2 * count for kind, count in FULL.opened.items()},
+)

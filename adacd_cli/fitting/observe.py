@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 
-from adacd_cli.engine.backend import BASE, Extend, Logits, Need
+from adacd_cli.engine.backend import BASE, Extend, Need
 from adacd_cli.engine.prefix_cache import PrefixCache
 from adacd_cli.errors import OutOfMemoryError
+from adacd_cli.fitting.learn import Array
 
 if TYPE_CHECKING:
     from adacd_cli.engine.backend import Backend
-    from adacd_cli.fitting.corpus import FitPrompt
-    from adacd_cli.fitting.learn import Array
 
 _USUAL = 64
 """Tokens of a usual prompt."""
@@ -32,7 +29,7 @@ _COLUMNS, _SEEN_FIRST = 4096, 64
 
 
 class Counting(Protocol):
-    def add(self) -> None:
+    def add(self, _: object = None) -> None:
         """One more is done."""
 
 
@@ -42,24 +39,16 @@ Stage = Callable[[str, int], AbstractContextManager[Counting]]
 
 class Observer:
     """Reads first tokens; texts that begin alike share what is computed, so that a contrast prompt at the end of
-    the user's message costs its own words only.
-
-    Attributes:
-        exact: whether every log-probability was told; False where a server gives fewer.
-    """
+    the user's message costs its own words only."""
 
     def __init__(self, backend: Backend, batch_size: int = 8) -> None:
         self._backend, self._batch = backend, batch_size
         # few: what is kept is looked at by every token on llama.cpp
         self._cache = PrefixCache(2 * batch_size * backend.bytes_for(_USUAL))
-        self.exact = True
 
     def read(self, prompts: Sequence[tuple[int, ...]]) -> Iterator[torch.Tensor]:
-        """Log-probabilities of the token after each prompt, float32 [vocab] on the CPU, in order.
-
-        Raises:
-            OutOfMemoryError: there is not enough for a single prompt.
-        """
+        """Log-probabilities of the token after each prompt, float32 [vocab] on the CPU, in order; OutOfMemoryError
+        where there is not enough for a single prompt."""
         start = 0
         while start < len(prompts):
             batch = prompts[start : start + self._batch]
@@ -85,7 +74,11 @@ class Observer:
             Extend(sequence, ids[fed:], Need(top=_TOLD))
             for ids, (sequence, fed) in zip(batch, opened, strict=True)
         ]
-        rows = [self._row(pending.result()) for pending in backend.forward(work)]
+        rows = []
+        for pending in backend.forward(work):
+            logits = pending.result()
+            assert logits is not None
+            rows.append(logits.at()[0].float().log_softmax(dim=-1).cpu())
         for sequence, _ in opened:
             if fork:
                 self._cache.park(backend, sequence, BASE)
@@ -93,21 +86,12 @@ class Observer:
                 backend.close([sequence])
         return rows
 
-    def _row(self, logits: Logits | None) -> torch.Tensor:
-        assert logits is not None
-        self.exact &= logits.told is None
-        return logits.at()[0].float().log_softmax(dim=-1).cpu()
-
 
 def observe(
     observer: Observer, prompts: Sequence[tuple[int, ...]], path: Path, stage: Stage
 ) -> tuple[Array, Array]:
-    """Reads what PATH does not hold yet, and keeps it there.
-
-    Returns:
-        The ids of the tokens that hold nearly all of the probability, int64 [columns], and their log-probabilities
-        in nats, float32 [prompts, columns].
-    """
+    """Reads what PATH does not hold yet, and keeps it there. Gives the ids of the tokens that hold nearly all of
+    the probability, int64 [columns], and their log-probabilities in nats, float32 [prompts, columns]."""
     columns, rows = None, []
     if path.exists():
         with np.load(path) as kept:
@@ -137,41 +121,3 @@ def observe(
                 keep()
     keep()
     return columns, np.array(rows, dtype=np.float32)
-
-
-@dataclass(frozen=True)
-class Observed:
-    """First tokens of prompts without a contrast prompt.
-
-    Attributes:
-        columns: the ids of the tokens that hold nearly all of the probability, int64 [columns].
-        logprobs: their log-probabilities, nats, float32 [prompts, columns].
-        openers: the tokens that the model's refusals begin with.
-    """
-
-    prompts: Sequence[FitPrompt]
-    columns: Array
-    logprobs: Array
-    openers: tuple[int, ...]
-
-    @cached_property
-    def kinds(self) -> Array:
-        """The kind of each prompt, str [prompts]."""
-        return np.array([each.kind for each in self.prompts])
-
-    @cached_property
-    def harmful(self) -> Array:
-        """bool [prompts]"""
-        return self.kinds == "unsafe"
-
-    @cached_property
-    def opener_places(self) -> tuple[int, ...]:
-        """Where the openers stand in the columns."""
-        places = {int(token): place for place, token in enumerate(self.columns)}
-        return tuple(places[each] for each in self.openers)
-
-    @cached_property
-    def about_to_refuse(self) -> Array:
-        """Whether the openers have half of the probability, bool [prompts]."""
-        refusing: Array = np.exp(self.logprobs[:, self.opener_places]).sum(axis=1)
-        return refusing >= 0.5
