@@ -34,14 +34,13 @@ from adacd_cli.evaluation.distributed.cluster import (
 )
 from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed
 from adacd_cli.evaluation.distributed.workers import sender
-from adacd_cli.evaluation.judges.base import Judge
-from adacd_cli.evaluation.provenance import make_plan, model_facts, provenance
+from adacd_cli.evaluation.judges import Judge
 from adacd_cli.evaluation.report.html import write_reports
 from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.results import summarise
 from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
 from adacd_cli.evaluation.statistics import broken_gates
-from adacd_cli.evaluation.store import Sample, Store
+from adacd_cli.evaluation.store import Sample, Store, make_plan, model_facts, provenance
 from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
 

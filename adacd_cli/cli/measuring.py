@@ -13,8 +13,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.datasets.files import Columns
 from adacd_cli.evaluation.datasets.load import load_samples
-from adacd_cli.evaluation.judges import make_judge
-from adacd_cli.evaluation.judges.base import Judge, JudgeOptions
+from adacd_cli.evaluation.judges import Judge, JudgeOptions, make_judge
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel

@@ -19,7 +19,7 @@ from adacd_cli.doctor.findings import Finding, Status, checked, skipped
 from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets.load import load_samples
-from adacd_cli.evaluation.judges.base import REFUSED
+from adacd_cli.evaluation.judges import REFUSED
 from adacd_cli.evaluation.runner import Job, Runner
 from adacd_cli.evaluation.store import AnswerRecord, Sample
 from adacd_cli.fitting.answers import label, measure

@@ -10,7 +10,7 @@ from itertools import combinations
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
+from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED, JudgementLabel
 from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio, verdict
 from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Label
 

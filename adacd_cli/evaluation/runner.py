@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
-from adacd_cli.evaluation.judges.base import Exchange, Judge
+from adacd_cli.evaluation.judges import Exchange, Judge
 from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Sample, Store
 from adacd_cli.events import Failed, Finished, Notice, TokenStep
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
-from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
+from adacd_cli.evaluation.judges import REFUSED, JudgementLabel
 from adacd_cli.evaluation.store import LABELS
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from adacd_cli.errors import AdacdError
-from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
+from adacd_cli.evaluation.judges import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.keyword import judgement
 from adacd_cli.evaluation.statistics import paired, ratio, verdict
 from adacd_cli.evaluation.store import AnswerRecord

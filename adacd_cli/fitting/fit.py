@@ -20,7 +20,7 @@ from adacd_cli.engine.decisions import PLAIN
 from adacd_cli.engine.switches import learned as switched
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import AdacdError, PromptError
-from adacd_cli.evaluation.judges.base import REFUSED
+from adacd_cli.evaluation.judges import REFUSED
 from adacd_cli.evaluation.runner import answer_all
 from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
 from adacd_cli.fitting import learn

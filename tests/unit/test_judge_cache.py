@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import OutputError
-from adacd_cli.evaluation.judges.base import default_cache_folder
+from adacd_cli.evaluation.judges import default_cache_folder
 from adacd_cli.evaluation.judges.endpoint import FILE_NAME, ReplyCache, reply_key
 
 

@@ -13,8 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedTokenizerFast
 
 from adacd_cli.errors import ModelError
-from adacd_cli.evaluation.judges import make_judge
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions, make_judge
 from adacd_cli.evaluation.judges.local import MinosJudge, refusal_index
 from tests.golden import check
 

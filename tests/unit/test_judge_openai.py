@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from adacd_cli.errors import MissingExtraError, OutputError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.endpoint import FILE_NAME
 from adacd_cli.evaluation.judges.openai import LONGEST_TEXT, REFUSAL, OpenAIJudge
 from tests.golden import check
@@ -236,9 +236,9 @@ def test_ctrl_c_stops_promptly_and_what_is_cached_stays(server: JudgeServer, tmp
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from adacd_cli.evaluation.judges.base import Exchange\n"
+        "from adacd_cli.evaluation.judges import Exchange\n"
         "from adacd_cli.evaluation.judges.openai import OpenAIJudge\n"
-        "from adacd_cli.evaluation.judges.base import JudgeOptions\n"
+        "from adacd_cli.evaluation.judges import JudgeOptions\n"
         "options = JudgeOptions(url=sys.argv[1], model='m', cache=Path(sys.argv[2]))\n"
         "exchanges = [Exchange(f'question {n}', f'answer {n}') for n in range(12)]\n"
         "for judgement in OpenAIJudge(options).judge(exchanges):\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.evaluation.judges.base import Exchange
+from adacd_cli.evaluation.judges import Exchange
 from adacd_cli.evaluation.judges.openai import (
     ASPECTS,
     LABELS,

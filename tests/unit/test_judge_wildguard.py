@@ -17,8 +17,7 @@ from tokenizers import AddedToken
 from adacd_cli import loading
 from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import MissingExtraError, ModelError
-from adacd_cli.evaluation.judges import make_judge
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgeOptions, make_judge
 from adacd_cli.evaluation.judges.local import INSTRUCTION, Reader, WildGuardJudge, read_verdict
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import scripted

@@ -14,7 +14,7 @@ import yaml
 from adacd_cli.config import Settings, resolve
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import ConfigurationError, OutputError
-from adacd_cli.evaluation import provenance
+from adacd_cli.evaluation.store import model_facts
 from adacd_cli.profiles import store
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Fingerprint, Profile, applied, chosen_method, read, write
@@ -244,9 +244,9 @@ def test_another_tokenizer_is_another_fingerprint() -> None:
 
 
 def test_a_run_records_the_profile_and_its_digest() -> None:
-    facts = provenance.model_facts(replace(letters(), profile=PROFILE))
+    facts = model_facts(replace(letters(), profile=PROFILE))
     assert facts["profile"] == f"letters {PROFILE.digest}"
-    assert "profile" not in provenance.model_facts(letters())
+    assert "profile" not in model_facts(letters())
 
 
 # --- the command ---

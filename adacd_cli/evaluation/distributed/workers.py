@@ -15,8 +15,8 @@ from adacd_cli import __version__
 from adacd_cli.errors import AdacdError, EnvironmentFault, OutOfMemoryError, first_line
 from adacd_cli.evaluation.distributed.cluster import Cluster
 from adacd_cli.evaluation.distributed.driver import RETRIES, Piece, Result, Send
-from adacd_cli.evaluation.provenance import model_facts
 from adacd_cli.evaluation.runner import Job, Runner
+from adacd_cli.evaluation.store import model_facts
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 import anyio
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, OutputError, UsageError
-from adacd_cli.evaluation.judges.base import JudgeOptions
+from adacd_cli.evaluation.judges import JudgeOptions
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
 if TYPE_CHECKING:

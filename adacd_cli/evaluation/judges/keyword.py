@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from adacd_cli.counting import counted
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel
 from adacd_cli.evaluation.judges.degenerate import degeneration
 from adacd_cli.evaluation.judges.rules import RULES, Rule, later
 from adacd_cli.evaluation.judges.wording import language_of, listed_items, plain, sentences, stems, unwrap

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.prompts.thinking import without_thinking
 
 LONGEST_INPUT = 8192  # tokens that a judge reads of an exchange: Minos' own limit, and bounded memory

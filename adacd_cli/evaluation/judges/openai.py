@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from adacd_cli.errors import AdacdError, EnvironmentFault, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.evaluation.judges.endpoint import Endpoint, ReplyCache, RequestFailed, check_options, reply_key
 from adacd_cli.prompts.thinking import without_thinking
 

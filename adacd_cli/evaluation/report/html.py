@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
+from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.report import figures
 from adacd_cli.evaluation.report.tables import (
     circumstances,
