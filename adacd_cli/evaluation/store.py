@@ -61,12 +61,10 @@ class AnswerRecord:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """A later record of the same key replaces an earlier one."""
-        return self.method, self.dataset, self.id
+        return self.method, self.dataset, self.id  # a later record of the same key replaces an earlier one
 
     @classmethod
     def of(cls, method: str, sample: Sample, **values: Any) -> AnswerRecord:
-        """The record of a sample's answer."""
         return cls(method, sample.dataset, sample.id, sample.prompt, sample.label, sample.category, **values)
 
 

@@ -48,19 +48,11 @@ def load_samples(
     columns: Columns = Columns(),  # noqa: B008
     progress: Callable[[str], None] = lambda step: None,
 ) -> list[LoadedSet]:
-    """Loads each of the named sets.
-
-    Args:
-        names: known sets, or paths of CSV, JSON or text files.
-        data: the folder where known sets are looked for first; see `data_folder`.
-        label: of the files that have no labels of their own: safe, unsafe or None.
-        limit: samples of each set and label, at least 1; None for all. See `choose`.
-        columns: of the files, where they have names of their own.
-
-    Raises:
-        UsageError: a name, the folder, the label or the limit cannot be used, or a file is malformed.
-        EnvironmentFault: a known set is not available; the hint says how to get it.
-    """
+    """Loads each of the named sets: known ones, looked for first in the folder DATA, see `data_folder`, or paths of
+    CSV, JSON or text files. LABEL is safe, unsafe or None, of the files that have no labels of their own; LIMIT the
+    samples of each set and label, at least 1, or None for all, see `choose`. UsageError where a name, the folder,
+    the label or the limit cannot be used, or a file is malformed; EnvironmentFault where a known set is not
+    available: the hint says how to get it."""
     own = next((known for known in LABELS if label == known), None)
     if own != label:
         hint = "safe is a prompt to answer, unsafe one to refuse."
@@ -118,9 +110,8 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
     turns: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for (label, _), members in categories.items():
         members.sort(key=lambda member: member[0])
-        turns[label] += [
-            ((place + 0.5) / len(members), lot, sample.id) for place, (lot, sample) in enumerate(members)
-        ]
+        n = len(members)
+        turns[label] += [((place + 0.5) / n, lot, sample.id) for place, (lot, sample) in enumerate(members)]
     chosen = {id for own in turns.values() for _, _, id in sorted(own)[:limit]}
     return tuple(sample for sample in samples if sample.id in chosen)
 
@@ -138,10 +129,8 @@ def check_folder(folder: Path | None, where: str = "--data") -> None:
     if folder is None or folder.is_dir():
         return
     what = "is a file" if folder.exists() else "does not exist"
-    raise UsageError(
-        f"The data folder {folder} {what} (from {where}).",
-        "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets.",
-    )
+    hint = "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets."
+    raise UsageError(f"The data folder {folder} {what} (from {where}).", hint)
 
 
 def find_file(known: KnownSet, folder: Path | None) -> Path | None:
