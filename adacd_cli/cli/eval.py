@@ -32,8 +32,7 @@ from adacd_cli.evaluation.distributed.cluster import (
     ray_muted,
     require_ray,
 )
-from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed
-from adacd_cli.evaluation.distributed.workers import sender
+from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed, sender
 from adacd_cli.evaluation.judges import Judge
 from adacd_cli.evaluation.report.html import write_reports
 from adacd_cli.evaluation.report.tables import markdown
