@@ -1,8 +1,8 @@
 """The driver and the workers of a run over Ray. A piece is a batch of samples with every method that has still to
 answer them, so that the methods are timed on one machine; each worker loads the model once. Ray restarts a lost
-worker and repeats its piece: an answer that comes back twice is dropped, one that never does is asked for again, and
-recorded as failed if that does not help. Ray Data does not run in a process outside the cluster, so behind `ray://`
-an actor inside runs it. A worker never raises, because Ray would turn that into eighty lines."""
+worker and repeats its piece: an answer that comes back twice is dropped, one that never does is asked for again,
+and recorded as failed if that does not help. Ray Data does not run in a process outside the cluster, so behind
+`ray://` an actor inside runs it. A worker never raises, because Ray would turn that into eighty lines."""
 
 from __future__ import annotations
 
