@@ -43,9 +43,7 @@ class Recipe:
 
     train: int = 128  # prompts of each kind for the means
     validation: int = 32  # and for the choice
-    kl: float = (
-        0.2  # the most that the next token's distribution may move on harmless prompts, mean KL in nats
-    )
+    kl: float = 0.2  # the most that the next token may move on harmless prompts, mean KL in nats
     mu: float = 1.0  # how much of the harm direction is taken out of the pseudo-harmful one
     seed: int = 0
     system: str | None = None
@@ -63,13 +61,10 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best direction, the score without it, how many were tried, on how many prompts of each kind, and
-    warnings."""
-
     best: Candidate
-    before: float
+    before: float  # the score without it
     tried: int
-    used: dict[str, int]
+    used: dict[str, int]  # prompts of each kind
     warnings: tuple[str, ...]
 
 
@@ -121,9 +116,8 @@ def find_direction(
     kept = _keep(model, scorer, encode, train, progress)
     for kind, does in KINDS.items():
         if len(kept[kind]) < FEW:
-            left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
-            why = f"those that the model {does}"
-            warnings.append(f"Only {left} to learn from, {why}; use {FEW} or more.")
+            left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts to learn from"
+            warnings.append(f"Only {left}, those that the model {does}; use {FEW} or more.")
     means = {kind: _means(model, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
     harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
     pseudo = [encode(prompt) for prompt in validation["pseudo_harmful"]]
@@ -138,11 +132,9 @@ def find_direction(
     allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
     if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
-        raise AdacdError(
-            "No direction keeps the mean KL on harmless prompts "
-            f"within {recipe.kl:g} nats; the least was {least:.3g}.",
-            "Allow more with --kl, or give more prompts of each kind.",
-        )
+        within = f"within {recipe.kl:g} nats; the least was {least:.3g}"
+        hint = "Allow more with --kl, or give more prompts of each kind."
+        raise AdacdError(f"No direction keeps the mean KL on harmless prompts {within}.", hint)
     best, before = min(allowed, key=attrgetter("score")), scorer.mean(model.model, pseudo)
     if best.score >= before:
         warnings.append("No direction makes the model refuse less; try a lower --mu.")
@@ -159,10 +151,8 @@ def _split(
     for kind in KINDS:
         texts = list(dict.fromkeys(prompts[kind]))
         if len(texts) < 2:
-            raise UsageError(
-                f"At least 2 {_spoken(kind)} prompts are needed; got {len(texts)}.",
-                f"Give some {recipe.train + recipe.validation} of each kind.",
-            )
+            hint = f"Give some {recipe.train + recipe.validation} of each kind."
+            raise UsageError(f"At least 2 {_spoken(kind)} prompts are needed; got {len(texts)}.", hint)
         random.Random(recipe.seed).shuffle(texts)
         held = min(recipe.validation, max(1, len(texts) // 5))
         validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
@@ -203,10 +193,8 @@ def _keep(
             progress("Running the prompts", done, total)
         if not kept[kind]:
             none = f"none of the {len(train[kind])} {_spoken(kind)} prompts"
-            raise AdacdError(
-                f"The model {does} {none}, so there is no direction to find.",
-                "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
-            )
+            hint = "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless)."
+            raise AdacdError(f"The model {does} {none}, so there is no direction to find.", hint)
     return kept
 
 

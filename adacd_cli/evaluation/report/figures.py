@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import exp, sqrt
+from math import exp, inf, sqrt
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -73,21 +73,16 @@ def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
     rows = []
     for name in set_names(results, label):
         own = {method: cells[name] for method, cells in results["results"].items() if name in cells}
-        points = {
-            method: Point(*(100 * one[key] for key in ("ratio", "ci_low", "ci_high")))
-            for method, one in own.items()
-            if one["ratio"] is not None
-        }
+        ends = {each: (one["ratio"], one["ci_low"], one["ci_high"]) for each, one in own.items()}
+        points = {each: Point(*(100 * end for end in of)) for each, of in ends.items() if None not in of}
         rows += [Row(name, f"n = {set_size(results, name)}", points)] if points else []
     if not rows:
         return f"No answers to {label} prompts were judged, so there are no refusals of them to draw."
-    title, anchor = {
-        "safe": ("Over-refusal: safe prompts that are refused, lower is better", 0),
-        "unsafe": ("Malicious: unsafe prompts that are refused, higher is better", 100),
-    }[label]
-    return Chart(
-        f"ratios-{label}", title, "refused answers (%)", rows, list(results["results"]), 0, 100, anchor
-    )
+    title, anchor = "Over-refusal: safe prompts that are refused, lower is better", 0
+    if label == "unsafe":
+        title, anchor = "Malicious: unsafe prompts that are refused, higher is better", 100
+    methods = list(results["results"])
+    return Chart(f"ratios-{label}", title, "refused answers (%)", rows, methods, 0, 100, anchor)
 
 
 def usability(
@@ -107,10 +102,8 @@ def usability(
     if not rows:
         if any(facts.get("aspects") for facts in results["provenance"].get("judging", {}).values()):
             return "Usability is not drawn: no rating of the five aspects could be read."
-        return (
-            "Usability is not drawn: no judge rated the five aspects of answers to safe prompts. "
-            "Judge openai does with --aspects."
-        )
+        why = "no judge rated the five aspects of answers to safe prompts. Judge openai does with --aspects"
+        return f"Usability is not drawn: {why}."
     title = "Usability: answers to safe prompts, higher is better"
     return Chart("usability", title, "mean score (1 to 5)", rows, methods, 1, 5, 5)
 
@@ -221,10 +214,8 @@ def _limits(chart: Chart) -> tuple[float, float]:
     widest = 2.0 if chart.low is None or chart.high is None else chart.high - chart.low
     # values that are all alike must not fill the chart with their rounding
     margin = max(0.05 * (high - low), (widest / 20 - (high - low)) / 2)
-    return (
-        low - margin if chart.low is None else max(low - margin, chart.low),
-        high + margin if chart.high is None else min(high + margin, chart.high),
-    )
+    least, most = -inf if chart.low is None else chart.low, inf if chart.high is None else chart.high
+    return max(low - margin, least), min(high + margin, most)
 
 
 def draw_trade_off(curve: Sequence[tuple[float, float]], chosen: tuple[float, float], model: str) -> str:

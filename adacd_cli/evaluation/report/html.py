@@ -7,8 +7,9 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -16,15 +17,7 @@ from markupsafe import Markup
 
 from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.tables import (
-    circumstances,
-    judged_by,
-    markdown,
-    raters,
-    set_names,
-    tables,
-    title,
-)
+from adacd_cli.evaluation.report.tables import heading, judged_by, markdown, raters, set_names, tables
 from adacd_cli.evaluation.results import DEFAULT
 from adacd_cli.evaluation.statistics import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
 from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Store
@@ -51,9 +44,8 @@ def page(
     settings: Mapping[str, Mapping[str, Any]] = facts.pop("settings")
     names = dict.fromkeys(name for values in settings.values() for name in values)
     chosen = [[name, *(_value(each.get(name, "")) for each in settings.values())] for name in names]
-    heading = {"title": title, "judge": judged_by, "circumstances": circumstances}
     parts = {
-        **{name: as_html(said(results)) for name, said in heading.items()},
+        **{name: as_html(text) for name, text in heading(results).items()},
         "verdicts": sections.verdicts(_cards(results, shown)),
         "figures": sections.figures(_figures(results, answers, judgements)),
         "tables": sections.tables(tables(results)),
@@ -103,9 +95,8 @@ def _figures(
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "–" if value is None or value == {} else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "–" if value is None or value == {} else text
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -135,9 +126,9 @@ def browser(
     for each in judgements:
         if each.judge in judges:
             labels.setdefault(each.key[:3], list(unlabelled))[judges.index(each.judge)] = each.label
-    found: dict[tuple[str, str], dict[str, AnswerRecord]] = {}
+    found: defaultdict[tuple[str, str], dict[str, AnswerRecord]] = defaultdict(dict)
     for record in answers:
-        found.setdefault((record.dataset, record.id), {})[record.method] = record
+        found[record.dataset, record.id][record.method] = record
     names = [name for label in LABELS for name in set_names(results, label)]
     places: dict[str, int] = {}  # each text once, because many answers are equal
 
@@ -169,10 +160,10 @@ def browser(
             "answers": [shown(own.get(method), own.get(DEFAULT)) for method in methods],
         }
         place = names.index(name) if name in names else len(names)
-        samples.append(((place, name, natural(first.id)), sample))
-    ordered = [sample for _, sample in sorted(samples, key=lambda pair: pair[0])]
-    sets, labelled = list(dict.fromkeys(sample["set"] for sample in ordered)), list(JUDGEMENT_LABELS)
-    run = {"methods": methods, "judges": judges, "labels": labelled, "sets": sets}
+        samples.append((place, name, natural(first.id), sample))
+    ordered = [sample for *_, sample in sorted(samples, key=itemgetter(0, 1, 2))]
+    sets = list(dict.fromkeys(sample["set"] for sample in ordered))
+    run = {"methods": methods, "judges": judges, "labels": list(JUDGEMENT_LABELS), "sets": sets}
     return {**run, "texts": list(places), "samples": ordered}
 
 
