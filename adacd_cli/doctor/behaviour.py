@@ -22,8 +22,8 @@ from adacd_cli.evaluation.datasets.load import load_samples
 from adacd_cli.evaluation.judges import REFUSED
 from adacd_cli.evaluation.runner import Job, Runner
 from adacd_cli.evaluation.store import AnswerRecord, Sample
-from adacd_cli.fitting.answers import label, measure
 from adacd_cli.fitting.learn import MOST_LOST
+from adacd_cli.fitting.observe import label, measure
 from adacd_cli.prompts.placement import join_texts
 
 QUESTIONS = Path(__file__).with_name("questions.jsonl")

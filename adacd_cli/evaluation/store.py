@@ -168,12 +168,10 @@ class Store:
         except (OSError, ValueError) as error:
             hint = "Name another folder with --output."
             raise UsageError(f"{path} cannot be read: {error}.", hint) from error
-        for setting, old, new in _differences(before, json.loads(json.dumps(facts))):
-            changed = f"{setting} was {old} and is now {new}"
+        for changed in _differences(before, json.loads(json.dumps(facts))):
+            what = f"The run in {self.folder} was made with other settings: {changed}."
             hint = "Use the same settings to continue it, or name another folder with --output."
-            raise ConfigurationError(
-                f"The run in {self.folder} was made with other settings: {changed}.", hint
-            )
+            raise ConfigurationError(what, hint)
 
     def _read(self, name: str, kind: type[Record]) -> Iterator[Record]:
         """The records of a file; a last line that was cut off by a kill is taken out of it."""
@@ -197,16 +195,15 @@ class Store:
                 yield record
 
 
-def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, str, str]]:
-    """(name, old value, new value) of whatever differs, nested names joined by dots."""
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`name was 1 and is now 2`, of whatever differs; nested names are joined by dots."""
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"{prefix}{name}", json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
+            was, now = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+            yield f"{prefix}{name} was {was} and is now {now}"
 
 
 @contextmanager

@@ -23,21 +23,10 @@ from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.judges import REFUSED
 from adacd_cli.evaluation.runner import answer_all
 from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
-from adacd_cli.fitting import learn
-from adacd_cli.fitting.answers import (
-    CONTRAST_PROMPTS,
-    LOOKED_AT_AGAIN,
-    OBEYED,
-    PLACEMENTS,
-    Contrast,
-    find_openers,
-    label,
-    measure,
-    rounded,
-)
+from adacd_cli.fitting import learn, observe
 from adacd_cli.fitting.corpus import SHORT, FitPrompt, Sizes, chosen, first_of_each
 from adacd_cli.fitting.learn import Array, Observed, Strength, choose_strength, trade_off
-from adacd_cli.fitting.observe import Observer, Stage, observe
+from adacd_cli.fitting.observe import Contrast
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Profile
 from adacd_cli.prompts import prompts_for
@@ -76,18 +65,17 @@ class Fit:
         store: Store,
         *,
         sizes: Sizes,
-        stage: Stage,
+        stage: observe.Stage,
         most_lost: float,
     ) -> None:
         from adacd_cli.backends import backend_for
 
         self._model = replace(model, profile=None)
-        self._settings = settings.model_copy(
-            update={"temperature": 0.0, "seed": None, "stop": (), "gate": False, "max_new_tokens": _TOKENS}
-        )
+        plain = {"temperature": 0.0, "seed": None, "stop": (), "gate": False, "max_new_tokens": _TOKENS}
+        self._settings = settings.model_copy(update=plain)
         self._prompts, self._store, self._sizes, self._stage = prompts, store, sizes, stage
         self._most_lost, self._fingerprint = most_lost, fingerprint(self._model)
-        self._observer = Observer(backend_for(self._model))
+        self._observer = observe.Observer(backend_for(self._model))
 
     def run(self) -> Outcome:
         if find_template(self._model.tokenizer) is None:
@@ -97,7 +85,9 @@ class Fit:
         train = chosen(self._prompts, self._sizes.train, held_out=False, short=SHORT)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
         ids = [self._prompt_ids(each.text) for each in train]
-        columns, logprobs = observe(self._observer, ids, self._store.folder / "first_tokens.npz", self._stage)
+        columns, logprobs = observe.observe(
+            self._observer, ids, self._store.folder / "first_tokens.npz", self._stage
+        )
         openers, contrasts = self._refusals(train, columns, logprobs)
         observed = Observed(train, columns, logprobs, openers)
         numbers, q = learn.learn_switch(observed, self._most_lost)
@@ -108,8 +98,8 @@ class Fit:
         facts = {
             "prompts": {"fitted on": len(train), "held out": len(test)},
             "obedience": round(contrast.obedience, 3),
-            "auc": rounded(learn.auc(q, harmful)),
-            "auc among the refused": rounded(learn.auc(q[about], harmful[about])),
+            "auc": observe.rounded(learn.auc(q, harmful)),
+            "auc among the refused": observe.rounded(learn.auc(q[about], harmful[about])),
         }
         update = {"measured": {**facts, **measured}, "verdict": text, "automatic": helps}
         profile = profile.model_copy(update=update)
@@ -127,7 +117,7 @@ class Fit:
         answers = self._answers("openings", sample, _OPENING_TOKENS)
         places = {each.id: place for place, each in enumerate(train)}
         masses = np.exp(logprobs[[places[each.id] for each in sample]])
-        openers, words = find_openers(self._model.name, answers, masses, columns)
+        openers, words = observe.find_openers(self._model.name, answers, masses, columns)
         neutral = [each.text for each in train if each.kind == "neutral"]
         return openers, self._contrasts(openers, words, neutral)
 
@@ -140,21 +130,21 @@ class Fit:
         def masses(texts: Sequence[str], tried: Contrast) -> list[float]:
             return [float(row.exp()[list(openers)].sum()) for row in self._first_tokens(texts, tried)]
 
-        count = len(PLACEMENTS) * len(CONTRAST_PROMPTS) + LOOKED_AT_AGAIN
+        count = len(observe.PLACEMENTS) * len(observe.CONTRAST_PROMPTS) + observe.LOOKED_AT_AGAIN
         with self._stage("Trying contrast prompts", count) as counted:
-            for placement, template in product(PLACEMENTS, CONTRAST_PROMPTS):
+            for placement, template in product(observe.PLACEMENTS, observe.CONTRAST_PROMPTS):
                 tried = Contrast(template.replace("{own}", own_words), placement)
                 with suppress(PromptError):  # the template cannot take this placement
                     found.append(replace(tried, obedience=fmean(masses(first, tried))))
                 counted.add()
             found.sort(key=lambda each: each.value, reverse=True)
-            for place, each in enumerate(found[:LOOKED_AT_AGAIN]):
+            for place, each in enumerate(found[: observe.LOOKED_AT_AGAIN]):
                 again = masses(more, each) or [each.obedience]
                 whole = (each.obedience * len(first) + sum(again)) / (len(first) + len(again))
                 found[place] = replace(each, obedience=whole)
                 counted.add()
         best = max((each.obedience for each in found), default=0.0)
-        if best < OBEYED:
+        if best < observe.OBEYED:
             asked = f"asked to refuse, it begins a refusal with probability {best:.2f} at most"
             what = f"{self._model.name} obeys no contrast prompt: {asked}."
             raise AdacdError(what, "AdaCD cannot help it. Use --method default.")
@@ -189,10 +179,9 @@ class Fit:
 
         def good(place: int) -> float:
             answers = self._answers(f"candidate {place}", asked, _TOKENS, profiles[place])
-            pairs = zip(asked, map(label, answers), strict=True)
-            return fmean(
-                own == "compliance" if each.kind == "safe" else own in REFUSED for each, own in pairs
-            )
+            pairs = zip(asked, map(observe.label, answers), strict=True)
+            good = (own == "compliance" if one.kind == "safe" else own in REFUSED for one, own in pairs)
+            return fmean(good)
 
         # the less obeyed one has to be clearly better
         best = max(range(len(profiles)), key=lambda place: good(place) - 0.1 * place)
@@ -203,7 +192,7 @@ class Fit:
         paper = first_of_each(test, self._sizes.paper)
         asked = {"default": test, "adacd": paper}
         answers = {
-            name: self._answers("held out", own, _TOKENS, profile, name) for name, own in asked.items()
+            each: self._answers("held out", own, _TOKENS, profile, each) for each, own in asked.items()
         }
         # where the switch does nothing the answer is Default's own
         acts = []
@@ -215,7 +204,7 @@ class Fit:
         own = iter(self._answers("held out", acted, _TOKENS, profile))
         both = zip(acts, answers["default"], strict=True)
         answers["fitted"] = [next(own) if acts_here else before for acts_here, before in both]
-        return measure(answers, self._most_lost)
+        return observe.measure(answers, self._most_lost)
 
     # --- what they share ---
 

@@ -267,9 +267,8 @@ def prompt_in(cells: Mapping[str, Any], column: str, where: str) -> tuple[Any, t
         if name is None or name == column or not (more := cells[name]) or not isinstance(prompt, str):
             continue
         if not isinstance(more, str):
-            raise UsageError(
-                f"{where}: `{name}` belongs to the prompt, and is not text.", "Write it as text."
-            )
+            what = f"{where}: `{name}` belongs to the prompt, and is not text."
+            raise UsageError(what, "Write it as text.")
         if more.strip():
             prompt, appended = f"{prompt}\n\n{more}", [*appended, name]
     return prompt, tuple(appended)

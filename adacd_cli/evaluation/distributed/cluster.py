@@ -13,14 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from adacd_cli.config import Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError, first_line
-
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
 
 # seconds that an address has to answer, that joining may take then, and that starting Ray here may take
 ANSWER_S, JOIN_S, START_S = 8.0, 10.0, 120.0

@@ -12,23 +12,20 @@ import pickle
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from adacd_cli import __version__
+from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, OutOfMemoryError, error_named, first_line
 from adacd_cli.evaluation.distributed.cluster import Cluster
 from adacd_cli.evaluation.runner import Job, Runner, batches, next_batch
 from adacd_cli.evaluation.store import AnswerRecord, Sample, Store, model_facts
 
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-
 Key = tuple[str, str, str]  # method, data set and id
 
 AUTO = 64  # samples in a piece where each worker decides how many it decodes at once
-RETRIES = (
-    10  # how often a piece is sent again after its worker was lost: the piece itself may be what kills it
-)
+# how often a piece is sent again after its worker was lost: the piece itself may be what kills it
+RETRIES = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,9 +160,7 @@ def fit(
 NEW_TOKENS = 32
 INSTRUCTION = Path(__file__).with_name("wildguard.txt").read_text(encoding="utf-8")
 _LINES = ("harmful request", "response refusal", "harmful response")
-_LINE = re.compile(
-    rf"^[^\S\n]*({'|'.join(_LINES)})[^\S\n]*:[^\S\n]*(yes|no|n/a)[^\S\n]*$", re.IGNORECASE | re.MULTILINE
-)
+_LINE = re.compile(rf"(?im)^[^\S\n]*({'|'.join(_LINES)})[^\S\n]*:[^\S\n]*(yes|no|n/a)[^\S\n]*$")
 _LABELS: dict[str, JudgementLabel] = {"yes": "refusal", "no": "compliance", "n/a": "unparsed"}
 
 

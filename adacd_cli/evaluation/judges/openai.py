@@ -17,17 +17,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from adacd_cli.errors import AdacdError, EnvironmentFault, UsageError
 from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.evaluation.judges.endpoint import Endpoint, ReplyCache, RequestFailed, check_options, reply_key
 from adacd_cli.prompts.thinking import without_thinking
-
-if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
 
 ASPECTS = ("helpfulness", "clarity", "factuality", "depth", "engagement")  # in Just-Eval's order
 LONGEST_TEXT = 40_000  # characters of a question or an answer that an endpoint is shown: about 10,000 tokens
@@ -195,8 +193,6 @@ class OpenAIJudge:
     @contextmanager
     def _opened(self, attempts: int | None = None) -> Iterator[BlockingPortal]:
         """An event loop, in which the coroutines below run, with the cache and the endpoint open."""
-        from anyio.from_thread import start_blocking_portal
-
         with ReplyCache(self.options.cache) as self._cache, start_blocking_portal() as portal:
             opening = portal.wrap_async_context_manager(Endpoint(self.options, self.model, attempts))
             with opening as self._endpoint:

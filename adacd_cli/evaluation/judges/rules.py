@@ -57,9 +57,8 @@ class RuleBook:
         spoken = [rule.name for rule in self.rules if rule.kind == "refusals"]
         known = {*spoken, *map(later, spoken)} & self.priors.keys()
         self.refusals = frozenset(known | {"refuses", "answers no"})
-        self.fixed = self.refusals.union(
-            found["unfitted"], (rule.name for rule in self.rules if not rule.fit)
-        )
+        unfitted = {rule.name for rule in self.rules if not rule.fit}.union(found["unfitted"])
+        self.fixed = self.refusals | unfitted
         self.texts = self._compiled(found["texts"])
         self.questions = self._compiled(found["questions"])
         self.context = self._compiled({**found["context"], "remarks": found["remarks"]})
@@ -75,9 +74,8 @@ class RuleBook:
         self.common_words: frozenset[str] = frozenset(found["common_words"].split())
         self.remarked, self.answered = frozenset(found["remarked"]), frozenset(found["answered"])
         # a script's letters, how many letters each stands for, and those that no language with rules has
-        self.scripts = {
-            code: {"weight": 1, "foreign": "(?!)", **own} for code, own in found["scripts"].items()
-        }
+        usual = {"weight": 1, "foreign": "(?!)"}
+        self.scripts = {code: {**usual, **entry} for code, entry in found["scripts"].items()}
         self.text_keys: list[str] = found["text_keys"].split()
         self.spelling = [(re.compile(pattern), full) for pattern, full in found["spelling"].items()]
 
