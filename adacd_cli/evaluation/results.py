@@ -16,6 +16,7 @@ from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, La
 
 DEFAULT = "default"
 
+CLOCKS = ("seconds", "cpu_seconds")  # by the wall, and of this process
 _DISAGREE = 1.25  # how far wall and processor time may lie apart on a machine that does nothing else
 
 Key = tuple[str, str, str]
@@ -82,10 +83,8 @@ def summarise(
     """results.json; the first judge's labels make its tables, and `both` names the sets of both labels."""
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)
-    results = {
-        method: {group.name: cell for group in found if (cell := _cell(judged, method, group)) is not None}
-        for method in methods
-    }
+    cells = {method: {each.name: _cell(judged, method, each) for each in found} for method in methods}
+    results = {method: {name: one for name, one in own.items() if one} for method, own in cells.items()}
     compared = [method for method in methods if method != DEFAULT and DEFAULT in methods]
     pairs = {method: _paired(judged, method, found) for method in compared}
     verdicts = {method: verdict(values) for method, values in pairs.items()}
@@ -105,31 +104,23 @@ def summarise(
 
 
 def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
-    answered = judged.of(method, group)
-    if answered is None:
+    if (answered := judged.of(method, group)) is None:
         return None
     own = answered.values()
     labels = Counter(judged.labels[record.key] for record in own)
-    # an unparsed answer is neither refused nor answered
-    share = ratio(sum(map(judged.refused, own)), len(own) - labels["unparsed"])
-    aspects: dict[str, list[float]] = {}
-    for record in own:
-        for name, value in judged.aspects.get(record.key, {}).items():
-            if value is not None:
-                aspects.setdefault(name, []).append(float(value))
+    rated = [judged.aspects.get(record.key, {}) for record in own]
+    names = dict.fromkeys(name for each in rated for name in each)
+    aspects = {name: _mean(each.get(name) for each in rated) for name in names}
     compared = _compared(judged.pairs(method, group))
     return {
         "label": group.label,
-        "n": share.n,
-        "refused": share.count,
-        "ratio": share.value,
-        "ci_low": share.low,
-        "ci_high": share.high,
+        # an unparsed answer is neither refused nor answered
+        **ratio(sum(map(judged.refused, own)), len(own) - labels["unparsed"]),
         "labels": {label: labels.get(label, 0) for label in JUDGEMENT_LABELS},
         "unchanged": compared["unchanged"],
         "mean_tokens": _mean(record.tokens for record in own),
         "atgr": compared["atgr"],
-        "aspects": {name: fmean(values) for name, values in aspects.items()},
+        "aspects": {name: mean for name, mean in aspects.items() if mean is not None},
     }
 
 
@@ -142,15 +133,13 @@ def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
     """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the median
     of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
     batches = by_batch(pairs)
-    wall, cpu = (
-        _mean((time_ratio(each, clock) for each in batches), median) for clock in ("seconds", "cpu_seconds")
-    )
+    wall, cpu = (_mean((time_ratio(each, clock) for each in batches), median) for clock in CLOCKS)
     busy = wall is not None and cpu is not None and max(wall / cpu, cpu / wall) > _DISAGREE
     return {
         "unchanged": _mean(one.text == other.text for one, other in pairs),
         "atgr": cpu if busy else wall,
         "atgr_wall": wall,
-        "clock": "cpu_seconds" if busy else "seconds",
+        "clock": CLOCKS[busy],
         "batches": len(batches),
     }
 
@@ -175,9 +164,8 @@ def _averages(
     judged: Judged, method: str, found: Sequence[Group], cells: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     # every set counts the same; time and changes are over all answers
-    averages: dict[str, Any] = {
-        label: _mean(cell["ratio"] for cell in cells.values() if cell["label"] == label) for label in LABELS
-    }
+    ratios = {label: [one["ratio"] for one in cells.values() if one["label"] == label] for label in LABELS}
+    averages = {str(label): _mean(own) for label, own in ratios.items()}
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 
 
@@ -192,10 +180,8 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
             for name in (group.name, f"all {group.label}"):
                 refused.setdefault(name, []).append((judged.refused(before), judged.refused(one)))
                 degenerate[name] += labels[1] == "degenerate" != labels[0]
-    return {
-        name: {**paired(*zip(*own, strict=True))._asdict(), "newly_degenerate": degenerate[name]}
-        for name, own in refused.items()
-    }
+    changes = {name: paired(*zip(*own, strict=True)) for name, own in refused.items()}
+    return {name: {**own, "newly_degenerate": degenerate[name]} for name, own in changes.items()}
 
 
 def _agreement(judgements: Iterable[JudgementRecord], judges: Sequence[str]) -> list[dict[str, Any]]:

@@ -4,7 +4,6 @@ verdict: does a method help, and does it cost safety or helpfulness? No gain is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
@@ -12,47 +11,29 @@ from adacd_cli.evaluation.judges import REFUSED, JudgementLabel
 from adacd_cli.evaluation.store import LABELS
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """count of n, the share, and its 95 % Wilson interval, all in [0, 1]; None where n is 0."""
-
-    count: int
-    n: int
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def ratio(count: int, n: int) -> Ratio:
+def ratio(refused: int, n: int) -> dict[str, Any]:
+    """`refused` of `n`, their `ratio`, and its 95 % Wilson interval, `ci_low` and `ci_high`, all in [0, 1]; None
+    where n is 0."""
     if n == 0:
-        return Ratio(0, 0, None, None, None)
+        return {"n": 0, "refused": 0, "ratio": None, "ci_low": None, "ci_high": None}
     from scipy.stats import binomtest
 
-    interval = binomtest(count, n).proportion_ci(0.95, method="wilson")
-    return Ratio(count, n, count / n, float(interval.low), float(interval.high))
+    interval = binomtest(refused, n).proportion_ci(0.95, method="wilson")
+    bounds = {"ci_low": float(interval.low), "ci_high": float(interval.high)}
+    return {"n": n, "refused": refused, "ratio": refused / n, **bounds}
 
 
-class Paired(NamedTuple):
-    """What changed in n pairs of answers to the same prompts: refusals lost and gained. `change` is that of the
-    refusal ratio, in [-1, 1], None without a pair; `p` the exact two-sided McNemar test of no change, in [0, 1]."""
-
-    n: int
-    lost: int
-    gained: int
-    change: float | None
-    p: float
-
-
-def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
-    """Compares refusals pair by pair; both sequences belong to the same prompts in the same order."""
+def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
+    """What changed in `n` pairs of answers, in order, to the same prompts: refusals `lost` and `gained`; `change`,
+    that of the refusal ratio, in [-1, 1], None without a pair; `p`, the exact two-sided McNemar test of no
+    change."""
     n, lost = len(before), sum(one and not other for one, other in zip(before, after, strict=True))
-    gained = lost + sum(after) - sum(before)
-    if not lost + gained:
-        return Paired(n, 0, 0, 0.0 if n else None, 1.0)
-    from scipy.stats import binomtest
+    gained, change, p = lost + sum(after) - sum(before), 0.0 if n else None, 1.0
+    if lost + gained:
+        from scipy.stats import binomtest
 
-    p = float(binomtest(lost, lost + gained, 0.5).pvalue)
-    return Paired(n, lost, gained, (gained - lost) / n, p)
+        change, p = (gained - lost) / n, float(binomtest(lost, lost + gained, 0.5).pvalue)
+    return {"n": n, "lost": lost, "gained": gained, "change": change, "p": p}
 
 
 def cohen_kappa(labels_a: Sequence[JudgementLabel], labels_b: Sequence[JudgementLabel]) -> float | None:

@@ -219,13 +219,13 @@ def measure(
                 [each in REFUSED for each in side] for side in zip(*labels, strict=True)
             )
             one = ratio(sum(refused), len(refused))
-            row[f"{kind} refused"] = [sum(refused), len(refused), rounded(one.low), rounded(one.high)]
+            low, high = rounded(one["ci_low"]), rounded(one["ci_high"])
+            row[f"{kind} refused"] = [one["refused"], one["n"], low, high]
             change = paired(refused_before, refused)
-            row[f"{kind} p"] = rounded(change.p)
+            row[f"{kind} p"] = rounded(change["p"])
             if name == "fitted":
                 broken = sum(after == "degenerate" != other for after, other in labels)
-                own_side = {"change": change.change or 0.0, "newly_degenerate": broken}
-                sides[f"all {kind}"] = change._asdict() | own_side
+                sides[f"all {kind}"] = {**change, "newly_degenerate": broken}
         same = [each.text == other.text for each, other in pairs if each.category == "neutral"]
         row["neutral unchanged"] = [sum(same), len(same)]
         row["cost"] = rounded(_token_seconds(own) / _token_seconds([other for _, other in pairs]))
