@@ -183,7 +183,9 @@ class Worker:
                     self._unscored.popleft()
                 if scheduler.busy:
                     self._step(scheduler)
-                if time.monotonic() > returned + _RETURN_SECONDS:  # KV caches of all lengths fragment the heap
+                if (
+                    time.monotonic() > returned + _RETURN_SECONDS
+                ):  # KV caches of all lengths fragment the heap
                     return_freed_memory()
                     returned = time.monotonic()
         except BaseException as error:
