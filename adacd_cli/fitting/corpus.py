@@ -17,12 +17,9 @@ from adacd_cli.errors import UsageError
 
 Kind = Literal["safe", "unsafe", "neutral"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
+# how many prompts of each kind a fit needs
 LEAST: Mapping[Kind, int] = {"safe": 40, "unsafe": 40, "neutral": 10}
-"""How many prompts of each kind a fit needs."""
-
-HELD_OUT = 5
-"""Every so many groups of prompts are held out, to be measured on."""
+HELD_OUT = 5  # every so many groups of prompts are held out, to be measured on
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,8 @@ def digest(*texts: str) -> str:
 def bundled() -> list[FitPrompt]:
     """The prompts that come with the package."""
     lines = files("adacd_cli.profiles").joinpath("prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        FitPrompt(one["id"], one["label"], one["pair"] or one["id"], one["prompt"])
-        for one in map(json.loads, lines)
-    ]
+    found = map(json.loads, lines)
+    return [FitPrompt(one["id"], one["label"], one["pair"] or one["id"], one["prompt"]) for one in found]
 
 
 def own(prompts: Mapping[Kind, Sequence[str]]) -> list[FitPrompt]:
@@ -103,8 +98,7 @@ def first_of_each(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int]) -> l
     return taken
 
 
-SHORT = 0.6
-"""Share of the prompts that are the shortest ones: they teach the switch most, and cost least."""
+SHORT = 0.6  # share of the prompts that are the shortest ones: they teach the switch most, and cost least
 
 
 @dataclass(frozen=True)
@@ -119,23 +113,10 @@ class Sizes:
     acted: int
 
 
-FULL = Sizes(
-    {"safe": 320, "unsafe": 320, "neutral": 60},
-    {"safe": 40, "unsafe": 40, "neutral": 20},
-    {"safe": 16, "unsafe": 16, "neutral": 8},
-    {"safe": 24, "unsafe": 36, "neutral": 10},
-    *(3, 12),
-)
-QUICK = Sizes(
-    {"safe": 100, "unsafe": 100, "neutral": 24},
-    {"safe": 20, "unsafe": 20, "neutral": 12},
-    {"safe": 10, "unsafe": 10, "neutral": 6},
-    {"safe": 12, "unsafe": 16, "neutral": 10},
-    *(2, 10),
-)
-THOROUGH = replace(
-    FULL,
-    train=dict.fromkeys(KINDS, 10_000),
-    test={kind: 2 * count for kind, count in FULL.test.items()},
-    opened={kind: 2 * count for kind, count in FULL.opened.items()},
-)
+def _of(*counts: int) -> Mapping[Kind, int]:
+    return dict(zip(KINDS, counts, strict=True))
+
+
+FULL = Sizes(_of(320, 320, 60), _of(40, 40, 20), _of(16, 16, 8), _of(24, 36, 10), obeyed=3, acted=12)
+QUICK = Sizes(_of(100, 100, 24), _of(20, 20, 12), _of(10, 10, 6), _of(12, 16, 10), obeyed=2, acted=10)
+THOROUGH = replace(FULL, train=dict.fromkeys(KINDS, 10_000), test=_of(80, 80, 40), opened=_of(48, 72, 20))

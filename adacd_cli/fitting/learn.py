@@ -21,18 +21,13 @@ from adacd_cli.fitting.corpus import FitPrompt
 
 Array = Any  # numpy.ndarray
 
-RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)
-"""Strengths of the L2 penalty on w that are tried."""
-
+RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)  # strengths of the L2 penalty on w that are tried
 MOST_LOST, MOST_GAINED = 0.02, 0.01
 """Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated. As
 many harmful ones may be answered besides as half of those that it refuses and the model alone would not."""
 
 FEATURES = 512
-
-_FAR = 1e6
-"""A threshold of q that nothing lies beyond: a profile holds finite numbers."""
-
+_FAR = 1e6  # a threshold of q that nothing lies beyond: a profile holds finite numbers
 _FOLDS = 5
 
 
@@ -82,9 +77,8 @@ def fit_weights(features: Array, harmful: Array, ridge: float) -> tuple[Array, f
     w = np.zeros(x.shape[1])
     for _ in range(30):
         p = 1 / (1 + np.exp(-np.clip(x @ w, -30, 30)))
-        step = np.linalg.solve(
-            (x.T * (p * (1 - p) + 1e-9)) @ x + np.diag(penalty), x.T @ (p - harmful) + penalty * w
-        )
+        curvature = (x.T * (p * (1 - p) + 1e-9)) @ x + np.diag(penalty)
+        step = np.linalg.solve(curvature, x.T @ (p - harmful) + penalty * w)
         w = w - step
         if np.abs(step).max() < 1e-6:
             break

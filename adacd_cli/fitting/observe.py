@@ -31,8 +31,7 @@ class Counting(Protocol):
     def add(self, _: object = None) -> None: ...  # one more is done
 
 
-Stage = Callable[[str, int], AbstractContextManager[Counting]]
-"""Opens a step of so many parts for showing."""
+Stage = Callable[[str, int], AbstractContextManager[Counting]]  # opens a step of so many parts for showing
 
 
 class Observer:
@@ -134,20 +133,15 @@ CONTRAST_PROMPTS = (
 """The last one gets the model's own most frequent refusal."""
 
 PLACEMENTS = ("user-end", "user-start", "system")
-OBEYED = 0.3
-"""Least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use."""
+OBEYED = 0.3  # least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use
 LOOKED_AT_AGAIN = 4
 """How many of the most obeyed contrast prompts are tried on three times as many neutral prompts besides."""
-_CHEAPER = 0.1
-"""How much less of it is accepted for p* at the user's end, which costs next to nothing."""
+_CHEAPER = 0.1  # how much less of it is accepted for p* at the user's end, which costs next to nothing
 GAIN = 0.04
 """Least change for the better on one side, of the prompts held out, for a profile to be used by itself."""
-UNCHANGED = 0.9
-"""Least share of neutral answers that a profile must leave as they are to be used by itself."""
-_REFUSALS = 1.2
-"""How many refusals, by their probability, must begin with a token for it to be an opener."""
-_REFUSES_ALL = 0.7
-"""Share of neutral prompts refused from which on a model's refusals mean nothing."""
+UNCHANGED = 0.9  # least share of neutral answers that a profile must leave as they are to be used by itself
+_REFUSALS = 1.2  # how many refusals, by their probability, must begin with a token for it to be an opener
+_REFUSES_ALL = 0.7  # share of neutral prompts refused from which on a model's refusals mean nothing
 
 
 @dataclass(frozen=True)

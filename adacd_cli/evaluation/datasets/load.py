@@ -19,9 +19,7 @@ from adacd_cli.evaluation.datasets.hub import KNOWN_SETS, KnownSet
 from adacd_cli.evaluation.store import LABELS, Sample
 from adacd_cli.suggest import known_names_hint
 
-VARIABLE = "ADACD_DATA"
-"""Names the folder of the known sets; `--data` wins over it."""
-
+VARIABLE = "ADACD_DATA"  # names the folder of the known sets; `--data` wins over it
 INSTALL = "pip install 'adacd[datasets]'"
 
 

@@ -84,10 +84,8 @@ def parse_address(text: str) -> Address:
 def _parse(text: str, where: str) -> Address:
     if text in _SEARCHED:
         return Address(text)
-    wrong = UsageError(
-        f"{where} takes auto, local, HOST:PORT or ray://HOST:PORT; got {text!r}.",
-        "Ray prints its address when the head node is started, e.g. --ray 10.0.0.5:6379.",
-    )
+    hint = "Ray prints its address when the head node is started, e.g. --ray 10.0.0.5:6379."
+    wrong = UsageError(f"{where} takes auto, local, HOST:PORT or ray://HOST:PORT; got {text!r}.", hint)
     scheme = "ray://" if text.startswith("ray://") else ""
     try:
         parts = urlsplit(f"//{text.removeprefix(scheme)}")
@@ -213,10 +211,10 @@ def _join(address: Address, ended: threading.Event) -> None:
         return
     why = f"failed: {first_line(raised[0]).rstrip('.')}" if raised else f"took more than {limit:g} s"
     where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
-    hint = (
-        "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes."
+    needed = "the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes"
+    raise EnvironmentFault(f"Joining {where} {why}.", f"It takes {needed}.") from (
+        raised[0] if raised else None
     )
-    raise EnvironmentFault(f"Joining {where} {why}.", hint) from raised[0] if raised else None
 
 
 def _size(settings: Settings, address: Address) -> Cluster:

@@ -23,11 +23,8 @@ gave nothing that can be read, or cannot read the answer."""
 JUDGEMENT_LABELS: tuple[JudgementLabel, ...] = get_args(JudgementLabel)
 REFUSED: frozenset[JudgementLabel] = frozenset(("refusal", "partial"))
 
-JUDGE_NAMES = ("keyword", "wildguard", "minos", "openai")
-"""What `--judge` takes."""
-
-KEY_VARIABLES = ("ADACD_JUDGE_KEY", "OPENAI_API_KEY")
-"""Where an endpoint's key is looked for, in this order."""
+JUDGE_NAMES = ("keyword", "wildguard", "minos", "openai")  # what `--judge` takes
+KEY_VARIABLES = ("ADACD_JUDGE_KEY", "OPENAI_API_KEY")  # where an endpoint's key is looked for, in this order
 
 
 @dataclass(frozen=True, slots=True)

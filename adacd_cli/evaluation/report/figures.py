@@ -53,11 +53,10 @@ class Chart:
     axis: str  # the label of the x axis, with its unit
     rows: Sequence[Row]  # from top to bottom, at least one
     methods: Sequence[str]  # of the run in its order, so that each has one colour in all charts
-    low: float | None  # bounds of all values; None for no bound
+    low: float  # bounds of all values; None for no bound
     high: float | None
     anchor: float  # a value that is always in view
-    reference: float | None = None  # where a vertical line stands; None for no line
-    legend: bool = True  # whether the methods are named below the chart, because the rows do not name them
+    reference: float | None = None  # where a vertical line stands, in a chart whose rows are the methods
 
     def words(self) -> str:
         """The chart in words, for who cannot see it."""
@@ -92,10 +91,10 @@ def usability(
     safe = {record.key for record in answers if record.label == "safe" and not record.error}
     rated = {record.key[:3]: record.detail.get("aspects") or {} for record in judgements}
     scores: dict[str, dict[str, list[float]]] = {}
-    for key, aspects in rated.items():
-        for name, value in aspects.items() if key in safe else ():
-            if value is not None:
-                scores.setdefault(name, {}).setdefault(key[0], []).append(float(value))
+    given = ((key[0], each) for key, own in rated.items() if key in safe for each in own.items())
+    for method, (name, value) in given:
+        if value is not None:
+            scores.setdefault(name, {}).setdefault(method, []).append(float(value))
     methods = list(results["results"])
     found = {name: {each: _mean(of[each]) for each in methods if each in of} for name, of in scores.items()}
     rows = [Row(name, "", points) for name, points in found.items() if points]
@@ -132,7 +131,7 @@ def times(
         return "Times are compared with Default's on the same prompts, and there are none to compare."
     title, axis = "Time per token against Default (ATGR), lower is better", "time of a token ÷ Default's (×)"
     methods = list(results["results"])
-    return Chart("times", title, axis, rows, methods, 0, None, 1, reference=1, legend=False)
+    return Chart("times", title, axis, rows, methods, 0, None, 1, reference=1)
 
 
 def _mean(values: Sequence[float]) -> Point:
@@ -161,8 +160,8 @@ def _spread(pairs: Sequence[Pair], clock: str) -> float:
 def svg(chart: Chart) -> str:
     """The chart: a band for each row, and in it a point with its interval for each method."""
     methods = [method for method in chart.methods if any(method in row.points for row in chart.rows)]
-    legend = chart.legend and len(methods) > 1
-    slots = len(methods) if chart.legend else 1
+    several = chart.reference is None  # the rows do not name the methods
+    legend, slots = several and len(methods) > 1, len(methods) if several else 1
     columns = max(1, min(len(methods), int(100 / (6 + max(len(label(each, _LONGEST)) for each in methods)))))
     height = 0.9 + len(chart.rows) * max(0.36, slots * _SLOT + 0.15) + 0.2 * legend * -(-slots // columns)
     out = io.StringIO()
@@ -174,7 +173,7 @@ def svg(chart: Chart) -> str:
             own = chart.methods.index(method)
             at = [(row.points[method], y) for y, row in enumerate(chart.rows) if method in row.points]
             points = [point for point, _ in at]
-            shift = ((place + 0.5) / slots - 0.5) * 0.8 if chart.legend else 0.0
+            shift = ((place + 0.5) / slots - 0.5) * 0.8 if several else 0.0
             color = COLORS[own % len(COLORS)]
             below, above = ([abs(each.value - each[end]) for each in points] for end in (1, 2))
             axes.errorbar(
@@ -211,11 +210,10 @@ def svg(chart: Chart) -> str:
 def _limits(chart: Chart) -> tuple[float, float]:
     ends = [end for row in chart.rows for one in row.points.values() for end in (one.low, one.high)]
     low, high = min([*ends, chart.anchor]), max([*ends, chart.anchor])
-    widest = 2.0 if chart.low is None or chart.high is None else chart.high - chart.low
+    widest = 2.0 if chart.high is None else chart.high - chart.low
     # values that are all alike must not fill the chart with their rounding
     margin = max(0.05 * (high - low), (widest / 20 - (high - low)) / 2)
-    least, most = -inf if chart.low is None else chart.low, inf if chart.high is None else chart.high
-    return max(low - margin, least), min(high + margin, most)
+    return max(low - margin, chart.low), min(high + margin, inf if chart.high is None else chart.high)
 
 
 def draw_trade_off(curve: Sequence[tuple[float, float]], chosen: tuple[float, float], model: str) -> str:
