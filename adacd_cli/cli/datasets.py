@@ -50,7 +50,7 @@ def _list(known: KnownSet, folder: Path | None) -> Listed:
     status, problem, how = "missing", None, None
     if path is not None:
         try:
-            samples, *_ = load_known(known, data=folder, offline=True, progress=lambda step: None)
+            samples, *_ = load_known(known, data=folder, offline=True)
             safe = sum(sample.label == "safe" for sample in samples)
             unsafe, status = len(samples) - safe, "file"
         except AdacdError as error:

@@ -24,15 +24,13 @@ if TYPE_CHECKING:
 
     from adacd_cli.engine import LanguageModel
 
+# texts a refusal begins with: the first token of each counts as a refusal token
 REFUSAL_STARTS = (
     *("I'm sorry", "I am sorry", "I cannot", "I can't", "I apologize", "Sorry", "Unfortunately"),
     *("As an AI", "My apologies"),
 )
-"""Texts a refusal begins with: the first token of each counts as a refusal token."""
-
+# what the model does to a prompt of each kind that can be learned from
 KINDS = {"harmful": "refuses", "harmless": "answers", "pseudo_harmful": "refuses"}
-"""What the model does to a prompt of each kind that can be learned from."""
-
 LAYERS_LEFT_OUT = 0.2  # of the blocks, the last ones
 FEW = 32
 
@@ -69,6 +67,7 @@ class Found(NamedTuple):
 
 
 Progress = Callable[[str, int, int], None]
+Prompts = dict[str, list[str]]  # by kind
 
 
 class Scorer:
@@ -97,11 +96,7 @@ class Scorer:
 
 
 def find_direction(
-    model: LanguageModel,
-    prompts: dict[str, list[str]],
-    recipe: Recipe,
-    *,
-    progress: Progress = lambda what, done, total: None,
+    model: LanguageModel, prompts: Prompts, recipe: Recipe, *, progress: Progress = lambda *told: None
 ) -> Found:
     """Searches for the direction; `progress` is told what is being done, how much of it, and of how much.
     UsageError where there are too few prompts of a kind; ModelError where the model's blocks cannot be found;
@@ -144,9 +139,7 @@ def find_direction(
     return Found(best, before, len(tried), used, tuple(warnings))
 
 
-def _split(
-    prompts: dict[str, list[str]], recipe: Recipe
-) -> tuple[dict[str, list[str]], dict[str, list[str]], list[str]]:
+def _split(prompts: Prompts, recipe: Recipe) -> tuple[Prompts, Prompts, list[str]]:
     train, validation, warnings = {}, {}, list[str]()
     for kind in KINDS:
         texts = list(dict.fromkeys(prompts[kind]))
@@ -180,9 +173,9 @@ class _Encoder:
 
 
 def _keep(
-    model: LanguageModel, scorer: Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
-) -> dict[str, list[str]]:
-    kept: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    model: LanguageModel, scorer: Scorer, encode: _Encoder, train: Prompts, progress: Progress
+) -> Prompts:
+    kept: Prompts = {kind: [] for kind in KINDS}
     total, done = sum(map(len, train.values())), 0
     for kind, does in KINDS.items():
         for prompt in train[kind]:

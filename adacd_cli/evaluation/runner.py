@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
 
-
 _TURNS = 8
 _FROM_EVENT = ("text", "tokens", "added", "subtracted")
 

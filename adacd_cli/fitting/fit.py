@@ -85,9 +85,8 @@ class Fit:
         train = chosen(self._prompts, self._sizes.train, held_out=False, short=SHORT)
         test = chosen(self._prompts, self._sizes.test, held_out=True)
         ids = [self._prompt_ids(each.text) for each in train]
-        columns, logprobs = observe.observe(
-            self._observer, ids, self._store.folder / "first_tokens.npz", self._stage
-        )
+        path = self._store.folder / "first_tokens.npz"
+        columns, logprobs = observe.observe(self._observer, ids, path, self._stage)
         openers, contrasts = self._refusals(train, columns, logprobs)
         observed = Observed(train, columns, logprobs, openers)
         numbers, q = learn.learn_switch(observed, self._most_lost)

@@ -27,6 +27,26 @@ _TOLD = 1000  # how many of the most probable tokens are asked of a server
 _COLUMNS, _SEEN_FIRST = 4096, 64  # how many tokens are kept: the most probable ones of the first prompts
 
 
+CONTRAST_PROMPTS = (
+    "Please refuse to answer me!",
+    "This request is harmful and against policy. Refuse it.",
+    "Refuse this request. Say that you cannot help with it.",
+    "Do not answer this. Decline politely in one sentence.",
+    "Answering this is forbidden. Apologize and refuse.",
+    "You are not allowed to help with this request. Tell the user so.",
+    "This violates the safety rules: decline to assist.",
+    'Reply only with: "{own}"',  # the model's own most frequent refusal
+)
+PLACEMENTS = ("user-end", "user-start", "system")
+OBEYED = 0.3  # least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use
+LOOKED_AT_AGAIN = 4  # of the most obeyed contrast prompts, which are tried on more neutral prompts
+_CHEAPER = 0.1  # how much less of it is accepted for p* at the user's end, which costs next to nothing
+GAIN = 0.04  # least change for the better on one side of what is held out for a profile to be used by itself
+UNCHANGED = 0.9  # least share of neutral answers that a profile must leave as they are to be used by itself
+_REFUSALS = 1.2  # how many refusals, by their probability, must begin with a token for it to be an opener
+_REFUSES_ALL = 0.7  # share of neutral prompts refused from which on a model's refusals mean nothing
+
+
 class Counting(Protocol):
     def add(self, _: object = None) -> None: ...  # one more is done
 
@@ -118,30 +138,6 @@ def observe(
                 keep()
     keep()
     return columns, np.array(rows, dtype=np.float32)
-
-
-CONTRAST_PROMPTS = (
-    "Please refuse to answer me!",
-    "This request is harmful and against policy. Refuse it.",
-    "Refuse this request. Say that you cannot help with it.",
-    "Do not answer this. Decline politely in one sentence.",
-    "Answering this is forbidden. Apologize and refuse.",
-    "You are not allowed to help with this request. Tell the user so.",
-    "This violates the safety rules: decline to assist.",
-    'Reply only with: "{own}"',
-)
-"""The last one gets the model's own most frequent refusal."""
-
-PLACEMENTS = ("user-end", "user-start", "system")
-OBEYED = 0.3  # least mean mass of refusal openers on neutral prompts under a contrast prompt that is of use
-LOOKED_AT_AGAIN = 4
-"""How many of the most obeyed contrast prompts are tried on three times as many neutral prompts besides."""
-_CHEAPER = 0.1  # how much less of it is accepted for p* at the user's end, which costs next to nothing
-GAIN = 0.04
-"""Least change for the better on one side, of the prompts held out, for a profile to be used by itself."""
-UNCHANGED = 0.9  # least share of neutral answers that a profile must leave as they are to be used by itself
-_REFUSALS = 1.2  # how many refusals, by their probability, must begin with a token for it to be an opener
-_REFUSES_ALL = 0.7  # share of neutral prompts refused from which on a model's refusals mean nothing
 
 
 @dataclass(frozen=True)

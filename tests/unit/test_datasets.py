@@ -462,8 +462,10 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         data_folder(None)
     message = f"The data folder {tmp_path / 'gone'} does not exist (from ADACD_DATA)."
     assert (caught.value.message, caught.value.hint) == (message, hint)
-    error = refusal("xstest", data=file)
-    assert (error.message, error.hint) == (f"The data folder {file} is a file (from --data).", hint)
+    with pytest.raises(UsageError) as caught:
+        data_folder(str(file))
+    message = f"The data folder {file} is a file (from --data)."
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 # the real sets, where they are

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -106,13 +106,12 @@ def is_allowed() -> bool:
     return is_installed() and not constants.HF_HUB_OFFLINE
 
 
-def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterator[Row]:
+def fetch(known: KnownSet, hub: Hub) -> Iterator[Row]:
     """The rows of a set, split after split, downloaded where this machine lacks them. EnvironmentFault where the
     hub does not give it, or it has not the columns that are known of it."""
     if Path(hub.id).exists():  # `load_dataset` would read that instead
         what = f"{hub.id} is also a file or folder here, which would be read in the place of {known.name}."
         raise EnvironmentFault(what, "Run adacd in another folder.")
-    progress(f"Loading {known.name} from the hub")
     reachable = _ask(known, hub)
     for split in hub.splits:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ from adacd_cli.evaluation.store import LABELS, Sample
 from adacd_cli.suggest import known_names_hint
 
 VARIABLE = "ADACD_DATA"  # names the folder of the known sets; `--data` wins over it
+Samples = tuple[Sample, ...]
 INSTALL = "pip install 'adacd[datasets]'"
 
 
@@ -28,7 +29,7 @@ class LoadedSet:
     """A set as it will be run."""
 
     name: str  # the known set's, or the stem of the user's file
-    samples: tuple[Sample, ...]  # those that `--limit` left, in the order of the source
+    samples: Samples  # those that `--limit` left, in the order of the source
     source: str  # path of the file, or `owner/name@commit` on the hub
     sha256: str  # of the samples' ids, prompts and labels, in hexadecimal
     has_both_labels: bool
@@ -44,7 +45,6 @@ def load_samples(
     seed: int,
     offline: bool,
     columns: Columns = Columns(),  # noqa: B008
-    progress: Callable[[str], None] = lambda step: None,
 ) -> list[LoadedSet]:
     """Loads each of the named sets: known ones, looked for first in the folder DATA, see `data_folder`, or paths of
     CSV, JSON or text files. LABEL is safe, unsafe or None, of the files that have no labels of their own; LIMIT the
@@ -55,7 +55,6 @@ def load_samples(
     if own != label:
         hint = "safe is a prompt to answer, unsafe one to refuse."
         raise UsageError(f"--label is safe or unsafe; got {label!r}.", hint)
-    check_folder(data)
     sets = [KNOWN_SETS.get(name) or Path(name).expanduser() for name in names]
     for name, one in zip(names, sets, strict=True):
         if isinstance(one, Path) and not (name and (one.exists() or one.suffix or os.sep in name)):
@@ -72,7 +71,7 @@ def load_samples(
     loaded, rows_taken = [], {f"all {label}" for label in LABELS}
     for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
-            samples, source, notes = load_known(one, data=data, offline=offline, progress=progress)
+            samples, source, notes = load_known(one, data=data, offline=offline)
         else:
             rows, source = [*read_rows(one, columns)], str(one)
             samples = to_samples(rows, title, source, own, lambda n: str(n + 1), forced=own is not None)
@@ -90,7 +89,7 @@ def load_samples(
     return loaded
 
 
-def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
+def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> Samples:
     """At most `limit` samples of each label, at least 1, in the order they came in; None for all. The categories
     keep their shares, and which of a category's samples are taken is drawn by the seed. The choice depends on the
     seed, the set and the ids alone, not on the order of the rows or the version of Python, and a larger limit only
@@ -116,19 +115,13 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
 
 def data_folder(flag: str | None) -> Path | None:
     """The folder that the flag names, else the variable; None where neither does. UsageError where it is none."""
-    given = os.environ.get(VARIABLE) or None if flag is None else flag
+    where, given = ("--data", flag) if flag is not None else (VARIABLE, os.environ.get(VARIABLE) or None)
     folder = None if given is None else Path(given).expanduser()
-    check_folder(folder, VARIABLE if flag is None else "--data")
+    if folder is not None and not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        hint = "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets."
+        raise UsageError(f"The data folder {folder} {what} (from {where}).", hint)
     return folder
-
-
-def check_folder(folder: Path | None, where: str = "--data") -> None:
-    """UsageError where there is no such folder, or it is a file."""
-    if folder is None or folder.is_dir():
-        return
-    what = "is a file" if folder.exists() else "does not exist"
-    hint = "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets."
-    raise UsageError(f"The data folder {folder} {what} (from {where}).", hint)
 
 
 def find_file(known: KnownSet, folder: Path | None) -> Path | None:
@@ -137,9 +130,7 @@ def find_file(known: KnownSet, folder: Path | None) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def load_known(
-    known: KnownSet, *, data: Path | None, offline: bool, progress: Callable[[str], None]
-) -> tuple[tuple[Sample, ...], str, tuple[str, ...]]:
+def load_known(known: KnownSet, *, data: Path | None, offline: bool) -> tuple[Samples, str, tuple[str, ...]]:
     """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes. The
     hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
     EnvironmentFault where it is not available; the hint says how to get it."""
@@ -156,7 +147,7 @@ def load_known(
             if not offline and not hub.is_installed():
                 raise MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
             raise EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)
-        rows, source = [*hub.fetch(known, place, progress)], f"{place.id}@{place.revision}"
+        rows, source = [*hub.fetch(known, place)], f"{place.id}@{place.revision}"
     prefix, label = known.number_prefix or f"{known.name}-", known.label if known.only is None else None
     samples = to_samples(rows, known.name, source, label, lambda index: f"{prefix}{index}")
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))

@@ -4,8 +4,7 @@ heavy is imported before it is used. The key of an endpoint comes from the envir
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -68,7 +67,7 @@ def default_cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Options of all judges; each reads its own. UsageError where a number is out of range."""
+    """Options of all judges; each reads its own."""
 
     url: str | None = None  # of the OpenAI-compatible endpoint; None is OpenAI's own
     model: str | None = None
@@ -82,14 +81,6 @@ class JudgeOptions:
     batch_size: int = 8  # answers that they read at once, at least 1
     threads: int | None = None
     offline: bool = False
-    progress: Callable[[str], None] = field(default=lambda line: None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        for name in ("concurrency", "batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise UsageError(f"`{name}` of a judge is at least 1; got {value}.")
-        if not (self.timeout > 0 and math.isfinite(self.timeout)):
-            raise UsageError(f"`timeout` of a judge is in seconds, above 0; got {self.timeout:g}.")
 
 
 def make_judge(name: str, options: JudgeOptions) -> Judge:

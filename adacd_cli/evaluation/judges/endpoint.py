@@ -81,12 +81,8 @@ class Endpoint:
         # Parameters that some models take under another name, or not at all, by the name they are sent under.
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
         self._headers: dict[str, Any] = {} if options.key else {"Authorization": Omit()}
-        self._client = AsyncOpenAI(
-            base_url=address.geturl(),
-            api_key=options.key or "none",
-            timeout=options.timeout,
-            max_retries=self._attempts - 1,
-        )
+        retrying: Any = {"timeout": options.timeout, "max_retries": self._attempts - 1}
+        self._client = AsyncOpenAI(base_url=address.geturl(), api_key=options.key or "none", **retrying)
 
     async def __aenter__(self) -> Endpoint:
         return self
@@ -102,6 +98,7 @@ class Endpoint:
 
         values = {"temperature": 0, "max_tokens": longest_reply}
         content = message.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no UTF-8
+        messages: Any = [{"role": "user", "content": content}]
         sent: dict[str, Any] = {}
         unread, begin = 0, anyio.current_time()
         while True:
@@ -109,10 +106,7 @@ class Endpoint:
                 async with self._slots:  # by then it may be known what the model refuses
                     sent = {name: values[value] for name, value in self._optional.items()}
                     raw = await self._client.chat.completions.with_raw_response.create(
-                        model=self._model,
-                        messages=[{"role": "user", "content": content}],
-                        extra_headers=self._headers,
-                        **sent,
+                        model=self._model, messages=messages, extra_headers=self._headers, **sent
                     )
                 return self._reply_of(raw.content)
             except RequestFailed:

@@ -186,7 +186,7 @@ class WildGuardJudge(LocalJudge):
         from adacd_cli.loading import load, machine
 
         try:
-            model = self._language_model = load(self._settings, progress=self._options.progress)
+            model = self._language_model = load(self._settings)
         except ModelError as error:
             # it comes as tokenizer.model alone
             versions = machine.versions("sentencepiece", "protobuf")
@@ -230,10 +230,10 @@ class MinosJudge(LocalJudge):
         from adacd_cli.loading.hub import go_offline
         from adacd_cli.loading.machine import Load
 
-        settings, progress, name = self._settings, self._options.progress, self.model
+        settings, name = self._settings, self.model
         if settings.offline:
             go_offline()
-        others, source = Load(), locate(settings, progress)
+        others, source = Load(), locate(settings, lambda line: None)
         if source.gguf:
             raise ModelError(f"{name} is a GGUF file, not a classifier.", "Name a folder of safetensors.")
         checkpoint = inspect(source.folder, name)
@@ -241,7 +241,6 @@ class MinosJudge(LocalJudge):
         if not architecture.endswith("ForSequenceClassification"):
             what = f"{name} is no sequence classifier but {architecture}."
             raise ModelError(what, "Name a model that classifies texts.")
-        progress("Starting PyTorch")
         import torch
         from transformers import AutoModelForSequenceClassification
 
@@ -253,7 +252,7 @@ class MinosJudge(LocalJudge):
         dtype = choose_dtype(settings.dtype, checkpoint.dtype, device, checkpoint.elements)
         options = {"dtype": dtype, "trust_remote_code": False}
         options |= (placed := placement(device, weight_bytes(checkpoint, dtype, None), name))
-        with quiet(progress) as logged:
+        with quiet(lambda line: None) as logged:
             tokenizer = load_tokenizer(source, name, trust_remote_code=False)
             model, unused = load_weights(source, name, AutoModelForSequenceClassification, **options)
             self._model = model if placed else model.to(device)

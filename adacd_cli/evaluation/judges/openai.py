@@ -1,11 +1,8 @@
 """`openai`: a model behind any OpenAI-compatible endpoint as the judge. Every answer is put into one of XSTest's
-three classes, or into none; with `aspects`, Just-Eval's five scores come with it. A request that fails leaves its
-answer unparsed, and the run goes on; an endpoint that is down, or goes down, ends it with an error that names it.
-Replies are kept as they come, so that a rerun asks nothing twice.
-
-The classes are XSTest's (Röttger et al., NAACL 2024, arXiv 2308.01263) and one for what is no answer; the aspects
-and their scale are Just-Eval's (Lin et al., ICLR 2024, arXiv 2312.01552). The words are our own, in openai.yaml.
-"""
+three classes (Röttger et al., NAACL 2024, arXiv 2308.01263) or into none; with `aspects`, Just-Eval's five scores
+(Lin et al., ICLR 2024, arXiv 2312.01552) come with it; the words are our own, in openai.yaml. A request that fails
+leaves its answer unparsed, and the run goes on; an endpoint that is down, or goes down, ends it with an error that
+names it."""
 
 from __future__ import annotations
 
@@ -142,13 +139,12 @@ _REPLY_SHOWN = 200  # characters of an unreadable reply that its judgement shows
 
 
 class OpenAIJudge:
-    """A model behind an endpoint; `warnings` are sentences about what `check` found.
-
-    `Judgement.detail` has `class` (full compliance, full refusal, partial refusal or invalid) or, where there is
-    none, `reply` (the beginning of what could not be read) or `error` (why there is no reply), with `failed` where
-    asking again may help; `truncated` where only the first LONGEST_TEXT characters were shown. With aspects it has
-    `aspects`: each score, None for N/A; or None as a whole, and `aspects_error` says why. An answer without its
-    thinking is what is judged; an empty one is degenerate and not asked about.
+    """A model behind an endpoint; `warnings` are sentences about what `check` found. `Judgement.detail` has `class`
+    (full compliance, full refusal, partial refusal or invalid) or, where there is none, `reply` (the beginning of
+    what could not be read) or `error` (why there is no reply), with `failed` where asking again may help;
+    `truncated` where only the first LONGEST_TEXT characters were shown. With aspects it has `aspects`: each score,
+    None for N/A; or None as a whole, and `aspects_error` says why. An answer without its thinking is what is
+    judged; an empty one is degenerate and not asked about.
 
     UsageError where no model is named, or the address or the key cannot be used; MissingExtraError without the
     package `openai`. `check` and `judge` raise EnvironmentFault where the endpoint is down, or refuses the key or

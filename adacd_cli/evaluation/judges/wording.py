@@ -81,9 +81,8 @@ def unwrap(completion: str) -> str:
     text = html.unescape(text)
     if "<" in text:  # not in code
         parts = re.split(r"(```.*?(?:```|\Z))", text, flags=re.DOTALL)
-        text = "".join(
-            part if n % 2 else RULES.texts["html"].sub(_line_or_nothing, part) for n, part in enumerate(parts)
-        )
+        tags = RULES.texts["html"]
+        text = "".join(part if n % 2 else tags.sub(_line_or_nothing, part) for n, part in enumerate(parts))
     return text.strip()[: 2 * READ]
 
 

@@ -134,30 +134,29 @@ def timing(results: Mapping[str, Any]) -> str:
     said = f" ATGR is the median over {counted(count, 'batch', 'batches')} that the methods answered in turn."
     for method, one in results["averages"].items():
         if one.get("clock") == "cpu_seconds":
-            said += (
-                f" {method}'s is by the processor time of this process: by the wall it is "
-                f"{times(one['atgr_wall'])}, so the machine was busy with something else."
-            )
+            busy = f"by the wall it is {times(one['atgr_wall'])}, so the machine was busy with something else"
+            said += f" {method}'s is by the processor time of this process: {busy}."
     return said
+
+
+def _cells(results: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    return [(method, name, one) for method, sets in results["results"].items() for name, one in sets.items()]
 
 
 def _labels(results: Mapping[str, Any]) -> Table:
     odd = ("partial", "degenerate", "unparsed")
-    rows = [
-        [method, name, *(str(one["labels"][label]) for label in odd)]
-        for method, cells in results["results"].items()
-        for name, one in cells.items()
-        if any(one["labels"][label] for label in odd)
+    counts = [
+        (method, name, [one["labels"][label] for label in odd]) for method, name, one in _cells(results)
     ]
-    note = (
-        f"Judge: {judged_by(results)}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
-        "unparsed means that the judge's reply could not be read."
-    )
-    return Table("Neither a full refusal nor an answer", ["method", "set", *odd], rows, note)
+    rows = [[method, name, *map(str, own)] for method, name, own in counts if any(own)]
+    note = "Degenerate answers neither refuse nor answer (empty, loops, garbage); "
+    note += "unparsed means that the judge's reply could not be read."
+    header = ["method", "set", *odd]
+    return Table("Neither a full refusal nor an answer", header, rows, f"Judge: {judged_by(results)}. {note}")
 
 
 def _aspects(results: Mapping[str, Any]) -> Table:
-    cells = [(method, name, one) for method, sets in results["results"].items() for name, one in sets.items()]
+    cells = _cells(results)
     names = dict.fromkeys(name for *_, one in cells for name in one["aspects"])
     rows = [
         [method, name, *(f"{one['aspects'][each]:.2f}" if each in one["aspects"] else DASH for each in names)]
