@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -31,36 +30,22 @@ _FAR = 1e6  # a threshold of q that nothing lies beyond: a profile holds finite 
 _FOLDS = 5
 
 
-@dataclass(frozen=True)
+@dataclass
 class Observed:
-    """First tokens of prompts without a contrast prompt."""
+    """First tokens of prompts without a contrast prompt, and what they say."""
 
     prompts: Sequence[FitPrompt]
     columns: Array  # the ids of the tokens that hold nearly all of the probability, int64 [columns]
     logprobs: Array  # their log-probabilities, nats, float32 [prompts, columns]
     openers: tuple[int, ...]  # the tokens that the model's refusals begin with
 
-    @cached_property
-    def kinds(self) -> Array:
-        """The kind of each prompt, str [prompts]."""
-        return np.array([each.kind for each in self.prompts])
-
-    @cached_property
-    def harmful(self) -> Array:
-        """bool [prompts]"""
-        return self.kinds == "unsafe"
-
-    @cached_property
-    def opener_places(self) -> tuple[int, ...]:
-        """Where the openers stand in the columns."""
+    def __post_init__(self) -> None:
         places = {int(token): place for place, token in enumerate(self.columns)}
-        return tuple(places[each] for each in self.openers)
-
-    @cached_property
-    def about_to_refuse(self) -> Array:
-        """Whether the openers have half of the probability, bool [prompts]."""
-        refusing: Array = np.exp(self.logprobs[:, self.opener_places]).sum(axis=1)
-        return refusing >= 0.5
+        self.opener_places = tuple(places[each] for each in self.openers)  # in the columns
+        self.kinds: Array = np.array([each.kind for each in self.prompts])  # str [prompts]
+        self.harmful: Array = self.kinds == "unsafe"  # bool [prompts]
+        # whether the openers have half of the probability, bool [prompts]
+        self.about_to_refuse: Array = np.exp(self.logprobs[:, self.opener_places]).sum(axis=1) >= 0.5
 
 
 def centred(logprobs: Array) -> Array:

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,24 +36,18 @@ _NUMBERS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "t
 
 
 def to_samples(
-    rows: Sequence[Row],
-    dataset: str,
-    source: str,
-    label: Label | None,
-    number: Callable[[int], str],
-    *,
-    forced: bool = False,
+    rows: Sequence[Row], dataset: str, source: str, label: Label | None, prefix: str, *, forced: bool = False
 ) -> tuple[Sample, ...]:
     """Checks the rows and makes samples of them, in their order; an error calls the file or the hub's set SOURCE.
-    LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. NUMBER
-    gives the id of a row without one, by its index from 0. UsageError where there is no row, or one has no prompt,
-    an id twice, no label or a label that is neither."""
+    LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. PREFIX
+    begins the id of a row without one, its number from 0 follows; without a prefix, its number from 1. UsageError
+    where there is no row, or one has no prompt, an id twice, no label or a label that is neither."""
     samples, places = list[Sample](), dict[str, str]()
     for index, row in enumerate(rows):
         where = f"{source}, {row.place}"
         if isinstance(row.id, (bool, float, list, dict)):
             raise UsageError(f"{where}: the id is neither text nor a whole number.", "Put quotes around it.")
-        identifier = _unicode(_text(row.id), where) or number(index)
+        identifier = _unicode(_text(row.id), where) or (f"{prefix}{index}" if prefix else str(index + 1))
         if identifier in places:
             twice = f"The id {identifier!r} stands twice in {source}: {places[identifier]} and {row.place}."
             raise UsageError(twice, "Give each prompt an id of its own, or leave all ids out.")

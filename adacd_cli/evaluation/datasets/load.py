@@ -74,7 +74,7 @@ def load_samples(
             samples, source, notes = load_known(one, data=data, offline=offline)
         else:
             rows, source = [*read_rows(one, columns)], str(one)
-            samples = to_samples(rows, title, source, own, lambda n: str(n + 1), forced=own is not None)
+            samples = to_samples(rows, title, source, own, "", forced=own is not None)
             notes = notes_on(rows, one.name)
         chosen, digest = choose(samples, limit, seed), sha256()
         for sample in chosen:
@@ -149,7 +149,7 @@ def load_known(known: KnownSet, *, data: Path | None, offline: bool) -> tuple[Sa
             raise EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)
         rows, source = [*hub.fetch(known, place)], f"{place.id}@{place.revision}"
     prefix, label = known.number_prefix or f"{known.name}-", known.label if known.only is None else None
-    samples = to_samples(rows, known.name, source, label, lambda index: f"{prefix}{index}")
+    samples = to_samples(rows, known.name, source, label, prefix)
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))
     if not kept:
         raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")

@@ -24,6 +24,7 @@ from adacd_cli.prompts.thinking import without_thinking
 LONGEST_INPUT = 8192  # tokens that a judge reads of an exchange: Minos' own limit, and bounded memory
 LONGEST_ANSWER = 100_000  # characters of an answer that are looked at before tokens are counted
 
+Ids = tuple[int, ...]
 Verdict = tuple[JudgementLabel, dict[str, Any]]  # a label and what goes into `Judgement.detail`
 
 
@@ -35,10 +36,10 @@ class Reader:
     tokenizer: Any
     template: str
     limit: int
-    before: tuple[int, ...] = ()
-    after: tuple[int, ...] = ()
+    before: Ids = ()
+    after: Ids = ()
 
-    def read(self, exchange: Exchange) -> tuple[tuple[int, ...], bool] | None:
+    def read(self, exchange: Exchange) -> tuple[Ids, bool] | None:
         """See `fit`; an answer that says `[/INST]` or `[SEP]` cannot end the judge's input."""
         from adacd_cli.prompts.control import Escape
         from adacd_cli.prompts.encode import Encoder
@@ -50,7 +51,7 @@ class Reader:
         )
         escape = Escape(encoder.control, (prompt, completion), self.template)
 
-        def encode(answer: str) -> tuple[int, ...]:
+        def encode(answer: str) -> Ids:
             filled = self.template.format(prompt=escape.hide(prompt), response=escape.hide(answer))
             return (*self.before, *encoder.encode(self.tokenizer, filled, escape), *self.after)
 
@@ -87,7 +88,7 @@ class LocalJudge(ABC):
         """Loads the weights; the warnings come with them."""
 
     @abstractmethod
-    def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
+    def _verdicts(self, rows: Sequence[Ids]) -> list[Verdict]:
         """What the model says of each input."""
 
     def check(self) -> None:
@@ -139,9 +140,7 @@ class LocalJudge(ABC):
         return found
 
 
-def fit(
-    encode: Callable[[str], tuple[int, ...]], answer: str, limit: int
-) -> tuple[tuple[int, ...], bool] | None:
+def fit(encode: Callable[[str], Ids], answer: str, limit: int) -> tuple[Ids, bool] | None:
     """The ids that ENCODE makes of as much of the answer's beginning as LIMIT tokens hold, and whether it was cut;
     None where not one character of it fits."""
     shown = answer[:LONGEST_ANSWER]
@@ -198,7 +197,7 @@ class WildGuardJudge(LocalJudge):
         longest = min(model.context_length or LONGEST_INPUT, LONGEST_INPUT) - NEW_TOKENS
         return Reader(model.tokenizer, INSTRUCTION, longest), model.warnings
 
-    def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
+    def _verdicts(self, rows: Sequence[Ids]) -> list[Verdict]:
         from adacd_cli.answers.run import decode
         from adacd_cli.engine import Request
         from adacd_cli.events import Finished, raise_failures
@@ -268,7 +267,7 @@ class MinosJudge(LocalJudge):
         reader = Reader(tokenizer, TEXT, longest, whole[:start], whole[start + len(bare) :])
         return reader, (*source.warnings, *logged, *unused)
 
-    def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
+    def _verdicts(self, rows: Sequence[Ids]) -> list[Verdict]:
         import torch
 
         width = max(map(len, rows))
