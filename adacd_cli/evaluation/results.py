@@ -5,7 +5,7 @@ alone."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any, NamedTuple
@@ -19,6 +19,9 @@ DEFAULT = "default"
 CLOCKS = ("seconds", "cpu_seconds")  # by the wall, and of this process
 _DISAGREE = 1.25  # how far wall and processor time may lie apart on a machine that does nothing else
 
+Results = Mapping[str, Any]  # results.json
+Answers = Collection[AnswerRecord]
+Judgements = Collection[JudgementRecord]
 Key = tuple[str, str, str]
 Pair = tuple[AnswerRecord, AnswerRecord]
 
@@ -44,9 +47,7 @@ class Judged:
     """The answers of a run that did not fail, with one judge's labels by the answer's key; aspects, 1 to 5 each and
     None for N/A, are from whichever judge rates them."""
 
-    def __init__(
-        self, answers: Sequence[AnswerRecord], judgements: Sequence[JudgementRecord], judge: str
-    ) -> None:
+    def __init__(self, answers: Answers, judgements: Judgements, judge: str) -> None:
         self.labels = {each.key[:3]: each.label for each in judgements if each.judge == judge}
         self.aspects: dict[Key, Mapping[str, float | None]] = {
             each.key[:3]: each.detail["aspects"] for each in judgements if each.detail.get("aspects")
@@ -66,14 +67,10 @@ class Judged:
         own, before = self.of(method, group) or {}, self.of(DEFAULT, group) or {}
         return [(record, before[id]) for id, record in own.items() if id in before]
 
-    def refused(self, record: AnswerRecord) -> bool:
-        """Whether the judge calls it a full or a partial refusal."""
-        return self.labels[record.key] in REFUSED
-
 
 def summarise(
-    answers: Sequence[AnswerRecord],
-    judgements: Sequence[JudgementRecord],
+    answers: Answers,
+    judgements: Judgements,
     *,
     methods: Sequence[str],
     judges: Sequence[str],
@@ -115,7 +112,7 @@ def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
     return {
         "label": group.label,
         # an unparsed answer is neither refused nor answered
-        **ratio(sum(map(judged.refused, own)), len(own) - labels["unparsed"]),
+        **ratio(sum(labels[each] for each in REFUSED), len(own) - labels["unparsed"]),
         "labels": {label: labels.get(label, 0) for label in JUDGEMENT_LABELS},
         "unchanged": compared["unchanged"],
         "mean_tokens": _mean(record.tokens for record in own),
@@ -174,12 +171,12 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
     degenerate: Counter[str] = Counter()
     for group in found:
         for one, before in judged.pairs(method, group):
-            labels = judged.labels[before.key], judged.labels[one.key]
-            if "unparsed" in labels:
+            then, now = judged.labels[before.key], judged.labels[one.key]
+            if "unparsed" in (then, now):
                 continue  # what changed is unknown
             for name in (group.name, f"all {group.label}"):
-                refused.setdefault(name, []).append((judged.refused(before), judged.refused(one)))
-                degenerate[name] += labels[1] == "degenerate" != labels[0]
+                refused.setdefault(name, []).append((then in REFUSED, now in REFUSED))
+                degenerate[name] += now == "degenerate" != then
     changes = {name: paired(*zip(*own, strict=True)) for name, own in refused.items()}
     return {name: {**own, "newly_degenerate": degenerate[name]} for name, own in changes.items()}
 

@@ -75,20 +75,19 @@ def cross_validated(
 ) -> tuple[Array, float]:
     """q of each prompt from a fit without its fold, float64 [prompts], and the penalty with the best AUC among the
     counted ones, bool [prompts]. The prompts of a group share a fold."""
-    tried = [(_without_own_fold(features, harmful, groups, ridge), ridge) for ridge in RIDGES]
-    return max(tried, key=lambda one: auc(one[0][counted], harmful[counted]) or 0.0)
-
-
-def _without_own_fold(features: Array, harmful: Array, groups: Sequence[str], ridge: float) -> Array:
     names = {name: place for place, name in enumerate(dict.fromkeys(groups))}
     folds = np.random.default_rng(0).integers(0, _FOLDS, len(names))[[names[name] for name in groups]]
-    q = np.zeros(len(features))
-    for fold in range(_FOLDS):
-        inside = folds == fold
-        if inside.any() and len(set(harmful[~inside])) == 2:
-            w, b = fit_weights(features[~inside], harmful[~inside], ridge)
-            q[inside] = features[inside] @ w + b
-    return q
+
+    def without_own_fold(ridge: float) -> Array:
+        q = np.zeros(len(features))
+        for inside in (folds == fold for fold in range(_FOLDS)):
+            if inside.any() and len(set(harmful[~inside])) == 2:
+                w, b = fit_weights(features[~inside], harmful[~inside], ridge)
+                q[inside] = features[inside] @ w + b
+        return q
+
+    tried = [(without_own_fold(ridge), ridge) for ridge in RIDGES]
+    return max(tried, key=lambda one: auc(one[0][counted], harmful[counted]) or 0.0)
 
 
 def auc(values: Array, harmful: Array) -> float | None:

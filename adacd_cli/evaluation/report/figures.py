@@ -6,16 +6,16 @@ figure of its own, `draw_trade_off`."""
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import exp, inf, sqrt
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adacd_cli.evaluation.report.tables import set_names, set_size
-from adacd_cli.evaluation.results import DEFAULT, Pair, by_batch, time_ratio
-from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
+from adacd_cli.evaluation.results import DEFAULT, Answers, Judgements, Pair, Results, by_batch, time_ratio
+from adacd_cli.evaluation.store import AnswerRecord
 from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
 
 _Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
@@ -67,7 +67,7 @@ class Chart:
         return f"{self.title}. {self.axis}, with 95 % intervals in brackets. {' '.join(rows)}"
 
 
-def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
+def ratios(results: Results, label: str) -> Chart | str:
     """The refusal ratio of each set and method, with Wilson's intervals."""
     rows = []
     for name in set_names(results, label):
@@ -84,9 +84,7 @@ def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
     return Chart(f"ratios-{label}", title, "refused answers (%)", rows, methods, 0, 100, anchor)
 
 
-def usability(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> Chart | str:
+def usability(results: Results, answers: Answers, judgements: Judgements) -> Chart | str:
     """The mean of each aspect over the safe prompts, with normal intervals."""
     safe = {record.key for record in answers if record.label == "safe" and not record.error}
     rated = {record.key[:3]: record.detail.get("aspects") or {} for record in judgements}
@@ -107,9 +105,7 @@ def usability(
     return Chart("usability", title, "mean score (1 to 5)", rows, methods, 1, 5, 5)
 
 
-def times(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> Chart | str:
+def times(results: Results, answers: Answers, judgements: Judgements) -> Chart | str:
     """The time of a token of each method over Default's on the same prompts (ATGR)."""
     judged = {record.key[:3] for record in judgements if record.judge == results["judge"]}
     timed: dict[str, dict[tuple[str, str], AnswerRecord]] = {}

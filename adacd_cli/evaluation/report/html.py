@@ -8,7 +8,7 @@ import json
 import re
 from base64 import b64encode
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -18,9 +18,9 @@ from markupsafe import Markup
 from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.report import figures
 from adacd_cli.evaluation.report.tables import heading, judged_by, markdown, raters, set_names, tables
-from adacd_cli.evaluation.results import DEFAULT
+from adacd_cli.evaluation.results import DEFAULT, Answers, Judgements, Results
 from adacd_cli.evaluation.statistics import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
-from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Store
+from adacd_cli.evaluation.store import LABELS, AnswerRecord, Store
 from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.safe import printable
 
@@ -28,17 +28,14 @@ _MARKS = {HELPS: ("good", "✓"), TRADES_SAFETY: ("bad", "✕"), TRADES_HELPFULN
 _NUMBER = re.compile(r"(< |[-+])?[0-9][0-9.e-]*( (%|×|points))?( \[.*\])?|–")
 
 
-def write_reports(results: Mapping[str, Any], store: Store) -> None:
+def write_reports(results: Results, store: Store) -> None:
     """Writes results.json, report.md and report.html into the run's folder, or raises OutputError."""
     store.write("results.json", json.dumps(results, indent=2) + "\n")
     store.write("report.md", markdown(results))
     store.write("report.html", page(results, store.answers.values(), store.judgements.values()))
 
 
-def page(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> str:
-    answers, judgements = list(answers), list(judgements)
+def page(results: Results, answers: Answers, judgements: Judgements) -> str:
     shown, sections = browser(results, answers, judgements), _sections()
     facts = dict(results["provenance"])
     settings: Mapping[str, Mapping[str, Any]] = facts.pop("settings")
@@ -67,7 +64,7 @@ def _sections() -> Any:
     return pages.get_template("sections.html").module
 
 
-def _cards(results: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+def _cards(results: Results, shown: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Of each verdict: method, name, reason, kind, mark, and how many samples it fixed and broke."""
     changes: Counter[tuple[str, str]] = Counter(
         (method, answer["change"])
@@ -81,9 +78,7 @@ def _cards(results: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[tup
         yield method, name, results["reasons"][method], *mark, counts
 
 
-def _figures(
-    results: Mapping[str, Any], answers: list[AnswerRecord], judgements: list[JudgementRecord]
-) -> Iterator[tuple[figures.Chart | str, str]]:
+def _figures(results: Results, answers: Answers, judgements: Judgements) -> Iterator[tuple[Any, str]]:
     judge, batch = judged_by(results), results["provenance"]["batch_size"]
     for label in ("safe", "unsafe"):
         note = "Partial refusals count as refusals; lines are 95 % Wilson intervals."
@@ -108,9 +103,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{name}", _value(value)
 
 
-def browser(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> dict[str, Any]:
+def browser(results: Results, answers: Answers, judgements: Judgements) -> dict[str, Any]:
     """What the browser of samples shows: every sample with each method's answer and every judge's label, as JSON.
 
     `methods` and `judges` by name, the judge of the tables first; `labels` that judges give; `sets`; `texts`, each
