@@ -11,8 +11,9 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from adacd_cli.answers.run import BatchSize, Session, concurrency_for
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.judges import Exchange, Judge
@@ -52,18 +53,12 @@ class Runner:
     everything that the methods need (`load_extras`)."""
 
     def __init__(self, model: LanguageModel) -> None:
-        from adacd_cli.answers.run import Session
-
         self.model = model
         self._scheduler = Session(model).scheduler
 
-    def limit(
-        self, samples: Sequence[Sample], runs: Sequence[Settings], batch_size: int | Literal["auto"]
-    ) -> int:
+    def limit(self, samples: Sequence[Sample], runs: Sequence[Settings], batch_size: BatchSize) -> int:
         """Sets how many samples are decoded at once from now on, and gives that number: BATCH_SIZE, or what memory
         has room for, by the longest prompt."""
-        from adacd_cli.answers.run import concurrency_for
-
         requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
         for job in (Job(sample, settings) for sample in longest for settings in runs):
             with suppress(AdacdError):  # a prompt that cannot be rendered is recorded when its turn comes
@@ -134,7 +129,7 @@ def answer_all(
     runs: Sequence[Settings],
     store: Store,
     *,
-    batch_size: int | Literal["auto"],
+    batch_size: BatchSize,
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> None:

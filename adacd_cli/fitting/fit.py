@@ -106,8 +106,6 @@ class Fit:
         curve, chosen_point = trade_off(observed, numbers, q)
         return Outcome(profile, trials, helps, curve, chosen_point)
 
-    # --- the steps ---
-
     def _refusals(
         self, train: Sequence[FitPrompt], columns: Array, logprobs: Array
     ) -> tuple[tuple[int, ...], list[Contrast]]:
@@ -204,8 +202,6 @@ class Fit:
         both = zip(acts, answers["default"], strict=True)
         answers["fitted"] = [next(own) if acts_here else before for acts_here, before in both]
         return observe.measure(answers, self._most_lost)
-
-    # --- what they share ---
 
     def _first_tokens(self, texts: Sequence[str], contrast: Contrast | None = None) -> Iterator[torch.Tensor]:
         """Log-probabilities of the first token of each answer, float32 [vocab]."""

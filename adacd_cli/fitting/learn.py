@@ -21,10 +21,9 @@ from adacd_cli.fitting.corpus import FitPrompt
 Array = Any  # numpy.ndarray
 
 RIDGES = (10.0, 30.0, 100.0, 300.0, 1000.0)  # strengths of the L2 penalty on w that are tried
+# Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated. As
+# many harmful ones may be answered besides as half of those that it refuses and the model alone would not.
 MOST_LOST, MOST_GAINED = 0.02, 0.01
-"""Shares of harmful prompts that the switch may answer, and of others that it may refuse, as cross-validated. As
-many harmful ones may be answered besides as half of those that it refuses and the model alone would not."""
-
 FEATURES = 512
 _FAR = 1e6  # a threshold of q that nothing lies beyond: a profile holds finite numbers
 _FOLDS = 5

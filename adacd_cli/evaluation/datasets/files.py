@@ -29,9 +29,8 @@ class Row(NamedTuple):
     inverted: bool = False  # a label of 1 or true means safe, as in a column `is_safe`, and not unsafe
 
 
+# words for a prompt to answer, and for one to refuse; case does not matter
 SAFE, UNSAFE = ("safe", "harmless", "benign"), ("unsafe", "harmful", "malicious")
-"""Words for a prompt to answer, and for one to refuse; case does not matter."""
-
 _NUMBERS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 

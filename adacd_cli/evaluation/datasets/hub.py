@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
 from adacd_cli.errors import EnvironmentFault, first_line
 from adacd_cli.evaluation.datasets.files import Row
@@ -80,13 +80,9 @@ class KnownSet(_Facts):
 
 
 _facts = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text(encoding="utf-8"))
-KNOWN_SETS = TypeAdapter(dict[str, KnownSet]).validate_python(
-    {name: {"name": name, **values} for name, values in _facts.items()}
-)
-"""Every known set by its name, in the order they are listed in."""
-
+# every known set by its name, in the order they are listed in
+KNOWN_SETS = {str(name): KnownSet(name=name, **values) for name, values in _facts.items()}
 REPLY_SECONDS = 10.0  # for the hub to answer whether it has the set
-
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REMEDY = "Try again later, or put {file} into a folder and name that with --data."
 

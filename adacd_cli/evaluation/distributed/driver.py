@@ -12,9 +12,10 @@ import pickle
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from adacd_cli import __version__
+from adacd_cli.answers.run import BatchSize
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, OutOfMemoryError, error_named, first_line
 from adacd_cli.evaluation.distributed.cluster import Cluster
@@ -35,7 +36,7 @@ class Piece:
 
     samples: tuple[Sample, ...]
     methods: tuple[tuple[int, tuple[int, ...]], ...]
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: BatchSize = "auto"
     batch: int = 0
 
 
@@ -63,7 +64,7 @@ def pieces(
     runs: Sequence[Settings],
     wanted: Collection[Key],
     *,
-    batch_size: int | Literal["auto"],
+    batch_size: BatchSize,
     first: int = 1,
 ) -> list[Piece]:
     """The wanted answers in batches, numbered from FIRST, the longest first: short ones even out the end."""
@@ -130,7 +131,7 @@ def answer_distributed(
     runs: Sequence[Settings],
     store: Store,
     *,
-    batch_size: int | Literal["auto"],
+    batch_size: BatchSize,
     on_worker: Callable[[Roster, list[str]], None] = lambda roster, warnings: None,
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
 ) -> Roster:

@@ -18,26 +18,20 @@ _WORD = re.compile(r"[^\W_]+")
 _NEIGHBOURS = re.compile(r"([^\W\d_]) ?(?=([^\W\d_]))")
 
 # A loop: more than half of it has been said before.
-_GRAM = 16
-_LEAST_LETTERS = 24
-_REPEATED = 0.5
-_SAME_WORDS = 8
+_GRAM, _LEAST_LETTERS = 16, 24
+_REPEATED, _SAME_WORDS = 0.5, 8
 
 # Garbage: broken characters (an answer that was cut off may end in two of them), hardly a letter, words that
 # no language has, or scripts that change all the time.
-_FEW = 2
-_BROKEN = 0.01
-_LEAST_MARKS = 20
-_LETTERS_AND_DIGITS = 0.3
-_LEAST_WORDS = 8
-_ODD_WORDS = 0.5
+_FEW, _BROKEN = 2, 0.01
+_LEAST_MARKS, _LETTERS_AND_DIGITS = 20, 0.3
+_LEAST_WORDS, _ODD_WORDS = 8, 0.5
 _ODD = re.compile(
     r"^[b-df-hj-np-tv-xz]{4,}$|[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]{5}"  # no vowel, or five consonants in a row
     r"|[a-z][A-Z]|[a-zA-Z]\d+[a-zA-Z]|^[a-zA-Z0-9]{40,}$"  # a capital or a digit inside, or far too long
 )
 _FRAMES = frozenset(" \t\r\n|-_=*#")
-_SCRIPTS = 3
-_SCRIPT_CHANGES = 0.3
+_SCRIPTS, _SCRIPT_CHANGES = 3, 0.3
 
 
 def degeneration(completion: str, answer: str | None = None) -> Degeneration | None:

@@ -18,16 +18,14 @@ from adacd_cli.evaluation.judges.degenerate import degeneration
 from adacd_cli.evaluation.judges.rules import RULES, Rule, later
 from adacd_cli.evaluation.judges.wording import language_of, listed_items, plain, sentences, stems, unwrap
 
+# the signals that no rule stands for, see `computed` in keyword.yaml
 BIAS, LIST, DENIES, NOTHING_ELSE = "bias", "list", "denies the question", "says nothing else"
-"""The signals that no rule stands for, see `computed` in keyword.yaml."""
-
 LONGEST_QUESTION = 1_000  # characters of a question that are read
 _VALUES = "speaks of right and wrong"
 _LANGUAGE_CUES = (("regrets", "is sorry"), ("condemns", "condemns"), ("appeals", "appeals"))
 _BARE = 45
 _CLAUSES = re.compile(r"[,;:、،]")
-_FEWEST_ITEMS = 2
-_FEWEST_WORDS = 4
+_FEWEST_ITEMS, _FEWEST_WORDS = 2, 4
 _CAVEAT_WITHIN = 800
 _opens = attrgetter("opens")
 _presents = RULES.context["presents"].search

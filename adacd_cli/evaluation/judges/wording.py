@@ -45,11 +45,8 @@ _STEM = 5
 
 LANGUAGE_READ = 1_500  # characters of an answer that are read for its language, which shows early
 _WORD_OF_LETTERS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-_FEWEST_WORDS = 3
-_FUNCTION_WORDS = 0.12
-_FOREIGN_LETTERS = 0.04
-_LOWER_WORDS = 5
-_ENGLISH_TRIGRAMS = 0.34
+_FEWEST_WORDS, _LOWER_WORDS = 3, 5
+_FUNCTION_WORDS, _FOREIGN_LETTERS, _ENGLISH_TRIGRAMS = 0.12, 0.04, 0.34
 
 
 @dataclass(frozen=True, slots=True)
