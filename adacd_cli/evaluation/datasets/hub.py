@@ -69,9 +69,8 @@ class KnownSet(_Facts):
     @property
     def label(self) -> Label | None:
         """The label of every row, or None where there are both."""
-        if self.safe and self.unsafe:
-            return None
-        return "safe" if self.safe else "unsafe"
+        only: Label = "safe" if self.safe else "unsafe"
+        return None if self.safe and self.unsafe else only
 
     @property
     def source(self) -> str:
@@ -80,7 +79,6 @@ class KnownSet(_Facts):
 
 
 _facts = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text(encoding="utf-8"))
-# every known set by its name, in the order they are listed in
 KNOWN_SETS = {str(name): KnownSet(name=name, **values) for name, values in _facts.items()}
 REPLY_SECONDS = 10.0  # for the hub to answer whether it has the set
 _COMMIT = re.compile("[0-9a-f]{40}")

@@ -57,7 +57,6 @@ class Judge(Protocol):
 
     def judge(self, exchanges: Sequence[Exchange]) -> Iterator[Judgement]:
         """One judgement an exchange, in their order, each as soon as it is there."""
-        ...
 
 
 def default_cache_folder() -> Path:

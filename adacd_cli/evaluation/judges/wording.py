@@ -42,7 +42,6 @@ _NUMBER = re.compile(r"^ *(?:step )?[(\[]?(?:\d{1,2}|[a-d]|[ivx]{1,4})[.):\]]+\s
 _ITEM = re.compile(r"^ *(?:\d+[.)]|[-•+]) ", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _STEM = 5
-
 LANGUAGE_READ = 1_500  # characters of an answer that are read for its language, which shows early
 _WORD_OF_LETTERS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _FEWEST_WORDS, _LOWER_WORDS = 3, 5
