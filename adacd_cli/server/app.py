@@ -1,13 +1,17 @@
-"""`create_app`: the routes that inform (model, health, metrics, page), and the middleware in front of all."""
+"""`create_app`: the routes that inform (model, health, metrics, page), the middleware in front of all, and
+OpenAPI's description of it."""
 
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
+from typing import Literal
 
 from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import PlainTextResponse, Response
 
@@ -15,14 +19,13 @@ from adacd_cli import __version__
 from adacd_cli.config.methods import METHODS
 from adacd_cli.profiles.profile import applied
 from adacd_cli.server import messages_api, ollama_api, responses_api
-from adacd_cli.server.description import ERRORS, Health, ModelCard, ModelList, describe
 from adacd_cli.server.errors import HANDLED, ApiError, on_error
+from adacd_cli.server.fields import JSON
 from adacd_cli.server.messages_api import MessagesRequest
-from adacd_cli.server.metrics import Metrics
 from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard, Paths
 from adacd_cli.server.ollama_api import OllamaChat, OllamaGenerate
 from adacd_cli.server.responses_api import ResponsesRequest
-from adacd_cli.server.routes import Responder
+from adacd_cli.server.routes import ERRORS, Responder
 from adacd_cli.server.schema import ChatRequest, CompletionRequest
 from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
@@ -37,22 +40,38 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
-
-
 _BODIES = (ChatRequest, CompletionRequest, ResponsesRequest, MessagesRequest, OllamaChat, OllamaGenerate)
 
 
-def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
-    """The application; its model may still be loading, and the worker counts in the same metrics."""
+class ModelCard(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    adacd: JSON
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[ModelCard]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "loading", "stopping", "failed"]
+    model: str
+
+
+def create_app(state: ServerState, worker: Worker) -> FastAPI:
+    """The application; its model may still be loading."""
     app = FastAPI(title="adacd", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
     for kind in HANDLED:
         app.add_exception_handler(kind, on_error)
-    responder = Responder(state, worker, metrics)
+    responder = Responder(state, worker)
     responder.add_routes(app)
     for api in (responses_api, messages_api, ollama_api):
         api.add_routes(app, responder)
-    _add_info_routes(app, state, worker, metrics)
-    describe(app, _BODIES)
+    _add_info_routes(app, state, worker)
+    _describe_bodies(app)
     labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
     # the last one added comes first
     app.add_middleware(BodyLimit, most=state.max_body_bytes, check=worker.check_state)
@@ -65,27 +84,44 @@ def create_app(state: ServerState, worker: Worker, metrics: Metrics) -> FastAPI:
             allow_headers=["*"],
             expose_headers=["Retry-After"],
         )
-    app.add_middleware(AccessLog, metrics=metrics, routes=labels, quiet=state.quiet, debug=state.debug)
+    app.add_middleware(AccessLog, metrics=worker.metrics, routes=labels, quiet=state.quiet, debug=state.debug)
     app.add_middleware(Paths, routes=labels)
     return app
 
 
-def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: Metrics) -> None:
+def _describe_bodies(app: FastAPI) -> None:
+    """Adds the models of the bodies, which the routes read themselves, to the application's description."""
+
+    def openapi() -> JSON:
+        if app.openapi_schema is None:
+            description = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            bodies: list[tuple[type[BaseModel], Literal["validation"]]] = [
+                (each, "validation") for each in _BODIES
+            ]
+            _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
+            description["components"]["schemas"].update(schemas["$defs"])
+            app.openapi_schema = description
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker) -> None:
     @app.get("/v1/models", response_model=ModelList, responses=ERRORS)
-    async def models() -> dict[str, Any]:
+    async def models() -> JSON:
         """The one model that is served, the server's settings and the available methods."""
         worker.check_state()
         return {"object": "list", "data": [_card(state)]}
 
     @app.get("/v1/models/{name:path}", response_model=ModelCard, responses=ERRORS)
-    async def model(name: str) -> dict[str, Any]:
+    async def model(name: str) -> JSON:
         """The model of that id."""
         worker.check_state()
         state.check_model(name)
         return _card(state)
 
     @app.get("/health", response_model=Health, responses={503: {"model": Health, "description": "Not now"}})
-    async def health(response: Response) -> dict[str, Any]:
+    async def health(response: Response) -> JSON:
         """Whether requests are answered."""
         ready = worker.state == "ready"
         response.status_code = 200 if ready else 503
@@ -94,7 +130,7 @@ def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: 
     @app.get("/metrics", response_class=PlainTextResponse, responses=ERRORS)
     async def prometheus() -> Response:
         """Counters in Prometheus' text format."""
-        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest(worker.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
@@ -105,7 +141,7 @@ def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker, metrics: 
         return page_file(name)
 
 
-def _card(state: ServerState) -> dict[str, Any]:
+def _card(state: ServerState) -> JSON:
     names = METHODS if state.model is None else state.model.methods
     settings = applied(state.settings, state.model.profile) if state.model else state.settings
     return {

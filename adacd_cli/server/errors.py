@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
-from adacd_cli.server.schema import TAGS
+from adacd_cli.server.fields import TAGS
 from adacd_cli.suggest import nearest
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from pydantic import Field
 
-from adacd_cli.server.description import describes, read_body
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON
-from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, TextOrObjects
-from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
-from adacd_cli.server.translation import Translation
+from adacd_cli.server.fields import JSON, OpenBody, TextOrObjects
+from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.schema import MAX_MESSAGES
+from adacd_cli.server.translation import EFFORTS, ChunkWriter, Translation, pieces, sent_event
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 _LOGPROBS = ("logprobs", "top_logprobs")
@@ -222,11 +220,7 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
     writer = lambda body: MessagesWriter()  # noqa: E731
     responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, writer)
 
-    @app.post(
-        "/v1/messages/count_tokens",
-        dependencies=[Depends(responder.check)],
-        **describes(MessagesRequest),
-    )
+    @app.post("/v1/messages/count_tokens", **responder.describes(MessagesRequest))
     async def count_tokens(request: Request) -> JSON:
         """The length of the prompt that a conversation would be."""
         body = await read_body(request, MessagesRequest)

@@ -20,7 +20,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adacd_cli.server.errors import ApiError, api_error
-from adacd_cli.server.metrics import Metrics
+from adacd_cli.server.state import Metrics
 
 BODY_SECONDS = 60.0
 """How long a body may take to arrive."""

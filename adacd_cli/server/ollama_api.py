@@ -12,20 +12,11 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from adacd_cli import __version__
-from adacd_cli.server.description import read_body
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON
-from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import (
-    EFFORTS,
-    MAX_MESSAGES,
-    OpenBody,
-    TextOrObject,
-    TextOrSwitch,
-    Unsupported,
-)
-from adacd_cli.server.streaming import ChunkWriter, pieces
-from adacd_cli.server.translation import Translation
+from adacd_cli.server.fields import JSON, OpenBody, TextOrObject, TextOrSwitch, Unsupported
+from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.schema import MAX_MESSAGES
+from adacd_cli.server.translation import EFFORTS, ChunkWriter, Translation, pieces
 
 _OPTIONS = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
 _OPTIONS |= {

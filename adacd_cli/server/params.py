@@ -1,7 +1,5 @@
-"""What a request asks for: its parameters over the server's own settings, and its conversation.
-
-Everything is checked before any work is done, and every refusal names the field.
-"""
+"""What a request asks for: its parameters over the server's own settings, and its conversation. Everything is
+checked before any work is done, and every refusal names the field."""
 
 from __future__ import annotations
 
@@ -16,6 +14,7 @@ from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.server.errors import ApiError, api_error, no_field, refused, shown, unknown_field
+from adacd_cli.server.fields import NEUTRAL, unknown_fields
 from adacd_cli.server.schema import (
     CHOSEN_AT_START,
     REQUEST_SETTINGS,
@@ -24,9 +23,10 @@ from adacd_cli.server.schema import (
     CommonRequest,
     CompletionRequest,
     Own,
+    StreamOptions,
     ToolCall,
 )
-from adacd_cli.server.unknown_fields import NEUTRAL, unknown_fields
+from adacd_cli.server.translation import Translation
 
 _SYSTEM = ("system", "developer")
 _THINKING = ("enable_thinking", "thinking")
@@ -64,11 +64,15 @@ class Params:
     json_schema: tuple[Mapping[str, Any], str] | None = None
 
 
-def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | None = None) -> Params:
-    """The parameters over the server's own settings; raises ApiError, 400, with the field.
-
-    `max_answer_tokens` is the longest answer that may be asked for; None for any.
-    """
+def read_params(
+    body: CommonRequest,
+    base: Settings,
+    max_answer_tokens: int | None = None,
+    origin: Translation | None = None,
+) -> Params:
+    """The parameters over the server's own settings; raises ApiError, 400, with the field. `max_answer_tokens` is
+    the longest answer that may be asked for; None for any. `origin`: the request of another format that the body
+    is."""
     plain = {"temperature", "top_p", *CONTROLS} - {"logit_bias", "stop_token_ids"}
     values = body.model_dump(include=plain, exclude_none=True)
     if body.top_k is not None:
@@ -85,12 +89,10 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
     if isinstance(body, ChatRequest) and (thinking := _thinking(body)) is not None:
         values["thinking"] = thinking
     own = body.adacd or Own()
-    given = own.model_extra or {}
+    given, options = own.model_extra or {}, body.stream_options or StreamOptions()
     if own.candidates and not own.trace:
         raise refused("`adacd.candidates` needs `adacd.trace`.", "adacd.candidates")
     settings = _apply(base.model_copy(update=values), given)
-    options = body.stream_options
-    usage = bool(options is not None and options.include_usage)
     method = METHODS[settings.effective_method]
     used = (*method.settings, method.window_setting, "method", "gate", "thinking")
     return Params(
@@ -99,12 +101,12 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
         candidates=own.candidates,
         top_logprobs=_top_logprobs(body),
         stream=bool(body.stream),
-        usage=usage,
-        continuous_usage=usage and bool(options is not None and options.continuous_usage_stats),
+        usage=bool(options.include_usage),
+        continuous_usage=bool(options.include_usage and options.continuous_usage_stats),
         contrast_prompts={f"adacd.{name}": text for name, text in given.items() if name.endswith("_prompt")},
         warnings=(
             *(f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used),
-            *_warnings(body),
+            *_warnings(body, origin),
         ),
         json_schema=_json_schema(body),
     )
@@ -121,22 +123,22 @@ def _json_schema(body: CommonRequest) -> tuple[Mapping[str, Any], str] | None:
     return given[0] if given else None
 
 
-def _warnings(body: CommonRequest) -> Iterator[str]:
+def _warnings(body: CommonRequest, origin: Translation | None) -> Iterator[str]:
     """What of the request is not used, a sentence each."""
-    unknown, known = unknown_fields(body), [*type(body).model_fields, *ChatMessage.model_fields]
+    unused: Mapping[str, Any] = origin.unused if origin else {}
+    renamed = origin.renamed if origin else str
+    unknown, known = unknown_fields(body, unused), [*type(body).model_fields, *ChatMessage.model_fields]
     for name, path in list(unknown.items())[:_MAX_WARNINGS]:
-        unsupported = f"`{shown(path)}` is not supported, so it was not used."
-        if path in body.unused:
-            yield unsupported
-        else:
-            other = no_field(path, known, end=", so it was not used")
-            yield body.renamed(unsupported if name in NEUTRAL else other)
-    yield from map(body.renamed, _other_warnings(body, unknown))
-
-
-def _other_warnings(body: CommonRequest, unknown: Mapping[str, str]) -> Iterator[str]:
+        sentence = f"`{shown(path)}` is not supported, so it was not used."
+        if not (path in unused or name in NEUTRAL):
+            sentence = no_field(path, known, end=", so it was not used")
+        yield sentence if path in unused else renamed(sentence)
     if len(unknown) > _MAX_WARNINGS:
         yield f"{len(unknown) - _MAX_WARNINGS} more fields do not exist."
+    yield from map(renamed, _other_warnings(body))
+
+
+def _other_warnings(body: CommonRequest) -> Iterator[str]:
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
         yield "`max_completion_tokens` is used in place of `max_tokens`."
     if isinstance(body, ChatRequest):

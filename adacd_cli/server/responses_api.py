@@ -9,11 +9,9 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON
+from adacd_cli.server.fields import JSON, OpenBody, TextOrObjects, Unsupported
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import OpenBody, TextOrObjects, Unsupported
-from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
-from adacd_cli.server.translation import Translation
+from adacd_cli.server.translation import ChunkWriter, Translation, pieces, sent_event
 
 _NOT_STORED = "This server stores nothing; send the whole conversation as `input`."
 _ECHOED: JSON = {
