@@ -1,7 +1,5 @@
-"""Errors of a request in OpenAI's format: a status, a sentence or two, a code and the field they are about.
-
-A message never repeats a text of the user's, since messages end up in logs.
-"""
+"""Errors of a request in OpenAI's format: a status, a sentence or two, a code and the field they are about. A
+message never repeats a text of the user's, since messages end up in logs."""
 
 from __future__ import annotations
 
@@ -22,10 +20,8 @@ from adacd_cli.suggest import nearest
 
 
 class ApiError(Exception):
-    """A request that is refused, or failed: by an HTTP status, what happened and why, and the field `param`.
-
-    `code` is the error's name for programs; None where `param` says enough.
-    """
+    """A request that is refused, or failed: by an HTTP status, what happened and why, and the field `param`. `code`
+    is the error's name for programs; None where `param` says enough."""
 
     def __init__(
         self,
@@ -61,13 +57,13 @@ class _ErrorResponse(JSONResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["adacd_error"] = self._error
-        body = body_for(scope["path"], self._error)
+        body = _body_for(scope["path"], self._error)
         await JSONResponse(body, self.status_code, self._error.headers)(scope, receive, send)
 
 
-def body_for(path: str, error: ApiError) -> dict[str, Any]:
-    """The body of an error on this path: Ollama's is a sentence, and Anthropic's says that it is one."""
-    if path.startswith("/api/"):  # its errors are a text alone
+def _body_for(path: str, error: ApiError) -> dict[str, Any]:
+    """The body of an error on this path: Ollama's is a text alone, and Anthropic's says that it is one."""
+    if path.startswith("/api/"):
         named = error.param is None or f"`{error.param}`" in error.message
         return {"error": error.message if named else f"{error.message} (`{error.param}`)"}
     return {"type": "error", **error.body} if path.startswith("/v1/messages") else error.body
@@ -79,7 +75,6 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-
 _FAILURES: dict[type[AdacdError], tuple[int, str]] = {
     LogitsError: (500, "logits_not_finite"),
     OutOfMemoryError: (503, "out_of_memory"),
@@ -87,14 +82,10 @@ _FAILURES: dict[type[AdacdError], tuple[int, str]] = {
     ServerError: (502, "model_server_failed"),  # the server that runs the model, behind this one
     AdacdError: (500, "failed"),
 }
-_LONGEST_NAME = 80
-"""The name of an unknown field is repeated up to this many characters."""
-
+_LONGEST_NAME = 80  # the name of an unknown field is repeated up to this many characters
 _LONGEST_MESSAGE = 500
 _LONGEST_NUMBER = 40
-
-_MOST_LISTED = 10_000
-"""Listing more mistakes than these, to report the first, would make other requests wait."""
+_MOST_LISTED = 10_000  # listing more mistakes than these, to report the first, would make other requests wait
 
 
 def refused(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -116,7 +107,12 @@ def no_field(field: str, known: Sequence[str], meant: str | None = None, end: st
 
 def shown(field: str) -> str:
     """A field as a message names it: it may be of any length, and hold control characters."""
-    return repr(_shortened(field, _LONGEST_NAME))[1:-1]
+    return printable(_shortened(field, _LONGEST_NAME))
+
+
+def printable(text: str) -> str:
+    """A text without control characters."""
+    return repr(text)[1:-1]
 
 
 def _shortened(text: str, most: int) -> str:
@@ -147,7 +143,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     """FastAPI's handler for all of `HANDLED`."""
     if not isinstance(error, HTTPException):
         return api_error(error).response
-    path, method = (repr(text[:_LONGEST_NAME])[1:-1] for text in (request.url.path, request.method))
+    path, method = (printable(text[:_LONGEST_NAME]) for text in (request.url.path, request.method))
     messages = {
         404: (f"There is no route {path}.", "unknown_route"),
         405: (f"The route {path} does not take {method}.", "method_not_allowed"),
@@ -175,12 +171,7 @@ def _invalid_body(error: ValidationError) -> ApiError:
     value = first["input"]
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     number = isinstance(value, (bool, int, float)) and len(shown) <= _LONGEST_NUMBER
-    sentence = (
-        message.removeprefix("Input ")
-        .removeprefix("List ")
-        .removeprefix("String ")
-        .replace(" after validation", "")
-    )
+    sentence = re.sub("^(Input|List|String) | after validation", "", message)
     return refused(f"`{field}` {sentence}{f'; got {shown}' if number else ''}.", field)
 
 

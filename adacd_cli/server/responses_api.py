@@ -14,16 +14,8 @@ from adacd_cli.server.routes import Responder
 from adacd_cli.server.translation import ChunkWriter, Translation, pieces, sent_event
 
 _NOT_STORED = "This server stores nothing; send the whole conversation as `input`."
-_ECHOED: JSON = {
-    "instructions": None,
-    "metadata": {},
-    "temperature": None,
-    "top_p": None,
-    "tools": [],
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-    "max_output_tokens": None,
-}
+_ECHOED: JSON = {"instructions": None, "metadata": {}, "temperature": None, "top_p": None, "tools": []}
+_ECHOED |= {"tool_choice": "auto", "parallel_tool_calls": True, "max_output_tokens": None}
 """What a response repeats of its request, with what stands where that is left out."""
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -100,12 +92,8 @@ def _add(chat: Translation, item: JSON, path: str, thought: str) -> str:
         calls.append({"id": item.get("call_id"), "type": "function", "function": call})
         chat.leave(item, ("type", "id", "call_id", "name", "arguments", "status"), path)
     elif kind == "function_call_output":
-        answer = {
-            "tool_call_id": item.get("call_id"),
-            "content": item.get("output"),
-            "name": item.get("name"),
-        }
-        chat.add({"role": "tool", **answer}, path, content="output", tool_call_id="call_id")
+        message = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+        chat.add({**message, "name": item.get("name")}, path, content="output", tool_call_id="call_id")
         chat.leave(item, ("type", "id", "call_id", "name", "output", "status"), path)
     elif kind == "reasoning":
         chat.leave(item, ("type", "id", "summary", "content", "status"), path)
@@ -117,7 +105,8 @@ def _add(chat: Translation, item: JSON, path: str, thought: str) -> str:
 
 
 class ResponsesWriter(ChunkWriter):
-    """The answer as OpenAI's client reads it: the response grows, and events tell of it."""
+    """The answer as OpenAI's client reads it: the response grows, and events tell of it; the whole response is made
+    of a stream's last. The item that is begun is the last one, with one part."""
 
     def __init__(self, body: ResponsesRequest) -> None:
         given = body.model_dump(exclude_unset=True)
@@ -128,14 +117,12 @@ class ResponsesWriter(ChunkWriter):
         self._number = 0
 
     def whole(self, response: JSON) -> JSON:
-        """The whole response, made of a stream's last event."""
         self.begin(response, 0)
         choice = response["choices"][0]
         self.chunk({**response, "choices": [{**choice, "delta": choice["message"]}]})
         return self._response
 
     def begin(self, head: JSON, prompt_tokens: int) -> bytes:
-        """The response, which is only begun."""
         self._response |= {
             "id": f"resp_{head['id']}",
             "object": "response",
@@ -150,7 +137,6 @@ class ResponsesWriter(ChunkWriter):
         return self._whole_event("created") + self._whole_event("in_progress")
 
     def chunk(self, chunk: JSON) -> bytes:
-        """What the chunk adds to the items, the one that is begun being the last."""
         sent = b""
         for choice in chunk["choices"]:
             self._logprobs += (choice["logprobs"] or {}).get("content", ())
@@ -166,24 +152,21 @@ class ResponsesWriter(ChunkWriter):
         if "adacd" in chunk:
             self._response["adacd"] = chunk["adacd"]
         if (usage := chunk.get("usage")) is not None:
-            details = usage["completion_tokens_details"]
             self._response["usage"] = {
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": {"cached_tokens": 0},
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": details["reasoning_tokens"]},
+                "output_tokens_details": usage["completion_tokens_details"],
                 "total_tokens": usage["total_tokens"],
             }
         return sent
 
     def fail(self, error: JSON) -> bytes:
-        """The response, which failed."""
         told = error["error"]
         self._response |= {"status": "failed", "error": {"code": "server_error", "message": told["message"]}}
         return self._whole_event("failed")
 
     def end(self) -> bytes:
-        """The response, completed or cut off."""
         return self._whole_event(str(self._response["status"]))
 
     def _open(self, kind: str) -> bytes:
@@ -207,7 +190,6 @@ class ResponsesWriter(ChunkWriter):
         return self._part_event(f"{part['type']}.delta", delta=text, **logprobs)
 
     def _take_logprobs(self) -> list[JSON]:
-        """Those of the tokens that came since."""
         taken, self._logprobs = self._logprobs, []
         self._items[-1]["content"][0]["logprobs"] += taken
         return taken
@@ -226,7 +208,6 @@ class ResponsesWriter(ChunkWriter):
         return sent + self._event("output_item.done", item=item)
 
     def _part_event(self, name: str, **fields: Any) -> bytes:
-        """An event of the last item's one part."""
         return self._event(name, item_id=self._items[-1]["id"], content_index=0, **fields)
 
     def _event(self, name: str, **fields: Any) -> bytes:
