@@ -24,6 +24,7 @@ from adacd_cli.server.state import Metrics
 
 BODY_SECONDS = 60.0  # how long a body may take to arrive
 _CHECK_SECONDS = 0.5  # how often to check, meanwhile, whether the server is stopping
+_DISCARD_SECONDS = 2.0  # how long a body that is too large is read all the same
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 _CODINGS = ("gzip", "x-gzip", "deflate")
 _CLIENT_LEFT = 499
@@ -124,15 +125,14 @@ class BodyLimit:
             return
         too_large = _closing(413, f"The body is larger than {self._most} bytes.", "body_too_large")
         headers = Headers(scope=scope)
-        length, coding = (
-            headers.get("content-length", ""),
-            headers.get("content-encoding", "identity").lower(),
-        )
-        if coding not in ("identity", *_CODINGS):
+        length, coding = headers.get("content-length", ""), headers.get("content-encoding", "identity")
+        if (coding := coding.lower()) not in ("identity", *_CODINGS):
             message = "The body is compressed in a way that is not supported; use gzip."
             await ApiError(415, message, code="content_encoding").response(scope, receive, send)
             return
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
+            if "expect" not in headers:  # else the client sends nothing before it has an answer
+                await _discard(receive)
             await too_large.response(scope, receive, send)
             return
         size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
@@ -150,6 +150,8 @@ class BodyLimit:
                     body = _unpacked(unpacking, body, complete, self._most - size + 1)
                 size += len(body)
                 if size > self._most:
+                    if not complete:
+                        await _discard(receive)
                     raise too_large
                 return {**message, "body": body}
             return message
@@ -165,6 +167,18 @@ class BodyLimit:
                 self._check()
                 if left == 0:
                     raise _closing(408, "The body of the request did not arrive.", "timeout") from None
+
+
+async def _discard(receive: Receive) -> None:
+    """Reads what is left of a body for a while: a client that is still sending when the connection is closed may
+    never see the answer."""
+
+    async def rest() -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), _DISCARD_SECONDS)
 
 
 def _unpacked(unpacking: Any, packed: bytes, last: bool, most: int) -> bytes:

@@ -152,11 +152,12 @@ class Responder:
             "openapi_extra": {"requestBody": {"required": True, "content": content}},
         }
 
-    async def count_tokens(self, translation: Translation) -> int:
-        """How long the prompt of such a request is."""
+    async def count_tokens(self, translation: Translation) -> tuple[int, Sequence[str]]:
+        """How long the prompt of such a request is, and the warnings of the request."""
         with translation.errors():
             render, params = self._prepare(translation.request(), translation)
-            return len((await self._render(render, "messages", params)).base.ids)
+            prompts = await self._render(render, "messages", params)
+            return len(prompts.base.ids), (*params.warnings, *prompts.warnings)
 
     async def _chat(
         self, request: Request, body: ChatRequest, writer: ChunkWriter, origin: Translation | None = None
