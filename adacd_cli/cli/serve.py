@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.answers.run import BatchSize, Session, concurrency_for
+from adacd_cli.answers import BatchSize, Session, concurrency_for
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
 from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras

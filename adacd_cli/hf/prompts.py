@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding
 
-from adacd_cli.answers import ask
+from adacd_cli import answers
 from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import changed
@@ -34,7 +34,7 @@ _WORDS = ("How", "a", "7", "«Q", "你好", "(x", "/s")
 
 
 def inputs_for(
-    tokenizer: Any, prompt: ask.Prompt | ask.Prompts, settings: Settings | None = None, **changes: Any
+    tokenizer: Any, prompt: answers.Prompt | answers.Prompts, settings: Settings | None = None, **changes: Any
 ) -> BatchEncoding:
     """What `model.generate(**inputs, custom_generate=adacd)` takes, left-padded.
 
@@ -51,7 +51,7 @@ def inputs_for(
         PromptError, ModelError: see `prompts.build_prompts`.
     """
     chosen = settings_of(settings, changes, "inputs_for()")
-    prompts = [prompts_for(tokenizer, each, chosen) for each in ask.as_conversations(prompt, chosen)[0]]
+    prompts = [prompts_for(tokenizer, each, chosen) for each in answers.as_conversations(prompt, chosen)[0]]
     pad = next((id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id is not None), 0)
     inputs: dict[str, Any] = {"settings": chosen, "thinking": chosen.thinking, "adacd_tokenizer": tokenizer}
     for name, place in (("", 0), ("prompted_", -1)):
@@ -106,7 +106,7 @@ def prompts_of(
                 f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
             )
         if messages is not None:
-            conversations, _ = ask.as_conversations(messages, settings)
+            conversations, _ = answers.as_conversations(messages, settings)
             _check_number("messages", conversations, rows)
             return [_rendered(*each, tokenizer, ways) for each in zip(count(), rows, conversations)]
         examples = [_examples(tokenizer, way) for way in ways]
