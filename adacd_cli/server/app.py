@@ -3,6 +3,7 @@ OpenAPI's description of it."""
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.resources import files
 from typing import Literal
 
@@ -21,12 +22,8 @@ from adacd_cli.profiles.profile import applied
 from adacd_cli.server import messages_api, ollama_api, responses_api
 from adacd_cli.server.errors import HANDLED, ApiError, on_error
 from adacd_cli.server.fields import JSON
-from adacd_cli.server.messages_api import MessagesRequest
 from adacd_cli.server.middleware import AccessLog, BodyLimit, Guard, Paths
-from adacd_cli.server.ollama_api import OllamaChat, OllamaGenerate
-from adacd_cli.server.responses_api import ResponsesRequest
 from adacd_cli.server.routes import ERRORS, Responder
-from adacd_cli.server.schema import ChatRequest, CompletionRequest
 from adacd_cli.server.state import ServerState
 from adacd_cli.server.worker import Worker
 
@@ -40,7 +37,6 @@ _PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 _MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
-_BODIES = (ChatRequest, CompletionRequest, ResponsesRequest, MessagesRequest, OllamaChat, OllamaGenerate)
 
 
 class ModelCard(BaseModel):
@@ -71,7 +67,7 @@ def create_app(state: ServerState, worker: Worker) -> FastAPI:
     for api in (responses_api, messages_api, ollama_api):
         api.add_routes(app, responder)
     _add_info_routes(app, state, worker)
-    _describe_bodies(app)
+    app.openapi = partial(_described, app, responder.bodies)  # type: ignore[method-assign]
     labels = {path for route in app.routes if "{" not in (path := getattr(route, "path", "{"))}
     # the last one added comes first
     app.add_middleware(BodyLimit, most=state.max_body_bytes, check=worker.check_state)
@@ -89,21 +85,13 @@ def create_app(state: ServerState, worker: Worker) -> FastAPI:
     return app
 
 
-def _describe_bodies(app: FastAPI) -> None:
-    """Adds the models of the bodies, which the routes read themselves, to the application's description."""
-
-    def openapi() -> JSON:
-        if app.openapi_schema is None:
-            description = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            bodies: list[tuple[type[BaseModel], Literal["validation"]]] = [
-                (each, "validation") for each in _BODIES
-            ]
-            _, schemas = models_json_schema(bodies, ref_template="#/components/schemas/{model}")
-            description["components"]["schemas"].update(schemas["$defs"])
-            app.openapi_schema = description
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]
+def _described(app: FastAPI, bodies: dict[type[BaseModel], Literal["validation"]]) -> JSON:
+    """The application's description, with the models of the bodies, which the routes read themselves."""
+    if app.openapi_schema is None:
+        _, schemas = models_json_schema([*bodies.items()], ref_template="#/components/schemas/{model}")
+        app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        app.openapi_schema["components"]["schemas"].update(schemas["$defs"])
+    return app.openapi_schema
 
 
 def _add_info_routes(app: FastAPI, state: ServerState, worker: Worker) -> None:

@@ -182,7 +182,7 @@ def _logprobs(choice: JSON) -> JSON:
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
     """Adds the routes to the application."""
-    state, lines = responder.state, OllamaWriter.media_type
+    state = responder.state
 
     def loaded(body: OllamaChat | OllamaGenerate) -> JSON | None:
         """By asking nothing, Ollama's clients have a model loaded."""
@@ -192,9 +192,8 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
         line = OllamaWriter(body).line({}, {"model": state.model_id})
         return {**line, "done": True, "done_reason": "load"}
 
-    own: JSON = {"stream": lines, "unasked": loaded}
-    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, **own)
-    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, **own)
+    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, loaded)
+    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, loaded)
 
     @app.get("/api/version", include_in_schema=False)
     async def version() -> JSON:

@@ -15,15 +15,11 @@ from adacd_cli.events import Event, Finished, FinishReason, Notice, ScoredToken,
 from adacd_cli.server.fields import JSON
 from adacd_cli.server.params import Params
 
-_LEAST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON does not have."""
-
+_LEAST_LOGPROB = -9999.0  # stands for minus infinity, which JSON does not have
 _STARTED = ("method", "profile", "settings", "seed", "prompted_tokens", "unprompted_tokens")
 _NOT_ENDED: JSON = {"finish_reason": None}
 _NOT_IN_TRACE = ("event", "request", "elapsed_s", "logprob", "top_logprobs")
-
-_ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-"""How SentencePiece writes a byte that no piece has."""
+_ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how SentencePiece writes a byte that no piece has
 
 
 @cache
@@ -35,10 +31,8 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 class TokenBytes:
-    """The bytes of tokens, which a token's text does not show where a character is made of several tokens.
-
-    `ends` are the ids that end an answer; they are no part of it.
-    """
+    """The bytes of tokens, which a token's text does not show where a character is made of several tokens. `ends`
+    are the ids that end an answer; they are no part of it."""
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 _RENDERED_AT_ONCE = 4
 _COMPILED_AT_ONCE = 2
-
-_SMALL_BODY = 32 * 1024
-"""Bytes of a body that is parsed at once; larger ones are parsed beside the event loop."""
+_SMALL_BODY = (
+    32 * 1024
+)  # bytes of a body that is parsed at once; larger ones are parsed beside the event loop
 
 Body = TypeVar("Body", bound=BaseModel)
 Form = TypeVar("Form", bound=ChatFormat)
@@ -72,9 +72,9 @@ class Completion(BaseModel):
     object: Literal["chat.completion", "text_completion"]
     created: int
     model: str
-    choices: list[dict[str, Any]]
-    usage: dict[str, Any]
-    adacd: dict[str, Any]
+    choices: list[JSON]
+    usage: JSON
+    adacd: JSON
 
 
 ERRORS: dict[int | str, JSON] = {
@@ -84,10 +84,12 @@ ERRORS: dict[int | str, JSON] = {
 
 
 class Responder:
-    """Answers requests through a worker; raises ApiError where one is refused, or fails before its first byte."""
+    """Answers requests through a worker; raises ApiError where one is refused, or fails before its first byte.
+    `bodies` are those of the routes, in the mode of their description."""
 
     def __init__(self, state: ServerState, worker: Worker) -> None:
         self.worker, self.state = worker, state
+        self.bodies: dict[type[BaseModel], Literal["validation"]] = {}
         self._rendering = anyio.CapacityLimiter(_RENDERED_AT_ONCE)
         self._compiling = anyio.CapacityLimiter(_COMPILED_AT_ONCE)
 
@@ -110,15 +112,13 @@ class Responder:
         path: str,
         kind: type[Body],
         chat_of: Callable[[Body], Translation],
-        writer: Callable[[Body], ChunkWriter],
-        *,
-        stream: str = ChunkWriter.media_type,
+        writer: type[ChunkWriter],
         unasked: Callable[[Body], JSON | None] = lambda body: None,
     ) -> None:
         """Adds a route of another format: its body, the same as a chat's, and how its answer is written. `unasked`
         gives the response to a body that asks nothing."""
 
-        @app.post(path, **self.describes(kind, stream=stream))
+        @app.post(path, **self.describes(kind, stream=writer.media_type))
         async def answer(request: Request) -> Response:
             body = await read_body(request, kind)
             if (response := unasked(body)) is not None:
@@ -144,6 +144,7 @@ class Responder:
         errors = {status: {"description": each["description"]} for status, each in ERRORS.items()}
         if answer is not None:
             told, errors = {"model": answer, "description": "The answer", "content": {stream: {}}}, ERRORS
+        self.bodies[body] = "validation"
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{body.__name__}"}}}
         return {
             "dependencies": [Depends(check)],

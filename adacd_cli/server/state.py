@@ -11,18 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+import prometheus_client as prometheus
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError
-from adacd_cli.events import Decision, Started, TokenStep
+from adacd_cli.events import Decision
 from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.openai_format import TokenBytes
 
@@ -32,8 +25,7 @@ if TYPE_CHECKING:
     from adacd_cli.prompts import Prompts
     from adacd_cli.server.params import Params
 
-_SLACK = 4
-"""A prompt with so many times more characters than its tokens could have is refused without being encoded."""
+_SLACK = 4  # a prompt with so many times more characters than its tokens could have is refused unencoded
 
 
 @dataclass
@@ -67,7 +59,6 @@ class ServerState:
     created: int = field(default_factory=lambda: int(time.time()))
 
     def set_model(self, model: LanguageModel) -> None:
-        """The model is loaded."""
         from adacd_cli.engine.grammar import Grammars
 
         self.grammars = Grammars(model)
@@ -131,35 +122,25 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120
 
 
 class Metrics:
-    """The counters of one server."""
+    """The counters of one server, for Prometheus, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, with nothing in it
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        counter, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
-        histogram = partial(Histogram, buckets=_SECONDS, registry=self.registry)
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second, empty series for each counter
+        own = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=own)
+        counter, gauge = partial(prometheus.Counter, registry=own), partial(prometheus.Gauge, registry=own)
+        histogram = partial(prometheus.Histogram, buckets=_SECONDS, registry=own)
+        first_token = "Seconds from a request to its first token, waiting included"
+        self.registry = own
         self.requests = counter("adacd_requests", "Responses", ["route", "status"])
         self.left = counter("adacd_requests_left", "Clients that left before the end")
         self.seconds = histogram("adacd_request_seconds", "Seconds of a request", ["route"])
-        self._first_token = histogram(
-            "adacd_first_token_seconds", "Seconds from a request to its first token, waiting included"
-        )
+        self.first_token = histogram("adacd_first_token_seconds", first_token)
         tokens = counter("adacd_tokens", "Tokens of prompts and answers", ["kind"])
-        self._prompt, self._generated = tokens.labels("prompt"), tokens.labels("generated")
+        self.prompt, self.generated = tokens.labels("prompt"), tokens.labels("generated")
         decisions = counter("adacd_decisions", "Tokens by what was done with the contrast", ["decision"])
-        self._decisions = {decision: decisions.labels(decision.value) for decision in Decision}
+        self.decisions = {decision: decisions.labels(decision.value) for decision in Decision}
         self.queue = gauge("adacd_queue_length", "Requests in the queue")
         self.running = gauge("adacd_running_rows", "Requests that are being decoded")
         self.max_concurrency = gauge("adacd_max_concurrency", "Requests that can be decoded at once")
         self.ready = gauge("adacd_ready", "1 while requests are answered")
-
-    def count_token(self, step: TokenStep) -> None:
-        """Counts a token."""
-        self._decisions[step.decision].inc()
-        self._generated.inc()
-
-    def count_first_token(self, started: Started, seconds: float) -> None:
-        """Counts the prompts of a request whose first token has come, after so many seconds."""
-        self._prompt.inc(started.unprompted_tokens + started.prompted_tokens)
-        self._first_token.observe(seconds)

@@ -105,6 +105,9 @@ class ChunkWriter:
 
     media_type = "text/event-stream"
 
+    def __init__(self, body: Any = None) -> None:
+        """Writes the answer to such a body."""
+
     def whole(self, response: JSON) -> JSON:
         """The whole response."""
         return response

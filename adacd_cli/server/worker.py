@@ -229,9 +229,11 @@ class Worker:
             if isinstance(event, Started):
                 job.started = event
             elif isinstance(event, TokenStep):
-                self.metrics.count_token(event)
-                if job.started is not None:
-                    self.metrics.count_first_token(job.started, time.perf_counter() - job.opened)
+                self.metrics.decisions[event.decision].inc()
+                self.metrics.generated.inc()
+                if (begun := job.started) is not None:
+                    self.metrics.prompt.inc(begun.unprompted_tokens + begun.prompted_tokens)
+                    self.metrics.first_token.observe(time.perf_counter() - job.opened)
                     job.started = None
         self._send(sent)
         self._jobs = {index: job for index, job in self._jobs.items() if not job.closed}
