@@ -117,7 +117,6 @@ class Conversation:
 
 
 def _read_messages(messages: Sequence[object]) -> Conversation | str:
-    """The conversation, or what is wrong with the messages."""
     system: str | None = None
     turns: list[Message] = []
     for position, entry in enumerate(messages):

@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
@@ -42,31 +41,16 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    @property
-    def response(self) -> Response:
-        """The HTTP response."""
-        return _ErrorResponse(self)
-
-
-class _ErrorResponse(JSONResponse):
-    """An error as the route's clients read it; the access log finds it in the scope."""
-
-    def __init__(self, error: ApiError) -> None:
-        super().__init__(None, error.status, error.headers)
-        self._error = error
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["adacd_error"] = self._error
-        body = _body_for(scope["path"], self._error)
-        await JSONResponse(body, self.status_code, self._error.headers)(scope, receive, send)
-
-
-def _body_for(path: str, error: ApiError) -> dict[str, Any]:
-    """The body of an error on this path: Ollama's is a text alone, and Anthropic's says that it is one."""
-    if path.startswith("/api/"):
-        named = error.param is None or f"`{error.param}`" in error.message
-        return {"error": error.message if named else f"{error.message} (`{error.param}`)"}
-    return {"type": "error", **error.body} if path.startswith("/v1/messages") else error.body
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the error as the route's clients read it: Ollama's is a text alone, and Anthropic's says that it is
+        one; the access log finds it in the scope."""
+        scope["adacd_error"], body = self, self.body
+        if scope["path"].startswith("/api/"):
+            named = self.param is None or f"`{self.param}`" in self.message
+            body = {"error": self.message if named else f"{self.message} (`{self.param}`)"}
+        elif scope["path"].startswith("/v1/messages"):
+            body = {"type": "error", **body}
+        await JSONResponse(body, self.status, self.headers)(scope, receive, send)
 
 
 _TYPES = {
@@ -93,13 +77,9 @@ def refused(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
-def unknown_field(field: str, known: Sequence[str], meant: str | None = None) -> ApiError:
-    """A field (its path) that does not exist, with the one of the known names that is meant or most similar."""
-    return refused(no_field(field, known, meant), field[:200], "unknown_field")
-
-
 def no_field(field: str, known: Sequence[str], meant: str | None = None, end: str = "") -> str:
-    """That there is no such field, as `unknown_field` says it, and what became of it."""
+    """That there is no such field (its path), what became of it, and the known name that is meant or most
+    similar."""
     near = meant or nearest(field.rpartition(".")[2][:_LONGEST_NAME], known)
     hint = f" Did you mean `{near}`?" if near else ""
     return f"There is no field `{shown(field)}`{end}.{hint}"
@@ -136,13 +116,13 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     return ApiError(500, f"An unexpected error occurred: {type(error).__name__}.", code="internal_error")
 
 
-HANDLED = (ApiError, HTTPException, RequestValidationError, ValidationError)
+HANDLED = (ApiError, HTTPException, ValidationError)
 
 
-async def on_error(request: Request, error: Exception) -> Response:
-    """FastAPI's handler for all of `HANDLED`."""
+async def on_error(request: Request, error: Exception) -> Any:
+    """FastAPI's handler for all of `HANDLED`; gives the ASGI application that responds."""
     if not isinstance(error, HTTPException):
-        return api_error(error).response
+        return api_error(error).respond
     path, method = (printable(text[:_LONGEST_NAME]) for text in (request.url.path, request.method))
     messages = {
         404: (f"There is no route {path}.", "unknown_route"),
@@ -152,7 +132,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"
-    return ApiError(error.status_code, message, code=code, headers=headers).response
+    return ApiError(error.status_code, message, code=code, headers=headers).respond
 
 
 def _invalid_body(error: ValidationError) -> ApiError:

@@ -68,7 +68,7 @@ class Guard:
             if scope["type"] == "http"
             else None
         )
-        await (self._app if refusal is None else refusal.response)(scope, receive, send)
+        await (self._app if refusal is None else refusal.respond)(scope, receive, send)
 
     def _check(self, method: str, path: str, headers: Headers) -> ApiError | None:
         if method == "OPTIONS" and "access-control-request-method" in headers:
@@ -128,12 +128,12 @@ class BodyLimit:
         length, coding = headers.get("content-length", ""), headers.get("content-encoding", "identity")
         if (coding := coding.lower()) not in ("identity", *_CODINGS):
             message = "The body is compressed in a way that is not supported; use gzip."
-            await ApiError(415, message, code="content_encoding").response(scope, receive, send)
+            await ApiError(415, message, code="content_encoding").respond(scope, receive, send)
             return
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
             if "expect" not in headers:  # else the client sends nothing before it has an answer
                 await _discard(receive)
-            await too_large.response(scope, receive, send)
+            await too_large.respond(scope, receive, send)
             return
         size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
         any_kind = zlib.MAX_WBITS | 32
@@ -228,7 +228,7 @@ class AccessLog:
             if self._debug:
                 traceback.print_exc()
             if status == 0:
-                await api_error(error).response(scope, receive, noted)
+                await api_error(error).respond(scope, receive, noted)
         finally:
             self._note(scope, status or _CLIENT_LEFT, time.perf_counter() - begin)
 

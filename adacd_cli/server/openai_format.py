@@ -24,7 +24,6 @@ _ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how SentencePiece writes a by
 
 @cache
 def _byte_alphabet() -> dict[str, int]:
-    """The byte of each character in a byte-level vocabulary."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     return {character: byte for byte, character in bytes_to_unicode().items()}
@@ -227,8 +226,7 @@ def _traced(step: TokenStep) -> JSON:
 
 
 def _ending(finished: Finished) -> JSON:
-    """OpenAI's finish_reason; an answer whose time ran out ended by its length. The stop string as vLLM names
-    it."""
+    """Why it ended (by its length where its time ran out), and the stop string as vLLM names it."""
     reason = "stop" if finished.finish_reason is FinishReason.STOP else "length"
     return {"finish_reason": reason, **({} if finished.stop is None else {"stop_reason": finished.stop})}
 

@@ -13,7 +13,7 @@ from adacd_cli.config import CONTROLS, SETTINGS, Settings, Source, change_all
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.server.errors import ApiError, api_error, no_field, refused, shown, unknown_field
+from adacd_cli.server.errors import ApiError, api_error, no_field, refused, shown
 from adacd_cli.server.fields import NEUTRAL, unknown_fields
 from adacd_cli.server.schema import (
     CHOSEN_AT_START,
@@ -124,7 +124,6 @@ def _json_schema(body: CommonRequest) -> tuple[Mapping[str, Any], str] | None:
 
 
 def _warnings(body: CommonRequest, origin: Translation | None) -> Iterator[str]:
-    """What of the request is not used, a sentence each."""
     unused: Mapping[str, Any] = origin.unused if origin else {}
     renamed = origin.renamed if origin else str
     unknown, known = unknown_fields(body, unused), [*type(body).model_fields, *ChatMessage.model_fields]
@@ -212,7 +211,8 @@ def _not_allowed(name: str) -> ApiError:
         message = f"`{root}` belongs at the root of the request, not in `adacd`."
         return refused(message, field, "unknown_field")
     aliases = {alias: known for known in REQUEST_SETTINGS for alias in SETTINGS[known].aliases}
-    return unknown_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))
+    message = no_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))
+    return refused(message, field[:200], "unknown_field")
 
 
 def conversation_of(body: ChatRequest, system: str | None) -> Conversation:

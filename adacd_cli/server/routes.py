@@ -163,7 +163,6 @@ class Responder:
     async def _chat(
         self, request: Request, body: ChatRequest, writer: ChunkWriter, origin: Translation | None = None
     ) -> Response:
-        """Answers a conversation in the writer's format."""
         render, params = self._prepare(body, origin)
         forms = self._forms(ChatFormat, params, body.n or 1)
         told = [{"role": each.role, "content": each.text} for each in body.messages]

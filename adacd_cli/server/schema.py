@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError, from_json
 
 from adacd_cli.config import SETTINGS, Settings
+from adacd_cli.server.errors import refused
 from adacd_cli.server.fields import OpenBody, Text, TextOrList, TextOrObject, Unsupported, unsupported
 
 MAX_MESSAGES = 10_000
@@ -34,7 +35,6 @@ REQUEST_SETTINGS = (
 
 
 def _describe_settings(schema: dict[str, Any]) -> None:
-    """Adds the settings, as they declare themselves."""
     known = Settings.model_json_schema()["properties"]
     for name in REQUEST_SETTINGS:
         left_out = {"title", "default"}
@@ -164,18 +164,15 @@ class ResponseFormat(OpenBody):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
-    @model_validator(mode="after")
-    def _is_complete(self) -> ResponseFormat:
-        if self.type == "json_schema" and self.json_schema is None:
-            raise unsupported("`response_format` of type json_schema needs a `json_schema`.")
-        return self
-
     @property
     def wanted(self) -> _Schema | None:
-        """The schema; None for any text."""
-        if self.type == "json_object":
-            return _ANY_OBJECT
-        return self.json_schema.json_schema if self.type == "json_schema" and self.json_schema else None
+        """The schema; None for any text. Raises ApiError, 400, where it is missing."""
+        if self.type != "json_schema":
+            return _ANY_OBJECT if self.type == "json_object" else None
+        if self.json_schema is None:
+            message = "`response_format` of type json_schema needs a `json_schema`."
+            raise refused(message, "response_format")
+        return self.json_schema.json_schema
 
 
 class StructuredOutputs(OpenBody):

@@ -72,7 +72,6 @@ class Reply:
                 raise errors[0]
 
     async def _whole(self, request: Request) -> Response:
-        """The whole answer, unless the client leaves."""
 
         async def collect() -> JSON:
             ends: dict[int, Finished] = {}
@@ -101,7 +100,6 @@ class Reply:
             self._end()
 
     def _merged(self, responses: Sequence[JSON]) -> JSON:
-        """The response with the choices of several."""
         owns = [each["adacd"] for each in responses]
         warnings = list(dict.fromkeys(text for own in owns for text in own.pop("warnings", ())))
         counts = {name: sum(own[name] for own in owns) for name in ("added", "subtracted")}

@@ -119,8 +119,8 @@ class Worker:
             raise _broken(self._fault)
 
     def open(self, answers: int = 1) -> list[Job]:
-        """Takes slots, or places in the queue, for the answers of a request whose prompts are still to be made.
-        A queue that has room for one takes all."""
+        """Takes slots, or places in the queue, for the answers of a request whose prompts are still to be made. A
+        queue that has room for one takes all."""
         self.check()
         with self._counting:
             self._open += answers
@@ -186,7 +186,6 @@ class Worker:
                 self._send([(job, _broken(self._fault))])
 
     def _take_in(self, scheduler: Scheduler) -> None:
-        """Submits what is in the inbox; waits for it where there is nothing to decode."""
         wait = not (scheduler.busy or self._unscored)
         with suppress(queue.Empty):
             while (job := self._inbox.get(wait)) is not None or not wait:
@@ -259,7 +258,6 @@ class Worker:
 
 
 def _broken(error: BaseException | None) -> ApiError:
-    """The error of every request once the model thread has broken."""
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return ApiError(503, "The server was stopped.", code="stopping")
     name = type(error).__name__
