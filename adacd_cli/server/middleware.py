@@ -63,14 +63,11 @@ class Guard:
         self._hosts = _LOCAL_NAMES | {(local or "localhost").lower()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        refusal = (
-            self._check(scope["method"], scope["path"], Headers(scope=scope))
-            if scope["type"] == "http"
-            else None
-        )
-        await (self._app if refusal is None else refusal.respond)(scope, receive, send)
+        refusal = self._check(scope) if scope["type"] == "http" else None
+        await (refusal.respond if refusal else self._app)(scope, receive, send)
 
-    def _check(self, method: str, path: str, headers: Headers) -> ApiError | None:
+    def _check(self, scope: Scope) -> ApiError | None:
+        method, path, headers = scope["method"], scope["path"], Headers(scope=scope)
         if method == "OPTIONS" and "access-control-request-method" in headers:
             message = (
                 "Pages of other sites may send requests only if the server is started with --cors-origin."
@@ -78,10 +75,8 @@ class Guard:
             return ApiError(403, message, code="cors_origin")
         if self._key is not None:
             given = _given_keys(headers)
-            matches = any(
-                [hmac.compare_digest(each, self._key.encode()) for each in given]
-            )  # in constant time
-            if matches or path == "/health":
+            matches = [hmac.compare_digest(each, self._key.encode()) for each in given]  # in constant time
+            if any(matches) or path == "/health":
                 return None
             needed = "An API key is required: send the header Authorization: Bearer KEY."
             message = "The API key is wrong." if given else needed

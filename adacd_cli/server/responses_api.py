@@ -113,7 +113,7 @@ class ResponsesWriter(ChunkWriter):
         self._response = {name: given.get(name, value) for name, value in _ECHOED.items()}
         self._items: list[JSON] = []
         self._logprobs: list[JSON] = []
-        self._part: str | None = None
+        self._kind: str | None = None
         self._number = 0
 
     def whole(self, response: JSON) -> JSON:
@@ -141,7 +141,7 @@ class ResponsesWriter(ChunkWriter):
         for choice in chunk["choices"]:
             self._logprobs += (choice["logprobs"] or {}).get("content", ())
             for kind, text in pieces(choice["delta"]):
-                if kind != self._part:
+                if kind != self._kind:
                     sent += self._close() + self._open(kind)
                 sent += self._extend(text)
             if (reason := choice["finish_reason"]) is not None:
@@ -170,39 +170,34 @@ class ResponsesWriter(ChunkWriter):
         return self._whole_event(str(self._response["status"]))
 
     def _open(self, kind: str) -> bytes:
-        self._part, own = kind, secrets.token_hex(12)
-        part: JSON
+        self._kind, own = kind, secrets.token_hex(12)
+        item: JSON = {"type": "reasoning", "id": f"rs_{own}", "summary": []}
+        part: JSON = {"type": "reasoning_text", "text": ""}
         if kind == "text":
-            item: JSON = {"type": "message", "id": f"msg_{own}", "role": "assistant"}
+            item = {"type": "message", "id": f"msg_{own}", "role": "assistant"}
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        else:
-            item = {"type": "reasoning", "id": f"rs_{own}", "summary": []}
-            part = {"type": "reasoning_text", "text": ""}
         self._items.append({**item, "content": [], "status": "in_progress"})
         sent = self._event("output_item.added", item=self._items[-1])
         self._items[-1]["content"].append(part)
         return sent + self._part_event("content_part.added", part=part)
 
     def _extend(self, text: str) -> bytes:
-        part = self._items[-1]["content"][0]
+        """Adds a text, and the log-probabilities that came since, to the part."""
+        part, new = self._items[-1]["content"][0], self._logprobs
         part["text"] += text
-        logprobs = {"logprobs": self._take_logprobs()} if self._part == "text" else {}
+        if self._kind == "text":
+            part["logprobs"] += new
+            self._logprobs = []
+        logprobs = {"logprobs": new} if self._kind == "text" else {}
         return self._part_event(f"{part['type']}.delta", delta=text, **logprobs)
 
-    def _take_logprobs(self) -> list[JSON]:
-        taken, self._logprobs = self._logprobs, []
-        self._items[-1]["content"][0]["logprobs"] += taken
-        return taken
-
     def _close(self) -> bytes:
-        if self._part is None:
+        if self._kind is None:
             return b""
         item, part = self._items[-1], self._items[-1]["content"][0]
-        logprobs: JSON = {}
-        if self._part == "text":
-            self._take_logprobs()
-            logprobs = {"logprobs": part["logprobs"]}
-        self._part, item["status"], self._logprobs = None, "completed", []
+        logprobs = {"logprobs": part["logprobs"] + self._logprobs} if self._kind == "text" else {}
+        part |= logprobs
+        self._kind, item["status"], self._logprobs = None, "completed", []
         sent = self._part_event(f"{part['type']}.done", text=part["text"], **logprobs)
         sent += self._part_event("content_part.done", part=part)
         return sent + self._event("output_item.done", item=item)
