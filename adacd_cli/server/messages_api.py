@@ -203,7 +203,6 @@ def _usage(usage: JSON) -> JSON:
 
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the routes to the application."""
     responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, MessagesWriter)
 
     @app.post("/v1/messages/count_tokens", **responder.describes(MessagesRequest))

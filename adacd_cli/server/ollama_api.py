@@ -181,7 +181,6 @@ def _logprobs(choice: JSON) -> JSON:
 
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the routes to the application."""
     state = responder.state
 
     def loaded(body: OllamaChat | OllamaGenerate) -> JSON | None:

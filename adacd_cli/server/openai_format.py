@@ -108,7 +108,6 @@ class ChatFormat:
         return {**self.head, "object": self.chunk_object, "choices": [], "usage": usage}
 
     def response(self, finished: Finished) -> JSON:
-        """The whole response."""
         summary = self._summary(finished)
         if self.params.trace:
             seed = self._started.seed if self._started else None

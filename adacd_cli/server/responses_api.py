@@ -218,5 +218,4 @@ class ResponsesWriter(ChunkWriter):
 
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the route to the application."""
     responder.add_translated(app, "/v1/responses", ResponsesRequest, chat_of, ResponsesWriter)

@@ -94,7 +94,6 @@ class Responder:
         self._compiling = anyio.CapacityLimiter(_COMPILED_AT_ONCE)
 
     def add_routes(self, app: FastAPI) -> None:
-        """Adds the routes to the application."""
 
         @app.post("/v1/chat/completions", **self.describes(ChatRequest, Completion))
         async def chat(request: Request) -> Response:

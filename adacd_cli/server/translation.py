@@ -101,7 +101,7 @@ class Translation:
 
 
 class ChunkWriter:
-    """How an answer is sent: whole, or as server-sent events; other formats are made of these by subclasses."""
+    """How an answer is sent: whole, or as server-sent events, a chunk each; other formats' are subclasses."""
 
     media_type = "text/event-stream"
 
@@ -109,7 +109,6 @@ class ChunkWriter:
         """Writes the answer to such a body."""
 
     def whole(self, response: JSON) -> JSON:
-        """The whole response."""
         return response
 
     def begin(self, head: JSON, prompt_tokens: int) -> bytes:
@@ -117,7 +116,6 @@ class ChunkWriter:
         return b""
 
     def chunk(self, chunk: JSON) -> bytes:
-        """The next chunk."""
         return sent_event(chunk)
 
     def fail(self, error: JSON) -> bytes:
@@ -125,7 +123,6 @@ class ChunkWriter:
         return sent_event(error)
 
     def end(self) -> bytes:
-        """What ends a stream."""
         return b"data: [DONE]\n\n"
 
 
