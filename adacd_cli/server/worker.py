@@ -28,6 +28,7 @@ JobEvent = Told | ApiError
 _RETRY_S = 1
 _RETRY_LOADING_S = 5
 _USUAL_CONCURRENCY = 64
+_RETURN_S = 2.0  # how often to give freed memory back: KV caches of all lengths fragment the heap
 
 
 class Job:
@@ -163,6 +164,9 @@ class Worker:
     def serve(self, scheduler: Scheduler) -> None:
         """Decodes until `stop` is called and every request is finished. What breaks it is reported to every
         request, those to come included, and raised."""
+        from adacd_cli.engine.memory import return_freed_memory
+
+        returned = time.monotonic()
         try:
             self._scheduler = scheduler
             if not self._stopping:
@@ -174,6 +178,9 @@ class Worker:
                     self._unscored.popleft()
                 if scheduler.busy:
                     self._step(scheduler)
+                if time.monotonic() > returned + _RETURN_S:
+                    return_freed_memory()
+                    returned = time.monotonic()
         except BaseException as error:
             self._break(error)
             raise
