@@ -40,28 +40,18 @@ _AT_ROOT = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stre
 
 @dataclass(frozen=True)
 class Params:
-    """What a request asks for besides its prompt.
+    """What a request asks for besides its prompt."""
 
-    Attributes:
-        settings: the method and its numbers, lengths, sampling and stop strings.
-        candidates: how many of the most probable tokens to report at each step.
-        top_logprobs: as `engine.Request` takes it.
-        usage: whether a stream ends with the numbers of tokens; `continuous_usage`: and each chunk has them.
-        contrast_prompts: the contrast prompts of the request's own, by the fields that hold them.
-        warnings: the fields that are not used, a sentence each.
-        json_schema: what the answer is held to, and the field that says so; None for any text.
-    """
-
-    settings: Settings
+    settings: Settings  # the method and its numbers, lengths, sampling and stop strings
     trace: bool = False
-    candidates: int = 0
-    top_logprobs: int | None = None
+    candidates: int = 0  # how many of the most probable tokens to report at each step
+    top_logprobs: int | None = None  # as `engine.Request` takes it
     stream: bool = False
-    usage: bool = False
-    continuous_usage: bool = False
-    contrast_prompts: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    json_schema: tuple[Mapping[str, Any], str] | None = None
+    usage: bool = False  # whether a stream ends with the numbers of tokens
+    continuous_usage: bool = False  # and each chunk has them
+    contrast_prompts: Mapping[str, str] = field(default_factory=dict)  # of the request's own, by their fields
+    warnings: tuple[str, ...] = ()  # the fields that are not used, a sentence each
+    json_schema: tuple[Mapping[str, Any], str] | None = None  # what answers are held to, and the field of it
 
 
 def read_params(

@@ -30,30 +30,21 @@ _SLACK = 4  # a prompt with so many times more characters than its tokens could 
 
 @dataclass
 class ServerState:
-    """What the server was started with, by the flags of `adacd serve`, and its model once it is loaded.
-
-    Attributes:
-        max_prompt_tokens: None for what the model's context takes.
-        max_answer_tokens: None for any.
-        local: the address, where requests under other host names are refused; None for any host name.
-        origins: the web pages that may send requests from a browser.
-        longest_token: characters of the vocabulary's longest token.
-        token_bytes: how the vocabulary's tokens are written.
-    """
+    """What the server was started with, by the flags of `adacd serve`, and its model once it is loaded."""
 
     settings: Settings
     model_id: str = "demo"
-    max_prompt_tokens: int | None = None
-    max_answer_tokens: int | None = None
+    max_prompt_tokens: int | None = None  # None for what the model's context takes
+    max_answer_tokens: int | None = None  # None for any
     max_body_bytes: int = 4 * 2**20
     key: str | None = None
-    local: str | None = None
-    origins: tuple[str, ...] = ()
+    local: str | None = None  # the address, where other host names are refused; None for any host name
+    origins: tuple[str, ...] = ()  # of the web pages that may send requests from a browser
     log_prompts: bool = False
     quiet: bool = False
     debug: bool = False
     model: LanguageModel | None = None
-    longest_token: int = 1
+    longest_token: int = 1  # characters of the vocabulary's longest token
     token_bytes: TokenBytes = field(default_factory=lambda: TokenBytes(None, frozenset()))
     grammars: Grammars | None = None
     created: int = field(default_factory=lambda: int(time.time()))

@@ -24,20 +24,14 @@ _QUOTED = re.compile(r"`([^`]+)`")
 
 @dataclass
 class Translation:
-    """A request of another format as one of a chat.
+    """A request of another format as one of a chat."""
 
-    Attributes:
-        body: the request; what it holds besides the format's own fields is as in a chat.
-        paths: what a place in the chat is called in the request, by the beginning of its path.
-        not_shown: fields of a chat whose results the format has no place for.
-        fields: the chat's.
-        unused: what the chat has no counterpart for, by its path in the request.
-    """
-
-    body: BaseModel
+    body: BaseModel  # the request; what it holds besides the format's own fields is as in a chat
+    # what a place in the chat is called in the request, by the beginning of its path
     paths: dict[str, str] = field(default_factory=dict)
-    not_shown: tuple[str, ...] = ()
-    fields: dict[str, Any] = field(init=False)
+    not_shown: tuple[str, ...] = ()  # fields of a chat whose results the format has no place for
+    fields: dict[str, Any] = field(init=False)  # the chat's
+    # what the chat has no counterpart for, by its path in the request
     unused: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

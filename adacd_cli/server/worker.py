@@ -32,29 +32,20 @@ _RETURN_S = 2.0  # how often to give freed memory back: KV caches of all lengths
 
 
 class Job:
-    """One answer of a request on its way through the model thread; made by `Worker.open`.
-
-    Attributes:
-        events: what happened so far to the request's answers, each with its `choice`, awaited in the event
-            loop `loop`.
-        choice: which of the request's answers it is, 0-based.
-        request: what to decode, once its prompts are made; `param` is the field that holds them.
-        score: how many log-probabilities to tell at each token of its prompt, before its answer begins; None
-            for none at all.
-        started: the event that opened it, until its first token comes.
-        closed: whether its slot is free again.
-    """
+    """One answer of a request on its way through the model thread; made by `Worker.open`. `events` are what
+    happened so far to the request's answers, each with its `choice`, 0-based, awaited in the event loop `loop`."""
 
     def __init__(
         self, events: asyncio.Queue[tuple[int, JobEvent]], choice: int, seconds: float | None
     ) -> None:
         self.events, self.choice = events, choice
         self.loop, self.opened = asyncio.get_running_loop(), time.perf_counter()
-        self.cancelled = self.closed = False
-        self.request: Request | None = None
-        self.param: str | None = None
-        self.score: int | None = None
-        self.started: Started | None = None
+        self.cancelled = False
+        self.closed = False  # whether its slot is free again
+        self.request: Request | None = None  # what to decode, once its prompts are made
+        self.param: str | None = None  # the field that holds them
+        self.score: int | None = None  # log-probabilities to tell of each token of its prompt; None for none
+        self.started: Started | None = None  # the event that opened it, until its first token comes
         self.timer = None if seconds is None else self.loop.call_later(seconds, self.cancel)
 
     def cancel(self) -> None:
