@@ -17,15 +17,14 @@ from adacd_cli.events import Event, Failed, Finished, FinishReason, Notice, Star
 if TYPE_CHECKING:
     from adacd_cli.engine import Backend, LanguageModel, Request, Scheduler
 
-Messages: TypeAlias = Sequence[Mapping[str, object]]
-"""`{"role", "content"}` each, as OpenAI's clients have them."""
+Messages: TypeAlias = Sequence[
+    Mapping[str, object]
+]  # `{"role", "content"}` each, as OpenAI's clients have them
 Model: TypeAlias = "LanguageModel | Session"
 Prompt: TypeAlias = "str | Conversation | Messages"
 Prompts: TypeAlias = "Sequence[str | Conversation | Messages]"
-BatchSize = int | Literal["auto"]
-"""How many requests run at once; "auto" is as many as memory, or a server, has room for."""
-Cancelled = Callable[[int], bool]
-"""Asked before each step with a request's place in its list; True ends it as CANCELLED."""
+BatchSize = int | Literal["auto"]  # how many requests run at once; "auto" is as many as there is room for
+Cancelled = Callable[[int], bool]  # asked before each step with a request's place; True ends it as CANCELLED
 
 
 def never(request: int) -> bool:

@@ -32,9 +32,7 @@ _SYSTEM = ("system", "developer")
 _THINKING = ("enable_thinking", "thinking")
 _ANY_LENGTH = 2**31 - 1
 _MAX_WARNINGS = 20
-_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
-"""The efforts that templates know beside low, medium and high."""
-
+_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}  # which templates know in their place
 _AT_ROOT = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs", *CONTROLS)
 
 

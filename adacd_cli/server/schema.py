@@ -19,14 +19,10 @@ _MAX_PARTS = 1_000
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 500
 _MAX_LOGPROBS = 20
-MAX_CHOICES = 128
-"""Answers to one request at most, to all of its prompts together."""
-_MAX_LISTED = 1_000
-"""Tools, tool calls, biases and stop tokens at most."""
+MAX_CHOICES = 128  # answers to one request at most, to all of its prompts together
+_MAX_LISTED = 1_000  # tools, tool calls, biases and stop tokens at most
 
-CHOSEN_AT_START = ("expert", "draft", "direction")
-"""Settings of a method that name files, which a request cannot choose."""
-
+CHOSEN_AT_START = ("expert", "draft", "direction")  # settings of a method that name files: not for a request
 REQUEST_SETTINGS = (
     *(name for name, each in SETTINGS.items() if each.panel == "Method" and name not in CHOSEN_AT_START),
     *("contrast_prompt", "contrast_placement", "thinking"),

@@ -19,8 +19,7 @@ from adacd_cli.server.state import ServerState
 from adacd_cli.server.translation import ChunkWriter
 from adacd_cli.server.worker import Job, Told, Worker
 
-ChoiceEvent = tuple[int, Told]
-"""The place of an answer among those to a request, and what happened to it."""
+ChoiceEvent = tuple[int, Told]  # the place of an answer among those to a request, and what happened to it
 
 
 @dataclass

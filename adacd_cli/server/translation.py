@@ -16,9 +16,7 @@ from adacd_cli.server.errors import ApiError, api_error
 from adacd_cli.server.fields import JSON
 from adacd_cli.server.schema import ChatRequest
 
-EFFORTS: dict[Any, str] = {True: "medium", False: "none"}
-"""The effort of reasoning where another format only says whether to think."""
-
+EFFORTS: dict[Any, str] = {True: "medium", False: "none"}  # where another format only says whether to think
 _QUOTED = re.compile(r"`([^`]+)`")
 
 
