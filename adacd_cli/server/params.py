@@ -122,19 +122,16 @@ def _warnings(body: CommonRequest, origin: Translation | None) -> Iterator[str]:
         yield sentence if path in unused else renamed(sentence)
     if len(unknown) > _MAX_WARNINGS:
         yield f"{len(unknown) - _MAX_WARNINGS} more fields do not exist."
-    yield from map(renamed, _other_warnings(body))
-
-
-def _other_warnings(body: CommonRequest) -> Iterator[str]:
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
-        yield "`max_completion_tokens` is used in place of `max_tokens`."
+        yield renamed("`max_completion_tokens` is used in place of `max_tokens`.")
     if isinstance(body, ChatRequest):
         if all(message.role in _SYSTEM for message in body.messages):
             yield "There is no user message; the last system message stands as one."
-        if any(not _is_function(tool) for tool in body.tools or ()):
-            yield "`tools` other than functions are not used."
-        if any(_is_function(tool) and tool["function"].get("strict") for tool in body.tools or ()):
-            yield "`strict` of `tools` is not supported: no call is held to its schema."
+        functions = [tool["function"] for tool in body.tools or () if _is_function(tool)]
+        if len(functions) < len(body.tools or ()):
+            yield renamed("`tools` other than functions are not used.")
+        if any(function.get("strict") for function in functions):
+            yield renamed("`strict` of `tools` is not supported: no call is held to its schema.")
 
 
 def _thinking(body: ChatRequest) -> bool | None:
