@@ -32,9 +32,7 @@ class Conversation:
     # the turns, user and assistant in alternation, user first; an assistant's at the end begins the answer
     messages: tuple[Message, ...] = ()
     system: str | None = None  # the user's own system message, in both streams; None or "" for none
-    variables: Mapping[str, Any] = field(
-        default_factory=dict, hash=False
-    )  # for the chat template, such as `tools`
+    variables: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the template, such as `tools`
 
     @classmethod
     def ask(cls, prompt: str, system: str | None = None) -> Conversation:
