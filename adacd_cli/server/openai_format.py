@@ -193,10 +193,8 @@ class TextFormat(ChatFormat):
         return self._logprob_lists(tokens)
 
     def _logprob_lists(self, steps: Sequence[TokenStep | ScoredToken]) -> JSON:
-        offsets, known = (
-            [],
-            [(step, isinstance(step, ScoredToken) and step.logprob is None) for step in steps],
-        )
+        offsets = []
+        known = [(step, isinstance(step, ScoredToken) and step.logprob is None) for step in steps]
         for step in steps:
             offsets.append(self._length)
             own = self._token_bytes.bytes_of(step.token_id, step.token)
