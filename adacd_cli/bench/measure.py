@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.answers.run import decode_with
+from adacd_cli.answers import decode_with
 from adacd_cli.backends import backend_for
 from adacd_cli.bench.device import PeakMemory, synchronize
 from adacd_cli.bench.prompts import PromptMaker

@@ -12,7 +12,7 @@ from typing import Any
 
 import typer
 
-from adacd_cli.answers.run import BatchSize
+from adacd_cli.answers import BatchSize
 from adacd_cli.cli import measuring
 from adacd_cli.cli.options import PROMPT_COLUMN, batch_size_of, option, switch, with_settings
 from adacd_cli.cli.progress import Tally, keeping

@@ -15,7 +15,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from adacd_cli.answers.run import BatchSize
+from adacd_cli.answers import BatchSize
 from adacd_cli.config import SETTINGS, Setting, resolve
 from adacd_cli.errors import UsageError
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from adacd_cli import loading
-from adacd_cli.answers.run import decode, requests_for
+from adacd_cli.answers import decode, requests_for
 from adacd_cli.cli.errors import show_error
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation

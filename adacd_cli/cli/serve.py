@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.answers.run import BatchSize, Session, concurrency_for
+from adacd_cli.answers import BatchSize, Session, concurrency_for
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
 from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras
@@ -58,7 +58,6 @@ def command(
             raise MissingExtraError(f"`adacd serve` needs {package}, which is not installed.", hint)
     from adacd_cli.profiles.profile import applied, chosen_method  # torch comes with it
     from adacd_cli.server.app import create_app
-    from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.run import Http, Signals, listen, run
     from adacd_cli.server.state import ServerState
     from adacd_cli.server.worker import Worker
@@ -90,10 +89,9 @@ def command(
         if not settings.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    metrics, on_notice = Metrics(), lambda text: warn([text], settings)
-    worker = Worker(metrics, queue_size=queue, seconds=max_seconds, on_notice=on_notice)
+    worker = Worker(queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings))
     signals = Signals(worker, lambda: say("Stopping once all requests are answered."))
-    http = Http(create_app(state, worker, metrics), listening)
+    http = Http(create_app(state, worker), listening)
 
     def begin() -> Scheduler:
         model = load_model(settings, for_long=True)

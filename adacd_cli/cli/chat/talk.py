@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from adacd_cli.answers.run import Session
+from adacd_cli.answers import Session
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
