@@ -9,7 +9,7 @@ from typing import Any
 
 from adacd_cli.counting import counted
 from adacd_cli.errors import OutputError, UsageError
-from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
+from adacd_cli.render.document import COLORS, MARKERS, drawn, label, save
 
 Row = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event
 from adacd_cli.render.comparison import write_comparison
-from adacd_cli.render.jsonl import write_events
+from adacd_cli.render.text import write_events
 
 
 @with_settings()

@@ -15,8 +15,8 @@ from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS, KnownSet
 from adacd_cli.evaluation.datasets.load import VARIABLE, data_folder, find_file, how_to_get, load_known
-from adacd_cli.render.jsonl import escaped
 from adacd_cli.render.screen import BOLD, PLAIN, Screen
+from adacd_cli.render.text import escaped
 
 _TITLES = ("set", "safe", "unsafe", "licence", "status", "source")
 _NUMBERS = ("safe", "unsafe")

@@ -11,10 +11,9 @@ from adacd_cli.cli.streams import open_output, read_question
 from adacd_cli.config import Resolved
 from adacd_cli.errors import UsageError
 from adacd_cli.events import Event
-from adacd_cli.render.jsonl import write_events
 from adacd_cli.render.screen import View
-from adacd_cli.render.trace import write_table
-from adacd_cli.render.trace_html import write_html
+from adacd_cli.render.text import write_events
+from adacd_cli.render.trace import write_html, write_table
 from adacd_cli.suggest import known_names_hint
 
 FORMATS: dict[str, Callable[[Iterable[Event], TextIO, View], None]] = {

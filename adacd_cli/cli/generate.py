@@ -26,8 +26,8 @@ from adacd_cli.cli.streams import open_output, read_file, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
-from adacd_cli.render.jsonl import write_events
 from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.render.text import write_events
 
 _FILE = "Answer every line of a text file (- is stdin), or prompt of a CSV or JSON."
 _AT_ONCE = "Lines of --file to answer at once (default 1); auto is as many as memory has room for."

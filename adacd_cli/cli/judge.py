@@ -19,7 +19,7 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.datasets.files import PROMPT_COLUMNS, need_column, prompt_in, read_table
 from adacd_cli.evaluation.judges.base import Exchange
-from adacd_cli.render.jsonl import json_line
+from adacd_cli.render.text import json_line
 
 _FILE = "JSON or CSV with prompts and answers; - is stdin."
 _STDIN = "Standard input"

@@ -16,8 +16,7 @@ from rich.text import Text
 
 from adacd_cli.events import Event, FinishReason, Started, TokenStep
 from adacd_cli.render.reasons import Trace, collect, reason
-from adacd_cli.render.safe import label, printable, spoken
-from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen, View
+from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen, View, label, printable, spoken
 from adacd_cli.render.text import put_legend, statistics
 from adacd_cli.render.trace import StepTable, put_heading, put_prose
 

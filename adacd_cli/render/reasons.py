@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adacd_cli.config.methods import method_of
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
-from adacd_cli.render.safe import spoken
+from adacd_cli.render.screen import spoken
 from adacd_cli.render.switch import Reading, looks, reading
 from adacd_cli.render.text import count, ended
 

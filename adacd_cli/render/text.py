@@ -1,17 +1,21 @@
-"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics. On a
-terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text."""
+"""The answer as it comes, as text or as JSON Lines: on `out` the answer and nothing else, on `err` thinking, legend
+and statistics. On a terminal the tokens of the contrast window are coloured by decision."""
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from collections.abc import Iterable
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from adacd_cli.counting import counted
-from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
+from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep, to_json
 from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View, line_break_on_error
 
 count = partial(counted, noun="token")
+_UNSAFE = re.compile("[\ud800-\udfff\x7f-\x9f]")
 
 
 def stream_answer(
@@ -110,3 +114,24 @@ class _Writer:
         self.end_thinking()
         if self._answer.is_terminal and self._begun:
             self._answer.put("\n")
+
+
+def write_events(events: Iterable[Event], out: TextIO) -> None:
+    """Writes each event as it comes; ValueError where a number is NaN or infinite, which JSON cannot say."""
+    for event in events:
+        out.write(json_line(to_json(event), out, allow_nan=False) + "\n")
+        out.flush()
+
+
+def json_line(value: Any, out: TextIO, *, allow_nan: bool = True) -> str:
+    """The value as one line of JSON; what the encoding of `out` cannot carry is escaped."""
+    try:
+        is_unicode = codecs.lookup(getattr(out, "encoding", None) or "utf-8").name.startswith("utf")
+    except LookupError:
+        is_unicode = False
+    return escaped(json.dumps(value, ensure_ascii=not is_unicode, allow_nan=allow_nan))
+
+
+def escaped(json_text: str) -> str:
+    """The same JSON; lone surrogates, which UTF-8 cannot carry, and terminal controls become \\uXXXX."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)
