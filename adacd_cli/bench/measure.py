@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from adacd_cli.answers.run import decode_with
 from adacd_cli.backends import backend_for
 from adacd_cli.bench.device import PeakMemory, synchronize
-from adacd_cli.bench.prompts import PromptMaker
+from adacd_cli.bench.subject import PromptMaker
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.counting import counted

@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from adacd_cli import __version__
 from adacd_cli.bench.device import PeakMemory
-from adacd_cli.bench.prompts import PromptMaker, RandomPrompts, TextPrompts, check_context
-from adacd_cli.bench.random_model import build_shape, read_shape
+from adacd_cli.bench.subject import (
+    PromptMaker,
+    RandomPrompts,
+    TextPrompts,
+    build_shape,
+    check_context,
+    read_shape,
+)
 from adacd_cli.bench.table import check_picture, draw, report
-from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs, pace
 from adacd_cli.cli.options import option, switch, with_settings
-from adacd_cli.cli.progress import pace
 from adacd_cli.cli.running import interrupts_said, load_model, note, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
@@ -50,7 +55,7 @@ _BUSY = 0.25  # cores that others use, from which on times are not to be trusted
         *CONTROLS,
     )
 )
-def command(
+def bench(
     resolved: Resolved,
     method: list[str] | None = METHOD,
     against: str | None = option("transformers|llamacpp", _RIVAL),

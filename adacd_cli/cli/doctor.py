@@ -23,7 +23,7 @@ from adacd_cli.render.screen import Screen
         *CONTROLS,
     )
 )
-def command(
+def doctor(
     resolved: Resolved,
     quick: bool = switch("Ask the model nothing: only check machine, files and prompts.", "--quick"),
     as_json: bool = switch("Write one JSON object.", "--json"),

@@ -14,8 +14,8 @@ import typer
 
 from adacd_cli.answers.run import BatchSize
 from adacd_cli.cli import measuring
+from adacd_cli.cli.measuring import Tally, keeping
 from adacd_cli.cli.options import PROMPT_COLUMN, batch_size_of, option, switch, with_settings
-from adacd_cli.cli.progress import Tally, keeping
 from adacd_cli.cli.running import load_model, note, progress_line, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
@@ -59,7 +59,7 @@ _SHARE = {"min": 0, "max": 1}
 
 
 @with_settings(omit=("method", "gate", "stats", "seed", "stop"))
-def command(
+def eval(
     resolved: Resolved,
     dataset: list[str] | None = option("NAME|FILE", "A data set, or a file of prompts; repeatable."),
     method: list[str] | None = measuring.METHOD,

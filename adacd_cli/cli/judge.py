@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from adacd_cli.cli import measuring
+from adacd_cli.cli.measuring import Tally
 from adacd_cli.cli.options import DEBUG, OUTPUT, PROMPT_COLUMN, option, switch
-from adacd_cli.cli.progress import Tally
 from adacd_cli.cli.running import note, warn
 from adacd_cli.cli.streams import open_output, read_file
 from adacd_cli.config import Settings, change
@@ -27,7 +27,7 @@ _ANSWERS = ("completion", "response", "output", "answer", "generation", "text")
 """Names of the column that holds the answers, the first that is there; `text` is that of `adacd eval`."""
 
 
-def command(
+def judge(
     file: Annotated[str, typer.Argument(metavar="FILE", help=_FILE)],
     prompt_column: str | None = PROMPT_COLUMN,
     answer_column: str | None = option("NAME", "Column of the answers."),

@@ -32,11 +32,8 @@ def switch(text: str, *flags: str, **facts: Any) -> Any:
     return option(None, text, *flags, default=False, **facts)
 
 
-PROMPT = typer.Argument(None, metavar="PROMPT", help="The question; - is stdin.")
-FILE = option("FILE", "Read the question from a file of one line.", "--file", "-f")
 PROMPT_COLUMN = option("NAME", "Column of the prompts in a CSV or JSON file of yours.")
 OUTPUT = option("FILE", "Write to a file instead of stdout.", "--output", "-o")
-SHOW_PROMPTS = switch("Show every stream's rendered prompt on stderr first.", "--show-prompts")
 DEBUG = switch("Show the traceback of an error.", "--debug")
 
 

@@ -34,7 +34,7 @@ _SECONDS = "End an answer after this long, waiting included."
 
 
 @with_settings(omit=("display", "stats"), one_method=False)
-def command(
+def serve(
     resolved: Resolved,
     host: str = option("ADDRESS", _HOST, default="127.0.0.1"),
     port: int = option("N", "Port; 0 takes a free one (default 8000).", default=8000, min=0, max=65535),

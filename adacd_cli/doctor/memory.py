@@ -115,7 +115,7 @@ def _elements(config: Any) -> int | None:
     """How many weights a model of this configuration has; None where it cannot be built without them."""
     import torch
 
-    from adacd_cli.bench.random_model import construct
+    from adacd_cli.bench.subject import construct
 
     try:
         return sum(int(each.numel()) for each in construct("", config, torch.float32, "meta").parameters())

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from adacd_cli.bench import device, measure, random_model
+from adacd_cli.bench import device, measure, subject
 from adacd_cli.bench.measure import Contestant, Measurements, Timing
-from adacd_cli.bench.prompts import RandomPrompts, TextPrompts, check_context
+from adacd_cli.bench.subject import RandomPrompts, TextPrompts, check_context
 from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.config import Settings
 from adacd_cli.doctor.memory import cache_bytes
@@ -288,8 +288,8 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
     [("llama3-8b", 8.03, 15.0), ("gemma2-9b", 9.24, 18.5), ("qwen3-8b", 8.19, 15.1)],
 )
 def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
-    config = AutoConfig.for_model(**random_model.SHAPES[name])
-    model = random_model.construct(name, config, torch.bfloat16, "meta")
+    config = AutoConfig.for_model(**subject.SHAPES[name])
+    model = subject.construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
     # Gemma's embedding is its last layer, too, and counts once
     assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
@@ -340,15 +340,15 @@ def test_cache_bytes_are_those_of_a_cache(tiny):
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(random_model, "_BLOCK", 1009)  # repeated within a matrix
+    monkeypatch.setattr(subject, "_BLOCK", 1009)  # repeated within a matrix
     tiny_model("gemma2").model.config.to_json_file(tmp_path / "small.json", use_diff=False)
     settings = Settings(device="cpu", threads=1, dtype="bfloat16")
-    model = random_model.build_shape(str(tmp_path / "small.json"), settings, 1)
+    model = subject.build_shape(str(tmp_path / "small.json"), settings, 1)
     assert (model.model.dtype, model.context_length, model.eos_ids) == (torch.bfloat16, 512, frozenset())
     with torch.inference_mode():
         one, other = (model.model(torch.tensor([ids])).logits[0, -1] for ids in ([5, 6], [5, 7]))
         again, seeded = (
-            random_model.build_shape(str(tmp_path / "small.json"), settings, seed)
+            subject.build_shape(str(tmp_path / "small.json"), settings, seed)
             .model(torch.tensor([[5, 6]]))
             .logits[0, -1]
             for seed in (1, 2)

@@ -14,12 +14,11 @@ from adacd_cli.errors import UsageError
 
 
 @with_settings()
-def command(resolved: Resolved) -> None:
+def chat(resolved: Resolved) -> None:
     """Talk with the model; /help lists what can be typed. A pipe is read a message or a command a line."""
     # prompt_toolkit comes with these, and `adacd chat --help` does not need it
     from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
-    from adacd_cli.cli.chat.repl import Chat
-    from adacd_cli.cli.chat.talk import Talk
+    from adacd_cli.cli.chat.talk import Chat, Talk
     from adacd_cli.prompts import prompts_for
 
     if sys.stdin is None:

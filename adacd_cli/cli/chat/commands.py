@@ -22,7 +22,7 @@ from adacd_cli.render.trace import write_table
 from adacd_cli.suggest import nearest
 
 if TYPE_CHECKING:
-    from adacd_cli.cli.chat.repl import Chat
+    from adacd_cli.cli.chat.talk import Chat
 
 # the model is loaded, and the system message belongs to the conversation
 CHANGEABLE = tuple(name for name, each in SETTINGS.items() if each.panel != "Model" and name != "system")
