@@ -47,8 +47,7 @@ def weight_bytes(model: Any) -> int | None:
     """Bytes of weights that one pass over the model reads, however many rows it has, under Default; None where it
     does not read all (a mixture of experts) or their size is not known (torchao packs them).
 
-    An input embedding that is not also the output's does not count: a pass looks up only a row of it a token.
-    """
+    An input embedding that is not also the output's does not count: a pass looks up only a row of it a token."""
     if getattr(model, "engine", "") == "llamacpp":
         return int(model.bytes)
     config = model.config.get_text_config(decoder=True)

@@ -1,8 +1,7 @@
 """Contestants take turns, batch size after batch size; what they took becomes rows.
 
-Every contestant runs once to warm up, which is also when its peak memory is read, and then in turn, A B A B,
-so that whatever slows the machine slows them alike. What was measured stays when a run fails or is stopped.
-"""
+Every contestant runs once to warm up, which is also when its peak memory is read, and then in turn, A B A B, so
+that whatever slows the machine slows them alike. What was measured stays when a run fails or is stopped."""
 
 from __future__ import annotations
 
@@ -235,10 +234,9 @@ class Measurements:
     def rows(self) -> list[dict[str, Any]]:
         """A row of JSON values for each contestant and batch size that has at least one timed run.
 
-        Times are medians; rates, shares and ratios are made of those medians. `seconds` is a whole run over
-        the batch, and the ratios divide it by that of `default` and `transformers` at the same batch size;
-        `ms_per_token` is how long every request of the batch waits for one token more, after its first.
-        """
+        Times are medians; rates, shares and ratios are made of those medians. `seconds` is a whole run over the
+        batch, and the ratios divide it by that of `default` and `transformers` at the same batch size;
+        `ms_per_token` is how long every request of the batch waits for one token more, after its first."""
         sizes = dict.fromkeys(batch for batch, _ in self._timings)
         pairs = [(batch, contestant) for batch in sizes for contestant in self.contestants]
         return [self._row(batch, each) for batch, each in pairs if (batch, each.name) in self._timings]

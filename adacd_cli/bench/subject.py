@@ -3,8 +3,7 @@ of a known architecture with random weights, made on the device, so that nothing
 
 The unprompted stream of Default has exactly the tokens asked for; every other stream has as many more as its
 method's system text takes. No two requests of a batch begin alike, so that nothing can be read for two. Random
-weights mean nothing to a reader, and cost a machine exactly what trained ones do.
-"""
+weights mean nothing to a reader, and cost a machine exactly what trained ones do."""
 
 from __future__ import annotations
 
@@ -181,8 +180,7 @@ def build_shape(
 
     UsageError where there is no such shape; ModelError where transformers knows no such causal language model, or
     it does not run; DeviceError where there is no such device; OutOfMemoryError, before any is made, where the
-    weights do not fit.
-    """
+    weights do not fit."""
     values = read_shape(name)
     progress("Starting PyTorch")
     import torch

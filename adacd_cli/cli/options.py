@@ -4,8 +4,7 @@
     def command(resolved: Resolved, prompt: str | None = PROMPT) -> None:
 
 The decorated function shows every setting's flags besides its own parameters, and `--config`, `--set` and
-`--debug`; it is called with `resolved` filled in.
-"""
+`--debug`; it is called with `resolved` filled in."""
 
 from __future__ import annotations
 

@@ -4,8 +4,7 @@ a pipe is known to hold something, that is said.
 
 A lost answer is an error, a lost note on stderr is not. A file is opened before anything slow happens. An existing
 one is replaced only when the run has ended; until then the text stands in `FILE.partial`, which a run that fails
-leaves behind.
-"""
+leaves behind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Configuration files and presets: YAML text -> raw values with the line each stands on.
 
-It checks the YAML, not the values: `resolve` does that, and names the line.
-"""
+It checks the YAML, not the values: `resolve` does that, and names the line."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """The decoding methods by name: what each is fed, what must be loaded for it, and the numbers it is known by.
 
-A method is a line here and a file of `engine.rules` with its rule. This module knows no torch, so that a name
-can be checked, completed and explained before anything slow is imported.
-"""
+A method is a line here and a file of `engine.rules` with its rule. This module knows no torch, so that a name can
+be checked, completed and explained before anything slow is imported."""
 
 from __future__ import annotations
 

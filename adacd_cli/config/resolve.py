@@ -1,8 +1,7 @@
 """Merges flag > environment > file > default into Settings, and remembers where each value came from.
 
-Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every
-problem becomes a ConfigurationError that names the setting, its range, the value and where it was given.
-"""
+Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every problem
+becomes a ConfigurationError that names the setting, its range, the value and where it was given."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """How a setting is declared: the types of `Settings`, and the `Setting` that is read back from a field of it.
 
-Options, error texts, `config show` and the tests of configs/default.yaml read that; so does the parser of texts.
-"""
+Options, error texts, `config show` and the tests of configs/default.yaml read that; so does the parser of texts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Every setting, declared once: type, default, range, unit, sentence and flags.
 
-Constructing `Settings` reads no environment and no file; `resolve` does that. Command-line options, error
-texts, `config show` and configs/default.yaml follow this declaration and its order.
-"""
+Constructing `Settings` reads no environment and no file; `resolve` does that. Command-line options, error texts,
+`config show` and configs/default.yaml follow this declaration and its order."""
 
 from __future__ import annotations
 

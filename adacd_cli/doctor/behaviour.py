@@ -2,8 +2,7 @@
 none, with AdaCD as published.
 
 `run_questions` has them answered by the evaluation runner; the checks count as `adacd fit` does. Of ten questions a
-share is known to some 25 points either way: the fit measures properly, and finds what suits the model.
-"""
+share is known to some 25 points either way: the fit measures properly, and finds what suits the model."""
 
 from __future__ import annotations
 

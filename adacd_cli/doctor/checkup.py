@@ -1,8 +1,7 @@
 """The checkup: section after section, from the machine to the model's behaviour.
 
-An error in one section is a finding, and the later ones check what can be checked without it. A served model
-has no weights here, so what needs them is skipped.
-"""
+An error in one section is a finding, and the later ones check what can be checked without it. A served model has no
+weights here, so what needs them is skipped."""
 
 from __future__ import annotations
 
@@ -52,7 +51,8 @@ class Checkup:
         found = machine.inspect_machine(self._settings)
         if found["device"] is not None:
             self._device = choose_device(self._settings.device)
-        self.machine = machine.to_json(found)
+        apart = ("required", "extras", "idle_gpu", "device_error")  # which only the findings are about
+        self.machine = {name: value for name, value in found.items() if name not in apart}
         return Section("Machine", machine.check(found, self._settings))
 
     def _check_model(self, progress: Progress) -> Section:
@@ -74,7 +74,7 @@ class Checkup:
             yield skipped("memory", "It runs on a server, so its weights and number format are unknown.")
             yield from self._load(progress)
             return
-        from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
+        from adacd_cli.doctor.machine import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.hardware import require
         from adacd_cli.loading.llamacpp import loads_with_llamacpp

@@ -1,7 +1,6 @@
 """What a check found, as plain values; the verdict; and both as text or JSON.
 
-Each finding that matters for the verdict names one, and the gravest verdict wins.
-"""
+Each finding that matters for the verdict names one, and the gravest verdict wins."""
 
 from __future__ import annotations
 

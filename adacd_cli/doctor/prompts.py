@@ -31,33 +31,23 @@ Thinking = Literal["none", "switch", "always"]
 
 @dataclass(frozen=True)
 class PromptFacts:
-    """What became of one question in both streams; see `inspect_prompts`.
-
-    Attributes:
-        system_role: where a system message goes: into one, into the user's, or (none) there is no template.
-        thinking: whether the model thinks first: never, if it is switched on, or always.
-        default_system: the system text that the template writes by itself, "" for none.
-        dated: whether the template writes the date or the time.
-        leading_bos, lengths: BOS tokens at its beginning and all tokens, of the prompted and unprompted stream.
-        adds_bos: whether the tokenizer itself begins plain text with one.
-        generation_prompt: the text between the question and the answer.
-        turn_end: the control tokens that the template writes between an answer and the next message.
-        foreign: control tokens that the template writes and the tokenizer does not know.
-    """
+    """What became of one question in both streams; pairs are of the prompted and the unprompted one."""
 
     template: bool
-    system_role: SystemRole
-    default_system: str
-    dated: bool
-    thinking: Thinking
+    system_role: SystemRole  # where a system message goes: into one, into the user's, or there is no template
+    default_system: str  # the system text that the template writes by itself, "" for none
+    dated: bool  # whether the template writes the date or the time
+    thinking: Thinking  # whether the model thinks first: never, if it is switched on, or always
     bos: str | None
-    leading_bos: tuple[int, int]
-    adds_bos: bool
-    generation_prompt: str
+    leading_bos: tuple[int, int]  # BOS tokens at the beginning
+    adds_bos: bool  # whether the tokenizer itself begins plain text with one
+    generation_prompt: str  # the text between the question and the answer
     same_end: bool
-    lengths: tuple[int, int]
-    turn_end: tuple[str, ...]
-    foreign: tuple[str, ...] = ()
+    lengths: tuple[int, int]  # all tokens
+    turn_end: tuple[
+        str, ...
+    ]  # the control tokens that the template writes between an answer and the next message
+    foreign: tuple[str, ...] = ()  # control tokens that the template writes and the tokenizer does not know
 
 
 def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:

@@ -13,7 +13,7 @@ from adacd_cli.bench.measure import Contestant, Measurements, Timing
 from adacd_cli.bench.subject import RandomPrompts, TextPrompts, check_context
 from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.config import Settings
-from adacd_cli.doctor.memory import cache_bytes
+from adacd_cli.doctor.machine import cache_bytes
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware
 from tests.fakes import second
