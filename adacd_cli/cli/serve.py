@@ -16,7 +16,7 @@ from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
 from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.refusals import check_complete
+from adacd_cli.config.resolve import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
 from adacd_cli.loading.files import looks_like_a_path
 from adacd_cli.prompts import Prompt, Prompts

@@ -1,6 +1,5 @@
-"""Configuration files and presets: YAML text -> raw values with the line each stands on.
-
-It checks the YAML, not the values: `resolve` does that, and names the line."""
+"""Configuration files and presets: YAML text -> raw values with the line each stands on. It checks the YAML, not
+the values: `resolve` does that, and names the line."""
 
 from __future__ import annotations
 
@@ -80,8 +79,7 @@ def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[En
             raise ConfigurationError(f"{name}, line {line} names no setting.", hint)
         key = key_node.value
         if key in lines:
-            raise ConfigurationError(
-                f"`{key}` is given twice in {name}, on lines {lines[key]} and {line}.", "Remove one of them."
-            )
+            what = f"`{key}` is given twice in {name}, on lines {lines[key]} and {line}."
+            raise ConfigurationError(what, "Remove one of them.")
         lines[key] = line
         yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")

@@ -1,6 +1,5 @@
-"""How a setting is declared: the types of `Settings`, and the `Setting` that is read back from a field of it.
-
-Options, error texts, `config show` and the tests of configs/default.yaml read that; so does the parser of texts."""
+"""How a setting is declared: the types of `Settings`, and the `Setting` that is read back from a field of it, which
+options, error texts, `config show` and the parser of texts go by."""
 
 from __future__ import annotations
 
