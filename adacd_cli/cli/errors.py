@@ -27,7 +27,7 @@ _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
-    """Calls the command, shows its error, with DEBUG after the traceback, and gives the exit code."""
+    """The exit code of the command, whose error is shown, with DEBUG after the traceback."""
     prepare_streams()
     _debug.set(debug)
     try:
@@ -134,8 +134,7 @@ def _takes(parameter: Any) -> str | None:
 def taking_part(words: Sequence[str]) -> Iterator[None]:
     """While the command runs in a process of torchrun: nothing is read from stdin, and only the first writes.
     torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error. One
-    that is still running then failed alone, and reports its own. Outside torchrun this does nothing. UsageError
-    where the command cannot run in several processes."""
+    that is still running then failed alone, and reports its own. UsageError where the command cannot run so."""
     if "LOCAL_RANK" not in os.environ:
         yield
         return

@@ -95,15 +95,8 @@ def eval(
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
     at_once = _at_once(batch_size, concurrency, served=base.served)
     folder = Path(output).expanduser()
-    sets = load_samples(
-        dataset,
-        data=data_folder(data),
-        label=label,
-        limit=limit,
-        seed=seed,
-        offline=base.offline,
-        columns=Columns(prompt_column, label_column),
-    )
+    own: dict[str, Any] = {"data": data_folder(data), "columns": Columns(prompt_column, label_column)}
+    sets = load_samples(dataset, label=label, limit=limit, seed=seed, offline=base.offline, **own)
     warn([note for each in sets for note in each.notes], base)
     labels = {sample.label for each in sets for sample in each.samples}
     for flag, side, bound in (
@@ -113,10 +106,8 @@ def eval(
         if bound is not None and side not in labels:
             hint = "Add a --dataset."
             raise UsageError(f"{flag} bounds refusals of {side} prompts, and no data set has any.", hint)
-    of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
-    judges = measuring.make_judges(
-        judge or ["keyword"], base, cache=judge_cache, device=judge_device, **of_openai
-    )
+    own = {"url": judge_url, "model": judge_model, "aspects": aspects, "device": judge_device}
+    judges = measuring.make_judges(judge or ["keyword"], base, cache=judge_cache, **own)
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=at_once)
 
     def kept() -> str:

@@ -35,9 +35,8 @@ ASPECTS = switch("Judge openai: rate Just-Eval's five aspects as well.", "--aspe
 
 def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, done: str) -> list[Settings]:
     """The settings of each method, of which BASE is what is the same for all; default first, because the others are
-    compared with it. DONE says for messages what the command does with them. ConfigurationError where there is no
-    such method, or it lacks what has to be loaded; UsageError where one is named twice, or an option is for none of
-    them."""
+    compared with it. DONE says for messages what the command does with them. UsageError where one is named twice,
+    or an option is for none of them; the errors of `change`."""
     runs: dict[str, Settings] = {}
     for name in methods:
         settings = change(base, "method", name, "--method").model_copy(update={"gate": False})
@@ -67,8 +66,7 @@ def make_judges(
 ) -> list[Judge]:
     """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost. `cache`
     and OWN (url, model, aspects) are of judge openai, `device` and the settings of those that are models.
-    UsageError where a name is unknown or given twice, or an option is missing; EnvironmentFault where a judge
-    cannot be had."""
+    UsageError where a name is given twice or an option is for no judge; the errors of the judges."""
     if len(set(names)) < len(names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
     if own["aspects"] and not any(name.partition("=")[0] == "openai" for name in names):
@@ -139,8 +137,10 @@ class Tally:
 
 @contextmanager
 def pace(title: str, total: int, settings: Settings) -> Iterator[Callable[[str], None]]:
-    """What says which of TOTAL comes next, in between: a bar that moves by itself would take time from what is
-    timed."""
+    """What says which of TOTAL comes next; a bar that moves by itself would take time from what is timed."""
+    if _is_silent(settings):
+        yield lambda what: None
+        return
     screen, said, numbers = Screen(sys.stderr, settings.display), time.monotonic(), count(1)
 
     def say(what: str) -> None:
@@ -152,9 +152,6 @@ def pace(title: str, total: int, settings: Settings) -> Iterator[Callable[[str],
             said = time.monotonic()
             screen.put_line((line, DIM))
 
-    if _is_silent(settings):
-        yield lambda what: None
-        return
     try:
         yield say
     finally:

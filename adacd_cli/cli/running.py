@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 
 def load_model(settings: Settings, build: Build | None = None, *, for_long: bool = False) -> LanguageModel:
-    """Loads the model as `loading.load`, or makes it by `build`, which gets the function that shows what it is
-    doing; with a moving line on a terminal. Shows the model's warnings."""
+    """Loads the model as `loading.load`, or makes it by `build`, and shows its warnings."""
     with progress_line(settings) as progress, interrupts_said():
         model = build(progress) if build else loading.load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
@@ -89,23 +88,19 @@ def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
 
 
 def note(text: str, settings: Settings) -> None:
-    """Shows a line about what a command did, unless `quiet`."""
     if not settings.quiet:
         Screen(sys.stderr, settings.display).put_line((text, DIM))
 
 
 def warn(warnings: Iterable[str], settings: Settings) -> None:
-    """Shows each warning on a line of its own, unless `quiet`."""
-    if not settings.quiet:
-        for warning in warnings:
-            Screen(sys.stderr, "plain").put_line(f"Warning: {warning}")
+    for warning in () if settings.quiet else warnings:
+        Screen(sys.stderr, "plain").put_line(f"Warning: {warning}")
 
 
 def make_requests(
     model: LanguageModel, asked: Sequence[str], settings: Settings, *, candidates: int = 0, prefill: str = ""
 ) -> list[Request]:
-    """The requests that answer questions, each a conversation of its own, in answers that begin with `prefill`;
-    the errors of `requests_for`."""
+    """As `requests_for`: each question is a conversation of its own, and its answer begins with `prefill`."""
     conversations = [Conversation.ask(question, settings.system) for question in asked]
     if prefill:
         conversations = [each.with_assistant(prefill) for each in conversations]
@@ -115,8 +110,8 @@ def make_requests(
 def prepare(
     asked: Sequence[str], settings: Settings, *, prompts_shown: bool, as_json: bool = False, **options: Any
 ) -> tuple[LanguageModel, list[Request]]:
-    """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
-    `as_json`: a program reads the answer, so that nothing is suggested."""
+    """The loaded model and the requests of questions; warnings, and on request the prompts, are shown. `as_json`: a
+    program reads the answer, so that nothing is suggested."""
     model = load_model(settings)
     if not as_json:
         suggest_fit(model, settings)
@@ -181,9 +176,7 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
 def show_answer(
     events: Iterable[Event], settings: Settings, out: TextIO, err: TextIO, *, legend: bool = True
 ) -> Finished:
-    """Writes one request's answer as it is decoded, and what is said about it to ERR."""
-    shown, view = for_renderer(events, settings), view_of("", settings)
-    return stream_answer(shown, out, err, view, legend=legend)
+    return stream_answer(for_renderer(events, settings), out, err, view_of("", settings), legend=legend)
 
 
 def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
@@ -209,7 +202,6 @@ class Interruption:
             raise typer.Exit(INTERRUPTED)
 
     def decode(self, model: LanguageModel, requests: Sequence[Request], **options: Any) -> Iterator[Event]:
-        """The events of `answers.run.decode`."""
         return self.watch(decode(model, requests, cancelled=lambda _: self.requested, **options))
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:

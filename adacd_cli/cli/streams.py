@@ -34,8 +34,8 @@ def read_questions(
     prompt: str | None, file: str | None, *, command: str, quiet: bool, column: str | None = None
 ) -> list[str]:
     """The questions of a command: its argument, every one of a file, or stdin for None or `-`. A file is read as a
-    data set by the ending of its name; else, and stdin for `-`, one prompt a line, blank lines skipped. UsageError
-    where there is no question, or a prompt and a file, or one cannot be read or is empty."""
+    data set by the ending of its name; else, and stdin for `-`, one prompt a line. UsageError where there is no
+    question, or a prompt and a file, or one cannot be read or is empty."""
     if file is None:
         return [_read_prompt(prompt, command, quiet)]
     if prompt is not None:
@@ -89,9 +89,8 @@ def _say_when_waiting() -> None:
     """A pipe that stays silent is waited for; whoever did not mean to give one should know."""
     with suppress(OSError, TypeError, ValueError):  # no descriptor, or a system that cannot ask a pipe
         if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:
-            print(
-                "Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr
-            )
+            line = "Reading the prompt from standard input; `< /dev/null` says there is none."
+            print(line, file=sys.stderr)
 
 
 def _pipe_holds_something() -> bool:

@@ -34,12 +34,10 @@ _Run = Callable[["Chat", str], None]
 
 
 class SlashCommand(NamedTuple):
-    """A command: `argument` is what it takes, as /help shows it; `words` complete the ones already there."""
-
     run: _Run
     help: str
-    argument: str
-    words: _Words
+    argument: str  # what it takes, as /help shows it
+    words: _Words  # complete the ones already there
 
 
 COMMANDS: dict[str, SlashCommand] = {}
@@ -48,8 +46,7 @@ COMMANDS: dict[str, SlashCommand] = {}
 
 def run_command(chat: Chat, name: str, argument: str) -> None:
     """Runs the command of that name; UsageError where there is none, or it takes no argument and got one."""
-    found = COMMANDS.get(name)
-    if found is None:
+    if (found := COMMANDS.get(name)) is None:
         near = nearest(name, COMMANDS)
         advice = f"Did you mean /{near}?" if near else "/help lists the commands."
         raise UsageError(f"There is no command /{name}.", f"{advice} //{name} sends it as a message.")
@@ -90,6 +87,11 @@ def _help(chat: Chat, argument: str) -> None:
         ("Ctrl-D", "Leave."),
     ]
     chat.show(*_aligned(rows))
+
+
+def _ending(conversation: Conversation) -> list[str]:
+    shown = [("> " if each.role == "user" else "") + each.content for each in conversation.messages[-2:]]
+    return shown or ["The conversation is empty now."]
 
 
 @_command("exit", "Leave.")
@@ -190,7 +192,7 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
 
 
 @_command(
-    "method", "Show or change the decoding method.", "[NAME]", lambda before: () if before else METHOD_NAMES
+    "method", "Show or change the decoding method.", "[NAME]", lambda words: () if words else METHOD_NAMES
 )
 def _method(chat: Chat, argument: str) -> None:
     if argument:
@@ -250,11 +252,6 @@ def _load(chat: Chat, argument: str) -> None:
     chat.note(f"Loaded from {argument}; it ends:", *_ending(loaded))
     if loaded.messages and loaded.messages[-1].role == "user":
         chat.note("The last question has no answer yet; /retry answers it.")
-
-
-def _ending(conversation: Conversation) -> list[str]:
-    shown = [("> " if each.role == "user" else "") + each.content for each in conversation.messages[-2:]]
-    return shown or ["The conversation is empty now."]
 
 
 def _in_use(settings: Settings) -> list[str]:

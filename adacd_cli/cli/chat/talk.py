@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -31,10 +31,9 @@ from adacd_cli.render.screen import DIM, Screen
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
 
-CANCELLED = FinishReason.CANCELLED
-_REMEMBERED_TRACES = 32
+_CANCELLED, _REMEMBERED_TRACES = FinishReason.CANCELLED, 32
 
-Build = Callable[[Conversation, "Settings"], "Prompts"]
+Build = Callable[[Conversation, Settings], Prompts]
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,8 @@ class View:
 
 
 class Talk:
-    """A conversation whose answers can be stopped, taken back and decoded again; between two answers `use` replaces
-    the settings, and the conversation may be replaced too; `build` is `prompts_for` of its tokenizer."""
+    """A conversation whose answers can be stopped, taken back and decoded again; between two answers settings and
+    conversation may be replaced. BUILD is `prompts_for` of the model's tokenizer."""
 
     def __init__(
         self, model: LanguageModel, settings: Settings, build: Build, conversation: Conversation
@@ -106,10 +105,10 @@ class Talk:
         return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
-        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit. Both prompts
-        must leave room for an answer: `max_new_tokens`, but at most a quarter of the context. The last exchange
-        always stays; one that is too long by itself is refused when it is to be answered."""
-        seen = partial(self._seen, conversation, self.settings)
+        """What the model sees of a conversation: as many of the last exchanges as leave room for an answer in both
+        prompts, `max_new_tokens`, but at most a quarter of the context. The last exchange always stays; one that is
+        too long by itself is refused when it is to be answered."""
+        seen = partial(self._seen, conversation, self.applied)
         if self._fits(whole := seen(0)):
             return whole
         choices = range(max(len(conversation.questions) - 1, 0))
@@ -118,14 +117,16 @@ class Talk:
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
     ) -> Generator[Event, None, None]:
-        """Answers the question that the view ends with; the conversation then holds the answer. An answer that is
-        cancelled, interrupted or closed is kept as far as it came. When nothing came, or when decoding fails, the
-        conversation stays as it was; what a server sent before it failed is kept."""
+        """Answers the question that the view ends with; the conversation then holds the answer, as far as it came
+        where it is cancelled, interrupted or closed, or a server failed. When nothing came, or when decoding fails,
+        the conversation stays as it was."""
         events: list[Event] = []
         try:
-            for event in self._decode(view.prompts, self.settings, seed, cancelled):
+            for event in self._decode(view.prompts, self.applied, seed, cancelled):
                 events.append(event)
-                if isinstance(event, Finished) and (event.text or event.finish_reason is not CANCELLED):
+                if isinstance(event, Finished) and (
+                    event.text or event.finish_reason is not FinishReason.CANCELLED
+                ):
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
@@ -138,8 +139,9 @@ class Talk:
         self, view: View, settings: Settings, *, seed: int | None = None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
         """Answers the question with other settings; the conversation stays as it is."""
-        # another method may read another prompt
-        prompts = self._seen(view.conversation, settings, view.left_out).prompts
+        prompts = self._seen(
+            view.conversation, settings, view.left_out
+        ).prompts  # another method, another prompt
         yield from self._decode(prompts, settings, seed, cancelled)  # the scheduler takes one run at a time
 
     def _decode(
@@ -147,8 +149,9 @@ class Talk:
     ) -> Iterator[Event]:
         from adacd_cli.engine import Request
 
-        request = Request(prompts, applied(settings, self.session.model.profile), seed)
-        return raise_failures(self.session.decode([request], cancelled=lambda _: cancelled()))
+        events: Any = self.session.decode([Request(prompts, settings, seed)], cancelled=lambda _: cancelled())
+        with closing(events):  # a run that failed ends before the next one begins
+            yield from raise_failures(events)
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -159,8 +162,7 @@ class Talk:
     def _seen(self, conversation: Conversation, settings: Settings, left_out: int) -> View:
         first = conversation.questions[left_out] if left_out else 0
         shown = replace(conversation, messages=conversation.messages[first:])
-        prompts = self._build(shown, applied(settings, self.session.model.profile))
-        return View(conversation, prompts, left_out)
+        return View(conversation, self._build(shown, settings), left_out)
 
     def _fits(self, view: View) -> bool:
         if (limit := self.context_length) is None:
@@ -247,15 +249,12 @@ class Chat:
             yield stop
 
     def show(self, *lines: str) -> None:
-        screen = Screen(self.out, self.talk.settings.display)
         for line in lines:
-            screen.put_line(line)
+            Screen(self.out, self.talk.settings.display).put_line(line)
 
     def note(self, *lines: str) -> None:
-        if not self.talk.settings.quiet:
-            screen = Screen(self.err, self.talk.settings.display)
-            for line in lines:
-                screen.put_line((line, DIM))
+        for line in () if self.talk.settings.quiet else lines:
+            Screen(self.err, self.talk.settings.display).put_line((line, DIM))
 
     def _ask(self, question: str) -> None:
         before = self.talk.conversation
