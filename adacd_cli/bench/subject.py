@@ -58,8 +58,8 @@ class TextPrompts:
         self._texts: list[str] = []
 
     def make(self, settings: Settings, count: int) -> list[Prompts]:
-        """The prompts of that many requests; the same ones at every call. UsageError where the system message takes
-        more tokens than the whole prompt may have."""
+        """The prompts of that many requests; the same at every call. UsageError where the system message takes more
+        tokens than the whole prompt may have."""
         default = settings.model_copy(update={"method": "default"})
         while len(self._texts) < count:
             self._texts.append(self._fitting(len(self._texts), default))
@@ -120,15 +120,11 @@ PromptMaker = TextPrompts | RandomPrompts
 
 
 def check_context(
-    model: LanguageModel,
-    settings: Settings,
-    prompt_tokens: int,
-    generation_tokens: int,
-    prompts: Prompts | None = None,
+    model: LanguageModel, settings: Settings, lengths: tuple[int, int], prompts: Prompts | None = None
 ) -> None:
-    """UsageError where that is more than the model's context has; PROMPTS are those of a request under the
-    settings' method, which may be longer than Default's prompt."""
-    method = METHODS[settings.effective_method]
+    """UsageError where prompt and answer are more than the model's context has; PROMPTS are a request's under the
+    settings' method, which may be longer than Default's."""
+    (prompt_tokens, generation_tokens), method = lengths, METHODS[settings.effective_method]
     limit = model.context_for(method, settings)
     longest, extra = prompt_tokens + generation_tokens, ""
     if prompts is not None:
@@ -139,10 +135,9 @@ def check_context(
             longest, extra = streams, f" with method {method.name}"
     if limit is not None and longest > limit:
         asked = f"{counted(prompt_tokens, 'prompt token')} and {generation_tokens:,} to generate"
-        message = (
-            f"{asked} take {counted(longest, 'token')}{extra}, and the context of {model.name} is {limit}."
-        )
-        raise UsageError(message, "Lower --prompt-tokens or --generation-tokens.")
+        take = f"{asked} take {counted(longest, 'token')}{extra}"
+        hint = "Lower --prompt-tokens or --generation-tokens."
+        raise UsageError(f"{take}, and the context of {model.name} is {limit}.", hint)
 
 
 class IdsAsText:
@@ -257,10 +252,10 @@ def _check_causal(model: Any, name: str) -> None:
         one, other = (model(input_ids=each, use_cache=False).logits[0, 0].float() for each in ids)
     # a decoder's first logits are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
     if (one - other).abs().max() > 0.001 * one.std():
-        raise ModelError(
-            f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead.",
-            "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.",
+        what = (
+            f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead."
         )
+        raise ModelError(what, "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.")
 
 
 def _randomize(model: Any, seed: int) -> None:

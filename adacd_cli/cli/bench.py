@@ -98,13 +98,12 @@ def bench(
                 raise UsageError(what, f"Use --against {own}, or choose another --engine.")
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
-            check_context(model, settings, *lengths)
+            check_context(model, settings, lengths)
         weights = device.weight_bytes(model.model)
         measurements = measure.Measurements(contestants, model.device, *lengths, weights)
         measurements.check_memory(sizes[0])
         for settings in runs:
-            pair = prompts.make(settings, 1)[0]
-            check_context(model, settings, *lengths, pair)
+            check_context(model, settings, lengths, prompts.make(settings, 1)[0])
         busy = others.busy_cores()
         _warn_of_others(busy, "before it measured", runs[0])
         measurements.bandwidth = device.copy_bandwidth(model.device)

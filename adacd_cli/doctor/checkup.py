@@ -162,11 +162,11 @@ class Checkup:
         from adacd_cli.doctor import behaviour
 
         found: tuple[Finding, ...]
-        if self._loaded is None or self._unasked:
-            why = "the model is not loaded" if self._loaded is None else self._unasked
+        if why := "the model is not loaded" if self._loaded is None else self._unasked:
             found = (skipped("behaviour", f"No questions were asked: {why}.", findings.UNMEASURED),)
             return Section("Behaviour", found)
         progress("Asking questions")
+        assert self._loaded is not None
         try:
             answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)
             found = behaviour.check(answers, model=self._settings.model)

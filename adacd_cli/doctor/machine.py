@@ -86,17 +86,12 @@ def _requirements() -> tuple[dict[str, str], dict[str, bool]]:
 
 
 def check(machine: Machine, settings: Settings) -> tuple[Finding, ...]:
-    return (
-        check_versions(machine),
-        check_device(machine),
-        check_threads(machine, settings.threads),
-        check_bfloat16(machine, settings.dtype),
-        check_extras(machine),
-    )
+    of_versions, of_device = check_versions(machine), check_device(machine)
+    threads, bfloat16 = check_threads(machine, settings.threads), check_bfloat16(machine, settings.dtype)
+    return of_versions, of_device, threads, bfloat16, check_extras(machine)
 
 
 def check_versions(machine: Machine) -> Finding:
-    """Whether the packages have versions that adacd supports."""
     facts: dict[str, Any] = {name: machine.get(name) for name in ("adacd", "python", *package_versions())}
     shown = ", ".join(f"{name} {facts[name]}" for name in ("torch", "transformers"))
     sentence, step = f"adacd {facts['adacd']}, Python {facts['python']}, {shown}", ""
@@ -114,7 +109,6 @@ def check_versions(machine: Machine) -> Finding:
 
 
 def check_device(machine: Machine) -> Finding:
-    """Whether the device exists, and its free memory."""
     facts: dict[str, Any] = {name: machine.get(name) for name in ("device", "gpu", "free_bytes")}
     if machine["device"] is None:
         sentence, step = machine["device_error"]
@@ -150,11 +144,9 @@ def check_bfloat16(machine: Machine, dtype: str) -> Finding:
     native, step = machine["native_bfloat16"], ""
     if native is None:
         return skipped("bfloat16", "bfloat16 was not checked: there is no device.")
-    sentence = (
-        "native on this device"
-        if native
-        else "emulated on this device, so models run in another number format"
-    )
+    sentence = "native on this device"
+    if not native:
+        sentence = "emulated on this device, so models run in another number format"
     if not native and dtype == "bfloat16":
         sentence = "emulated on this device, and slower than float32"
         step = "Leave --dtype out if memory has room for float32."
@@ -162,11 +154,9 @@ def check_bfloat16(machine: Machine, dtype: str) -> Finding:
 
 
 def check_extras(machine: Machine) -> Finding:
-    """Which optional extras are installed; AdaCD itself needs none."""
-    names: dict[bool, list[str]] = {True: [], False: []}
-    for name, installed in machine["extras"].items():
-        names[installed].append(name)
-    parts = [f"{'' if here else 'not '}installed: {', '.join(some)}" for here, some in names.items() if some]
+    extras = machine["extras"].items()
+    names = {word: [name for name, here in extras if here is (word == "")] for word in ("", "not ")}
+    parts = [f"{word}installed: {', '.join(some)}" for word, some in names.items() if some]
     sentence = f"Optional extras {'; '.join(parts)}." if parts else "Which extras are installed is unknown."
     return checked("extras", dict(machine["extras"]), sentence)
 
@@ -234,7 +224,7 @@ def check_mapped(source: Source, free: int | None) -> Finding:
 
 
 def free_for(device: torch.device) -> int | None:
-    """Bytes free for a model there, on all GPUs where it may be spread over several; None if unknown."""
+    """Free bytes for a model there, on all GPUs where it may be spread over several; None if unknown."""
     import torch
 
     several = range(torch.cuda.device_count()) if device.type == "cuda" and device.index is None else ()

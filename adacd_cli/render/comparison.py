@@ -39,7 +39,12 @@ def write_comparison(
     parting = find_parting(first, second)
     answers = [(trace.started.method, pieces(trace, parting)) for trace in (first, second)]
     if screen.is_terminal and screen.width >= _SIDE_BY_SIDE:
-        _put_columns(screen, answers)
+        width = (screen.width - len(_RULE)) // 2
+        columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in answers]
+        for one, other in zip_longest(*columns, fillvalue=[]):
+            padding = " " * (width - sum(cell_len(text) for text, _ in one))
+            screen.put_line(*one, padding, (_RULE, DIM), *other)
+        screen.put_line()
     else:
         for name, answer in answers:
             screen.put_line((name, BOLD))
@@ -94,17 +99,7 @@ def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
         progress.erase()
 
 
-def _put_columns(screen: Screen, answers: Sequence[tuple[str, list[Piece]]]) -> None:
-    width = (screen.width - len(_RULE)) // 2
-    columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in answers]
-    for one, other in zip_longest(*columns, fillvalue=[]):
-        padding = " " * (width - sum(cell_len(text) for text, _ in one))
-        screen.put_line(*one, padding, (_RULE, DIM), *other)
-    screen.put_line()
-
-
 def _wrapped(answer: Sequence[Piece], width: int) -> list[list[Piece]]:
-    """The answer in lines of at most `width` cells, broken between words where they fit."""
     text = Text()
     for piece, style in answer:
         text.append(printable(piece), style)

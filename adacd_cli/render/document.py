@@ -45,7 +45,7 @@ def document(package: str, name: str, parts: Mapping[str, str]) -> str:
 
 
 def as_html(text: str) -> str:
-    """Text as HTML, also inside an attribute; a lone surrogate, which UTF-8 cannot carry, is escaped."""
+    """Text as HTML, also inside an attribute; lone surrogates are escaped."""
     return escape(printable(text.encode("utf-8", "backslashreplace").decode("utf-8")))
 
 

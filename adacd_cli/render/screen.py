@@ -145,7 +145,7 @@ class Screen:
 
 
 def decision_cell(step: TokenStep) -> tuple[str, Style]:
-    """A step's decision with its mark, e.g. `− subtract`, which needs no underline beside it."""
+    """A step's decision with its mark, which needs no underline beside it: `− subtract`."""
     style = DECISION_STYLES[step.decision] + Style(underline=False)
     return f"{step.decision.mark} {step.decision.value}", style
 

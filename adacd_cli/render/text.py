@@ -25,8 +25,7 @@ def stream_answer(
     one newline, and gives the Finished; `legend`: whether to explain the colours where there are any."""
     answer, notes = Screen(out, view.display), Screen(err, view.display)
     writer = _Writer(answer, None if view.quiet else notes)
-    started: Started | None = None
-    finished: Finished | None = None
+    started, finished = None, None
     with line_break_on_error(writer.break_off):
         for event in events:
             if isinstance(event, Started):
@@ -87,9 +86,8 @@ class _Writer:
 
     def __init__(self, answer: Screen, notes: Screen | None) -> None:
         self._answer, self._notes = answer, notes
+        self._newlines = self._thought = ""
         self._begun = False
-        self._newlines = ""
-        self._thought = ""
 
     def put(self, step: TokenStep) -> None:
         if step.thinking:

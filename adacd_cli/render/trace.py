@@ -31,10 +31,9 @@ from adacd_cli.render.screen import (
 from adacd_cli.render.switch import EXPLANATIONS, others, reading
 from adacd_cli.render.text import statistics
 
-_WIDEST_TOKEN = 20
-_WIDEST_PROSE = 100
+_WIDEST_TOKEN, _WIDEST_PROSE = 20, 100
+# columns of a row that are not tokens: fields of 4, 4, 4, 4, 4, 15 and 10, and nine spaces between ten
 _NUMBERS = 54
-"""Columns of a row that are not tokens: fields of 4, 4, 4, 4, 4, 15 and 10, and nine spaces between ten."""
 
 
 def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
@@ -123,8 +122,7 @@ def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str 
 
 class StepTable:
     """Rows of fixed column widths; thinking and the plain tokens after the contrast window, which have no numbers
-    to show, become one line unless `every`. Where a switch decided there is a line with what it saw. The threshold
-    is λ, in [0, 1]; None where it decides nothing."""
+    to show, become one line unless `every`. The threshold is λ, in [0, 1]; None where it decides nothing."""
 
     def __init__(self, screen: Screen, threshold: float | None, every: bool) -> None:
         self._screen, self._threshold, self._every = screen, threshold, every
@@ -147,7 +145,15 @@ class StepTable:
         if (seen := reading(step)) is not None:
             self._screen.put_line((f"     {seen.drawn()}  {seen.numbers}", DIM))
         for candidate in step.candidates:
-            self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
+            chosen = candidate.token_id == step.token_id
+            score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"
+            pointer, name = ">" if chosen else " ", fit(label(candidate.text), _WIDEST_TOKEN)
+            plain, prompted = (
+                probability(candidate.unprompted_logprob),
+                probability(candidate.prompted_logprob),
+            )
+            line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
+            self._screen.put_line((line, PLAIN if chosen else DIM))
 
     def close(self) -> None:
         if self._run:
@@ -196,13 +202,6 @@ class StepTable:
     def _row(self, texts: Sequence[str], decision: str) -> list[str]:
         fields = zip(texts, self._fields, strict=False)  # without the test where there is no column for it
         return [*(fit(text, width, right=right) + " " for text, (width, right) in fields), decision]
-
-    def _put_candidate(self, candidate: Candidate, *, chosen: bool) -> None:
-        score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"
-        pointer, name = ">" if chosen else " ", fit(label(candidate.text), _WIDEST_TOKEN)
-        plain, prompted = probability(candidate.unprompted_logprob), probability(candidate.prompted_logprob)
-        line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
-        self._screen.put_line((line, PLAIN if chosen else DIM))
 
 
 def probability(logprob: float | None) -> str:

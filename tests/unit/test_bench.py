@@ -71,7 +71,7 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
     for tokens in range(20, 62):
         pair = TextPrompts(small, tokens).make(settings, 1)[0]
         try:
-            check_context(small, settings, tokens, 4, pair)
+            check_context(small, settings, (tokens, 4), pair)
         except UsageError:
             break
         allowed = tokens
