@@ -196,7 +196,11 @@ def explain(
 ) -> None:
     """Show why each token was chosen: a table that grows while the model decodes, then a summary."""
     settings = resolved.settings
-    name = _format_name(form, as_json)
+    if as_json and form not in (None, "json"):
+        raise UsageError(f"--json and --format {form} ask for two formats.", "Leave one of them out.")
+    name = "json" if as_json else form or "table"
+    if name not in FORMATS:
+        raise UsageError(f"Unknown format {name!r}.", known_names_hint(name, FORMATS))
     question = read_question(prompt, file, command="explain", quiet=settings.quiet)
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
     view = view_of(question, settings, every=every)
@@ -206,12 +210,3 @@ def explain(
         with Interruption() as stop:
             events = for_renderer(stop.decode(model, requests), settings, as_json=name == "json")
             FORMATS[name](events, out, view)
-
-
-def _format_name(form: str | None, as_json: bool) -> str:
-    if as_json and form not in (None, "json"):
-        raise UsageError(f"--json and --format {form} ask for two formats.", "Leave one of them out.")
-    name = "json" if as_json else form or "table"
-    if name not in FORMATS:
-        raise UsageError(f"Unknown format {name!r}.", known_names_hint(name, FORMATS))
-    return name

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
 
 import typer
 import typer.core
@@ -33,7 +32,7 @@ def guarded(run: Callable[[], int], *, debug: bool) -> int:
     try:
         code = run()
         sys.stdout.flush()
-        if lost := escapes():
+        if lost := sum(escapes):
             _show(f"Warning: {counted(lost, 'character')} could not be written in this encoding: escaped.")
         return code
     except BrokenPipeError:  # the reader has what it wanted, e.g. `| head -1`
@@ -115,19 +114,14 @@ def _usage(error: typer.TyperException) -> UsageError:
         message, hint = f"{option} takes a value.", f"Write it after {option}."
     elif "unexpected extra argument" in message:
         hint = "Put quotes around a prompt of several words."
-    elif (takes := _takes(getattr(error, "param", None))) is not None:
-        message = takes
+    elif (
+        isinstance(own := getattr(error, "param", None), typer.core.TyperOption)
+        and own.type_descriptor.annotation is int  # a number of the command itself
+    ):
+        bound = "" if own.min is None else f", at least {own.min}"
+        bound = bound if own.max is None else f" from {own.min} to {own.max}"
+        message = f"{max(own.opts, key=len)} takes a whole number{bound}."
     return UsageError(message if message.endswith((".", "?")) else f"{message}.", hint)
-
-
-def _takes(parameter: Any) -> str | None:
-    """What a command's own number option takes: `--batch-size takes a whole number, at least 1.`"""
-    if not isinstance(parameter, typer.core.TyperOption) or parameter.type_descriptor.annotation is not int:
-        return None
-    bound = "" if parameter.min is None else f", at least {parameter.min}"
-    if parameter.max is not None:
-        bound = f" from {parameter.min} to {parameter.max}"
-    return f"{max(parameter.opts, key=len)} takes a whole number{bound}."
 
 
 @contextmanager

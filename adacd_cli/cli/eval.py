@@ -91,7 +91,11 @@ def eval(
         hint = "Name one with --output, e.g. --output runs/first."
         raise UsageError("No folder for the run is named.", hint)
     base = resolved.settings.model_copy(update={"seed": seed})
-    address = None if ray is None else _ray_address(ray, base)
+    address = None if ray is None else parse_address(ray)
+    if address is not None:  # checks everything that needs no Ray running
+        check_settings(base)
+        require_ray(address)
+        check_answers(address)
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
     at_once = _at_once(batch_size, concurrency, served=base.served)
     folder = Path(output).expanduser()
@@ -200,15 +204,6 @@ def _answer_here(
     with tally:
         answer_all(model, samples, runs, store, batch_size=at_once, on_record=tally.add, on_notice=show)
     return facts, machine_facts(model.device, model.threads)
-
-
-def _ray_address(text: str, settings: Settings) -> Address:
-    """The address that `--ray` names, with everything checked that needs no Ray running."""
-    address = parse_address(text)
-    check_settings(settings)
-    require_ray(address)
-    check_answers(address)
-    return address
 
 
 def _answer_over_ray(

@@ -81,11 +81,8 @@ def fit(
     model = load_model(settings.model_copy(update={"profile": "none"}))
     plan = {
         "fit": fingerprint(model).model_dump(),
-        "model": settings.model,
-        **{name: getattr(settings, name) for name in ("system", "thinking")},
-        "quick": quick,
-        "thorough": thorough,
-        "max_lost": max_lost,
+        **{name: getattr(settings, name) for name in ("model", "system", "thinking")},
+        **{"quick": quick, "thorough": thorough, "max_lost": max_lost},
         "prompts": digest(*(each.text for each in prompts)),
     }
     model_name = Path(settings.model).name
@@ -110,7 +107,12 @@ def fit(
         sys.stdout.write(json.dumps(facts, ensure_ascii=False) + "\n")
         return
     sys.stdout.write(_report(outcome))
-    _say_where(path, automatic=profile.automatic, named=target is not None, settings=settings)
+    where = f"Kept in {path} and not used by itself: --profile {path} does, or fit again with --save-anyway."
+    if target is not None:
+        where = f"Written to {path}; use it with --profile {path}."
+    elif profile.automatic:
+        where = f"Kept in {path}; every command uses it for this model. --profile none does without."
+    note(where, settings)
 
 
 def _check(target: Path) -> None:
@@ -175,12 +177,10 @@ def _report(outcome: Outcome) -> str:
     chosen, tried = profile.settings, outcome.trials
     best = (f"  {obedience:.2f}  {placement:<10}  {prompt}" for prompt, placement, obedience in tried[:5])
     few = " (too few prompts to be sure of it)" if NO_DIFFERENCE in profile.verdict else ""
-    helps = (
-        f"It helps{few}, and harms no side beyond the bounds."
-        if outcome.helps
-        else "Nothing that was tried helps on one side without harm on the other beyond the bounds. The picture "
-        "beside the profile shows what other thresholds would trade."
-    )
+    helps = f"It helps{few}, and harms no side beyond the bounds."
+    if not outcome.helps:
+        helps = "Nothing that was tried helps on one side without harm on the other beyond the bounds. The picture "
+        helps += "beside the profile shows what other thresholds would trade."
     lines = (
         f"{table(header, rows)}\n",
         f"Measured on {measured['prompts']['held out']} prompts held out (95 % Wilson intervals; p: exact McNemar "
@@ -200,15 +200,6 @@ def _share(row: Mapping[str, Any], kind: str) -> str:
     count, n, low, high = row[f"{kind} refused"]
     test = f", p = {row[f'{kind} p']:.2g}" if row[f"{kind} p"] < 1 else ""
     return f"{count} of {n} [{low:.2f}, {high:.2f}]{test}"
-
-
-def _say_where(path: Path, *, automatic: bool, named: bool, settings: Settings) -> None:
-    text = f"Kept in {path} and not used by itself: --profile {path} does, or fit again with --save-anyway."
-    if named:
-        text = f"Written to {path}; use it with --profile {path}."
-    elif automatic:
-        text = f"Kept in {path}; every command uses it for this model. --profile none does without."
-    note(text, settings)
 
 
 @with_settings(omit=_DECODING)

@@ -144,7 +144,21 @@ def profiles(
         what = "takes no name" if name else "needs the name of a profile"
         raise UsageError(f"`adacd profiles {action}` {what}.", "`adacd profiles` lists them.")
     if name is None:
-        _list_profiles(as_json=as_json)
+        rows = []
+        for kind, paths in (("yours", store.saved()), ("bundled", store.bundled())):
+            for path in paths:
+                row = {"name": path.stem, "model": "", "kind": kind, "date": "", "used": ""}
+                try:
+                    profile = read(path)
+                    used = "by itself" if profile.automatic else "when named"
+                    row |= {"model": profile.model, "date": profile.date, "used": used}
+                except AdacdError as error:
+                    row["used"] = error.message
+                rows.append(row)
+        if as_json:
+            sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        elif rows:
+            sys.stdout.write(table(list(rows[0]), [list(row.values()) for row in rows]) + "\n")
     elif action == "show":
         profile = read(store.file_of(name))
         text = json.dumps(profile.model_dump(mode="json", by_alias=True), ensure_ascii=False) + "\n"
@@ -161,27 +175,6 @@ def profiles(
         sys.stdout.write(f"{target}\n")
     else:
         sys.stdout.write(f"Removed {store.remove(name)}\n")
-
-
-def _list_profiles(*, as_json: bool) -> None:
-    from adacd_cli.profiles import store
-    from adacd_cli.profiles.profile import read
-
-    rows = []
-    for kind, paths in (("yours", store.saved()), ("bundled", store.bundled())):
-        for path in paths:
-            row = {"name": path.stem, "model": "", "kind": kind, "date": "", "used": ""}
-            try:
-                profile = read(path)
-                row |= {"model": profile.model, "date": profile.date}
-                row["used"] = "by itself" if profile.automatic else "when named"
-            except AdacdError as error:
-                row["used"] = error.message
-            rows.append(row)
-    if as_json:
-        sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    elif rows:
-        sys.stdout.write(table(list(rows[0]), [list(row.values()) for row in rows]) + "\n")
 
 
 @with_settings()

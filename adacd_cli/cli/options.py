@@ -78,19 +78,14 @@ def with_settings(
 
 def help_text(setting: Setting) -> str:
     """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
-    unit = "" if (setting.unit or "") in setting.sentence else setting.unit
+    unit = "" if setting.unit in setting.sentence else setting.unit
     values = f"one of {', '.join(setting.choices)}" if setting.choices else setting.range
-    shown = "; ".join(filter(None, (unit, values, _default(setting))))
-    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
-
-
-def _default(setting: Setting) -> str:
     default = "auto" if setting.kind == "size" else setting.default
-    if default is None or default == ():
-        return ""
     if isinstance(default, bool):
         default = "on" if default else "off"
-    return f"default {default:g}" if isinstance(default, float) else f"default {default}"
+    given = "" if default in (None, ()) else f"default {default:{'g' if isinstance(default, float) else ''}}"
+    shown = "; ".join(filter(None, (unit, values, given)))
+    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:
