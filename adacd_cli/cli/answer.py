@@ -1,5 +1,6 @@
-"""`adacd generate`, `compare` and `explain`: one prompt, or every one of a file, answered as text or as events;
-Default and the chosen method side by side; and the trace of an answer, token by token."""
+"""`adacd generate`, `compare`, `explain` and `chat`: one prompt, or every one of a file, answered as text or as
+events; Default and the chosen method side by side; the trace of an answer, token by token; and a conversation, at
+the terminal or from a script of messages and commands on stdin."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TextIO
@@ -15,9 +17,19 @@ import typer
 
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.options import OUTPUT, PROMPT_COLUMN, batch_size_of, option, switch, with_settings
-from adacd_cli.cli.running import Interruption, for_renderer, make_requests, prepare, show_answer, view_of
-from adacd_cli.cli.streams import open_output, read_file, read_question, read_questions
+from adacd_cli.cli.running import (
+    Interruption,
+    for_renderer,
+    load_model,
+    make_requests,
+    prepare,
+    show_answer,
+    suggest_fit,
+    view_of,
+)
+from adacd_cli.cli.streams import check_stdout, open_output, read_file, read_question, read_questions
 from adacd_cli.config import Resolved, Settings
+from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Started
 from adacd_cli.render.comparison import write_comparison
@@ -210,3 +222,25 @@ def explain(
         with Interruption() as stop:
             events = for_renderer(stop.decode(model, requests), settings, as_json=name == "json")
             FORMATS[name](events, out, view)
+
+
+@with_settings()
+def chat(resolved: Resolved) -> None:
+    """Talk with the model; /help lists what can be typed. A pipe is read a message or a command a line."""
+    # prompt_toolkit comes with these, and `adacd chat --help` does not need it
+    from adacd_cli.cli.chat.input import PipeReader, TerminalReader, open_history
+    from adacd_cli.cli.chat.talk import Chat, Talk
+    from adacd_cli.prompts import prompts_for
+
+    if sys.stdin is None:
+        hint = "Start the chat at a terminal, or pipe messages in."
+        raise UsageError("There is no standard input to read.", hint)
+    check_stdout()
+    settings = resolved.settings
+    model = load_model(settings)
+    suggest_fit(model, settings)
+
+    interactive = sys.stdin.isatty()
+    reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)
+    talk = Talk(model, settings, partial(prompts_for, model.tokenizer), Conversation(system=settings.system))
+    Chat(talk, out=sys.stdout, err=sys.stderr, interactive=interactive).run(reader)

@@ -36,9 +36,10 @@ COMMANDS = {
     "config": "Show the settings and where they come from.",
 }
 _MODULES = {
-    **dict.fromkeys(("generate", "compare", "explain"), "answer"),
+    **dict.fromkeys(("generate", "compare", "explain", "chat"), "answer"),
     **dict.fromkeys(("datasets", "profiles", "config"), "lists"),
     "direction": "fit",
+    "doctor": "bench",
 }
 _GROUPS = {  # those that are called as `adacd NAME COMMAND`: their command, and the group's help
     "direction": ("build", "Make the directions that method surgical removes."),
@@ -76,20 +77,13 @@ class PlainCommand(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads `--ray --quiet` as `--ray= --quiet`: typer's parser knows no optional values."""
-        bare = {
-            flag: (parameter.metavar or "").startswith("[")
-            for parameter in self.get_params(ctx)
-            if isinstance(parameter, typer.core.TyperOption) and not parameter.is_flag
-            for flag in parameter.opts
-        }
-        words: list[str] = []
-        while len(words) < len(args) and (word := args[len(words)]) != "--":
-            following = args[len(words) + 1 : len(words) + 2]
-            if bare.get(word) and (not following or following[0].startswith("-")):
-                words.append(f"{word}=")
-            else:
-                words += [word, *following] if word in bare else [word]
-        return super().parse_args(ctx, words + args[len(words) :])
+        options = [each for each in self.get_params(ctx) if (each.metavar or "").startswith("[")]
+        flags = {flag for each in options for flag in each.opts}
+        end = args.index("--") if "--" in args else len(args)
+        for place, (word, following) in enumerate(zip(args[:end], [*args[1:], "-"], strict=False)):
+            if word in flags and following.startswith("-"):
+                args[place] = f"{word}="
+        return super().parse_args(ctx, args)
 
     format_options = _write_options
 

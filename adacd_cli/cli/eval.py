@@ -23,15 +23,8 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
 from adacd_cli.evaluation.datasets.files import Columns
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder, load_samples
-from adacd_cli.evaluation.distributed.cluster import (
-    Address,
-    check_answers,
-    check_settings,
-    joined,
-    parse_address,
-    ray_muted,
-    require_ray,
-)
+from adacd_cli.evaluation.distributed import cluster
+from adacd_cli.evaluation.distributed.cluster import Address
 from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed
 from adacd_cli.evaluation.distributed.workers import sender
 from adacd_cli.evaluation.judges.base import Judge
@@ -91,11 +84,11 @@ def eval(
         hint = "Name one with --output, e.g. --output runs/first."
         raise UsageError("No folder for the run is named.", hint)
     base = resolved.settings.model_copy(update={"seed": seed})
-    address = None if ray is None else parse_address(ray)
+    address = None if ray is None else cluster.parse_address(ray)
     if address is not None:  # checks everything that needs no Ray running
-        check_settings(base)
-        require_ray(address)
-        check_answers(address)
+        cluster.check_settings(base)
+        cluster.require_ray(address)
+        cluster.check_answers(address)
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
     at_once = _at_once(batch_size, concurrency, served=base.served)
     folder = Path(output).expanduser()
@@ -168,11 +161,11 @@ def _run(
     samples = [sample for each in sets for sample in each.samples]
     done = sum(not record.error for record in store.answers.values())
     tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
-    work, cluster = (samples, runs, store, plan["batch_size"], tally), None
+    work, workers = (samples, runs, store, plan["batch_size"], tally), None
     if ray is None:
         facts, machine = _answer_here(*work)
     else:
-        facts, machine, cluster = _answer_over_ray(ray, *work)
+        facts, machine, workers = _answer_over_ray(ray, *work)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
     with Tally("Judging", waiting, "answers", base) as judged:
         judge_all(judges, store, on_record=judged.add)
@@ -182,7 +175,7 @@ def _run(
         methods=[settings.method_label for settings in runs],
         judges=[judge.name for judge in judges],
         both=[each.name for each in sets if each.has_both_labels],
-        provenance=provenance(plan, facts, machine, sets, began=began, ray=cluster),
+        provenance=provenance(plan, facts, machine, sets, began=began, ray=workers),
     )
     write_reports(results, store)
     return results
@@ -216,7 +209,7 @@ def _answer_over_ray(
 ) -> tuple[Facts, Facts, Facts]:
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
     base = runs[0]
-    with ray_muted(), ExitStack() as shown:
+    with cluster.ray_muted(), ExitStack() as shown:
         progress = shown.enter_context(progress_line(base))
         progress("Joining Ray" if address.host else "Starting Ray")
         begun = False
@@ -230,9 +223,9 @@ def _answer_over_ray(
                 shown.enter_context(tally)
             warn(warnings, base)
 
-        with joined(address, base) as cluster:
-            many = f"{cluster.slots} workers" if cluster.slots > 1 else "1 worker"
+        with cluster.joined(address, base) as joined:
+            many = counted(joined.slots, "worker")
             progress(f"Waiting for {many} to load the model")
             options: dict[str, Any] = {"batch_size": at_once, "on_worker": on_worker, "on_record": tally.add}
-            roster = answer_distributed(sender(cluster, runs), samples, runs, store, **options)
-            return roster.facts, roster.machine, roster.report(cluster)
+            roster = answer_distributed(sender(joined, runs), samples, runs, store, **options)
+            return roster.facts, roster.machine, roster.report(joined)
