@@ -60,9 +60,8 @@ def weight_bytes(model: Any) -> int | None:
 
 
 class PeakMemory:
-    """The peak of one device's memory between `reset` and `read`; `kind` says of what: of what PyTorch allocated on
-    the `device` (CUDA), of the `process` (Linux), or of the `process since its start`, which cannot tell methods
-    apart."""
+    """The peak memory between `reset` and `read`; `kind` is what PyTorch allocated on the `device` (CUDA), that of
+    the `process` (Linux), or of the `process since its start`, which cannot tell methods apart."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -172,15 +172,14 @@ def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
 
 @dataclass
 class Measurements:
-    """What was measured so far, of the contestants in the order of the rows; `bandwidth`, in GB a second, is to be
-    set before `rows` is asked for."""
+    """What was measured so far, of the contestants in the order of the rows."""
 
     contestants: Sequence[Contestant]
     device: torch.device
     prompt_tokens: int
     generation_tokens: int
     weight_bytes: int | None
-    bandwidth: float = 0.0
+    bandwidth: float = 0.0  # GB a second, set before `rows` is asked for
     _timings: dict[tuple[int, str], list[Timing]] = field(default_factory=dict, init=False)
     _peaks: dict[tuple[int, str], int | None] = field(default_factory=dict, init=False)
 
@@ -223,10 +222,9 @@ class Measurements:
                 self._timings.setdefault((batch, name), []).append(timing)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row of JSON values for each contestant and batch size that has at least one timed run. Times are
-        medians; rates, shares and ratios are made of those. `seconds` is a whole run over the batch, and the ratios
-        divide it by that of the others at the same batch size; `ms_per_token` is how long every request of the
-        batch waits for one token more, after its first."""
+        """A row of JSON values for each contestant and batch size that was timed. Times are medians; rates and
+        ratios are made of those. The ratios divide a whole run, `seconds`, by that of others at the same batch
+        size; `ms_per_token` is how long every request of the batch waits for one token more, after its first."""
         sizes = dict.fromkeys(batch for batch, _ in self._timings)
         pairs = [(batch, contestant) for batch in sizes for contestant in self.contestants]
         return [self._row(batch, each) for batch, each in pairs if (batch, each.name) in self._timings]

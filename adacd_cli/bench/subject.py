@@ -1,9 +1,8 @@
 """What is measured: prompts of an exact length, each different, of real text or of ids drawn at random; and models
-of a known architecture with random weights, made on the device, so that nothing is downloaded.
+of a known architecture with random weights, made on the device.
 
 The unprompted stream of Default has exactly the tokens asked for; every other stream has as many more as its
-method's system text takes. No two requests of a batch begin alike, so that nothing can be read for two. Random
-weights mean nothing to a reader, and cost a machine exactly what trained ones do."""
+method's system text takes. No two requests of a batch begin alike, so that nothing can be read for two."""
 
 from __future__ import annotations
 
@@ -50,8 +49,7 @@ _SYSTEM_TOKENS = 12  # about what the contrast prompt and what a template writes
 
 
 class TextPrompts:
-    """Text, rendered by the model's chat template; TOKENS is the length of Default's prompt, the user's own system
-    message included, at least 1. A template that takes more by itself is cut."""
+    """Text in the model's chat template; TOKENS is the length of Default's prompt, the system message included."""
 
     def __init__(self, model: LanguageModel, tokens: int) -> None:
         self._tokenizer, self._tokens = model.tokenizer, tokens
@@ -171,11 +169,9 @@ def read_shape(name: str) -> dict[str, Any]:
 def build_shape(
     name: str, settings: Settings, seed: int, progress: Callable[[str], None] = lambda line: None
 ) -> LanguageModel:
-    """A model of the shape (a name, or the path of a config.json), ready to decode, that no token ends.
-
-    UsageError where there is no such shape; ModelError where transformers knows no such causal language model, or
-    it does not run; DeviceError where there is no such device; OutOfMemoryError, before any is made, where the
-    weights do not fit."""
+    """A model of the shape (a name, or the path of a config.json), ready to decode, that no token ends. UsageError
+    where there is no such shape; ModelError where transformers knows no such causal language model, or it does not
+    run; DeviceError where there is no such device; OutOfMemoryError where the weights do not fit."""
     values = read_shape(name)
     progress("Starting PyTorch")
     import torch

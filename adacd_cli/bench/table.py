@@ -108,8 +108,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
 
 
 def check_picture(file: str) -> Path:
-    """Finds out before anything is measured whether the picture can be written. UsageError where the name ends in
-    neither .svg nor .png; OutputError where no such file can be written."""
+    """Finds out beforehand whether the picture can be written; UsageError or OutputError if not."""
     path = Path(file).expanduser()
     if path.suffix.lower() not in (".svg", ".png"):
         hint = "Name a file that ends in .svg or .png."

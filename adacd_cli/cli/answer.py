@@ -1,6 +1,5 @@
-"""`adacd generate`, `compare`, `explain` and `chat`: one prompt, or every one of a file, answered as text or as
-events; Default and the chosen method side by side; the trace of an answer, token by token; and a conversation, at
-the terminal or from a script of messages and commands on stdin."""
+"""`adacd generate`, `compare`, `explain` and `chat`: answers as text or as events; Default and a method side by
+side; why each token was chosen; and a conversation, at the terminal or from a script on stdin."""
 
 from __future__ import annotations
 
@@ -103,8 +102,7 @@ def generate(
 
 
 def _in_order(events: Iterable[Event]) -> Iterator[Event]:
-    """One request's events after the other's; the first unfinished one's come as they are decoded. Requests that
-    Ctrl-C ended before their turn came are left out."""
+    """One request's events after the other's, without requests that Ctrl-C ended before their turn came."""
     waiting: dict[int, list[Event]] = {}
     current = 0
     for event in events:
@@ -140,8 +138,7 @@ def _one_by_one(events: Iterable[Event]) -> Iterator[Iterator[Event]]:
 def _write_answers(
     events: Iterable[Event], questions: Sequence[str], out: TextIO, settings: Settings
 ) -> None:
-    """Answers separated by a blank line; the question goes to stderr before each. The error of a question is shown,
-    and the others are answered."""
+    """Answers with a blank line between, each after its question on stderr; an error ends only its own."""
     notes = Screen(sys.stderr, settings.display)
     code = 0
     for number, answer in enumerate(_one_by_one(events)):

@@ -1,5 +1,4 @@
-"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request. Everything
-here goes to stderr."""
+"""What the commands that decode share: loading the model, warnings, Ctrl-C, and prompts on request."""
 
 from __future__ import annotations
 
@@ -110,8 +109,7 @@ def make_requests(
 def prepare(
     asked: Sequence[str], settings: Settings, *, prompts_shown: bool, as_json: bool = False, **options: Any
 ) -> tuple[LanguageModel, list[Request]]:
-    """The loaded model and the requests of questions; warnings, and on request the prompts, are shown. `as_json`: a
-    program reads the answer, so that nothing is suggested."""
+    """The loaded model and the requests of questions; warnings, and on request the prompts, are shown."""
     model = load_model(settings)
     if not as_json:
         suggest_fit(model, settings)

@@ -104,8 +104,7 @@ def _pipe_holds_something() -> bool:
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[TextIO]:
-    """The stream to write to: the FILE that `--output` names, where None and `-` are stdout; OutputError where it
-    cannot be written, or stdout is closed."""
+    """The stream to write to: a FILE, or stdout for None and `-`; OutputError where it cannot be written."""
     if file is None or file == "-":
         check_stdout()
         yield sys.stdout

@@ -1,5 +1,4 @@
-"""Configuration files and presets: YAML text -> raw values with the line each stands on. It checks the YAML, not
-the values: `resolve` does that, and names the line."""
+"""Configuration files and presets: YAML text -> values with their lines, which `resolve` checks."""
 
 from __future__ import annotations
 
@@ -44,8 +43,7 @@ def find(config: str, where: str) -> Path:
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries of a YAML file, in its order; ConfigurationError where it cannot be read, is not YAML, is not a
-    mapping or names a key twice."""
+    """The entries of a YAML file, in its order; ConfigurationError where it is no mapping in YAML."""
     name = path.name if path in presets().values() else str(path)
     where = name
     try:

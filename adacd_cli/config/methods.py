@@ -1,6 +1,5 @@
 """The decoding methods by name: what each is fed, what must be loaded for it, and the numbers it is known by. A
-method is a line here and a file of `engine.rules` with its rule. This module knows no torch, so that a name can be
-checked, completed and explained before anything slow is imported."""
+method is a line here and a file of `engine.rules`. This module knows no torch."""
 
 from __future__ import annotations
 

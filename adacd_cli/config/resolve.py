@@ -67,8 +67,8 @@ def resolve(
     """Merges the flags (values by setting name, as text or as values; None means not given) and the `name=value`
     texts of `--set`, the environment (None is the process's own), and a YAML file or preset (None reads
     ADACD_CONFIG). `one_method` tells whether a method that is given is the only one that the run decodes by.
-    ConfigurationError where a name is unknown, a value is malformed or out of range, a file is not readable, or a
-    flag is given that the method has no use for."""
+    ConfigurationError where a name, a value or a file is wrong, or a flag is given that the method has no use
+    for."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
@@ -251,8 +251,7 @@ def _shown(value: Any) -> str:
 
 
 def check_complete(settings: Settings, where: str = "") -> None:
-    """Raises ConfigurationError where the method of a run lacks what has to be loaded for it, and has no
-    stand-in; `where`, what chose the method, such as `/method`, is for the hint."""
+    """ConfigurationError where the method lacks what it has to load; WHERE chose it, such as `/method`."""
     method = METHODS[settings.effective_method]
     if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
         needed = SETTINGS[method.resource]

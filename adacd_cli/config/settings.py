@@ -1,7 +1,5 @@
-"""Every setting, declared once: type, default, range, unit, sentence and flags.
-
-Constructing `Settings` reads no environment and no file; `resolve` does that. Command-line options, error texts,
-`config show` and configs/default.yaml follow this declaration and its order."""
+"""Every setting, declared once: type, default, range, unit, sentence and flags. Constructing `Settings` reads no
+environment and no file. Options, error texts, `config show` and configs/default.yaml follow this declaration."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ _only_set = partial(_method, flags="")
 
 
 class Settings(BaseModel):
-    """The settings of a run; values only, frozen, equal when their values are. pydantic.ValidationError where a
-    value has the wrong type or lies outside its range."""
+    """The settings of a run, frozen; pydantic.ValidationError where one has the wrong type or range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -63,8 +63,7 @@ def read_questions() -> Sequence[Sample]:
 def run_questions(
     model: LanguageModel, settings: Settings, progress: Callable[[str], None], *, thinks: bool = False
 ) -> Answers:
-    """Every question by default and with the method that is set, and the neutral ones under p*, decoded greedily
-    together. AdacdError where an answer failed."""
+    """Every question by default and with the method set, and neutral ones under p*; AdacdError where one fails."""
     tokens = ANSWER_TOKENS + (THINKING_TOKENS if thinks else 0)
     tried = settings.model_copy(update={"max_new_tokens": tokens})
     default = tried.model_copy(update={"gate": False, "method": "default"})

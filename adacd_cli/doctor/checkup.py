@@ -21,8 +21,8 @@ Progress = Callable[[str], None]
 
 
 class Checkup:
-    """Checks one model on this machine; QUICK leaves the behaviour out, so that nothing is decoded. `sections` are
-    functions that each give one section, to be called in this order; `machine` and `model` are what these found."""
+    """Checks one model on this machine; QUICK decodes nothing. `sections` are functions that each give one section,
+    to be called in this order; `machine` and `model` are what these found."""
 
     def __init__(self, settings: Settings, *, quick: bool) -> None:
         # decoded greedily, whatever method is set: with the model's profile, or with AdaCD as published

@@ -1,6 +1,5 @@
-"""Whether the machine is fit: versions, device and its free memory, threads, number format and extras; and how much
-memory a model needs, from its files alone. So a model that does not fit is not even tried: on a CPU the system
-would kill the process without a message."""
+"""Whether the machine is fit, and how much memory a model needs, from its files alone: one that does not fit is not
+even tried, as on a CPU the system would kill the process without a message."""
 
 from __future__ import annotations
 

@@ -49,8 +49,7 @@ class PromptFacts:
 
 
 def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
-    """Makes prompts with the settings' contrast prompt, and others to see how the template behaves. PromptError
-    where none can be made, e.g. because both streams come out equal; ModelError where the template is not valid."""
+    """What becomes of a question; PromptError where both streams are equal, ModelError of a broken template."""
 
     def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}

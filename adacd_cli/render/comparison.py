@@ -29,8 +29,7 @@ Piece = tuple[str, Style]
 def write_comparison(
     default: Iterable[Event], method: Iterable[Event], out: TextIO, err: TextIO, view: View
 ) -> tuple[Trace, Trace]:
-    """Reads the events of both runs, one after the other, with a moving count of tokens on `err` where it is a
-    terminal, then writes the comparison; gives both traces."""
+    """Reads the events of both runs, one after the other, then writes the comparison; gives both traces."""
     progress = Screen(err, view.display)
     quiet = view.quiet or view.display == "none"
     first, second = (collect(run if quiet else _counted(run, progress)) for run in (default, method))

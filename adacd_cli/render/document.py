@@ -1,7 +1,6 @@
-"""What is written to be opened elsewhere: an HTML document that needs nothing else, and pictures by matplotlib that
-are the same for the same numbers, whatever the user's matplotlibrc says. A document's content security policy
-allows its own style and script only, by hash; data is JSON whose `<` is escaped, and so is every text of a model or
-a user."""
+"""What is written to be opened elsewhere: an HTML document that needs nothing else, and matplotlib's pictures, the
+same for the same numbers. A document's content security policy allows its own style and script only, by hash; data
+is JSON whose `<` is escaped, and so is every text of a model or a user."""
 
 from __future__ import annotations
 
@@ -35,8 +34,7 @@ _OPTIONS: dict[Any, Any] = {
 
 
 def document(package: str, name: str, parts: Mapping[str, str]) -> str:
-    """The whole document, from NAME.html, NAME.css and NAME.js of the package's folder `page`; PARTS is the HTML
-    that replaces `@@key@@` in the template, besides style, script and their hashes."""
+    """The document of NAME.html, .css and .js in the package's `page`; PARTS is HTML in place of `@@key@@`."""
     style, script = (_part(package, f"{name}.{suffix}") for suffix in ("css", "js"))
     own = {"style": style, "script": script, "style_hash": _hash(style), "script_hash": _hash(script)}
     values = {**parts, **own}

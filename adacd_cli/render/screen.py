@@ -43,8 +43,7 @@ _WHITE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 
 
 def printable(text: str) -> str:
-    """The text with every control character but newline and tab made visible, so that a terminal obeys none:
-    `␛`, `\\x9b`, `\\u202e` and the like."""
+    """The text with control characters but newline and tab made visible, so that a terminal obeys none: `␛`, …"""
     return text.translate(_CONTROLS)
 
 

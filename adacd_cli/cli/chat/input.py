@@ -1,6 +1,5 @@
 """Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of a
-pipe elsewhere. `\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message
-`/x`."""
+pipe elsewhere. `\"\"\"` opens and closes text of several lines, taken as it stands; `//x` is the message `/x`."""
 
 from __future__ import annotations
 
@@ -86,8 +85,7 @@ class PipeReader:
 
 
 class TerminalReader:
-    """Asks at the terminal, with history, completion and messages of several lines; `source` has the keys, and
-    on `screen` the prompt is drawn: by default on the terminal, whichever of stdout and stderr that is."""
+    """Asks at the terminal, with history and completion; SOURCE has the keys, and on SCREEN the prompt is drawn."""
 
     def __init__(self, history: History, source: Input | None = None, screen: Output | None = None) -> None:
         self._session: PromptSession[str] = PromptSession(
