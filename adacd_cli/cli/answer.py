@@ -23,7 +23,6 @@ from adacd_cli.cli.running import (
     make_requests,
     prepare,
     show_answer,
-    suggest_fit,
     view_of,
 )
 from adacd_cli.cli.streams import check_stdout, open_output, read_file, read_question, read_questions
@@ -234,9 +233,7 @@ def chat(resolved: Resolved) -> None:
         raise UsageError("There is no standard input to read.", hint)
     check_stdout()
     settings = resolved.settings
-    model = load_model(settings)
-    suggest_fit(model, settings)
-
+    model = load_model(settings, suggest=True)
     interactive = sys.stdin.isatty()
     reader = TerminalReader(open_history()) if interactive else PipeReader(sys.stdin.buffer)
     talk = Talk(model, settings, partial(prompts_for, model.tokenizer), Conversation(system=settings.system))

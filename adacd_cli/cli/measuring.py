@@ -73,10 +73,8 @@ def make_judges(
         raise UsageError("--aspects is for judge openai, which is not asked.", "Add --judge openai.")
     if cache is not None:
         own["cache"] = Path(cache).expanduser()
-    options = JudgeOptions(
-        device=device or settings.device, threads=settings.threads, offline=settings.offline, **own
-    )
-    judges = [make_judge(name, options) for name in names]
+    own |= {"device": device or settings.device, "threads": settings.threads, "offline": settings.offline}
+    judges = [make_judge(name, JudgeOptions(**own)) for name in names]
     for judge in judges:
         judge.check()
         warn(getattr(judge, "warnings", ()), settings)

@@ -32,11 +32,23 @@ if TYPE_CHECKING:
     Build = Callable[[Callable[[str], None]], LanguageModel]
 
 
-def load_model(settings: Settings, build: Build | None = None, *, for_long: bool = False) -> LanguageModel:
-    """Loads the model as `loading.load`, or makes it by `build`, and shows its warnings."""
+def load_model(
+    settings: Settings, build: Build | None = None, *, for_long: bool = False, suggest: bool = False
+) -> LanguageModel:
+    """Loads the model as `loading.load`, or makes it by `build`, and shows its warnings; `suggest`: says what to
+    type where AdaCD's published settings are used on a model that nobody chose them for."""
     with progress_line(settings) as progress, interrupts_said():
         model = build(progress) if build else loading.load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
+    if suggest and not settings.quiet:
+        from adacd_cli.profiles.store import is_preset
+
+        own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
+        if not (own or settings.model_fields_set & {"method", "gate", "alpha", "contrast_prompt"}):
+            text = (
+                f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
+            )
+            Screen(sys.stderr, "plain").put_line(f"Note: {text}")
     return model
 
 
@@ -110,26 +122,13 @@ def prepare(
     asked: Sequence[str], settings: Settings, *, prompts_shown: bool, as_json: bool = False, **options: Any
 ) -> tuple[LanguageModel, list[Request]]:
     """The loaded model and the requests of questions; warnings, and on request the prompts, are shown."""
-    model = load_model(settings)
-    if not as_json:
-        suggest_fit(model, settings)
+    model = load_model(settings, suggest=not as_json)
     requests = make_requests(model, asked, settings, **options)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:
             show_prompts(model.tokenizer, request.prompts)
     return model, requests
-
-
-def suggest_fit(model: LanguageModel, settings: Settings) -> None:
-    """Says once what to type where AdaCD's published settings are used on a model that nobody chose them for."""
-    from adacd_cli.profiles.store import is_preset
-
-    own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
-    given = settings.model_fields_set
-    if not (own or settings.quiet or given & {"method", "gate", "alpha", "contrast_prompt"}):
-        text = f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
-        Screen(sys.stderr, "plain").put_line(f"Note: {text}")
 
 
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:

@@ -13,7 +13,7 @@ import typer
 from adacd_cli.answers.run import BatchSize, Session, concurrency_for
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
-from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras
+from adacd_cli.cli.running import load_model, warn, with_extras
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import check_complete
@@ -96,8 +96,7 @@ def serve(
     http = Http(create_app(state, worker, metrics), listening)
 
     def begin() -> Scheduler:
-        model = load_model(settings, for_long=True)
-        suggest_fit(model, settings)
+        model = load_model(settings, for_long=True, suggest=True)
         given = settings.model_dump(exclude_none=True)
         loadable = [name for name, each in METHODS.items() if each.resource in given]
         model = with_extras(model, settings, loadable)
