@@ -16,15 +16,7 @@ import typer
 
 from adacd_cli.cli.errors import show_error
 from adacd_cli.cli.options import OUTPUT, PROMPT_COLUMN, batch_size_of, option, switch, with_settings
-from adacd_cli.cli.running import (
-    Interruption,
-    for_renderer,
-    load_model,
-    make_requests,
-    prepare,
-    show_answer,
-    view_of,
-)
+from adacd_cli.cli.running import Interruption, for_renderer, load_model, make_requests, prepare, show_answer
 from adacd_cli.cli.streams import check_stdout, open_output, read_file, read_question, read_questions
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.conversation import Conversation
@@ -182,7 +174,7 @@ def compare(
                 write_events(for_renderer(chain(default, method), settings, as_json=True), out)
             else:
                 default, method = (for_renderer(events, settings) for events in (default, method))
-                write_comparison(default, method, out, sys.stderr, view_of(question, settings))
+                write_comparison(default, method, out, sys.stderr, View.of(question, settings))
 
 
 def _numbered(number: int, events: Iterable[Event]) -> Iterator[Event]:
@@ -211,7 +203,7 @@ def explain(
         raise UsageError(f"Unknown format {name!r}.", known_names_hint(name, FORMATS))
     question = read_question(prompt, file, command="explain", quiet=settings.quiet)
     candidates = top if top is not None else _PAGE_CANDIDATES if name == "html" else 0
-    view = view_of(question, settings, every=every)
+    view = View.of(question, settings, every=every)
     with open_output(output) as out:
         shown = {"prompts_shown": prompts_shown, "as_json": name == "json"}
         model, requests = prepare([question], settings, candidates=candidates, **shown)

@@ -14,15 +14,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from adacd_cli import __version__
+from adacd_cli.bench import subject
 from adacd_cli.bench.device import PeakMemory
-from adacd_cli.bench.subject import (
-    PromptMaker,
-    RandomPrompts,
-    TextPrompts,
-    build_shape,
-    check_context,
-    read_shape,
-)
 from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs, pace
 from adacd_cli.cli.options import option, switch, with_settings
@@ -103,12 +96,12 @@ def bench(
                 raise UsageError(what, f"Use --against {own}, or choose another --engine.")
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
-            check_context(model, settings, lengths)
+            subject.check_context(model, settings, lengths)
         weights = device.weight_bytes(model.model)
         measurements = measure.Measurements(contestants, model.device, *lengths, weights)
         measurements.check_memory(sizes[0])
         for settings in runs:
-            check_context(model, settings, lengths, prompts.make(settings, 1)[0])
+            subject.check_context(model, settings, lengths, prompts.make(settings, 1)[0])
         busy = others.busy_cores()
         _warn_of_others(busy, "before it measured", runs[0])
         measurements.bandwidth = device.copy_bandwidth(model.device)
@@ -151,19 +144,19 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
     for name in (*given, *needed):
         what = f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer."
         raise UsageError(what, "Leave one of them out.")
-    read_shape(shape)
+    subject.read_shape(shape)
 
 
 def _subject(
     runs: Sequence[Settings], shape: str | None, prompt_tokens: int, seed: int
-) -> tuple[LanguageModel, PromptMaker]:
+) -> tuple[LanguageModel, subject.PromptMaker]:
     """The model, which no token ends, with what the methods need, and what makes its prompts."""
     if shape is None:
         model = load_all_extras(load_model(runs[0], for_long=True), runs)
-        return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
-    model = load_model(runs[0], lambda progress: build_shape(shape, runs[0], seed, progress))
+        return replace(model, eos_ids=frozenset()), subject.TextPrompts(model, prompt_tokens)
+    model = load_model(runs[0], lambda progress: subject.build_shape(shape, runs[0], seed, progress))
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
-    return model, RandomPrompts(vocabulary, prompt_tokens, seed)
+    return model, subject.RandomPrompts(vocabulary, prompt_tokens, seed)
 
 
 def _warn_of_others(cores: float, when: str, settings: Settings) -> None:

@@ -173,12 +173,7 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
 def show_answer(
     events: Iterable[Event], settings: Settings, out: TextIO, err: TextIO, *, legend: bool = True
 ) -> Finished:
-    return stream_answer(for_renderer(events, settings), out, err, view_of("", settings), legend=legend)
-
-
-def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
-    stats = settings.stats if stats is None else stats
-    return View(question, every, settings.display, settings.quiet, stats)
+    return stream_answer(for_renderer(events, settings), out, err, View.of("", settings), legend=legend)
 
 
 class Interruption:

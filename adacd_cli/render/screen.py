@@ -13,6 +13,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import COLOR_SYSTEMS, Console
 from rich.style import Style
 
+from adacd_cli.config import Settings
 from adacd_cli.events import Decision, TokenStep
 
 PIPE_WIDTH = 80  # of a table in a pipe or a file, whatever terminal the command was started from
@@ -80,6 +81,10 @@ class View:
     quiet: bool = False  # without the lines that explain a trace; of an answer nothing but its text
     stats: bool = True
     width: int | None = None
+
+    @classmethod
+    def of(cls, prompt: str, settings: Settings, *, every: bool = False, stats: bool = False) -> View:
+        return cls(prompt, every, settings.display, settings.quiet, settings.stats or stats)
 
 
 class Screen:
