@@ -40,6 +40,7 @@ _MODULES = {
     **dict.fromkeys(("datasets", "profiles", "config"), "lists"),
     "direction": "fit",
     "doctor": "bench",
+    "judge": "measuring",
 }
 _GROUPS = {  # those that are called as `adacd NAME COMMAND`: their command, and the group's help
     "direction": ("build", "Make the directions that method surgical removes."),

@@ -39,6 +39,7 @@ from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
 
 Facts = dict[str, Any]
+_Work = tuple[list[Sample], list[Settings], Store, BatchSize, Tally]
 
 _JUDGE = "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
 _JUDGE_DEVICE = "Judges wildguard and minos: where they run (default: as --device)."
@@ -95,7 +96,8 @@ def eval(
     own: dict[str, Any] = {"data": data_folder(data), "columns": Columns(prompt_column, label_column)}
     sets = load_samples(dataset, label=label, limit=limit, seed=seed, offline=base.offline, **own)
     warn([note for each in sets for note in each.notes], base)
-    labels = {sample.label for each in sets for sample in each.samples}
+    samples = [sample for each in sets for sample in each.samples]
+    labels = {sample.label for sample in samples}
     for flag, side, bound in (
         ("--fail-over-refusal-above", "safe", over_refusal),
         ("--fail-malicious-below", "unsafe", malicious),
@@ -112,7 +114,9 @@ def eval(
         return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
 
     with Store(folder, plan) as store, keeping(base, kept):
-        results = _run(runs, sets, judges, store, plan, address)
+        done = sum(not record.error for record in store.answers.values())
+        tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
+        results = _run((samples, runs, store, at_once, tally), sets, judges, plan, address)
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     problems = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     if _report_problems(results, problems, folder, base):
@@ -148,26 +152,15 @@ def _report_problems(results: Facts, broken: Sequence[str], folder: Path, base: 
     return bool(problems)
 
 
-def _run(
-    runs: list[Settings],
-    sets: list[LoadedSet],
-    judges: list[Judge],
-    store: Store,
-    plan: Facts,
-    ray: Address | None,
-) -> Facts:
+def _run(work: _Work, sets: list[LoadedSet], judges: list[Judge], plan: Facts, ray: Address | None) -> Facts:
     """Does what is left to do in the folder, and writes its results and reports."""
-    base, began = runs[0], time.time()
-    samples = [sample for each in sets for sample in each.samples]
-    done = sum(not record.error for record in store.answers.values())
-    tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
-    work, workers = (samples, runs, store, plan["batch_size"], tally), None
+    (_, runs, store, *_), began, workers = work, time.time(), None
     if ray is None:
-        facts, machine = _answer_here(*work)
+        facts, machine = _answer_here(work)
     else:
-        facts, machine, workers = _answer_over_ray(ray, *work)
+        facts, machine, workers = _answer_over_ray(ray, work)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
-    with Tally("Judging", waiting, "answers", base) as judged:
+    with Tally("Judging", waiting, "answers", runs[0]) as judged:
         judge_all(judges, store, on_record=judged.add)
     results = summarise(
         list(store.answers.values()),
@@ -181,10 +174,9 @@ def _run(
     return results
 
 
-def _answer_here(
-    samples: list[Sample], runs: list[Settings], store: Store, at_once: BatchSize, tally: Tally
-) -> tuple[Facts, Facts]:
+def _answer_here(work: _Work) -> tuple[Facts, Facts]:
     """Facts of the model and of the machine, when all is answered."""
+    samples, runs, store, at_once, tally = work
     model = measuring.load_all_extras(load_model(runs[0], for_long=True), runs)
     facts, notices = model_facts(model), set[str]()
     store.agree_on("model.json", facts)
@@ -199,15 +191,9 @@ def _answer_here(
     return facts, machine_facts(model.device, model.threads)
 
 
-def _answer_over_ray(
-    address: Address,
-    samples: list[Sample],
-    runs: list[Settings],
-    store: Store,
-    at_once: BatchSize,
-    tally: Tally,
-) -> tuple[Facts, Facts, Facts]:
+def _answer_over_ray(address: Address, work: _Work) -> tuple[Facts, Facts, Facts]:
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
+    samples, runs, store, at_once, tally = work
     base = runs[0]
     with cluster.ray_muted(), ExitStack() as shown:
         progress = shown.enter_context(progress_line(base))
