@@ -131,7 +131,7 @@ class Contestant:
     prepare: Callable[
         [int], Callable[[], Timing]
     ]  # makes a batch's prompts, untimed, and gives what runs over them
-    needs: Callable[[int], int]  # bytes of a batch's caches, at least
+    row_bytes: int  # keys and values of a request, and its logits in float32, at least
 
 
 def of_method(
@@ -145,7 +145,7 @@ def of_method(
         made = prompts.make(used, batch)
         return lambda: time_decode(model, made, used)
 
-    return Contestant(settings.method_label, settings, prepare, _bytes_of(model, positions))
+    return Contestant(settings.method_label, settings, prepare, _row_bytes(model, positions))
 
 
 def of_rival(
@@ -159,15 +159,13 @@ def of_rival(
         ids = [each.base.ids for each in prompts.make(default, batch)]
         return lambda: run(model.model, ids, default.max_new_tokens)
 
-    needs = _bytes_of(model, prompt_tokens + default.max_new_tokens)
-    return Contestant(RIVALS[model.engine], None, prepare, needs)
+    row_bytes = _row_bytes(model, prompt_tokens + default.max_new_tokens)
+    return Contestant(RIVALS[model.engine], None, prepare, row_bytes)
 
 
-def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
-    """Bytes of a batch: keys and values of each row, and its logits in float32."""
+def _row_bytes(model: LanguageModel, positions: int) -> int:
     of = model.model if model.engine == "llamacpp" else model.model.config.get_text_config(decoder=True)
-    row = backend_for(model).bytes_for(positions) + 4 * int(of.vocab_size)
-    return lambda batch: batch * row
+    return backend_for(model).bytes_for(positions) + 4 * int(of.vocab_size)
 
 
 @dataclass
@@ -185,7 +183,7 @@ class Measurements:
 
     def check_memory(self, batch: int) -> None:
         """Refuses a batch whose caches alone cannot fit (OutOfMemoryError, which names the batch size)."""
-        needed = max(contestant.needs(batch) for contestant in self.contestants)
+        needed = batch * max(contestant.row_bytes for contestant in self.contestants)
         check_memory(f"A batch of {batch} needs at least", needed, self.device, _SMALLER)
 
     def measure(

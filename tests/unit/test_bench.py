@@ -100,7 +100,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
 def scripted(name: str, timings: list[Timing], *, needs: int = 0) -> Contestant:
     runs = iter([Timing(99.0, 99.0, 99.0), *timings] * 2)  # the first is the warm-up
     settings = None if name == "transformers" else DEFAULT.model_copy(update={"method": name})
-    return Contestant(name, settings, lambda batch: lambda: next(runs), lambda batch: needs * batch)
+    return Contestant(name, settings, lambda batch: lambda: next(runs), needs)
 
 
 def timings(*seconds: float) -> list[Timing]:
@@ -167,7 +167,7 @@ def test_contestants_take_turns_after_one_run_each_to_warm_up(monkeypatch):
         def prepare(batch: int):
             return lambda: order.append(f"{name}{batch}") or Timing(1.0, 0.5, 0.5)
 
-        return Contestant(name, None, prepare, lambda batch: 0)
+        return Contestant(name, None, prepare, 0)
 
     told: list[str] = []
     Measurements([contestant("a"), contestant("b")], CPU, 1, 2, None).measure([1, 8], 2, told.append)
@@ -188,7 +188,7 @@ def test_a_batch_that_runs_out_of_memory_is_named_and_what_was_measured_stays(er
             raise error
         return lambda: Timing(1.0, 0.5, 0.5)
 
-    done = Measurements([Contestant("default", None, prepare, lambda batch: 0)], CPU, 1, 2, None)
+    done = Measurements([Contestant("default", None, prepare, 0)], CPU, 1, 2, None)
     with pytest.raises(OutOfMemoryError, match=r"^There is not enough memory for a batch of 8\.$"):
         done.measure([1, 8], 2)
     assert [row["batch_size"] for row in done.rows()] == [1]
