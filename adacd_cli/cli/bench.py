@@ -17,7 +17,7 @@ from adacd_cli import __version__
 from adacd_cli.bench import subject
 from adacd_cli.bench.device import PeakMemory
 from adacd_cli.bench.table import check_picture, draw, report
-from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs, pace
+from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_for_all, method_runs, pace
 from adacd_cli.cli.options import option, switch, with_settings
 from adacd_cli.cli.running import interrupts_said, load_model, note, progress_line, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
@@ -152,7 +152,7 @@ def _subject(
 ) -> tuple[LanguageModel, subject.PromptMaker]:
     """The model, which no token ends, with what the methods need, and what makes its prompts."""
     if shape is None:
-        model = load_all_extras(load_model(runs[0], for_long=True), runs)
+        model = load_for_all(runs)
         return replace(model, eos_ids=frozenset()), subject.TextPrompts(model, prompt_tokens)
     model = load_model(runs[0], lambda progress: subject.build_shape(shape, runs[0], seed, progress))
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size

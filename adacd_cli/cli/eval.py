@@ -16,7 +16,7 @@ from adacd_cli.answers.run import BatchSize
 from adacd_cli.cli import measuring
 from adacd_cli.cli.measuring import Tally, keeping
 from adacd_cli.cli.options import PROMPT_COLUMN, batch_size_of, option, switch, with_settings
-from adacd_cli.cli.running import load_model, note, progress_line, warn
+from adacd_cli.cli.running import note, progress_line, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
@@ -177,7 +177,7 @@ def _run(work: _Work, sets: list[LoadedSet], judges: list[Judge], plan: Facts, r
 def _answer_here(work: _Work) -> tuple[Facts, Facts]:
     """Facts of the model and of the machine, when all is answered."""
     samples, runs, store, at_once, tally = work
-    model = measuring.load_all_extras(load_model(runs[0], for_long=True), runs)
+    model = measuring.load_for_all(runs)
     facts, notices = model_facts(model), set[str]()
     store.agree_on("model.json", facts)
 

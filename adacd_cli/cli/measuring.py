@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adacd_cli.cli.options import DEBUG, OUTPUT, PROMPT_COLUMN, option, switch
-from adacd_cli.cli.running import note, warn, with_extras
+from adacd_cli.cli.running import load_model, note, warn, with_extras
 from adacd_cli.cli.streams import open_output, read_file
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.config.methods import METHODS
@@ -64,10 +64,11 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
     return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 
-def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
+def load_for_all(runs: Sequence[Settings]) -> LanguageModel:
     """The model with everything that the runs' methods need; ConfigurationError where one lacks its profile."""
     from adacd_cli.profiles.profile import applied
 
+    model = load_model(runs[0], for_long=True)
     for settings in runs:
         applied(settings, model.profile)
     return with_extras(model, runs[0], [settings.effective_method for settings in runs])

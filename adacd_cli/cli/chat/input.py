@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -67,21 +68,18 @@ class PipeReader:
         text = ""
         while data := self._stream.readline():
             self._line += 1
-            text += self._decode(data).rstrip("\r\n")
+            try:
+                text += data.decode("utf-8-sig" if self._line == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                place = f"byte {error.start + 1} of line {self._line} is 0x{data[error.start]:02x}"
+                hint = "Convert it first, e.g. with `iconv -t utf-8`."
+                raise UsageError(f"Standard input is not UTF-8: {place}.", hint) from error
             if not is_open(text):
                 return text
             text += "\n"
         if text:
             raise UsageError('The input ends inside a message that """ began.', 'End the message with """.')
         raise EOFError
-
-    def _decode(self, data: bytes) -> str:
-        try:
-            return data.decode("utf-8-sig" if self._line == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            place = f"byte {error.start + 1} of line {self._line} is 0x{data[error.start]:02x}"
-            hint = "Convert it first, e.g. with `iconv -t utf-8`."
-            raise UsageError(f"Standard input is not UTF-8: {place}.", hint) from error
 
 
 class TerminalReader:
@@ -168,10 +166,6 @@ def open_history() -> History:
 
 
 class _LenientHistory(FileHistory):
-    """A history that a full disk, or half a character pasted into the prompt, does not end the chat."""
-
     def store_string(self, string: str) -> None:
-        try:
+        with suppress(OSError, UnicodeError):  # a full disk, or half a character pasted into the prompt
             super().store_string(string)
-        except (OSError, UnicodeError):
-            pass
