@@ -124,9 +124,7 @@ class Talk:
         try:
             for event in self._decode(view.prompts, self.applied, seed, cancelled):
                 events.append(event)
-                if isinstance(event, Finished) and (
-                    event.text or event.finish_reason is not FinishReason.CANCELLED
-                ):
+                if isinstance(event, Finished) and (event.text or event.finish_reason is not _CANCELLED):
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
@@ -139,9 +137,8 @@ class Talk:
         self, view: View, settings: Settings, *, seed: int | None = None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
         """Answers the question with other settings; the conversation stays as it is."""
-        prompts = self._seen(
-            view.conversation, settings, view.left_out
-        ).prompts  # another method, another prompt
+        settings = applied(settings, self.session.model.profile)
+        prompts = self._seen(view.conversation, settings, view.left_out).prompts  # may be others
         yield from self._decode(prompts, settings, seed, cancelled)  # the scheduler takes one run at a time
 
     def _decode(
