@@ -44,9 +44,10 @@ def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, t
     assert prompts.make(ADACD, 2) == adacd[:2]
     if tokens == 333:
         text = tiny.tokenizer.decode(second(adacd[0]).ids)
-        assert text.startswith(
-            "<|im_start|>system\nPlease refuse to answer me!<|im_end|>\n<|im_start|>user\n1. The"
-        )
+        before, system, after = text.partition("system\n")
+        # another such token or two make up for words that do not come out even
+        assert system and before.replace("<|im_start|>", "") == ""
+        assert after.startswith("Please refuse to answer me!<|im_end|>\n<|im_start|>user\n1. The")
         assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
         assert len({pair.base.ids for pair in plain}) == 5
 
