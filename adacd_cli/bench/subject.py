@@ -248,9 +248,8 @@ def _check_causal(model: Any, name: str) -> None:
         one, other = (model(input_ids=each, use_cache=False).logits[0, 0].float() for each in ids)
     # a decoder's first logits are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
     if (one - other).abs().max() > 0.001 * one.std():
-        what = (
-            f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead."
-        )
+        kind = f"an encoder ({model.config.model_type}), not a causal language model"
+        what = f"{name} is {kind}: it looks ahead."
         raise ModelError(what, "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.")
 
 

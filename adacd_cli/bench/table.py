@@ -63,9 +63,9 @@ _TIMES = (
     ("Decode\ntok/s", "decode_tokens_per_s", _number),
     ("\nms/token", "ms_per_token", _number),
     ("\nspread", "ms_per_token_range", lambda ends: "–".join(map(_number, ends))),
-    ("÷\ndefault", "ratio_to_default", ".3f"),
-    ("÷ trans-\nformers", "ratio_to_transformers", ".3f"),
-    ("÷ llama\n.cpp", "ratio_to_llamacpp", ".3f"),
+    ("÷\ndefault", "ratio_to_default", "{:.3f}".format),
+    ("÷ trans-\nformers", "ratio_to_transformers", "{:.3f}".format),
+    ("÷ llama\n.cpp", "ratio_to_llamacpp", "{:.3f}".format),
 )
 _RESOURCES = (
     *_NAMES,
@@ -73,11 +73,11 @@ _RESOURCES = (
     ("Whole\nrun, s", "seconds", _number),
     ("\nspread", "seconds_range", lambda ends: "–".join(map(_number, ends))),
     ("Weights\nGB/s", "weights_gb_per_s", _number),
-    ("Share\nof copy", "bandwidth_share", ".0%"),
+    ("Share\nof copy", "bandwidth_share", "{:.0%}".format),
     ("Peak\nGB", "peak_memory_bytes", lambda value: _number(value / 1e9)),
 )
-Column = tuple[str, str, Callable[[Any], str] | str]
-"""Heading, key of the row, and how a value is written: a function or a format; None is `–`."""
+Column = tuple[str, str, Callable[[Any], str]]
+"""Heading, key of the row, and how a value is written; None is `–`."""
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
@@ -93,14 +93,7 @@ def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
         else:
             table.add_column(Text(head), justify="right", no_wrap=True)
     for row in rows:
-        cells = (
-            "–"
-            if (value := row[name]) is None
-            else format(value, how)
-            if isinstance(how, str)
-            else how(value)
-            for _, name, how in columns
-        )
+        cells = ("–" if row[name] is None else how(row[name]) for _, name, how in columns)
         table.add_row(*map(Text, cells))  # as it is, not as markup
     out = io.StringIO()
     Console(file=out, width=width, color_system=None, legacy_windows=False).print(table)

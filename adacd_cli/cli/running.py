@@ -45,10 +45,8 @@ def load_model(
 
         own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
         if not (own or settings.model_fields_set & {"method", "gate", "alpha", "contrast_prompt"}):
-            text = (
-                f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
-            )
-            Screen(sys.stderr, "plain").put_line(f"Note: {text}")
+            text = f"never fitted to this model: `adacd fit -m {settings.model}` does it."
+            Screen(sys.stderr, "plain").put_line(f"Note: AdaCD's settings were {text}")
     return model
 
 

@@ -231,9 +231,8 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapp
     elif wrong_kind or not setting.range:
         raise _wrong_kind(setting, value, sources[name].where)
     else:
-        what = (
-            f"`{name}` is {setting.range}; got {value if isinstance(value, str) else _shown(value)} {where}."
-        )
+        number = value if isinstance(value, str) else _shown(value)
+        what = f"`{name}` is {setting.range}; got {number} {where}."
     raise ConfigurationError(what, hint)
 
 

@@ -137,6 +137,16 @@ class Screen:
         if self.can_redraw:
             self._write("\r")
 
+    @contextmanager
+    def closed_on_error(self, close: Callable[[], None]) -> Iterator[None]:
+        """Calls CLOSE when the block raises, so that an error's message begins on a line of its own."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            if not isinstance(error, OSError):  # a stream that failed takes no more text
+                close()
+            raise
+
     def _shown(self, text: str) -> str:
         return printable(text) if self.is_terminal else text
 
@@ -152,14 +162,3 @@ def decision_cell(step: TokenStep) -> tuple[str, Style]:
     """A step's decision with its mark, which needs no underline beside it: `− subtract`."""
     style = DECISION_STYLES[step.decision] + Style(underline=False)
     return f"{step.decision.mark} {step.decision.value}", style
-
-
-@contextmanager
-def line_break_on_error(close: Callable[[], None]) -> Iterator[None]:
-    """Calls CLOSE when the block raises, so that an error's message begins on a line of its own."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        if not isinstance(error, OSError):  # a stream that failed takes no more text
-            close()
-        raise

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from adacd_cli.counting import counted
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep, to_json
-from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View, line_break_on_error
+from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View
 
 count = partial(counted, noun="token")
 _UNSAFE = re.compile("[\ud800-\udfff\x7f-\x9f]")
@@ -26,7 +26,7 @@ def stream_answer(
     answer, notes = Screen(out, view.display), Screen(err, view.display)
     writer = _Writer(answer, None if view.quiet else notes)
     started, finished = None, None
-    with line_break_on_error(writer.break_off):
+    with answer.closed_on_error(writer.break_off):
         for event in events:
             if isinstance(event, Started):
                 started = event

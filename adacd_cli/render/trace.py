@@ -16,18 +16,7 @@ from adacd_cli.counting import counted
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
 from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.reasons import Trace, collect, confidence_test, reason, summary, threshold_of
-from adacd_cli.render.screen import (
-    BOLD,
-    DIM,
-    PLAIN,
-    Screen,
-    View,
-    decision_cell,
-    fit,
-    label,
-    line_break_on_error,
-    printable,
-)
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, fit, label, printable
 from adacd_cli.render.switch import EXPLANATIONS, others, reading
 from adacd_cli.render.text import statistics
 
@@ -45,7 +34,7 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
     put_heading(screen, started, view)
     table = StepTable(screen, threshold_of(started), view.every)
     steps: list[TokenStep] = []
-    with line_break_on_error(table.close):
+    with screen.closed_on_error(table.close):
         for event in run:
             if isinstance(event, TokenStep):
                 steps.append(event)
@@ -148,10 +137,7 @@ class StepTable:
             chosen = candidate.token_id == step.token_id
             score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"
             pointer, name = ">" if chosen else " ", fit(label(candidate.text), _WIDEST_TOKEN)
-            plain, prompted = (
-                probability(candidate.unprompted_logprob),
-                probability(candidate.prompted_logprob),
-            )
+            plain, prompted = map(probability, (candidate.unprompted_logprob, candidate.prompted_logprob))
             line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
             self._screen.put_line((line, PLAIN if chosen else DIM))
 
