@@ -36,10 +36,8 @@ def find(config: str, where: str) -> Path:
     path = named.get(config) or Path(config).expanduser()
     if path.is_file():
         return path
-    raise ConfigurationError(
-        f"There is no preset and no file named {config!r} (from {where}).",
-        f"Name a YAML file or a preset. {known_names_hint(config, named)}",
-    )
+    hint = f"Name a YAML file or a preset. {known_names_hint(config, named)}"
+    raise ConfigurationError(f"There is no preset and no file named {config!r} (from {where}).", hint)
 
 
 def read(path: Path) -> list[Entry]:
@@ -60,10 +58,8 @@ def read(path: Path) -> list[Entry]:
         problem = "it is nested too deeply"
     except (yaml.YAMLError, ValueError) as error:
         problem = first_line(error).rstrip(".")
-    raise ConfigurationError(
-        f"{where} is not valid YAML: {problem}.",
-        "Write one `name: value` a line; configs/default.yaml shows every setting.",
-    )
+    hint = "Write one `name: value` a line; configs/default.yaml shows every setting."
+    raise ConfigurationError(f"{where} is not valid YAML: {problem}.", hint)
 
 
 def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[Entry]:

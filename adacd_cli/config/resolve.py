@@ -85,10 +85,9 @@ def resolve(
     refuse_misplaced(settings, given_here)
     # before it is shown or written into a run's record
     if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
-        raise ConfigurationError(
-            f"`model` holds a user or a password in its address (from {sources['model'].where}).",
-            "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY.",
-        )
+        what = f"`model` holds a user or a password in its address (from {sources['model'].where})."
+        hint = "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY."
+        raise ConfigurationError(what, hint)
     return Resolved(settings, sources)
 
 
@@ -125,10 +124,8 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
     """The settings changed by keywords as `change_all`, as the library function WHERE takes them: a wrong one is
     named, and none is ignored. ConfigurationError where a change is under another heading than these panels."""
     if not isinstance(settings, Settings):
-        raise ConfigurationError(
-            f"{where} takes Settings; got {type(settings).__name__}.",
-            "Give settings as keywords, or as Settings(…).",
-        )
+        hint = "Give settings as keywords, or as Settings(…)."
+        raise ConfigurationError(f"{where} takes Settings; got {type(settings).__name__}.", hint)
     for name in changes:
         panel = find_setting(name, where).panel
         if panel not in panels:
@@ -171,10 +168,8 @@ def _environment_values(environment: Mapping[str, str]) -> _Level:
             # another program's may begin with ADACD_, too; one that is nearly a setting's is a slip
             near = _nearest_setting(variable.removeprefix("ADACD_").lower())
             if near is not None:
-                raise ConfigurationError(
-                    f"The environment variable {variable} names no setting.",
-                    f"Did you mean {near.variable}? Unset it otherwise.",
-                )
+                hint = f"Did you mean {near.variable}? Unset it otherwise."
+                raise ConfigurationError(f"The environment variable {variable} names no setting.", hint)
 
 
 def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Level:
@@ -255,10 +250,8 @@ def check_complete(settings: Settings, where: str = "") -> None:
     if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
         needed = SETTINGS[method.resource]
         flag = f"/set {needed.name}" if where.startswith("/") else needed.flag
-        raise ConfigurationError(
-            f"Method {method.name} needs `{needed.name}`.",
-            f"Give {flag} {needed.name.upper()}. {needed.sentence}",
-        )
+        hint = f"Give {flag} {needed.name.upper()}. {needed.sentence}"
+        raise ConfigurationError(f"Method {method.name} needs `{needed.name}`.", hint)
 
 
 def _refuse_idle(
