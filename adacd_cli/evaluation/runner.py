@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adacd_cli.answers.run import BatchSize, Session, concurrency_for
+from adacd_cli.answers import BatchSize, Session, concurrency_for
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.judges import Exchange, Judge

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.refusals import check_complete, refuse_misplaced
-from adacd_cli.config.resolve import LOADING, changed
+from adacd_cli.config.resolve import LOADING, changed, check_complete, refuse_misplaced
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError, ModelError
 from adacd_cli.loading.local import load_local

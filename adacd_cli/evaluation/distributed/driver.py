@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli import __version__
-from adacd_cli.answers.run import BatchSize
+from adacd_cli.answers import BatchSize
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, OutOfMemoryError, error_named, first_line
 from adacd_cli.evaluation.distributed.cluster import Cluster
