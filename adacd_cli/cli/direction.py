@@ -15,7 +15,7 @@ from adacd_cli.cli.running import load_model, refuse_served, warn
 from adacd_cli.config import SETTINGS, Resolved, Settings
 from adacd_cli.errors import UsageError
 from adacd_cli.evaluation.direction import Progress, Recipe, find_direction
-from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
+from adacd_cli.loading.extras import DirectionCard, prepare_folder, write_direction
 
 GROUP = "build", "Make the directions that method surgical removes."
 

@@ -77,7 +77,7 @@ class Checkup:
         from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.hardware import require
-        from adacd_cli.loading.llamacpp import loads_with_llamacpp
+        from adacd_cli.loading.local import loads_with_llamacpp
         from adacd_cli.loading.progress import quiet
 
         self._source = source = locate(self._settings, progress)
@@ -142,9 +142,9 @@ class Checkup:
         return Section("Prompts", found)
 
     def _tokenizer(self) -> Any:
+        from adacd_cli.loading.loader import load_own_tokenizer
         from adacd_cli.loading.pretrained import load_tokenizer
         from adacd_cli.loading.progress import quiet
-        from adacd_cli.loading.served import load_own_tokenizer
 
         settings = self._settings
         try:

@@ -30,7 +30,7 @@ from adacd_cli.engine.grammar import Grammars
 from adacd_cli.errors import ConfigurationError, MissingExtraError, ModelError, OutOfMemoryError
 from adacd_cli.events import Decision, Finished, Started, TokenStep
 from adacd_cli.loading import load
-from adacd_cli.loading.llamacpp import loads_with_llamacpp, unpacked
+from adacd_cli.loading.local import loads_with_llamacpp, unpacked
 from adacd_cli.prompts import prompts_for
 from tests.backend_contract import CONTRACT
 from tests.fakes import decode

@@ -2,8 +2,7 @@
 
 On Linux and macOS that is the library of `xllamacpp`, on Windows that of `llama-cpp-py-sync`; the environment
 variable LLAMA_CPP_LIB names another build. The API passes structs by value, so what the library gives as its
-defaults is compared with what llama.h says before any of it is used.
-"""
+defaults is compared with what llama.h says before any of it is used."""
 
 from __future__ import annotations
 

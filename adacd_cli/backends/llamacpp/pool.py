@@ -1,9 +1,8 @@
 """The sequences of one GGUF model in one llama.cpp context: cells that they share, and numbers that are few.
 
-Keys and values lie in cells of one pool; a cell can belong to several sequences, so a fork copies nothing. The
-pool grows as it fills. Where cells or numbers are short, the sequence that was idle for longest loses its keys
-and values, and computes them anew when it goes on.
-"""
+Keys and values lie in cells of one pool; a cell can belong to several sequences, so a fork copies nothing. The pool
+grows as it fills. Where cells or numbers are short, the sequence that was idle for longest loses its keys and
+values, and computes them anew when it goes on."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The tokenizer and chat template of a GGUF file, by llama.cpp's own functions.
 
-It has those methods of a transformers tokenizer that adacd calls, so no vocabulary is parsed in Python.
-"""
+It has those methods of a transformers tokenizer that adacd calls, so no vocabulary is parsed in Python."""
 
 from __future__ import annotations
 

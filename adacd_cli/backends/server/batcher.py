@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from adacd_cli.backends.server.dialect import TopList
-from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.dialect import ServerRefused, ServerUnavailable, TopList
 from adacd_cli.backends.server.server import Server
+from adacd_cli.errors import AdacdError, ServerError, first_line
 
 # How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
 # replicas, so they are not all in one.
@@ -39,8 +40,8 @@ class Batcher:
 
     # --- in the caller's thread ---
 
-    def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
-        future = self.server.background.start(work)
+    def start(self, work: Callable[..., Awaitable[None]], *given: Any) -> Future[None]:
+        future = self.server.portal.start_task_soon(work, *given)
         self._live.add(future)
         future.add_done_callback(self._end)
         return future
@@ -51,12 +52,25 @@ class Batcher:
 
     def flush(self) -> None:
         """Sends what was started: somebody waits for it."""
-        # in the loop's next turn but one, when the work has said what it wants
-        self.server.background.call(lambda: asyncio.get_running_loop().call_soon(self._send))
+        with suppress(RuntimeError):  # the loop has ended
+            self.server.portal.start_task_soon(self._send)
 
     def cancel(self) -> None:
         for future in list(self._live):
             future.cancel()
+
+    def error_of(self, failure: BaseException) -> AdacdError:
+        """What a failure in the background means to the user."""
+        if isinstance(failure, AdacdError):
+            return failure
+        if not isinstance(failure, ServerRefused):
+            what = f"{type(failure).__name__}: {first_line(failure).rstrip('.')}"
+            return ServerError(f"A response of the server could not be used: {what}.")
+        what, hint = "failed", "the server's log may say more"
+        if isinstance(failure, ServerUnavailable):
+            what, hint = "does not answer any more", "check the server, then ask again"
+        message = f"The server at {self.server.address} {what}: {failure.reason.rstrip('.')}."
+        return ServerError(message, failure.hint or f"The answer so far is kept; {hint}.")
 
     # --- in the loop ---
 
@@ -95,7 +109,7 @@ class Batcher:
         prompts, count = [ids for ids, _, _ in part], max(count for _, count, _ in part)
         futures = [future for _, _, future in part]
         try:
-            lists = await self.server.dialect.top(prompts, count)
+            lists = await self.server.probe.dialect.top(prompts, count)
         except Exception as failure:
             final = not isinstance(failure, ServerRefused) or isinstance(failure, ServerUnavailable)
             if final or len(part) == 1:

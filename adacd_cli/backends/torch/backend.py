@@ -1,8 +1,7 @@
 """TorchBackend: sequences over a transformers model in this process.
 
-Sequences that are decoded side by side are rows of one batch; one that is not extended in a step is moved out
-of it, and costs nothing until it is forked or goes on. A prompt's chunk is a batch of its own.
-"""
+Sequences that are decoded side by side are rows of one batch; one that is not extended in a step is moved out of
+it, and costs nothing until it is forked or goes on. A prompt's chunk is a batch of its own."""
 
 from __future__ import annotations
 

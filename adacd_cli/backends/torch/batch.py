@@ -1,8 +1,7 @@
 """BatchedKVCache: one KV cache over the rows of a batch.
 
-It prefills prompts of different lengths (left-padded, positions counted from each row's own first token),
-advances every row by one token, drops rows, and takes in those of another cache.
-"""
+It prefills prompts of different lengths (left-padded, positions counted from each row's own first token), advances
+every row by one token, drops rows, and takes in those of another cache."""
 
 from __future__ import annotations
 

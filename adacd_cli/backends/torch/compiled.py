@@ -1,9 +1,8 @@
 """One-token forwards compiled for fixed shapes: on a GPU as CUDA graphs, so that no step waits for Python.
 
 Rows are rounded up to a power of two and columns to a bucket, so that few shapes are ever compiled; what is
-compiled stays in inductor's cache on disk. Nothing else is compiled: a cache copies its keys and values in when
-it begins to advance, and out again when something else is asked of it.
-"""
+compiled stays in inductor's cache on disk. Nothing else is compiled: a cache copies its keys and values in when it
+begins to advance, and out again when something else is asked of it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """The keys and values of the rows of a batch, with room to grow; and `Rope`, which says when they change.
 
-A layer writes new tokens into room that it already has, where transformers' own copies everything it holds at
-every token. Rows are aligned at their last token: what is left of a shorter one is padding, which the mask
-hides. So rows can be dropped, joined and carried over to another batch, and padding that all of them have is
-cut off without a copy.
-"""
+A layer writes new tokens into room that it already has, where transformers' own copies everything it holds at every
+token. Rows are aligned at their last token: what is left of a shorter one is padding, which the mask hides. So rows
+can be dropped, joined and carried over to another batch, and padding that all of them have is cut off without a
+copy."""
 
 from __future__ import annotations
 
