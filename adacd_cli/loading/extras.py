@@ -56,7 +56,6 @@ def _direction(model: LanguageModel, folder: str, *_: object) -> _Loaded:
 
 
 def _expert(model: LanguageModel, folder: str, *_: object) -> _Loaded:
-    """The model with the adapter; the model itself goes on without it, also where the adapter does not fit."""
     from adacd_cli.loading.hardware import require
 
     if any(resource == "expert" for resource, _ in model.extras):
@@ -192,8 +191,7 @@ def _unwritable(folder: Path, error: OSError) -> OutputError:
 
 
 def read_direction(folder: str, hidden_size: int) -> tuple[torch.Tensor, DirectionCard]:
-    """The vector and where it comes from. ModelError where the folder holds no direction, or one of another width
-    than the model's."""
+    """The vector and where it comes from. ModelError where there is none, or not of the model's width."""
     from safetensors.torch import load_file
 
     path = Path(folder).expanduser()

@@ -104,8 +104,6 @@ def load_extras(
 
 
 def _load_served(settings: Settings, progress: Progress) -> LanguageModel:
-    """The model at an address, probed for what it can do. ConfigurationError where the address cannot be used, or
-    no tokenizer is named; ModelError where there is no such server or tokenizer, or they do not fit."""
     from adacd_cli.backends.server.client import ATTEMPTS, KEY_VARIABLES, Address, Client
 
     address = Address.parse(settings.model)
@@ -139,9 +137,8 @@ def _load_served(settings: Settings, progress: Progress) -> LanguageModel:
 
 
 def load_own_tokenizer(settings: Settings, progress: Progress) -> tuple[Any, Source, set[int]]:
-    """The tokenizer that `settings.tokenizer` names, where its files are, and the ids that end an answer.
-    ModelError where there is none, or it cannot be read; MissingExtraError where the package that reads a GGUF file
-    is not installed."""
+    """The tokenizer that `settings.tokenizer` names, its files, and the ids that end an answer. ModelError where it
+    cannot be read; MissingExtraError where the package that reads a GGUF file is not installed."""
     assert settings.tokenizer is not None
     source = locate(settings.model_copy(update={"model": settings.tokenizer}), progress, weights=False)
     from adacd_cli.loading.hardware import require  # torch and transformers come with these

@@ -168,8 +168,7 @@ def _loaded(
     trained: int | None,
     warnings: tuple[str, ...],
 ) -> LanguageModel:
-    """What both engines end with; `trained` is how many positions the model was trained for, None where it names
-    none."""
+    """What both engines end with; `trained` is the positions that the model was trained for, None where unknown."""
     from adacd_cli.engine.model import LanguageModel
 
     name, context = settings.model, settings.context

@@ -1,5 +1,4 @@
-"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free. Free is what
-other programs and cgroups leave."""
+"""This machine: what it is, as JSON values, and which cores and memory other programs and cgroups leave free."""
 
 from __future__ import annotations
 

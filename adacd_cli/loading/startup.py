@@ -1,6 +1,5 @@
-"""Imports torch and transformers, before anything else does, without the parts of their start that no decoding
-needs. A saving that does not apply (another transformers, a package that is missing or already loaded) gives way to
-the plain import."""
+"""Imports torch and transformers without the parts of their start that no decoding needs. A saving that does not
+apply (another transformers, a package that is missing or loaded already) gives way to the plain import."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ from typing import Any
 
 
 def import_libraries() -> None:
-    """Imports torch and transformers themselves. ImportError where torch or transformers is not installed, or
-    broken."""
+    """Imports torch and transformers themselves. ImportError where one is not installed, or broken."""
     with _no_collections():
         import torch  # noqa: F401  # first, so that its absence is not reported in transformers' words
         import transformers
@@ -76,8 +74,7 @@ def scan_models_once(folder: Path) -> None:
 @contextmanager
 def _scipy_on_call() -> Iterator[None]:
     """Gives whoever imports scipy.optimize in the block the one function of it that the losses of object detectors
-    take, which brings 300 modules along when it is called. An importer that wants another fails, and imports the
-    real module when it is imported again."""
+    take, which imports its 300 modules when called. An importer that wants another fails until imported again."""
     name = "scipy.optimize"
     if name in sys.modules or find_spec("scipy") is None:
         yield

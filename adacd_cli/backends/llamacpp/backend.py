@@ -103,8 +103,7 @@ class Pool:
 
     def compute(self, work: Sequence[tuple[LlamaSequence, int]]) -> torch.Tensor:
         """Computes what the sequences lack, and gives the logits of as many of their last tokens as are wanted,
-        float32 [wanted, vocab], in the order of the work. MemoryError where there is no room for them; RuntimeError
-        where llama.cpp failed, in its own words."""
+        float32 [wanted, vocab], in order. MemoryError where there is no room; RuntimeError in llama.cpp's words."""
         sequences = [sequence for sequence, _ in work]
         if not self._context:
             needed = sum(len(sequence.ids) for sequence in sequences)

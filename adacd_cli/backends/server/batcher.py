@@ -14,11 +14,9 @@ from adacd_cli.backends.server.dialect import ServerRefused, ServerUnavailable, 
 from adacd_cli.backends.server.server import Server
 from adacd_cli.errors import AdacdError, ServerError, first_line
 
-# How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
-# replicas, so they are not all in one.
+# how many prompts travel in one request; not all, for a balancer spreads requests over its replicas
 PROMPTS = 8
-# how long others may join a request where nobody waits for it yet: the streams of an answer are opened one after
-# the other
+# how long others may join a request that nobody waits for yet: the streams of an answer are opened in turn
 GATHER_SECONDS = 0.02
 # lists up to this length are asked for together, as long as the longest one; longer ones by their length
 _SHORT = 256
@@ -26,8 +24,7 @@ _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
 class Batcher:
-    """What runs in the background for one backend, to which it holds no reference; `arrived` is set when something
-    has arrived."""
+    """What runs in the background for one backend, which it does not refer to; `arrived` is set when something has."""
 
     def __init__(self, server: Server) -> None:
         self.server = server

@@ -185,7 +185,7 @@ class Client:
 
     async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
         with self._named():
-            async for line in lines_of(response):
+            async for line in _lines_of(response):
                 field, colon, value = line.partition(":")
                 if not colon or field not in ("data", "error"):
                     continue
@@ -219,9 +219,8 @@ class Client:
         try:
             yield
         except httpx.ConnectTimeout:
-            secure = self.address.base.startswith(
-                "https:"
-            )  # a server without TLS waits for the rest of a line
+            # a server without TLS waits for the rest of a line
+            secure = self.address.base.startswith("https:")
             raise ServerUnavailable(
                 f"no connection within {CONNECT_SECONDS:g} s",
                 worth=1 if secure else CONNECT_ATTEMPTS,
@@ -244,8 +243,8 @@ class Client:
             raise ServerUnavailable(f"the connection broke: {what}") from None
 
 
-async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream, and blank ones between them; httpx's own are of any length."""
+async def _lines_of(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a stream; httpx's own are of any length."""
     line = bytearray()
     async for chunk in response.aiter_bytes():
         *ended, rest = re.split(rb"[\r\n]", chunk)

@@ -1,6 +1,5 @@
 """What the backend asks of a server, whatever it is called there, which of its numbers are accepted, and how its
-failures are called. Numbers that cannot be what they are meant to be are an error: a token chosen by them would be
-wrong."""
+failures are called. A number that cannot be what it should be is an error: a token chosen by it would be wrong."""
 
 from __future__ import annotations
 
@@ -84,8 +83,7 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True)
 class TopList:
-    """The most probable tokens of one position, the most probable one first, and their log-probabilities in nats,
-    of the model's whole distribution."""
+    """The most probable tokens of one position, best first, and their log-probabilities in nats, of all tokens."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()

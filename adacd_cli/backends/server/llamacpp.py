@@ -1,7 +1,6 @@
 """llama.cpp's own `/completion`, which names tokens by their ids and lists as many as are asked for. It leaves out
-a token after which the text so far ends in half a character, its log-probabilities too. So a request for them makes
-it choose a token whose text is whole (the list is the model's), and what a stream left out is found by its
-bytes."""
+a token after which the text ends in half a character, its log-probabilities too. So a request for them makes it
+choose a token whose text is whole (the list is the model's), and what a stream left out is found by its bytes."""
 
 from __future__ import annotations
 
@@ -52,27 +51,7 @@ class LlamaCpp:
     async def stream(
         self, prompt: Sequence[int], sampling: Sampling, max_tokens: int
     ) -> AsyncGenerator[SampledToken, None]:
-        own = {_CONTROLS[name]: value for name, value in sampling.controls.items() if name in _CONTROLS}
-        if "logit_bias" in own:
-            own["logit_bias"] = [[token, bias] for token, bias in own["logit_bias"].items()]
-        samplers = ["temperature", "top_k", "top_p"] if sampling.temperature > 0 else ["top_k"]
-        if own:
-            own["repeat_last_n"] = len(prompt) + max_tokens
-            samplers = ["penalties", *samplers, "min_p"]
-        body = {
-            **self._body,
-            **own,
-            "prompt": list(prompt),
-            "n_predict": max_tokens,
-            "n_probs": sampling.top,
-            "stream": True,
-            "temperature": sampling.temperature,
-            "samplers": samplers,
-            "top_k": sampling.top_k if sampling.temperature > 0 else 1,
-            "top_p": sampling.top_p,
-        }
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed % _SEEDS
+        body = self._asked(list(prompt), sampling, max_tokens, sampling.top) | {"stream": True}
         given = list(prompt)
         held: SampledToken | None = None  # a token without text may be the last one
         async with aclosing(self._client.stream(self._url, body)) as events:
@@ -104,17 +83,33 @@ class LlamaCpp:
         answer = await self._client.ask(f"{self._client.address.root}/tokenize", body)
         return ids_of(answer.get("tokens"))
 
+    def _asked(self, prompt: Any, sampling: Sampling, max_tokens: int, count: int) -> dict[str, Any]:
+        own = {_CONTROLS[name]: value for name, value in sampling.controls.items() if name in _CONTROLS}
+        if "logit_bias" in own:
+            own["logit_bias"] = [[token, bias] for token, bias in own["logit_bias"].items()]
+        samplers = ["temperature", "top_k", "top_p"] if sampling.temperature > 0 else ["top_k"]
+        if own:
+            own["repeat_last_n"] = len(prompt) + max_tokens
+            samplers = ["penalties", *samplers, "min_p"]
+        if sampling.seed is not None:
+            own["seed"] = sampling.seed % _SEEDS
+        return {
+            **self._body,
+            **own,
+            "prompt": prompt,
+            "n_predict": max_tokens,
+            "n_probs": count,
+            "temperature": sampling.temperature,
+            "samplers": samplers,
+            "top_k": sampling.top_k if sampling.temperature > 0 else 1,
+            "top_p": sampling.top_p,
+        }
+
     async def _entries(self, prompts: Sequence[Sequence[int]], count: int) -> list[list[_Entry]]:
         """The server's own list for each prompt."""
         prompt = [list(ids) for ids in prompts]
-        body = {
-            **self._body,
-            "prompt": prompt[0] if len(prompt) == 1 else prompt,
-            "n_predict": 1,
-            "n_probs": count,
-            "temperature": 0.0,
-            "samplers": ["top_k"],
-            "top_k": 1,
+        body = self._asked(prompt[0] if len(prompt) == 1 else prompt, Sampling(), 1, count)
+        body |= {
             "logit_bias": [[self._whole, _FORCED]],
             "response_fields": ["completion_probabilities"],
         }
@@ -157,8 +152,7 @@ class LlamaCpp:
 
 
 def _fits(own: bytes, left: bytes, more: int, *, exact: bool) -> bool:
-    """Whether a text may begin with a token, so that enough of it is left for `more` tokens; `exact`: for no more
-    than them."""
+    """Whether a text may begin with a token, and enough of it is left for `more`; `exact`: and for no others."""
     rest = len(left) - len(own)
     return own != b"" and left.startswith(own) and (rest == 0 if exact and not more else rest >= more)
 

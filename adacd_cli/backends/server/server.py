@@ -61,9 +61,8 @@ class Probe:
 
 
 class Server:
-    """A server, and the event loop in a thread of its own, the `portal` to it, that its requests run in until the
-    server is garbage or the process ends. It is checked by `inquiry` as soon as that runs; what this raises is
-    raised."""
+    """A server, checked by `inquiry`, and the `portal` to an event loop in a thread of its own that its requests
+    run in, until the server is garbage or the process ends. Raises what `inquiry` does."""
 
     def __init__(self, client: Client, inquiry: Callable[[], Awaitable[Probe]]) -> None:
         self.address = client.address.base
@@ -128,9 +127,8 @@ def _close(portal: BlockingPortal, thread: threading.Thread, client: Client) -> 
 
 
 async def examine(client: Client, served_model: str | None, tokenizer: Any) -> Probe:
-    """Finds out what the server is, and tries one request of each kind. ModelError where it is no such server, does
-    not serve the model, gives too little, or has another tokenizer; UsageError where it serves several models and
-    none is named."""
+    """Finds out what the server is, and tries one request of each kind. ModelError where it does not serve the
+    model, gives too little, or has another tokenizer; UsageError where it serves several and none is named."""
     hint = _LOG
     try:
         with anyio.fail_after(LOOKED_OVER_SECONDS):
@@ -194,18 +192,14 @@ def _choose(address: str, listing: Sequence[Mapping[str, Any]], wanted: str | No
     if len(listing) > 5:
         names += f" and {len(listing) - 5} more"
     if wanted is None:
-        raise UsageError(
-            f"The server at {address} serves {len(listing)} models: {names}.",
-            "Choose one with --served-model.",
-        )
+        what = f"The server at {address} serves {len(listing)} models: {names}."
+        raise UsageError(what, "Choose one with --served-model.")
     for entry in listing:
         aliases = entry.get("aliases")
         if wanted == entry["id"] or (isinstance(aliases, list) and wanted in aliases):
             return entry
-    raise ModelError(
-        f"The server at {address} does not serve {wanted!r}; it serves {names}.",
-        "Name one of these with --served-model.",
-    )
+    what = f"The server at {address} does not serve {wanted!r}; it serves {names}."
+    raise ModelError(what, "Name one of these with --served-model.")
 
 
 async def _props(client: Client, entry: Mapping[str, Any], several: bool) -> dict[str, Any]:
@@ -245,7 +239,6 @@ async def _try(client: Client, dialect: Dialect, tokenizer: Any) -> None:
 
 
 def _number(values: Any, name: str) -> int | None:
-    """A positive number out of what may be no object."""
     found = values.get(name) if isinstance(values, dict) else None
     return found if isinstance(found, int) and found > 0 else None
 
@@ -275,9 +268,8 @@ async def _compare_tokenizers(address: str, dialect: Dialect, tokenizer: Any) ->
             different.append(piece)
             found = found or f"{piece!r} is {_ids(theirs)} there and {_ids(mine)} here."
     if not set(controls).isdisjoint(different) or len(different) > len(_PIECES) // 2:
-        raise ModelError(
-            f"The server at {address} has another tokenizer than the one given: {found}", OWN_TOKENIZER
-        )
+        what = f"The server at {address} has another tokenizer than the one given: {found}"
+        raise ModelError(what, OWN_TOKENIZER)
     return f"The server encodes some text in another way than the tokenizer: {found}" if different else ""
 
 

@@ -54,8 +54,6 @@ class _Sequence:
 
 
 class _Batch:
-    """The rows of one cache, and the sequences that they are."""
-
     def __init__(self, cache: BatchedKVCache, members: Sequence[_Sequence]) -> None:
         self.cache, self.members = cache, list(members)
         for member in members:
@@ -176,7 +174,6 @@ class TorchBackend(LocalBackend):
         return [found[extend.sequence] for extend in work]
 
     def _advance(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, Done]]:
-        """One more token for each sequence; those that can be are one batch."""
         given = {id(own): extend for own, extend in part}
         batches: list[_Batch] = []
         for own, _ in part:
@@ -216,7 +213,6 @@ class TorchBackend(LocalBackend):
         return whole
 
     def _prefill(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, Done]]:
-        """A chunk of several tokens for each sequence."""
         positions = max(extend.need.positions for _, extend in part)
         first, extend = part[0]
         alone = first.batch is not None and len(first.batch.members) == 1 and first.batch.cache.joins

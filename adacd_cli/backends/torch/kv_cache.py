@@ -2,8 +2,7 @@
 
 A layer writes new tokens into room that it already has, where transformers' own copies everything it holds at every
 token. Rows are aligned at their last token: what is left of a shorter one is padding, which the mask hides. So rows
-can be dropped, joined and carried over to another batch, and padding that all of them have is cut off without a
-copy."""
+can be dropped, joined and carried over to another batch, and padding of all of them is cut off without a copy."""
 
 from __future__ import annotations
 
@@ -72,7 +71,6 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
         self.place([chosen], self.get_seq_length())
 
     def _make_room(self, keys: torch.Tensor, values: torch.Tensor, tokens: int) -> None:
-        """New buffers, empty, for as many rows as these have, and `tokens` tokens and more."""
         length = (tokens // ROOM + 1) * ROOM
         self._start = 0
         self._buffers = tuple(  # type: ignore[assignment]
@@ -92,11 +90,10 @@ class GrowingLayer(DynamicLayer):  # type: ignore[misc]
 
 @dataclass(frozen=True)
 class Rope:
-    """How a model's keys depend on the text's length; for most models not at all.
-
-    "longrope" (Phi-3 with 128k) turns all keys of a text otherwise that is longer than the length it was first
-    trained for; "dynamic" does so for every length past that. A beginning then can be neither read apart from the
-    rest nor taken over from another text."""
+    """How a model's keys depend on the text's length; for most models not at all. "longrope" (Phi-3 with 128k)
+    turns all keys of a text otherwise that is longer than the length it was first trained for; "dynamic" does so
+    for every length past that. A beginning then can be neither read apart from the rest nor taken over from another
+    text."""
 
     borders: tuple[int, ...] = ()  # lengths; a text that is longer has other keys from its first token on
     limits: tuple[int, ...] = ()  # lengths past which every length has its own
