@@ -24,7 +24,7 @@ _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
 class Batcher:
-    """What runs in the background for one backend, without a reference to it; `arrived` is set when something has."""
+    """What runs in the background for one backend, which it does not know; `arrived` is set when something has."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
