@@ -48,27 +48,18 @@ def _no_collections() -> Iterator[None]:
 
 
 def scan_models_once(folder: Path) -> None:
-    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself; it scans
-    them again there, a tenth of the whole start, and there is no public way to hand the result over."""
+    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself; there it
+    scans them again, a tenth of the whole start, because it names the folder in another way."""
     from transformers.utils import import_utils
 
-    scan = import_utils.define_import_structure
     with suppress(Exception):
-        found = {
-            backends: {name[7:]: made for name, made in names.items() if name.startswith("models.")}
-            for backends, names in scan(folder, prefix="models").items()
-        }
-        if not any("llama.modeling_llama" in names for names in found.values()):
-            return
-
-        def scanned(path: str, prefix: str | None = None) -> Any:
-            return found if prefix is None and Path(path).parent == folder else scan(path, prefix)
-
-        import_utils.define_import_structure = scanned
+        scan, file = import_utils.create_import_structure_from_path, str(folder / "__init__.py")
+        # it keeps what it found for each path
+        import_utils.create_import_structure_from_path = lambda path: scan(folder if path == file else path)
         try:
             import_module("transformers.models")
         finally:
-            import_utils.define_import_structure = scan
+            import_utils.create_import_structure_from_path = scan
 
 
 @contextmanager
@@ -80,9 +71,7 @@ def _scipy_on_call() -> Iterator[None]:
         yield
         return
     stand_in: Any = ModuleType(name)
-    stand_in.linear_sum_assignment = lambda *given, **own: import_module(name).linear_sum_assignment(
-        *given, **own
-    )
+    stand_in.linear_sum_assignment = lambda *given: import_module(name).linear_sum_assignment(*given)
     sys.modules[name] = stand_in
     try:
         with suppress(ImportError, AttributeError):
