@@ -19,7 +19,7 @@ from adacd_cli.loading.progress import Progress, quiet
 from adacd_cli.loading.startup import import_libraries, import_modelling
 
 if TYPE_CHECKING:
-    from adacd_cli.backends.torch.compiled import Compiled
+    from adacd_cli.backends.torch.kv_cache import Compiled
     from adacd_cli.engine.model import LanguageModel
 
 _TORCH_ONLY = {
@@ -188,7 +188,7 @@ def made_fast(
     """The model, as fast as this machine lets it be: with faster products on a CPU, with compiled forwards on a
     GPU, or a warning where it could not be compiled. `for_long`: whether so much will be decoded that compiling
     pays off where the setting `compile` is None."""
-    from adacd_cli.backends.torch.compiled import Compiled, uncompiled
+    from adacd_cli.backends.torch.kv_cache import Compiled, uncompiled
     from adacd_cli.backends.torch.matmul import speed_up
     from adacd_cli.loading.hardware import processes
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adacd_cli.backends.torch.compiled import Compiled, columns_for
+from adacd_cli.backends.torch.kv_cache import Compiled, columns_for
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import PrefixCache, Request
@@ -128,6 +128,6 @@ def test_compiling_is_the_default_where_it_pays_off(monkeypatch, compile, for_lo
     plain = tiny_model("llama")
     monkeypatch.setattr(type(plain), "device", torch.device(device))
     wanted = []
-    monkeypatch.setattr("adacd_cli.backends.torch.compiled.Compiled", wanted.append)
+    monkeypatch.setattr("adacd_cli.backends.torch.kv_cache.Compiled", wanted.append)
     local.made_fast(plain, Settings(compile=compile), lambda line: None, for_long=for_long)
     assert bool(wanted) is expected

@@ -244,10 +244,8 @@ class ServerBackend:
 
     def alike(self, weights: Weights, first: int, second: int) -> bool:
         if weights != BASE:
-            raise ModelError(
-                f"The weights {weights!r} are not loaded: a server has its own model only.",
-                "Load the model here to use this method.",
-            )
+            what = f"The weights {weights!r} are not loaded: a server has its own model only."
+            raise ModelError(what, "Load the model here to use this method.")
         return True  # what is shared is the server's to find
 
     def tokens(self, sequence: SequenceId) -> Sequence[int]:

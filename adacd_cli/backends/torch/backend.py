@@ -13,8 +13,14 @@ import torch
 
 from adacd_cli.backends.local import Done, LocalBackend
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
-from adacd_cli.backends.torch.compiled import uncompiled
-from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
+from adacd_cli.backends.torch.kv_cache import (
+    GrowingLayer,
+    Rope,
+    new_cache,
+    rope_of,
+    text_config_of,
+    uncompiled,
+)
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
 from adacd_cli.engine.model import LanguageModel
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from adacd_cli.backends.torch.compiled import Compiled
-from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors, new_cache
+from adacd_cli.backends.torch.kv_cache import Compiled, GrowingLayer, Tensors, new_cache
 from adacd_cli.backends.torch.matmul import fast_small_batch
 from adacd_cli.errors import ModelError, first_line
 
