@@ -5,8 +5,8 @@ A growing layer writes new tokens into room that it already has, where transform
 Rows are aligned at their last token: what is left of a shorter one is padding, which the mask hides. So rows can be
 dropped, joined and carried over, and padding of all of them is cut off without a copy.
 
-One-token forwards are compiled for fixed shapes: on a GPU as CUDA graphs, so that no step waits for Python. Rows are
-rounded up to a power of two and columns to a bucket, so that few shapes are compiled; inductor keeps them on disk. A
+One-token forwards are compiled for fixed shapes: on a GPU as CUDA graphs, so no step waits for Python. Rows are
+rounded up to a power of two and columns to a bucket, so few shapes are compiled; inductor keeps them on disk. A
 cache copies its keys and values in when it begins to advance, and out when something else is asked of it."""
 
 from __future__ import annotations
