@@ -94,7 +94,7 @@ def test_the_contract(pair, check):
             "temperature": 0.8,
             "min_p": 0.05,
             "repetition_penalty": 1.3,
-            "min_tokens": 30,
+            "min_tokens": 24,
             "logit_bias": ("9:-5",),
         },
     ],
