@@ -117,9 +117,10 @@ def machine_facts(device: torch.device, threads: int | None = None) -> dict[str,
     """Where it ran: system, processor, threads (None: torch's), and the GPU where the device is one."""
     import torch
 
+    model = re.search(r"(?m)^model name\s*:\s*(.*?)\s*$", _read(Path("/proc/cpuinfo")))
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
         "threads": threads or torch.get_num_threads(),
         "device": str(device),
@@ -141,8 +142,3 @@ def versions(*names: str) -> dict[str, str | None]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def _processor() -> str:
-    found = re.search(r"(?m)^model name\s*:\s*(.*?)\s*$", _read(Path("/proc/cpuinfo")))
-    return found[1] if found else platform.processor()

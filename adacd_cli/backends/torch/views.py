@@ -1,7 +1,5 @@
-"""One model seen in another way: with an adapter, or without a direction in its residual stream.
-
-A view is called like the model and shares its weights, so that several methods run on one copy of them. What a view
-switches on is on during its own calls only, however the methods take turns."""
+"""One model seen in another way: with an adapter, or without a direction in its residual stream. A view is called
+like the model and shares its weights. What it switches on is on during its own calls only."""
 
 from __future__ import annotations
 
