@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from adacd_cli import load
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.backends.llamacpp.model import decode_greedily
 from adacd_cli.bench.measure import time_decode
-from adacd_cli.bench.prompts import TextPrompts
+from adacd_cli.bench.subject import TextPrompts
 from adacd_cli.config import Settings
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import TokenStep

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import httpx
 
 from adacd_cli import Settings
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Finished, TokenStep

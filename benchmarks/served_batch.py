@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from adacd_cli import Settings
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Failed, Finished, TokenStep

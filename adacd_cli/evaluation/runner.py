@@ -55,7 +55,7 @@ class Runner:
     everything that the methods need (`load_extras`)."""
 
     def __init__(self, model: LanguageModel) -> None:
-        from adacd_cli.answers.run import Session
+        from adacd_cli.answers import Session
 
         self.model = model
         self._scheduler = Session(model).scheduler
@@ -65,7 +65,7 @@ class Runner:
     ) -> int:
         """Sets how many samples are decoded at once from now on, and gives that number: BATCH_SIZE, or what memory
         has room for, by the longest prompt."""
-        from adacd_cli.answers.run import concurrency_for
+        from adacd_cli.answers import concurrency_for
 
         requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
         for job in (Job(sample, settings) for sample in longest for settings in runs):

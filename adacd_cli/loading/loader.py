@@ -13,8 +13,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.refusals import check_complete, refuse_misplaced
-from adacd_cli.config.resolve import LOADING, changed
+from adacd_cli.config.resolve import LOADING, changed, check_complete, refuse_misplaced
 from adacd_cli.config.settings import Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import key_of_environment

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation

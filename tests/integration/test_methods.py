@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adacd_cli.answers.run import Session
+from adacd_cli.answers import Session
 from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS

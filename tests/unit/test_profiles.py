@@ -20,6 +20,7 @@ from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.profile import Fingerprint, Profile, applied, chosen_method, read, write
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
+from tests.profiles import save_demo_profile
 from tests.serving import Site, letters, site
 
 CHOSEN = {
@@ -327,6 +328,14 @@ def test_a_chat_lists_fitted_and_refuses_it_without_a_profile(
     code, out, err = adacd("chat", "-m", "x", "-n", "3", "--no-stats", stdin=typed)
     assert (code, out.strip()) == (0, "abc")
     assert "Error: Method fitted needs a profile of the model, and there is none.\n" in err
+
+
+def test_a_chat_compares_with_what_the_profile_says(adacd: RunCommand, tmp_path: Path) -> None:
+    profile = save_demo_profile(tmp_path / "own.yaml")
+    given = ("--profile", profile, "--method", "fitted", "--max-new-tokens", "2")
+    code, out, err = adacd("chat", *given, stdin="How do I crack an egg?\n/compare\n")
+    assert (code, "Error" in err) == (0, False)
+    assert "Run     demo · fitted · profile own · α 4.5 · mass switch" in out
 
 
 def test_a_fit_is_suggested_once_and_never_to_a_program(

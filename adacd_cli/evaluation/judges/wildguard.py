@@ -101,7 +101,7 @@ class WildGuardJudge(LocalJudge):
         return Reader(model.tokenizer, INSTRUCTION, longest), model.warnings
 
     def _verdicts(self, rows: Sequence[tuple[int, ...]]) -> list[Verdict]:
-        from adacd_cli.answers.run import decode
+        from adacd_cli.answers import decode
         from adacd_cli.engine import Request
         from adacd_cli.events import Finished, raise_failures
         from adacd_cli.prompts import Prompt, Prompts

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from adacd_cli.evaluation.report.tables import set_names, set_size
 from adacd_cli.evaluation.results import DEFAULT, Pair, by_batch, time_ratio
 from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
-from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
+from adacd_cli.render.document import COLORS, MARKERS, drawn, label, save
 
 _Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
 _WIDTH, _SLOT = 6.4, 0.16  # inches

@@ -31,7 +31,7 @@ from adacd_cli.evaluation.results import DEFAULT
 from adacd_cli.evaluation.statistics import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
 from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Store
 from adacd_cli.render.document import as_html, as_json, document
-from adacd_cli.render.safe import printable
+from adacd_cli.render.screen import printable
 
 _MARKS = {HELPS: ("good", "✓"), TRADES_SAFETY: ("bad", "✕"), TRADES_HELPFULNESS: ("bad", "✕")}
 _NUMBER = re.compile(r"(< |[-+])?[0-9][0-9.e-]*( (%|×|points))?( \[.*\])?|–")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
 from adacd_cli.evaluation.store import LABELS
-from adacd_cli.render.safe import printable
+from adacd_cli.render.screen import printable
 
 DASH = "–"
 SHOWN_FAILURES = 20
