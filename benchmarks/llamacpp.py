@@ -30,8 +30,8 @@ from adacd_cli.events import TokenStep
 _PEAK = """
 import resource, sys
 from adacd_cli import generate, load
-from adacd_cli.backends.llamacpp import pool
-pool._FIRST_CELLS = 4096
+from adacd_cli.backends.llamacpp import backend
+backend._FIRST_CELLS = 4096
 model = load(sys.argv[1], threads=1, context=4096)
 generate(model, "Why is the sky blue?", max_new_tokens=8, method=sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)

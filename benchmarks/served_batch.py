@@ -74,7 +74,8 @@ def main() -> None:
 
     base = statistics.median(times["default"])
     print(
-        f"{served.server.probe.dialect}, {asked.answers} answers of {asked.tokens} tokens, {asked.at_once} at once"
+        f"{served.server.probe.dialect.name}, {asked.answers} answers of {asked.tokens} tokens, "
+        f"{asked.at_once} at once"
     )
     print(f"median of {asked.rounds} rounds (least to most), milliseconds a token")
     for name in METHODS:

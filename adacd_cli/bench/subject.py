@@ -180,10 +180,10 @@ def build_shape(
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.files import Checkpoint
     from adacd_cli.loading.hardware import check_memory, choose_device, choose_dtype
+    from adacd_cli.loading.local import made_fast
     from adacd_cli.loading.machine import Load
     from adacd_cli.loading.pretrained import causal_config, context_length, smoke_run
     from adacd_cli.loading.progress import quiet
-    from adacd_cli.loading.speed import made_fast
 
     others = Load()
     device = choose_device(settings.device)

@@ -28,7 +28,7 @@ from adacd_cli.evaluation.report.tables import table
 from adacd_cli.evaluation.statistics import NO_DIFFERENCE
 from adacd_cli.evaluation.store import Store
 from adacd_cli.fitting.corpus import FitPrompt, Kind, bundled, digest, own
-from adacd_cli.loading.direction import DirectionCard, prepare_folder, write_direction
+from adacd_cli.loading.extras import DirectionCard, prepare_folder, write_direction
 
 if TYPE_CHECKING:
     from adacd_cli.fitting.fit import Outcome

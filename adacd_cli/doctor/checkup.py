@@ -82,7 +82,7 @@ class Checkup:
         from adacd_cli.doctor.machine import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.hardware import require
-        from adacd_cli.loading.llamacpp import loads_with_llamacpp
+        from adacd_cli.loading.local import loads_with_llamacpp
         from adacd_cli.loading.progress import quiet
 
         self._source = source = locate(self._settings, progress)
@@ -147,9 +147,9 @@ class Checkup:
         return found
 
     def _tokenizer(self) -> Any:
+        from adacd_cli.loading.loader import load_own_tokenizer
         from adacd_cli.loading.pretrained import load_tokenizer
         from adacd_cli.loading.progress import quiet
-        from adacd_cli.loading.served import load_own_tokenizer
 
         settings = self._settings
         with suppress(AdacdError), quiet(lambda line: None):  # the model's section has said so

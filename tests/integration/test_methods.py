@@ -22,7 +22,7 @@ from adacd_cli.engine.step import choose, draw_noise, make_generator
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading import load_extras
-from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
+from adacd_cli.loading.extras import DirectionCard, read_direction, write_direction
 from adacd_cli.prompts import ThinkingMarks
 from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model
