@@ -21,7 +21,7 @@ from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.files import Columns, Sample
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder, load_samples
 from adacd_cli.evaluation.distributed import cluster
 from adacd_cli.evaluation.distributed.cluster import Address
@@ -32,7 +32,7 @@ from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.results import summarise
 from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
 from adacd_cli.evaluation.statistics import broken_gates
-from adacd_cli.evaluation.store import Sample, Store, make_plan, model_facts, provenance
+from adacd_cli.evaluation.store import Store, make_plan, model_facts, provenance
 from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
 

@@ -15,10 +15,11 @@ from adacd_cli.doctor import findings
 from adacd_cli.doctor.findings import Finding, Status, checked, skipped
 from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import AdacdError
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.datasets.load import load_samples
 from adacd_cli.evaluation.judges import REFUSED
 from adacd_cli.evaluation.runner import Job, Runner
-from adacd_cli.evaluation.store import AnswerRecord, Sample
+from adacd_cli.evaluation.store import AnswerRecord
 from adacd_cli.fitting.learn import MOST_LOST
 from adacd_cli.fitting.observe import label, measure
 from adacd_cli.prompts.placement import join_texts

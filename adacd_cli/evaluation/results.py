@@ -10,9 +10,10 @@ from itertools import combinations
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
+from adacd_cli.evaluation.datasets.files import LABELS, Label
 from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED, JudgementLabel
 from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio, verdict
-from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Label
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
 
 DEFAULT = "default"
 

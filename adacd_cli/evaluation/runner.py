@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adacd_cli.answers import BatchSize, Session, concurrency_for
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.judges import Exchange, Judge
-from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Sample, Store
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Store
 from adacd_cli.events import Failed, Finished, Notice, TokenStep
 
 if TYPE_CHECKING:

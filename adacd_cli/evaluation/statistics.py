@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
+from adacd_cli.evaluation.datasets.files import LABELS
 from adacd_cli.evaluation.judges import REFUSED, JudgementLabel
-from adacd_cli.evaluation.store import LABELS
 
 
 def ratio(refused: int, n: int) -> dict[str, Any]:

@@ -12,31 +12,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from adacd_cli import __version__
 from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
+from adacd_cli.evaluation.datasets.files import Label, Sample
 from adacd_cli.evaluation.judges import Judge, JudgementLabel
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel
     from adacd_cli.evaluation.datasets.load import LoadedSet
-
-Label = Literal["safe", "unsafe"]  # whether a prompt should be answered or refused
-LABELS: tuple[Label, ...] = ("safe", "unsafe")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
-
-    dataset: str
-    id: str
-    prompt: str
-    label: Label
-    category: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,10 @@ from adacd_cli.engine.decisions import PLAIN
 from adacd_cli.engine.switches import learned as switched
 from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import AdacdError, PromptError
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.judges import REFUSED
 from adacd_cli.evaluation.runner import answer_all
-from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
+from adacd_cli.evaluation.store import AnswerRecord, Store
 from adacd_cli.fitting import learn, observe
 from adacd_cli.fitting.corpus import SHORT, FitPrompt, Sizes, chosen, first_of_each
 from adacd_cli.fitting.learn import Array, Observed, Strength, choose_strength, trade_off

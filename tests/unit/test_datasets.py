@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.files import Columns, Sample
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder
-from adacd_cli.evaluation.store import Sample
 from tests.data_sets import lines, load, refusal, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -12,8 +12,8 @@ import pytest
 from huggingface_hub import HfApi, constants, errors
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS
-from adacd_cli.evaluation.store import Sample
 from tests.data_sets import lines, load, refusal, write
 
 

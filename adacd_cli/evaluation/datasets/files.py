@@ -9,12 +9,26 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.store import LABELS, Label, Sample
+
+Label = Literal["safe", "unsafe"]  # whether a prompt should be answered or refused
+LABELS: tuple[Label, ...] = ("safe", "unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
+
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str = ""
 
 
 class Row(NamedTuple):

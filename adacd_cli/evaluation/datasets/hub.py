@@ -17,8 +17,7 @@ import yaml
 from pydantic import BaseModel
 
 from adacd_cli.errors import EnvironmentFault, first_line
-from adacd_cli.evaluation.datasets.files import Row
-from adacd_cli.evaluation.store import Label
+from adacd_cli.evaluation.datasets.files import Label, Row
 
 
 class _Facts(BaseModel, frozen=True, extra="forbid"):

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
 from adacd_cli.evaluation.datasets import hub
-from adacd_cli.evaluation.datasets.files import Columns, notes_on, read_rows, to_samples
+from adacd_cli.evaluation.datasets.files import LABELS, Columns, Sample, notes_on, read_rows, to_samples
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS, KnownSet
-from adacd_cli.evaluation.store import LABELS, Sample
 from adacd_cli.suggest import known_names_hint
 
 VARIABLE = "ADACD_DATA"  # names the folder of the known sets; `--data` wins over it

@@ -18,9 +18,10 @@ from adacd_cli import __version__
 from adacd_cli.answers import BatchSize
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, OutOfMemoryError, error_named, first_line
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.distributed.cluster import Cluster
 from adacd_cli.evaluation.runner import Job, Runner, batches, next_batch
-from adacd_cli.evaluation.store import AnswerRecord, Sample, Store, model_facts
+from adacd_cli.evaluation.store import AnswerRecord, Store, model_facts
 
 Key = tuple[str, str, str]  # method, data set and id
 

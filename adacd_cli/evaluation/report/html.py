@@ -15,12 +15,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from adacd_cli.evaluation.datasets.files import LABELS
 from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.report import figures
 from adacd_cli.evaluation.report.tables import heading, judged_by, markdown, raters, set_names, tables
 from adacd_cli.evaluation.results import DEFAULT, Answers, Judgements, Results
 from adacd_cli.evaluation.statistics import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
-from adacd_cli.evaluation.store import LABELS, AnswerRecord, Store
+from adacd_cli.evaluation.store import AnswerRecord, Store
 from adacd_cli.render.document import as_html, as_json, document
 from adacd_cli.render.screen import printable
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
-from adacd_cli.evaluation.store import LABELS
+from adacd_cli.evaluation.datasets.files import LABELS
 from adacd_cli.render.screen import printable
 
 DASH = "–"
