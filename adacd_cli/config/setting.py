@@ -136,8 +136,14 @@ def _check_size(value: object) -> object:
     return None if value == "auto" else value
 
 
+def _check_method(value: str) -> str:
+    if value not in METHODS:  # which grows where a method is registered
+        raise ValueError("no method")
+    return value
+
+
 Text = Annotated[str, Field(min_length=1)]
-MethodName = Annotated[str, Field(pattern=f"^({'|'.join(METHODS)})$")]
+MethodName = Annotated[str, AfterValidator(_check_method)]
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|mps)$")]
 Strength = Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
