@@ -1,8 +1,7 @@
 """One step on the device: logits of the streams in, tokens and their numbers out, one copy to the host.
 
-Every row draws its own noise from its own generator, so a request's tokens do not depend on its batch, and
-the plain token of a step is judged by the same draw as the chosen one.
-"""
+Every row draws its own noise from its own generator, so a request's tokens do not depend on its batch, and the
+plain token of a step is judged by the same draw as the chosen one."""
 
 from __future__ import annotations
 

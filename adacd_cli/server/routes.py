@@ -102,7 +102,7 @@ class Responder:
 
     def _prepare(self, body: ChatRequest) -> tuple[Callable[[], Prompts], Params]:
         from adacd_cli.prompts import prompts_for
-        from adacd_cli.prompts.history import strings_in
+        from adacd_cli.prompts.build import strings_in
 
         tokenizer, params = self._params_of(body)
         conversation = conversation_of(body, self.state.settings.system)

@@ -17,7 +17,7 @@ from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
 from adacd_cli.evaluation.judges.wording import READ, language_of, plain, unwrap
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 from tools.judges import calibrate
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judges.md"

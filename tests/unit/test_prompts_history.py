@@ -10,9 +10,8 @@ import pytest
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import PromptError
 from adacd_cli.prompts import Prompts, build_prompts
-from adacd_cli.prompts.history import AS_TEXT, LATE
 from adacd_cli.prompts.placement import PLACEMENTS
-from adacd_cli.prompts.streams import NO_TOOLS
+from adacd_cli.prompts.streams import AS_TEXT, LATE, NO_TOOLS
 from tests.byte_tokenizer import CHAT, START, chat, make_tokenizer
 from tests.fakes import contrasted, second
 from tests.unit.test_templates import REFUSES, TEMPLATES, every_template, give, squeeze

@@ -1,8 +1,7 @@
 """AdaCD's rule (Qi et al., ACL 2026, arXiv 2604.17132), on logits.
 
-The paper prints P(·|p*, x) ± α·softmax(Δ); its code works on logits, as here: the printed form taken
-literally does not suppress the refusal token.
-"""
+The paper prints P(·|p*, x) ± α·softmax(Δ); its code works on logits, as here: the printed form taken literally does
+not suppress the refusal token."""
 
 from __future__ import annotations
 

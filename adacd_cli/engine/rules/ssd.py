@@ -1,8 +1,7 @@
 """SSD (Speculative Safety-Aware Decoding, EMNLP 2025): lean towards a small safe model that also drafts.
 
-`mix` is the rule of one position; `State` is what a request carries from token to token. Both
-depend on nothing but the two models' distributions at each position, so drafting changes no token.
-"""
+`mix` is the rule of one position; `State` is what a request carries from token to token. Both depend on nothing but
+the two models' distributions at each position, so drafting changes no token."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from adacd_cli.evaluation.judges.openai_prompts import (
     read_aspects,
     read_class,
 )
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from adacd_cli.evaluation.judges.base import Exchange, JudgementLabel
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 
 ASPECTS = ("helpfulness", "clarity", "factuality", "depth", "engagement")  # in Just-Eval's order
 LONGEST_TEXT = 40_000  # characters of a question or an answer that an endpoint is shown: about 10,000 tokens

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli.evaluation.judges.rules import rule_book
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 
 _BOOK = rule_book()
 READ = 4_000  # characters of an answer that are read, so that a megabyte costs no more than a page
