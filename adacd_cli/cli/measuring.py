@@ -50,7 +50,7 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
 
 def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
     """The model with everything that the runs' methods need; ConfigurationError where one lacks its profile."""
-    from adacd_cli.profiles.profile import applied
+    from adacd_cli.profiles.store import applied
 
     for settings in runs:
         applied(settings, model.profile)

@@ -27,7 +27,7 @@ def command(
 ) -> None:
     """List the profiles; show, export or remove one."""
     from adacd_cli.profiles import store
-    from adacd_cli.profiles.profile import read
+    from adacd_cli.profiles.store import read
 
     check_stdout()
     if action not in _ACTIONS:
@@ -57,7 +57,7 @@ def command(
 
 def _list(*, as_json: bool) -> None:
     from adacd_cli.profiles import store
-    from adacd_cli.profiles.profile import read
+    from adacd_cli.profiles.store import read
 
     rows = []
     for kind, paths in (("yours", store.saved()), ("bundled", store.bundled())):

@@ -16,9 +16,8 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine.decisions import PLAIN
+from adacd_cli.engine.switches import PLAIN, SwitchNumbers
 from adacd_cli.engine.switches import learned as switched
-from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import AdacdError
 from adacd_cli.evaluation.judges.base import REFUSED
 from adacd_cli.evaluation.runner import answer_all
@@ -38,7 +37,7 @@ from adacd_cli.fitting.refusals import (
 from adacd_cli.fitting.sizes import SHORT, Sizes
 from adacd_cli.fitting.strength import Strength, choose_strength
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Profile
+from adacd_cli.profiles.store import Profile
 from adacd_cli.prompts import prompts_for
 from adacd_cli.prompts.templates import find_template
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adacd_cli.engine.switches.numbers import SwitchNumbers
+from adacd_cli.engine.switches import SwitchNumbers
 
 if TYPE_CHECKING:
     from adacd_cli.fitting.observe import Observed

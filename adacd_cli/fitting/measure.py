@@ -14,7 +14,7 @@ from adacd_cli.evaluation.store import AnswerRecord
 from adacd_cli.fitting.learn import MOST_LOST
 
 if TYPE_CHECKING:
-    from adacd_cli.engine.switches.numbers import SwitchNumbers
+    from adacd_cli.engine.switches import SwitchNumbers
     from adacd_cli.fitting.learn import Array
     from adacd_cli.fitting.observe import Observed
 

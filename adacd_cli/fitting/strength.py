@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD, SUBTRACT
 from adacd_cli.engine.rules import adacd
+from adacd_cli.engine.switches import ADD, SUBTRACT
 from adacd_cli.engine.switches.mass import opener_logits
 from adacd_cli.fitting.learn import MOST_LOST, threshold_below
 

@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from starlette.responses import Response
 
 from adacd_cli.events import Finished, Started, TokenStep
-from adacd_cli.profiles.profile import applied
+from adacd_cli.profiles.store import applied
 from adacd_cli.server.description import Body, Completion, describes, read_body
 from adacd_cli.server.errors import ApiError, refused
 from adacd_cli.server.metrics import Metrics

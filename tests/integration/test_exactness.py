@@ -12,8 +12,8 @@ from adacd_cli.backends.torch import backend as torch_backend
 from adacd_cli.backends.torch.batch import BatchedKVCache
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.rules import rule_of
+from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.events import Decision, Finished, TokenStep
 from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import FAMILIES, tiny_model

@@ -14,11 +14,11 @@ from adacd_cli.answers.run import Session
 from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.ssd import State
 from adacd_cli.engine.step import choose, draw_noise, make_generator
+from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading import load_extras

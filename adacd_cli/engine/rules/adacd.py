@@ -10,9 +10,8 @@ from dataclasses import replace
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD, PLAIN
 from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, compare_streams
-from adacd_cli.engine.switches import agreement
+from adacd_cli.engine.switches import ADD, PLAIN, agreement
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

@@ -11,7 +11,6 @@ from enum import Enum, auto
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD, PLAIN
 from adacd_cli.engine.rules.base import (
     StepLogits,
     Verdict,
@@ -21,6 +20,7 @@ from adacd_cli.engine.rules.base import (
     overlap_size,
     top_ranks,
 )
+from adacd_cli.engine.switches import ADD, PLAIN
 
 _FLOOR = 1e-12
 _THRESHOLD_STEP = 0.1
