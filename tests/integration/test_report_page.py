@@ -104,7 +104,7 @@ def test_no_text_of_a_model_or_a_user_runs(drive):
             "$('#set').options[2].value",
             choose("label", "failed"),
             "$('.answer.even .text').textContent",
-            "($('#query').value = '<script>', $('#query').dispatchEvent(new Event('input')), wait(400))",
+            "($('#query').value = '<script>', $('#query').dispatchEvent(new Event('input')), wait(250))",
             "[...document.querySelectorAll('mark')].map((mark) => mark.textContent)[0]",
             "document.images.length + document.scripts.length",
         ],
@@ -177,7 +177,7 @@ def test_filters_and_the_address(drive):
 
 def test_search(drive):
     def search(words):
-        return f"($('#query').value = {words!r}, $('#query').dispatchEvent(new Event('input')), wait(400))"
+        return f"($('#query').value = {words!r}, $('#query').dispatchEvent(new Event('input')), wait(250))"
 
     marks = "[...document.querySelectorAll('mark')].map((mark) => mark.textContent)"
     seen = drive(
