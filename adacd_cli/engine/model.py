@@ -129,7 +129,8 @@ class Request:
 def validate(request: Request, model: LanguageModel, can: Capabilities, which: str = "The prompt") -> None:
     """Refuses a request that cannot be answered, before anything is decoded; `which` names its prompt. PromptError
     where a prompt is empty, or leaves no room for an answer in the model's context; ConfigurationError where the
-    method needs logits or weights that the backend cannot give, or a setting names a token that there is not."""
+    method needs logits or weights that the backend cannot give, a setting names a token that there is not, or the
+    shortest answer is longer than the longest."""
     settings, prompts = request.settings, request.prompts
     method = METHODS[settings.effective_method]
     model.check_method(method)
@@ -146,6 +147,11 @@ def validate(request: Request, model: LanguageModel, can: Capabilities, which: s
         raise ConfigurationError(
             "`repetition_penalty` needs the logits of the contrast window, of which a server tells differences.",
             "Use presence_penalty or frequency_penalty.",
+        )
+    if settings.min_tokens > settings.max_new_tokens:
+        raise ConfigurationError(
+            f"`min_tokens` is {settings.min_tokens}, and an answer has at most {settings.max_new_tokens} tokens.",
+            "Ask for a longer answer, or for fewer tokens.",
         )
     for name, ids in (("logit_bias", settings.biases), ("stop_token_ids", settings.stop_token_ids)):
         size = (can.vocab_size or len(model.tokenizer)) if ids else 0

@@ -153,7 +153,10 @@ async def on_error(request: Request, error: Exception) -> Response:
         405: (f"The route {path} does not take {method}.", "method_not_allowed"),
     }
     message, code = messages.get(error.status_code, ("The request cannot be read.", None))
-    return ApiError(error.status_code, message, code=code, headers=error.headers).response
+    headers = dict(error.headers or {})
+    if headers.get("Allow") == "GET":
+        headers["Allow"] = "GET, HEAD"
+    return ApiError(error.status_code, message, code=code, headers=headers).response
 
 
 def _invalid_body(error: ValidationError) -> ApiError:

@@ -230,4 +230,5 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
     async def count_tokens(request: Request) -> JSON:
         """The length of the prompt that a conversation would be."""
         body = await read_body(request, MessagesRequest)
-        return {"input_tokens": await responder.count_tokens(chat_of(body))}
+        tokens, warnings = await responder.count_tokens(chat_of(body))
+        return {"input_tokens": tokens, **({"adacd": {"warnings": warnings}} if warnings else {})}

@@ -28,6 +28,9 @@ BODY_SECONDS = 60.0
 _CHECK_SECONDS = 0.5
 """How often to check, meanwhile, whether the server is stopping."""
 
+_DISCARD_SECONDS = 2.0
+"""How long a body that is too large is read all the same."""
+
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 _CODINGS = ("gzip", "x-gzip", "deflate")
 _NO_KEY_NEEDED = ("/health",)
@@ -150,6 +153,8 @@ class BodyLimit:
             await ApiError(415, message, code="content_encoding").response(scope, receive, send)
             return
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
+            if "expect" not in headers:  # else the client sends nothing before it has an answer
+                await _discard(receive)
             await too_large.response(scope, receive, send)
             return
         size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
@@ -168,6 +173,8 @@ class BodyLimit:
                     message = {**message, "body": _unpacked(unpacking, message, self._most - size + 1)}
                 size += len(message.get("body", b""))
                 if size > self._most:
+                    if not complete:
+                        await _discard(receive)
                     raise too_large
             return message
 
@@ -182,6 +189,18 @@ class BodyLimit:
                 self._check()
                 if left == 0:
                     raise _closing(408, "The body of the request did not arrive.", "timeout") from None
+
+
+async def _discard(receive: Receive) -> None:
+    """Reads what is left of a body for a while: a client that is still sending when the connection is closed may
+    never see the answer."""
+
+    async def rest() -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    with suppress(asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), _DISCARD_SECONDS)
 
 
 def _unpacked(unpacking: Any, message: Message, most: int) -> bytes:

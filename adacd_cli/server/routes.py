@@ -136,12 +136,13 @@ class Responder:
             with translation.errors():
                 return await self.chat(request, translation.request(), writer(body))
 
-    async def count_tokens(self, translation: Translation) -> int:
-        """How long the prompt of such a request is."""
+    async def count_tokens(self, translation: Translation) -> tuple[int, Sequence[str]]:
+        """How long the prompt of such a request is, and the warnings of the request."""
         with translation.errors():
             render, params = self._prepare(translation.request())
             checked = partial(self.state.render, render, "messages", params)
-            return len((await anyio.to_thread.run_sync(checked, limiter=self._rendering)).base.ids)
+            prompts = await anyio.to_thread.run_sync(checked, limiter=self._rendering)
+            return len(prompts.base.ids), (*params.warnings, *prompts.warnings)
 
     def _params_of(self, body: CommonRequest) -> tuple[Any, Params]:
         self.state.check_model(body.model)

@@ -31,6 +31,7 @@ LAST = (Finished, ApiError)
 RETRY_S = 1
 _RETRY_LOADING_S = 5
 _USUAL_CONCURRENCY = 64
+_RETURN_SECONDS = 2.0
 
 
 class Job:
@@ -168,6 +169,9 @@ class Worker:
 
         What breaks it is reported to every request, those to come included, and raised.
         """
+        from adacd_cli.engine.memory import return_freed_memory
+
+        returned = time.monotonic()
         try:
             self._scheduler = scheduler
             if not self._stopping:
@@ -179,6 +183,11 @@ class Worker:
                     self._unscored.popleft()
                 if scheduler.busy:
                     self._step(scheduler)
+                if (
+                    time.monotonic() > returned + _RETURN_SECONDS
+                ):  # KV caches of all lengths fragment the heap
+                    return_freed_memory()
+                    returned = time.monotonic()
         except BaseException as error:
             self._break(error)
             raise

@@ -208,6 +208,13 @@ def test_curl(served: str) -> None:
     assert json.loads(refused.stdout[:-3])["error"]["code"] == "body_too_large"
 
 
+def test_a_client_that_sends_too_much_on_a_connection_in_use_sees_why(served: str) -> None:
+    with httpx.Client(base_url=served, headers={"Authorization": f"Bearer {KEY}"}) as client:
+        for _ in range(4):
+            assert client.get("/v1/models").status_code == 200
+            assert client.post("/v1/completions", content=b"x" * 50_000_000).status_code == 413
+
+
 def test_the_examples_of_the_page_are_answered(served: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")

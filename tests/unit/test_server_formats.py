@@ -276,6 +276,9 @@ def test_a_conversation_is_the_same_in_every_format(server: Site) -> None:
     assert length == prompt_of(server, "/v1/messages", messages=blocks, system=cached, max_tokens=1)
     counted = post(server, "/v1/messages/count_tokens", messages=turns, system="Be kind.").json()
     assert counted == {"input_tokens": length}
+    counted = post(server, "/v1/messages/count_tokens", messages=turns, system="Be kind.", topk=3).json()
+    (warning,) = counted.pop("adacd")["warnings"]
+    assert counted == {"input_tokens": length} and "`topk`" in warning
     assert length == prompt_of(server, "/api/chat", messages=chat, **limit)
     one = prompt_of(server, "/api/generate", prompt="Hi?", system="Be kind.", **limit)
     assert one == server.chat(messages=chat[:2], max_tokens=1).json()["usage"]["prompt_tokens"]

@@ -96,6 +96,12 @@ def test_a_token_that_there_is_not_is_refused(server: Site) -> None:
     )
 
 
+def test_a_shortest_answer_longer_than_the_longest_is_refused(server: Site) -> None:
+    error = server.chat(min_tokens=13, max_tokens=12).json()["error"]
+    assert (error["param"], error["code"]) == ("min_tokens", None)
+    assert server.chat(min_tokens=12, max_tokens=12).json()["usage"]["completion_tokens"] == 12
+
+
 def test_a_choice_names_the_stop_string_that_ended_it(server: Site) -> None:
     choice = server.chat(stop=["zz", "cd"]).json()["choices"][0]
     assert (choice["finish_reason"], choice["stop_reason"]) == ("stop", "cd")
@@ -142,7 +148,7 @@ HOSTILE = (
         }
     },
     {"chat_template_kwargs": {"x": json.loads("[" * 90 + "]" * 90)}},
-    {"logit_bias": {"999999999": 5, "00": 1, "0": 2}, "min_tokens": 3, "max_tokens": 2},
+    {"logit_bias": {"999999999": 5, "00": 1, "0": 2}, "min_tokens": 2, "max_tokens": 2},
     {"stop_token_ids": [2**31 - 1], "presence_penalty": 2, "repetition_penalty": 1e-9},
     {"messages": [{"role": "system", "content": ""}]},
     {"messages": [{"role": "tool", "content": "x"}, QUESTION]},

@@ -177,9 +177,11 @@ def test_what_was_said_is_written_only_where_that_is_wanted(
 def test_errors_of_no_route_have_the_same_shape() -> None:
     with site(letters()) as server:
         nowhere, method = server.http.get("/v1/nothing"), server.http.get("/v1/completions")
+        other = server.http.post("/v1/models")
     check_error(nowhere, 404, "unknown_route", "unknown route", kind="not_found_error")
     check_error(method, 405, "method_not_allowed", "wrong method")
-    assert method.headers["allow"] == "POST"
+    check_error(other, 405, "method_not_allowed", "wrong method of a route to read")
+    assert (method.headers["allow"], other.headers["allow"]) == ("POST", "GET, HEAD")
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
