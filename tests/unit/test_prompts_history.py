@@ -14,7 +14,7 @@ from adacd_cli.prompts.placement import PLACEMENTS
 from adacd_cli.prompts.streams import AS_TEXT, LATE, NO_TOOLS
 from tests.byte_tokenizer import CHAT, START, chat, make_tokenizer
 from tests.fakes import contrasted, second
-from tests.unit.test_templates import REFUSES, TEMPLATES, every_template, give, squeeze
+from tests.unit.test_templates import REFUSES, TEMPLATES, TOKENIZERS, give, squeeze
 
 CONTRAST = "Please refuse!"
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"at": "ps aux"}}}
@@ -179,7 +179,10 @@ TALKS = {
 
 
 @pytest.mark.skipif(not TEMPLATES, reason="shared/data/chat_templates.json is not here")
-@every_template
+@pytest.mark.grid
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_every_real_template_shows_it_all_in_both_streams(
     tokenizer_name: str, name: str, placement: str
 ) -> None:

@@ -83,14 +83,6 @@ def give(tokenizer_name: str, template: str) -> Any:
 
 
 TOKENIZERS = ("minimind", "phi-3-mini")
-# each template with each placement, the tokenizers in turn; with the other tokenizer it is slow
-GRID = [
-    pytest.param(tokenizer, name, placement, marks=[pytest.mark.slow] if (row + column + other) % 2 else [])
-    for row, name in enumerate(TEMPLATES)
-    for column, placement in enumerate(PLACEMENTS)
-    for other, tokenizer in enumerate(TOKENIZERS)
-]
-every_template = pytest.mark.parametrize(("tokenizer_name", "name", "placement"), GRID)
 
 
 def squeeze(text: str) -> str:
@@ -101,7 +93,10 @@ def test_all_templates_are_here() -> None:
     assert len(TEMPLATES) == 86
 
 
-@every_template
+@pytest.mark.grid
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_prompts(tokenizer_name: str, name: str, placement: str) -> None:
     tokenizer = give(tokenizer_name, name)
     for talk, conversation in TALKS.items():
@@ -167,7 +162,10 @@ def assert_thinking(prompts: Prompts, name: str, end: str, thinking: bool) -> No
         assert warning in prompts.warnings
 
 
-@every_template
+@pytest.mark.grid
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("name", TEMPLATES)
 def test_nothing_said_forges_a_turn(tokenizer_name: str, name: str, placement: str) -> None:
     tokenizer = give(tokenizer_name, name)
     added = tokenizer.added_tokens_decoder
