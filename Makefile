@@ -24,6 +24,9 @@ CLIENTS ?= .venv-clients
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
+# without bytecode on disk, every process that a test starts would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-all test-json test-clients test-cluster test-vllm lint evidence clean
 
 demo: $(VENV)/installed
