@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from multiprocessing import get_context, reduction
-from pathlib import Path
 from typing import Any
 
 from adacd_cli.cli.start import main
@@ -23,7 +22,6 @@ import_libraries()
 import_modelling()
 _CONTEXT = get_context("forkserver")
 _CONTEXT.set_forkserver_preload([__name__])
-_ROOT = Path(__file__).resolve().parents[1]
 _CAPTURED = -1
 
 
@@ -53,7 +51,7 @@ class Process:
         ]
         environment = {**os.environ, **(env or {})}
         self._process = _CONTEXT.Process(
-            target=_run, args=(program or _adacd, arguments, streams, environment), daemon=True
+            target=_run, args=(program or _adacd, arguments, streams, environment, os.getcwd()), daemon=True
         )
         self._process.start()
 
@@ -106,6 +104,7 @@ def _run(
     arguments: tuple[Any, ...],
     streams: list[int | None],
     environment: dict[str, str],
+    folder: str,
 ) -> None:
     for own, given in enumerate(streams):
         if given is None:
@@ -115,7 +114,7 @@ def _run(
             os.close(given)
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(_ROOT)
+    os.chdir(folder)
     # as the interpreter opens them
     sys.stdin = None if streams[0] is None else open(0, closefd=False)  # type: ignore[assignment]  # noqa: SIM115
     sys.stdout = None if streams[1] is None else open(1, "w", closefd=False)  # noqa: SIM115

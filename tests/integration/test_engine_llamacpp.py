@@ -80,6 +80,7 @@ def test_the_contract(pair, check):
     check(backend_for(model), reference)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi3"])
 @pytest.mark.parametrize(
     "changes",
@@ -92,7 +93,7 @@ def test_the_contract(pair, check):
             "temperature": 0.8,
             "min_p": 0.05,
             "repetition_penalty": 1.3,
-            "min_tokens": 30,
+            "min_tokens": 24,
             "logit_bias": ("9:-5",),
         },
     ],
@@ -158,6 +159,7 @@ def by_the_rule(z, prompted, settings):
     return int(scores.argmax()), Decision.ADD if sign > 0 else Decision.SUBTRACT
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("quantization", ["Q8_0", "Q4_0"])
 @pytest.mark.parametrize("placement", ["system", "user-end"])
 def test_a_quantised_file_has_the_tokens_of_the_rule_on_the_librarys_own_distributions(
