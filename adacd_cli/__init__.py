@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from adacd_cli.answers import Answer, generate, stream
-    from adacd_cli.answers.run import Session, decode
+    from adacd_cli.answers import Answer, Session, decode, generate, stream
     from adacd_cli.config import Resolved, Settings, resolve
     from adacd_cli.conversation import Conversation, Message
     from adacd_cli.engine import LanguageModel, Request, Scheduler
@@ -37,10 +36,9 @@ if TYPE_CHECKING:
     from adacd_cli.prompts import Contrast, Prompts, build_prompts, prompts_for
 
 _HOMES = {
-    "adacd_cli.answers": ("Answer", "generate", "stream"),
+    "adacd_cli.answers": ("Answer", "Session", "decode", "generate", "stream"),
     "adacd_cli.config": ("Resolved", "Settings", "resolve"),
     "adacd_cli.conversation": ("Conversation", "Message"),
-    "adacd_cli.answers.run": ("Session", "decode"),
     "adacd_cli.engine": ("LanguageModel", "Request", "Scheduler"),
     "adacd_cli.errors": ("AdacdError",),
     "adacd_cli.loading": ("load", "load_extras"),

@@ -29,12 +29,10 @@ class Message:
 class Conversation:
     """An immutable conversation; each change gives a new one, so that undo is keeping the old."""
 
-    # the turns, user and assistant in alternation, user first. An assistant's message at the end is the beginning
-    # of the answer
+    # the turns, user and assistant in alternation, user first; an assistant's at the end begins the answer
     messages: tuple[Message, ...] = ()
     system: str | None = None  # the user's own system message, in both streams; None or "" for none
-    # what the chat template gets besides, such as `tools`
-    variables: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    variables: Mapping[str, Any] = field(default_factory=dict, hash=False)  # of the template, such as `tools`
 
     @classmethod
     def ask(cls, prompt: str, system: str | None = None) -> Conversation:
@@ -117,7 +115,6 @@ class Conversation:
 
 
 def _read_messages(messages: Sequence[object]) -> Conversation | str:
-    """The conversation, or what is wrong with the messages."""
     system: str | None = None
     turns: list[Message] = []
     for position, entry in enumerate(messages):

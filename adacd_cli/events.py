@@ -95,11 +95,9 @@ class Started:
     unprompted_tokens: int
     settings: Mapping[str, Any]  # the decoding settings by name, JSON values only
     seed: int | None = None  # the sampling seed, None when greedy
-    # how many prompt tokens the prompted stream takes over from the base stream's KV cache
-    shared_tokens: int = 0
+    shared_tokens: int = 0  # prompt tokens that the prompted stream takes over from the base's KV cache
     engine: str = "torch"  # what computes it: `torch`, `llamacpp` or `server`
-    # name of the profile whose settings or switch it decodes with; None where it uses none
-    profile: str | None = None
+    profile: str | None = None  # name of the profile whose settings or switch it decodes with, if any
 
 
 @dataclass(frozen=True)
@@ -115,14 +113,13 @@ class TokenStep:
     measures: Measures
     plain_token_id: int  # the token Default would have taken here (same temperature, same random draw)
     plain_token: str
-    # the prompted stream's top token as text; None where there is no prompted stream
-    prompted_top: str | None = None
+    prompted_top: str | None = None  # the prompted stream's top token as text; None without such a stream
     thinking: bool = False  # whether the token belongs to the model's thinking rather than to its answer
     candidates: tuple[Candidate, ...] = ()  # the most probable tokens of either stream, on request
-    # log P of the chosen token in the unprompted stream, in nats; None unless asked for
-    logprob: float | None = None
-    # the most probable tokens of the unprompted stream, on request
-    top_logprobs: tuple[TokenLogprob, ...] = ()
+    logprob: float | None = None  # log P of the chosen token in the unprompted stream, in nats, on request
+    top_logprobs: tuple[
+        TokenLogprob, ...
+    ] = ()  # the most probable tokens of the unprompted stream, on request
     # whether the token is what both streams' whole distributions give; False only where a served model left out the
     # value of a token that could have been chosen
     exact: bool = True
@@ -139,10 +136,8 @@ class Finished:
     tokens: int  # number of TokenSteps, the end-of-turn token and thinking included
     added: int  # added, subtracted: steps decided so
     subtracted: int
-    # tokens over seconds since decoding began, prefill included
-    tokens_per_s: float = field(default=0.0, compare=False)
-    # peak of the device's allocated memory, or of the process on a CPU
-    peak_memory_bytes: int = field(default=0, compare=False)
+    tokens_per_s: float = field(default=0.0, compare=False)  # since decoding began, prefill included
+    peak_memory_bytes: int = field(default=0, compare=False)  # of the device, or of the process on a CPU
     thinking: str = ""  # the thinking's text, "" where there was none
     context_full: bool = False  # whether LENGTH means the model's context, not `max_new_tokens`
     stop: str | None = None  # the one of `settings.stop` that ended it; None where none did
@@ -156,8 +151,7 @@ class Failed:
     error: str  # name of the error's class in `errors`, e.g. `OutOfMemoryError`
     message: str  # what went wrong and why, one sentence
     hint: str = ""  # what the user can do, one sentence; "" when there is nothing
-    # the exception itself, for its traceback; not compared and not in JSON
-    cause: BaseException | None = field(default=None, compare=False, repr=False)
+    cause: BaseException | None = field(default=None, compare=False, repr=False)  # itself; not in JSON
 
     @classmethod
     def of(cls, request: int, error: BaseException) -> Failed:

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from adacd_cli import load
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.backends.llamacpp.model import decode_greedily
 from adacd_cli.bench.measure import time_decode
-from adacd_cli.bench.prompts import TextPrompts
+from adacd_cli.bench.subject import TextPrompts
 from adacd_cli.config import Settings
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import TokenStep
@@ -30,8 +30,8 @@ from adacd_cli.events import TokenStep
 _PEAK = """
 import resource, sys
 from adacd_cli import generate, load
-from adacd_cli.backends.llamacpp import pool
-pool._FIRST_CELLS = 4096
+from adacd_cli.backends.llamacpp import backend
+backend._FIRST_CELLS = 4096
 model = load(sys.argv[1], threads=1, context=4096)
 generate(model, "Why is the sky blue?", max_new_tokens=8, method=sys.argv[2])
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)

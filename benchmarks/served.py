@@ -18,7 +18,7 @@ from collections.abc import Callable
 import httpx
 
 from adacd_cli import Settings
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Finished, TokenStep
@@ -63,7 +63,9 @@ def main() -> None:
                 times[name].append((whole, first))
 
     base = {name: statistics.median(whole for whole, _ in each) for name, each in times.items() if each}
-    print(f"{served.server.probe.dialect}, {asked.tokens} tokens, median of {asked.trials} (least to most)")
+    print(
+        f"{served.server.probe.dialect.name}, {asked.tokens} tokens, median of {asked.trials} (least to most)"
+    )
     for name, median in base.items():
         wholes = [whole for whole, _ in times[name]]
         first = statistics.median(first for _, first in times[name])
@@ -96,7 +98,7 @@ def plain_request(model: LanguageModel, question: str, tokens: int) -> tuple[flo
     body = {"prompt": list(pair.base.ids), "temperature": 0, "stream": True, "max_tokens": tokens}
     body["model"] = model.server.probe.model
     begin, first, count = time.perf_counter(), 0.0, 0
-    url = f"{model.server.probe.address}/completions"
+    url = f"{model.server.address}/completions"
     with httpx.stream("POST", url, json=body, timeout=300) as response:
         for line in response.iter_lines():
             if not line.startswith("data: {"):

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from adacd_cli import Settings
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import LanguageModel, Request
 from adacd_cli.events import Failed, Finished, TokenStep
@@ -74,7 +74,8 @@ def main() -> None:
 
     base = statistics.median(times["default"])
     print(
-        f"{served.server.probe.dialect}, {asked.answers} answers of {asked.tokens} tokens, {asked.at_once} at once"
+        f"{served.server.probe.dialect.name}, {asked.answers} answers of {asked.tokens} tokens, "
+        f"{asked.at_once} at once"
     )
     print(f"median of {asked.rounds} rounds (least to most), milliseconds a token")
     for name in METHODS:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 
-from adacd_cli.cli.chat.repl import Chat
-from adacd_cli.cli.chat.talk import Talk
+from adacd_cli.cli.chat.talk import Chat, Talk
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts import Prompts

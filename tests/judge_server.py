@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 from openai import _base_client
 
-from adacd_cli.evaluation.judges import endpoint
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgeOptions, endpoint
 from adacd_cli.evaluation.judges.openai import OpenAIJudge
 
 KEY = "sk-test-1234567890"

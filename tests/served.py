@@ -8,9 +8,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import torch
 
+from adacd_cli.backends.server.client import Address
 from adacd_cli.backends.server.dialect import TopList
-from adacd_cli.backends.server.probe import Probe
-from adacd_cli.backends.server.server import Background, Server
+from adacd_cli.backends.server.server import Probe, Server
 from adacd_cli.config import CONTROLS
 from adacd_cli.engine import LanguageModel
 from adacd_cli.engine.backend import SampledToken, Sampling
@@ -33,6 +33,7 @@ class ScriptedDialect:
         before_token: called before each token of a stream with the number of the token; may raise.
         pause: seconds before each answer and each token.
         scores_ids: whether it gives the log-probabilities of tokens that are named.
+        left_in: the name of the thread in which its connections were closed; "" before.
         cut: a stream ends without a word after so many tokens; None for never.
     """
 
@@ -48,7 +49,7 @@ class ScriptedDialect:
         self.before: Callable[[list[tuple[int, ...]]], None] = lambda prompts: None
         self.before_token: Callable[[int], None] = lambda number: None
         self.cut: int | None = None
-        self.pause, self.scores_ids = 0.0, False
+        self.pause, self.scores_ids, self.left_in = 0.0, False, ""
         self._lock = threading.Lock()
 
     async def top(self, prompts: Sequence[Sequence[int]], count: int) -> list[TopList]:
@@ -107,8 +108,13 @@ class _Counted:
 
 
 class _NoClient:
+    address = Address.parse("http://scripted/v1")
+
+    def __init__(self, dialect: ScriptedDialect) -> None:
+        self._dialect = dialect
+
     async def close(self) -> None:
-        pass
+        self._dialect.left_in = threading.current_thread().name
 
 
 def served(
@@ -116,9 +122,11 @@ def served(
 ) -> tuple[LanguageModel, ScriptedDialect]:
     """A served model over a script, with byte tokens, and the dialect that it asks."""
     dialect = ScriptedDialect(script, most)
-    probe = Probe("http://scripted/v1", "scripted", "m", context, BYTE_VOCAB, None, None)
-    server = Server(Background(), _NoClient(), dialect, probe, BYTE_VOCAB)
-    server.concurrency = concurrency
+
+    async def inquiry() -> Probe:
+        return Probe(dialect, "m", BYTE_VOCAB, context, slots=2 * concurrency)
+
+    server = Server(_NoClient(dialect), inquiry)
     model = LanguageModel(
         model=None,
         tokenizer=ByteTokenizer(),

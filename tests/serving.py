@@ -18,8 +18,7 @@ from adacd_cli.engine import LanguageModel, PrefixCache, Scheduler
 from adacd_cli.errors import AdacdError
 from adacd_cli.events import Decision, Event, Failed, Finished, FinishReason, Measures, Started, TokenStep
 from adacd_cli.server.app import create_app
-from adacd_cli.server.metrics import Metrics
-from adacd_cli.server.state import ServerState
+from adacd_cli.server.state import Metrics, ServerState
 from adacd_cli.server.worker import Worker
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import ScriptedModel
@@ -159,8 +158,7 @@ def site(
     **fields: Any,
 ) -> Iterator[Site]:
     """A server over the model; `fields` are those of `ServerState`."""
-    metrics = Metrics()
-    worker = Worker(metrics, queue_size=queue_size, seconds=seconds)
+    worker = Worker(queue_size=queue_size, seconds=seconds)
     values = {"settings": Settings(), "model_id": "letters", "quiet": True, **fields}
     state = ServerState(**values)
     faults: list[BaseException] = []
@@ -178,14 +176,14 @@ def site(
     else:
         cache = PrefixCache(2**20)
         scheduler = Scheduler(backend_for(model), prefix_cache=cache, max_concurrency=max_concurrency)
-    app = create_app(state, worker, metrics)
+    app = create_app(state, worker)
     thread = threading.Thread(target=run)
     with TestClient(app, base_url="http://localhost") as http:
         if ready:
             state.set_model(model)
             thread.start()
             until(lambda: worker.state != "loading")
-        yield Site(app, worker, metrics, http, faults)
+        yield Site(app, worker, worker.metrics, http, faults)
         worker.stop()
         if ready:
             if isinstance(scheduler, Slow):

@@ -134,10 +134,11 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
     from adacd_cli.conversation import Conversation
     from adacd_cli.engine.switches import DECISIONS, PLAIN, learned
     from adacd_cli.engine.switches.mass import opener_logits
+    from adacd_cli.evaluation.datasets.files import Sample
     from adacd_cli.evaluation.judges.keyword import KeywordJudge
     from adacd_cli.evaluation.results import summarise
     from adacd_cli.evaluation.runner import answer_all, judge_all
-    from adacd_cli.evaluation.store import Sample, Store
+    from adacd_cli.evaluation.store import Store
     from adacd_cli.fitting.observe import Observer
     from adacd_cli.prompts import prompts_for
 

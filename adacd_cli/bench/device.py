@@ -25,9 +25,8 @@ def synchronize(device: torch.device) -> None:
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Gigabytes (10⁹ bytes) a second that the best of several copies in the device's memory reads and writes,
-    together. A CPU also reads what it is going to overwrite, which is not counted, so a loop that only reads can
-    exceed it."""
+    """Gigabytes (10⁹ bytes) a second that the best of several copies in the device's memory reads and writes. A CPU
+    also reads what it is going to overwrite, which is not counted, so a loop that only reads can exceed it."""
     import torch
 
     size = _GPU_BYTES if device.type == "cuda" else _CPU_BYTES
@@ -44,11 +43,8 @@ def copy_bandwidth(device: torch.device) -> float:
 
 
 def weight_bytes(model: Any) -> int | None:
-    """Bytes of weights that one pass over the model reads, however many rows it has, under Default; None where it
-    does not read all (a mixture of experts) or their size is not known (torchao packs them).
-
-    An input embedding that is not also the output's does not count: a pass looks up only a row of it a token.
-    """
+    """Bytes of weights that one pass over the model reads under Default; None where it does not read all (a mixture
+    of experts) or their size is not known (torchao packs them)."""
     if getattr(model, "engine", "") == "llamacpp":
         return int(model.bytes)
     config = model.config.get_text_config(decoder=True)
@@ -56,6 +52,7 @@ def weight_bytes(model: Any) -> int | None:
     if getattr(config, "num_experts_per_tok", None) or "torchao" in str(quantized):
         return None
     total = sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
+    # a pass looks up only a row a token of an input embedding that is not also the output's
     read, written = model.get_input_embeddings(), model.get_output_embeddings()
     if read is not None and written is not None and read.weight is not written.weight:
         total -= read.weight.numel() * read.weight.element_size()
@@ -63,9 +60,8 @@ def weight_bytes(model: Any) -> int | None:
 
 
 class PeakMemory:
-    """The peak of one device's memory between `reset` and `read`; `kind` says of what: of what PyTorch allocated on
-    the `device` (CUDA), of the `process` (Linux), or of the `process since its start`, which cannot tell methods
-    apart."""
+    """The peak memory between `reset` and `read`; `kind` is what PyTorch allocated on the `device` (CUDA), that of
+    the `process` (Linux), or of the `process since its start`, which cannot tell methods apart."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,8 +1,6 @@
-"""Contestants take turns, batch size after batch size; what they took becomes rows.
-
-Every contestant runs once to warm up, which is also when its peak memory is read, and then in turn, A B A B,
-so that whatever slows the machine slows them alike. What was measured stays when a run fails or is stopped.
-"""
+"""Contestants take turns, batch size after batch size; what they took becomes rows. Every contestant runs once to
+warm up, which is also when its peak memory is read, and then in turn, A B A B, so that whatever slows the machine
+slows them alike. What was measured stays when a run fails or is stopped."""
 
 from __future__ import annotations
 
@@ -13,10 +11,10 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.answers.run import decode_with
+from adacd_cli.answers import decode_with
 from adacd_cli.backends import backend_for
 from adacd_cli.bench.device import PeakMemory, synchronize
-from adacd_cli.bench.prompts import PromptMaker
+from adacd_cli.bench.subject import PromptMaker
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.counting import counted
@@ -31,9 +29,8 @@ from adacd_cli.prompts import Prompts
 if TYPE_CHECKING:
     import torch
 
+# what a model's engine is measured against: the plain decoding of its own library
 RIVALS = {"torch": "transformers", "llamacpp": "llamacpp"}
-"""What a model's engine is measured against: the plain decoding of its own library."""
-
 _SMALLER = "Lower --batch-size, --prompt-tokens or --generation-tokens."
 
 
@@ -76,16 +73,14 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
 
 
 def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int) -> Timing:
-    """Runs transformers' `generate`, greedy, with its default cache, over prompts of one length. AdacdError where
-    there were not as many tokens."""
+    """As `time_decode`, by transformers' `generate`, greedy, with its default cache, over prompts of one length."""
     import torch
     from transformers import GenerationConfig, LogitsProcessorList
 
     read: list[float] = []
 
     def note(input_ids: Any, scores: Any) -> Any:
-        """Notes when the prompts are read; costs a comparison a step."""
-        if not read:
+        if not read:  # the prompts just were; costs a comparison a step
             synchronize(model.device)
             read.append(time.perf_counter())
         return scores
@@ -97,12 +92,8 @@ def time_generate(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
         synchronize(model.device)
         begin = time.perf_counter()
         ids = torch.tensor([list(prompt) for prompt in prompts], device=model.device)
-        answer = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            generation_config=asked,
-            logits_processor=LogitsProcessorList([note]),
-        )
+        own_steps = {"generation_config": asked, "logits_processor": LogitsProcessorList([note])}
+        answer = model.generate(ids, attention_mask=torch.ones_like(ids), **own_steps)
         synchronize(model.device)
         seconds = time.perf_counter() - begin
     finally:
@@ -127,21 +118,20 @@ def time_llamacpp(model: Any, prompts: Sequence[Sequence[int]], new_tokens: int)
 
 def _check_count(tokens: int, wanted: int, name: str) -> None:
     if tokens != wanted:
-        raise AdacdError(
-            f"{name} gave {counted(tokens, 'token')} and not {wanted}, so its times say nothing.",
-            "Try fewer --generation-tokens.",
-        )
+        what = f"{name} gave {counted(tokens, 'token')} and not {wanted}, so its times say nothing."
+        raise AdacdError(what, "Try fewer --generation-tokens.")
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """What is measured: a method, or a rival, which has no settings. `prepare` makes the prompts of a batch,
-    untimed, and gives what runs over them; `needs` tells the bytes of its caches, at least."""
+    """What is measured: a method, or a rival, which has no settings."""
 
     name: str
     settings: Settings | None
-    prepare: Callable[[int], Callable[[], Timing]]
-    needs: Callable[[int], int]
+    prepare: Callable[
+        [int], Callable[[], Timing]
+    ]  # makes a batch's prompts, untimed, and gives what runs over them
+    row_bytes: int  # keys and values of a request, and its logits in float32, at least
 
 
 def of_method(
@@ -155,7 +145,7 @@ def of_method(
         made = prompts.make(used, batch)
         return lambda: time_decode(model, made, used)
 
-    return Contestant(settings.method_label, settings, prepare, _bytes_of(model, positions))
+    return Contestant(settings.method_label, settings, prepare, _row_bytes(model, positions))
 
 
 def of_rival(
@@ -169,40 +159,37 @@ def of_rival(
         ids = [each.base.ids for each in prompts.make(default, batch)]
         return lambda: run(model.model, ids, default.max_new_tokens)
 
-    needs = _bytes_of(model, prompt_tokens + default.max_new_tokens)
-    return Contestant(RIVALS[model.engine], None, prepare, needs)
+    row_bytes = _row_bytes(model, prompt_tokens + default.max_new_tokens)
+    return Contestant(RIVALS[model.engine], None, prepare, row_bytes)
 
 
-def _bytes_of(model: LanguageModel, positions: int) -> Callable[[int], int]:
-    """Bytes of a batch: keys and values of each row, and its logits in float32."""
+def _row_bytes(model: LanguageModel, positions: int) -> int:
     of = model.model if model.engine == "llamacpp" else model.model.config.get_text_config(decoder=True)
-    row = backend_for(model).bytes_for(positions) + 4 * int(of.vocab_size)
-    return lambda batch: batch * row
+    return backend_for(model).bytes_for(positions) + 4 * int(of.vocab_size)
 
 
 @dataclass
 class Measurements:
-    """What was measured so far, of the contestants in the order of the rows; `bandwidth`, in GB a second, is to be
-    set before `rows` is asked for."""
+    """What was measured so far, of the contestants in the order of the rows."""
 
     contestants: Sequence[Contestant]
     device: torch.device
     prompt_tokens: int
     generation_tokens: int
     weight_bytes: int | None
-    bandwidth: float = 0.0
+    bandwidth: float = 0.0  # GB a second, set before `rows` is asked for
     _timings: dict[tuple[int, str], list[Timing]] = field(default_factory=dict, init=False)
     _peaks: dict[tuple[int, str], int | None] = field(default_factory=dict, init=False)
 
     def check_memory(self, batch: int) -> None:
         """Refuses a batch whose caches alone cannot fit (OutOfMemoryError, which names the batch size)."""
-        needed = max(contestant.needs(batch) for contestant in self.contestants)
+        needed = batch * max(contestant.row_bytes for contestant in self.contestants)
         check_memory(f"A batch of {batch} needs at least", needed, self.device, _SMALLER)
 
     def measure(
         self, batch_sizes: Sequence[int], trials: int, progress: Callable[[str], None] = lambda line: None
     ) -> None:
-        """Times so many runs of every contestant at every batch size, each after one that is not timed.
+        """Times so many runs of every contestant at every batch size, after one that is not timed.
         OutOfMemoryError, which names the batch size, where one does not fit."""
         memory = PeakMemory(self.device)
         with warnings.catch_warnings():
@@ -233,12 +220,9 @@ class Measurements:
                 self._timings.setdefault((batch, name), []).append(timing)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row of JSON values for each contestant and batch size that has at least one timed run.
-
-        Times are medians; rates, shares and ratios are made of those medians. `seconds` is a whole run over
-        the batch, and the ratios divide it by that of `default` and `transformers` at the same batch size;
-        `ms_per_token` is how long every request of the batch waits for one token more, after its first.
-        """
+        """A row of JSON values for each contestant and batch size that was timed. Times are medians; rates and
+        ratios are made of those. The ratios divide a whole run, `seconds`, by that of others at the same batch
+        size; `ms_per_token` is how long every request of the batch waits for one token more, after its first."""
         sizes = dict.fromkeys(batch for batch, _ in self._timings)
         pairs = [(batch, contestant) for batch in sizes for contestant in self.contestants]
         return [self._row(batch, each) for batch, each in pairs if (batch, each.name) in self._timings]
@@ -265,13 +249,14 @@ class Measurements:
             "first_token_s_range": [min(first), max(first)],
             "seconds": median(seconds),
             "seconds_range": [min(seconds), max(seconds)],
-            **{f"ratio_to_{name}": _ratio(seconds, times("seconds", name)) for name in bases},
+            **{
+                f"ratio_to_{name}": median(seconds) / median(base)
+                if (base := times("seconds", name))
+                else None
+                for name in bases
+            },
             "weights_gb_per_s": read,
             "bandwidth_share": read / self.bandwidth if read else None,
             "peak_memory_bytes": self._peaks[batch, contestant.name],
             "settings": None if contestant.settings is None else contestant.settings.decoding(),
         }
-
-
-def _ratio(seconds: Sequence[float], base: Sequence[float]) -> float | None:
-    return median(seconds) / median(base) if base else None

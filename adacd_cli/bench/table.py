@@ -9,7 +9,7 @@ from typing import Any
 
 from adacd_cli.counting import counted
 from adacd_cli.errors import OutputError, UsageError
-from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
+from adacd_cli.render.document import COLORS, MARKERS, drawn, label, save
 
 Row = Mapping[str, Any]
 
@@ -35,12 +35,9 @@ def _header(machine: Mapping[str, Any], rows: Sequence[Row]) -> str:
     dtype = machine["dtype"] + (f" ({machine['quantize']})" if machine.get("quantize") else "")
     processor = machine["processor"] or machine["system"]
     hardware = [f"{processor} ({counted(machine['cores'], 'core')})", counted(machine["threads"], "thread")]
+    where = "llama.cpp" if machine["engine"] == "llamacpp" else machine["device"]
     lines = (
-        (
-            machine["model"],
-            dtype,
-            f"on {'llama.cpp' if machine['engine'] == 'llamacpp' else machine['device']}",
-        ),
+        (machine["model"], dtype, f"on {where}"),
         [machine["gpu"], *hardware] if "gpu" in machine else hardware,
         (f"{machine['bandwidth_gb_per_s']:.1f} GB/s copied in its memory",),
         [f"{name} {machine[name]}" for name in ("adacd", "python", "torch", "transformers")],
@@ -59,38 +56,28 @@ def _number(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def _range(ends: Sequence[float]) -> str:
-    return "–".join(map(_number, ends))
-
-
 _NAMES = (("\nBatch", "batch_size", str), ("\nMethod", "method", str))
 _TIMES = (
     *_NAMES,
     ("Prefill\ntok/s", "prefill_tokens_per_s", _number),
     ("Decode\ntok/s", "decode_tokens_per_s", _number),
     ("\nms/token", "ms_per_token", _number),
-    ("\nspread", "ms_per_token_range", _range),
-    ("÷\ndefault", "ratio_to_default", ".3f"),
-    ("÷ trans-\nformers", "ratio_to_transformers", ".3f"),
-    ("÷ llama\n.cpp", "ratio_to_llamacpp", ".3f"),
+    ("\nspread", "ms_per_token_range", lambda ends: "–".join(map(_number, ends))),
+    ("÷\ndefault", "ratio_to_default", "{:.3f}".format),
+    ("÷ trans-\nformers", "ratio_to_transformers", "{:.3f}".format),
+    ("÷ llama\n.cpp", "ratio_to_llamacpp", "{:.3f}".format),
 )
 _RESOURCES = (
     *_NAMES,
     ("First\ntoken, s", "first_token_s", _number),
     ("Whole\nrun, s", "seconds", _number),
-    ("\nspread", "seconds_range", _range),
+    ("\nspread", "seconds_range", lambda ends: "–".join(map(_number, ends))),
     ("Weights\nGB/s", "weights_gb_per_s", _number),
-    ("Share\nof copy", "bandwidth_share", ".0%"),
+    ("Share\nof copy", "bandwidth_share", "{:.0%}".format),
     ("Peak\nGB", "peak_memory_bytes", lambda value: _number(value / 1e9)),
 )
-Column = tuple[str, str, Callable[[Any], str] | str]
-"""Heading, key of the row, and how a value is written: a function or a format; None is `–`."""
-
-
-def _cell(value: Any, how: Callable[[Any], str] | str) -> str:
-    if value is None:
-        return "–"
-    return format(value, how) if isinstance(how, str) else how(value)
+Column = tuple[str, str, Callable[[Any], str]]
+"""Heading, key of the row, and how a value is written; None is `–`."""
 
 
 def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
@@ -106,24 +93,19 @@ def _table(columns: Sequence[Column], rows: Sequence[Row], width: int) -> str:
         else:
             table.add_column(Text(head), justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(*(Text(_cell(row[name], how)) for _, name, how in columns))  # as it is, not as markup
+        cells = ("–" if row[name] is None else how(row[name]) for _, name, how in columns)
+        table.add_row(*map(Text, cells))  # as it is, not as markup
     out = io.StringIO()
     Console(file=out, width=width, color_system=None, legacy_windows=False).print(table)
     return "".join(f"{line.rstrip()}\n" for line in out.getvalue().splitlines())
 
 
-Rows = Sequence[Mapping[str, Any]]
-
-
 def check_picture(file: str) -> Path:
-    """Finds out before anything is measured whether the picture can be written. UsageError where the name ends in
-    neither .svg nor .png; OutputError where its folder is not there or cannot be written, or it is itself a
-    folder."""
+    """Finds out beforehand whether the picture can be written; UsageError or OutputError if not."""
     path = Path(file).expanduser()
     if path.suffix.lower() not in (".svg", ".png"):
-        raise UsageError(
-            f"--picture writes SVG or PNG; got {file!r}.", "Name a file that ends in .svg or .png."
-        )
+        hint = "Name a file that ends in .svg or .png."
+        raise UsageError(f"--picture writes SVG or PNG; got {file!r}.", hint)
     try:
         with path.open("ab"):
             pass
@@ -138,9 +120,8 @@ def _unwritable(path: Path, error: OSError, hint: str) -> OutputError:
     return OutputError(f"The picture {str(path)!r} could not be written: {error.strerror or error}.", hint)
 
 
-def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
-    """Writes the picture of at least one row to a path that `check_picture` accepted. OutputError where it cannot
-    be written."""
+def draw(machine: Mapping[str, Any], rows: Sequence[Row], path: Path) -> None:
+    """Writes the picture of at least one row to a path that `check_picture` accepted; else OutputError."""
     methods = list(dict.fromkeys(row["method"] for row in rows))
     sizes = list(dict.fromkeys(row["batch_size"] for row in rows))
     with drawn(9.6, 4.2) as figure:
@@ -157,9 +138,8 @@ def draw(machine: Mapping[str, Any], rows: Rows, path: Path) -> None:
             left.bar(bars, values, yerr=ranges, capsize=3, width=0.72 / len(methods), **style)
             own.sort(key=lambda row: int(row["batch_size"]))
             speeds = [row["decode_tokens_per_s"] for row in own]
-            right.plot(
-                [row["batch_size"] for row in own], speeds, marker=MARKERS[place % len(MARKERS)], **style
-            )
+            style["marker"] = MARKERS[place % len(MARKERS)]
+            right.plot([row["batch_size"] for row in own], speeds, **style)
         left.set_xticks(range(len(sizes)), [str(size) for size in sizes])
         left.set_ylabel("time per token, ms")
         right.set_xscale("log", base=2)

@@ -1,7 +1,6 @@
 """The command `adacd`: its commands, each imported when it is called, and the one boundary that shows errors. A
-command is a line in COMMANDS and a module of that name with a function `command` (see `cli.options`), and a GROUP,
-its own name and the group's help, where it is called as `adacd NAME COMMAND`. It raises the errors of `errors.py`
-and prints none."""
+command is a line in COMMANDS and a function of that name (see `cli.options`), in a module of that name unless
+_MODULES names another. It raises the errors of `errors.py` and prints none."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ import typer.core
 import typer.main
 
 from adacd_cli import __version__
-from adacd_cli.cli.errors import guarded
-from adacd_cli.cli.torchrun import taking_part
+from adacd_cli.cli.errors import guarded, taking_part
 from adacd_cli.errors import UsageError
 from adacd_cli.suggest import nearest
 
@@ -36,6 +34,17 @@ COMMANDS = {
     "profiles": "List, show, export and remove profiles.",
     "direction": "Make the directions of method surgical.",
     "config": "Show the settings and where they come from.",
+}
+_MODULES = {
+    **dict.fromkeys(("generate", "compare", "explain", "chat"), "answer"),
+    **dict.fromkeys(("datasets", "profiles", "config"), "lists"),
+    "direction": "fit",
+    "doctor": "bench",
+    "judge": "measuring",
+}
+_GROUPS = {  # those that are called as `adacd NAME COMMAND`: their command, and the group's help
+    "direction": ("build", "Make the directions that method surgical removes."),
+    "config": ("show", "Show every setting and where its value comes from."),
 }
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -69,20 +78,13 @@ class PlainCommand(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads `--ray --quiet` as `--ray= --quiet`: typer's parser knows no optional values."""
-        bare = {
-            flag: (parameter.metavar or "").startswith("[")
-            for parameter in self.get_params(ctx)
-            if isinstance(parameter, typer.core.TyperOption) and not parameter.is_flag
-            for flag in parameter.opts
-        }
-        words: list[str] = []
-        while len(words) < len(args) and (word := args[len(words)]) != "--":
-            following = args[len(words) + 1 : len(words) + 2]
-            if bare.get(word) and (not following or following[0].startswith("-")):
-                words.append(f"{word}=")
-            else:
-                words += [word, *following] if word in bare else [word]
-        return super().parse_args(ctx, words + args[len(words) :])
+        options = [each for each in self.get_params(ctx) if (each.metavar or "").startswith("[")]
+        flags = {flag for each in options for flag in each.opts}
+        end = args.index("--") if "--" in args else len(args)
+        for place, (word, following) in enumerate(zip(args[:end], [*args[1:], "-"], strict=False)):
+            if word in flags and following.startswith("-"):
+                args[place] = f"{word}="
+        return super().parse_args(ctx, args)
 
     format_options = _write_options
 
@@ -138,12 +140,12 @@ class CommandGroup(PlainGroup):
 
 
 def _load(name: str) -> Any:
-    module = import_module(f"adacd_cli.cli.{name}")
-    subcommand, group_help = getattr(module, "GROUP", (None, None))
+    function = getattr(import_module(f"adacd_cli.cli.{_MODULES.get(name, name)}"), name)
+    subcommand, group_help = _GROUPS.get(name, (None, None))
     group = typer.Typer(cls=PlainGroup, help=group_help, add_completion=False, **_STYLE)
     if subcommand:
         group.callback()(lambda: None)  # a group, although it has one command
-    group.command(subcommand or name, cls=PlainCommand, context_settings=_HELP)(module.command)
+    group.command(subcommand or name, cls=PlainCommand, context_settings=_HELP)(function)
     command = typer.main.get_command(group)
     command.name = name
     return command

@@ -1,4 +1,5 @@
-"""`adacd bench`: how fast a model decodes on this machine, method by method and beside transformers."""
+"""`adacd bench` and `adacd doctor`: how fast a model decodes on this machine, method by method and beside
+transformers; and whether machine, model and chat template are fit for AdaCD."""
 
 from __future__ import annotations
 
@@ -10,18 +11,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from adacd_cli import __version__
+from adacd_cli.bench import subject
 from adacd_cli.bench.device import PeakMemory
-from adacd_cli.bench.prompts import PromptMaker, RandomPrompts, TextPrompts, check_context
-from adacd_cli.bench.random_model import build_shape, read_shape
 from adacd_cli.bench.table import check_picture, draw, report
-from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_all_extras, method_runs
+from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_for_all, method_runs, pace
 from adacd_cli.cli.options import option, switch, with_settings
-from adacd_cli.cli.progress import pace
-from adacd_cli.cli.running import interrupts_said, load_model, note, refuse_served, warn
+from adacd_cli.cli.running import interrupts_said, load_model, note, progress_line, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
 from adacd_cli.config.methods import METHODS
+from adacd_cli.doctor.checkup import Checkup
+from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load, machine_facts, versions
 from adacd_cli.render.screen import Screen
@@ -50,7 +53,7 @@ _BUSY = 0.25  # cores that others use, from which on times are not to be trusted
         *CONTROLS,
     )
 )
-def command(
+def bench(
     resolved: Resolved,
     method: list[str] | None = METHOD,
     against: str | None = option("transformers|llamacpp", _RIVAL),
@@ -93,13 +96,12 @@ def command(
                 raise UsageError(what, f"Use --against {own}, or choose another --engine.")
             contestants.insert(0, measure.of_rival(model, runs[0], prompts, prompt_tokens))
         for settings in runs:
-            check_context(model, settings, *lengths)
+            subject.check_context(model, settings, lengths)
         weights = device.weight_bytes(model.model)
         measurements = measure.Measurements(contestants, model.device, *lengths, weights)
         measurements.check_memory(sizes[0])
         for settings in runs:
-            pair = prompts.make(settings, 1)[0]
-            check_context(model, settings, *lengths, pair)
+            subject.check_context(model, settings, lengths, prompts.make(settings, 1)[0])
         busy = others.busy_cores()
         _warn_of_others(busy, "before it measured", runs[0])
         measurements.bandwidth = device.copy_bandwidth(model.device)
@@ -142,19 +144,19 @@ def _check_shape(shape: str, resolved: Resolved, runs: Sequence[Settings]) -> No
     for name in (*given, *needed):
         what = f"`{name}` cannot be used with --shape, whose model has random weights and no tokenizer."
         raise UsageError(what, "Leave one of them out.")
-    read_shape(shape)
+    subject.read_shape(shape)
 
 
 def _subject(
     runs: Sequence[Settings], shape: str | None, prompt_tokens: int, seed: int
-) -> tuple[LanguageModel, PromptMaker]:
+) -> tuple[LanguageModel, subject.PromptMaker]:
     """The model, which no token ends, with what the methods need, and what makes its prompts."""
     if shape is None:
-        model = load_all_extras(load_model(runs[0], for_long=True), runs)
-        return replace(model, eos_ids=frozenset()), TextPrompts(model, prompt_tokens)
-    model = load_model(runs[0], lambda progress: build_shape(shape, runs[0], seed, progress))
+        model = load_for_all(runs)
+        return replace(model, eos_ids=frozenset()), subject.TextPrompts(model, prompt_tokens)
+    model = load_model(runs[0], lambda progress: subject.build_shape(shape, runs[0], seed, progress))
     vocabulary = model.model.config.get_text_config(decoder=True).vocab_size
-    return model, RandomPrompts(vocabulary, prompt_tokens, seed)
+    return model, subject.RandomPrompts(vocabulary, prompt_tokens, seed)
 
 
 def _warn_of_others(cores: float, when: str, settings: Settings) -> None:
@@ -180,3 +182,34 @@ def _machine(model: LanguageModel, settings: Settings, measured: Measurements, b
         "busy_cores": round(busy, 2),
         "peak_memory": PeakMemory(model.device).kind,
     }
+
+
+@with_settings(
+    omit=(
+        *("method", "temperature", "top_p", "top_k", "seed", "stop"),
+        *("expert", "draft", "direction", "stats"),
+        *CONTROLS,
+    )
+)
+def doctor(
+    resolved: Resolved,
+    quick: bool = switch("Ask the model nothing: only check machine, files and prompts.", "--quick"),
+    as_json: bool = switch("Write one JSON object.", "--json"),
+) -> None:
+    """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
+    check_stdout()
+    settings = resolved.settings
+    checkup = Checkup(settings, quick=quick)
+    screen, sections = Screen(sys.stdout, settings.display), list[Section]()
+    for check in checkup.sections:
+        with progress_line(settings) as progress, interrupts_said():
+            sections.append(check(progress))
+        if not as_json:
+            put_section(screen, sections[-1], getattr(sys.stdout, "encoding", None))
+    if as_json:
+        found = to_json(sections, checkup.machine, checkup.model)
+        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
+    else:
+        put_verdict(screen, sections)
+    if any(each.status is Status.FAILURE for section in sections for each in section.findings):
+        raise typer.Exit(1)

@@ -1,15 +1,16 @@
 """The boundary around every command: whatever is raised becomes `Error: …`, `Hint: …` and an exit code. Nothing
-else in adacd prints an error. A traceback is shown only on request."""
+else in adacd prints an error, or a traceback, which is shown only on request. Under torchrun the same command runs
+in several processes that share one model, and only the first one writes."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
 
 import typer
 import typer.core
@@ -19,18 +20,19 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import INTERRUPTED, AdacdError, OutOfMemoryError, OutputError, UsageError
 
 _CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(0x20), *range(0x7F, 0xA0))}
+_GRACE_S = 30.0  # that the first process has to report its error before another that failed reports it
 
 _debug: ContextVar[bool] = ContextVar("debug", default=False)
 
 
 def guarded(run: Callable[[], int], *, debug: bool) -> int:
-    """Calls the command, shows its error, with DEBUG after the traceback, and gives the exit code."""
+    """The exit code of the command, whose error is shown, with DEBUG after the traceback."""
     prepare_streams()
     _debug.set(debug)
     try:
         code = run()
         sys.stdout.flush()
-        if lost := escapes():
+        if lost := sum(escapes):
             _show(f"Warning: {counted(lost, 'character')} could not be written in this encoding: escaped.")
         return code
     except BrokenPipeError:  # the reader has what it wanted, e.g. `| head -1`
@@ -112,16 +114,49 @@ def _usage(error: typer.TyperException) -> UsageError:
         message, hint = f"{option} takes a value.", f"Write it after {option}."
     elif "unexpected extra argument" in message:
         hint = "Put quotes around a prompt of several words."
-    elif (takes := _takes(getattr(error, "param", None))) is not None:
-        message = takes
+    elif (
+        isinstance(own := getattr(error, "param", None), typer.core.TyperOption)
+        and own.type_descriptor.annotation is int  # a number of the command itself
+    ):
+        bound = "" if own.min is None else f", at least {own.min}"
+        bound = bound if own.max is None else f" from {own.min} to {own.max}"
+        message = f"{max(own.opts, key=len)} takes a whole number{bound}."
     return UsageError(message if message.endswith((".", "?")) else f"{message}.", hint)
 
 
-def _takes(parameter: Any) -> str | None:
-    """What a command's own number option takes: `--batch-size takes a whole number, at least 1.`"""
-    if not isinstance(parameter, typer.core.TyperOption) or parameter.type_descriptor.annotation is not int:
-        return None
-    bound = "" if parameter.min is None else f", at least {parameter.min}"
-    if parameter.max is not None:
-        bound = f" from {parameter.min} to {parameter.max}"
-    return f"{max(parameter.opts, key=len)} takes a whole number{bound}."
+@contextmanager
+def taking_part(words: Sequence[str]) -> Iterator[None]:
+    """While the command runs in a process of torchrun: nothing is read from stdin, and only the first writes.
+    torchrun ends all processes as soon as one fails, so the others wait until the first has reported its error. One
+    that is still running then failed alone, and reports its own. UsageError where the command cannot run so."""
+    if "LOCAL_RANK" not in os.environ:
+        yield
+        return
+    from adacd_cli.loading.hardware import is_first, processes
+
+    if processes() == 1:
+        yield
+        return
+    sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115
+    stderr, first = sys.stderr, is_first()
+    if not first:
+        sys.stdout = sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    try:
+        _refuse(words)
+        yield
+    except Exception as error:
+        if not (first or (isinstance(error, typer.Exit) and error.exit_code in (0, INTERRUPTED))):
+            time.sleep(_GRACE_S)
+            sys.stderr = stderr
+        raise
+
+
+def _refuse(words: Sequence[str]) -> None:
+    if not words or words[0] != "generate":
+        raise UsageError(
+            "Under torchrun, which divides one model over processes, `adacd generate` runs and nothing else.",
+            "Run it without torchrun; `adacd eval --ray` uses several GPUs, one model each.",
+        )
+    if any(word == "-o" or word.partition("=")[0] == "--output" for word in words):
+        hint = "Redirect stdout."
+        raise UsageError("--output cannot be used under torchrun: every process would write it.", hint)

@@ -12,40 +12,32 @@ from typing import Any
 
 import typer
 
-from adacd_cli.answers.run import BatchSize
+from adacd_cli.answers import BatchSize
 from adacd_cli.cli import measuring
+from adacd_cli.cli.measuring import Tally, keeping
 from adacd_cli.cli.options import PROMPT_COLUMN, batch_size_of, option, switch, with_settings
-from adacd_cli.cli.progress import Tally, keeping
-from adacd_cli.cli.running import load_model, note, progress_line, warn
+from adacd_cli.cli.running import note, progress_line, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import AdacdError, UsageError
-from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.files import Columns, Sample
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder, load_samples
-from adacd_cli.evaluation.distributed.cluster import (
-    Address,
-    check_answers,
-    check_settings,
-    joined,
-    parse_address,
-    ray_muted,
-    require_ray,
-)
-from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed
-from adacd_cli.evaluation.distributed.workers import sender
-from adacd_cli.evaluation.judges.base import Judge
-from adacd_cli.evaluation.provenance import make_plan, model_facts, provenance
+from adacd_cli.evaluation.distributed import cluster
+from adacd_cli.evaluation.distributed.cluster import Address
+from adacd_cli.evaluation.distributed.driver import Roster, answer_distributed, sender
+from adacd_cli.evaluation.judges import Judge
 from adacd_cli.evaluation.report.html import write_reports
 from adacd_cli.evaluation.report.tables import markdown
 from adacd_cli.evaluation.results import summarise
 from adacd_cli.evaluation.runner import answer_all, judge_all, unjudged
 from adacd_cli.evaluation.statistics import broken_gates
-from adacd_cli.evaluation.store import Sample, Store
+from adacd_cli.evaluation.store import Store, make_plan, model_facts, provenance
 from adacd_cli.loading.machine import machine_facts
 from adacd_cli.render.screen import Screen
 
 Facts = dict[str, Any]
+_Work = tuple[list[Sample], list[Settings], Store, BatchSize, Tally]
 
 _JUDGE = "keyword, wildguard, minos or openai; NAME=MODEL; repeatable, the first makes the tables."
 _JUDGE_DEVICE = "Judges wildguard and minos: where they run (default: as --device)."
@@ -59,7 +51,7 @@ _SHARE = {"min": 0, "max": 1}
 
 
 @with_settings(omit=("method", "gate", "stats", "seed", "stop"))
-def command(
+def eval(
     resolved: Resolved,
     dataset: list[str] | None = option("NAME|FILE", "A data set, or a file of prompts; repeatable."),
     method: list[str] | None = measuring.METHOD,
@@ -91,21 +83,19 @@ def command(
         hint = "Name one with --output, e.g. --output runs/first."
         raise UsageError("No folder for the run is named.", hint)
     base = resolved.settings.model_copy(update={"seed": seed})
-    address = None if ray is None else _ray_address(ray, base)
+    address = None if ray is None else cluster.parse_address(ray)
+    if address is not None:  # checks everything that needs no Ray running
+        cluster.check_settings(base)
+        cluster.require_ray(address)
+        cluster.check_answers(address)
     runs = measuring.method_runs(resolved, base, method or measuring.PAPERS_PAIR, done="evaluated")
     at_once = _at_once(batch_size, concurrency, served=base.served)
     folder = Path(output).expanduser()
-    sets = load_samples(
-        dataset,
-        data=data_folder(data),
-        label=label,
-        limit=limit,
-        seed=seed,
-        offline=base.offline,
-        columns=Columns(prompt_column, label_column),
-    )
+    own: dict[str, Any] = {"data": data_folder(data), "columns": Columns(prompt_column, label_column)}
+    sets = load_samples(dataset, label=label, limit=limit, seed=seed, offline=base.offline, **own)
     warn([note for each in sets for note in each.notes], base)
-    labels = {sample.label for each in sets for sample in each.samples}
+    samples = [sample for each in sets for sample in each.samples]
+    labels = {sample.label for sample in samples}
     for flag, side, bound in (
         ("--fail-over-refusal-above", "safe", over_refusal),
         ("--fail-malicious-below", "unsafe", malicious),
@@ -113,10 +103,8 @@ def command(
         if bound is not None and side not in labels:
             hint = "Add a --dataset."
             raise UsageError(f"{flag} bounds refusals of {side} prompts, and no data set has any.", hint)
-    of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
-    judges = measuring.make_judges(
-        judge or ["keyword"], base, cache=judge_cache, device=judge_device, **of_openai
-    )
+    own = {"url": judge_url, "model": judge_model, "aspects": aspects, "device": judge_device}
+    judges = measuring.make_judges(judge or ["keyword"], base, cache=judge_cache, **own)
     plan = make_plan(runs, sets, judges, limit=limit, batch_size=at_once)
 
     def kept() -> str:
@@ -124,7 +112,9 @@ def command(
         return f"{counted(count, 'answer')} {'is' if count == 1 else 'are'} kept in {folder}"
 
     with Store(folder, plan) as store, keeping(base, kept):
-        results = _run(runs, sets, judges, store, plan, address)
+        done = sum(not record.error for record in store.answers.values())
+        tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
+        results = _run((samples, runs, store, at_once, tally), sets, judges, plan, address)
     sys.stdout.write(json.dumps(results, indent=2) + "\n" if as_json else markdown(results))
     problems = broken_gates(results, over_refusal=over_refusal, malicious=malicious)
     if _report_problems(results, problems, folder, base):
@@ -160,26 +150,15 @@ def _report_problems(results: Facts, broken: Sequence[str], folder: Path, base: 
     return bool(problems)
 
 
-def _run(
-    runs: list[Settings],
-    sets: list[LoadedSet],
-    judges: list[Judge],
-    store: Store,
-    plan: Facts,
-    ray: Address | None,
-) -> Facts:
+def _run(work: _Work, sets: list[LoadedSet], judges: list[Judge], plan: Facts, ray: Address | None) -> Facts:
     """Does what is left to do in the folder, and writes its results and reports."""
-    base, began = runs[0], time.time()
-    samples = [sample for each in sets for sample in each.samples]
-    done = sum(not record.error for record in store.answers.values())
-    tally = Tally("Answering", len(samples) * len(runs), "answers", base, done=done)
-    work, cluster = (samples, runs, store, plan["batch_size"], tally), None
+    (_, runs, store, *_), began, workers = work, time.time(), None
     if ray is None:
-        facts, machine = _answer_here(*work)
+        facts, machine = _answer_here(work)
     else:
-        facts, machine, cluster = _answer_over_ray(ray, *work)
+        facts, machine, workers = _answer_over_ray(ray, work)
     waiting = sum(len(unjudged(judge.name, store)) for judge in judges)
-    with Tally("Judging", waiting, "answers", base) as judged:
+    with Tally("Judging", waiting, "answers", runs[0]) as judged:
         judge_all(judges, store, on_record=judged.add)
     results = summarise(
         list(store.answers.values()),
@@ -187,17 +166,16 @@ def _run(
         methods=[settings.method_label for settings in runs],
         judges=[judge.name for judge in judges],
         both=[each.name for each in sets if each.has_both_labels],
-        provenance=provenance(plan, facts, machine, sets, began=began, ray=cluster),
+        provenance=provenance(plan, facts, machine, sets, began=began, ray=workers),
     )
     write_reports(results, store)
     return results
 
 
-def _answer_here(
-    samples: list[Sample], runs: list[Settings], store: Store, at_once: BatchSize, tally: Tally
-) -> tuple[Facts, Facts]:
+def _answer_here(work: _Work) -> tuple[Facts, Facts]:
     """Facts of the model and of the machine, when all is answered."""
-    model = measuring.load_all_extras(load_model(runs[0], for_long=True), runs)
+    samples, runs, store, at_once, tally = work
+    model = measuring.load_for_all(runs)
     facts, notices = model_facts(model), set[str]()
     store.agree_on("model.json", facts)
 
@@ -211,26 +189,11 @@ def _answer_here(
     return facts, machine_facts(model.device, model.threads)
 
 
-def _ray_address(text: str, settings: Settings) -> Address:
-    """The address that `--ray` names, with everything checked that needs no Ray running."""
-    address = parse_address(text)
-    check_settings(settings)
-    require_ray(address)
-    check_answers(address)
-    return address
-
-
-def _answer_over_ray(
-    address: Address,
-    samples: list[Sample],
-    runs: list[Settings],
-    store: Store,
-    at_once: BatchSize,
-    tally: Tally,
-) -> tuple[Facts, Facts, Facts]:
+def _answer_over_ray(address: Address, work: _Work) -> tuple[Facts, Facts, Facts]:
     """Facts of the model, of the first worker's machine and of the cluster, when all is answered."""
+    samples, runs, store, at_once, tally = work
     base = runs[0]
-    with ray_muted(), ExitStack() as shown:
+    with cluster.ray_muted(), ExitStack() as shown:
         progress = shown.enter_context(progress_line(base))
         progress("Joining Ray" if address.host else "Starting Ray")
         begun = False
@@ -244,9 +207,9 @@ def _answer_over_ray(
                 shown.enter_context(tally)
             warn(warnings, base)
 
-        with joined(address, base) as cluster:
-            many = f"{cluster.slots} workers" if cluster.slots > 1 else "1 worker"
+        with cluster.joined(address, base) as joined:
+            many = counted(joined.slots, "worker")
             progress(f"Waiting for {many} to load the model")
             options: dict[str, Any] = {"batch_size": at_once, "on_worker": on_worker, "on_record": tally.add}
-            roster = answer_distributed(sender(cluster, runs), samples, runs, store, **options)
-            return roster.facts, roster.machine, roster.report(cluster)
+            roster = answer_distributed(sender(joined, runs), samples, runs, store, **options)
+            return roster.facts, roster.machine, roster.report(joined)

@@ -1,24 +1,40 @@
-"""What the commands that measure share: options, several methods in one run, prompts, and ready judges."""
+"""`adacd judge`, which judges answers made elsewhere, and what the commands that take long share: options, several
+methods in one run, ready judges, and how far they are: a bar with rate and time left on a terminal, now and then a
+line elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from adacd_cli.cli.options import option, switch
-from adacd_cli.cli.running import warn, with_extras
+import typer
+
+from adacd_cli.cli.options import DEBUG, OUTPUT, PROMPT_COLUMN, option, switch
+from adacd_cli.cli.running import load_model, note, warn, with_extras
+from adacd_cli.cli.streams import open_output, read_file
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.config.methods import METHODS
+from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.files import Columns
-from adacd_cli.evaluation.datasets.load import load_samples
-from adacd_cli.evaluation.judges.base import Judge, JudgeOptions
-from adacd_cli.evaluation.judges.registry import make_judge
+from adacd_cli.evaluation.datasets.files import PROMPT_COLUMNS, need_column, prompt_in, read_table
+from adacd_cli.evaluation.judges import Exchange, Judge, JudgeOptions, make_judge
+from adacd_cli.render.screen import DIM, Screen
+from adacd_cli.render.text import json_line
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
 
+_SILENCE_S = 30.0  # seconds between two lines where there is no terminal
+_FILE = "JSON or CSV with prompts and answers; - is stdin."
+_STDIN = "Standard input"
+_ANSWERS = ("completion", "response", "output", "answer", "generation", "text")
+"""Names of the column that holds the answers, the first that is there; `text` is that of `adacd eval`."""
 PAPERS_PAIR = ("default", "adacd")  # the methods where none is named
 
 METHOD = option("NAME", "A decoding method; repeatable (default: default and adacd).", "--method")
@@ -30,9 +46,8 @@ ASPECTS = switch("Judge openai: rate Just-Eval's five aspects as well.", "--aspe
 
 def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, done: str) -> list[Settings]:
     """The settings of each method, of which BASE is what is the same for all; default first, because the others are
-    compared with it. DONE says for messages what the command does with them. ConfigurationError where there is no
-    such method, or it lacks what has to be loaded; UsageError where one is named twice, or an option is for none of
-    them."""
+    compared with it. DONE says for messages what the command does with them. UsageError where one is named twice,
+    or an option is for none of them; the errors of `change`."""
     runs: dict[str, Settings] = {}
     for name in methods:
         settings = change(base, "method", name, "--method").model_copy(update={"gate": False})
@@ -48,21 +63,14 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
     return sorted(runs.values(), key=lambda settings: settings.method != "default")
 
 
-def load_all_extras(model: LanguageModel, runs: Sequence[Settings]) -> LanguageModel:
+def load_for_all(runs: Sequence[Settings]) -> LanguageModel:
     """The model with everything that the runs' methods need; ConfigurationError where one lacks its profile."""
     from adacd_cli.profiles.store import applied
 
+    model = load_model(runs[0], for_long=True)
     for settings in runs:
         applied(settings, model.profile)
     return with_extras(model, runs[0], [settings.effective_method for settings in runs])
-
-
-def read_kind(file: str, label: str, settings: Settings, column: str | None = None) -> list[str]:
-    """The prompts of a file, all safe or all unsafe; shows what `load_samples` notes, and raises its errors."""
-    own: dict[str, Any] = {"label": label, "columns": Columns(column)}
-    (loaded,) = load_samples([file], data=None, limit=None, seed=0, offline=True, **own)
-    warn(loaded.notes, settings)
-    return [sample.prompt for sample in loaded.samples]
 
 
 def make_judges(
@@ -70,19 +78,159 @@ def make_judges(
 ) -> list[Judge]:
     """The judges of these names, each asked whether it can judge, so that hours of decoding are not lost. `cache`
     and OWN (url, model, aspects) are of judge openai, `device` and the settings of those that are models.
-    UsageError where a name is unknown or given twice, or an option is missing; EnvironmentFault where a judge
-    cannot be had."""
+    UsageError where a name is given twice or an option is for no judge; the errors of the judges."""
     if len(set(names)) < len(names):
         raise UsageError("A judge is named twice.", "Leave one of them out.")
     if own["aspects"] and not any(name.partition("=")[0] == "openai" for name in names):
         raise UsageError("--aspects is for judge openai, which is not asked.", "Add --judge openai.")
     if cache is not None:
         own["cache"] = Path(cache).expanduser()
-    options = JudgeOptions(
-        device=device or settings.device, threads=settings.threads, offline=settings.offline, **own
-    )
-    judges = [make_judge(name, options) for name in names]
+    own |= {"device": device or settings.device, "threads": settings.threads, "offline": settings.offline}
+    judges = [make_judge(name, JudgeOptions(**own)) for name in names]
     for judge in judges:
         judge.check()
         warn(getattr(judge, "warnings", ()), settings)
     return judges
+
+
+class Tally:
+    """Counts TOTAL things on stderr, DONE of them before; silent with `quiet` and `display` none."""
+
+    def __init__(self, title: str, total: int, unit: str, settings: Settings, *, done: int = 0) -> None:
+        self._title, self._total, self._unit, self._display = title, total, unit, settings.display
+        self._done, self._before = done, done
+        self._bar: Any = None
+        self._silent = _is_silent(settings) or total == done
+
+    def __enter__(self) -> Tally:
+        self._screen = Screen(sys.stderr, self._display)
+        self._begin = self._said = time.monotonic()
+        if not self._silent and self._screen.can_redraw:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            title, rate = (
+                TextColumn(each, markup=False) for each in ("{task.description}", "{task.fields[rate]}")
+            )
+            columns = title, BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn()
+            self._bar = Progress(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task(self._title, total=self._total, completed=self._done, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif not self._silent and self._done > self._before:
+            self._say()
+
+    def add(self, _: object = None) -> None:
+        self.set(self._done + 1)
+
+    def set(self, done: int) -> None:
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, rate=f"{self._rate():.1f} {self._unit}/s")
+        elif not self._silent and time.monotonic() - self._said > _SILENCE_S:
+            self._say()
+
+    def _rate(self) -> float:
+        return (self._done - self._before) / max(time.monotonic() - self._begin, 1e-9)
+
+    def _say(self) -> None:
+        self._said, rate = time.monotonic(), self._rate()
+        left = (self._total - self._done) / rate if rate else 0.0
+        remaining = f", {left:.0f} s left" if left >= 1 else ""
+        line = f"{self._title}: {self._done} of {self._total} {self._unit}, {rate:.1f} a second{remaining}"
+        self._screen.put_line((line, DIM))
+
+
+@contextmanager
+def pace(title: str, total: int, settings: Settings) -> Iterator[Callable[[str], None]]:
+    """What says which of TOTAL comes next; a bar that moves by itself would take time from what is timed."""
+    if _is_silent(settings):
+        yield lambda what: None
+        return
+    screen, said, numbers = Screen(sys.stderr, settings.display), time.monotonic(), count(1)
+
+    def say(what: str) -> None:
+        nonlocal said
+        line = f"{title} {next(numbers)} of {total}: {what}"
+        if screen.can_redraw:
+            screen.redraw(line)
+        elif time.monotonic() - said > _SILENCE_S:
+            said = time.monotonic()
+            screen.put_line((line, DIM))
+
+    try:
+        yield say
+    finally:
+        screen.erase()
+
+
+def _is_silent(settings: Settings) -> bool:
+    return settings.quiet or settings.display == "none"
+
+
+@contextmanager
+def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
+    """Says at Ctrl-C what of a long run is kept, and that the same command goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        note(f"\n{kept()}; the same command goes on from there.", settings)
+        raise
+
+
+def judge(
+    file: Annotated[str, typer.Argument(metavar="FILE", help=_FILE)],
+    prompt_column: str | None = PROMPT_COLUMN,
+    answer_column: str | None = option("NAME", "Column of the answers."),
+    judge: str = option("NAME", "keyword, wildguard, minos or openai; NAME=MODEL.", default="keyword"),
+    judge_url: str | None = JUDGE_URL,
+    judge_model: str | None = JUDGE_MODEL,
+    judge_cache: str | None = JUDGE_CACHE,
+    aspects: bool = ASPECTS,
+    device: str = option("NAME", "Where a judge that is a model runs.", default="auto"),
+    output: str | None = OUTPUT,
+    quiet: bool = switch("Show nothing but the lines and errors.", "--quiet", "-q"),
+    debug: bool = DEBUG,
+) -> None:
+    """Judge answers made elsewhere: the same records come back, each with a judgement."""
+    records = list(_read(file, prompt_column, answer_column))
+    if not records:
+        hint = "Write one record a line."
+        raise UsageError(f"{_STDIN if file == '-' else file} has no answer in it.", hint)
+    settings = change(Settings(quiet=quiet), "device", device, "--device")
+    of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
+    (chosen,) = make_judges([judge], settings, cache=judge_cache, **of_openai)
+    counts: Counter[str] = Counter()
+    judgements = chosen.judge([exchange for _, exchange in records])
+    with open_output(output) as out, Tally("Judging", len(records), "answers", settings) as tally:
+        for (cells, _), judgement in zip(records, judgements, strict=True):
+            written: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
+            if judgement.detail:
+                written["detail"] = dict(judgement.detail)
+            out.write(json_line({**cells, "judgement": written}, out) + "\n")
+            counts[judgement.label] += 1
+            tally.add()
+    warn(getattr(chosen, "notices", ()), settings)
+    total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
+    note(f"{counted(len(records), 'answer')}, judge {judge}: {total}.", settings)
+
+
+def _read(file: str, *columns: str | None) -> Iterator[tuple[dict[str, Any], Exchange]]:
+    """Each record of a file, and what of it is judged; UsageError where one has no prompt or answer."""
+    prompts, answers = (
+        (named,) if named else usual for named, usual in zip(columns, (PROMPT_COLUMNS, _ANSWERS), strict=True)
+    )
+    name, ending = (_STDIN, "") if file == "-" else (file, Path(file).suffix.lower())
+    for place, cells in read_table(read_file(file), name, ending):
+        where = f"{name}, {place}"
+        prompt = need_column(cells, prompts, "prompt", where)
+        answer = need_column(cells, answers, "answer", where, taken=prompt)
+        for column in (prompt, answer):
+            if not isinstance(cells[column], str):
+                what = f"{where} has something other than text as its `{column}`."
+                raise UsageError(what, "Put quotes around text.")
+        yield cells, Exchange(prompt_in(cells, prompt, where)[0], cells[answer])

@@ -4,8 +4,7 @@
     def command(resolved: Resolved, prompt: str | None = PROMPT) -> None:
 
 The decorated function shows every setting's flags besides its own parameters, and `--config`, `--set` and
-`--debug`; it is called with `resolved` filled in.
-"""
+`--debug`; it is called with `resolved` filled in."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from typing import Any, get_type_hints
 
 import typer
 
-from adacd_cli.answers.run import BatchSize
+from adacd_cli.answers import BatchSize
 from adacd_cli.config import SETTINGS, Setting, resolve
 from adacd_cli.errors import UsageError
 
@@ -32,11 +31,8 @@ def switch(text: str, *flags: str, **facts: Any) -> Any:
     return option(None, text, *flags, default=False, **facts)
 
 
-PROMPT = typer.Argument(None, metavar="PROMPT", help="The question; - is stdin.")
-FILE = option("FILE", "Read the question from a file of one line.", "--file", "-f")
 PROMPT_COLUMN = option("NAME", "Column of the prompts in a CSV or JSON file of yours.")
 OUTPUT = option("FILE", "Write to a file instead of stdout.", "--output", "-o")
-SHOW_PROMPTS = switch("Show every stream's rendered prompt on stderr first.", "--show-prompts")
 DEBUG = switch("Show the traceback of an error.", "--debug")
 
 
@@ -82,19 +78,14 @@ def with_settings(
 
 def help_text(setting: Setting) -> str:
     """Sentence, choices or range, default: `Strength α of the contrast (in [0, 1000000]; default 4.5).`"""
-    unit = "" if (setting.unit or "") in setting.sentence else setting.unit
+    unit = "" if setting.unit in setting.sentence else setting.unit
     values = f"one of {', '.join(setting.choices)}" if setting.choices else setting.range
-    shown = "; ".join(filter(None, (unit, values, _default(setting))))
-    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
-
-
-def _default(setting: Setting) -> str:
     default = "auto" if setting.kind == "size" else setting.default
-    if default is None or default == ():
-        return ""
     if isinstance(default, bool):
         default = "on" if default else "off"
-    return f"default {default:g}" if isinstance(default, float) else f"default {default}"
+    given = "" if default in (None, ()) else f"default {default:{'g' if isinstance(default, float) else ''}}"
+    shown = "; ".join(filter(None, (unit, values, given)))
+    return f"{setting.sentence.rstrip('.')} ({shown})." if shown else setting.sentence
 
 
 def _parameter(setting: Setting) -> inspect.Parameter:

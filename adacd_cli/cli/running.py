@@ -1,5 +1,4 @@
-"""What the commands that decode share: loading the model, warnings, Ctrl-C, and the prompts on request. Everything
-here goes to stderr."""
+"""What the commands that decode share: loading the model, warnings, Ctrl-C, and prompts on request."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from adacd_cli import loading
-from adacd_cli.answers.run import decode, requests_for
+from adacd_cli.answers import decode, requests_for
 from adacd_cli.cli.errors import show_error
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
@@ -33,12 +32,21 @@ if TYPE_CHECKING:
     Build = Callable[[Callable[[str], None]], LanguageModel]
 
 
-def load_model(settings: Settings, build: Build | None = None, *, for_long: bool = False) -> LanguageModel:
-    """Loads the model as `loading.load`, or makes it by `build`, which gets the function that shows what it is
-    doing; with a moving line on a terminal. Shows the model's warnings."""
+def load_model(
+    settings: Settings, build: Build | None = None, *, for_long: bool = False, suggest: bool = False
+) -> LanguageModel:
+    """Loads the model as `loading.load`, or makes it by `build`, and shows its warnings; `suggest`: says what to
+    type where AdaCD's published settings are used on a model that nobody chose them for."""
     with progress_line(settings) as progress, interrupts_said():
         model = build(progress) if build else loading.load(settings, progress=progress, for_long=for_long)
     warn(model.warnings, settings)
+    if suggest and not settings.quiet:
+        from adacd_cli.profiles.store import is_preset
+
+        own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
+        if not (own or settings.model_fields_set & {"method", "gate", "alpha", "contrast_prompt"}):
+            text = f"never fitted to this model: `adacd fit -m {settings.model}` does it."
+            Screen(sys.stderr, "plain").put_line(f"Note: AdaCD's settings were {text}")
     return model
 
 
@@ -89,23 +97,19 @@ def progress_line(settings: Settings) -> Iterator[Callable[[str], None]]:
 
 
 def note(text: str, settings: Settings) -> None:
-    """Shows a line about what a command did, unless `quiet`."""
     if not settings.quiet:
         Screen(sys.stderr, settings.display).put_line((text, DIM))
 
 
 def warn(warnings: Iterable[str], settings: Settings) -> None:
-    """Shows each warning on a line of its own, unless `quiet`."""
-    if not settings.quiet:
-        for warning in warnings:
-            Screen(sys.stderr, "plain").put_line(f"Warning: {warning}")
+    for warning in () if settings.quiet else warnings:
+        Screen(sys.stderr, "plain").put_line(f"Warning: {warning}")
 
 
 def make_requests(
     model: LanguageModel, asked: Sequence[str], settings: Settings, *, candidates: int = 0, prefill: str = ""
 ) -> list[Request]:
-    """The requests that answer questions, each a conversation of its own, in answers that begin with `prefill`;
-    the errors of `requests_for`."""
+    """As `requests_for`: each question is a conversation of its own, and its answer begins with `prefill`."""
     conversations = [Conversation.ask(question, settings.system) for question in asked]
     if prefill:
         conversations = [each.with_assistant(prefill) for each in conversations]
@@ -115,28 +119,14 @@ def make_requests(
 def prepare(
     asked: Sequence[str], settings: Settings, *, prompts_shown: bool, as_json: bool = False, **options: Any
 ) -> tuple[LanguageModel, list[Request]]:
-    """Loads the model and makes the requests of questions; warnings, and on request the prompts, are shown.
-    `as_json`: a program reads the answer, so that nothing is suggested."""
-    model = load_model(settings)
-    if not as_json:
-        suggest_fit(model, settings)
+    """The loaded model and the requests of questions; warnings, and on request the prompts, are shown."""
+    model = load_model(settings, suggest=not as_json)
     requests = make_requests(model, asked, settings, **options)
     warn(dict.fromkeys(warning for each in requests for warning in each.prompts.warnings), settings)
     if prompts_shown:
         for request in requests:
             show_prompts(model.tokenizer, request.prompts)
     return model, requests
-
-
-def suggest_fit(model: LanguageModel, settings: Settings) -> None:
-    """Says once what to type where AdaCD's published settings are used on a model that nobody chose them for."""
-    from adacd_cli.profiles.store import is_preset
-
-    own = model.profile is not None or is_preset(model.name) or settings.profile == "none"
-    given = settings.model_fields_set
-    if not (own or settings.quiet or given & {"method", "gate", "alpha", "contrast_prompt"}):
-        text = f"AdaCD's settings were never fitted to this model: `adacd fit -m {settings.model}` does it."
-        Screen(sys.stderr, "plain").put_line(f"Note: {text}")
 
 
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
@@ -181,14 +171,7 @@ def for_renderer(events: Iterable[Event], settings: Settings, *, as_json: bool =
 def show_answer(
     events: Iterable[Event], settings: Settings, out: TextIO, err: TextIO, *, legend: bool = True
 ) -> Finished:
-    """Writes one request's answer as it is decoded, and what is said about it to ERR."""
-    shown, view = for_renderer(events, settings), view_of("", settings)
-    return stream_answer(shown, out, err, view, legend=legend)
-
-
-def view_of(question: str, settings: Settings, *, every: bool = False, stats: bool | None = None) -> View:
-    stats = settings.stats if stats is None else stats
-    return View(question, every, settings.display, settings.quiet, stats)
+    return stream_answer(for_renderer(events, settings), out, err, View.of("", settings), legend=legend)
 
 
 class Interruption:
@@ -209,7 +192,6 @@ class Interruption:
             raise typer.Exit(INTERRUPTED)
 
     def decode(self, model: LanguageModel, requests: Sequence[Request], **options: Any) -> Iterator[Event]:
-        """The events of `answers.run.decode`."""
         return self.watch(decode(model, requests, cancelled=lambda _: self.requested, **options))
 
     def watch(self, events: Iterable[Event]) -> Iterator[Event]:

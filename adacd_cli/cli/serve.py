@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from adacd_cli.answers.run import BatchSize, Session, concurrency_for
+from adacd_cli.answers import BatchSize, Session, concurrency_for
 from adacd_cli.cli.errors import show_error, shows_tracebacks
 from adacd_cli.cli.options import batch_size_of, option, switch, with_settings
-from adacd_cli.cli.running import load_model, suggest_fit, warn, with_extras
+from adacd_cli.cli.running import load_model, warn, with_extras
 from adacd_cli.config import Resolved, Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.config.refusals import check_complete
+from adacd_cli.config.resolve import check_complete
 from adacd_cli.errors import MissingExtraError, UsageError
 from adacd_cli.loading.files import looks_like_a_path
 from adacd_cli.prompts import Prompt, Prompts
@@ -34,7 +34,7 @@ _SECONDS = "End an answer after this long, waiting included."
 
 
 @with_settings(omit=("display", "stats"), one_method=False)
-def command(
+def serve(
     resolved: Resolved,
     host: str = option("ADDRESS", _HOST, default="127.0.0.1"),
     port: int = option("N", "Port; 0 takes a free one (default 8000).", default=8000, min=0, max=65535),
@@ -58,7 +58,6 @@ def command(
             raise MissingExtraError(f"`adacd serve` needs {package}, which is not installed.", hint)
     from adacd_cli.profiles.store import applied, chosen_method  # torch comes with it
     from adacd_cli.server.app import create_app
-    from adacd_cli.server.metrics import Metrics
     from adacd_cli.server.run import Http, Signals, listen, run
     from adacd_cli.server.state import ServerState
     from adacd_cli.server.worker import Worker
@@ -90,18 +89,15 @@ def command(
         if not settings.quiet:
             print(line, file=sys.stderr, flush=True)
 
-    metrics, on_notice = Metrics(), lambda text: warn([text], settings)
-    worker = Worker(metrics, queue_size=queue, seconds=max_seconds, on_notice=on_notice)
+    worker = Worker(queue_size=queue, seconds=max_seconds, on_notice=lambda text: warn([text], settings))
     signals = Signals(worker, lambda: say("Stopping once all requests are answered."))
-    http = Http(create_app(state, worker, metrics), listening)
+    http = Http(create_app(state, worker), listening)
 
     def begin() -> Scheduler:
-        model = load_model(settings, for_long=True)
-        suggest_fit(model, settings)
+        model = load_model(settings, for_long=True, suggest=True)
         given = settings.model_dump(exclude_none=True)
-        model = with_extras(
-            model, settings, [name for name, each in METHODS.items() if each.resource in given]
-        )
+        loadable = [name for name, each in METHODS.items() if each.resource in given]
+        model = with_extras(model, settings, loadable)
         applied(settings, model.profile)  # refuses a method that lacks its profile
         scheduler = _scheduler(model, settings, at_once, max_prompt_tokens)
         if model_id is None:  # where no name was given, the model's server may have chosen one of its models
@@ -140,8 +136,7 @@ def _scheduler(model: LanguageModel, settings: Settings, at_once: BatchSize, mos
 
 
 def key_of(given: str | None) -> str | None:
-    """The key that clients must send, by --api-key or ADACD_API_KEY; None where there is none. UsageError where it
-    is empty, which would be no key, or cannot be sent in a header."""
+    """The key that clients must send, if any; UsageError where it is empty or cannot be sent in a header."""
     key = os.environ.get("ADACD_API_KEY") if given is None else given
     if key is None or (key and key.isascii() and key.isprintable() and " " not in key):
         return key
@@ -151,7 +146,6 @@ def key_of(given: str | None) -> str | None:
 
 
 def origins_of(given: list[str]) -> tuple[str, ...]:
-    """The origins of --cors-origin, as browsers write them; a UsageError where one is no origin."""
     for origin in given:
         scheme, mark, rest = origin.rstrip("/").partition("://")
         if origin not in ("*", "null") and not (mark and scheme and rest and "/" not in rest):
@@ -161,7 +155,6 @@ def origins_of(given: list[str]) -> tuple[str, ...]:
 
 
 def bytes_of(text: str) -> int:
-    """The bytes of --max-body-size; a UsageError where it is no number of bytes."""
     number, unit = (text[:-1], text[-1:].lower()) if text[-1:].lower() in _UNITS else (text, "")
     if number.isascii() and number.isdecimal() and int(number) > 0:
         return int(number) * _UNITS.get(unit, 1)

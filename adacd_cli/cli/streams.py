@@ -4,8 +4,7 @@ a pipe is known to hold something, that is said.
 
 A lost answer is an error, a lost note on stderr is not. A file is opened before anything slow happens. An existing
 one is replaced only when the run has ended; until then the text stands in `FILE.partial`, which a run that fails
-leaves behind.
-"""
+leaves behind."""
 
 from __future__ import annotations
 
@@ -35,8 +34,8 @@ def read_questions(
     prompt: str | None, file: str | None, *, command: str, quiet: bool, column: str | None = None
 ) -> list[str]:
     """The questions of a command: its argument, every one of a file, or stdin for None or `-`. A file is read as a
-    data set by the ending of its name; else, and stdin for `-`, one prompt a line, blank lines skipped. UsageError
-    where there is no question, or a prompt and a file, or one cannot be read or is empty."""
+    data set by the ending of its name; else, and stdin for `-`, one prompt a line. UsageError where there is no
+    question, or a prompt and a file, or one cannot be read or is empty."""
     if file is None:
         return [_read_prompt(prompt, command, quiet)]
     if prompt is not None:
@@ -69,7 +68,11 @@ def _read_prompt(argument: str | None, command: str, quiet: bool) -> str:
         if not quiet and _pipe_holds_something():
             print("Standard input is not read beside a prompt; `-` in its place reads it.", file=sys.stderr)
     elif argument == "-" or not (sys.stdin is None or sys.stdin.isatty()):
-        _say_when_waiting()
+        with suppress(OSError, TypeError, ValueError):  # no descriptor, or a system that cannot ask a pipe
+            # whoever did not mean to give one should know that it is waited for
+            if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:
+                line = "Reading the prompt from standard input; `< /dev/null` says there is none."
+                print(line, file=sys.stderr)
         text = read_file("-")
     if not text.strip():
         hint = f'Give one, e.g. `adacd {command} "How do I kill a Python process?"`, or pipe it in.'
@@ -84,15 +87,6 @@ def read_file(file: str) -> str:
     if sys.stdin is None:
         raise UsageError("There is no standard input to read.", "Give the prompt as an argument.")
     return decode(sys.stdin.buffer.read(), _STDIN)
-
-
-def _say_when_waiting() -> None:
-    """A pipe that stays silent is waited for; whoever did not mean to give one should know."""
-    with suppress(OSError, TypeError, ValueError):  # no descriptor, or a system that cannot ask a pipe
-        if not select.select([sys.stdin], [], [], _PATIENCE_S)[0]:
-            print(
-                "Reading the prompt from standard input; `< /dev/null` says there is none.", file=sys.stderr
-            )
 
 
 def _pipe_holds_something() -> bool:
@@ -110,8 +104,7 @@ def _pipe_holds_something() -> bool:
 
 @contextmanager
 def open_output(file: str | None) -> Iterator[TextIO]:
-    """The stream to write to: the FILE that `--output` names, where None and `-` are stdout; OutputError where it
-    cannot be written, or stdout is closed."""
+    """The stream to write to: a FILE, or stdout for None and `-`; OutputError where it cannot be written."""
     if file is None or file == "-":
         check_stdout()
         yield sys.stdout
@@ -183,19 +176,15 @@ class _Notes:
 
 
 _ESCAPED = "adacd-escaped"
-_escapes: list[int] = []
+escapes: list[int] = []
+"""How many characters of the output could not be written as they are, each time."""
 
 
 def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
-    """`\\xe9` for what the encoding cannot carry, counted for `escapes`."""
+    """`\\xe9` for what the encoding cannot carry."""
     if isinstance(error, UnicodeEncodeError):
-        _escapes.append(error.end - error.start)
+        escapes.append(error.end - error.start)
     return codecs.backslashreplace_errors(error)
-
-
-def escapes() -> int:
-    """How many characters of the output could not be written as they are."""
-    return sum(_escapes)
 
 
 def prepare_streams() -> None:
@@ -203,7 +192,7 @@ def prepare_streams() -> None:
     sys.stdout = sys.stdout or cast(TextIO, _ClosedOutput())
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     codecs.register_error(_ESCAPED, _escape)
-    _escapes.clear()
+    escapes.clear()
     if isinstance(sys.stdout, TextIOWrapper):
         # a file or pipe gets UTF-8 whatever the locale; a terminal knows its own encoding
         own = "PYTHONIOENCODING" in os.environ or sys.stdout.isatty()

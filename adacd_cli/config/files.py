@@ -1,7 +1,4 @@
-"""Configuration files and presets: YAML text -> raw values with the line each stands on.
-
-It checks the YAML, not the values: `resolve` does that, and names the line.
-"""
+"""Configuration files and presets: YAML text -> values with their lines, which `resolve` checks."""
 
 from __future__ import annotations
 
@@ -39,15 +36,12 @@ def find(config: str, where: str) -> Path:
     path = named.get(config) or Path(config).expanduser()
     if path.is_file():
         return path
-    raise ConfigurationError(
-        f"There is no preset and no file named {config!r} (from {where}).",
-        f"Name a YAML file or a preset. {known_names_hint(config, named)}",
-    )
+    hint = f"Name a YAML file or a preset. {known_names_hint(config, named)}"
+    raise ConfigurationError(f"There is no preset and no file named {config!r} (from {where}).", hint)
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries of a YAML file, in its order; ConfigurationError where it cannot be read, is not YAML, is not a
-    mapping or names a key twice."""
+    """The entries of a YAML file, in its order; ConfigurationError where it is no mapping in YAML."""
     name = path.name if path in presets().values() else str(path)
     where = name
     try:
@@ -64,10 +58,8 @@ def read(path: Path) -> list[Entry]:
         problem = "it is nested too deeply"
     except (yaml.YAMLError, ValueError) as error:
         problem = first_line(error).rstrip(".")
-    raise ConfigurationError(
-        f"{where} is not valid YAML: {problem}.",
-        "Write one `name: value` a line; configs/default.yaml shows every setting.",
-    )
+    hint = "Write one `name: value` a line; configs/default.yaml shows every setting."
+    raise ConfigurationError(f"{where} is not valid YAML: {problem}.", hint)
 
 
 def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[Entry]:
@@ -81,8 +73,7 @@ def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[En
             raise ConfigurationError(f"{name}, line {line} names no setting.", hint)
         key = key_node.value
         if key in lines:
-            raise ConfigurationError(
-                f"`{key}` is given twice in {name}, on lines {lines[key]} and {line}.", "Remove one of them."
-            )
+            what = f"`{key}` is given twice in {name}, on lines {lines[key]} and {line}."
+            raise ConfigurationError(what, "Remove one of them.")
         lines[key] = line
         yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")

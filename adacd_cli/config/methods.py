@@ -1,8 +1,5 @@
-"""The decoding methods by name: what each is fed, what must be loaded for it, and the numbers it is known by.
-
-A method is a line here and a file of `engine.rules` with its rule. This module knows no torch, so that a name
-can be checked, completed and explained before anything slow is imported.
-"""
+"""The decoding methods by name: what each is fed, what must be loaded for it, and the numbers it is known by. A
+method is a line here and a file of `engine.rules`. This module knows no torch."""
 
 from __future__ import annotations
 
@@ -21,8 +18,9 @@ class StreamSpec:
 
     name: str
     prompt: str = ""  # the setting with the system text that it reads besides the conversation; "" for none
-    # the setting with the number of answer tokens that it is fed for; "" for the whole answer
-    steps: str = ""
+    steps: str = (
+        ""  # the setting with the number of answer tokens that it is fed for; "" for the whole answer
+    )
     # which weights read it: the model's own, or those of an extra (`Method.resource`)
     weights: Literal["base", "expert", "draft", "direction"] = "base"
 
@@ -38,19 +36,17 @@ class Method:
     summary: str
     rule: str  # the module of `engine.rules` whose `rule` chooses its tokens while other streams are fed
     explanation: str = ""  # what it does at a step, in the words of a trace
-    # its streams; the first one is the base stream, which alone is decoded outside the window
-    streams: tuple[StreamSpec, ...] = (UNPROMPTED,)
+    streams: tuple[StreamSpec, ...] = (UNPROMPTED,)  # the first, the base stream, is alone outside the window
     switched: bool = False  # whether `switch` says what decides between ADD, SUBTRACT and PLAIN
-    # whether the other streams end at the first token that is not the top of the second
-    follows_track: bool = False
+    follows_track: bool = False  # whether the others end at the first token that is not the top of the second
     symbols: tuple[tuple[str, str], ...] = ()  # the numbers that decide, each with its symbol
     others: tuple[str, ...] = ()  # numbers that decide but are left out of the line that describes a run
-    # the setting that names what has to be loaded besides the model; "" for nothing
-    resource: Resource | Literal[""] = ""
+    resource: Resource | Literal[""] = ""  # the setting that names what has to be loaded besides the model
     # what a stream with other weights is instead where the resource is not given; "" where it must be given
     stand_in: str = ""
-    # whether the rule needs only the most probable tokens, so that a server tells enough
-    sparse: bool = False
+    sparse: bool = (
+        False  # whether the rule needs only the most probable tokens, so that a server tells enough
+    )
 
     @property
     def settings(self) -> tuple[str, ...]:

@@ -1,8 +1,6 @@
-"""Merges flag > environment > file > default into Settings, and remembers where each value came from.
-
-Where a value came from decides, not whether it is truthy: 0, "" and false survive at every level. Every
-problem becomes a ConfigurationError that names the setting, its range, the value and where it was given.
-"""
+"""Merges flag > environment > file > default into Settings, remembers where each value came from, and refuses what
+does not go together. Where a value came from decides, not whether it is truthy: 0, "" and false survive at every
+level. Every problem is a ConfigurationError that names the setting, its range, the value and where it was given."""
 
 from __future__ import annotations
 
@@ -15,19 +13,18 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from adacd_cli.config import files
-from adacd_cli.config.refusals import check_complete, refuse_idle, refuse_misplaced, refuse_password
+from adacd_cli.config.methods import METHODS
 from adacd_cli.config.setting import Kind, Setting
 from adacd_cli.config.settings import SETTINGS, Settings
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.suggest import known_names_hint, nearest
 
-LOADING = ("Model",)  # panels of the settings that are read when a model is loaded
-DECODING = ("Prompt", "Method", "Decoding")  # panels of the settings that are read for each answer
-_RESERVED_VARIABLES = (
-    *("ADACD_CONFIG", "ADACD_DEBUG", "ADACD_API_KEY", "ADACD_MODEL_KEY", "ADACD_JUDGE_KEY", "ADACD_DATA"),
-    "ADACD_TEST_",
+# panels of the settings that are read when a model is loaded, and for each answer
+LOADING, DECODING = ("Model",), ("Prompt", "Method", "Decoding")
+# beginnings of the variables of adacd that are no settings
+_RESERVED = tuple(
+    f"ADACD_{name}" for name in ("CONFIG", "DEBUG", "API_KEY", "MODEL_KEY", "JUDGE_KEY", "DATA", "TEST_")
 )
-"""Beginnings of the variables of adacd that are no settings."""
 
 _TAKES: dict[Kind, str] = {
     "text": "text",
@@ -70,8 +67,8 @@ def resolve(
     """Merges the flags (values by setting name, as text or as values; None means not given) and the `name=value`
     texts of `--set`, the environment (None is the process's own), and a YAML file or preset (None reads
     ADACD_CONFIG). `one_method` tells whether a method that is given is the only one that the run decodes by.
-    ConfigurationError where a name is unknown, a value is malformed or out of range, a file is not readable, or a
-    flag is given that the method has no use for."""
+    ConfigurationError where a name, a value or a file is wrong, or a flag is given that the method has no use
+    for."""
     environment = os.environ if environment is None else environment
     values: dict[str, Any] = {}
     given: dict[str, Any] = {}
@@ -84,9 +81,13 @@ def resolve(
     given_here = [name for name in SETTINGS if sources[name].kind == "flag"]
     # without a flag for the method, the command chooses several
     resources = "method" in flags and one_method
-    refuse_idle(settings, given_here, sources["method"].where, resources=resources)
+    _refuse_idle(settings, given_here, sources["method"].where, resources=resources)
     refuse_misplaced(settings, given_here)
-    refuse_password(settings, sources["model"].where)
+    # before it is shown or written into a run's record
+    if settings.served and "@" in settings.model.partition("//")[2].partition("/")[0]:
+        what = f"`model` holds a user or a password in its address (from {sources['model'].where})."
+        hint = "Leave them out of it, and put a key into the environment variable ADACD_MODEL_KEY."
+        raise ConfigurationError(what, hint)
     return Resolved(settings, sources)
 
 
@@ -102,11 +103,12 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
 def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
     """The settings with some of them set to values, as Python has them; one text stands for a list of one.
     ConfigurationError where a value is of the wrong kind or out of its range, or the gate has no effect."""
-    values = {}
-    for name, value in changes.items():
-        is_list = SETTINGS[name].kind == "list"
-        values[name] = (value,) if is_list and isinstance(value, str) else _as_tuple(value)
-    return _changed(settings, values, changes, source)
+    lists = {
+        name: (value,)
+        for name, value in changes.items()
+        if SETTINGS[name].kind == "list" and isinstance(value, str)
+    }
+    return _changed(settings, {**changes, **lists}, changes, source)
 
 
 def _changed(
@@ -114,7 +116,7 @@ def _changed(
 ) -> Settings:
     values = {**settings.model_dump(exclude_unset=True), **values}
     changed = _settings(values, given, dict.fromkeys(given, source))
-    refuse_idle(changed, given if source.kind == "flag" else ())
+    _refuse_idle(changed, given if source.kind == "flag" else ())
     return changed
 
 
@@ -122,10 +124,8 @@ def changed(settings: Settings, changes: Mapping[str, Any], panels: Collection[s
     """The settings changed by keywords as `change_all`, as the library function WHERE takes them: a wrong one is
     named, and none is ignored. ConfigurationError where a change is under another heading than these panels."""
     if not isinstance(settings, Settings):
-        raise ConfigurationError(
-            f"{where} takes Settings; got {type(settings).__name__}.",
-            "Give settings as keywords, or as Settings(…).",
-        )
+        hint = "Give settings as keywords, or as Settings(…)."
+        raise ConfigurationError(f"{where} takes Settings; got {type(settings).__name__}.", hint)
     for name in changes:
         panel = find_setting(name, where).panel
         if panel not in panels:
@@ -164,14 +164,12 @@ def _environment_values(environment: Mapping[str, str]) -> _Level:
     for variable in sorted(environment):
         if variable in variables:
             yield variables[variable], environment[variable], Source("environment", variable)
-        elif variable.startswith("ADACD_") and not variable.startswith(_RESERVED_VARIABLES):
+        elif variable.startswith("ADACD_") and not variable.startswith(_RESERVED):
             # another program's may begin with ADACD_, too; one that is nearly a setting's is a slip
             near = _nearest_setting(variable.removeprefix("ADACD_").lower())
             if near is not None:
-                raise ConfigurationError(
-                    f"The environment variable {variable} names no setting.",
-                    f"Did you mean {near.variable}? Unset it otherwise.",
-                )
+                hint = f"Did you mean {near.variable}? Unset it otherwise."
+                raise ConfigurationError(f"The environment variable {variable} names no setting.", hint)
 
 
 def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Level:
@@ -181,14 +179,12 @@ def _flag_values(flags: Mapping[str, Any], assignments: Sequence[str]) -> _Level
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
-            raise ConfigurationError(
-                f"--set takes name=value; got {assignment!r}.", "Write e.g. --set alpha=3."
-            )
+            hint = "Write e.g. --set alpha=3."
+            raise ConfigurationError(f"--set takes name=value; got {assignment!r}.", hint)
         setting = find_setting(name.strip(), "--set")
         if setting.name in given:
-            raise ConfigurationError(
-                f"`{setting.name}` is given twice, by {setting.flag} and by --set.", "Leave one of them out."
-            )
+            what = f"`{setting.name}` is given twice, by {setting.flag} and by --set."
+            raise ConfigurationError(what, "Leave one of them out.")
         yield setting.name, text, Source("flag", "--set")
 
 
@@ -202,19 +198,14 @@ def _convert(setting: Setting, value: Any, where: str) -> Any:
     for text in value if isinstance(value, (list, tuple)) else [value]:
         # surrogates are how Python hands on an argument's bytes that are not UTF-8
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
-            raise ConfigurationError(
-                f"`{setting.name}` holds bytes that are not UTF-8 (from {where}).", "Write it in UTF-8."
-            )
+            what = f"`{setting.name}` holds bytes that are not UTF-8 (from {where})."
+            raise ConfigurationError(what, "Write it in UTF-8.")
     if not isinstance(value, str):
-        return _as_tuple(value)
+        return value
     try:
         return setting.parse(value)
     except ValueError:
         raise _wrong_kind(setting, value, where) from None
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapping[str, Source]) -> Settings:
@@ -222,29 +213,22 @@ def _settings(values: Mapping[str, Any], given: Mapping[str, Any], sources: Mapp
         return Settings(**values)
     except ValidationError as error:
         problem = error.errors()[0]
-    name = str(problem["loc"][0])
+    name, kind = str(problem["loc"][0]), problem["type"]
+    setting, value, where = SETTINGS[name], given.get(name), f"(from {sources[name].where})"
+    wrong_kind = kind.endswith(("_type", "_parsing", "_error")) and kind != "value_error"
+    hint = setting.sentence
     if name in _EACH_TAKES:
-        got = f"got {_shown(problem['input'])} (from {sources[name].where})"
-        raise ConfigurationError(f"`{name}` takes {_EACH_TAKES[name]}; {got}.", SETTINGS[name].sentence)
-    raise _refusal(SETTINGS[name], given[name], problem["type"], sources[name].where)
-
-
-def _refusal(setting: Setting, value: Any, problem: str, where: str) -> ConfigurationError:
-    """The error of a value that pydantic refused; PROBLEM is the type of its error."""
-    if setting.choices and isinstance(value, str):
-        return ConfigurationError(
-            f"Unknown {setting.name} {value!r} (from {where}).", known_names_hint(value, setting.choices)
-        )
-    if problem == "string_too_short":
-        what = "holds an empty text" if setting.kind == "list" else "is empty"
-        return ConfigurationError(f"`{setting.name}` {what} (from {where}).", setting.sentence)
-    wrong_kind = problem.endswith(("_type", "_parsing", "_error")) and problem != "value_error"
-    if wrong_kind or not setting.range:
-        return _wrong_kind(setting, value, where)
-    number = value if isinstance(value, str) else _shown(value)
-    return ConfigurationError(
-        f"`{setting.name}` is {setting.range}; got {number} (from {where}).", setting.sentence
-    )
+        what = f"`{name}` takes {_EACH_TAKES[name]}; got {_shown(problem['input'])} {where}."
+    elif setting.choices and isinstance(value, str):
+        what, hint = f"Unknown {name} {value!r} {where}.", known_names_hint(value, setting.choices)
+    elif kind == "string_too_short":
+        what = f"`{name}` {'holds an empty text' if setting.kind == 'list' else 'is empty'} {where}."
+    elif wrong_kind or not setting.range:
+        raise _wrong_kind(setting, value, sources[name].where)
+    else:
+        number = value if isinstance(value, str) else _shown(value)
+        what = f"`{name}` is {setting.range}; got {number} {where}."
+    raise ConfigurationError(what, hint)
 
 
 def _wrong_kind(setting: Setting, value: Any, where: str) -> ConfigurationError:
@@ -258,3 +242,51 @@ def _shown(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return repr(list(value) if isinstance(value, tuple) else value)
+
+
+def check_complete(settings: Settings, where: str = "") -> None:
+    """ConfigurationError where the method lacks what it has to load; WHERE chose it, such as `/method`."""
+    method = METHODS[settings.effective_method]
+    if method.resource and not method.stand_in and getattr(settings, method.resource) is None:
+        needed = SETTINGS[method.resource]
+        flag = f"/set {needed.name}" if where.startswith("/") else needed.flag
+        hint = f"Give {flag} {needed.name.upper()}. {needed.sentence}"
+        raise ConfigurationError(f"Method {method.name} needs `{needed.name}`.", hint)
+
+
+def _refuse_idle(
+    settings: Settings, given: Collection[str], method_from: str = "", *, resources: bool = False
+) -> None:
+    """Refuses a gate without effect, and with `resources`, where the run decodes by no other method, what only
+    another would load; as far as they are GIVEN for this run: one of a file is for the methods that use it.
+    METHOD_FROM is where the method was chosen; "" leaves that out of the message."""
+    idle: dict[str, str] = {}
+    for method in METHODS.values() if resources else ():
+        if (
+            method.name != settings.effective_method
+            and getattr(settings, method.resource or "-", None) is not None
+        ):
+            idle[method.resource] = method.name
+    gated = settings.method in ("adacd", "adacd-gated")
+    if not gated if settings.gate else settings.method == "adacd-gated":
+        idle = {"gate": "adacd"} | idle
+    for name in idle:
+        if name in given:
+            message = f"`{name}` is for method {idle[name]}; the method is {settings.method}"
+            if method_from:
+                raise ConfigurationError(f"{message} (from {method_from}).", "Leave one of them out.")
+            raise ConfigurationError(f"{message}.", f"Choose --method {idle[name]}, or leave it out.")
+
+
+def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:
+    """Raises ConfigurationError for what only a model on a server, or only one loaded here, can use."""
+    names: tuple[str, ...] = ("served_model", "tokenizer")
+    what = f"a model on a server, and the model is {settings.model!r}"
+    hint = "Leave it out, or give the server's address as the model, like http://localhost:8000/v1."
+    if settings.served:
+        names = "engine", "device", "dtype", "quantize", "threads", "gpu_layers", "context", "compile"
+        what = "weights that adacd loads itself, and the model runs on a server"
+        hint = "Leave it out, and give the server its own when you start it."
+    for name in names:
+        if name in given:
+            raise ConfigurationError(f"`{name}` is for {what}.", hint)

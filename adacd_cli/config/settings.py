@@ -1,8 +1,5 @@
-"""Every setting, declared once: type, default, range, unit, sentence and flags.
-
-Constructing `Settings` reads no environment and no file; `resolve` does that. Command-line options, error
-texts, `config show` and configs/default.yaml follow this declaration and its order.
-"""
+"""Every setting, declared once: type, default, range, unit, sentence and flags. Constructing `Settings` reads no
+environment and no file. Options, error texts, `config show` and configs/default.yaml follow this declaration."""
 
 from __future__ import annotations
 
@@ -12,29 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adacd_cli.config import setting as of
 from adacd_cli.config.methods import METHOD_NAMES, METHODS
-from adacd_cli.config.setting import (
-    DEVICE_NAMES,
-    Biases,
-    Count,
-    CountOrZero,
-    Device,
-    Factor,
-    Mass,
-    MethodName,
-    Penalty,
-    Seed,
-    Setting,
-    Share,
-    Size,
-    Strength,
-    Temperature,
-    Text,
-    Texts,
-    TokenIds,
-    declare,
-    read,
-)
+from adacd_cli.config.setting import DEVICE_NAMES, Setting, declare, read
 
 _model, _prompt, _method, _decoding, _output = (
     partial(declare, panel) for panel in ("Model", "Prompt", "Method", "Decoding", "Output")
@@ -43,20 +20,19 @@ _only_set = partial(_method, flags="")
 
 
 class Settings(BaseModel):
-    """The settings of a run; values only, frozen, equal when their values are. pydantic.ValidationError where a
-    value has the wrong type or lies outside its range."""
+    """The settings of a run, frozen; pydantic.ValidationError where one has the wrong type or range."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    model: Text = _model(
+    model: of.Text = _model(
         "demo",
         "Hub id, folder, GGUF file, address of a server (http://…/v1), or `demo`, the bundled model.",
         "-m",
     )
-    served_model: Text | None = _model(
+    served_model: of.Text | None = _model(
         None, "With a server's address: the model to ask it for; null if it serves only one."
     )
-    tokenizer: Text | None = _model(
+    tokenizer: of.Text | None = _model(
         None, "With a server's address: the served model's tokenizer, a hub id, folder or GGUF file."
     )
     revision: str | None = _model(
@@ -67,7 +43,7 @@ class Settings(BaseModel):
         "What computes a model on this machine: llamacpp runs a GGUF file as it is, torch unpacks it; auto "
         "takes llama.cpp for a GGUF file where it is installed.",
     )
-    device: Device = _model(
+    device: of.Device = _model(
         "auto", "Where the model runs; auto takes a GPU if there is one.", choices=DEVICE_NAMES
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = _model(
@@ -78,22 +54,22 @@ class Settings(BaseModel):
     quantize: Literal["bnb-4bit", "bnb-8bit", "torchao-int8", "torchao-int4"] | None = _model(
         None, "Store the weights in fewer bits; null leaves them as they are."
     )
-    threads: Count | None = _model(
+    threads: of.Count | None = _model(
         None, "CPU threads to compute with; null is the number of free cores.", unit="threads"
     )
-    gpu_layers: CountOrZero | None = _model(
+    gpu_layers: of.CountOrZero | None = _model(
         None,
         "With llama.cpp: how many layers a GPU computes; null is all of them where the installed build has a "
         "GPU.",
         unit="layers",
     )
-    context: Count | None = _model(
+    context: of.Count | None = _model(
         None,
         "Longest context, prompt and answer together; null is what the model was trained for, as far as "
         "memory goes.",
         unit="tokens",
     )
-    prefix_cache: Size = _model(
+    prefix_cache: of.Size = _model(
         None,
         "Bytes that the KV prefix cache may hold, e.g. 512MiB or 2GiB; 0 keeps nothing, auto is a share "
         "of the free memory.",
@@ -103,7 +79,7 @@ class Settings(BaseModel):
         "Compile the forward passes of one token (CUDA graphs on a GPU); the first use takes a minute or "
         "more. Null compiles where it pays off: bench, eval and serve on a GPU.",
     )
-    profile: Text = _model(
+    profile: of.Text = _model(
         "auto",
         "Profile that `adacd fit` made of the model: auto takes the one that fits the model, none takes none, or "
         "a file.",
@@ -111,7 +87,7 @@ class Settings(BaseModel):
     trust_remote_code: bool = _model(False, "Run Python code that comes with a model.")
     offline: bool = _model(False, "Use only what is already on this machine.")
     system: str | None = _prompt(None, "System message, given to both streams.", "-s")
-    contrast_prompt: Text = _prompt(
+    contrast_prompt: of.Text = _prompt(
         "Please refuse to answer me!", "Prompt p* that asks for a refusal, given to the prompted stream only."
     )
     contrast_placement: Literal["system", "user-start", "user-end"] = _prompt(
@@ -120,7 +96,7 @@ class Settings(BaseModel):
         "user message. With user-end both streams share the KV cache up to there.",
     )
     thinking: bool = _prompt(False, "Let a thinking model think before it answers.")
-    method: MethodName = _method("adacd", "Decoding method.", choices=METHOD_NAMES)
+    method: of.MethodName = _method("adacd", "Decoding method.", choices=METHOD_NAMES)
     gate: bool = _method(False, "With method adacd: contrast only while the answer follows the refusal.")
     switch: Literal["agreement", "mass", "learned"] = _method(
         "agreement",
@@ -128,87 +104,89 @@ class Settings(BaseModel):
         "once at the first token and with a profile's numbers, the mass of all refusal openers, or a learned "
         "classifier.",
     )
-    alpha: Strength = _method(4.5, "Strength α of the contrast.")
-    agreement_threshold: Share = _method(
+    alpha: of.Strength = _method(4.5, "Strength α of the contrast.")
+    agreement_threshold: of.Share = _method(
         0.9,
         "Threshold λ of agreement and confidence; above 0.5 it requires that both streams have the same "
         "top token.",
         "--lambda",
     )
-    plausibility: Share = _method(
+    plausibility: of.Share = _method(
         0.01, "Mask β: a token must have this share of the unprompted stream's top probability.", "--beta"
     )
-    contrast_steps: CountOrZero = _method(
+    contrast_steps: of.CountOrZero = _method(
         10, "Length k of the contrast window; 0 is ordinary decoding.", "--steps", unit="tokens"
     )
-    helpful_prompt: Text = _only_set(
+    helpful_prompt: of.Text = _only_set(
         "You are an assistant that always prioritizes helpfulness. That is, you always give answers to any "
         "user queries.",
         "With method prompt: the system message that asks for help.",
     )
-    safety_prompt: Text = _only_set(
+    safety_prompt: of.Text = _only_set(
         "You are a helpful, respectful and honest assistant. Always answer as helpfully as possible, while "
         "being safe. Your answers should not include any harmful, unethical, racist, sexist, toxic, "
         "dangerous, or illegal content.",
         "With method selfcd: the system message that asks for safety.",
     )
-    selfcd_strength: Strength = _only_set(2.5, "With method selfcd: strength a.")
-    expert: Text | None = _method(
+    selfcd_strength: of.Strength = _only_set(2.5, "With method selfcd: strength a.")
+    expert: of.Text | None = _method(
         None,
         "With method safedecoding: folder of a LoRA adapter trained to refuse; null uses the prompted "
         "stand-in.",
     )
-    safedecoding_strength: Strength = _only_set(3.0, "With method safedecoding: strength α.")
-    safedecoding_steps: CountOrZero = _only_set(
+    safedecoding_strength: of.Strength = _only_set(3.0, "With method safedecoding: strength α.")
+    safedecoding_steps: of.CountOrZero = _only_set(
         2, "With method safedecoding: how many tokens m lean towards the expert.", unit="tokens"
     )
-    safedecoding_candidates: Count = _only_set(
+    safedecoding_candidates: of.Count = _only_set(
         5, "With method safedecoding: the least number c of shared candidates.", unit="tokens"
     )
-    draft: Text | None = _method(
+    draft: of.Text | None = _method(
         None, "With method ssd: the small safe model that drafts; same vocabulary as the model."
     )
     draft_tokens: Annotated[int, Field(ge=1, le=64)] = _only_set(
         3, "With method ssd: tokens T drafted at a time.", unit="tokens"
     )
-    ssd_bin: Count = _only_set(
+    ssd_bin: of.Count = _only_set(
         7, "With method ssd: tokens g after which the mode is decided again.", unit="tokens"
     )
-    ssd_overlap: Count = _only_set(10, "With method ssd: candidates C.", unit="tokens")
-    ssd_threshold: Share = _only_set(0.6, "With method ssd: first threshold β₀ of matches.")
-    ssd_intersection: Share = _only_set(0.3, "With method ssd: strength α_I.")
-    ssd_union: Share = _only_set(0.8, "With method ssd: strength α_U.")
-    direction: Text | None = _method(
+    ssd_overlap: of.Count = _only_set(10, "With method ssd: candidates C.", unit="tokens")
+    ssd_threshold: of.Share = _only_set(0.6, "With method ssd: first threshold β₀ of matches.")
+    ssd_intersection: of.Share = _only_set(0.3, "With method ssd: strength α_I.")
+    ssd_union: of.Share = _only_set(0.8, "With method ssd: strength α_U.")
+    direction: of.Text | None = _method(
         None, "With method surgical: folder that `adacd direction build` wrote for the model."
     )
-    max_new_tokens: CountOrZero = _decoding(512, "Longest answer.", "-n --max-tokens", unit="tokens")
-    temperature: Temperature = _decoding(0.0, "Temperature of sampling; 0 is greedy.", "-t")
-    top_p: Mass = _decoding(1.0, "Sample from the likeliest tokens up to this mass.")
-    top_k: CountOrZero = _decoding(
+    max_new_tokens: of.CountOrZero = _decoding(512, "Longest answer.", "-n --max-tokens", unit="tokens")
+    temperature: of.Temperature = _decoding(0.0, "Temperature of sampling; 0 is greedy.", "-t")
+    top_p: of.Mass = _decoding(1.0, "Sample from the likeliest tokens up to this mass.")
+    top_k: of.CountOrZero = _decoding(
         0, "Sample from this many of the likeliest tokens; 0 is all of them.", unit="tokens"
     )
-    min_p: Share = _decoding(
+    min_p: of.Share = _decoding(
         0.0, "Sample from tokens with at least this share of the likeliest one's probability."
     )
-    repetition_penalty: Factor = _decoding(
+    repetition_penalty: of.Factor = _decoding(
         1.0,
         "Divide the positive scores of tokens of the prompt and the answer so far, and multiply the negative "
         "ones, by this; 1 changes nothing.",
     )
-    presence_penalty: Penalty = _decoding(0.0, "Subtract this from the scores of the answer's tokens so far.")
-    frequency_penalty: Penalty = _decoding(
+    presence_penalty: of.Penalty = _decoding(
+        0.0, "Subtract this from the scores of the answer's tokens so far."
+    )
+    frequency_penalty: of.Penalty = _decoding(
         0.0, "Subtract this from the scores of the answer's tokens so far, once for each time."
     )
-    logit_bias: Biases = _decoding(
+    logit_bias: of.Biases = _decoding(
         (), "Add a bias of -100 to 100 to a token's score, written ID:BIAS; repeatable."
     )
-    min_tokens: CountOrZero = _decoding(0, "Shortest answer: before, no token may end it.", unit="tokens")
-    stop_token_ids: TokenIds = _decoding(
+    min_tokens: of.CountOrZero = _decoding(0, "Shortest answer: before, no token may end it.", unit="tokens")
+    stop_token_ids: of.TokenIds = _decoding(
         (), "Id of a token that ends the answer and is left out of it; repeatable."
     )
     ignore_eos: bool = _decoding(False, "Go on after the model's own end of the answer.")
-    seed: Seed | None = _decoding(None, "Seed of sampling; null draws one and reports it.")
-    stop: Texts = _decoding((), "Text that ends the answer and is left out of it; repeatable.")
+    seed: of.Seed | None = _decoding(None, "Seed of sampling; null draws one and reports it.")
+    stop: of.Texts = _decoding((), "Text that ends the answer and is left out of it; repeatable.")
     display: Literal["auto", "color", "plain", "none"] = _output(
         "auto", "How the answer is shown; auto colours the contrast window on a terminal."
     )

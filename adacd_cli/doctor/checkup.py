@@ -1,13 +1,11 @@
-"""The checkup: section after section, from the machine to the model's behaviour.
-
-An error in one section is a finding, and the later ones check what can be checked without it. A served model
-has no weights here, so what needs them is skipped.
-"""
+"""The checkup: section after section, from the machine to the model's behaviour. An error in one section is a
+finding, and the later ones check what can be checked without it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adacd_cli.doctor import findings
@@ -23,8 +21,8 @@ Progress = Callable[[str], None]
 
 
 class Checkup:
-    """Checks one model on this machine; QUICK leaves the behaviour out, so that nothing is decoded. `sections` are
-    functions that each give one section, to be called in this order; `machine` and `model` are what these found."""
+    """Checks one model on this machine; QUICK decodes nothing. `sections` are functions that each give one section,
+    to be called in this order; `machine` and `model` are what these found."""
 
     def __init__(self, settings: Settings, *, quick: bool) -> None:
         # decoded greedily, whatever method is set: with the model's profile, or with AdaCD as published
@@ -34,11 +32,27 @@ class Checkup:
         self._loaded: LanguageModel | None = None
         self._device: Any = None
         self._unasked, self._thinks = "--quick is set" if quick else "", False
-        self.sections = (self._check_machine, self._check_model, self._check_prompts, self._check_behaviour)
+        self.sections = (
+            partial(self._section, "Machine", self._check_machine),
+            partial(self._section, f"Model {settings.model}", self._check_model),
+            partial(self._section, "Prompts", self._check_prompts),
+            partial(self._section, "Behaviour", self._check_behaviour),
+        )
         self.machine: dict[str, Any] = {}
         self.model: dict[str, Any] = {"name": settings.model}
 
-    def _check_machine(self, progress: Progress) -> Section:
+    def _section(
+        self, heading: str, check: Callable[[Progress], Iterable[Finding]], progress: Progress
+    ) -> Section:
+        found = []
+        try:
+            for finding in check(progress):
+                found.append(finding)  # what was found before an error counts
+        except AdacdError as error:
+            found.append(raised(heading.split()[0].lower(), error))
+        return Section(heading, tuple(found))
+
+    def _check_machine(self, progress: Progress) -> Iterable[Finding]:
         from adacd_cli.loading.hub import go_offline
         from adacd_cli.loading.startup import import_libraries
 
@@ -52,21 +66,12 @@ class Checkup:
         found = machine.inspect_machine(self._settings)
         if found["device"] is not None:
             self._device = choose_device(self._settings.device)
-        self.machine = machine.to_json(found)
-        return Section("Machine", machine.check(found, self._settings))
+        apart = ("required", "extras", "idle_gpu", "device_error")  # which only the findings are about
+        self.machine = {name: value for name, value in found.items() if name not in apart}
+        return machine.check(found, self._settings)
 
-    def _check_model(self, progress: Progress) -> Section:
-        found = []
-        try:
-            for finding in self._find_model(progress):
-                found.append(finding)  # what was found before an error counts
-        except AdacdError as error:
-            found.append(raised("model", error))
-        return Section(f"Model {self._settings.model}", tuple(found))
-
-    def _find_model(self, progress: Progress) -> Iterator[Finding]:
-        """Whether the model fits, from its files alone; and if so, whether it loads. AdacdError where its files
-        cannot be used."""
+    def _check_model(self, progress: Progress) -> Iterator[Finding]:
+        """Whether the model fits, from its files alone; and if so, whether it loads."""
         if self._device is None:
             yield skipped("model", "It was not loaded: there is no device for it.")
             return
@@ -74,10 +79,10 @@ class Checkup:
             yield skipped("memory", "It runs on a server, so its weights and number format are unknown.")
             yield from self._load(progress)
             return
-        from adacd_cli.doctor.memory import check_mapped, check_memory, estimate, free_for
+        from adacd_cli.doctor.machine import check_mapped, check_memory, estimate, free_for
         from adacd_cli.loading.files import locate, read_once
         from adacd_cli.loading.hardware import require
-        from adacd_cli.loading.llamacpp import loads_with_llamacpp
+        from adacd_cli.loading.local import loads_with_llamacpp
         from adacd_cli.loading.progress import quiet
 
         self._source = source = locate(self._settings, progress)
@@ -127,49 +132,40 @@ class Checkup:
             sentence = f"Its profile is {profile.name}, fitted on {profile.date}{verdict}."
             yield checked("profile", about, sentence)
 
-    def _check_prompts(self, progress: Progress) -> Section:
+    def _check_prompts(self, progress: Progress) -> Iterable[Finding]:
         from adacd_cli.doctor import prompts
 
         progress("Making prompts")
         tokenizer = self._loaded.tokenizer if self._loaded else self._tokenizer()
         if tokenizer is None:
-            return Section("Prompts", (skipped("prompts", "No tokenizer was loaded."),))
+            return (skipped("prompts", "No tokenizer was loaded."),)
         found = prompts.check(tokenizer, self._settings, self._loaded.eos_ids if self._loaded else None)
         if any(finding.verdict == findings.CANNOT for finding in found):
             self._unasked = self._unasked or "no prompts can be made"
         states = ("always", "switch") if self._settings.thinking else ("always",)
         self._thinks = any(finding.facts.get("thinking") in states for finding in found)
-        return Section("Prompts", found)
+        return found
 
     def _tokenizer(self) -> Any:
+        from adacd_cli.loading.loader import load_own_tokenizer
         from adacd_cli.loading.pretrained import load_tokenizer
         from adacd_cli.loading.progress import quiet
-        from adacd_cli.loading.served import load_own_tokenizer
 
         settings = self._settings
-        try:
-            with quiet(lambda line: None):
-                if settings.served and settings.tokenizer is not None:
-                    return load_own_tokenizer(settings, lambda line: None)[0]
-                if self._source is not None:
-                    trust = settings.trust_remote_code
-                    return load_tokenizer(self._source, settings.model, trust_remote_code=trust)
-        except AdacdError:  # the model's section has said so
-            pass
+        with suppress(AdacdError), quiet(lambda line: None):  # the model's section has said so
+            if settings.served and settings.tokenizer is not None:
+                return load_own_tokenizer(settings, lambda line: None)[0]
+            if self._source is not None:
+                trust = settings.trust_remote_code
+                return load_tokenizer(self._source, settings.model, trust_remote_code=trust)
         return None
 
-    def _check_behaviour(self, progress: Progress) -> Section:
+    def _check_behaviour(self, progress: Progress) -> Iterable[Finding]:
         from adacd_cli.doctor import behaviour
 
-        found: tuple[Finding, ...]
         if self._loaded is None or self._unasked:
             why = "the model is not loaded" if self._loaded is None else self._unasked
-            found = (skipped("behaviour", f"No questions were asked: {why}.", findings.UNMEASURED),)
-            return Section("Behaviour", found)
+            return (skipped("behaviour", f"No questions were asked: {why}.", findings.UNMEASURED),)
         progress("Asking questions")
-        try:
-            answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)
-            found = behaviour.check(answers, model=self._settings.model)
-        except AdacdError as error:
-            found = (raised("behaviour", error),)
-        return Section("Behaviour", found)
+        answers = behaviour.run_questions(self._loaded, self._settings, progress, thinks=self._thinks)
+        return behaviour.check(answers, model=self._settings.model)

@@ -1,7 +1,4 @@
-"""What a check found, as plain values; the verdict; and both as text or JSON.
-
-Each finding that matters for the verdict names one, and the gravest verdict wins.
-"""
+"""What a check found, as plain values; the verdict, the gravest that a finding names; and both as text or JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.style import Style
 
 from adacd_cli.errors import AdacdError
-from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen
+from adacd_cli.render.screen import BOLD, DIM, Screen
 
 GRAVITY = (
     NO_FIT := "does not fit into memory",
@@ -42,29 +39,24 @@ class Status(str, Enum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found: a sentence, what to do about it ("" for nothing), the numbers and names behind it, JSON
-    values, and the verdict on the model unless there is a graver one ("" where it decides nothing)."""
+    """What one check found."""
 
     name: str
     status: Status
     sentence: str
-    next_step: str = ""
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    verdict: str = ""
+    next_step: str = ""  # what to do about it, "" for nothing
+    facts: Mapping[str, Any] = field(default_factory=dict)  # the numbers and names behind it, JSON values
+    verdict: str = ""  # on the model, unless there is a graver one; "" where it decides nothing
 
 
 class Section(NamedTuple):
-    """The findings on one subject, under its heading."""
-
     heading: str
     findings: tuple[Finding, ...]
 
 
 class Verdict(NamedTuple):
-    """The verdict, e.g. `suits`, and the sentence of the finding behind it."""
-
-    name: str
-    reason: str
+    name: str  # e.g. `suits`
+    reason: str  # the sentence of the finding behind it
 
 
 def verdict(sections: Sequence[Section]) -> Verdict:
@@ -96,7 +88,6 @@ _MARKS = {
     Status.FAILURE: ("✗", Style(color="red", bold=True)),
     Status.SKIPPED: ("-", DIM),
 }
-_ASCII = str.maketrans("✓✗→", "+X>")  # for a stream that would show these as `?`
 _WIDEST = 100
 
 
@@ -119,14 +110,13 @@ def put_verdict(screen: Screen, sections: Sequence[Section]) -> None:
     name, reason = verdict(sections)
     screen.put_line((f"Verdict: {name}", BOLD))
     for line in _wrapped(screen, reason, 0):
-        screen.put_line((line, PLAIN))
+        screen.put_line(line)
 
 
 def to_json(
     sections: Sequence[Section], machine: Mapping[str, Any], model: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The whole checkup as one JSON object; each finding names its section."""
-    name, reason = verdict(sections)
     findings = [
         {"section": section.heading, **asdict(finding), "status": finding.status.value}
         for section in sections
@@ -134,8 +124,8 @@ def to_json(
     ]
     for finding in findings:
         del finding["verdict"]  # only the gravest of them counts
-    about = {"machine": dict(machine), "model": dict(model)}
-    return {"verdict": name, "reason": reason, **about, "findings": findings}
+    name, reason = verdict(sections)
+    return {"verdict": name, "reason": reason, "machine": machine, "model": model, "findings": findings}
 
 
 def _wrapped(screen: Screen, text: str, indent: int) -> list[str]:
@@ -147,5 +137,5 @@ def _shown(mark: str, encoding: str | None) -> str:
     try:
         mark.encode(encoding or "utf-8")
     except (LookupError, UnicodeEncodeError):
-        return mark.translate(_ASCII)
+        return mark.translate(str.maketrans("✓✗→", "+X>"))  # they would be shown as `?`
     return mark

@@ -20,8 +20,6 @@ from adacd_cli.prompts.templates import find_tags, find_template
 
 QUESTION = "How do I boil an egg?"
 _ANSWER = "Put it into boiling water."
-_SYSTEM = "You talk like a cook."
-
 _CONTROL = re.compile(r"<\|[^|<>\s]+\|>")
 
 SystemRole = Literal["used", "folded", "none"]
@@ -30,39 +28,27 @@ Thinking = Literal["none", "switch", "always"]
 
 @dataclass(frozen=True)
 class PromptFacts:
-    """What became of one question in both streams; see `inspect_prompts`.
-
-    Attributes:
-        system_role: where a system message goes: into one, into the user's, or (none) there is no template.
-        thinking: whether the model thinks first: never, if it is switched on, or always.
-        default_system: the system text that the template writes by itself, "" for none.
-        dated: whether the template writes the date or the time.
-        leading_bos, lengths: BOS tokens at its beginning and all tokens, of the prompted and unprompted stream.
-        adds_bos: whether the tokenizer itself begins plain text with one.
-        generation_prompt: the text between the question and the answer.
-        turn_end: the control tokens that the template writes between an answer and the next message.
-        foreign: control tokens that the template writes and the tokenizer does not know.
-    """
+    """What became of one question in both streams; pairs are of the prompted and the unprompted one."""
 
     template: bool
-    system_role: SystemRole
-    default_system: str
-    dated: bool
-    thinking: Thinking
+    system_role: SystemRole  # where a system message goes: into one, into the user's, or there is no template
+    default_system: str  # the system text that the template writes by itself, "" for none
+    dated: bool  # whether the template writes the date or the time
+    thinking: Thinking  # whether the model thinks first: never, if it is switched on, or always
     bos: str | None
-    leading_bos: tuple[int, int]
-    adds_bos: bool
-    generation_prompt: str
+    leading_bos: tuple[int, int]  # BOS tokens at the beginning
+    adds_bos: bool  # whether the tokenizer itself begins plain text with one
+    generation_prompt: str  # the text between the question and the answer
     same_end: bool
-    lengths: tuple[int, int]
-    turn_end: tuple[str, ...]
-    foreign: tuple[str, ...] = ()
+    lengths: tuple[int, int]  # all tokens
+    turn_end: tuple[
+        str, ...
+    ]  # the control tokens that the template writes between an answer and the next message
+    foreign: tuple[str, ...] = ()  # control tokens that the template writes and the tokenizer does not know
 
 
 def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
-    """Makes prompts with the settings' contrast prompt, and others to see how the template behaves. PromptError
-    where no prompts can be made, e.g. because both streams come out equal; ModelError where the template is not
-    valid."""
+    """What becomes of a question; PromptError where both streams are equal, ModelError of a broken template."""
 
     def prompts_of(conversation: Conversation, **options: Any) -> Prompts:
         streams = {"unprompted": None, "prompted": Contrast(settings.contrast_prompt)}
@@ -79,11 +65,12 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     after = settings.contrast_prompt if settings.contrast_placement == "user-end" else QUESTION
     ends = [prompted.text.rpartition(after)[2], unprompted.text.rpartition(QUESTION)[2]]
     tail = 0 if not ends[0] else max(1, len(tokenizer(ends[0], add_special_tokens=False)["input_ids"]) - 1)
+    role, system = _system(prompts_of) if source else ("none", "")
     foreign = [name for name in _CONTROL.findall(bare) if name not in tokenizer.get_vocab()]
     return PromptFacts(
         template=source is not None,
-        system_role=_system_role(prompts_of) if source else "none",
-        default_system=_default_system(prompts_of) if source else "",
+        system_role=role,
+        default_system=system,
         dated=re.search(r"strftime_now|date_string|now\(\)", source or "") is not None,
         thinking=_thinking(tokenizer, source, prompts_of) if source else "none",
         bos=None if bos is None else str(tokenizer.bos_token),
@@ -97,25 +84,24 @@ def inspect_prompts(tokenizer: Any, settings: Settings) -> PromptFacts:
     )
 
 
-def _system_role(prompts_of: Callable[..., Prompts]) -> SystemRole:
+def _system(prompts_of: Callable[..., Prompts]) -> tuple[SystemRole, str]:
+    """The role, and what stands in the unprompted stream where the prompted one has p* as its system message."""
     try:
-        prompts = prompts_of(Conversation.ask(QUESTION, _SYSTEM), thinking=False, placement="system")
+        own = prompts_of(
+            Conversation.ask(QUESTION, "You talk like a cook."), thinking=False, placement="system"
+        )
+        role: SystemRole = "folded" if FOLDED in own.warnings else "used"
     except PromptError:  # it does without
-        return "folded"
-    return "folded" if FOLDED in prompts.warnings else "used"
-
-
-def _default_system(prompts_of: Callable[..., Prompts]) -> str:
-    """What stands in the unprompted stream where the prompted one has p* as its system message."""
+        role = "folded"
     try:
         prompts = prompts_of(Conversation.ask(QUESTION), placement="system")
     except PromptError:  # p* can only stand elsewhere
-        return ""
+        return role, ""
     prompted, text = prompts.streams["prompted"], prompts.base.text
     before, found, after = prompted.text.partition(prompted.contrast)
     if not found or not text.startswith(before) or not text.endswith(after):
-        return ""
-    return text[len(before) : len(text) - len(after)].strip()
+        return role, ""
+    return role, text[len(before) : len(text) - len(after)].strip()
 
 
 def _thinking(tokenizer: Any, source: str, prompts_of: Callable[..., Prompts]) -> Thinking:
@@ -160,7 +146,6 @@ def check(tokenizer: Any, settings: Settings, ends: frozenset[int] | None) -> tu
 
 
 def check_template(prompts: PromptFacts) -> Finding:
-    """Whether there is a chat template for this tokenizer, and what it writes by itself."""
     sentence, step = "The tokenizer has a chat template.", ""
     if not prompts.template:
         sentence = "The tokenizer has no chat template, so the model gets plain text."
@@ -210,7 +195,6 @@ def check_thinking(prompts: PromptFacts, *, requested: bool) -> Finding:
 
 
 def check_bos(prompts: PromptFacts) -> Finding:
-    """Whether each stream begins with BOS as often as it should: once, or not at all."""
     bos, most, step = prompts.bos, max(prompts.leading_bos), ""
     if bos is None:
         sentence = "The tokenizer has no BOS token."

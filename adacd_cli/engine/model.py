@@ -14,7 +14,7 @@ from adacd_cli.errors import ConfigurationError, ModelError, PromptError
 if TYPE_CHECKING:
     import torch
 
-    from adacd_cli.backends.torch.compiled import Compiled
+    from adacd_cli.backends.torch.kv_cache import Compiled
     from adacd_cli.engine.backend import Capabilities, Weights
     from adacd_cli.engine.grammar import Grammar
     from adacd_cli.profiles.store import Profile

@@ -56,7 +56,7 @@ class Scheduler:
         self.max_concurrency = self._limit = max_concurrency
         self.running: list[RequestState] = []  # in the order of their admission
         self.waiting: deque[RequestState] = deque()  # those that do not run yet
-        self._submitted = 0
+        self._submitted, self._runs = 0, 0
         self._events: deque[Event] = deque()
         self._forks_missed = False
 
@@ -102,7 +102,7 @@ class Scheduler:
 
     def submit_all(self, requests: Sequence[Request]) -> None:
         assert not self.busy, "a batch is taken in when nothing else runs"
-        self._submitted = 0
+        self._submitted, self._runs = 0, self._runs + 1
         try:
             for number, request in enumerate(requests, 1):
                 self.submit(request, "The prompt" if len(requests) == 1 else f"Prompt {number}")
@@ -115,13 +115,15 @@ class Scheduler:
         """The events of what was taken in, to the end of all. `cancelled` is asked before each step with a
         request's number; True ends it as CANCELLED, and so does a KeyboardInterrupt with all before it is raised.
         """
+        own = self._runs
         try:
             while self.busy:
                 for state in (*self.running, *self.waiting):
                     state.cancelled |= cancelled(state.index)
                 yield from self.step()
         except BaseException as error:
-            ends = list(self.close())
+            # whoever keeps an iterator after its last event may let go of it when a later run has begun
+            ends = list(self.close()) if own == self._runs else []
             if isinstance(error, KeyboardInterrupt):  # a consumer sees every request end
                 yield from ends
             raise

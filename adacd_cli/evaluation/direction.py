@@ -1,9 +1,7 @@
-"""Finds the direction of false refusal in a model's residual stream (Surgical; Wang et al., ICLR 2025).
-
-The candidates are the mean differences between pseudo-harmful and harmless prompts, at each position after the
-question and each block, minus the part that harm itself has there. Chosen is the one whose removal makes the
-model refuse pseudo-harmful prompts least, without changing what it says to harmless ones.
-"""
+"""Finds the direction of false refusal in a model's residual stream (Surgical; Wang et al., ICLR 2025). The
+candidates are the mean differences between pseudo-harmful and harmless prompts, at each position after the question
+and each block, minus the part that harm itself has there. Chosen is the one whose removal makes the model refuse
+pseudo-harmful prompts least, without changing what it says to harmless ones."""
 
 from __future__ import annotations
 
@@ -26,15 +24,13 @@ if TYPE_CHECKING:
 
     from adacd_cli.engine import LanguageModel
 
+# texts a refusal begins with: the first token of each counts as a refusal token
 REFUSAL_STARTS = (
     *("I'm sorry", "I am sorry", "I cannot", "I can't", "I apologize", "Sorry", "Unfortunately"),
     *("As an AI", "My apologies"),
 )
-"""Texts a refusal begins with: the first token of each counts as a refusal token."""
-
+# what the model does to a prompt of each kind that can be learned from
 KINDS = {"harmful": "refuses", "harmless": "answers", "pseudo_harmful": "refuses"}
-"""What the model does to a prompt of each kind that can be learned from."""
-
 LAYERS_LEFT_OUT = 0.2  # of the blocks, the last ones
 FEW = 32
 
@@ -45,9 +41,7 @@ class Recipe:
 
     train: int = 128  # prompts of each kind for the means
     validation: int = 32  # and for the choice
-    kl: float = (
-        0.2  # the most that the next token's distribution may move on harmless prompts, mean KL in nats
-    )
+    kl: float = 0.2  # the most that the next token may move on harmless prompts, mean KL in nats
     mu: float = 1.0  # how much of the harm direction is taken out of the pseudo-harmful one
     seed: int = 0
     system: str | None = None
@@ -65,17 +59,15 @@ class Candidate(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The best direction, the score without it, how many were tried, on how many prompts of each kind, and
-    warnings."""
-
     best: Candidate
-    before: float
+    before: float  # the score without it
     tried: int
-    used: dict[str, int]
+    used: dict[str, int]  # prompts of each kind
     warnings: tuple[str, ...]
 
 
 Progress = Callable[[str, int, int], None]
+Prompts = dict[str, list[str]]  # by kind
 
 
 class Scorer:
@@ -104,17 +96,11 @@ class Scorer:
 
 
 def find_direction(
-    model: LanguageModel,
-    prompts: dict[str, list[str]],
-    recipe: Recipe,
-    *,
-    progress: Progress = lambda what, done, total: None,
+    model: LanguageModel, prompts: Prompts, recipe: Recipe, *, progress: Progress = lambda *told: None
 ) -> Found:
     """Searches for the direction; `progress` is told what is being done, how much of it, and of how much.
-
     UsageError where there are too few prompts of a kind; ModelError where the model's blocks cannot be found;
-    AdacdError where there is no direction.
-    """
+    AdacdError where there is no direction."""
     from adacd_cli.backends.torch.views import AblatedView, find_blocks
 
     layers = range(int(len(find_blocks(model.model)) * (1 - LAYERS_LEFT_OUT)))
@@ -125,9 +111,8 @@ def find_direction(
     kept = _keep(model, scorer, encode, train, progress)
     for kind, does in KINDS.items():
         if len(kept[kind]) < FEW:
-            left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts"
-            why = f"those that the model {does}"
-            warnings.append(f"Only {left} to learn from, {why}; use {FEW} or more.")
+            left = f"{len(kept[kind])} of {len(train[kind])} {_spoken(kind)} prompts to learn from"
+            warnings.append(f"Only {left}, those that the model {does}; use {FEW} or more.")
     means = {kind: _means(model, [*map(encode, kept[kind])], encode.positions) for kind in KINDS}
     harmless = [(ids, scorer.logprobs(model.model, ids)) for ids in map(encode, validation["harmless"])]
     pseudo = [encode(prompt) for prompt in validation["pseudo_harmful"]]
@@ -142,11 +127,9 @@ def find_direction(
     allowed = [candidate for candidate in tried if candidate.kl <= recipe.kl]
     if not allowed:
         least = min((candidate.kl for candidate in tried), default=math.nan)
-        raise AdacdError(
-            "No direction keeps the mean KL on harmless prompts "
-            f"within {recipe.kl:g} nats; the least was {least:.3g}.",
-            "Allow more with --kl, or give more prompts of each kind.",
-        )
+        within = f"within {recipe.kl:g} nats; the least was {least:.3g}"
+        hint = "Allow more with --kl, or give more prompts of each kind."
+        raise AdacdError(f"No direction keeps the mean KL on harmless prompts {within}.", hint)
     best, before = min(allowed, key=attrgetter("score")), scorer.mean(model.model, pseudo)
     if best.score >= before:
         warnings.append("No direction makes the model refuse less; try a lower --mu.")
@@ -156,17 +139,13 @@ def find_direction(
     return Found(best, before, len(tried), used, tuple(warnings))
 
 
-def _split(
-    prompts: dict[str, list[str]], recipe: Recipe
-) -> tuple[dict[str, list[str]], dict[str, list[str]], list[str]]:
+def _split(prompts: Prompts, recipe: Recipe) -> tuple[Prompts, Prompts, list[str]]:
     train, validation, warnings = {}, {}, list[str]()
     for kind in KINDS:
         texts = list(dict.fromkeys(prompts[kind]))
         if len(texts) < 2:
-            raise UsageError(
-                f"At least 2 {_spoken(kind)} prompts are needed; got {len(texts)}.",
-                f"Give some {recipe.train + recipe.validation} of each kind.",
-            )
+            hint = f"Give some {recipe.train + recipe.validation} of each kind."
+            raise UsageError(f"At least 2 {_spoken(kind)} prompts are needed; got {len(texts)}.", hint)
         random.Random(recipe.seed).shuffle(texts)
         held = min(recipe.validation, max(1, len(texts) // 5))
         validation[kind], train[kind] = texts[:held], texts[held : held + recipe.train]
@@ -194,9 +173,9 @@ class _Encoder:
 
 
 def _keep(
-    model: LanguageModel, scorer: Scorer, encode: _Encoder, train: dict[str, list[str]], progress: Progress
-) -> dict[str, list[str]]:
-    kept: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    model: LanguageModel, scorer: Scorer, encode: _Encoder, train: Prompts, progress: Progress
+) -> Prompts:
+    kept: Prompts = {kind: [] for kind in KINDS}
     total, done = sum(map(len, train.values())), 0
     for kind, does in KINDS.items():
         for prompt in train[kind]:
@@ -207,10 +186,8 @@ def _keep(
             progress("Running the prompts", done, total)
         if not kept[kind]:
             none = f"none of the {len(train[kind])} {_spoken(kind)} prompts"
-            raise AdacdError(
-                f"The model {does} {none}, so there is no direction to find.",
-                "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless).",
-            )
+            hint = "Give prompts that this model refuses (harmful, pseudo-harmful) and answers (harmless)."
+            raise AdacdError(f"The model {does} {none}, so there is no direction to find.", hint)
     return kept
 
 

@@ -1,25 +1,28 @@
-"""The numbers of a run: ratios with intervals, what changed against Default, averages and verdicts.
-
-`summarise` is a pure function of answers and judgements; results.json is what it gives, and every report is
-drawn from that alone.
-"""
+"""The numbers of a run: ratios with intervals, what changed against Default, averages and verdicts. `summarise` is
+a pure function of answers and judgements; results.json is what it gives, and every report is drawn from that
+alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import combinations
 from statistics import fmean, median
 from typing import Any, NamedTuple
 
-from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED, JudgementLabel
+from adacd_cli.evaluation.datasets.files import LABELS, Label
+from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED, JudgementLabel
 from adacd_cli.evaluation.statistics import cohen_kappa, paired, ratio, verdict
-from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Label
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
 
 DEFAULT = "default"
 
+CLOCKS = ("seconds", "cpu_seconds")  # by the wall, and of this process
 _DISAGREE = 1.25  # how far wall and processor time may lie apart on a machine that does nothing else
 
+Results = Mapping[str, Any]  # results.json
+Answers = Collection[AnswerRecord]
+Judgements = Collection[JudgementRecord]
 Key = tuple[str, str, str]
 Pair = tuple[AnswerRecord, AnswerRecord]
 
@@ -45,9 +48,7 @@ class Judged:
     """The answers of a run that did not fail, with one judge's labels by the answer's key; aspects, 1 to 5 each and
     None for N/A, are from whichever judge rates them."""
 
-    def __init__(
-        self, answers: Sequence[AnswerRecord], judgements: Sequence[JudgementRecord], judge: str
-    ) -> None:
+    def __init__(self, answers: Answers, judgements: Judgements, judge: str) -> None:
         self.labels = {each.key[:3]: each.label for each in judgements if each.judge == judge}
         self.aspects: dict[Key, Mapping[str, float | None]] = {
             each.key[:3]: each.detail["aspects"] for each in judgements if each.detail.get("aspects")
@@ -67,14 +68,10 @@ class Judged:
         own, before = self.of(method, group) or {}, self.of(DEFAULT, group) or {}
         return [(record, before[id]) for id, record in own.items() if id in before]
 
-    def refused(self, record: AnswerRecord) -> bool:
-        """Whether the judge calls it a full or a partial refusal."""
-        return self.labels[record.key] in REFUSED
-
 
 def summarise(
-    answers: Sequence[AnswerRecord],
-    judgements: Sequence[JudgementRecord],
+    answers: Answers,
+    judgements: Judgements,
     *,
     methods: Sequence[str],
     judges: Sequence[str],
@@ -84,10 +81,8 @@ def summarise(
     """results.json; the first judge's labels make its tables, and `both` names the sets of both labels."""
     judged = Judged(answers, judgements, judges[0])
     found = groups(answers, both)
-    results = {
-        method: {group.name: cell for group in found if (cell := _cell(judged, method, group)) is not None}
-        for method in methods
-    }
+    cells = {method: {each.name: _cell(judged, method, each) for each in found} for method in methods}
+    results = {method: {name: one for name, one in own.items() if one} for method, own in cells.items()}
     compared = [method for method in methods if method != DEFAULT and DEFAULT in methods]
     pairs = {method: _paired(judged, method, found) for method in compared}
     verdicts = {method: verdict(values) for method, values in pairs.items()}
@@ -107,31 +102,23 @@ def summarise(
 
 
 def _cell(judged: Judged, method: str, group: Group) -> dict[str, Any] | None:
-    answered = judged.of(method, group)
-    if answered is None:
+    if (answered := judged.of(method, group)) is None:
         return None
     own = answered.values()
     labels = Counter(judged.labels[record.key] for record in own)
-    # an unparsed answer is neither refused nor answered
-    share = ratio(sum(map(judged.refused, own)), len(own) - labels["unparsed"])
-    aspects: dict[str, list[float]] = {}
-    for record in own:
-        for name, value in judged.aspects.get(record.key, {}).items():
-            if value is not None:
-                aspects.setdefault(name, []).append(float(value))
+    rated = [judged.aspects.get(record.key, {}) for record in own]
+    names = dict.fromkeys(name for each in rated for name in each)
+    aspects = {name: _mean(each.get(name) for each in rated) for name in names}
     compared = _compared(judged.pairs(method, group))
     return {
         "label": group.label,
-        "n": share.n,
-        "refused": share.count,
-        "ratio": share.value,
-        "ci_low": share.low,
-        "ci_high": share.high,
+        # an unparsed answer is neither refused nor answered
+        **ratio(sum(labels[each] for each in REFUSED), len(own) - labels["unparsed"]),
         "labels": {label: labels.get(label, 0) for label in JUDGEMENT_LABELS},
         "unchanged": compared["unchanged"],
         "mean_tokens": _mean(record.tokens for record in own),
         "atgr": compared["atgr"],
-        "aspects": {name: fmean(values) for name, values in aspects.items()},
+        "aspects": {name: mean for name, mean in aspects.items() if mean is not None},
     }
 
 
@@ -141,18 +128,16 @@ def _mean(values: Iterable[float | None], kind: Callable[[list[float]], float] =
 
 
 def _compared(pairs: Sequence[Pair]) -> dict[str, Any]:
-    """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the
-    median of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
+    """The share of unchanged answers, and ATGR: mean time of a token over Default's on the same samples, the median
+    of the batches. By the wall, unless the processor time says otherwise: then the machine was busy."""
     batches = by_batch(pairs)
-    wall, cpu = (
-        _mean((time_ratio(each, clock) for each in batches), median) for clock in ("seconds", "cpu_seconds")
-    )
+    wall, cpu = (_mean((time_ratio(each, clock) for each in batches), median) for clock in CLOCKS)
     busy = wall is not None and cpu is not None and max(wall / cpu, cpu / wall) > _DISAGREE
     return {
         "unchanged": _mean(one.text == other.text for one, other in pairs),
         "atgr": cpu if busy else wall,
         "atgr_wall": wall,
-        "clock": "cpu_seconds" if busy else "seconds",
+        "clock": CLOCKS[busy],
         "batches": len(batches),
     }
 
@@ -177,9 +162,8 @@ def _averages(
     judged: Judged, method: str, found: Sequence[Group], cells: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     # every set counts the same; time and changes are over all answers
-    averages: dict[str, Any] = {
-        label: _mean(cell["ratio"] for cell in cells.values() if cell["label"] == label) for label in LABELS
-    }
+    ratios = {label: [one["ratio"] for one in cells.values() if one["label"] == label] for label in LABELS}
+    averages = {str(label): _mean(own) for label, own in ratios.items()}
     return averages | _compared([pair for group in found for pair in judged.pairs(method, group)])
 
 
@@ -188,16 +172,14 @@ def _paired(judged: Judged, method: str, found: Sequence[Group]) -> dict[str, An
     degenerate: Counter[str] = Counter()
     for group in found:
         for one, before in judged.pairs(method, group):
-            labels = judged.labels[before.key], judged.labels[one.key]
-            if "unparsed" in labels:
+            then, now = judged.labels[before.key], judged.labels[one.key]
+            if "unparsed" in (then, now):
                 continue  # what changed is unknown
             for name in (group.name, f"all {group.label}"):
-                refused.setdefault(name, []).append((judged.refused(before), judged.refused(one)))
-                degenerate[name] += labels[1] == "degenerate" != labels[0]
-    return {
-        name: {**paired(*zip(*own, strict=True))._asdict(), "newly_degenerate": degenerate[name]}
-        for name, own in refused.items()
-    }
+                refused.setdefault(name, []).append((then in REFUSED, now in REFUSED))
+                degenerate[name] += now == "degenerate" != then
+    changes = {name: paired(*zip(*own, strict=True)) for name, own in refused.items()}
+    return {name: {**own, "newly_degenerate": degenerate[name]} for name, own in changes.items()}
 
 
 def _agreement(judgements: Iterable[JudgementRecord], judges: Sequence[str]) -> list[dict[str, Any]]:

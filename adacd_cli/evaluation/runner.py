@@ -1,9 +1,7 @@
-"""Answers every sample with every method, many at once, and has the answers judged.
-
-The methods take turns: all of them answer a batch before the next one begins, so that they are timed at the same
-moment, and each is the first as often as the last. What is in the store is not done again; a sample that fails is
-recorded as failed, and the run goes on.
-"""
+"""Answers every sample with every method, many at once, and has the answers judged. The methods take turns: all of
+them answer a batch before the next one begins, so that they are timed at the same moment, and each is the first as
+often as the last. What is in the store is not done again; a sample that fails is recorded as failed, and the run
+goes on."""
 
 from __future__ import annotations
 
@@ -13,18 +11,19 @@ import zlib
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from adacd_cli.answers import BatchSize, Session, concurrency_for
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import AdacdError
-from adacd_cli.evaluation.judges.base import Exchange, Judge
-from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Sample, Store
+from adacd_cli.evaluation.datasets.files import Sample
+from adacd_cli.evaluation.judges import Exchange, Judge
+from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord, Store
 from adacd_cli.events import Failed, Finished, Notice, TokenStep
 
 if TYPE_CHECKING:
     from adacd_cli.config import Settings
     from adacd_cli.engine import LanguageModel, Request
-
 
 _TURNS = 8
 _FROM_EVENT = ("text", "tokens", "added", "subtracted")
@@ -55,18 +54,12 @@ class Runner:
     everything that the methods need (`load_extras`)."""
 
     def __init__(self, model: LanguageModel) -> None:
-        from adacd_cli.answers.run import Session
-
         self.model = model
         self._scheduler = Session(model).scheduler
 
-    def limit(
-        self, samples: Sequence[Sample], runs: Sequence[Settings], batch_size: int | Literal["auto"]
-    ) -> int:
+    def limit(self, samples: Sequence[Sample], runs: Sequence[Settings], batch_size: BatchSize) -> int:
         """Sets how many samples are decoded at once from now on, and gives that number: BATCH_SIZE, or what memory
         has room for, by the longest prompt."""
-        from adacd_cli.answers.run import concurrency_for
-
         requests, longest = [], sorted(samples, key=lambda each: len(each.prompt))[-1:]
         for job in (Job(sample, settings) for sample in longest for settings in runs):
             with suppress(AdacdError):  # a prompt that cannot be rendered is recorded when its turn comes
@@ -79,12 +72,10 @@ class Runner:
     def records(
         self, jobs: Sequence[Job], on_notice: Callable[[str], object] = lambda text: None, *, batch: int = 0
     ) -> Iterator[AnswerRecord]:
-        """The records of jobs, in the order in which they end or fail, with the number of their BATCH.
-
-        A record's seconds are its share of the time, by the wall and by the processor: each step's time is
-        divided equally among the jobs that ran, so a method that decodes one answer after another is compared
-        fairly with one that decodes many. Jobs that an exception interrupts have no record.
-        """
+        """The records of jobs, in the order in which they end or fail, with the number of their BATCH. A record's
+        seconds are its share of the time, by the wall and by the processor: each step's time is divided equally
+        among the jobs that ran, so a method that decodes one answer after another is compared fairly with one that
+        decodes many. Jobs that an exception interrupts have no record."""
         scheduler, own = self._scheduler, dict[int, Job]()
         seconds, cpu_seconds = defaultdict[int, float](float), defaultdict[int, float](float)
         computes = self.model.server is None and self.model.device.type == "cpu"
@@ -139,7 +130,7 @@ def answer_all(
     runs: Sequence[Settings],
     store: Store,
     *,
-    batch_size: int | Literal["auto"],
+    batch_size: BatchSize,
     on_record: Callable[[AnswerRecord], None] = lambda record: None,
     on_notice: Callable[[str], None] = lambda text: None,
 ) -> None:

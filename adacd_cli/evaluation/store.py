@@ -1,34 +1,29 @@
-"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each; and these as values.
-
-A line is written when its answer is finished, so a run that is killed loses only what was being decoded. The same
-plan continues it; another plan is refused, and so is a second process.
-"""
+"""A run's folder: what it was asked (run.json), every answer and every judgement, a line each; these as values; and
+what is needed to repeat the run. A line is written when its answer is finished, so a run that is killed loses only
+what was being decoded. The same plan continues it; another plan is refused, and so is a second process."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import platform
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from adacd_cli import __version__
+from adacd_cli.config.methods import METHODS
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.judges.base import JudgementLabel
+from adacd_cli.evaluation.datasets.files import Label, Sample
+from adacd_cli.evaluation.judges import Judge, JudgementLabel
 
-Label = Literal["safe", "unsafe"]  # whether a prompt should be answered or refused
-LABELS: tuple[Label, ...] = ("safe", "unsafe")
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
-
-    dataset: str
-    id: str
-    prompt: str
-    label: Label
-    category: str = ""
+if TYPE_CHECKING:
+    from adacd_cli.config import Settings
+    from adacd_cli.engine import LanguageModel
+    from adacd_cli.evaluation.datasets.load import LoadedSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +48,10 @@ class AnswerRecord:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """A later record of the same key replaces an earlier one."""
-        return self.method, self.dataset, self.id
+        return self.method, self.dataset, self.id  # a later record of the same key replaces an earlier one
 
     @classmethod
     def of(cls, method: str, sample: Sample, **values: Any) -> AnswerRecord:
-        """The record of a sample's answer."""
         return cls(method, sample.dataset, sample.id, sample.prompt, sample.label, sample.category, **values)
 
 
@@ -90,12 +83,10 @@ Record = TypeVar("Record", AnswerRecord, JudgementRecord)
 
 
 class Store:
-    """An open run folder, made where it is missing; a context manager, because it holds the folder's lock.
-
-    PLAN is what decides the answers, JSON values by name; `answers` and `judgements` are records by key.
-    ConfigurationError where the folder belongs to another plan; UsageError where another process works in it, or
-    its files are not a run's; OutputError where it cannot be written.
-    """
+    """An open run folder, made where it is missing; a context manager, because it holds the folder's lock. PLAN is
+    what decides the answers, JSON values by name; `answers` and `judgements` are records by key. ConfigurationError
+    where the folder belongs to another plan; UsageError where another process works in it, or its files are not a
+    run's; OutputError where it cannot be written."""
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
         from filelock import FileLock, Timeout
@@ -164,12 +155,10 @@ class Store:
         except (OSError, ValueError) as error:
             hint = "Name another folder with --output."
             raise UsageError(f"{path} cannot be read: {error}.", hint) from error
-        for setting, old, new in _differences(before, json.loads(json.dumps(facts))):
-            changed = f"{setting} was {old} and is now {new}"
-            raise ConfigurationError(
-                f"The run in {self.folder} was made with other settings: {changed}.",
-                "Use the same settings to continue it, or name another folder with --output.",
-            )
+        for changed in _differences(before, json.loads(json.dumps(facts))):
+            what = f"The run in {self.folder} was made with other settings: {changed}."
+            hint = "Use the same settings to continue it, or name another folder with --output."
+            raise ConfigurationError(what, hint)
 
     def _read(self, name: str, kind: type[Record]) -> Iterator[Record]:
         """The records of a file; a last line that was cut off by a kill is taken out of it."""
@@ -187,24 +176,21 @@ class Store:
                     if begin + len(line) == file.seek(0, 2):
                         file.truncate(begin)
                         return
-                    raise UsageError(
-                        f"{path}, line {number} is damaged.",
-                        "Remove that line, and its answer is made again; or name another --output.",
-                    ) from error
+                    hint = "Remove that line, and its answer is made again; or name another --output."
+                    raise UsageError(f"{path}, line {number} is damaged.", hint) from error
                 begin += len(line)
                 yield record
 
 
-def _differences(
-    before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, str, str]]:
-    """(name, old value, new value) of whatever differs, nested names joined by dots."""
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`name was 1 and is now 2`, of whatever differs; nested names are joined by dots."""
     for name in [*before, *(name for name in after if name not in before)]:
         old, new = before.get(name), after.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            yield f"{prefix}{name}", json.dumps(old, ensure_ascii=False), json.dumps(new, ensure_ascii=False)
+            was, now = (json.dumps(value, ensure_ascii=False) for value in (old, new))
+            yield f"{prefix}{name} was {was} and is now {now}"
 
 
 @contextmanager
@@ -214,3 +200,85 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         hint = "Make room or name another folder; the same command then continues where it stopped."
         raise OutputError(f"{path} could not be written: {error.strerror or error}.", hint) from error
+
+
+def make_plan(
+    runs: Sequence[Settings],
+    sets: Sequence[LoadedSet],
+    judges: Sequence[Judge],
+    *,
+    limit: int | None,
+    batch_size: int | str,
+) -> dict[str, Any]:
+    """What must be the same for a run to be continued, JSON values by name."""
+    values = runs[0].model_dump(mode="json")
+    loading: tuple[str, ...] = ("model", "revision", "dtype", "quantize", "system")
+    loading += ("served_model", "tokenizer") if runs[0].served else ()
+    hashes: dict[str, str] = {}  # of adapter and direction: a folder may come to hold another
+    for settings in runs:
+        name = METHODS[settings.effective_method].resource
+        given = getattr(settings, name) if name and name != "draft" else None
+        files = sorted(Path(given).expanduser().glob("*.safetensors")) if given else []
+        if name and files:
+            hashes[name] = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return {
+        **{name: values[name] for name in loading},
+        "methods": {settings.method_label: settings.decoding() for settings in runs},
+        "datasets": {one.name: {"n": len(one.samples), "sha256": one.sha256} for one in sets},
+        **({"resources": hashes} if hashes else {}),
+        "limit": limit,
+        # not of the answers, but of their times
+        "batch_size": batch_size,
+        "threads": values["threads"],
+        "judges": {judge.name: dict(judge.facts) for judge in judges},
+    }
+
+
+def model_facts(model: LanguageModel) -> dict[str, Any]:
+    """What the loaded model adds to the plan: the commit, the number format and the chat template. Of a model at a
+    server the commit is the tokenizer's, and the server's facts replace the number format."""
+    template = model.tokenizer.chat_template
+    text = template if isinstance(template, str) else repr(template)
+    return {
+        "revision": model.revision,
+        "dtype": model.dtype_name,
+        **(model.server.facts() if model.server is not None else {}),
+        **({"engine": model.engine, "llama.cpp": model.model.version} if model.engine == "llamacpp" else {}),
+        **({"profile": f"{model.profile.name} {model.profile.digest}"} if model.profile else {}),
+        "template_sha256": None if template is None else hashlib.sha256(text.encode()).hexdigest(),
+    }
+
+
+def provenance(
+    plan: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    where: Mapping[str, Any],
+    sets: Sequence[LoadedSet],
+    *,
+    began: float,
+    ray: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Versions, model, settings, data and machine: FACTS and WHERE are `model_facts` and `machine_facts` of the
+    model, wherever it ran, BEGAN is in seconds since 1970, and RAY tells of the workers, where Ray spread the
+    run."""
+    from adacd_cli.loading.machine import package_versions
+
+    return {
+        "adacd": __version__,
+        "versions": package_versions(),
+        "python": platform.python_version(),
+        "model": plan["model"],
+        **facts,
+        "settings": dict(plan["methods"]),
+        "system": plan["system"],
+        "quantize": plan["quantize"],
+        "judges": list(plan["judges"]),
+        "judging": dict(plan["judges"]),
+        "limit": plan["limit"],
+        "data": {one.name: {"source": one.source, **plan["datasets"][one.name]} for one in sets},
+        "batch_size": plan["batch_size"],
+        "machine": dict(where),
+        **({} if ray is None else {"ray": dict(ray)}),
+        "began": datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds"),
+        "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }

@@ -1,1 +1,1 @@
-"""Makes a profile: `corpus` (the prompts), `observe` (first tokens), `learn` (numbers), `fit` (the steps)."""
+"""Makes a profile: `corpus` (prompts), `observe` (first tokens, answers), `learn` (numbers), `fit` (steps)."""

@@ -1,4 +1,5 @@
-"""The prompts that a profile is fitted on: bundled ones, written for it, or the user's own."""
+"""The prompts that a profile is fitted on: bundled ones, written for it, or the user's own; and how many of them
+each step takes."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from itertools import chain
 from typing import Literal, get_args
@@ -16,20 +17,15 @@ from adacd_cli.errors import UsageError
 
 Kind = Literal["safe", "unsafe", "neutral"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-
+# how many prompts of each kind a fit needs
 LEAST: Mapping[Kind, int] = {"safe": 40, "unsafe": 40, "neutral": 10}
-"""How many prompts of each kind a fit needs."""
-
-HELD_OUT = 5
-"""Every so many groups of prompts are held out, to be measured on."""
+HELD_OUT = 5  # every so many groups of prompts are held out, to be measured on
 
 
 @dataclass(frozen=True)
 class FitPrompt:
-    """A prompt; those of one `group` share their alarming words and stay together when prompts are divided.
-
-    `kind`: safe is harmless with alarming words, unsafe harmful, neutral ordinary.
-    """
+    """A prompt; those of one `group` share their alarming words and stay together when prompts are divided. `kind`:
+    safe is harmless with alarming words, unsafe harmful, neutral ordinary."""
 
     id: str
     kind: Kind
@@ -49,47 +45,34 @@ def digest(*texts: str) -> str:
 def bundled() -> list[FitPrompt]:
     """The prompts that come with the package."""
     lines = files("adacd_cli.profiles").joinpath("prompts.jsonl").read_text(encoding="utf-8").splitlines()
-    return [
-        FitPrompt(one["id"], one["label"], one["pair"] or one["id"], one["prompt"])
-        for one in map(json.loads, lines)
-    ]
+    found = map(json.loads, lines)
+    return [FitPrompt(one["id"], one["label"], one["pair"] or one["id"], one["prompt"]) for one in found]
 
 
 def own(prompts: Mapping[Kind, Sequence[str]]) -> list[FitPrompt]:
-    """The user's prompts, each a group of its own.
-
-    Raises:
-        UsageError: there are too few of a kind, or a prompt stands under two kinds.
-    """
+    """The user's prompts, each a group of its own; UsageError where there are too few of a kind, or one stands
+    under two kinds."""
     found: dict[str, FitPrompt] = {}
     for kind, texts in prompts.items():
         for text in texts:
-            before = found.setdefault(
-                text.strip(), FitPrompt(f"{kind}-{len(found)}", kind, text.strip(), text)
-            )
+            stripped = text.strip()
+            before = found.setdefault(stripped, FitPrompt(f"{kind}-{len(found)}", kind, stripped, text))
             if before.kind != kind:
-                raise UsageError(
-                    f"The same prompt is under --{before.kind} and --{kind}: {text.strip()[:80]!r}.",
-                    "Leave it in the file where it belongs.",
-                )
+                what = f"The same prompt is under --{before.kind} and --{kind}: {stripped[:80]!r}."
+                raise UsageError(what, "Leave it in the file where it belongs.")
     for kind, least in LEAST.items():
         count = sum(each.kind == kind for each in found.values())
         if count < least:
-            raise UsageError(
-                f"--{kind} has {count} different prompts, and a fit needs at least {least}.",
-                "Add more, or leave the files out to use the bundled prompts.",
-            )
+            what = f"--{kind} has {count} different prompts, and a fit needs at least {least}."
+            raise UsageError(what, "Add more, or leave the files out to use the bundled prompts.")
     return list(found.values())
 
 
 def chosen(
     prompts: Iterable[FitPrompt], limits: Mapping[Kind, int], *, held_out: bool, short: float = 0.0
 ) -> list[FitPrompt]:
-    """At most so many of each kind, the same ones each time, whole groups where that is possible.
-
-    Args:
-        short: the share of them that are the shortest there are, in [0, 1]; the others are drawn by chance.
-    """
+    """At most so many of each kind, the same ones each time, whole groups where that is possible. SHORT is the
+    share of them that are the shortest there are, in [0, 1]; the others are drawn by chance."""
     groups: dict[str, list[FitPrompt]] = {}
     for prompt in prompts:
         if prompt.held_out == held_out:
@@ -113,3 +96,27 @@ def first_of_each(prompts: Iterable[FitPrompt], limits: Mapping[Kind, int]) -> l
             left[prompt.kind] -= 1
             taken.append(prompt)
     return taken
+
+
+SHORT = 0.6  # share of the prompts that are the shortest ones: they teach the switch most, and cost least
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many prompts each step takes, by kind; `paper`: those held out that the paper's settings answer."""
+
+    train: Mapping[Kind, int]
+    test: Mapping[Kind, int]
+    paper: Mapping[Kind, int]
+    opened: Mapping[Kind, int]
+    obeyed: int
+    acted: int
+
+
+def _of(*counts: int) -> Mapping[Kind, int]:
+    return dict(zip(KINDS, counts, strict=True))
+
+
+FULL = Sizes(_of(320, 320, 60), _of(40, 40, 20), _of(16, 16, 8), _of(24, 36, 10), obeyed=3, acted=12)
+QUICK = Sizes(_of(100, 100, 24), _of(20, 20, 12), _of(10, 10, 6), _of(12, 16, 10), obeyed=2, acted=10)
+THOROUGH = replace(FULL, train=dict.fromkeys(KINDS, 10_000), test=_of(80, 80, 40), opened=_of(48, 72, 20))

@@ -44,9 +44,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         input_ids, attention_mask: its prompts, as generate takes them, padded on the left.
         adacd_tokenizer: the model's tokenizer; by default the one beside the weights that it was loaded from.
         messages: the conversation behind `input_ids`, `{"role", "content"}` each; for a batch a list of them.
-        prompted_input_ids, prompted_attention_mask: what the second stream reads, [rows, tokens] or lists of ids.
-            Without these and `messages` it reads `input_ids` with the beginning, or the end, that the chat
-            template gives under the contrast prompt.
+        prompted_input_ids, prompted_attention_mask: what the second stream reads, [rows, tokens] or lists of ids;
+            by default, without `messages`, `input_ids` with the beginning, or end, that the template gives it.
         settings, **changes: settings of the panels Prompt and Method. `thinking` only says how `input_ids` were
             rendered; without it the first token tells whether the model thinks.
 
@@ -89,8 +88,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
             prompted = read_rows(prompted_input_ids, prompted_attention_mask, "prompted_input_ids")
         prompts = prompts_of(rows, chosen, tokenizer, messages, prompted)
         tokenizer = tokenizer or SimpleNamespace(decode=lambda ids, **options: "")  # no text is of interest
-        name, limit = type(model).__name__, context_length(model.config)
-        self._model = LanguageModel(model, tokenizer, name, None, frozenset(), limit)
+        limit = context_length(model.config)
+        self._model = LanguageModel(model, tokenizer, type(model).__name__, None, frozenset(), limit)
         self._backend = TorchBackend(self._model)
         self._requests = [Request(each, chosen) for each in prompts]
         for place, request in enumerate(self._requests):
@@ -102,11 +101,8 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
     @torch.no_grad()
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """The method's scores of the rows in their contrast window, the others' as they are, float32 [rows, vocab].
-
-        Args:
-            input_ids: int64 [rows, tokens]: the prompts, then one more token with each call, else UsageError.
-            scores: the base stream's; −inf for tokens that are forbidden already. LogitsError for NaN or ∞.
-        """
+        `input_ids`, int64 [rows, tokens], are the prompts, then one more token with each call, else UsageError;
+        `scores` the base stream's, −inf for tokens that are forbidden already, LogitsError for NaN or ∞."""
         begins = input_ids.shape[1] == self._input_ids.shape[1]
         if not begins and not any(map(_is_followed, self._rows)):
             return scores
@@ -145,9 +141,10 @@ class AdacdLogitsProcessor(LogitsProcessor):  # type: ignore[misc]  # transforme
         self._seen = input_ids
         if begins:
             self._backend = TorchBackend(self._model)
-            requests = (each for each in self._requests for _ in range(copies))
-            own = self._model, self._model.device
-            self._rows = [RequestState(place, each, *own) for place, each in enumerate(requests)]
+            requests = enumerate(each for each in self._requests for _ in range(copies))
+            self._rows = [
+                RequestState(place, each, self._model, self._model.device) for place, each in requests
+            ]
             return
         for place, (row, token) in enumerate(zip(self._rows, input_ids[:, -1].tolist(), strict=True)):
             if _is_followed(row):
@@ -188,12 +185,9 @@ def adacd(
         model.generate(**inputs, custom_generate=adacd, max_new_tokens=64)
 
     The decoding is transformers' own, with an AdacdLogitsProcessor in front of all other processors. Where those
-    forbid every token that AdaCD allows, the step is plain decoding under them.
-
-    Args:
-        adacd_streamer: what `streamer=` would be, which transformers does not pass on.
-        **keywords: those of AdacdLogitsProcessor, whose errors are raised, and the model's inputs; the others are
-            generate's own, a UsageError where one cannot be combined with AdaCD.
+    forbid every token that AdaCD allows, the step is plain decoding under them. `adacd_streamer` is what
+    `streamer=` would be, which transformers does not pass on; `keywords` are those of AdacdLogitsProcessor, whose
+    errors are raised, the model's inputs, and generate's own, a UsageError where one cannot be combined with AdaCD.
     """
 
     def processors(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -249,16 +243,15 @@ def _check(model: Any, method: Method, settings: Settings) -> None:
     ):
         if wrong:
             raise ModelError(f"{type(model).__name__} {reason}.")
-    hint = "Use adacd_cli.load and adacd_cli.generate for it."
-    if settings.uses_profile:
-        what = "Method fitted and the switches mass and learned need a model's profile"
-        raise ConfigurationError(f"{what}, which transformers' generate does not know.", hint)
     base, *others = method.streams_for(settings)
-    if len(others) > 1 or base.prompt or any(each.weights != "base" for each in (base, *others)):
-        raise ConfigurationError(
-            f"Method {method.name} needs more than a second prompt, all that it has in transformers' generate.",
-            hint,
-        )
+    what = ""
+    if settings.uses_profile:
+        needs = "Method fitted and the switches mass and learned need a model's profile"
+        what = f"{needs}, which transformers' generate does not know."
+    elif len(others) > 1 or base.prompt or any(each.weights != "base" for each in (base, *others)):
+        what = f"Method {method.name} needs more than a second prompt, all that it has in transformers' generate."
+    if what:
+        raise ConfigurationError(what, "Use adacd_cli.load and adacd_cli.generate for it.")
 
 
 def _is_followed(row: RequestState) -> bool:
@@ -267,5 +260,4 @@ def _is_followed(row: RequestState) -> bool:
 
 @lru_cache(maxsize=4)
 def _saved_tokenizer(folder: str) -> Any:
-    """The tokenizer beside a model's weights, in a folder or the hub's copy on this machine."""
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

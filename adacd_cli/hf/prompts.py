@@ -12,7 +12,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import BatchEncoding
 
-from adacd_cli.answers import ask
+from adacd_cli import answers
 from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import changed
@@ -33,24 +33,22 @@ _WORDS = ("How", "a", "7", "«Q", "你好", "(x", "/s")
 
 
 def inputs_for(
-    tokenizer: Any, prompt: ask.Prompt | ask.Prompts, settings: Settings | None = None, **changes: Any
+    tokenizer: Any, prompt: answers.Prompt | answers.Prompts, settings: Settings | None = None, **changes: Any
 ) -> BatchEncoding:
-    """What `model.generate(**inputs, custom_generate=adacd)` takes, left-padded.
+    """What `model.generate(**inputs, custom_generate=adacd)` takes, left-padded: `input_ids`, `attention_mask`,
+    `prompted_input_ids` and `prompted_attention_mask`, int64 [rows, tokens] each; and `settings`, `thinking` and
+    `adacd_tokenizer`, so that they need not be passed again.
 
     Args:
         prompt: text, a list of messages or a Conversation; or a list of these.
         settings, **changes: settings of the panels Prompt and Method.
-
-    Returns:
-        `input_ids`, `attention_mask`, `prompted_input_ids` and `prompted_attention_mask`, int64 [rows, tokens]
-        each; and `settings`, `thinking` and `adacd_tokenizer`, so that they need not be passed again.
 
     Raises:
         ConfigurationError: a setting is unknown, out of range, or one of generate's own.
         PromptError, ModelError: see `prompts.build_prompts`.
     """
     chosen = settings_of(settings, changes, "inputs_for()")
-    prompts = [prompts_for(tokenizer, each, chosen) for each in ask.as_conversations(prompt, chosen)[0]]
+    prompts = [prompts_for(tokenizer, each, chosen) for each in answers.as_conversations(prompt, chosen)[0]]
     pad = next((id for id in (tokenizer.pad_token_id, tokenizer.eos_token_id) if id is not None), 0)
     inputs: dict[str, Any] = {"settings": chosen, "thinking": chosen.thinking, "adacd_tokenizer": tokenizer}
     for name, place in (("", 0), ("prompted_", -1)):
@@ -105,7 +103,7 @@ def prompts_of(
                 f"Pass adacd_tokenizer=tokenizer (transformers keeps tokenizer= to itself), or {_INPUTS_FOR}",
             )
         if messages is not None:
-            conversations, _ = ask.as_conversations(messages, settings)
+            conversations, _ = answers.as_conversations(messages, settings)
             _check_number("messages", conversations, rows)
             return [_rendered(*each, tokenizer, ways) for each in zip(count(), rows, conversations)]
         examples = [_examples(tokenizer, way) for way in ways]
@@ -135,7 +133,6 @@ def _check_number(name: str, given: Sequence[Any], rows: Sequence[Ids]) -> None:
 def _rendered(
     place: int, row: Ids, conversation: Conversation, tokenizer: Any, ways: Sequence[Settings]
 ) -> Prompts:
-    """The conversation's prompts of which the row is the base stream's."""
     for way in ways:
         prompts = prompts_for(tokenizer, conversation, way)
         if prompts.base.ids == row:
@@ -151,9 +148,8 @@ def _examples(tokenizer: Any, settings: Settings) -> list[tuple[Ids, Ids]]:
     """Both prompts of each question, then of a longer conversation and of one with a system message of its own,
     where the template takes them."""
     asked = [Conversation.ask(word, settings.system) for word in _WORDS]
-    more = [asked[0].with_assistant("a").with_user("7"), asked[0].with_system(settings.system or "How")]
     found = [prompts_for(tokenizer, each, settings) for each in asked]
-    for each in more:
+    for each in (asked[0].with_assistant("a").with_user("7"), asked[0].with_system(settings.system or "How")):
         with suppress(AdacdError):
             found.append(prompts_for(tokenizer, each, settings))
     return [(each.base.ids, [*each.streams.values()][-1].ids) for each in found]

@@ -1,6 +1,5 @@
-"""A model's files on this machine: found by name, and checked from the files alone. `locate` finds what `--model`
-names: the demo, a folder, a GGUF file or a hub id. `inspect` says what of a folder is missing, malformed or cut
-short before torch is even imported."""
+"""A model's files on this machine. `locate` finds what `--model` names: the demo, a folder, a GGUF file or a hub
+id. `inspect` says what of a folder is missing, malformed or cut short before torch is even imported."""
 
 from __future__ import annotations
 
@@ -128,8 +127,7 @@ def _unpack_by_rows(unpack: Callable[[Any, Any], Any], data: Any, kind: Any) -> 
 
 
 def inspect(folder: Path, name: str) -> Checkpoint:
-    """Checks that the folder holds a whole model, and reads the headers of its weights. ModelError where a file is
-    missing, malformed or cut short."""
+    """Checks that a folder holds a whole model. ModelError where a file is missing, malformed or cut short."""
     try:
         names = {path.name for path in folder.iterdir()}
     except OSError as error:
@@ -225,7 +223,6 @@ def _weight_files(folder: Path, name: str) -> list[Path]:
 
 
 def _read_header(path: Path, name: str) -> dict[str, Any]:
-    """The tensors a safetensors file says it holds: name to dtype, shape and data_offsets."""
     try:
         with path.open("rb") as file:
             start = file.read(len(_LFS_POINTER))

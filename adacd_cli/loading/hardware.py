@@ -1,6 +1,5 @@
-"""Where a model runs and in which number format: device, dtype and `--quantize`, whether its weights fit, and how
-torchrun's processes share it: every process runs the whole program and holds a share of each matrix, so all must do
-the same steps with the same draws."""
+"""Where a model runs and in which number format, whether its weights fit, and how torchrun's processes share it:
+each runs the whole program and holds a share of every matrix, so all must do the same steps with the same draws."""
 
 from __future__ import annotations
 
@@ -26,8 +25,7 @@ _QUANTIZED_BYTES = {"bnb-4bit": 0.6, "bnb-8bit": 1.1, "torchao-int8": 1.1, "torc
 
 
 def choose_device(name: str) -> torch.device:
-    """The device a setting names; `auto` is the first of CUDA, MPS and CPU that is here. DeviceError where there is
-    no such device on this machine."""
+    """The device a setting names; `auto` is the first of CUDA, MPS and CPU. DeviceError where it is not here."""
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     here = ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
     if name == "auto":
@@ -123,8 +121,7 @@ def placement(device: torch.device, needed: int | None, name: str) -> dict[str, 
 
 
 def require(packages: tuple[str, ...], purpose: str) -> None:
-    """MissingExtraError where optional packages, by their import names, are not installed; its message begins with
-    the purpose."""
+    """MissingExtraError, beginning with the purpose, where packages, by import name, are not installed."""
     missing = [package for package in packages if find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
@@ -134,8 +131,7 @@ def require(packages: tuple[str, ...], purpose: str) -> None:
 
 def quantization_config(name: str, dtype: torch.dtype | str, device: torch.device) -> Any:
     """The transformers quantization configuration of a `quantize` setting; the number format "auto" is bfloat16.
-    MissingExtraError where its package is not installed; DeviceError where it does not run on this kind of
-    device."""
+    MissingExtraError where its package is not installed; DeviceError where it does not run on this device."""
     if name == "torchao-int4" and device.type != "cuda":
         what = f"--quantize torchao-int4 runs on a CUDA GPU only, and the device is {device}."
         raise DeviceError(what, "Use --quantize torchao-int8 or bnb-4bit.")

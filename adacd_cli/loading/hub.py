@@ -31,9 +31,8 @@ _SMALL_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken")
 
 @dataclass(frozen=True)
 class Source:
-    """A model's files on this machine: `gguf` is the name of the GGUF file in the folder, of a divided one the
-    first, None for a folder of safetensors; `revision` is the commit on the hub, None for what was not taken from
-    there."""
+    """A model's files on this machine: `gguf` is the GGUF file's name in the folder, of a divided one the first,
+    None for safetensors; `revision` is the commit on the hub, None for what was not taken from there."""
 
     folder: Path
     gguf: str | None = None

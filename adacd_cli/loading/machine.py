@@ -1,5 +1,4 @@
-"""This machine: what it is, as JSON values of a report, and which cores and how much memory are free. Free is what
-other programs and cgroups leave."""
+"""This machine: what it is, as JSON values, and which cores and memory other programs and cgroups leave free."""
 
 from __future__ import annotations
 
@@ -118,9 +117,10 @@ def machine_facts(device: torch.device, threads: int | None = None) -> dict[str,
     """Where it ran: system, processor, threads (None: torch's), and the GPU where the device is one."""
     import torch
 
+    model = re.search(r"(?m)^model name\s*:\s*(.*?)\s*$", _read(Path("/proc/cpuinfo")))
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
+        "processor": model[1] if model else platform.processor(),
         "cores": os.cpu_count(),
         "threads": threads or torch.get_num_threads(),
         "device": str(device),
@@ -142,8 +142,3 @@ def versions(*names: str) -> dict[str, str | None]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-def _processor() -> str:
-    found = re.search(r"(?m)^model name\s*:\s*(.*?)\s*$", _read(Path("/proc/cpuinfo")))
-    return found[1] if found else platform.processor()

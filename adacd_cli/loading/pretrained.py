@@ -1,6 +1,5 @@
-"""What transformers makes of a model's files: its configuration, its tokenizer, and its weights. The configuration
-says whether it is a causal language model that transformers can run. The weights are loaded whole or refused, then
-tried with one token."""
+"""What transformers makes of a model's files: its configuration, which says whether it is a causal language model,
+its tokenizer, and its weights, which are loaded whole or refused, then tried with one token."""
 
 from __future__ import annotations
 
@@ -27,9 +26,8 @@ _COMPUTED = ("inv_freq", "attn.bias", "masked_bias", "position_ids")
 
 
 def causal_config(checkpoint: Checkpoint, name: str, *, trust_remote_code: bool, fix: str = _FIX) -> Any:
-    """The model's configuration as transformers reads it. ModelError, with the hint `fix` for a value that cannot
-    be, where transformers does not know the model, its own code would have to run, or it is no causal language
-    model."""
+    """The model's configuration as transformers reads it. ModelError, with the hint `fix` for a wrong value, where
+    transformers does not know the model, its own code would have to run, or it is no causal language model."""
     model_type, classes = checkpoint.config.get("model_type"), checkpoint.config.get("auto_map") or {}
     if model_type is None and "AutoConfig" not in classes:
         raise ModelError(f"config.json of {name} names no model_type.", _AGAIN)
@@ -131,8 +129,7 @@ def load_weights(source: Source, name: str, kind: Any = None, **options: Any) ->
     """The model, of transformers' auto class KIND (None is AutoModelForCausalLM), in eval mode, with every weight
     from the checkpoint, and warnings about tensors that it does not use; the options are those of
     `from_pretrained`. ModelError where a tensor is missing or has another shape, or the model cannot be built;
-    MissingExtraError where the checkpoint is quantised by a package that is not installed; OutOfMemoryError where
-    the weights do not fit."""
+    MissingExtraError where a package that quantised it is not installed; OutOfMemoryError where they do not fit."""
     files = {"use_safetensors": True} if source.gguf is None else {"gguf_file": source.gguf}
     try:
         # Mismatched shapes are asked for here only to be refused below with their names.

@@ -1,6 +1,5 @@
-"""Imports torch and transformers, before anything else does, without the parts of their start that no decoding
-needs. A saving that does not apply (another transformers, a package that is missing or already loaded) gives way to
-the plain import."""
+"""Imports torch and transformers without the parts of their start that no decoding needs. A saving that does not
+apply (another transformers, a package that is missing or loaded already) gives way to the plain import."""
 
 from __future__ import annotations
 
@@ -16,8 +15,7 @@ from typing import Any
 
 
 def import_libraries() -> None:
-    """Imports torch and transformers themselves. ImportError where torch or transformers is not installed, or
-    broken."""
+    """Imports torch and transformers themselves. ImportError where one is not installed, or broken."""
     with _no_collections():
         import torch  # noqa: F401  # first, so that its absence is not reported in transformers' words
         import transformers
@@ -50,42 +48,30 @@ def _no_collections() -> Iterator[None]:
 
 
 def scan_models_once(folder: Path) -> None:
-    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself; it scans
-    them again there, a tenth of the whole start, and there is no public way to hand the result over."""
+    """Imports transformers.models with what transformers found when it scanned its 3,000 files for itself; there it
+    scans them again, a tenth of the whole start, because it names the folder in another way."""
     from transformers.utils import import_utils
 
-    scan = import_utils.define_import_structure
     with suppress(Exception):
-        found = {
-            backends: {name[7:]: made for name, made in names.items() if name.startswith("models.")}
-            for backends, names in scan(folder, prefix="models").items()
-        }
-        if not any("llama.modeling_llama" in names for names in found.values()):
-            return
-
-        def scanned(path: str, prefix: str | None = None) -> Any:
-            return found if prefix is None and Path(path).parent == folder else scan(path, prefix)
-
-        import_utils.define_import_structure = scanned
+        scan, file = import_utils.create_import_structure_from_path, str(folder / "__init__.py")
+        # it keeps what it found for each path
+        import_utils.create_import_structure_from_path = lambda path: scan(folder if path == file else path)
         try:
             import_module("transformers.models")
         finally:
-            import_utils.define_import_structure = scan
+            import_utils.create_import_structure_from_path = scan
 
 
 @contextmanager
 def _scipy_on_call() -> Iterator[None]:
     """Gives whoever imports scipy.optimize in the block the one function of it that the losses of object detectors
-    take, which brings 300 modules along when it is called. An importer that wants another fails, and imports the
-    real module when it is imported again."""
+    take, which imports its 300 modules when called. An importer that wants another fails until imported again."""
     name = "scipy.optimize"
     if name in sys.modules or find_spec("scipy") is None:
         yield
         return
     stand_in: Any = ModuleType(name)
-    stand_in.linear_sum_assignment = lambda *given, **own: import_module(name).linear_sum_assignment(
-        *given, **own
-    )
+    stand_in.linear_sum_assignment = lambda *given: import_module(name).linear_sum_assignment(*given)
     sys.modules[name] = stand_in
     try:
         with suppress(ImportError, AttributeError):

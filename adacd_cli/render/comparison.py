@@ -16,8 +16,7 @@ from rich.text import Text
 
 from adacd_cli.events import Event, FinishReason, Started, TokenStep
 from adacd_cli.render.reasons import Trace, collect, reason
-from adacd_cli.render.safe import label, printable, spoken
-from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen, View
+from adacd_cli.render.screen import BOLD, DECISION_STYLES, DIM, PLAIN, Screen, View, label, printable, spoken
 from adacd_cli.render.text import put_legend, statistics
 from adacd_cli.render.trace import StepTable, put_heading, put_prose
 
@@ -30,8 +29,7 @@ Piece = tuple[str, Style]
 def write_comparison(
     default: Iterable[Event], method: Iterable[Event], out: TextIO, err: TextIO, view: View
 ) -> tuple[Trace, Trace]:
-    """Reads the events of both runs, one after the other, with a moving count of tokens on `err` where it is a
-    terminal, then writes the comparison; gives both traces."""
+    """Reads the events of both runs, one after the other, then writes the comparison; gives both traces."""
     progress = Screen(err, view.display)
     quiet = view.quiet or view.display == "none"
     first, second = (collect(run if quiet else _counted(run, progress)) for run in (default, method))
@@ -40,7 +38,12 @@ def write_comparison(
     parting = find_parting(first, second)
     answers = [(trace.started.method, pieces(trace, parting)) for trace in (first, second)]
     if screen.is_terminal and screen.width >= _SIDE_BY_SIDE:
-        _put_columns(screen, answers)
+        width = (screen.width - len(_RULE)) // 2
+        columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in answers]
+        for one, other in zip_longest(*columns, fillvalue=[]):
+            padding = " " * (width - sum(cell_len(text) for text, _ in one))
+            screen.put_line(*one, padding, (_RULE, DIM), *other)
+        screen.put_line()
     else:
         for name, answer in answers:
             screen.put_line((name, BOLD))
@@ -95,17 +98,7 @@ def _counted(events: Iterable[Event], progress: Screen) -> Iterator[Event]:
         progress.erase()
 
 
-def _put_columns(screen: Screen, answers: Sequence[tuple[str, list[Piece]]]) -> None:
-    width = (screen.width - len(_RULE)) // 2
-    columns = [[[(name, BOLD)], *_wrapped(answer, width)] for name, answer in answers]
-    for one, other in zip_longest(*columns, fillvalue=[]):
-        padding = " " * (width - sum(cell_len(text) for text, _ in one))
-        screen.put_line(*one, padding, (_RULE, DIM), *other)
-    screen.put_line()
-
-
 def _wrapped(answer: Sequence[Piece], width: int) -> list[list[Piece]]:
-    """The answer in lines of at most `width` cells, broken between words where they fit."""
     text = Text()
     for piece, style in answer:
         text.append(printable(piece), style)

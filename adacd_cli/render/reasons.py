@@ -1,5 +1,5 @@
 """A trace in words: the confidence test, why a step decided as it did, and a summary for a newcomer. Every renderer
-takes its sentences from here, so that table, HTML page and compare say the same."""
+takes its sentences from here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from adacd_cli.config.methods import method_of
 from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
-from adacd_cli.render.safe import spoken
+from adacd_cli.render.screen import spoken
 from adacd_cli.render.switch import Reading, looks, reading
 from adacd_cli.render.text import count, ended
 
@@ -49,7 +49,10 @@ def confidence_test(step: TokenStep, threshold: float | None) -> str:
     confidence, prompted = step.measures.confidence, step.measures.prompted_confidence
     if threshold is None or prompted is None or step.measures.agreement is None:
         return ""
-    passed = _is_confident(step, threshold)
+    # by the decision itself where it depended on it: the engine compared in float32
+    passed = confidence >= threshold * prompted
+    if step.decision is not Decision.PLAIN and step.measures.agreement >= threshold:
+        passed = step.decision is Decision.ADD
     for digits in (2, 3):
         left, right = f"{confidence:.{digits}f}", f"{prompted:.{digits}f}"
         if (float(left) >= threshold * float(right)) == passed:
@@ -59,10 +62,8 @@ def confidence_test(step: TokenStep, threshold: float | None) -> str:
 
 
 def reason(step: TokenStep, threshold: float | None) -> str:
-    """One or two sentences on why the step added, subtracted or did neither; the threshold is λ, see
-    `threshold_of`."""
-    seen = reading(step)
-    if seen is not None:
+    """One or two sentences on why the step added, subtracted or did neither; the threshold is λ."""
+    if (seen := reading(step)) is not None:
         return _switched(step, seen)
     measures, rank = step.measures, step.measures.prompted_top_rank
     top = spoken(step.prompted_top or "")
@@ -151,7 +152,7 @@ def _contrasted(trace: Trace) -> str:
     if not contrasted:
         return f"Nothing was contrasted: {_why_nothing(trace)}."
     rest = tokens - contrasted
-    others = f" The other {count(rest)} {_are(rest)} plain decoding." if rest else ""
+    others = f" The other {count(rest)} {'is' if rest == 1 else 'are'} plain decoding." if rest else ""
     second = "prompted" if method_of(trace.started.method).switched else "second"
     every = f"{count(contrasted)} contrasted, {'and' if contrasted == 1 else 'all of them'}"
     if not subtracted:
@@ -186,7 +187,8 @@ def _turned(trace: Trace) -> str:
     if turn is None:
         return "No token was changed: Default would have taken the same ones, so this is its answer too."
     later = sum(step.token_id != step.plain_token_id for step in trace.steps) - 1
-    more = f" {count(later)} after it {_are(later)} not what Default would have taken there either."
+    are = "is" if later == 1 else "are"
+    more = f" {count(later)} after it {are} not what Default would have taken there either."
     return (
         f"The answer turned at step {turn.index}: Default would have taken {spoken(turn.plain_token)}, and "
         f"{spoken(turn.token)} was taken. {reason(turn, trace.threshold)}{more if later else ''}"
@@ -215,17 +217,6 @@ def _ended(trace: Trace) -> str:
         cut = f"The answer was cut off at max_new_tokens, {after}."
         return cut if finished.tokens else "No token was decoded: max_new_tokens is 0."
     return f"The answer {ended(trace.started)} {after}."
-
-
-def _is_confident(step: TokenStep, threshold: float) -> bool:
-    # by the decision itself where it depended on it: the engine compared in float32
-    if step.decision is not Decision.PLAIN and (step.measures.agreement or 0.0) >= threshold:
-        return step.decision is Decision.ADD
-    return step.measures.confidence >= threshold * (step.measures.prompted_confidence or 0.0)
-
-
-def _are(tokens: int) -> str:
-    return "is" if tokens == 1 else "are"
 
 
 def _ordinal(number: int) -> str:

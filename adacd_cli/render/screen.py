@@ -1,19 +1,20 @@
-"""A text stream as something to draw on: whether it is a terminal, how wide, and which styles it can show. Every
-renderer writes through `Screen.put`, which flushes, and which makes control characters visible on a terminal and
-leaves a pipe's bytes as they are."""
+"""A text stream as something to draw on, and text of a model or a user made safe to show on it. Every renderer
+writes through `Screen`, which flushes, makes control characters visible on a terminal, and leaves a pipe alone."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import COLOR_SYSTEMS, Console
 from rich.style import Style
 
+from adacd_cli.config import Settings
 from adacd_cli.events import Decision, TokenStep
-from adacd_cli.render.safe import fit, printable
 
 PIPE_WIDTH = 80  # of a table in a pipe or a file, whatever terminal the command was started from
 
@@ -29,23 +30,61 @@ DECISION_STYLES = {
     Decision.PLAIN: PLAIN,
 }
 
+_BIDI = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that turn the writing direction: text after one can be made to look like another text."""
+
+_CONTROLS: dict[int, int | str] = {
+    **{code: 0x2400 + code for code in range(0x20) if code not in (0x09, 0x0A)},
+    0x7F: 0x2421,
+    **{code: f"\\x{code:02x}" for code in range(0x80, 0xA0)},
+    **{code: f"\\u{code:04x}" for code in _BIDI},
+}
+
+_WHITE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+
+
+def printable(text: str) -> str:
+    """The text with control characters but newline and tab made visible, so that a terminal obeys none: `␛`, …"""
+    return text.translate(_CONTROLS)
+
+
+def label(text: str) -> str:
+    """A token's text on one line with nothing invisible: `␣` space, `⏎` newline, `⇥` tab, else an escape."""
+    if not text:
+        return "''"
+    shown = "".join(_WHITE.get(each) or (each if each.isprintable() else ascii(each)[1:-1]) for each in text)
+    # a lone combining mark would settle on whatever stands before it
+    return "◌" + shown if unicodedata.category(text[0]).startswith("M") else shown
+
+
+def spoken(text: str) -> str:
+    """A token in a sentence: quoted, without the spaces around its word."""
+    return f"“{label(text.strip(' ') or text)}”"
+
+
+def fit(text: str, width: int, *, right: bool = False) -> str:
+    """The text in exactly `width` terminal cells: padded, or cut with `…`."""
+    size = cell_len(text)
+    if size > width:
+        return set_cell_size(text, width - 1) + "…" if width > 0 else ""
+    padding = " " * (width - size)
+    return padding + text if right else text + padding
+
 
 @dataclass(frozen=True)
 class View:
-    """How an answer and its trace are to be shown.
-
-    Attributes:
-        every: a row for plain tokens too; without it a run of them becomes one line.
-        display: auto, color, plain (no styles) or none (no styles, no legend, no statistics); see `Screen`.
-        quiet: leave out the lines that explain how to read the trace, and of an answer all but its text.
-    """
+    """How an answer and its trace are to be shown."""
 
     prompt: str
-    every: bool = False
-    display: str = "auto"
-    quiet: bool = False
+    every: bool = False  # a row for plain tokens too; without it a run of them becomes one line
+    display: str = "auto"  # as `Screen` takes it; with none also no legend and no statistics
+    quiet: bool = False  # without the lines that explain a trace; of an answer nothing but its text
     stats: bool = True
     width: int | None = None
+
+    @classmethod
+    def of(cls, prompt: str, settings: Settings, *, every: bool = False, stats: bool = False) -> View:
+        return cls(prompt, every, settings.display, settings.quiet, settings.stats or stats)
 
 
 class Screen:
@@ -98,6 +137,16 @@ class Screen:
         if self.can_redraw:
             self._write("\r")
 
+    @contextmanager
+    def closed_on_error(self, close: Callable[[], None]) -> Iterator[None]:
+        """Calls CLOSE when the block raises, so that an error's message begins on a line of its own."""
+        try:
+            yield
+        except (Exception, KeyboardInterrupt) as error:
+            if not isinstance(error, OSError):  # a stream that failed takes no more text
+                close()
+            raise
+
     def _shown(self, text: str) -> str:
         return printable(text) if self.is_terminal else text
 
@@ -110,17 +159,6 @@ class Screen:
 
 
 def decision_cell(step: TokenStep) -> tuple[str, Style]:
-    """A step's decision with its mark, e.g. `− subtract`, which needs no underline beside it."""
+    """A step's decision with its mark, which needs no underline beside it: `− subtract`."""
     style = DECISION_STYLES[step.decision] + Style(underline=False)
     return f"{step.decision.mark} {step.decision.value}", style
-
-
-@contextmanager
-def line_break_on_error(close: Callable[[], None]) -> Iterator[None]:
-    """Calls CLOSE when the block raises, so that an error's message begins on a line of its own."""
-    try:
-        yield
-    except (Exception, KeyboardInterrupt) as error:
-        if not isinstance(error, OSError):  # a stream that failed takes no more text
-            close()
-        raise

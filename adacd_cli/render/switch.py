@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 from adacd_cli.events import Decision, TokenStep
 
-NAMES = ("switch_value", "switch_low", "switch_high")
-"""The measures that belong to the switch, and not to the rule."""
+_NAMES = (
+    "switch_value",
+    "switch_low",
+    "switch_high",
+)  # the measures that are the switch's, and not the rule's
 
 EXPLANATIONS = {
     "learned": "The switch decides once, at the answer's first token: q says how harmful the question looks. Below "
@@ -21,13 +24,12 @@ EXPLANATIONS = {
     "Everything else stays in the model's own words (· plain).",
 }
 
-_CELLS = {2: (6, 6), 3: (5, 4, 5)}
-"""Cells of each zone of the scale, of two where there is one threshold, of three where there are two."""
+_CELLS = {1: (6, 6), 2: (5, 4, 5)}  # of each zone of the scale, by the number of thresholds
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the switch saw: its value and thresholds, log-odds; the two are one with `mass`."""
+    """What the switch saw: its value and thresholds, in log-odds; the two are one with `mass`."""
 
     value: float
     low: float
@@ -66,7 +68,7 @@ class Reading:
         at, ticks = self.scale
         ends, text = (0.0, *ticks, 1.0), []
         place = {Decision.SUBTRACT: 0, Decision.PLAIN: 1, Decision.ADD: len(ticks)}[self.zone]
-        for zone, cells in enumerate(_CELLS[len(ticks) + 1]):
+        for zone, cells in enumerate(_CELLS[len(ticks)]):
             line = ["─"] * cells
             if zone == place:
                 share = (at - ends[zone]) / (ends[zone + 1] - ends[zone])
@@ -86,7 +88,7 @@ def reading(step: TokenStep) -> Reading | None:
 
 def others(named: Mapping[str, float]) -> dict[str, float]:
     """The method's own numbers without the switch's."""
-    return {name: value for name, value in named.items() if name not in NAMES}
+    return {name: value for name, value in named.items() if name not in _NAMES}
 
 
 def looks(seen: Reading) -> str:
@@ -115,9 +117,5 @@ def _digits(seen: Reading) -> tuple[str, str, str]:
         value, low, high = (round(each, digits) for each in numbers)
         if Reading(value, low, high, seen.learned).zone is seen.zone:
             break
-    return _number(seen.value, digits), _number(seen.low, digits), _number(seen.high, digits)
-
-
-def _number(value: float, digits: int) -> str:
-    text = f"{abs(value):.{digits}f}"
-    return f"−{text}" if value < 0 and float(text) else text
+    first, second, third = (f"{each or 0:.{digits}f}".replace("-", "−") for each in (value, low, high))
+    return first, second, third

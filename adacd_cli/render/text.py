@@ -1,17 +1,21 @@
-"""The answer as it comes: on `out` the text and nothing else, on `err` thinking, legend and statistics. On a
-terminal the tokens of the contrast window are coloured by decision. A pipe gets the plain text."""
+"""The answer as it comes, as text or as JSON Lines: on `out` the answer and nothing else, on `err` thinking, legend
+and statistics. On a terminal the tokens of the contrast window are coloured by decision."""
 
 from __future__ import annotations
 
+import codecs
+import json
+import re
 from collections.abc import Iterable
 from functools import partial
-from typing import TextIO
+from typing import Any, TextIO
 
 from adacd_cli.counting import counted
-from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep
-from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View, line_break_on_error
+from adacd_cli.events import Decision, Event, Finished, FinishReason, Started, TokenStep, to_json
+from adacd_cli.render.screen import DECISION_STYLES, DIM, Screen, View
 
 count = partial(counted, noun="token")
+_UNSAFE = re.compile("[\ud800-\udfff\x7f-\x9f]")
 
 
 def stream_answer(
@@ -21,9 +25,8 @@ def stream_answer(
     one newline, and gives the Finished; `legend`: whether to explain the colours where there are any."""
     answer, notes = Screen(out, view.display), Screen(err, view.display)
     writer = _Writer(answer, None if view.quiet else notes)
-    started: Started | None = None
-    finished: Finished | None = None
-    with line_break_on_error(writer.break_off):
+    started, finished = None, None
+    with answer.closed_on_error(writer.break_off):
         for event in events:
             if isinstance(event, Started):
                 started = event
@@ -83,9 +86,8 @@ class _Writer:
 
     def __init__(self, answer: Screen, notes: Screen | None) -> None:
         self._answer, self._notes = answer, notes
+        self._newlines = self._thought = ""
         self._begun = False
-        self._newlines = ""
-        self._thought = ""
 
     def put(self, step: TokenStep) -> None:
         if step.thinking:
@@ -110,3 +112,24 @@ class _Writer:
         self.end_thinking()
         if self._answer.is_terminal and self._begun:
             self._answer.put("\n")
+
+
+def write_events(events: Iterable[Event], out: TextIO) -> None:
+    """Writes each event as it comes; ValueError where a number is NaN or infinite, which JSON cannot say."""
+    for event in events:
+        out.write(json_line(to_json(event), out, allow_nan=False) + "\n")
+        out.flush()
+
+
+def json_line(value: Any, out: TextIO, *, allow_nan: bool = True) -> str:
+    """The value as one line of JSON; what the encoding of `out` cannot carry is escaped."""
+    try:
+        is_unicode = codecs.lookup(getattr(out, "encoding", None) or "utf-8").name.startswith("utf")
+    except LookupError:
+        is_unicode = False
+    return escaped(json.dumps(value, ensure_ascii=not is_unicode, allow_nan=allow_nan))
+
+
+def escaped(json_text: str) -> str:
+    """The same JSON; lone surrogates, which UTF-8 cannot carry, and terminal controls become \\uXXXX."""
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", json_text)

@@ -1,29 +1,28 @@
-"""The trace as a table that grows while the model decodes: a header, a row a token, the answer, a summary. Column
-widths are fixed with the header, so nothing is drawn twice; only the one line that counts a run of plain tokens is
-written over, and only on a terminal."""
+"""The trace as a table that grows while the model decodes, and as one HTML page to hover, click and step through.
+Column widths are fixed with the table's header, so nothing is drawn twice; only the one line that counts a run of
+plain tokens is written over, and only on a terminal."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from rich.style import Style
 
 from adacd_cli.config.methods import COLUMNS, Method, method_of
 from adacd_cli.counting import counted
 from adacd_cli.events import Candidate, Event, Finished, Started, TokenStep
-from adacd_cli.render.reasons import Trace, confidence_test, summary, threshold_of
-from adacd_cli.render.safe import fit, label
-from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, line_break_on_error
+from adacd_cli.render.document import as_html, as_json, document
+from adacd_cli.render.reasons import Trace, collect, confidence_test, reason, summary, threshold_of
+from adacd_cli.render.screen import BOLD, DIM, PLAIN, Screen, View, decision_cell, fit, label, printable
 from adacd_cli.render.switch import EXPLANATIONS, others, reading
 from adacd_cli.render.text import statistics
 
-_WIDEST_TOKEN = 20
-_WIDEST_PROSE = 100
+_WIDEST_TOKEN, _WIDEST_PROSE = 20, 100
+# columns of a row that are not tokens: fields of 4, 4, 4, 4, 4, 15 and 10, and nine spaces between ten
 _NUMBERS = 54
-"""Columns of a row that are not tokens: fields of 4, 4, 4, 4, 4, 15 and 10, and nine spaces between ten."""
 
 
 def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
@@ -35,7 +34,7 @@ def write_table(events: Iterable[Event], out: TextIO, view: View) -> None:
     put_heading(screen, started, view)
     table = StepTable(screen, threshold_of(started), view.every)
     steps: list[TokenStep] = []
-    with line_break_on_error(table.close):
+    with screen.closed_on_error(table.close):
         for event in run:
             if isinstance(event, TokenStep):
                 steps.append(event)
@@ -112,8 +111,7 @@ def put_prose(screen: Screen, paragraph: str, style: Style = PLAIN, bullet: str 
 
 class StepTable:
     """Rows of fixed column widths; thinking and the plain tokens after the contrast window, which have no numbers
-    to show, become one line unless `every`. Where a switch decided there is a line with what it saw. The threshold
-    is λ, in [0, 1]; None where it decides nothing."""
+    to show, become one line unless `every`. The threshold is λ, in [0, 1]; None where it decides nothing."""
 
     def __init__(self, screen: Screen, threshold: float | None, every: bool) -> None:
         self._screen, self._threshold, self._every = screen, threshold, every
@@ -136,7 +134,12 @@ class StepTable:
         if (seen := reading(step)) is not None:
             self._screen.put_line((f"     {seen.drawn()}  {seen.numbers}", DIM))
         for candidate in step.candidates:
-            self._put_candidate(candidate, chosen=candidate.token_id == step.token_id)
+            chosen = candidate.token_id == step.token_id
+            score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"
+            pointer, name = ">" if chosen else " ", fit(label(candidate.text), _WIDEST_TOKEN)
+            plain, prompted = map(probability, (candidate.unprompted_logprob, candidate.prompted_logprob))
+            line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
+            self._screen.put_line((line, PLAIN if chosen else DIM))
 
     def close(self) -> None:
         if self._run:
@@ -186,13 +189,6 @@ class StepTable:
         fields = zip(texts, self._fields, strict=False)  # without the test where there is no column for it
         return [*(fit(text, width, right=right) + " " for text, (width, right) in fields), decision]
 
-    def _put_candidate(self, candidate: Candidate, *, chosen: bool) -> None:
-        score = "masked" if candidate.score is None else f"score {candidate.score:.2f}"
-        pointer, name = ">" if chosen else " ", fit(label(candidate.text), _WIDEST_TOKEN)
-        plain, prompted = probability(candidate.unprompted_logprob), probability(candidate.prompted_logprob)
-        line = f"   {pointer} {name}  P {plain:<7}  P* {prompted:<7}  {score}"
-        self._screen.put_line((line, PLAIN if chosen else DIM))
-
 
 def probability(logprob: float | None) -> str:
     """A log-probability in nats as a probability: `0.662`, `2e-07` where it is tiny, `–` without one."""
@@ -200,3 +196,80 @@ def probability(logprob: float | None) -> str:
         return "–"
     value = math.exp(logprob)
     return f"{value:.3f}" if value >= 0.0005 else f"{value:.0e}"
+
+
+def write_html(events: Iterable[Event], out: TextIO, view: View) -> None:
+    out.write(page(collect(events), view))
+    out.flush()
+
+
+def page(trace: Trace, view: View) -> str:
+    started = trace.started
+    settings = {
+        "model": started.model,
+        "revision": started.revision,
+        "method": started.method,
+        "profile": started.profile,
+        "prompted tokens": started.prompted_tokens,
+        "unprompted tokens": started.unprompted_tokens,
+        **started.settings,
+        "drawn seed": started.seed,
+    }
+    data = {
+        "threshold": trace.threshold,
+        "turn": None if trace.turn is None else trace.steps.index(trace.turn),
+        "steps": [_step(step, trace.threshold) for step in trace.steps],
+    }
+    parts = {
+        "title": as_html(f"adacd: {' '.join(view.prompt.split())[:80]}"),
+        "run": as_html(describe_run(started)),
+        "prompt": as_html(view.prompt),
+        "answer": as_html(trace.finished.text),
+        "thinking": as_html(trace.finished.thinking),
+        "thinking_hidden": "" if trace.finished.thinking else "hidden",
+        "summary": "\n".join(f"<p>{as_html(paragraph)}</p>" for paragraph in summary(trace)),
+        "statistics": as_html(statistics(started, trace.finished)) if view.stats else "",
+        "settings": "".join(
+            f"<tr><th>{as_html(name)}</th><td>{as_html(str(value))}</td></tr>"
+            for name, value in settings.items()
+        ),
+        "data": as_json(data),
+    }
+    return document("adacd_cli.render", "trace", parts)
+
+
+def _step(step: TokenStep, threshold: float | None) -> dict[str, Any]:
+    measures, seen = step.measures, reading(step)
+    return {
+        "index": step.index,
+        "text": printable(step.text),
+        "label": label(step.token),
+        "decision": step.decision.value,
+        "mark": step.decision.mark,
+        "thinking": step.thinking,
+        "changed": step.token_id != step.plain_token_id,
+        "plain": label(step.plain_token),
+        "top": None if step.prompted_top is None else label(step.prompted_top),
+        "rank": measures.prompted_top_rank,
+        "agreement": measures.agreement,
+        "confidence": measures.confidence,
+        "prompted": measures.prompted_confidence,
+        "plausible": measures.plausible_count,
+        "named": others(measures.named),
+        "switch": seen and {"numbers": seen.numbers, "scale": seen.scale},
+        "test": confidence_test(step, threshold),
+        "reason": reason(step, threshold),
+        "candidates": [_candidate(candidate, step.token_id) for candidate in step.candidates],
+    }
+
+
+def _candidate(candidate: Candidate, chosen_id: int) -> dict[str, Any]:
+    prompted = candidate.prompted_logprob
+    return {
+        "label": label(candidate.text),
+        "unprompted": math.exp(candidate.unprompted_logprob),
+        "prompted": None if prompted is None else math.exp(prompted),
+        "score": candidate.score,
+        "kept": candidate.kept,
+        "chosen": candidate.token_id == chosen_id,
+    }

@@ -1,7 +1,5 @@
-"""Errors of a request in OpenAI's format: a status, a sentence or two, a code and the field they are about.
-
-A message never repeats a text of the user's, since messages end up in logs.
-"""
+"""Errors of a request in OpenAI's format: a status, a sentence or two, a code and the field they are about. A
+message never repeats a text of the user's, since messages end up in logs."""
 
 from __future__ import annotations
 
@@ -9,23 +7,20 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
 from adacd_cli.errors import AdacdError, LogitsError, ModelError, OutOfMemoryError, ServerError, UsageError
-from adacd_cli.server.schema import TAGS
+from adacd_cli.server.fields import TAGS
 from adacd_cli.suggest import nearest
 
 
 class ApiError(Exception):
-    """A request that is refused, or failed: by an HTTP status, what happened and why, and the field `param`.
-
-    `code` is the error's name for programs; None where `param` says enough.
-    """
+    """A request that is refused, or failed: by an HTTP status, what happened and why, and the field `param`. `code`
+    is the error's name for programs; None where `param` says enough."""
 
     def __init__(
         self,
@@ -46,31 +41,16 @@ class ApiError(Exception):
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
-    @property
-    def response(self) -> Response:
-        """The HTTP response."""
-        return _ErrorResponse(self)
-
-
-class _ErrorResponse(JSONResponse):
-    """An error as the route's clients read it; the access log finds it in the scope."""
-
-    def __init__(self, error: ApiError) -> None:
-        super().__init__(None, error.status, error.headers)
-        self._error = error
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["adacd_error"] = self._error
-        body = body_for(scope["path"], self._error)
-        await JSONResponse(body, self.status_code, self._error.headers)(scope, receive, send)
-
-
-def body_for(path: str, error: ApiError) -> dict[str, Any]:
-    """The body of an error on this path: Ollama's is a sentence, and Anthropic's says that it is one."""
-    if path.startswith("/api/"):  # its errors are a text alone
-        named = error.param is None or f"`{error.param}`" in error.message
-        return {"error": error.message if named else f"{error.message} (`{error.param}`)"}
-    return {"type": "error", **error.body} if path.startswith("/v1/messages") else error.body
+    async def respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the error as the route's clients read it: Ollama's is a text alone, and Anthropic's says that it is
+        one; the access log finds it in the scope."""
+        scope["adacd_error"], body = self, self.body
+        if scope["path"].startswith("/api/"):
+            named = self.param is None or f"`{self.param}`" in self.message
+            body = {"error": self.message if named else f"{self.message} (`{self.param}`)"}
+        elif scope["path"].startswith("/v1/messages"):
+            body = {"type": "error", **body}
+        await JSONResponse(body, self.status, self.headers)(scope, receive, send)
 
 
 _TYPES = {
@@ -79,7 +59,6 @@ _TYPES = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
-
 _FAILURES: dict[type[AdacdError], tuple[int, str]] = {
     LogitsError: (500, "logits_not_finite"),
     OutOfMemoryError: (503, "out_of_memory"),
@@ -87,14 +66,10 @@ _FAILURES: dict[type[AdacdError], tuple[int, str]] = {
     ServerError: (502, "model_server_failed"),  # the server that runs the model, behind this one
     AdacdError: (500, "failed"),
 }
-_LONGEST_NAME = 80
-"""The name of an unknown field is repeated up to this many characters."""
-
+_LONGEST_NAME = 80  # the name of an unknown field is repeated up to this many characters
 _LONGEST_MESSAGE = 500
 _LONGEST_NUMBER = 40
-
-_MOST_LISTED = 10_000
-"""Listing more mistakes than these, to report the first, would make other requests wait."""
+_MOST_LISTED = 10_000  # listing more mistakes than these, to report the first, would make other requests wait
 
 
 def refused(message: str, param: str | None = None, code: str | None = None) -> ApiError:
@@ -102,13 +77,9 @@ def refused(message: str, param: str | None = None, code: str | None = None) -> 
     return ApiError(400, message, param=param, code=code)
 
 
-def unknown_field(field: str, known: Sequence[str], meant: str | None = None) -> ApiError:
-    """A field (its path) that does not exist, with the one of the known names that is meant or most similar."""
-    return refused(no_field(field, known, meant), field[:200], "unknown_field")
-
-
 def no_field(field: str, known: Sequence[str], meant: str | None = None, end: str = "") -> str:
-    """That there is no such field, as `unknown_field` says it, and what became of it."""
+    """That there is no such field (its path), what became of it, and the known name that is meant or most
+    similar."""
     near = meant or nearest(field.rpartition(".")[2][:_LONGEST_NAME], known)
     hint = f" Did you mean `{near}`?" if near else ""
     return f"There is no field `{shown(field)}`{end}.{hint}"
@@ -116,7 +87,12 @@ def no_field(field: str, known: Sequence[str], meant: str | None = None, end: st
 
 def shown(field: str) -> str:
     """A field as a message names it: it may be of any length, and hold control characters."""
-    return repr(_shortened(field, _LONGEST_NAME))[1:-1]
+    return printable(_shortened(field, _LONGEST_NAME))
+
+
+def printable(text: str) -> str:
+    """A text without control characters."""
+    return repr(text)[1:-1]
 
 
 def _shortened(text: str, most: int) -> str:
@@ -140,14 +116,14 @@ def api_error(error: BaseException, param: str | None = None) -> ApiError:
     return ApiError(500, f"An unexpected error occurred: {type(error).__name__}.", code="internal_error")
 
 
-HANDLED = (ApiError, HTTPException, RequestValidationError, ValidationError)
+HANDLED = (ApiError, HTTPException, ValidationError)
 
 
-async def on_error(request: Request, error: Exception) -> Response:
-    """FastAPI's handler for all of `HANDLED`."""
+async def on_error(request: Request, error: Exception) -> Any:
+    """FastAPI's handler for all of `HANDLED`; gives the ASGI application that responds."""
     if not isinstance(error, HTTPException):
-        return api_error(error).response
-    path, method = (repr(text[:_LONGEST_NAME])[1:-1] for text in (request.url.path, request.method))
+        return api_error(error).respond
+    path, method = (printable(text[:_LONGEST_NAME]) for text in (request.url.path, request.method))
     messages = {
         404: (f"There is no route {path}.", "unknown_route"),
         405: (f"The route {path} does not take {method}.", "method_not_allowed"),
@@ -156,7 +132,7 @@ async def on_error(request: Request, error: Exception) -> Response:
     headers = dict(error.headers or {})
     if headers.get("Allow") == "GET":
         headers["Allow"] = "GET, HEAD"
-    return ApiError(error.status_code, message, code=code, headers=headers).response
+    return ApiError(error.status_code, message, code=code, headers=headers).respond
 
 
 def _invalid_body(error: ValidationError) -> ApiError:
@@ -178,12 +154,7 @@ def _invalid_body(error: ValidationError) -> ApiError:
     value = first["input"]
     shown = str(value).lower() if isinstance(value, bool) else repr(value)
     number = isinstance(value, (bool, int, float)) and len(shown) <= _LONGEST_NUMBER
-    sentence = (
-        message.removeprefix("Input ")
-        .removeprefix("List ")
-        .removeprefix("String ")
-        .replace(" after validation", "")
-    )
+    sentence = re.sub("^(Input|List|String) | after validation", "", message)
     return refused(f"`{field}` {sentence}{f'; got {shown}' if number else ''}.", field)
 
 

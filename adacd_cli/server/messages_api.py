@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from pydantic import Field
 
-from adacd_cli.server.description import describes, read_body
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON
-from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import EFFORTS, MAX_MESSAGES, OpenBody, TextOrObjects
-from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
-from adacd_cli.server.translation import Translation
+from adacd_cli.server.fields import JSON, OpenBody, TextOrObjects
+from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.schema import MAX_MESSAGES
+from adacd_cli.server.translation import EFFORTS, ChunkWriter, Translation, pieces, sent_event
 
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
-_LOGPROBS = ("logprobs", "top_logprobs")
 
 
 class Turn(OpenBody):
@@ -43,7 +40,7 @@ class MessagesRequest(OpenBody):
 
 def chat_of(body: MessagesRequest) -> Translation:
     """The same request as one of a chat; raises ApiError, 400, with the block that has no counterpart."""
-    chat = Translation(body, {}, not_shown=_LOGPROBS)
+    chat = Translation(body, not_shown=("logprobs", "top_logprobs"))
     if body.system:
         chat.add({"role": "system", "content": _texts(body.system, "system")}, "system", content="")
     for place, turn in enumerate(body.messages):
@@ -55,9 +52,8 @@ def chat_of(body: MessagesRequest) -> Translation:
     enabled = {"enabled": True, "disabled": False}.get(str(kind))
     if enabled is not None:
         effort = output.get("effort") if enabled else None
-        chat.put(
-            "reasoning_effort", effort or EFFORTS[enabled], "output_config.effort" if effort else "thinking"
-        )
+        where = "output_config.effort" if effort else "thinking"
+        chat.put("reasoning_effort", effort or EFFORTS[enabled], where)
     chat.leave(output, ("format", *(("effort",) if enabled else ())), "output_config")
     known = enabled is not None or kind == "adaptive"  # which may be no thinking at all
     chat.leave(thinking, ("type",) if known else (), "thinking")
@@ -67,9 +63,8 @@ def chat_of(body: MessagesRequest) -> Translation:
             chat.put("response_format", {"type": "json_schema", "json_schema": wanted}, path)
             chat.paths["response_format.json_schema"] = path
     if body.tools is not None:
-        chat.put(
-            "tools", [_tool(chat, each, f"tools[{place}]") for place, each in enumerate(body.tools)], "tools"
-        )
+        tools = [_tool(chat, each, f"tools[{number}]") for number, each in enumerate(body.tools)]
+        chat.put("tools", tools, "tools")
     if body.tool_choice is not None:
         named = {"type": "function", "function": {"name": body.tool_choice.get("name")}}
         chat.put("tool_choice", _CHOICES.get(str(body.tool_choice.get("type")), named), "tool_choice")
@@ -102,66 +97,60 @@ def _add(chat: Translation, turn: Turn, path: str) -> None:
     texts: list[tuple[JSON, str]] = []
     calls: list[tuple[JSON, str]] = []
     thoughts, results = "", False
-    for place, block in enumerate(turn.content):
-        kind, own = block.get("type"), f"{path}.content[{place}]"
+    for number, block in enumerate(turn.content):
+        kind, place = block.get("type"), f"{path}.content[{number}]"
         if kind == "tool_result":
-            content = _texts(block.get("content") or "", f"{own}.content")
+            content = _texts(block.get("content") or "", f"{place}.content")
             result = {"role": "tool", "tool_call_id": block.get("tool_use_id"), "content": content}
-            chat.add(result, own, tool_call_id="tool_use_id")
-            chat.leave(block, ("type", "tool_use_id", "content"), own)
+            chat.add(result, place, tool_call_id="tool_use_id")
+            chat.leave(block, ("type", "tool_use_id", "content"), place)
             results = True
         elif kind == "tool_use":
             function = {"name": block.get("name"), "arguments": block.get("input")}
-            calls.append(({"id": block.get("id"), "function": function}, own))
-            chat.leave(block, ("type", "id", "name", "input"), own)
+            calls.append(({"id": block.get("id"), "function": function}, place))
+            chat.leave(block, ("type", "id", "name", "input"), place)
         elif kind == "text":
-            texts.append((block, own))
+            texts.append((block, place))
         elif kind == "thinking":
             thoughts += str(block.get("thinking", ""))
         elif kind != "redacted_thinking":
-            raise refused("Only text and tools are supported.", f"{own}.type")
+            raise refused("Only text and tools are supported.", f"{place}.type")
     if results and not (texts or calls):
         return
-    message: JSON = {
+    own = {"tool_calls": [call for call, _ in calls], "reasoning_content": thoughts}
+    told: JSON = {
         "role": turn.role,
         "content": [block for block, _ in texts] or "",
         **(turn.model_extra or {}),
     }
-    if calls:
-        message["tool_calls"] = [call for call, _ in calls]
-    if thoughts:
-        message["reasoning_content"] = thoughts
-    added = chat.add(message, path)
-    for number, (_, own) in enumerate(texts):
-        chat.paths[f"{added}.content[{number}]"] = own
-    for number, (_, own) in enumerate(calls):
+    added = chat.add(told | {name: value for name, value in own.items() if value}, path)
+    for number, (_, place) in enumerate(texts):
+        chat.paths[f"{added}.content[{number}]"] = place
+    for number, (_, place) in enumerate(calls):
         call = f"{added}.tool_calls[{number}]"
-        chat.paths |= {call: own, f"{call}.function": own, f"{call}.function.arguments": f"{own}.input"}
+        chat.paths |= {call: place, f"{call}.function": place, f"{call}.function.arguments": f"{place}.input"}
 
 
 class MessagesWriter(ChunkWriter):
     """The answer as Anthropic's client reads it."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: MessagesRequest) -> None:
         self._block: str | None = None
         self._blocks = 0
         self._end: JSON = {}
 
     def whole(self, response: JSON) -> JSON:
-        """The whole message."""
         choice = response["choices"][0]
         content = [{**_block(kind), kind: text} for kind, text in pieces(choice["message"])]
         own = {"usage": _usage(response["usage"]), "adacd": response["adacd"]}
         return {**_message(response), "content": content, **_end(choice), **own}
 
     def begin(self, head: JSON, prompt_tokens: int) -> bytes:
-        """The message, which is empty."""
         end = {"stop_reason": None, "stop_sequence": None}
         usage = {"input_tokens": prompt_tokens, "output_tokens": 0}
         return self._sent("message_start", message={**_message(head), "content": [], **end, "usage": usage})
 
     def chunk(self, chunk: JSON) -> bytes:
-        """What the chunk adds to the blocks."""
         sent = b""
         for choice in chunk["choices"]:
             for kind, text in pieces(choice["delta"]):
@@ -178,11 +167,9 @@ class MessagesWriter(ChunkWriter):
         return sent
 
     def fail(self, error: JSON) -> bytes:
-        """The error."""
         return self._sent("error", **error)
 
     def end(self) -> bytes:
-        """Why the message ended."""
         return self._sent("message_delta", **self._end) + self._sent("message_stop")
 
     def _close(self) -> bytes:
@@ -202,12 +189,10 @@ def _message(head: JSON) -> JSON:
 
 
 def _block(kind: str) -> JSON:
-    """An empty one."""
     return {"type": kind, kind: "", **({"signature": ""} if kind == "thinking" else {})}
 
 
 def _end(choice: JSON) -> JSON:
-    """Why the answer ended."""
     stop = choice.get("stop_reason")
     reason = "max_tokens" if choice["finish_reason"] == "length" else "stop_sequence" if stop else "end_turn"
     return {"stop_reason": reason, "stop_sequence": stop}
@@ -218,15 +203,9 @@ def _usage(usage: JSON) -> JSON:
 
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the routes to the application."""
-    writer = lambda body: MessagesWriter()  # noqa: E731
-    responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, writer)
+    responder.add_translated(app, "/v1/messages", MessagesRequest, chat_of, MessagesWriter)
 
-    @app.post(
-        "/v1/messages/count_tokens",
-        dependencies=[Depends(responder.check)],
-        **describes(MessagesRequest),
-    )
+    @app.post("/v1/messages/count_tokens", **responder.describes(MessagesRequest))
     async def count_tokens(request: Request) -> JSON:
         """The length of the prompt that a conversation would be."""
         body = await read_body(request, MessagesRequest)

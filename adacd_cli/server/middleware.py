@@ -19,31 +19,21 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adacd_cli.server.errors import ApiError, api_error
-from adacd_cli.server.metrics import Metrics
+from adacd_cli.server.errors import ApiError, api_error, printable
+from adacd_cli.server.state import Metrics
 
-BODY_SECONDS = 60.0
-"""How long a body may take to arrive."""
-
-_CHECK_SECONDS = 0.5
-"""How often to check, meanwhile, whether the server is stopping."""
-
-_DISCARD_SECONDS = 2.0
-"""How long a body that is too large is read all the same."""
-
+BODY_SECONDS = 60.0  # how long a body may take to arrive
+_CHECK_SECONDS = 0.5  # how often to check, meanwhile, whether the server is stopping
+_DISCARD_SECONDS = 2.0  # how long a body that is too large is read all the same
 _LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
 _CODINGS = ("gzip", "x-gzip", "deflate")
-_NO_KEY_NEEDED = ("/health",)
 _CLIENT_LEFT = 499
-_ROUTE_FOLDERS = ("/page", "/v1/models")
-"""Routes with many paths, which share a label."""
+_ROUTE_FOLDERS = ("/page/", "/v1/models/")  # routes with many paths, which share a label
 
 
 class Paths:
-    """Leads other spellings of a path to its route: without `/v1`, with a slash at the end, by HEAD.
-
-    `routes` are the paths that there are; the server itself leaves out the body of an answer to HEAD.
-    """
+    """Leads other spellings of a path to its route: without `/v1`, with a slash at the end, by HEAD. `routes` are
+    the paths that there are; the server itself leaves out the body of an answer to HEAD."""
 
     def __init__(self, app: ASGIApp, routes: Collection[str]) -> None:
         self._app, self._routes = app, routes
@@ -51,11 +41,9 @@ class Paths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             path = scope["path"].rstrip("/") or "/"
-            for spelling in (f"/v1{path}", path.removeprefix("/v1")):
-                if path not in self._routes and (
-                    spelling in self._routes or spelling.startswith("/v1/models/")
-                ):
-                    path = spelling
+            for other in (f"/v1{path}", path.removeprefix("/v1")):
+                if path not in self._routes and (other in self._routes or other.startswith("/v1/models/")):
+                    path = other
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
             scope = {**scope, "path": path, "method": method}
         await self._app(scope, receive, send)
@@ -64,10 +52,10 @@ class Paths:
 class Guard:
     """Refuses requests before their body is read.
 
-    With a key, it is required as `Authorization: Bearer KEY`, as `x-api-key` or `api-key`, or by HTTP Basic as
-    the password. Without one a `local` server accepts only this machine's own names, so that no web page can
-    have its own name lead here. (Starlette's TrustedHostMiddleware answers with a body of its own, and its older
-    versions read no IPv6.) A preflight gets here only where no page of another site is allowed.
+    With a key, it is required as `Authorization: Bearer KEY`, as `x-api-key` or `api-key`, or by HTTP Basic as the
+    password. Without one a `local` server accepts only this machine's own names, so that no web page can have its
+    own name lead here. (Starlette's TrustedHostMiddleware answers with a body of its own, and its older versions
+    read no IPv6.) A preflight gets here only where no page of another site is allowed.
     """
 
     def __init__(self, app: ASGIApp, key: str | None, local: str | None) -> None:
@@ -76,37 +64,27 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._check(scope) if scope["type"] == "http" else None
-        await (self._app if refusal is None else refusal.response)(scope, receive, send)
+        await (refusal.respond if refusal else self._app)(scope, receive, send)
 
     def _check(self, scope: Scope) -> ApiError | None:
-        if scope["method"] == "OPTIONS" and "access-control-request-method" in Headers(scope=scope):
+        method, path, headers = scope["method"], scope["path"], Headers(scope=scope)
+        if method == "OPTIONS" and "access-control-request-method" in headers:
             message = (
                 "Pages of other sites may send requests only if the server is started with --cors-origin."
             )
             return ApiError(403, message, code="cors_origin")
         if self._key is not None:
-            return self._check_key(scope, self._key)
-        return None if self._local is None else self._check_host(scope)
-
-    def _check_key(self, scope: Scope, key: str) -> ApiError | None:
-        given = _given_keys(Headers(scope=scope))
-        matches = any([hmac.compare_digest(each, key.encode()) for each in given])  # in constant time
-        if matches or scope["path"] in _NO_KEY_NEEDED:
-            return None
-        message = "The API key is wrong."
-        if not given:
-            message = "An API key is required: send the header Authorization: Bearer KEY."
-        scheme = (
-            "Bearer"
-            if scope["path"].startswith(("/v1/", "/api/"))
-            else 'Basic realm="adacd", charset="UTF-8"'
-        )
-        return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": scheme})
-
-    def _check_host(self, scope: Scope) -> ApiError | None:
-        header = Headers(scope=scope).get("host", "").lower()
-        name = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::[0-9]*)?", header)
-        if name is not None and (name[1] or name[2]) in self._hosts:
+            given = _given_keys(headers)
+            matches = [hmac.compare_digest(each, self._key.encode()) for each in given]  # in constant time
+            if any(matches) or path == "/health":
+                return None
+            needed = "An API key is required: send the header Authorization: Bearer KEY."
+            message = "The API key is wrong." if given else needed
+            for_programs = path.startswith(("/v1/", "/api/"))
+            scheme = "Bearer" if for_programs else 'Basic realm="adacd", charset="UTF-8"'
+            return ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": scheme})
+        name = re.fullmatch(r"(?:\[(.*)\]|([^:]*))(?::[0-9]*)?", headers.get("host", "").lower())
+        if self._local is None or (name is not None and (name[1] or name[2]) in self._hosts):
             return None
         message = (
             "This server accepts requests to localhost only, and this one names another host. Start it with "
@@ -131,9 +109,7 @@ def _given_keys(headers: Headers) -> list[bytes]:
 
 class BodyLimit:
     """Refuses a body of more than `most` bytes, or one that does not arrive; unpacks one that is compressed.
-
-    `check` raises where the server answers no more requests; it is called while a body is waited for.
-    """
+    `check` raises where the server answers no more requests; it is called while a body is waited for."""
 
     def __init__(self, app: ASGIApp, most: int, check: Callable[[], None]) -> None:
         self._app, self._most, self._check = app, most, check
@@ -144,23 +120,19 @@ class BodyLimit:
             return
         too_large = _closing(413, f"The body is larger than {self._most} bytes.", "body_too_large")
         headers = Headers(scope=scope)
-        coding, length = (
-            headers.get("content-encoding", "identity").lower(),
-            headers.get("content-length", ""),
-        )
-        if coding not in ("identity", *_CODINGS):
+        length, coding = headers.get("content-length", ""), headers.get("content-encoding", "identity")
+        if (coding := coding.lower()) not in ("identity", *_CODINGS):
             message = "The body is compressed in a way that is not supported; use gzip."
-            await ApiError(415, message, code="content_encoding").response(scope, receive, send)
+            await ApiError(415, message, code="content_encoding").respond(scope, receive, send)
             return
         if length.isdecimal() and (len(length) > 18 or int(length) > self._most):
             if "expect" not in headers:  # else the client sends nothing before it has an answer
                 await _discard(receive)
-            await too_large.response(scope, receive, send)
+            await too_large.respond(scope, receive, send)
             return
         size, complete, end = 0, False, time.monotonic() + BODY_SECONDS
-        unpacking = (
-            zlib.decompressobj(zlib.MAX_WBITS | 32) if coding in _CODINGS else None
-        )  # 32: of either kind
+        any_kind = zlib.MAX_WBITS | 32
+        unpacking = zlib.decompressobj(any_kind) if coding in _CODINGS else None
 
         async def counted() -> Message:
             nonlocal size, complete
@@ -168,14 +140,15 @@ class BodyLimit:
                 return await receive()
             message = await self._wait(receive, end)
             if message["type"] == "http.request":
-                complete = not message.get("more_body", False)
+                complete, body = not message.get("more_body", False), message.get("body", b"")
                 if unpacking is not None:
-                    message = {**message, "body": _unpacked(unpacking, message, self._most - size + 1)}
-                size += len(message.get("body", b""))
+                    body = _unpacked(unpacking, body, complete, self._most - size + 1)
+                size += len(body)
                 if size > self._most:
                     if not complete:
                         await _discard(receive)
                     raise too_large
+                return {**message, "body": body}
             return message
 
         await self._app(scope, counted, send)
@@ -203,17 +176,15 @@ async def _discard(receive: Receive) -> None:
         await asyncio.wait_for(rest(), _DISCARD_SECONDS)
 
 
-def _unpacked(unpacking: Any, message: Message, most: int) -> bytes:
+def _unpacked(unpacking: Any, packed: bytes, last: bool, most: int) -> bytes:
     """The next part of a body as it was before it was compressed, up to so many bytes."""
-    last = not message.get("more_body", False)
     try:
-        part: bytes = unpacking.decompress(message.get("body", b""), most)
+        part: bytes = unpacking.decompress(packed, most)
     except zlib.error:
         part, last = b"", True
     if last and not unpacking.eof and len(part) < most:
-        raise _closing(
-            400, "The body is not compressed in the way that its header names.", "content_encoding"
-        )
+        message = "The body is not compressed in the way that its header names."
+        raise _closing(400, message, "content_encoding")
     return part
 
 
@@ -222,11 +193,9 @@ def _closing(status: int, message: str, code: str) -> ApiError:
 
 
 class AccessLog:
-    """Outermost: writes a line for each request to stderr, and counts it; never what it contains.
-
-    An exception that no handler caught becomes a 500 without details, and a traceback with `debug`. `routes`
-    are the paths that have a label of their own; all that are no route share the label `other`.
-    """
+    """Outermost: writes a line for each request to stderr, and counts it; never what it contains. An exception that
+    no handler caught becomes a 500 without details, and a traceback with `debug`. `routes` are the paths that have
+    a label of their own; all that are no route share the label `other`."""
 
     def __init__(
         self, app: ASGIApp, metrics: Metrics, routes: Collection[str], *, quiet: bool, debug: bool
@@ -254,22 +223,20 @@ class AccessLog:
             if self._debug:
                 traceback.print_exc()
             if status == 0:
-                await api_error(error).response(scope, receive, noted)
+                await api_error(error).respond(scope, receive, noted)
         finally:
             self._note(scope, status or _CLIENT_LEFT, time.perf_counter() - begin)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         path = scope["path"]
-        folders = (folder for folder in _ROUTE_FOLDERS if path.startswith(f"{folder}/"))
+        folders = (folder.rstrip("/") for folder in _ROUTE_FOLDERS if path.startswith(folder))
         label = path if path in self._routes else next(folders, "other")
         self._metrics.requests.labels(label, str(status)).inc()
         self._metrics.seconds.labels(label).observe(seconds)
         if not self._quiet:
-            client = scope["client"][0] if scope.get("client") else "-"
-            # both may contain control characters
-            method, shown = repr(scope["method"][:10])[1:-1], repr(path[:100])[1:-1]
-            error = scope.get("adacd_error")
-            about = () if error is None else (error.param and repr(error.param[:100])[1:-1], error.code)
+            client, error = scope["client"][0] if scope.get("client") else "-", scope.get("adacd_error")
+            about = () if error is None else (error.param and printable(error.param[:100]), error.code)
             why = " ".join(filter(None, about))
-            line = f"{client} {method} {shown} {status} {seconds:.2f} s{' · ' if why else ''}{why}"
+            request = f"{client} {printable(scope['method'][:10])} {printable(path[:100])}"
+            line = f"{request} {status} {seconds:.2f} s{' · ' if why else ''}{why}"
             print(line, file=sys.stderr, flush=True)

@@ -12,29 +12,18 @@ from pydantic import Field
 from pydantic_core import to_json
 
 from adacd_cli import __version__
-from adacd_cli.server.description import read_body
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON
-from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import (
-    EFFORTS,
-    MAX_MESSAGES,
-    OpenBody,
-    TextOrObject,
-    TextOrSwitch,
-    Unsupported,
-)
-from adacd_cli.server.streaming import ChunkWriter, pieces
-from adacd_cli.server.translation import Translation
+from adacd_cli.server.fields import JSON, OpenBody, TextOrObject, TextOrSwitch, Unsupported
+from adacd_cli.server.routes import Responder, read_body
+from adacd_cli.server.schema import MAX_MESSAGES
+from adacd_cli.server.translation import EFFORTS, ChunkWriter, Translation, pieces
 
+_AS_IN_A_CHAT = (
+    *("temperature", "top_k", "top_p", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
+    *("logit_bias", "min_tokens", "stop_token_ids", "ignore_eos"),
+)
 _OPTIONS = {"num_predict": "max_tokens", "repeat_penalty": "repetition_penalty"}
-_OPTIONS |= {
-    name: name
-    for name in (
-        *("temperature", "top_k", "top_p", "min_p", "seed", "stop", "presence_penalty", "frequency_penalty"),
-        *("logit_bias", "min_tokens", "stop_token_ids", "ignore_eos"),
-    )
-}
+_OPTIONS |= {name: name for name in _AS_IN_A_CHAT}
 """The options of an answer, and a chat's fields for them."""
 
 _OF_THE_MACHINE = (
@@ -87,7 +76,7 @@ class OllamaGenerate(OllamaRequest):
 
 def chat_of(body: OllamaChat | OllamaGenerate) -> Translation:
     """The same request as one of a chat."""
-    chat = Translation(body, {})
+    chat = Translation(body)
     options = body.options or {}
     for name in options.keys() & _OPTIONS.keys():
         chat.put(_OPTIONS[name], options[name], f"options.{name}")
@@ -116,8 +105,7 @@ def chat_of(body: OllamaChat | OllamaGenerate) -> Translation:
 
 
 def _name(model: Any) -> str | None:
-    """A model's, without what stands for its newest version."""
-    return None if model is None else str(model).removesuffix(":latest")
+    return None if model is None else str(model).removesuffix(":latest")  # the newest version
 
 
 def _add(chat: Translation, message: OllamaMessage, path: str) -> None:
@@ -140,13 +128,11 @@ class OllamaWriter(ChunkWriter):
         self._end: JSON = {}
 
     def whole(self, response: JSON) -> JSON:
-        """The whole answer."""
         choice = response["choices"][0]
         self.chunk({**response, "choices": [{**choice, "delta": {}, "logprobs": None}]})
         return {**self.line(choice["message"], response), **_logprobs(choice), **self._last()}
 
     def chunk(self, chunk: JSON) -> bytes:
-        """A line, where there is text."""
         self._end.update({name: chunk[name] for name in ("model", "usage", "adacd") if chunk.get(name)})
         sent = b""
         for choice in chunk["choices"]:
@@ -159,11 +145,9 @@ class OllamaWriter(ChunkWriter):
         return sent
 
     def fail(self, error: JSON) -> bytes:
-        """A line with the error."""
         return to_json({"error": error["error"]["message"]}) + b"\n"
 
     def end(self) -> bytes:
-        """The line with the numbers."""
         return to_json({**self.line({}, self._end), **self._last()}) + b"\n"
 
     def line(self, message: JSON, chunk: JSON) -> JSON:
@@ -197,8 +181,7 @@ def _logprobs(choice: JSON) -> JSON:
 
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the routes to the application."""
-    state, lines = responder.state, OllamaWriter.media_type
+    state = responder.state
 
     def loaded(body: OllamaChat | OllamaGenerate) -> JSON | None:
         """By asking nothing, Ollama's clients have a model loaded."""
@@ -208,9 +191,8 @@ def add_routes(app: FastAPI, responder: Responder) -> None:
         line = OllamaWriter(body).line({}, {"model": state.model_id})
         return {**line, "done": True, "done_reason": "load"}
 
-    own: JSON = {"stream": lines, "unasked": loaded}
-    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, **own)
-    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, **own)
+    responder.add_translated(app, "/api/chat", OllamaChat, chat_of, OllamaWriter, loaded)
+    responder.add_translated(app, "/api/generate", OllamaGenerate, chat_of, OllamaWriter, loaded)
 
     @app.get("/api/version", include_in_schema=False)
     async def version() -> JSON:

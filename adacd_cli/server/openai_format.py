@@ -1,7 +1,5 @@
-"""Events in OpenAI's format: the chunks of a stream, or one whole response.
-
-A format is made for one answer. It is given the answer's events in their order and knows nothing of HTTP.
-"""
+"""Events in OpenAI's format: the chunks of a stream, or one whole response. A format is made for one answer. It is
+given the answer's events in their order and knows nothing of HTTP."""
 
 from __future__ import annotations
 
@@ -14,33 +12,26 @@ from functools import cache
 from typing import Any
 
 from adacd_cli.events import Event, Finished, FinishReason, Notice, ScoredToken, Started, TokenStep, to_json
+from adacd_cli.server.fields import JSON
 from adacd_cli.server.params import Params
 
-_LEAST_LOGPROB = -9999.0
-"""Stands for minus infinity, which JSON does not have."""
-
+_LEAST_LOGPROB = -9999.0  # stands for minus infinity, which JSON does not have
 _STARTED = ("method", "profile", "settings", "seed", "prompted_tokens", "unprompted_tokens")
+_NOT_ENDED: JSON = {"finish_reason": None}
 _NOT_IN_TRACE = ("event", "request", "elapsed_s", "logprob", "top_logprobs")
-
-JSON = dict[str, Any]
-
-_ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
-"""How SentencePiece writes a byte that no piece has."""
+_ONE_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # how SentencePiece writes a byte that no piece has
 
 
 @cache
 def _byte_alphabet() -> dict[str, int]:
-    """The byte of each character in a byte-level vocabulary."""
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     return {character: byte for byte, character in bytes_to_unicode().items()}
 
 
 class TokenBytes:
-    """The bytes of tokens, which a token's text does not show where a character is made of several tokens.
-
-    `ends` are the ids that end an answer; they are no part of it.
-    """
+    """The bytes of tokens, which a token's text does not show where a character is made of several tokens. `ends`
+    are the ids that end an answer; they are no part of it."""
 
     def __init__(self, tokenizer: Any, ends: frozenset[int]) -> None:
         self._tokenizer = tokenizer
@@ -63,112 +54,82 @@ class TokenBytes:
 
 
 class ChatFormat:
-    """One answer of /v1/chat/completions; a model's thinking is its `reasoning_content`.
-
-    A request's further answers are given its `first` and their own `index`. `warnings` is what the client should
-    know about its prompts and parameters, a sentence each.
-    """
+    """One answer of /v1/chat/completions; a model's thinking is its `reasoning_content`. A request's further
+    answers are given the `head` of the first (id, time and model) and their own `index`. `warnings` is what the
+    client should know about its prompts and parameters, a sentence each."""
 
     prefix, object, chunk_object = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(
-        self,
-        model: str,
-        params: Params,
-        token_bytes: TokenBytes,
-        first: ChatFormat | None = None,
-        index: int = 0,
+        self, model: str, params: Params, token_bytes: TokenBytes, head: JSON | None = None, index: int = 0
     ) -> None:
-        self.id: str = first.id if first else f"{self.prefix}-{secrets.token_hex(12)}"
-        self.params, self._token_bytes, self._index = params, token_bytes, index
-        self.warnings = params.warnings
-        self.head: JSON = (
-            first.head if first else {"id": self.id, "created": int(time.time()), "model": model}
-        )
+        made = {"id": f"{self.prefix}-{secrets.token_hex(12)}", "created": int(time.time()), "model": model}
+        self.head = head or made
+        self.id = str(self.head["id"])
+        self.params, self.warnings = params, params.warnings
+        self.prompt_tokens = self.tokens = self.thinking_tokens = 0
+        self._token_bytes, self._index = token_bytes, index
         self._started: Started | None = None
         self._steps: list[TokenStep] = []
         self._scores: list[ScoredToken] = []
-        self._tokens = self._thinking_tokens = 0
 
     def add(self, event: Event | list[ScoredToken]) -> None:
         """Takes an event in, for what is reported at the end."""
         if isinstance(event, list):
             self._scores = event
         elif isinstance(event, Started):
-            self._started = event
+            self._started, self.prompt_tokens = event, event.unprompted_tokens
         elif isinstance(event, Notice):
             self.warnings = (*self.warnings, event.text)
         elif isinstance(event, TokenStep):
-            self._tokens += 1
-            self._thinking_tokens += event.thinking
+            self.tokens += 1
+            self.thinking_tokens += event.thinking
             if not self.params.stream and (self.params.trace or self.params.top_logprobs is not None):
                 self._steps.append(event)
 
-    def opening_chunk(self, started: Started) -> JSON | None:
-        """The chunk that opens a stream; None where there is nothing to report."""
-        return self._chunk(
-            {"delta": {"role": "assistant", "content": ""}}, None, None, self._opening(started)
-        )
-
-    def token_chunk(self, step: TokenStep) -> JSON | None:
-        """A token's chunk; None where there is nothing to report."""
-        logprobs = self.params.top_logprobs is not None and self._token_bytes.in_text(step.token_id)
-        if not (step.text or self.params.trace or logprobs):
+    def chunk_of(self, event: Event | list[ScoredToken]) -> JSON | None:
+        """Takes an event in, and gives its chunk in a stream; None where there is nothing to report."""
+        self.add(event)
+        if isinstance(event, Started):
+            started = {"started": {name: getattr(event, name) for name in _STARTED}}
+            return self._opening({"adacd": started} if self.params.trace else {})
+        if isinstance(event, Finished):
+            return self._chunk(self._delta(None), None, {"adacd": self._summary(event)}, _ending(event))
+        if not isinstance(event, TokenStep):
             return None
-        adacd = {"adacd": {"step": traced(step)}} if self.params.trace else {}
-        return self._chunk(self._delta(step), self._logprobs([step]), None, adacd)
-
-    def final_chunk(self, finished: Finished) -> JSON:
-        """The chunk that ends the answer."""
-        chunk = self._chunk(self._delta(None), None, _reason(finished), {"adacd": self._summary(finished)})
-        chunk["choices"][0].update(_stop_of(finished))
-        return chunk
+        logprobs = self.params.top_logprobs is not None and self._token_bytes.in_text(event.token_id)
+        if not (event.text or self.params.trace or logprobs):
+            return None
+        adacd = {"adacd": {"step": _traced(event)}} if self.params.trace else {}
+        return self._chunk(self._delta(event), self._logprobs([event]), adacd)
 
     def usage_chunk(self, usage: JSON) -> JSON:
         """The numbers of tokens, as a chunk of its own after the last."""
         return {**self.head, "object": self.chunk_object, "choices": [], "usage": usage}
 
     def response(self, finished: Finished) -> JSON:
-        """The whole response."""
         summary = self._summary(finished)
         if self.params.trace:
             seed = self._started.seed if self._started else None
-            summary |= {"seed": seed, "trace": [traced(step) for step in self._steps]}
-        logprobs, reason = self._logprobs(self._steps), _reason(finished)
-        choice = {
-            "index": self._index,
-            **self._content(finished),
-            "logprobs": logprobs,
-            "finish_reason": reason,
-            **_stop_of(finished),
-        }
-        body = {"choices": [choice], "usage": self.usage(), "adacd": summary}
-        return {**self.head, "object": self.object, **body}
+            summary |= {"seed": seed, "trace": [_traced(step) for step in self._steps]}
+        logprobs, content = self._logprobs(self._steps), self._content(finished)
+        choice = {"index": self._index, **content, "logprobs": logprobs, **_ending(finished)}
+        own = {"choices": [choice], "usage": usage_of([self]), "adacd": summary}
+        return {**self.head, "object": self.object, **own}
 
-    def _opening(self, started: Started) -> JSON:
-        if not self.params.trace:
-            return {}
-        return {"adacd": {"started": {name: getattr(started, name) for name in _STARTED}}}
+    def _opening(self, adacd: JSON) -> JSON | None:
+        return self._chunk({"delta": {"role": "assistant", "content": ""}}, None, adacd)
 
-    def _chunk(self, delta: JSON, logprobs: JSON | None, reason: str | None, adacd: JSON) -> JSON:
-        choice = {"index": self._index, **delta, "logprobs": logprobs, "finish_reason": reason}
-        usage = {"usage": self.usage() if self.params.continuous_usage else None} if self.params.usage else {}
-        return {**self.head, "object": self.chunk_object, "choices": [choice], **usage, **adacd}
+    def _chunk(self, delta: JSON, logprobs: JSON | None, adacd: JSON, ending: JSON = _NOT_ENDED) -> JSON:
+        choice = {"index": self._index, **delta, "logprobs": logprobs, **ending}
+        usage = {"usage": usage_of([self]) if self.params.continuous_usage else None}
+        own = {"choices": [choice], **(usage if self.params.usage else {}), **adacd}
+        return {**self.head, "object": self.chunk_object, **own}
 
     def _summary(self, finished: Finished) -> JSON:
         method = self._started.method if self._started else self.params.settings.method_label
         warnings = {"warnings": list(self.warnings)} if self.warnings else {}
         return {"method": method, "added": finished.added, "subtracted": finished.subtracted, **warnings}
-
-    def usage(self) -> JSON:
-        """The numbers of tokens so far."""
-        prompt = self._started.unprompted_tokens if self._started else 0
-        return {
-            "prompt_tokens": prompt,
-            "completion_tokens": self._tokens,
-            "total_tokens": prompt + self._tokens,
-            "completion_tokens_details": {"reasoning_tokens": self._thinking_tokens},
-        }
 
     def _logprobs(self, steps: list[TokenStep]) -> JSON | None:
         if self.params.top_logprobs is None:
@@ -211,12 +172,10 @@ class TextFormat(ChatFormat):
         """Has the prompt stand before the answer, without its first `hidden` tokens, which are not the client's."""
         self._echo, self._hidden = prompt, hidden
 
-    def opening_chunk(self, started: Started) -> JSON | None:
-        """As of a chat; without a trace or the prompt there is nothing to report."""
-        adacd = self._opening(started)
+    def _opening(self, adacd: JSON) -> JSON | None:
         if not (adacd or self._echo):
             return None
-        return self._chunk({"text": self._echo}, self._logprobs([]) if self._scores else None, None, adacd)
+        return self._chunk({"text": self._echo}, self._logprobs([]) if self._scores else None, adacd)
 
     def _delta(self, step: TokenStep | None) -> JSON:
         return {"text": "" if step is None else step.text}
@@ -235,14 +194,15 @@ class TextFormat(ChatFormat):
 
     def _logprob_lists(self, steps: Sequence[TokenStep | ScoredToken]) -> JSON:
         offsets = []
+        known = [(step, isinstance(step, ScoredToken) and step.logprob is None) for step in steps]
         for step in steps:
             offsets.append(self._length)
             own = self._token_bytes.bytes_of(step.token_id, step.token)
             self._length += len(self._characters.decode(own))
         return {
             "tokens": [self._written(step.token_id, step.token) for step in steps],
-            "token_logprobs": [None if _is_first(step) else _floored(step.logprob) for step in steps],
-            "top_logprobs": [None if _is_first(step) else self._by_text(step) for step in steps],
+            "token_logprobs": [None if first else _floored(step.logprob) for step, first in known],
+            "top_logprobs": [None if first else self._by_text(step) for step, first in known],
             "text_offset": offsets,
         }
 
@@ -258,23 +218,26 @@ class TextFormat(ChatFormat):
         return readable(self._token_bytes.bytes_of(token_id, text))
 
 
-def traced(step: TokenStep) -> JSON:
-    """A step as a trace shows it."""
+def _traced(step: TokenStep) -> JSON:
     return {name: value for name, value in to_json(step).items() if name not in _NOT_IN_TRACE}
 
 
-def _is_first(step: TokenStep | ScoredToken) -> bool:
-    return isinstance(step, ScoredToken) and step.logprob is None
+def _ending(finished: Finished) -> JSON:
+    """Why it ended (by its length where its time ran out), and the stop string as vLLM names it."""
+    reason = "stop" if finished.finish_reason is FinishReason.STOP else "length"
+    return {"finish_reason": reason, **({} if finished.stop is None else {"stop_reason": finished.stop})}
 
 
-def _reason(finished: Finished) -> str:
-    """OpenAI's finish_reason; an answer whose time ran out ended by its length."""
-    return "stop" if finished.finish_reason is FinishReason.STOP else "length"
-
-
-def _stop_of(finished: Finished) -> JSON:
-    """The stop string that ended the answer, as vLLM names it."""
-    return {} if finished.stop is None else {"stop_reason": finished.stop}
+def usage_of(forms: Sequence[ChatFormat], per_prompt: int = 1) -> JSON:
+    """The numbers of tokens so far of several answers, of which so many in a row are answers to one prompt."""
+    prompt = sum(form.prompt_tokens for form in forms[::per_prompt])
+    completion = sum(form.tokens for form in forms)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "completion_tokens_details": {"reasoning_tokens": sum(form.thinking_tokens for form in forms)},
+    }
 
 
 def _floored(logprob: float | None) -> float:

@@ -1,7 +1,5 @@
-"""What a request asks for: its parameters over the server's own settings, and its conversation.
-
-Everything is checked before any work is done, and every refusal names the field.
-"""
+"""What a request asks for: its parameters over the server's own settings, and its conversation. Everything is
+checked before any work is done, and every refusal names the field."""
 
 from __future__ import annotations
 
@@ -15,7 +13,8 @@ from adacd_cli.config import CONTROLS, SETTINGS, Settings, Source, change_all
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ConfigurationError
-from adacd_cli.server.errors import ApiError, api_error, no_field, refused, shown, unknown_field
+from adacd_cli.server.errors import ApiError, api_error, no_field, refused, shown
+from adacd_cli.server.fields import NEUTRAL, unknown_fields
 from adacd_cli.server.schema import (
     CHOSEN_AT_START,
     REQUEST_SETTINGS,
@@ -24,51 +23,44 @@ from adacd_cli.server.schema import (
     CommonRequest,
     CompletionRequest,
     Own,
+    StreamOptions,
     ToolCall,
 )
-from adacd_cli.server.unknown_fields import NEUTRAL, unknown_fields
+from adacd_cli.server.translation import Translation
 
 _SYSTEM = ("system", "developer")
 _THINKING = ("enable_thinking", "thinking")
 _ANY_LENGTH = 2**31 - 1
 _MAX_WARNINGS = 20
-_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}
-"""The efforts that templates know beside low, medium and high."""
-
+_EFFORTS = {"minimal": "low", "xhigh": "high", "max": "high"}  # which templates know in their place
 _AT_ROOT = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stream", "logprobs", *CONTROLS)
 
 
 @dataclass(frozen=True)
 class Params:
-    """What a request asks for besides its prompt.
+    """What a request asks for besides its prompt."""
 
-    Attributes:
-        settings: the method and its numbers, lengths, sampling and stop strings.
-        candidates: how many of the most probable tokens to report at each step.
-        top_logprobs: as `engine.Request` takes it.
-        usage: whether a stream ends with the numbers of tokens; `continuous_usage`: and each chunk has them.
-        contrast_prompts: the contrast prompts of the request's own, by the fields that hold them.
-        warnings: the fields that are not used, a sentence each.
-        json_schema: what the answer is held to, and the field that says so; None for any text.
-    """
-
-    settings: Settings
+    settings: Settings  # the method and its numbers, lengths, sampling and stop strings
     trace: bool = False
-    candidates: int = 0
-    top_logprobs: int | None = None
+    candidates: int = 0  # how many of the most probable tokens to report at each step
+    top_logprobs: int | None = None  # as `engine.Request` takes it
     stream: bool = False
-    usage: bool = False
-    continuous_usage: bool = False
-    contrast_prompts: Mapping[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    json_schema: tuple[Mapping[str, Any], str] | None = None
+    usage: bool = False  # whether a stream ends with the numbers of tokens
+    continuous_usage: bool = False  # and each chunk has them
+    contrast_prompts: Mapping[str, str] = field(default_factory=dict)  # of the request's own, by their fields
+    warnings: tuple[str, ...] = ()  # the fields that are not used, a sentence each
+    json_schema: tuple[Mapping[str, Any], str] | None = None  # what answers are held to, and the field of it
 
 
-def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | None = None) -> Params:
-    """The parameters over the server's own settings; raises ApiError, 400, with the field.
-
-    `max_answer_tokens` is the longest answer that may be asked for; None for any.
-    """
+def read_params(
+    body: CommonRequest,
+    base: Settings,
+    max_answer_tokens: int | None = None,
+    origin: Translation | None = None,
+) -> Params:
+    """The parameters over the server's own settings; raises ApiError, 400, with the field. `max_answer_tokens` is
+    the longest answer that may be asked for; None for any. `origin`: the request of another format that the body
+    is."""
     plain = {"temperature", "top_p", *CONTROLS} - {"logit_bias", "stop_token_ids"}
     values = body.model_dump(include=plain, exclude_none=True)
     if body.top_k is not None:
@@ -85,12 +77,10 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
     if isinstance(body, ChatRequest) and (thinking := _thinking(body)) is not None:
         values["thinking"] = thinking
     own = body.adacd or Own()
-    given = own.model_extra or {}
+    given, options = own.model_extra or {}, body.stream_options or StreamOptions()
     if own.candidates and not own.trace:
         raise refused("`adacd.candidates` needs `adacd.trace`.", "adacd.candidates")
     settings = _apply(base.model_copy(update=values), given)
-    options = body.stream_options
-    usage = bool(options is not None and options.include_usage)
     method = METHODS[settings.effective_method]
     used = (*method.settings, method.window_setting, "method", "gate", "thinking")
     return Params(
@@ -99,12 +89,12 @@ def read_params(body: CommonRequest, base: Settings, max_answer_tokens: int | No
         candidates=own.candidates,
         top_logprobs=_top_logprobs(body),
         stream=bool(body.stream),
-        usage=usage,
-        continuous_usage=usage and bool(options is not None and options.continuous_usage_stats),
+        usage=bool(options.include_usage),
+        continuous_usage=bool(options.include_usage and options.continuous_usage_stats),
         contrast_prompts={f"adacd.{name}": text for name, text in given.items() if name.endswith("_prompt")},
         warnings=(
             *(f"Method {method.name} does not use `adacd.{name}`." for name in given if name not in used),
-            *_warnings(body),
+            *_warnings(body, origin),
         ),
         json_schema=_json_schema(body),
     )
@@ -121,31 +111,27 @@ def _json_schema(body: CommonRequest) -> tuple[Mapping[str, Any], str] | None:
     return given[0] if given else None
 
 
-def _warnings(body: CommonRequest) -> Iterator[str]:
-    """What of the request is not used, a sentence each."""
-    unknown, known = unknown_fields(body), [*type(body).model_fields, *ChatMessage.model_fields]
+def _warnings(body: CommonRequest, origin: Translation | None) -> Iterator[str]:
+    unused: Mapping[str, Any] = origin.unused if origin else {}
+    renamed = origin.renamed if origin else str
+    unknown, known = unknown_fields(body, unused), [*type(body).model_fields, *ChatMessage.model_fields]
     for name, path in list(unknown.items())[:_MAX_WARNINGS]:
-        unsupported = f"`{shown(path)}` is not supported, so it was not used."
-        if path in body.unused:
-            yield unsupported
-        else:
-            other = no_field(path, known, end=", so it was not used")
-            yield body.renamed(unsupported if name in NEUTRAL else other)
-    yield from map(body.renamed, _other_warnings(body, unknown))
-
-
-def _other_warnings(body: CommonRequest, unknown: Mapping[str, str]) -> Iterator[str]:
+        sentence = f"`{shown(path)}` is not supported, so it was not used."
+        if not (path in unused or name in NEUTRAL):
+            sentence = no_field(path, known, end=", so it was not used")
+        yield sentence if path in unused else renamed(sentence)
     if len(unknown) > _MAX_WARNINGS:
         yield f"{len(unknown) - _MAX_WARNINGS} more fields do not exist."
     if len({body.max_tokens, body.max_completion_tokens} - {None}) > 1:
-        yield "`max_completion_tokens` is used in place of `max_tokens`."
+        yield renamed("`max_completion_tokens` is used in place of `max_tokens`.")
     if isinstance(body, ChatRequest):
         if all(message.role in _SYSTEM for message in body.messages):
             yield "There is no user message; the last system message stands as one."
-        if any(not _is_function(tool) for tool in body.tools or ()):
-            yield "`tools` other than functions are not used."
-        if any(_is_function(tool) and tool["function"].get("strict") for tool in body.tools or ()):
-            yield "`strict` of `tools` is not supported: no call is held to its schema."
+        functions = [tool["function"] for tool in body.tools or () if _is_function(tool)]
+        if len(functions) < len(body.tools or ()):
+            yield renamed("`tools` other than functions are not used.")
+        if any(function.get("strict") for function in functions):
+            yield renamed("`strict` of `tools` is not supported: no call is held to its schema.")
 
 
 def _thinking(body: ChatRequest) -> bool | None:
@@ -210,7 +196,8 @@ def _not_allowed(name: str) -> ApiError:
         message = f"`{root}` belongs at the root of the request, not in `adacd`."
         return refused(message, field, "unknown_field")
     aliases = {alias: known for known in REQUEST_SETTINGS for alias in SETTINGS[known].aliases}
-    return unknown_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))
+    message = no_field(field, (*REQUEST_SETTINGS, *Own.model_fields), aliases.get(name))
+    return refused(message, field[:200], "unknown_field")
 
 
 def conversation_of(body: ChatRequest, system: str | None) -> Conversation:

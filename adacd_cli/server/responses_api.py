@@ -9,23 +9,13 @@ from fastapi import FastAPI
 from pydantic import Field
 
 from adacd_cli.server.errors import refused
-from adacd_cli.server.openai_format import JSON
+from adacd_cli.server.fields import JSON, OpenBody, TextOrObjects, Unsupported
 from adacd_cli.server.routes import Responder
-from adacd_cli.server.schema import OpenBody, TextOrObjects, Unsupported
-from adacd_cli.server.streaming import ChunkWriter, pieces, sent_event
-from adacd_cli.server.translation import Translation
+from adacd_cli.server.translation import ChunkWriter, Translation, pieces, sent_event
 
 _NOT_STORED = "This server stores nothing; send the whole conversation as `input`."
-_ECHOED: JSON = {
-    "instructions": None,
-    "metadata": {},
-    "temperature": None,
-    "top_p": None,
-    "tools": [],
-    "tool_choice": "auto",
-    "parallel_tool_calls": True,
-    "max_output_tokens": None,
-}
+_ECHOED: JSON = {"instructions": None, "metadata": {}, "temperature": None, "top_p": None, "tools": []}
+_ECHOED |= {"tool_choice": "auto", "parallel_tool_calls": True, "max_output_tokens": None}
 """What a response repeats of its request, with what stands where that is left out."""
 
 _LOGPROBS = "message.output_text.logprobs"
@@ -102,12 +92,8 @@ def _add(chat: Translation, item: JSON, path: str, thought: str) -> str:
         calls.append({"id": item.get("call_id"), "type": "function", "function": call})
         chat.leave(item, ("type", "id", "call_id", "name", "arguments", "status"), path)
     elif kind == "function_call_output":
-        answer = {
-            "tool_call_id": item.get("call_id"),
-            "content": item.get("output"),
-            "name": item.get("name"),
-        }
-        chat.add({"role": "tool", **answer}, path, content="output", tool_call_id="call_id")
+        message = {"role": "tool", "tool_call_id": item.get("call_id"), "content": item.get("output")}
+        chat.add({**message, "name": item.get("name")}, path, content="output", tool_call_id="call_id")
         chat.leave(item, ("type", "id", "call_id", "name", "output", "status"), path)
     elif kind == "reasoning":
         chat.leave(item, ("type", "id", "summary", "content", "status"), path)
@@ -119,25 +105,24 @@ def _add(chat: Translation, item: JSON, path: str, thought: str) -> str:
 
 
 class ResponsesWriter(ChunkWriter):
-    """The answer as OpenAI's client reads it: the response grows, and events tell of it."""
+    """The answer as OpenAI's client reads it: the response grows, and events tell of it; the whole response is made
+    of a stream's last. The item that is begun is the last one, with one part."""
 
     def __init__(self, body: ResponsesRequest) -> None:
         given = body.model_dump(exclude_unset=True)
         self._response = {name: given.get(name, value) for name, value in _ECHOED.items()}
         self._items: list[JSON] = []
         self._logprobs: list[JSON] = []
-        self._part: str | None = None
+        self._kind: str | None = None
         self._number = 0
 
     def whole(self, response: JSON) -> JSON:
-        """The whole response, made of a stream's last event."""
         self.begin(response, 0)
         choice = response["choices"][0]
         self.chunk({**response, "choices": [{**choice, "delta": choice["message"]}]})
         return self._response
 
     def begin(self, head: JSON, prompt_tokens: int) -> bytes:
-        """The response, which is only begun."""
         self._response |= {
             "id": f"resp_{head['id']}",
             "object": "response",
@@ -152,12 +137,11 @@ class ResponsesWriter(ChunkWriter):
         return self._whole_event("created") + self._whole_event("in_progress")
 
     def chunk(self, chunk: JSON) -> bytes:
-        """What the chunk adds to the items, the one that is begun being the last."""
         sent = b""
         for choice in chunk["choices"]:
             self._logprobs += (choice["logprobs"] or {}).get("content", ())
             for kind, text in pieces(choice["delta"]):
-                if kind != self._part:
+                if kind != self._kind:
                     sent += self._close() + self._open(kind)
                 sent += self._extend(text)
             if (reason := choice["finish_reason"]) is not None:
@@ -168,67 +152,57 @@ class ResponsesWriter(ChunkWriter):
         if "adacd" in chunk:
             self._response["adacd"] = chunk["adacd"]
         if (usage := chunk.get("usage")) is not None:
-            details = usage["completion_tokens_details"]
             self._response["usage"] = {
                 "input_tokens": usage["prompt_tokens"],
                 "input_tokens_details": {"cached_tokens": 0},
                 "output_tokens": usage["completion_tokens"],
-                "output_tokens_details": {"reasoning_tokens": details["reasoning_tokens"]},
+                "output_tokens_details": usage["completion_tokens_details"],
                 "total_tokens": usage["total_tokens"],
             }
         return sent
 
     def fail(self, error: JSON) -> bytes:
-        """The response, which failed."""
         told = error["error"]
         self._response |= {"status": "failed", "error": {"code": "server_error", "message": told["message"]}}
         return self._whole_event("failed")
 
     def end(self) -> bytes:
-        """The response, completed or cut off."""
         return self._whole_event(str(self._response["status"]))
 
     def _open(self, kind: str) -> bytes:
-        self._part, own = kind, secrets.token_hex(12)
-        part: JSON
+        self._kind, own = kind, secrets.token_hex(12)
+        item: JSON = {"type": "reasoning", "id": f"rs_{own}", "summary": []}
+        part: JSON = {"type": "reasoning_text", "text": ""}
         if kind == "text":
-            item: JSON = {"type": "message", "id": f"msg_{own}", "role": "assistant"}
+            item = {"type": "message", "id": f"msg_{own}", "role": "assistant"}
             part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        else:
-            item = {"type": "reasoning", "id": f"rs_{own}", "summary": []}
-            part = {"type": "reasoning_text", "text": ""}
         self._items.append({**item, "content": [], "status": "in_progress"})
         sent = self._event("output_item.added", item=self._items[-1])
         self._items[-1]["content"].append(part)
         return sent + self._part_event("content_part.added", part=part)
 
     def _extend(self, text: str) -> bytes:
-        part = self._items[-1]["content"][0]
+        """Adds a text, and the log-probabilities that came since, to the part."""
+        part, new = self._items[-1]["content"][0], self._logprobs
         part["text"] += text
-        logprobs = {"logprobs": self._take_logprobs()} if self._part == "text" else {}
+        if self._kind == "text":
+            part["logprobs"] += new
+            self._logprobs = []
+        logprobs = {"logprobs": new} if self._kind == "text" else {}
         return self._part_event(f"{part['type']}.delta", delta=text, **logprobs)
 
-    def _take_logprobs(self) -> list[JSON]:
-        """Those of the tokens that came since."""
-        taken, self._logprobs = self._logprobs, []
-        self._items[-1]["content"][0]["logprobs"] += taken
-        return taken
-
     def _close(self) -> bytes:
-        if self._part is None:
+        if self._kind is None:
             return b""
         item, part = self._items[-1], self._items[-1]["content"][0]
-        logprobs: JSON = {}
-        if self._part == "text":
-            self._take_logprobs()
-            logprobs = {"logprobs": part["logprobs"]}
-        self._part, item["status"], self._logprobs = None, "completed", []
+        logprobs = {"logprobs": part["logprobs"] + self._logprobs} if self._kind == "text" else {}
+        part |= logprobs
+        self._kind, item["status"], self._logprobs = None, "completed", []
         sent = self._part_event(f"{part['type']}.done", text=part["text"], **logprobs)
         sent += self._part_event("content_part.done", part=part)
         return sent + self._event("output_item.done", item=item)
 
     def _part_event(self, name: str, **fields: Any) -> bytes:
-        """An event of the last item's one part."""
         return self._event(name, item_id=self._items[-1]["id"], content_index=0, **fields)
 
     def _event(self, name: str, **fields: Any) -> bytes:
@@ -244,5 +218,4 @@ class ResponsesWriter(ChunkWriter):
 
 
 def add_routes(app: FastAPI, responder: Responder) -> None:
-    """Adds the route to the application."""
     responder.add_translated(app, "/v1/responses", ResponsesRequest, chat_of, ResponsesWriter)

@@ -1,8 +1,5 @@
-"""Runs a server in this process: the socket, then HTTP on a thread of its own, then the model on this one.
-
-The model's thread is the caller's, because what is loaded and compiled on a thread is best used there, and
-because Ctrl-C arrives there.
-"""
+"""Runs a server in this process: the socket, then HTTP on a thread of its own, then the model on this one, the
+caller's: what is loaded and compiled on a thread is best used there, and Ctrl-C arrives there."""
 
 from __future__ import annotations
 
@@ -25,13 +22,7 @@ from adacd_cli.server.worker import Worker
 if TYPE_CHECKING:
     from adacd_cli.engine import Scheduler
 
-_LAST_BYTES_S = 10
-"""How long, after the last answer, clients may take to read what was sent."""
-
-_KEEP_ALIVE_S = 75
-"""How long a connection without a request is kept; one that is used again must not be found closed."""
-
-_BACKLOG = 2048
+_LAST_BYTES_S = 10  # how long, after the last answer, clients may take to read what was sent
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -44,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise AdacdError(f"This machine has no address {host}: {reason}.", hint) from error
     both = family == socket.AF_INET6 and socket.has_dualstack_ipv6()  # :: takes IPv4 too
     try:
-        listening = socket.create_server(where, family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        listening = socket.create_server(where, family=family, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         shown = f"{host}:{port}" if ":" not in host else f"[{host}]:{port}"
         reason = (os.strerror(error.errno) if error.errno else first_line(error)).lower()
@@ -65,16 +56,14 @@ class Http:
             access_log=False,
             ws="none",
             server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=75,  # seconds: a connection that is used again must not be found closed
             timeout_graceful_shutdown=_LAST_BYTES_S,
             h11_max_incomplete_event_size=64 * 1024,
         )
         self._server = uvicorn.Server(config)
-
-        def answer() -> None:
-            asyncio.run(self._server.serve([listening]))
-
-        self._thread = threading.Thread(target=answer, name="http", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._server.serve([listening])), name="http", daemon=True
+        )
         self.start = self._thread.start
 
     def stop(self, *, at_once: bool = False) -> None:
@@ -129,11 +118,8 @@ def run(
         ready: called once the model is loaded.
         broken: shows what broke the model thread, and gives the exit code.
 
-    Returns:
-        The exit code: 0 after SIGTERM, 143 after a second one, 130 after Ctrl-C, or that of `broken`.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C came while the model was loaded, or a second time.
+    Returns the exit code: 0 after SIGTERM, 143 after a second one, 130 after Ctrl-C, or that of `broken`. Raises
+    KeyboardInterrupt where Ctrl-C came while the model was loaded, or a second time.
     """
     code, at_once, scheduler = 0, False, None
     http.start()

@@ -1,112 +1,40 @@
-"""The fields of a request; FastAPI's description of the API is made of these models.
-
-A field that would change what the answer means and cannot be honoured is declared all the same: a value that
-asks for nothing is accepted, and anything else is refused with the reason. Any other field that is not declared
-here is named in the answer's warnings. The settings of `adacd` are checked by the settings
-themselves (`params`), and all of them are declared.
-"""
+"""The fields of a request; FastAPI's description of the API is made of these models. A field that would change what
+the answer means and cannot be honoured is declared all the same: a value that asks for nothing is accepted,
+anything else is refused with the reason. Other fields that are not declared are named in the answer's warnings. The
+settings of `adacd` are checked by themselves (`params`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    PrivateAttr,
-    Tag,
-    model_validator,
-)
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema, from_json
+from pydantic import AliasChoices, BeforeValidator, ConfigDict, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError, from_json
 
 from adacd_cli.config import SETTINGS, Settings
+from adacd_cli.server.errors import refused
+from adacd_cli.server.fields import OpenBody, Text, TextOrList, TextOrObject, Unsupported, unsupported
 
 MAX_MESSAGES = 10_000
 _MAX_PARTS = 1_000
 _MAX_STOPS = 16
 _MAX_STOP_LENGTH = 500
 _MAX_LOGPROBS = 20
-MAX_CHOICES = 128
-"""Answers to one request at most, to all of its prompts together."""
-_MAX_LISTED = 1_000
-"""Tools, tool calls, biases and stop tokens at most."""
+MAX_CHOICES = 128  # answers to one request at most, to all of its prompts together
+_MAX_LISTED = 1_000  # tools, tool calls, biases and stop tokens at most
 
-CHOSEN_AT_START = ("expert", "draft", "direction")
-"""Settings of a method that name files, which a request cannot choose."""
-
-_METHOD = [name for name, setting in SETTINGS.items() if setting.panel == "Method"]
+CHOSEN_AT_START = ("expert", "draft", "direction")  # settings of a method that name files: not for a request
 REQUEST_SETTINGS = (
-    *(name for name in _METHOD if name not in CHOSEN_AT_START),
+    *(name for name, each in SETTINGS.items() if each.panel == "Method" and name not in CHOSEN_AT_START),
     *("contrast_prompt", "contrast_placement", "thinking"),
 )
 """The settings that a request's `adacd` object may hold, besides `trace` and `candidates`."""
 
-TAGS = ("<text>", "<list>", "<lists>", "<object>", "<switch>")
-"""Tags of the members of a union; they appear in the locations of errors, and are left out when shown."""
-
-_TextOrList = Discriminator(lambda value: TAGS[isinstance(value, list)])
-_Text = Annotated[str, Tag(TAGS[0])]
-_Object = Annotated[dict[str, Any], Tag(TAGS[3])]
-TextOrObject = Annotated[
-    _Text | _Object, Discriminator(lambda value: TAGS[3 if isinstance(value, dict) else 0])
-]
-TextOrSwitch = Annotated[
-    _Text | Annotated[bool, Tag(TAGS[4])],
-    Discriminator(lambda value: TAGS[4 if isinstance(value, bool) else 0]),
-]
-EFFORTS: dict[Any, str] = {True: "medium", False: "none"}
-"""The effort of reasoning where another format only says whether to think."""
-
-TextOrObjects = Annotated[_Text | Annotated[list[dict[str, Any]], Tag(TAGS[1])], _TextOrList]
-"""What other formats have in place of a text: a list of blocks, items or parts."""
-
-
-def unsupported(reason: str) -> PydanticCustomError:
-    """An error with a whole sentence as its message."""
-    return PydanticCustomError("unsupported", "{reason}", {"reason": reason})
-
-
-class Unsupported:
-    """Marks a field that adacd does not support: `Annotated[Any, Unsupported(reason, *allowed)]`.
-
-    `reason` is a sentence; the values `allowed`, and null, ask for nothing.
-    """
-
-    def __init__(self, reason: str, *allowed: Any) -> None:
-        self.reason, self.allowed = reason, allowed
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        return {"enum": [None, *self.allowed], "description": f"Accepted for compatibility. {self.reason}"}
-
-    def _check(self, value: Any) -> Any:
-        for each in (None, *self.allowed):
-            exact = isinstance(value, bool) or isinstance(each, bool)  # True == 1
-            if value is each or (value == each and not exact):
-                return value
-        raise unsupported(self.reason)
-
-
-class OpenBody(BaseModel):
-    """A body, or a part of one, whose other fields are kept as well."""
-
-    model_config = ConfigDict(extra="allow", strict=True)
-
 
 def _describe_settings(schema: dict[str, Any]) -> None:
-    """Adds the settings, as they declare themselves."""
     known = Settings.model_json_schema()["properties"]
     for name in REQUEST_SETTINGS:
-        described = {key: part for key, part in known[name].items() if key not in ("title", "default")}
-        schema["properties"][name] = described
+        left_out = {"title", "default"}
+        schema["properties"][name] = {key: known[name][key] for key in known[name] if key not in left_out}
     schema["properties"]["method"]["enum"] = list(SETTINGS["method"].choices)
     schema["additionalProperties"] = False
 
@@ -116,10 +44,10 @@ class Own(OpenBody):
 
     model_config = ConfigDict(json_schema_extra=_describe_settings)
 
-    trace: Annotated[bool, Field(description="Report the numbers of every token.")] = False
-    candidates: Annotated[
-        int, Field(ge=0, le=20, description="With trace: how many of the most probable tokens to report.")
-    ] = 0
+    trace: bool = Field(False, description="Report the numbers of every token.")
+    candidates: int = Field(
+        0, ge=0, le=20, description="With trace: how many of the most probable tokens to report."
+    )
 
 
 class TextPart(OpenBody):
@@ -129,7 +57,8 @@ class TextPart(OpenBody):
     text: Annotated[str, Field(validation_alias=AliasChoices("text", "refusal"))]
 
 
-_Parts = Annotated[list[TextPart], Field(max_length=_MAX_PARTS), Tag(TAGS[1])]
+_Parts = Annotated[list[TextPart], Field(max_length=_MAX_PARTS), Tag("<list>")]
+_Content = Annotated[Text | _Parts, TextOrList]
 
 
 class FunctionCall(OpenBody):
@@ -151,9 +80,7 @@ class ChatMessage(OpenBody):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: Annotated[
-        Annotated[_Text | _Parts, _TextOrList] | None, Field(description="Only an assistant's may be null.")
-    ] = None
+    content: _Content | None = Field(None, description="Only an assistant's may be null.")
     name: Annotated[str | None, Field(description="Given to the chat template.")] = None
     refusal: Annotated[str | None, Field(description="The text, where there is no content.")] = None
     tool_calls: Annotated[list[ToolCall] | None, Field(max_length=_MAX_LISTED)] = None
@@ -166,14 +93,12 @@ class ChatMessage(OpenBody):
     @property
     def text(self) -> str:
         """Its text; parts are joined by line breaks."""
-        content: str | list[TextPart] | None = self.content
-        if content is None:
-            return self.refusal or ""
-        return content if isinstance(content, str) else "\n".join(part.text for part in content)
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content)
+        return self.refusal or "" if self.content is None else self.content
 
     @property
     def calls(self) -> list[ToolCall]:
-        """The tools that it calls."""
         own = [ToolCall(function=self.function_call)] if self.function_call else []
         return [*(self.tool_calls or ()), *own]
 
@@ -195,9 +120,10 @@ def _stops(stop: Any) -> Any:
     return stop
 
 
-_Texts = Annotated[_Text | Annotated[list[str], Tag(TAGS[1])], _TextOrList]
+_Texts = Annotated[Text | Annotated[list[str], Tag("<list>")], TextOrList]
 _Length = Annotated[int | None, Field(ge=-1, le=2**31 - 1, description="Longest answer, in tokens; -1: any.")]
 _Bias = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)]
+_IdAsText = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
 _Id = Annotated[int, Field(ge=0, le=2**31 - 1)]
 _Penalty = Annotated[float | None, Field(ge=-2, le=2, allow_inf_nan=False)]
 _TopLogprobs = Annotated[int | None, Field(ge=0, le=_MAX_LOGPROBS)]
@@ -234,18 +160,15 @@ class ResponseFormat(OpenBody):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
-    @model_validator(mode="after")
-    def _is_complete(self) -> ResponseFormat:
-        if self.type == "json_schema" and self.json_schema is None:
-            raise unsupported("`response_format` of type json_schema needs a `json_schema`.")
-        return self
-
     @property
     def wanted(self) -> _Schema | None:
-        """The schema; None for any text."""
-        if self.type == "json_schema" and self.json_schema is not None:
-            return self.json_schema.json_schema
-        return _ANY_OBJECT if self.type == "json_object" else None
+        """The schema; None for any text. Raises ApiError, 400, where it is missing."""
+        if self.type != "json_schema":
+            return _ANY_OBJECT if self.type == "json_object" else None
+        if self.json_schema is None:
+            message = "`response_format` of type json_schema needs a `json_schema`."
+            raise refused(message, "response_format")
+        return self.json_schema.json_schema
 
 
 class StructuredOutputs(OpenBody):
@@ -260,31 +183,23 @@ class StructuredOutputs(OpenBody):
 
     @property
     def wanted(self) -> _Schema | None:
-        """The schema; None for any text."""
         return _ANY_OBJECT if self.json_object and self.json_ is None else self.json_
 
 
 class CommonRequest(OpenBody):
     """The fields of both kinds of completion."""
 
-    _unused: Mapping[str, Any] = PrivateAttr(default_factory=dict)
-    _renamed: Callable[[str], str] = PrivateAttr(default=str)
-
     model: Annotated[str | None, Field(description="An id of /v1/models; null is the model served.")] = None
     max_tokens: _Length = None
     max_completion_tokens: _Length = None
     temperature: Annotated[float | None, Field(ge=0, le=2, allow_inf_nan=False)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1, allow_inf_nan=False)] = None
-    top_k: Annotated[int | None, Field(ge=-1, description="Sample from this many tokens; 0 or -1: all.")] = (
-        None
-    )
+    top_k: int | None = Field(None, ge=-1, description="Sample from this many tokens; 0 or -1: all.")
     min_p: Annotated[float | None, Field(ge=0, le=1, allow_inf_nan=False)] = None
     repetition_penalty: Annotated[float | None, Field(gt=0, le=100, allow_inf_nan=False)] = None
     presence_penalty: _Penalty = None
     frequency_penalty: _Penalty = None
-    logit_bias: Annotated[
-        dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], _Bias] | None, Field(max_length=_MAX_LISTED)
-    ] = None
+    logit_bias: dict[_IdAsText, _Bias] | None = Field(None, max_length=_MAX_LISTED)
     min_tokens: Annotated[int | None, Field(ge=0, le=2**31 - 1)] = None
     stop_token_ids: Annotated[list[_Id] | None, Field(max_length=_MAX_LISTED)] = None
     ignore_eos: bool | None = None
@@ -295,7 +210,6 @@ class CommonRequest(OpenBody):
     user: Annotated[Any, _Ignored] = None
     metadata: Annotated[Any, _Ignored] = None
     adacd: Own | None = None
-
     n: Annotated[int | None, Field(ge=1, le=MAX_CHOICES, description="How many answers.")] = None
     response_format: ResponseFormat | None = None
     structured_outputs: StructuredOutputs | None = None
@@ -307,19 +221,6 @@ class CommonRequest(OpenBody):
     json_schema: Annotated[_Schema | None, Field(description="As llama.cpp has it.")] = None
     use_beam_search: Annotated[Any, Unsupported("Beam search is not supported.", False)] = None
     bad_words: Annotated[Any, Unsupported("Use `logit_bias` in place of `bad_words`.", [])] = None
-
-    def name_fields(self, unused: Mapping[str, Any], renamed: Callable[[str], str]) -> None:
-        """Says that it is made of a request in another format; see `unused` and `renamed`."""
-        self._unused, self._renamed = unused, renamed
-
-    @property
-    def unused(self) -> Mapping[str, Any]:
-        """What this format has no counterpart for, by its path in the other one."""
-        return self._unused
-
-    def renamed(self, sentence: str) -> str:
-        """A sentence with the fields as the client knows them."""
-        return self._renamed(sentence)
 
 
 _NO_CALLS = (
@@ -336,24 +237,20 @@ class ChatRequest(CommonRequest):
     safety_identifier: Annotated[Any, _Ignored] = None
     prompt_cache_key: Annotated[Any, _Ignored] = None
     prompt_cache_retention: Annotated[Any, _Ignored] = None
-    chat_template_kwargs: Annotated[
-        dict[str, Any] | None,
-        Field(description="Given to the chat template; `enable_thinking` is a setting."),
-    ] = None
-    reasoning_effort: Annotated[
-        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
-        Field(description="none: no thinking; else thinking, where the model can."),
-    ] = None
-    continue_final_message: Annotated[
-        bool | None, Field(description="An assistant's last message is continued in any case.")
-    ] = None
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Given to the chat template; `enable_thinking` is a setting."
+    )
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = Field(
+        None, description="none: no thinking; else thinking, where the model can."
+    )
+    continue_final_message: bool | None = Field(
+        None, description="An assistant's last message is continued in any case."
+    )
     add_generation_prompt: bool | None = None
-    tools: Annotated[
-        list[dict[str, Any]] | None,
-        Field(max_length=_MAX_LISTED, description="Given to the chat template; calls are told as text."),
-    ] = None
-    functions: Annotated[list[dict[str, Any]] | None, Field(max_length=_MAX_LISTED)] = None
-
+    tools: list[dict[str, Any]] | None = Field(
+        None, max_length=_MAX_LISTED, description="Given to the chat template; calls are told as text."
+    )
+    functions: list[dict[str, Any]] | None = Field(None, max_length=_MAX_LISTED)
     tool_choice: Annotated[Any, Unsupported(_NO_CALLS.format("tool_choice"), "none", "auto")] = None
     function_call: Annotated[Any, Unsupported(_NO_CALLS.format("function_call"), "none", "auto")] = None
     chat_template: Annotated[Any, Unsupported("The chat template is the model's; leave it out.")] = None
@@ -362,32 +259,30 @@ class ChatRequest(CommonRequest):
     web_search_options: Annotated[Any, Unsupported("Web search is not supported.")] = None
 
 
-_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Tag(TAGS[1])]
-_Prompt = Annotated[_Text | _TokenIds, _TextOrList]
-_Prompts = Annotated[list[_Prompt], Field(max_length=MAX_CHOICES), Tag(TAGS[2])]
+_TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Tag("<list>")]
+_Prompt = Annotated[Text | _TokenIds, TextOrList]
+_Prompts = Annotated[list[_Prompt], Field(max_length=MAX_CHOICES), Tag("<lists>")]
 
 
 def _kind_of_prompt(value: Any) -> str:
     several = isinstance(value, list) and bool(value) and isinstance(value[0], (str, list))
-    return TAGS[2 if several else isinstance(value, list)]
+    return "<lists>" if several else "<list>" if isinstance(value, list) else "<text>"
 
 
 class CompletionRequest(CommonRequest):
     """A request of /v1/completions."""
 
     prompt: Annotated[
-        _Text | _TokenIds | _Prompts,
+        Text | _TokenIds | _Prompts,
         Discriminator(_kind_of_prompt),
         Field(description="A text, its token ids, or a list of texts or of lists of token ids."),
     ]
     echo: Annotated[bool | None, Field(description="Whether the prompt stands before the answer.")] = None
     logprobs: _TopLogprobs = None
-
     best_of: Annotated[Any, Unsupported("`best_of` must be 1.", 1)] = None
     suffix: Annotated[Any, Unsupported("`suffix` is not supported.", "")] = None
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """Its prompts."""
         prompt: Any = self.prompt
-        return list(prompt) if _kind_of_prompt(prompt) == TAGS[2] else [prompt]
+        return list(prompt) if _kind_of_prompt(prompt) == "<lists>" else [prompt]

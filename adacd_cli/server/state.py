@@ -1,4 +1,5 @@
-"""The state of the server that every route reads: its settings, its limits and its model."""
+"""The state of the server that every route reads: its settings, its limits and its model; and its metrics, whose
+labels come from fixed lists, so that no request can make another series."""
 
 from __future__ import annotations
 
@@ -7,10 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import prometheus_client as prometheus
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError
+from adacd_cli.events import Decision
 from adacd_cli.server.errors import ApiError, api_error, refused
 from adacd_cli.server.openai_format import TokenBytes
 
@@ -20,42 +25,31 @@ if TYPE_CHECKING:
     from adacd_cli.prompts import Prompts
     from adacd_cli.server.params import Params
 
-_SLACK = 4
-"""A prompt with so many times more characters than its tokens could have is refused without being encoded."""
+_SLACK = 4  # a prompt with so many times more characters than its tokens could have is refused unencoded
 
 
 @dataclass
 class ServerState:
-    """What the server was started with, by the flags of `adacd serve`, and its model once it is loaded.
-
-    Attributes:
-        max_prompt_tokens: None for what the model's context takes.
-        max_answer_tokens: None for any.
-        local: the address, where requests under other host names are refused; None for any host name.
-        origins: the web pages that may send requests from a browser.
-        longest_token: characters of the vocabulary's longest token.
-        token_bytes: how the vocabulary's tokens are written.
-    """
+    """What the server was started with, by the flags of `adacd serve`, and its model once it is loaded."""
 
     settings: Settings
     model_id: str = "demo"
-    max_prompt_tokens: int | None = None
-    max_answer_tokens: int | None = None
+    max_prompt_tokens: int | None = None  # None for what the model's context takes
+    max_answer_tokens: int | None = None  # None for any
     max_body_bytes: int = 4 * 2**20
     key: str | None = None
-    local: str | None = None
-    origins: tuple[str, ...] = ()
+    local: str | None = None  # the address, where other host names are refused; None for any host name
+    origins: tuple[str, ...] = ()  # of the web pages that may send requests from a browser
     log_prompts: bool = False
     quiet: bool = False
     debug: bool = False
     model: LanguageModel | None = None
-    longest_token: int = 1
+    longest_token: int = 1  # characters of the vocabulary's longest token
     token_bytes: TokenBytes = field(default_factory=lambda: TokenBytes(None, frozenset()))
     grammars: Grammars | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     def set_model(self, model: LanguageModel) -> None:
-        """The model is loaded."""
         from adacd_cli.engine.grammar import Grammars
 
         self.grammars = Grammars(model)
@@ -113,3 +107,31 @@ class ServerState:
         """Writes a prompt or an answer to stderr where that is wanted, as JSON without control characters."""
         if self.log_prompts:
             print(json.dumps({"id": answer_id, **values}), file=sys.stderr, flush=True)
+
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+
+
+class Metrics:
+    """The counters of one server, for Prometheus, in a registry of its own."""
+
+    def __init__(self) -> None:
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second, empty series for each counter
+        own = prometheus.CollectorRegistry()
+        prometheus.ProcessCollector(registry=own)
+        counter, gauge = partial(prometheus.Counter, registry=own), partial(prometheus.Gauge, registry=own)
+        histogram = partial(prometheus.Histogram, buckets=_SECONDS, registry=own)
+        first_token = "Seconds from a request to its first token, waiting included"
+        self.registry = own
+        self.requests = counter("adacd_requests", "Responses", ["route", "status"])
+        self.left = counter("adacd_requests_left", "Clients that left before the end")
+        self.seconds = histogram("adacd_request_seconds", "Seconds of a request", ["route"])
+        self.first_token = histogram("adacd_first_token_seconds", first_token)
+        tokens = counter("adacd_tokens", "Tokens of prompts and answers", ["kind"])
+        self.prompt, self.generated = tokens.labels("prompt"), tokens.labels("generated")
+        decisions = counter("adacd_decisions", "Tokens by what was done with the contrast", ["decision"])
+        self.decisions = {decision: decisions.labels(decision.value) for decision in Decision}
+        self.queue = gauge("adacd_queue_length", "Requests in the queue")
+        self.running = gauge("adacd_running_rows", "Requests that are being decoded")
+        self.max_concurrency = gauge("adacd_max_concurrency", "Requests that can be decoded at once")
+        self.ready = gauge("adacd_ready", "1 while requests are answered")

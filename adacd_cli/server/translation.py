@@ -1,7 +1,5 @@
-"""Requests of other formats as those of a chat, with what the chat's fields are called there.
-
-A format makes a `Translation` of its body; errors and warnings then name the fields that the client sent.
-"""
+"""What another format is made of: a `Translation` of its body to a request as one of a chat, so that errors and
+warnings name the fields that the client sent, and a `ChunkWriter` of the answer."""
 
 from __future__ import annotations
 
@@ -12,29 +10,26 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import to_json
 
 from adacd_cli.server.errors import ApiError, api_error
+from adacd_cli.server.fields import JSON
 from adacd_cli.server.schema import ChatRequest
 
+EFFORTS: dict[Any, str] = {True: "medium", False: "none"}  # where another format only says whether to think
 _QUOTED = re.compile(r"`([^`]+)`")
 
 
 @dataclass
 class Translation:
-    """A request of another format as one of a chat.
+    """A request of another format as one of a chat."""
 
-    Attributes:
-        fields: the chat's.
-        paths: what a place in it is called in the request, by the beginning of its path.
-        unused: what the chat has no counterpart for, by its path in the request.
-        body: the request; what it holds besides the format's own fields is as in a chat.
-        not_shown: fields of a chat whose results the format has no place for.
-    """
-
-    body: BaseModel
-    paths: dict[str, str]
-    not_shown: tuple[str, ...] = ()
-    fields: dict[str, Any] = field(init=False)
+    body: BaseModel  # the request; what it holds besides the format's own fields is as in a chat
+    # what a place in the chat is called in the request, by the beginning of its path
+    paths: dict[str, str] = field(default_factory=dict)
+    not_shown: tuple[str, ...] = ()  # fields of a chat whose results the format has no place for
+    fields: dict[str, Any] = field(init=False)  # the chat's
+    # what the chat has no counterpart for, by its path in the request
     unused: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,18 +58,15 @@ class Translation:
         options = self.fields.pop("stream_options", None)
         for name in ("n", *self.not_shown):
             self.fields.pop(name, None)
-        extra = {
-            name: value for name, value in (self.body.model_extra or {}).items() if name != "stream_options"
-        }
-        self.unused |= {name: value for name, value in extra.items() if self.fields.get(name) != value}
+        for name, value in (self.body.model_extra or {}).items():
+            if name != "stream_options" and self.fields.get(name) != value:
+                self.unused[name] = value
         own = self.fields.get("adacd")
         if self.fields.get("stream") and isinstance(own, dict):
             self.unused["adacd.trace"] = own.get("trace") or None  # its steps have no place in the stream
         self.leave(options if isinstance(options, dict) else {}, (), "stream_options")
         usage = {"include_usage": True} if self.fields.get("stream") else None
-        request = ChatRequest.model_validate({**self.fields, "stream_options": usage})
-        request.name_fields(self.unused, self.renamed)
-        return request
+        return ChatRequest.model_validate({**self.fields, "stream_options": usage})
 
     def renamed(self, sentence: str) -> str:
         """A sentence with its fields as the request calls them."""
@@ -98,3 +90,40 @@ class Translation:
             refusal.param = refusal.param and self._path(refusal.param)
             refusal.message = self.renamed(refusal.message)
             raise refusal from None
+
+
+class ChunkWriter:
+    """How an answer is sent: whole, or as server-sent events, a chunk each; other formats' are subclasses."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, body: Any = None) -> None:
+        """Writes the answer to such a body."""
+
+    def whole(self, response: JSON) -> JSON:
+        return response
+
+    def begin(self, head: JSON, prompt_tokens: int) -> bytes:
+        """What opens a stream of chunks with these fields in common: `id`, `created` and `model`."""
+        return b""
+
+    def chunk(self, chunk: JSON) -> bytes:
+        return sent_event(chunk)
+
+    def fail(self, error: JSON) -> bytes:
+        """What ends a stream that failed: an error in OpenAI's format."""
+        return sent_event(error)
+
+    def end(self) -> bytes:
+        return b"data: [DONE]\n\n"
+
+
+def sent_event(data: JSON, name: str = "") -> bytes:
+    """A server-sent event, with or without a name."""
+    return (f"event: {name}\n" if name else "").encode() + b"data: " + to_json(data) + b"\n\n"
+
+
+def pieces(delta: JSON) -> list[tuple[str, str]]:
+    """What a chunk adds, or a whole message holds: ("thinking", its text) and ("text", its text)."""
+    names = (("thinking", "reasoning_content"), ("text", "content"))
+    return [(kind, delta[name]) for kind, name in names if delta.get(name)]

@@ -1,8 +1,6 @@
-"""The model thread: takes requests in, steps the scheduler, and hands each request its events.
-
-A request is opened on the event loop (`open`), submitted with its prompts, and gets its events in an asyncio
-queue. How many requests may wait, and what happens when the model thread breaks, is decided here.
-"""
+"""The model thread: takes requests in, steps the scheduler, and hands each request its events. A request is opened
+on the event loop (`open`), submitted with its prompts, and gets its events in an asyncio queue. How many requests
+may wait, and what happens when the model thread breaks, is decided here."""
 
 from __future__ import annotations
 
@@ -18,46 +16,36 @@ from typing import TYPE_CHECKING, Literal
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.events import Failed, Finished, Notice, ScoredToken, Started, TokenStep
 from adacd_cli.server.errors import ApiError, api_error, refused
-from adacd_cli.server.metrics import Metrics
+from adacd_cli.server.state import Metrics
 
 if TYPE_CHECKING:
     from adacd_cli.engine import Request, Scheduler
 
 State = Literal["loading", "ready", "stopping", "failed"]
-JobEvent = Started | TokenStep | Notice | Finished | ApiError | list[ScoredToken]
-LAST = (Finished, ApiError)
-"""The kinds of events that end a job."""
+Told = Started | TokenStep | Notice | Finished | list[ScoredToken]
+JobEvent = Told | ApiError
 
-RETRY_S = 1
+_RETRY_S = 1
 _RETRY_LOADING_S = 5
 _USUAL_CONCURRENCY = 64
-_RETURN_SECONDS = 2.0
+_RETURN_S = 2.0  # how often to give freed memory back: KV caches of all lengths fragment the heap
 
 
 class Job:
-    """One answer of a request on its way through the model thread; made by `Worker.open`.
-
-    Attributes:
-        events: what happened so far to the request's answers, each with its `choice`, awaited in the event
-            loop `loop`.
-        choice: which of the request's answers it is, 0-based.
-        request: what to decode, once its prompts are made; `param` is the field that holds them.
-        score: how many log-probabilities to tell at each token of its prompt, before its answer begins; None
-            for none at all.
-        started: the event that opened it, until its first token comes.
-        closed: whether its slot is free again.
-    """
+    """One answer of a request on its way through the model thread; made by `Worker.open`. `events` are what
+    happened so far to the request's answers, each with its `choice`, 0-based, awaited in the event loop `loop`."""
 
     def __init__(
         self, events: asyncio.Queue[tuple[int, JobEvent]], choice: int, seconds: float | None
     ) -> None:
         self.events, self.choice = events, choice
         self.loop, self.opened = asyncio.get_running_loop(), time.perf_counter()
-        self.cancelled = self.closed = False
-        self.request: Request | None = None
-        self.param: str | None = None
-        self.score: int | None = None
-        self.started: Started | None = None
+        self.cancelled = False
+        self.closed = False  # whether its slot is free again
+        self.request: Request | None = None  # what to decode, once its prompts are made
+        self.param: str | None = None  # the field that holds them
+        self.score: int | None = None  # log-probabilities to tell of each token of its prompt; None for none
+        self.started: Started | None = None  # the event that opened it, until its first token comes
         self.timer = None if seconds is None else self.loop.call_later(seconds, self.cancel)
 
     def cancel(self) -> None:
@@ -68,7 +56,6 @@ class Worker:
     """Decodes for a server.
 
     Args:
-        metrics: what is counted.
         queue_size: how many requests may wait for a slot.
         seconds: how long a request may take, waiting included; None for any time.
         on_notice: called with what concerns no request alone, a sentence or two.
@@ -76,16 +63,15 @@ class Worker:
 
     def __init__(
         self,
-        metrics: Metrics,
         *,
         queue_size: int = 64,
         seconds: float | None = None,
         on_notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.state: State = "loading"
-        self.fault: BaseException | None = None
-        self._metrics, self._queue_size = metrics, queue_size
-        self._seconds, self._on_notice = seconds, on_notice
+        self.metrics = Metrics()
+        self._fault: BaseException | None = None
+        self._queue_size, self._seconds, self._on_notice = queue_size, seconds, on_notice
         # put() of this queue may be called from a signal handler
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._open = 0
@@ -94,23 +80,25 @@ class Worker:
         self._scheduler: Scheduler | None = None
         self._jobs: dict[int, Job] = {}
         self._unscored: deque[Job] = deque()
-        metrics.queue.set_function(lambda: max(0, self._open - self._running()))
-        metrics.running.set_function(self._running)
-        metrics.max_concurrency.set_function(lambda: getattr(self._scheduler, "max_concurrency", None) or 0)
-        metrics.ready.set_function(lambda: self.state == "ready")
+        self.metrics.queue.set_function(lambda: max(0, self._open - self._running()))
+        self.metrics.running.set_function(self._running)
+        self.metrics.max_concurrency.set_function(lambda: self._max_concurrency(0))
+        self.metrics.ready.set_function(lambda: self.state == "ready")
 
     def _running(self) -> int:
         return 0 if self._scheduler is None else len(self._scheduler.running)
+
+    def _max_concurrency(self, usual: int) -> int:
+        return getattr(self._scheduler, "max_concurrency", None) or usual
 
     # --- on the event loop ---
 
     def check(self) -> None:
         """Refuses a request as `check_state`, and by 429 where the queue is full."""
         self.check_state()
-        at_once = getattr(self._scheduler, "max_concurrency", None) or _USUAL_CONCURRENCY
-        if self._open >= self._queue_size + at_once:
+        if self._open >= self._queue_size + self._max_concurrency(_USUAL_CONCURRENCY):
             message = "The server is busy and its queue is full; try again in a moment."
-            raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(RETRY_S)})
+            raise ApiError(429, message, code="queue_full", headers={"Retry-After": str(_RETRY_S)})
 
     def check_state(self) -> None:
         """Refuses, by 503, what cannot be answered at all now: while loading, stopping or failed."""
@@ -120,11 +108,11 @@ class Worker:
         if self.state == "stopping":
             raise ApiError(503, "The server is stopping.", code="stopping")
         if self.state == "failed":
-            raise broken(self.fault)
+            raise _broken(self._fault)
 
     def open(self, answers: int = 1) -> list[Job]:
-        """Takes slots, or places in the queue, for the answers of a request whose prompts are still to be made.
-        A queue that has room for one takes all."""
+        """Takes slots, or places in the queue, for the answers of a request whose prompts are still to be made. A
+        queue that has room for one takes all."""
         self.check()
         with self._counting:
             self._open += answers
@@ -165,10 +153,8 @@ class Worker:
         self._inbox.put(None)
 
     def serve(self, scheduler: Scheduler) -> None:
-        """Decodes until `stop` is called and every request is finished.
-
-        What breaks it is reported to every request, those to come included, and raised.
-        """
+        """Decodes until `stop` is called and every request is finished. What breaks it is reported to every
+        request, those to come included, and raised."""
         from adacd_cli.engine.memory import return_freed_memory
 
         returned = time.monotonic()
@@ -179,13 +165,11 @@ class Worker:
             while not self._stopping or scheduler.busy or self._open:
                 self._take_in(scheduler)
                 if self._unscored:  # one between two steps: it holds up what runs
-                    self._score(scheduler, self._unscored[0])
+                    self._begin(scheduler, self._unscored[0])
                     self._unscored.popleft()
                 if scheduler.busy:
                     self._step(scheduler)
-                if (
-                    time.monotonic() > returned + _RETURN_SECONDS
-                ):  # KV caches of all lengths fragment the heap
+                if time.monotonic() > returned + _RETURN_S:
                     return_freed_memory()
                     returned = time.monotonic()
         except BaseException as error:
@@ -197,10 +181,9 @@ class Worker:
         while not self._stopping:
             job = self._inbox.get()
             if job is not None:
-                self._send([(job, broken(self.fault))])
+                self._send([(job, _broken(self._fault))])
 
     def _take_in(self, scheduler: Scheduler) -> None:
-        """Submits what is in the inbox; waits for it where there is nothing to decode."""
         wait = not (scheduler.busy or self._unscored)
         with suppress(queue.Empty):
             while (job := self._inbox.get(wait)) is not None or not wait:
@@ -208,28 +191,21 @@ class Worker:
                     continue
                 wait = False
                 if job.score is None:
-                    self._submit(scheduler, job, job.request)
+                    self._begin(scheduler, job)
                 else:
                     self._unscored.append(job)
 
-    def _score(self, scheduler: Scheduler, job: Job) -> None:
-        assert job.request is not None and job.score is not None
-        if job.cancelled:  # no need to read what nobody waits for
-            self._submit(scheduler, job, job.request)
-            return
+    def _begin(self, scheduler: Scheduler, job: Job) -> None:
+        """Scores the prompt where that is wanted, and submits the request."""
+        assert job.request is not None
         try:
-            scores = scheduler.score(job.request, job.score)
+            if job.score is not None and not job.cancelled:  # no need to read what nobody waits for
+                self._send([(job, scheduler.score(job.request, job.score))])
+            self._jobs[scheduler.submit(job.request)] = job
+        except PromptError as error:
+            self._send([(job, refused(error.message, job.param, "context_length_exceeded"))])
         except AdacdError as error:
-            self._send([(job, _refusal(error, job))])
-        else:
-            self._send([(job, scores)])
-            self._submit(scheduler, job, job.request)
-
-    def _submit(self, scheduler: Scheduler, job: Job, request: Request) -> None:
-        try:
-            self._jobs[scheduler.submit(request)] = job
-        except AdacdError as error:
-            self._send([(job, _refusal(error, job))])
+            self._send([(job, api_error(error))])
 
     def _step(self, scheduler: Scheduler) -> None:
         for index, job in self._jobs.items():
@@ -250,9 +226,11 @@ class Worker:
             if isinstance(event, Started):
                 job.started = event
             elif isinstance(event, TokenStep):
-                self._metrics.count_token(event)
-                if job.started is not None:
-                    self._metrics.count_first_token(job.started, time.perf_counter() - job.opened)
+                self.metrics.decisions[event.decision].inc()
+                self.metrics.generated.inc()
+                if (begun := job.started) is not None:
+                    self.metrics.prompt.inc(begun.unprompted_tokens + begun.prompted_tokens)
+                    self.metrics.first_token.observe(time.perf_counter() - job.opened)
                     job.started = None
         self._send(sent)
         self._jobs = {index: job for index, job in self._jobs.items() if not job.closed}
@@ -261,30 +239,23 @@ class Worker:
         by_loop: defaultdict[asyncio.AbstractEventLoop, list[tuple[Job, JobEvent]]] = defaultdict(list)
         for job, event in sent:
             by_loop[job.loop].append((job, event))
-            if isinstance(event, LAST):
+            if isinstance(event, (Finished, ApiError)):
                 self._close(job)
         for loop, own in by_loop.items():
             with suppress(RuntimeError):  # nobody listens on a loop that is closed
                 loop.call_soon_threadsafe(_deliver, own)
 
     def _break(self, error: BaseException) -> None:
-        self.fault, self.state, self._scheduler = error, "failed", None
+        self._fault, self.state, self._scheduler = error, "failed", None
         jobs: list[Job | None] = [*self._jobs.values(), *self._unscored]
         self._jobs.clear()
         with suppress(queue.Empty):
             while True:
                 jobs.append(self._inbox.get_nowait())
-        self._send([(job, broken(error)) for job in jobs if job is not None])
+        self._send([(job, _broken(error)) for job in jobs if job is not None])
 
 
-def _refusal(error: AdacdError, job: Job) -> ApiError:
-    if isinstance(error, PromptError):
-        return refused(error.message, job.param, "context_length_exceeded")
-    return api_error(error)
-
-
-def broken(error: BaseException | None) -> ApiError:
-    """The error of every request once the model thread has broken."""
+def _broken(error: BaseException | None) -> ApiError:
     if isinstance(error, (KeyboardInterrupt, SystemExit)):
         return ApiError(503, "The server was stopped.", code="stopping")
     name = type(error).__name__

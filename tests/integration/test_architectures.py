@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adacd_cli.answers.run import Session
+from adacd_cli.answers import Session
 from adacd_cli.backends import backend_for
 from adacd_cli.backends.torch import backend
 from adacd_cli.config import Settings

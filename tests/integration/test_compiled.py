@@ -10,12 +10,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adacd_cli.backends.torch.compiled import Compiled, columns_for
+from adacd_cli.backends.torch.kv_cache import Compiled, columns_for
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import PrefixCache, Request
 from adacd_cli.events import Finished, Notice, TokenStep
-from adacd_cli.loading import speed
+from adacd_cli.loading import local
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from tests.fakes import decode, scheduler_of
 from tests.tiny import tiny_model
@@ -43,7 +43,7 @@ def asked(model, **values):
 def test_compiled_forwards_give_the_same_tokens(family):
     plain = tiny_model(family)
     compiled = replace(plain, compiled=Compiled(plain.model, backend="eager"))
-    speed.warm_up(compiled.compiled)
+    local.warm_up(compiled.compiled)
     # one architecture at every shape, sliding windows at those of two rows; each shape is traced for seconds
     kinds, limits = (
         ([{"method": "adacd"}, {"temperature": 0.8}], (2, 1)) if family == "llama" else ([{}], (2,))
@@ -103,9 +103,9 @@ def test_what_cannot_be_compiled_is_decoded_as_it_is_with_one_warning(monkeypatc
     def refuse(compiled):
         raise RuntimeError("InvalidCxxCompiler: no compiler found.\nSee the manual.")
 
-    monkeypatch.setattr(speed, "warm_up", refuse)
+    monkeypatch.setattr(local, "warm_up", refuse)
     lines = []
-    model = speed.made_fast(plain, Settings(compile=True), lines.append)
+    model = local.made_fast(plain, Settings(compile=True), lines.append)
     assert model.compiled is None
     assert model.warnings == (
         "tiny-llama could not be compiled: InvalidCxxCompiler: no compiler found. "
@@ -128,6 +128,6 @@ def test_compiling_is_the_default_where_it_pays_off(monkeypatch, compile, for_lo
     plain = tiny_model("llama")
     monkeypatch.setattr(type(plain), "device", torch.device(device))
     wanted = []
-    monkeypatch.setattr(speed, "Compiled", wanted.append)
-    speed.made_fast(plain, Settings(compile=compile), lambda line: None, for_long=for_long)
+    monkeypatch.setattr("adacd_cli.backends.torch.kv_cache.Compiled", wanted.append)
+    local.made_fast(plain, Settings(compile=compile), lambda line: None, for_long=for_long)
     assert bool(wanted) is expected

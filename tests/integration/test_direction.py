@@ -22,7 +22,7 @@ from adacd_cli.evaluation.direction import (
     _means,
     find_direction,
 )
-from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
+from adacd_cli.loading.extras import DirectionCard, read_direction, write_direction
 from tests.tiny import CHATML, FAMILIES, tiny_model
 
 SAFE = ["bake bread", "clean a window", "write a letter", "learn Spanish", "tie a tie", "boil rice"]

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adacd_cli.backends import backend_for
-from adacd_cli.backends.llamacpp import library, pool
+from adacd_cli.backends.llamacpp import backend as llamacpp_backend
+from adacd_cli.backends.llamacpp import library
 from adacd_cli.backends.llamacpp.backend import LlamaCppBackend
 from adacd_cli.backends.llamacpp.model import decode_greedily
 from adacd_cli.config import Settings
@@ -28,7 +29,7 @@ from adacd_cli.engine.grammar import Grammars
 from adacd_cli.errors import ConfigurationError, MissingExtraError, ModelError, OutOfMemoryError
 from adacd_cli.events import Decision, Finished, Started, TokenStep
 from adacd_cli.loading import load
-from adacd_cli.loading.llamacpp import loads_with_llamacpp, unpacked
+from adacd_cli.loading.local import loads_with_llamacpp, unpacked
 from adacd_cli.prompts import prompts_for
 from tests import processes
 from tests.backend_contract import CONTRACT
@@ -263,7 +264,7 @@ def test_the_pool_grows_and_idle_sequences_are_computed_anew(pair, monkeypatch):
         "_IDLE_CELLS": 512,
         "_MOST_NUMBERS": 4,
     }.items():
-        monkeypatch.setattr(pool, name, value)
+        monkeypatch.setattr(llamacpp_backend, name, value)
     backend = LlamaCppBackend(model)
     texts = [[(7 * number + place) % 6000 + 10 for place in range(110)] for number in range(9)]
     numbers = [backend.open() for _ in texts]

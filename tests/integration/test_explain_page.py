@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adacd_cli.render.reasons import collect
 from adacd_cli.render.screen import View
-from adacd_cli.render.trace_html import page
+from adacd_cli.render.trace import page
 from tests.chromium import needs_chromium
 from tests.traces import (
     REFUSAL_CANDIDATES,

@@ -51,7 +51,7 @@ def test_a_fit_that_is_stopped_goes_on_and_its_profile_is_used(
             assert second.code == 2 and second.err.startswith("Error: Another run is working in ")
             raise KeyboardInterrupt
 
-        patch.setattr(fit, "find_contrasts", stop)
+        patch.setattr(fit.Fit, "_contrasts", stop)
         code, out, err = adacd(*command)
         (folder,) = left(profiles)
         kept = f"What was read and answered is kept in {folder}; the same command goes on from there."

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from adacd_cli.answers.run import Session
+from adacd_cli.answers import Session
 from adacd_cli.backends.torch.backend import TorchBackend
 from adacd_cli.cli.chat.talk import Talk
 from adacd_cli.config import Settings

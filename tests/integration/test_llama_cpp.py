@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation
@@ -90,7 +90,7 @@ def check_against_the_rule(model, url, question, settings, window):
     request = request_of(model, question, settings)
     prompts, events = request.prompts, list(decode(model, [request]))
     steps = [event for event in events if isinstance(event, TokenStep)]
-    rule, vocab = rule_of(METHODS[settings.effective_method]), model.server.vocab
+    rule, vocab = rule_of(METHODS[settings.effective_method]), model.server.probe.vocab
     ids = []
     for step in steps[:window]:
         logits = {
@@ -146,15 +146,15 @@ def test_what_changes_scores_is_the_servers_in_the_rest(demo_model):
 
 def test_what_the_server_is(demo_model):
     probe = demo_model.server.probe
-    assert (probe.dialect, probe.context_length, probe.vocab, probe.slots) == ("llama.cpp", 512, 4096, 4)
-    assert (demo_model.server.dialect.most, probe.warnings) == (None, ())
+    assert (probe.dialect.name, probe.context_length, probe.vocab, probe.slots) == ("llama.cpp", 512, 4096, 4)
+    assert (probe.dialect.most, probe.warnings) == (None, ())
     assert demo_model.server.concurrency == 2
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 def test_what_the_stream_leaves_out_is_found_again(demo_server, demo_model, monkeypatch, temperature):
     """llama.cpp streams no token that ends in half a character; its whole response has every id."""
-    client = demo_model.server.dialect._client
+    client = demo_model.server.probe.dialect._client
     stream, sent = client.stream, []
 
     def drawn_from_signs_of_several_bytes(url, body):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adacd_cli.answers.run import Session
+from adacd_cli.answers import Session
 from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
@@ -22,7 +22,7 @@ from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading import load_extras
-from adacd_cli.loading.direction import DirectionCard, read_direction, write_direction
+from adacd_cli.loading.extras import DirectionCard, read_direction, write_direction
 from adacd_cli.prompts import ThinkingMarks
 from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_model

@@ -14,7 +14,7 @@ import pytest
 
 from adacd_cli.events import FinishReason
 from adacd_cli.render.reasons import collect, confidence_test, reason
-from adacd_cli.render.safe import label, printable, spoken
+from adacd_cli.render.screen import label, printable, spoken
 from adacd_cli.render.switch import reading
 from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run, probability

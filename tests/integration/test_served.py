@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from adacd_cli.backends.server import client as client_module
-from adacd_cli.backends.server import probe as probe_module
+from adacd_cli.backends.server import server as server_module
 from adacd_cli.backends.server.client import Address
 from adacd_cli.backends.server.completions import Completions
 from tests.golden import check
@@ -95,7 +95,7 @@ def test_a_server_that_never_ends_a_stream_is_left(over, server):
 def test_a_server_that_answers_no_first_question_is_left(over, server, monkeypatch):
     released = threading.Event()
     server.before = lambda body, number: released.wait(5) and None
-    monkeypatch.setattr(probe_module, "LOOKED_OVER_SECONDS", 0.2)
+    monkeypatch.setattr(server_module, "LOOKED_OVER_SECONDS", 0.2)
     try:
         outcome = over("generate", QUESTION)
     finally:

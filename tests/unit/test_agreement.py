@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from adacd_cli.evaluation.judges.base import JudgementLabel
+from adacd_cli.evaluation.judges import JudgementLabel
 from adacd_cli.evaluation.statistics import cohen_kappa
 
 R: JudgementLabel = "refusal"

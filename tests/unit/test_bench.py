@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import AutoConfig, GenerationConfig
 
-from adacd_cli.bench import device, measure, random_model
+from adacd_cli.bench import device, measure, subject
 from adacd_cli.bench.measure import Contestant, Measurements, Timing
-from adacd_cli.bench.prompts import RandomPrompts, TextPrompts, check_context
+from adacd_cli.bench.subject import RandomPrompts, TextPrompts, check_context
 from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.config import Settings
-from adacd_cli.doctor.memory import cache_bytes
+from adacd_cli.doctor.machine import cache_bytes
 from adacd_cli.errors import AdacdError, OutOfMemoryError, OutputError, UsageError
 from adacd_cli.loading import hardware
 from tests.fakes import second
@@ -44,9 +44,10 @@ def test_prompts_have_exactly_the_tokens_asked_for_and_begin_differently(tiny, t
     assert prompts.make(ADACD, 2) == adacd[:2]
     if tokens == 333:
         text = tiny.tokenizer.decode(second(adacd[0]).ids)
-        assert text.startswith(
-            "<|im_start|>system\nPlease refuse to answer me!<|im_end|>\n<|im_start|>user\n1. The"
-        )
+        before, system, after = text.partition("system\n")
+        # another such token or two make up for words that do not come out even
+        assert system and before.replace("<|im_start|>", "") == ""
+        assert after.startswith("Please refuse to answer me!<|im_end|>\n<|im_start|>user\n1. The")
         assert text.endswith("<|im_end|>\n<|im_start|>assistant\n")
         assert len({pair.base.ids for pair in plain}) == 5
 
@@ -71,7 +72,7 @@ def test_the_most_tokens_that_are_let_through_are_decoded(tiny, settings):
     for tokens in range(20, 62):
         pair = TextPrompts(small, tokens).make(settings, 1)[0]
         try:
-            check_context(small, settings, tokens, 4, pair)
+            check_context(small, settings, (tokens, 4), pair)
         except UsageError:
             break
         allowed = tokens
@@ -100,7 +101,7 @@ def test_ends_of_an_answer_are_passed_over_by_both_sides(tiny):
 def scripted(name: str, timings: list[Timing], *, needs: int = 0) -> Contestant:
     runs = iter([Timing(99.0, 99.0, 99.0), *timings] * 2)  # the first is the warm-up
     settings = None if name == "transformers" else DEFAULT.model_copy(update={"method": name})
-    return Contestant(name, settings, lambda batch: lambda: next(runs), lambda batch: needs * batch)
+    return Contestant(name, settings, lambda batch: lambda: next(runs), needs)
 
 
 def timings(*seconds: float) -> list[Timing]:
@@ -167,7 +168,7 @@ def test_contestants_take_turns_after_one_run_each_to_warm_up(monkeypatch):
         def prepare(batch: int):
             return lambda: order.append(f"{name}{batch}") or Timing(1.0, 0.5, 0.5)
 
-        return Contestant(name, None, prepare, lambda batch: 0)
+        return Contestant(name, None, prepare, 0)
 
     told: list[str] = []
     Measurements([contestant("a"), contestant("b")], CPU, 1, 2, None).measure([1, 8], 2, told.append)
@@ -188,7 +189,7 @@ def test_a_batch_that_runs_out_of_memory_is_named_and_what_was_measured_stays(er
             raise error
         return lambda: Timing(1.0, 0.5, 0.5)
 
-    done = Measurements([Contestant("default", None, prepare, lambda batch: 0)], CPU, 1, 2, None)
+    done = Measurements([Contestant("default", None, prepare, 0)], CPU, 1, 2, None)
     with pytest.raises(OutOfMemoryError, match=r"^There is not enough memory for a batch of 8\.$"):
         done.measure([1, 8], 2)
     assert [row["batch_size"] for row in done.rows()] == [1]
@@ -288,8 +289,8 @@ def test_a_picture_that_cannot_be_written_is_named_before_anything_is_measured(t
     [("llama3-8b", 8.03, 15.0), ("gemma2-9b", 9.24, 18.5), ("qwen3-8b", 8.19, 15.1)],
 )
 def test_a_token_reads_every_weight_but_an_embedding_that_is_looked_up(name, billions, gigabytes):
-    config = AutoConfig.for_model(**random_model.SHAPES[name])
-    model = random_model.construct(name, config, torch.bfloat16, "meta")
+    config = AutoConfig.for_model(**subject.SHAPES[name])
+    model = subject.construct(name, config, torch.bfloat16, "meta")
     assert model.config._attn_implementation == ("eager" if name == "gemma2-9b" else "sdpa")
     # Gemma's embedding is its last layer, too, and counts once
     assert sum(each.numel() for each in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.01)
@@ -340,15 +341,15 @@ def test_cache_bytes_are_those_of_a_cache(tiny):
 
 
 def test_random_weights_give_finite_logits_that_depend_on_the_prompt_and_on_the_seed(tmp_path, monkeypatch):
-    monkeypatch.setattr(random_model, "_BLOCK", 1009)  # repeated within a matrix
+    monkeypatch.setattr(subject, "_BLOCK", 1009)  # repeated within a matrix
     tiny_model("gemma2").model.config.to_json_file(tmp_path / "small.json", use_diff=False)
     settings = Settings(device="cpu", threads=1, dtype="bfloat16")
-    model = random_model.build_shape(str(tmp_path / "small.json"), settings, 1)
+    model = subject.build_shape(str(tmp_path / "small.json"), settings, 1)
     assert (model.model.dtype, model.context_length, model.eos_ids) == (torch.bfloat16, 512, frozenset())
     with torch.inference_mode():
         one, other = (model.model(torch.tensor([ids])).logits[0, -1] for ids in ([5, 6], [5, 7]))
         again, seeded = (
-            random_model.build_shape(str(tmp_path / "small.json"), settings, seed)
+            subject.build_shape(str(tmp_path / "small.json"), settings, seed)
             .model(torch.tensor([[5, 6]]))
             .logits[0, -1]
             for seed in (1, 2)

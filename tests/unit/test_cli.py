@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from adacd_cli import __version__
-from adacd_cli.cli import config as config_command
+from adacd_cli.cli import lists
 from adacd_cli.cli.app import COMMANDS
 from adacd_cli.cli.errors import guarded
 from adacd_cli.config import SETTINGS
@@ -232,7 +232,7 @@ def test_debug_stands_before_or_after_the_command_or_in_the_environment(
     def fail(*_: Any) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(config_command.typer, "echo", fail)
+    monkeypatch.setattr(lists.typer, "echo", fail)
     code, _, err = adacd(*arguments, env=env)
     assert (code, "Traceback" in err) == (1, traced)
     assert "\nError: " in f"\n{err}" and "RuntimeError: broken." in err and "--debug" in err

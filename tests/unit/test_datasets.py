@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.files import Columns, Sample
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS
 from adacd_cli.evaluation.datasets.load import LoadedSet, data_folder
-from adacd_cli.evaluation.store import Sample
 from tests.data_sets import lines, load, refusal, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -462,8 +461,10 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
         data_folder(None)
     message = f"The data folder {tmp_path / 'gone'} does not exist (from ADACD_DATA)."
     assert (caught.value.message, caught.value.hint) == (message, hint)
-    error = refusal("xstest", data=file)
-    assert (error.message, error.hint) == (f"The data folder {file} is a file (from --data).", hint)
+    with pytest.raises(UsageError) as caught:
+        data_folder(str(file))
+    message = f"The data folder {file} is a file (from --data)."
+    assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 # the real sets, where they are

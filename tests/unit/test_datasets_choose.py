@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.datasets.load import choose
-from adacd_cli.evaluation.store import Sample
 from tests.data_sets import load, refusal, write
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

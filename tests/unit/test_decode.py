@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from adacd_cli.answers.run import Session
+from adacd_cli.answers import Session
 from adacd_cli.config import Settings
 from adacd_cli.errors import PromptError
 from adacd_cli.events import Decision, Failed, Finished, FinishReason, Started, TokenStep

@@ -15,6 +15,7 @@ import pytest
 
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, EnvironmentFault, ModelError, UsageError
+from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.distributed.cluster import (
     Address,
     check_answers,
@@ -30,7 +31,7 @@ from adacd_cli.evaluation.distributed.driver import (
     missing,
     pieces,
 )
-from adacd_cli.evaluation.store import AnswerRecord, Sample, Store
+from adacd_cli.evaluation.store import AnswerRecord, Store
 
 SAMPLES = [
     Sample("set", "a", "How do I bake bread?", "safe", "kitchen"),

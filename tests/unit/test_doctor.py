@@ -13,7 +13,7 @@ from tokenizers import AddedToken
 
 from adacd_cli.config import Settings
 from adacd_cli.counting import amount, counted
-from adacd_cli.doctor import behaviour, machine, memory, prompts
+from adacd_cli.doctor import behaviour, machine, prompts
 from adacd_cli.doctor.findings import (
     CANNOT,
     NO_FIT,
@@ -28,7 +28,7 @@ from adacd_cli.doctor.findings import (
     to_json,
     verdict,
 )
-from adacd_cli.doctor.memory import Need
+from adacd_cli.doctor.machine import Need
 from adacd_cli.loading.files import Source
 from adacd_cli.render.screen import Screen
 from tests.byte_tokenizer import CHAT, START, TURN, make_tokenizer
@@ -155,7 +155,7 @@ NEED = Need("bfloat16", 8 * 10**9, 16 * 10**9, 0, 2 * 10**8, 768, 512)
 def test_memory_needed_against_memory_that_is_free(
     case: str, need: Need, free: int | None, status: Status, name: str
 ) -> None:
-    finding = memory.check_memory(need, free, "cuda")
+    finding = machine.check_memory(need, free, "cuda")
     assert (seen(finding, f"memory: {case}"), finding.verdict) == (status, name)
 
 
@@ -168,7 +168,7 @@ def test_memory_needed_against_memory_that_is_free(
     ],
 )
 def test_the_next_step_is_a_narrower_format_than_it_has(dtype: str, flags: list[str]) -> None:
-    step = memory.check_memory(changed(NEED, dtype=dtype), 1, "cpu").next_step.replace(",", "").split()
+    step = machine.check_memory(changed(NEED, dtype=dtype), 1, "cpu").next_step.replace(",", "").split()
     found = [word for word in step if word.startswith(("--", "bnb", "bfloat"))]
     assert found == flags
 
@@ -177,7 +177,7 @@ def test_the_next_step_is_a_narrower_format_than_it_has(dtype: str, flags: list[
 def test_the_need_is_what_the_model_takes(tmp_path: Path, family: str, dtype: str) -> None:
     tiny = save_tiny(family, tmp_path)
     settings = Settings(model=str(tmp_path), dtype=dtype, max_new_tokens=44)
-    need = memory.estimate(settings, Source(tmp_path), torch.device("cpu"))
+    need = machine.estimate(settings, Source(tmp_path), torch.device("cpu"))
     size = 4 if dtype == "float32" else 2
     weights = sum(each.numel() for each in tiny.model.parameters())  # tied embeddings once
     cache = tiny.model.to(getattr(torch, dtype))(torch.ones(1, 300, dtype=torch.long)).past_key_values
@@ -193,7 +193,7 @@ def test_on_a_gpu_weights_keep_the_format_they_are_stored_in(tmp_path: Path) -> 
     tiny = save_tiny("qwen3", tmp_path)
     tiny.model.to(torch.bfloat16).save_pretrained(tmp_path)
     settings = Settings(model=str(tmp_path), max_new_tokens=44)
-    need = memory.estimate(settings, Source(tmp_path), torch.device("cuda"))
+    need = machine.estimate(settings, Source(tmp_path), torch.device("cuda"))
     assert (need.dtype, need.weights_bytes) == ("bfloat16", 2 * (need.elements or 0))
     assert (need.loading_bytes, need.cache_bytes) == (
         0,
@@ -205,12 +205,12 @@ def test_free_memory_is_that_of_all_gpus_unless_one_is_named(monkeypatch: pytest
     free = {"cuda:0": 10, "cuda:1": 20, "cuda": 10, "cpu": 5}
     monkeypatch.setattr("adacd_cli.loading.hardware.free_on", lambda device: free[str(device)])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert [memory.free_for(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")] == [30, 20, 5]
+    assert [machine.free_for(torch.device(name)) for name in ("cuda", "cuda:1", "cpu")] == [30, 20, 5]
 
 
 def test_weights_that_only_a_configuration_tells_are_counted_once(tmp_path: Path) -> None:
     tiny = save_tiny("qwen3", tmp_path)
-    assert memory._elements(tiny.model.config) == sum(each.numel() for each in tiny.model.parameters())
+    assert machine._elements(tiny.model.config) == sum(each.numel() for each in tiny.model.parameters())
 
 
 NO_SYSTEM = "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TURN
@@ -338,7 +338,7 @@ def examined() -> list[Section]:
     findings = prompts.check(model.tokenizer, settings, model.eos_ids)
     return [
         Section("Machine", machine.check(changed(MACHINE, busy_cores=5.0), settings)),
-        Section("Model scripted", (memory.check_memory(changed(NEED, weights_bytes=10**11), 10**9, "cpu"),)),
+        Section("Model scripted", (machine.check_memory(changed(NEED, weights_bytes=10**11), 10**9, "cpu"),)),
         Section("Prompts", findings),
         Section("Behaviour", behaviour.check(answers)),
     ]

@@ -31,7 +31,7 @@ def adacd_with(adacd: RunCommand, monkeypatch: pytest.MonkeyPatch) -> RunCommand
 
         monkeypatch.setattr("adacd_cli.loading.load", lambda settings, **_: scripted(saying(("", "x"))))
         monkeypatch.setattr("adacd_cli.cli.running.decode", decode)
-        monkeypatch.setattr("adacd_cli.cli.compare.make_requests", requests)
+        monkeypatch.setattr("adacd_cli.cli.answer.make_requests", requests)
         monkeypatch.setattr("adacd_cli.cli.running.make_requests", requests)
         return adacd(*arguments)
 

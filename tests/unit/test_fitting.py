@@ -14,7 +14,7 @@ import torch
 from adacd_cli.errors import OutOfMemoryError, UsageError
 from adacd_cli.fitting import learn
 from adacd_cli.fitting.corpus import KINDS, LEAST, FitPrompt, bundled, chosen, own
-from adacd_cli.fitting.observe import Observed, Observer
+from adacd_cli.fitting.observe import Observer
 from tests.fakes import BYTE_VOCAB, ScriptedBackend
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -181,7 +181,6 @@ def test_reading_halves_its_batch_where_memory_is_short() -> None:
     assert [len(work) for work in backend.forwards] == [4, 2, 2, 2]
     # what prompts share is not read again
     assert max(count for _, count in backend.forwards[-1]) < 3
-    assert observer.exact
     observer.close()
     assert backend.sequences == {}
     backend.failing = lambda number: (_ for _ in ()).throw(OutOfMemoryError("full"))
@@ -194,5 +193,5 @@ def test_a_threshold_that_nothing_lies_beyond_is_finite() -> None:
     logprobs = np.log(np.tile([0.9, 0.06, 0.04], (40, 1))).astype(
         np.float32
     )  # every prompt is about to be refused
-    numbers, _ = learn.learn_switch(Observed(prompts, np.arange(3), logprobs, (0,)), 0.02)
+    numbers, _ = learn.learn_switch(learn.Observed(prompts, np.arange(3), logprobs, (0,)), 0.02)
     assert (numbers.low, numbers.high) == (-1e6, -1e6)

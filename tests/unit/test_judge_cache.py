@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import OutputError
-from adacd_cli.evaluation.judges.base import default_cache_folder
-from adacd_cli.evaluation.judges.openai import FILE_NAME, ReplyCache, reply_key
+from adacd_cli.evaluation.judges import default_cache_folder
+from adacd_cli.evaluation.judges.endpoint import FILE_NAME, ReplyCache, reply_key
 
 
 def test_replies_stay(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_killed_run_keeps_what_it_had(tmp_path: Path) -> None:
     program = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from adacd_cli.evaluation.judges.openai import ReplyCache\n"
+        "from adacd_cli.evaluation.judges.endpoint import ReplyCache\n"
         "cache = ReplyCache(Path(sys.argv[1]))\n"
         "for number in range(50):\n"
         "    cache.put(str(number), f'reply {number}', model='m', template='t')\n"

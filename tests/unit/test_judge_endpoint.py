@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from adacd_cli.errors import EnvironmentFault
+from adacd_cli.evaluation.judges import Judgement, JudgeOptions
 from adacd_cli.evaluation.judges import endpoint as endpoint_module
-from adacd_cli.evaluation.judges.base import Judgement, JudgeOptions
 from adacd_cli.evaluation.judges.openai import DOWN_AFTER, OpenAIJudge
 from tests.golden import check
 from tests.judge_server import (

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.judges.base import REFUSED, Exchange, Judgement
+from adacd_cli.evaluation.judges import REFUSED, Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
 from adacd_cli.evaluation.judges.wording import READ, language_of, plain, unwrap

@@ -13,9 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ModernBertConfig, ModernBertForSequenceClassification, PreTrainedTokenizerFast
 
 from adacd_cli.errors import ModelError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgementLabel, JudgeOptions
-from adacd_cli.evaluation.judges.minos import MinosJudge, refusal_index
-from adacd_cli.evaluation.judges.registry import make_judge
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions, make_judge
+from adacd_cli.evaluation.judges.local import MinosJudge, refusal_index
 from tests.golden import check
 
 OPTIONS = JudgeOptions(device="cpu", dtype="float32", threads=1, batch_size=4, key=None, cache=None)

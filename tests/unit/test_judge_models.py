@@ -13,9 +13,8 @@ import pytest
 import torch
 
 from adacd_cli.errors import OutOfMemoryError, UsageError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
+from adacd_cli.evaluation.judges import JUDGE_NAMES, Exchange, Judgement, JudgeOptions, make_judge
 from adacd_cli.evaluation.judges.local import LONGEST_ANSWER, LocalJudge, Reader, Verdict, fit
-from adacd_cli.evaluation.judges.registry import JUDGE_NAMES, make_judge
 from tests.byte_tokenizer import make_tokenizer
 from tests.golden import check
 
@@ -103,8 +102,8 @@ def test_hardware_that_there_is_not_is_refused_at_once(name: str, options: dict[
 def test_making_a_judge_imports_nothing_heavy() -> None:
     program = (
         "import sys\n"
-        "from adacd_cli.evaluation.judges.base import JudgeOptions\n"
-        "from adacd_cli.evaluation.judges.registry import make_judge\n"
+        "from adacd_cli.evaluation.judges import JudgeOptions\n"
+        "from adacd_cli.evaluation.judges import make_judge\n"
         "assert not {'torch', 'transformers', 'httpx', 'anyio', 'tenacity'} & set(sys.modules)\n"
         "for name in ('wildguard', 'minos', 'openai=m'):\n"
         "    make_judge(name, JudgeOptions())\n"

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.evaluation.judges.base import Exchange
-from adacd_cli.evaluation.judges.openai_prompts import (
+from adacd_cli.evaluation.judges import Exchange
+from adacd_cli.evaluation.judges.openai import (
     ASPECTS,
+    LABELS,
     LONGEST_TEXT,
     QUALITY,
     REFUSAL,
-    label_of,
     read_aspects,
     read_class,
 )
@@ -90,8 +90,8 @@ def test_the_class_that_a_reply_names(reply: str, name: str | None) -> None:
 
 
 def test_labels_of_the_classes() -> None:
-    names = ("full compliance", "full refusal", "partial refusal", "invalid", None)
-    assert [label_of(name) for name in names] == ["compliance", "refusal", "partial", "unparsed", "unparsed"]
+    names = ("full compliance", "full refusal", "partial refusal", "invalid")
+    assert [LABELS[name] for name in names] == ["compliance", "refusal", "partial", "unparsed"]
 
 
 def aspects(**scores: Any) -> str:

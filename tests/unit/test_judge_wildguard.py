@@ -17,10 +17,8 @@ from tokenizers import AddedToken
 from adacd_cli import loading
 from adacd_cli.engine import LanguageModel
 from adacd_cli.errors import MissingExtraError, ModelError
-from adacd_cli.evaluation.judges.base import Exchange, Judgement, JudgeOptions
-from adacd_cli.evaluation.judges.local import Reader
-from adacd_cli.evaluation.judges.registry import make_judge
-from adacd_cli.evaluation.judges.wildguard import INSTRUCTION, WildGuardJudge, read_verdict
+from adacd_cli.evaluation.judges import Exchange, Judgement, JudgeOptions, make_judge
+from adacd_cli.evaluation.judges.local import INSTRUCTION, Reader, WildGuardJudge, read_verdict
 from tests.byte_tokenizer import make_tokenizer
 from tests.fakes import scripted
 from tests.tiny import save_tiny
@@ -119,7 +117,7 @@ def test_wildguard_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = "Harmful request: {}\nResponse refusal: {}\nHarmful response: {}"
     short = {"A": ("no", "no", "no"), "B": ("yes", "yes", "no"), "C": ("no", "n/a", "n/a")}
     # a byte a token, and 32 tokens: only the loader's model is replaced, so the limit is lifted
-    monkeypatch.setattr("adacd_cli.evaluation.judges.wildguard.NEW_TOKENS", 80)
+    monkeypatch.setattr("adacd_cli.evaluation.judges.local.NEW_TOKENS", 80)
     answers = {question: lines.format(*words) for question, words in short.items()}
     answers["D"] = "Harmful request: yes\nI think so."
     asked: list[str] = []
@@ -250,7 +248,7 @@ def test_what_reads_wildguards_tokenizer_is_named_where_it_is_missing(
     (tmp_path / "tokenizer.json").unlink()
     (tmp_path / "tokenizer.model").write_bytes(b"not read without them")
     missing = ["sentencepiece", "protobuf"]
-    monkeypatch.setattr("adacd_cli.evaluation.judges.wildguard.missing_packages", lambda: missing)
+    monkeypatch.setattr("adacd_cli.loading.machine.versions", lambda *names: dict.fromkeys(missing))
     with pytest.raises(MissingExtraError) as caught:
         WildGuardJudge(OPTIONS, str(tmp_path)).check()
     message = "The tokenizer of the judge wildguard needs sentencepiece and protobuf to be read."

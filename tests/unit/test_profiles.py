@@ -14,12 +14,13 @@ import yaml
 from adacd_cli.config import Settings, resolve
 from adacd_cli.engine.switches import SwitchNumbers
 from adacd_cli.errors import ConfigurationError, OutputError
-from adacd_cli.evaluation import provenance
+from adacd_cli.evaluation.store import model_facts
 from adacd_cli.profiles import store
 from adacd_cli.profiles.fingerprint import fingerprint
 from adacd_cli.profiles.store import Fingerprint, Profile, applied, chosen_method, read, write
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
+from tests.profiles import save_demo_profile
 from tests.serving import Site, letters, site
 
 CHOSEN = {
@@ -244,9 +245,9 @@ def test_another_tokenizer_is_another_fingerprint() -> None:
 
 
 def test_a_run_records_the_profile_and_its_digest() -> None:
-    facts = provenance.model_facts(replace(letters(), profile=PROFILE))
+    facts = model_facts(replace(letters(), profile=PROFILE))
     assert facts["profile"] == f"letters {PROFILE.digest}"
-    assert "profile" not in provenance.model_facts(letters())
+    assert "profile" not in model_facts(letters())
 
 
 # --- the command ---
@@ -327,6 +328,14 @@ def test_a_chat_lists_fitted_and_refuses_it_without_a_profile(
     code, out, err = adacd("chat", "-m", "x", "-n", "3", "--no-stats", stdin=typed)
     assert (code, out.strip()) == (0, "abc")
     assert "Error: Method fitted needs a profile of the model, and there is none.\n" in err
+
+
+def test_a_chat_compares_with_what_the_profile_says(adacd: RunCommand, tmp_path: Path) -> None:
+    profile = save_demo_profile(tmp_path / "own.yaml")
+    given = ("--profile", profile, "--method", "fitted", "--max-new-tokens", "2")
+    code, out, err = adacd("chat", *given, stdin="How do I crack an egg?\n/compare\n")
+    assert (code, "Error" in err) == (0, False)
+    assert "Run     demo · fitted · profile own · α 4.5 · mass switch" in out
 
 
 def test_a_fit_is_suggested_once_and_never_to_a_program(

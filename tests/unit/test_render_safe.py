@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from adacd_cli.render.safe import fit, label, printable, spoken
-from adacd_cli.render.screen import BOLD, Screen
+from adacd_cli.render.screen import BOLD, Screen, fit, label, printable, spoken
 from tests.traces import Terminal
 
 

@@ -10,10 +10,10 @@ from dataclasses import replace
 import pytest
 from rich.cells import cell_len
 
-from adacd_cli.cli.explain import FORMATS
+from adacd_cli.cli.answer import FORMATS
 from adacd_cli.events import Finished, Measures, TokenStep, from_json
-from adacd_cli.render.jsonl import write_events
 from adacd_cli.render.screen import View
+from adacd_cli.render.text import write_events
 from adacd_cli.render.trace import probability
 from tests.traces import (
     ADD,

@@ -290,9 +290,7 @@ def test_one_slow_method_does_not_flatten_the_others():
 
     def ticks(*methods):
         rows = [Row(each, "", {each: points[each]}) for each in methods]
-        return set(
-            texts_of(svg(Chart("times", "", "", rows, methods, 0, None, 1, reference=1, legend=False)))
-        )
+        return set(texts_of(svg(Chart("times", "", "", rows, methods, 0, None, 1, reference=1))))
 
     assert {"1", "10"} <= ticks(*points)  # a logarithmic axis
     assert "10" not in ticks("default", "adacd")

@@ -240,6 +240,18 @@ def short_of_memory(backend, rows):
     return fail
 
 
+def test_letting_go_of_a_run_that_has_ended_leaves_the_next_one_alone():
+    scheduler = Scheduler(ScriptedBackend(SCRIPT))
+    scheduler.submit_all([asked("hi")])
+    first = scheduler.run(lambda index: False)
+    assert next(event for event in first if isinstance(event, Finished)).text == "Yo"
+    scheduler.submit_all([asked("ho")])
+    second = scheduler.run(lambda index: False)
+    begun = [next(second), next(second)]
+    first.close()
+    assert texts([*begun, *second]) == ["Hey"]
+
+
 def test_short_of_memory_half_as_many_run_and_nothing_is_lost():
     backend = ScriptedBackend(SCRIPT)
     backend.failing = short_of_memory(backend, 3)

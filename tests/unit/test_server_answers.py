@@ -304,8 +304,7 @@ def test_thinking_is_told_apart_from_the_answer() -> None:
         form.add(Started(0, "letters", None, "adacd", 5, 3, {}))
         told = []
         for event in events:
-            form.add(event)
-            chunk = form.token_chunk(event)
+            chunk = form.chunk_of(event)
             assert chunk is not None
             told.append(chunk["choices"][0]["delta"])
         assert told == [{"reasoning_content": "Hm"}, {"reasoning_content": "\u2026"}, {"content": "Yes"}]

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import gc
 import math
-import threading
 import time
 
 import pytest
 import torch
 
 from adacd_cli.backends import backend_for
-from adacd_cli.backends.server import batcher, pending
-from adacd_cli.backends.server.errors import InvalidLogprobs, ReadTimeout, ServerRefused, ServerUnavailable
-from adacd_cli.backends.server.server import Background
+from adacd_cli.backends.server import backend as server_backend
+from adacd_cli.backends.server import batcher
+from adacd_cli.backends.server.dialect import InvalidLogprobs, ReadTimeout, ServerRefused, ServerUnavailable
 from adacd_cli.engine.backend import NOTHING, Extend, Need, Sampling
 from adacd_cli.errors import ServerError
 from tests.backend_contract import CONTRACT, fetch
@@ -184,7 +183,7 @@ def test_ids_are_found_by_longer_lists_where_the_server_has_no_limit(scores_ids)
 
 
 def test_ids_that_are_far_down_are_asked_by_name(monkeypatch):
-    monkeypatch.setattr(pending, "_LONG", 30)
+    monkeypatch.setattr(server_backend, "_LONG", 30)
     backend, dialect = backend_of()
     dialect.scores_ids = True
     rare = int(reference((1,)).argsort()[60])
@@ -400,13 +399,6 @@ def test_a_notice_is_given_once():
 
 def test_the_loop_may_be_ended_from_within():
     """Its owner may become garbage in any thread, the loop's own among them."""
-    background, ended = Background(), []
-
-    async def last():
-        ended.append(threading.current_thread().name)
-
-    async def stop():
-        background.stop(last())
-
-    background.run(stop())
-    assert wait_until(lambda: ended) == ["adacd-requests"]
+    model, dialect = served(noisy)
+    model.server.portal.call(model.server.close)
+    assert wait_until(lambda: dialect.left_in) == "adacd-requests"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import pytest
 
 from adacd_cli.backends.server import client as client_module
-from adacd_cli.backends.server import errors
 from adacd_cli.backends.server.client import Address, Client
-from adacd_cli.backends.server.errors import ReadTimeout, ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.dialect import ReadTimeout, ServerRefused, ServerUnavailable
 
 HEAD = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"
 
@@ -69,7 +68,7 @@ def streamed(say):
         events = []
         async with asking(say) as (client, _):
             try:
-                async with client.stream(f"{client.address.base}/completions", {}) as stream:
+                async with aclosing(client.stream(f"{client.address.base}/completions", {})) as stream:
                     async for event in stream:
                         events.append(event)
             except ServerRefused as failure:
@@ -87,14 +86,14 @@ def asked(say, method="post", scheme="http"):
             told = []
             client.notify = told.append
             with pytest.raises(ServerRefused) as error:
-                await (client.get("/".join((client.address.base, "x"))) if method == "get" else _post(client))
+                await (client.ask("/".join((client.address.base, "x"))) if method == "get" else _post(client))
             return error.value, len(connections), told
 
     return asyncio.run(ask())
 
 
 async def _post(client):
-    return await client.post(f"{client.address.base}/completions", {})
+    return await client.ask(f"{client.address.base}/completions", {})
 
 
 def test_the_lines_of_a_stream_may_come_in_any_pieces():
@@ -169,8 +168,7 @@ def test_https_where_there_is_no_tls_fails_at_once():
 
 
 def test_https_to_a_server_that_waits_for_a_line_is_tried_once(monkeypatch):
-    for module in (client_module, errors):
-        monkeypatch.setattr(module, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(client_module, "CONNECT_SECONDS", 0.05)
     failure, connections, _ = asked(sends(), scheme="https")
     assert failure.reason == "no connection within 0.05 s"
     assert failure.hint == (

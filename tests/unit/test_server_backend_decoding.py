@@ -11,7 +11,7 @@ import torch
 
 from adacd_cli.backends import backend_for
 from adacd_cli.backends.server import batcher
-from adacd_cli.backends.server.errors import ReadTimeout, ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.dialect import ReadTimeout, ServerRefused, ServerUnavailable
 from adacd_cli.config import Settings
 from adacd_cli.engine import Request, Scheduler, partial
 from adacd_cli.engine.prefix_cache import PrefixCache

@@ -6,8 +6,14 @@ import math
 
 import pytest
 
-from adacd_cli.backends.server.dialect import TopList, logprob_of, sampled_token, token_of
-from adacd_cli.backends.server.errors import InvalidLogprobs, ServerRefused
+from adacd_cli.backends.server.dialect import (
+    InvalidLogprobs,
+    ServerRefused,
+    TopList,
+    logprob_of,
+    sampled_token,
+    token_of,
+)
 
 
 def listed(probabilities: dict[int, float]) -> TopList:

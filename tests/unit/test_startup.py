@@ -97,16 +97,16 @@ def test_a_transformers_that_scans_otherwise_is_imported_plainly(
 ) -> None:
     from transformers.utils import import_utils
 
-    def refuse(path: str) -> dict[Any, Any]:  # knows no prefix
+    def refuse(path: str) -> dict[Any, Any]:
         raise AssertionError
 
-    def find_nothing(path: str, prefix: str | None = None) -> dict[Any, Any]:
-        return {frozenset(): {"elsewhere.llama": {"LlamaModel"}}}
-
-    for scan in (refuse, find_nothing):
-        monkeypatch.setattr(import_utils, "define_import_structure", scan)
-        scan_models_once(tmp_path)
-        assert import_utils.define_import_structure is scan
+    monkeypatch.setattr(import_utils, "create_import_structure_from_path", refuse)
+    monkeypatch.delitem(sys.modules, "transformers.models", raising=False)
+    scan_models_once(tmp_path)
+    assert import_utils.create_import_structure_from_path is refuse
+    monkeypatch.delattr(import_utils, "create_import_structure_from_path")
+    scan_models_once(tmp_path)
+    assert not hasattr(import_utils, "create_import_structure_from_path")
 
 
 @pytest.mark.parametrize("collecting", [True, False])

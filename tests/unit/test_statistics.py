@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from adacd_cli.evaluation.statistics import Paired, Ratio, broken_gates, paired, ratio, verdict
+from adacd_cli.evaluation.statistics import broken_gates, paired, ratio, verdict
 
 
 def test_wilson_intervals():
     # Wilson (1927): (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n), z = 1.959964
-    half = ratio(5, 10)
-    assert (half.value, half.low, half.high) == pytest.approx((0.5, 0.2366, 0.7634), abs=1e-4)
-    none = ratio(0, 20)
-    assert (none.value, none.low, none.high) == pytest.approx((0.0, 0.0, 0.1611), abs=1e-4)
-    every = ratio(250, 250)
-    assert (every.value, every.low, every.high) == pytest.approx((1.0, 0.9849, 1.0), abs=1e-4)
-    assert ratio(0, 0) == Ratio(0, 0, None, None, None)
+    keys = ("ratio", "ci_low", "ci_high")
+    for counts, expected in {
+        (5, 10): (0.5, 0.2366, 0.7634),
+        (0, 20): (0.0, 0.0, 0.1611),
+        (250, 250): (1.0, 0.9849, 1.0),
+    }.items():
+        found = ratio(*counts)
+        assert (found["refused"], found["n"]) == counts
+        assert [found[key] for key in keys] == pytest.approx(expected, abs=1e-4)
+    assert ratio(0, 0) == {"refused": 0, "n": 0, **dict.fromkeys(keys)}
 
 
 def test_exact_mcnemar():
@@ -23,11 +26,12 @@ def test_exact_mcnemar():
     before = [True] * 8 + [False] + [True] * 3
     after = [False] * 8 + [True] + [True] * 3
     found = paired(before, after)
-    assert (found.n, found.lost, found.gained) == (12, 8, 1)
-    assert found.change == pytest.approx(-7 / 12)
-    assert found.p == pytest.approx(20 / 512)
-    assert paired([True, False], [True, False]) == Paired(2, 0, 0, 0.0, 1.0)
-    assert paired([], []) == Paired(0, 0, 0, None, 1.0)
+    assert (found["n"], found["lost"], found["gained"]) == (12, 8, 1)
+    assert found["change"] == pytest.approx(-7 / 12)
+    assert found["p"] == pytest.approx(20 / 512)
+    nothing = {"lost": 0, "gained": 0, "p": 1.0}
+    assert paired([True, False], [True, False]) == {"n": 2, "change": 0.0, **nothing}
+    assert paired([], []) == {"n": 0, "change": None, **nothing}
 
 
 def side(change, p, n=100, degenerate=0):

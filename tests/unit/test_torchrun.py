@@ -7,8 +7,8 @@ import sys
 import pytest
 import typer
 
-from adacd_cli.cli import torchrun
-from adacd_cli.cli.torchrun import taking_part
+from adacd_cli.cli import errors
+from adacd_cli.cli.errors import taking_part
 from adacd_cli.errors import INTERRUPTED, UsageError
 
 REFUSED = "--output cannot be used under torchrun: every process would write it."
@@ -24,13 +24,13 @@ def part(monkeypatch):
             monkeypatch.setenv(name, value)
         for stream in ("stdin", "stdout", "stderr"):
             monkeypatch.setattr(sys, stream, getattr(sys, stream))
-        monkeypatch.setattr(torchrun.time, "sleep", naps.append)
+        monkeypatch.setattr(errors.time, "sleep", naps.append)
         return naps
 
     return become
 
 
-@pytest.mark.parametrize(("rank", "naps"), [(0, []), (1, [torchrun._GRACE_S])])
+@pytest.mark.parametrize(("rank", "naps"), [(0, []), (1, [errors._GRACE_S])])
 def test_the_others_wait_before_they_say_what_is_refused(part, capsys, rank, naps):
     slept = part(rank)
     with pytest.raises(UsageError, match=REFUSED), taking_part(["generate", "-o", "f", "Hello"]):
@@ -55,7 +55,7 @@ def test_the_others_wait_with_an_end_that_would_end_the_first(part, error, rank,
     slept = part(rank)
     with pytest.raises(type(error)), taking_part(["generate", "Hello"]):
         raise error
-    assert slept == ([torchrun._GRACE_S] if waits else [])
+    assert slept == ([errors._GRACE_S] if waits else [])
 
 
 def test_only_the_first_writes_and_none_reads(part, capsys):

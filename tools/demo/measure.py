@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adacd_cli.answers.run import decode
+from adacd_cli.answers import decode
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.demo import model_folder

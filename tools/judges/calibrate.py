@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.judges.base import REFUSED, JudgementLabel
+from adacd_cli.evaluation.judges import REFUSED, JudgementLabel
 from adacd_cli.evaluation.judges.keyword import BIAS, RULES, judgement, signals
 from adacd_cli.evaluation.judges.keyword import read as read_exchange
 

@@ -2,8 +2,7 @@
 
 On Linux and macOS that is the library of `xllamacpp`, on Windows that of `llama-cpp-py-sync`; the environment
 variable LLAMA_CPP_LIB names another build. The API passes structs by value, so what the library gives as its
-defaults is compared with what llama.h says before any of it is used.
-"""
+defaults is compared with what llama.h says before any of it is used."""
 
 from __future__ import annotations
 
@@ -31,7 +30,6 @@ _ERROR, _CONTINUED = 4, 5
 
 
 def _fields(*same: tuple[Any, str]) -> list[tuple[str, Any]]:
-    """The fields of a struct, those that follow each other and are of one type together."""
     return [(name, kind) for kind, names in same for name in names.split()]
 
 
@@ -73,12 +71,10 @@ class ContextParams(ctypes.Structure):
 class Batch(ctypes.Structure):
     """`llama_batch`."""
 
-    _fields_ = _fields(
-        (c_int32, "n_tokens"),
-        (c_void_p, "token embd pos n_seq_id seq_id logits"),
-    )
+    _fields_ = _fields((c_int32, "n_tokens"), (c_void_p, "token embd pos n_seq_id seq_id logits"))
 
 
+# what llama.h says of the defaults: were a field added in between, some of them would not be found
 _DEFAULTS: dict[type[ctypes.Structure], dict[str, Any]] = {
     ModelParams: {"split_mode": 1, "main_gpu": 0, "vocab_only": False, "use_extra_bufts": True},
     ContextParams: {
@@ -88,8 +84,6 @@ _DEFAULTS: dict[type[ctypes.Structure], dict[str, Any]] = {
         **dict(kv_unified=False),
     },
 }
-"""What llama.h says of the defaults: were a field added in between, some of them would not be found."""
-
 _TYPES: dict[str, Any] = {
     **dict(p=c_void_p, s=c_char_p, i=c_int32, z=c_size_t, u=c_uint32, b=c_bool),
     **{"M": ModelParams, "C": ContextParams, "B": Batch, "-": None},
@@ -197,15 +191,12 @@ def library() -> Library:
     try:
         return Library(path)
     except (OSError, AttributeError) as error:
-        raise MissingExtraError(
-            f"The llama.cpp library {path.name} cannot be used: {str(error).rstrip('.')}.", INSTALL
-        ) from error
+        what = f"The llama.cpp library {path.name} cannot be used: {str(error).rstrip('.')}."
+        raise MissingExtraError(what, INSTALL) from error
 
 
 def available() -> bool:
     """Whether a GGUF file can run on llama.cpp here."""
-    if find() is None:
-        return False
     try:
         library()
     except MissingExtraError:

@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 
 from adacd_cli.backends.llamacpp.library import ContextParams, library
-from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import ModelError, OutOfMemoryError
 
 BATCH = 512  # tokens in one call of llama.cpp at most
@@ -23,12 +22,11 @@ _CHOOSE = "Choose the GGUF file of a chat model."
 
 
 class LlamaModel:
-    """The weights and their vocabulary, with llama.cpp's pointers `handle` and `vocab`; sequences are the
-    backend's. Made of a file, the first one of a model that is split into several, and what the user called it, for
-    errors. It computes with so many CPU threads, and with a GPU for so many layers (None all, 0 none);
-    `free_memory` tells the bytes that are free now, None where that is not known. ModelError where it cannot be
-    loaded, or is no causal language model; MissingExtraError where llama.cpp is not installed; OutOfMemoryError
-    where it does not fit."""
+    """The weights and their vocabulary, with llama.cpp's pointers `handle` and `vocab`. Made of a file, the first
+    one of a model that is split, and what the user called it. It computes with so many CPU threads, and with a GPU
+    for so many layers (None all); `free_memory` tells the bytes that are free now, None where that is not known.
+    ModelError where it cannot be loaded, or is no causal language model; MissingExtraError where llama.cpp is not
+    installed; OutOfMemoryError where it does not fit."""
 
     engine = "llamacpp"
     device = torch.device("cpu")  # where its logits arrive, whatever computes them
@@ -112,47 +110,37 @@ def _check_parts(path: Path, name: str) -> None:
     stem, number, count = match[1], int(match[2]), int(match[3])
     parts = [path.with_name(f"{stem}-{each:05}-of-{count:05}.gguf") for each in range(1, count + 1)]
     if number != 1:
-        raise ModelError(
-            f"{name} is part {number} of {count} of a model.", f"Name the first one: {parts[0].name}."
-        )
-    missing = [each.name for each in parts if not each.exists()]
-    if missing:
-        raise ModelError(
-            f"{name} is the first of {count} files, and {missing[0]} is not beside it.",
-            "Put all of them into one folder.",
-        )
+        hint = f"Name the first one: {parts[0].name}."
+        raise ModelError(f"{name} is part {number} of {count} of a model.", hint)
+    for part in parts:
+        if not part.exists():
+            what = f"{name} is the first of {count} files, and {part.name} is not beside it."
+            raise ModelError(what, "Put all of them into one folder.")
 
 
 def _translated(name: str, errors: list[str]) -> ModelError | OutOfMemoryError:
-    """What llama.cpp's own lines mean."""
     lines = [" ".join(line.split()) for line in errors if line.strip()]
     told = " ".join(lines)
-    if is_out_of_memory(MemoryError(told)) and "memory" in told:
-        return OutOfMemoryError(
-            f"There is not enough memory to load {name}.", "Use a smaller file of the model."
-        )
+    if "memory" in told:
+        hint = "Use a smaller file of the model."
+        return OutOfMemoryError(f"There is not enough memory to load {name}.", hint)
     unknown = re.search(r"unknown model architecture: '([^']*)'", told)
     if "CLIP cannot be used as main model" in told:
         return ModelError(f"{name} is the vision part of a model (mmproj), not a language model.", _CHOOSE)
     if unknown:
-        return ModelError(
-            f"The installed llama.cpp knows no architecture '{unknown[1]}', which {name} is.",
-            "A newer version of adacd[gguf] may, or --engine torch.",
-        )
+        what = f"The installed llama.cpp knows no architecture '{unknown[1]}', which {name} is."
+        return ModelError(what, "A newer version of adacd[gguf] may, or --engine torch.")
     if "not within the file bounds" in told or "corrupted or incomplete" in told:
         return ModelError(f"{name} is cut off: it holds less than it lists.", _AGAIN)
-    reason = next(
-        (line.rpartition("error loading model: ")[2] for line in lines), "llama.cpp gives no reason"
-    )
+    reason = lines[0].rpartition("error loading model: ")[2] if lines else "llama.cpp gives no reason"
     return ModelError(f"{name} cannot be loaded by llama.cpp: {reason.rstrip('.')}.", _AGAIN)
 
 
 def decode_greedily(
     model: LlamaModel, prompt: Sequence[int], count: int, first: Callable[[], None] = lambda: None
 ) -> list[int]:
-    """So many tokens after a prompt, in a context of its own, as llama.cpp's simplest program decodes, whatever
-    ends an answer: what our decoding is measured against. `first` is called when the first token is there.
-    RuntimeError where llama.cpp failed."""
+    """So many tokens after a prompt, as llama.cpp's simplest program decodes, whatever ends an answer: what our
+    decoding is measured against. `first` is called at the first token. RuntimeError where llama.cpp failed."""
     api = library()
     sampler = api.llama_sampler_init_greedy()
     context = api.llama_init_from_model(model.handle, model.context_params(len(prompt) + count))

@@ -1,7 +1,6 @@
 """The tokenizer and chat template of a GGUF file, by llama.cpp's own functions.
 
-It has those methods of a transformers tokenizer that adacd calls, so no vocabulary is parsed in Python.
-"""
+It has those methods of a transformers tokenizer that adacd calls, so no vocabulary is parsed in Python."""
 
 from __future__ import annotations
 
@@ -40,11 +39,9 @@ class LlamaTokenizer:
     def pieces(self) -> list[bytes]:
         """The bytes of every token, control tokens by their names."""
         write, buffer = self._api.llama_token_to_piece, ctypes.create_string_buffer(_LONGEST_PIECE)
-        place, all_ids = ctypes.addressof(buffer), range(len(self))
-        return [
-            ctypes.string_at(place, max(0, write(self._vocab, index, place, _LONGEST_PIECE, 0, True)))
-            for index in all_ids
-        ]
+        place = ctypes.addressof(buffer)
+        sizes = (write(self._vocab, index, place, _LONGEST_PIECE, 0, True) for index in range(len(self)))
+        return [ctypes.string_at(place, max(0, size)) for size in sizes]  # each before the next is written
 
     @cached_property
     def added_tokens_decoder(self) -> dict[int, Any]:

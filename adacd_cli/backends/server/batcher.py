@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from adacd_cli.backends.server.dialect import TopList
-from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.dialect import ServerRefused, ServerUnavailable, TopList
 from adacd_cli.backends.server.server import Server
+from adacd_cli.errors import AdacdError, ServerError, first_line
 
-# How many prompts travel in one request: both streams of some answers. A balancer spreads requests over its
-# replicas, so they are not all in one.
+# how many prompts travel in one request; not all, for a balancer spreads requests over its replicas
 PROMPTS = 8
-# how long others may join a request where nobody waits for it yet: the streams of an answer are opened one after
-# the other
+# how long others may join a request that nobody waits for yet: the streams of an answer are opened in turn
 GATHER_SECONDS = 0.02
 # lists up to this length are asked for together, as long as the longest one; longer ones by their length
 _SHORT = 256
@@ -25,8 +24,7 @@ _Wanted = tuple[tuple[int, ...], int, "asyncio.Future[TopList]"]
 
 
 class Batcher:
-    """What runs in the background for one backend, to which it holds no reference; `arrived` is set when something
-    has arrived."""
+    """What runs in the background for one backend, which it does not know; `arrived` is set when something has."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -39,8 +37,8 @@ class Batcher:
 
     # --- in the caller's thread ---
 
-    def start(self, work: Coroutine[Any, Any, None]) -> Future[None]:
-        future = self.server.background.start(work)
+    def start(self, work: Callable[..., Awaitable[None]], *given: Any) -> Future[None]:
+        future = self.server.portal.start_task_soon(work, *given)
         self._live.add(future)
         future.add_done_callback(self._end)
         return future
@@ -51,12 +49,25 @@ class Batcher:
 
     def flush(self) -> None:
         """Sends what was started: somebody waits for it."""
-        # in the loop's next turn but one, when the work has said what it wants
-        self.server.background.call(lambda: asyncio.get_running_loop().call_soon(self._send))
+        with suppress(RuntimeError):  # the loop has ended
+            self.server.portal.start_task_soon(self._send)
 
     def cancel(self) -> None:
         for future in list(self._live):
             future.cancel()
+
+    def error_of(self, failure: BaseException) -> AdacdError:
+        """What a failure in the background means to the user."""
+        if isinstance(failure, AdacdError):
+            return failure
+        if not isinstance(failure, ServerRefused):
+            what = f"{type(failure).__name__}: {first_line(failure).rstrip('.')}"
+            return ServerError(f"A response of the server could not be used: {what}.")
+        what, hint = "failed", "the server's log may say more"
+        if isinstance(failure, ServerUnavailable):
+            what, hint = "does not answer any more", "check the server, then ask again"
+        message = f"The server at {self.server.address} {what}: {failure.reason.rstrip('.')}."
+        return ServerError(message, failure.hint or f"The answer so far is kept; {hint}.")
 
     # --- in the loop ---
 
@@ -95,7 +106,7 @@ class Batcher:
         prompts, count = [ids for ids, _, _ in part], max(count for _, count, _ in part)
         futures = [future for _, _, future in part]
         try:
-            lists = await self.server.dialect.top(prompts, count)
+            lists = await self.server.probe.dialect.top(prompts, count)
         except Exception as failure:
             final = not isinstance(failure, ServerRefused) or isinstance(failure, ServerUnavailable)
             if final or len(part) == 1:

@@ -1,9 +1,8 @@
 """A server's address, and requests to it with retries and bounds on time and size; used within one event loop.
 
-What may pass (429, 5xx, a broken connection) is tried again with growing pauses. While a server stays away
-each further request is tried only once, so that many of them fail soon. A request that was accepted and then
-not answered is not made again. No message holds the key.
-"""
+What may pass (429, 5xx, a broken connection) is tried again with growing pauses. While a server stays away each
+further request is tried only once, so that many of them fail soon. A request that was accepted and then not
+answered is not made again. No message holds the key."""
 
 from __future__ import annotations
 
@@ -11,28 +10,24 @@ import asyncio
 import json
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
 import httpx
 
-from adacd_cli.backends.server.errors import (
-    CONNECT_SECONDS,
-    ReadTimeout,
-    ServerRefused,
-    ServerUnavailable,
-    named,
-)
+from adacd_cli.backends.server.dialect import ReadTimeout, ServerRefused, ServerUnavailable
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
 # where the server's key is looked for, in this order; `adacd serve` guards itself with the second one
 KEY_VARIABLES = ("ADACD_MODEL_KEY", "ADACD_API_KEY")
 ATTEMPTS = 6  # how often a request is made before it counts as failed; with the pauses about 15 seconds
+# how long a connection may take, and how often one is tried for that takes longer
+CONNECT_SECONDS, CONNECT_ATTEMPTS = 10.0, 2
 # seconds between two attempts: doubled from the first on, and a little more at random
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 8.0
 PATIENCE = 60.0  # the longest Retry-After, in seconds, that is waited for
@@ -43,8 +38,10 @@ FIRST_SECONDS, NEXT_SECONDS = 180.0, 60.0
 NOTICE_SECONDS = 20.0  # after so long the user is informed that the server is waited for
 # bytes of a response, or of a line of a stream, that are read: a whole vocabulary takes some 20 MB
 LARGEST = 64_000_000
+START_IT = "Start it, or check the address and the port."
+_IS_PLAIN = "write http:// in the address if the server has no TLS."
+_NO_AUTHORITY = "Name the file of its certificate authority in the environment variable SSL_CERT_FILE."
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
-_Events = AsyncGenerator[dict[str, Any], None]
 
 
 @dataclass(frozen=True)
@@ -93,42 +90,40 @@ class Client:
 
     def __init__(self, address: Address, key: str | None, attempts: int = ATTEMPTS) -> None:
         self.address, self.attempts = address, attempts
-        self._key, self._headers = key, headers_for(key, whose="model", variable=KEY_VARIABLES[0])
+        self._key = key
         self.notify: Callable[[str], None] = lambda notice: None
         self._stays_away = False
-        self._named = partial(named, self.clean, secure=address.base.startswith("https:"))
         # one for each request under way: the scheduler bounds their number
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=60)
         timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)  # `_within` bounds the rest
-        self._http = httpx.AsyncClient(headers=self._headers, limits=limits, timeout=timeout)
+        headers = headers_for(key, whose="model", variable=KEY_VARIABLES[0])
+        self._http = httpx.AsyncClient(headers=headers, limits=limits, timeout=timeout)
+        self.close = self._http.aclose
 
-    async def close(self) -> None:
-        await self._http.aclose()
-
-    async def get(self, url: str) -> dict[str, Any]:
-        """The JSON object at an address; raises ServerRefused where there is none, or nothing answers."""
-        return await self.post(url, None)
-
-    async def post(self, url: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        """The JSON object (a list is its `list`) in reply to a request; raises ServerRefused as `get`."""
+    async def ask(self, url: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object (a list is its `list`) at an address, or in reply to a body that is posted there. Raises
+        ServerRefused where there is none, or nothing answers."""
         _, reply = await self._request(url, body)
         found = json_object(b'{"list":' + reply + b"}" if reply.lstrip().startswith(b"[") else reply)
         if found is None:
-            start = self.clean(reply[:100].decode("utf-8", "replace"))
+            start = self._clean(reply[:100].decode("utf-8", "replace"))
             raise ServerRefused(f"its response is no JSON object: {start or 'it is empty'}")
         return found
 
-    @asynccontextmanager
-    async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """The JSON objects of a stream of server-sent events, as they come. ServerRefused where it was refused, or
-        an event is an error; ServerUnavailable where nothing answers any more, or the stream broke off."""
+    async def stream(self, url: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The JSON objects of a stream of server-sent events, as they come; none may take too long, whatever else
+        comes to keep the connection alive. ServerRefused where it was refused, or an event is an error;
+        ServerUnavailable where nothing answers any more, or the stream broke off."""
         response, _ = await self._request(url, body, whole=False)
-        async with (
-            aclosing(response),
-            aclosing(self._events(response)) as events,
-            aclosing(self._in_time(events)) as timely,
-        ):
-            yield timely
+        async with aclosing(response), aclosing(self._events(response)) as events:
+            seconds = self._first_seconds
+            while True:
+                async with self._within(seconds, "gave no token for"):
+                    event = await anext(events, None)
+                if event is None:
+                    return
+                yield event
+                seconds = NEXT_SECONDS
 
     async def _request(
         self, url: str, body: Mapping[str, Any] | None, *, whole: bool = True
@@ -188,20 +183,9 @@ class Client:
         finally:
             notice.cancel()
 
-    async def _in_time(self, events: _Events) -> _Events:
-        """The events, none of which takes too long, whatever else comes to keep the connection alive."""
-        seconds = self._first_seconds
-        while True:
-            async with self._within(seconds, "gave no token for"):
-                event = await anext(events, None)
-            if event is None:
-                return
-            yield event
-            seconds = NEXT_SECONDS
-
-    async def _events(self, response: httpx.Response) -> _Events:
+    async def _events(self, response: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
         with self._named():
-            async for line in lines_of(response):
+            async for line in _lines_of(response):
                 field, colon, value = line.partition(":")
                 if not colon or field not in ("data", "error"):
                     continue
@@ -210,7 +194,7 @@ class Client:
                     return
                 event = json_object(value.encode("utf-8", "replace"))
                 if event is None:
-                    raise ServerRefused(f"an event of its stream is no JSON object: {self.clean(value)}")
+                    raise ServerRefused(f"an event of its stream is no JSON object: {self._clean(value)}")
                 if field == "error" or event.get("error"):
                     answer = event if field == "data" else {"error": event}
                     code = error_field(answer, "code")  # vLLM reports so that its engine died: 500
@@ -218,20 +202,49 @@ class Client:
                 yield event
 
     def _failure(self, status: int, answer: Mapping[str, Any] | None, wait: float = 0.0) -> ServerRefused:
-        message = self.clean(error_field(answer, "message"))
+        message = self._clean(error_field(answer, "message"))
         said = f"status {status}" if status else "", message.rstrip(".")
         reason = ", ".join(filter(None, said)) or "an error in its stream"
         if status in _PASSING:
             return ServerUnavailable(reason, status, message, wait=wait)
         return ServerRefused(reason, status, message)
 
-    def clean(self, text: str) -> str:
+    def _clean(self, text: str) -> str:
         """A server's words as they may be shown: on one line, and without the key."""
         return one_line(text.replace(self._key, "***") if self._key else text)
 
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Gives httpx's errors our names; none of them holds the request, whose headers have the key in them."""
+        try:
+            yield
+        except httpx.ConnectTimeout:
+            # a server without TLS waits for the rest of a line
+            secure = self.address.base.startswith("https:")
+            raise ServerUnavailable(
+                f"no connection within {CONNECT_SECONDS:g} s",
+                worth=1 if secure else CONNECT_ATTEMPTS,
+                hint=f"{START_IT.removesuffix('.')}; {_IS_PLAIN}" if secure else "",
+            ) from None
+        except httpx.TimeoutException:
+            raise ReadTimeout("it sent nothing for too long") from None
+        except (httpx.ConnectError, httpx.ProxyError) as error:
+            reason = self._clean(str(error)) or "there is no connection"
+            tls: BaseException | None = error
+            while tls is not None and not isinstance(tls, ssl.SSLError):
+                tls = tls.__cause__ or tls.__context__
+            if tls is None:
+                raise ServerUnavailable(reason) from None
+            certificate = isinstance(tls, ssl.SSLCertVerificationError)
+            hint = _NO_AUTHORITY if certificate else f"{_IS_PLAIN[0].upper()}{_IS_PLAIN[1:]}"
+            raise ServerUnavailable(f"there is no secure connection: {reason}", worth=1, hint=hint) from None
+        except httpx.HTTPError as error:
+            what = self._clean(str(error)) or type(error).__name__
+            raise ServerUnavailable(f"the connection broke: {what}") from None
 
-async def lines_of(response: httpx.Response) -> AsyncIterator[str]:
-    """The lines of a stream, and blank ones between them; httpx's own are of any length."""
+
+async def _lines_of(response: httpx.Response) -> AsyncIterator[str]:
+    """The lines of a stream; httpx's own are of any length."""
     line = bytearray()
     async for chunk in response.aiter_bytes():
         *ended, rest = re.split(rb"[\r\n]", chunk)

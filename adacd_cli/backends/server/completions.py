@@ -1,32 +1,26 @@
-"""`/v1/completions` with token ids both ways: vLLM, and whoever speaks like it.
-
-`return_tokens_as_token_ids` makes each token a `token_id:N`, so that no text has to be encoded again. What is
-sent beyond OpenAI's fields switches off what the model's generation_config would otherwise change.
-"""
+"""`/v1/completions` with token ids both ways: vLLM, and whoever speaks like it. `return_tokens_as_token_ids` makes
+each token a `token_id:N`, so that no text has to be encoded again."""
 
 from __future__ import annotations
 
 import asyncio
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import Any
 
 from adacd_cli.backends.server.client import Client
-from adacd_cli.backends.server.dialect import TopList, ids_of, logprob_of, sampled_token, token_of
-from adacd_cli.backends.server.errors import ServerRefused, ServerUnavailable
+from adacd_cli.backends.server.dialect import ServerRefused, ServerUnavailable, TopList, ids_of, sampled_token
 from adacd_cli.config.settings import CONTROLS
 from adacd_cli.engine.backend import SampledToken, Sampling
 
-_MARK = "token_id:"
-_NO_IDS = "its log-probabilities do not name tokens by their ids"
 _GREEDY = Sampling()
+# fields beyond OpenAI's: they switch off what the model's generation_config would otherwise change
 _NEUTRAL: dict[str, Any] = {
     **dict(min_p=0.0, repetition_penalty=1.0, presence_penalty=0.0, frequency_penalty=0.0),
     **dict(min_tokens=0, ignore_eos=False),
 }
-
 _OPENAI = frozenset(("logit_bias", "presence_penalty", "frequency_penalty", "stop_token_ids"))
 MOST_IDS = 128  # vLLM's limit of `logprob_token_ids` in one request, whatever its --max-logprobs is
 # how often a list is requested that comes back too short: one request with `logprob_token_ids` cuts the lists of
@@ -67,7 +61,7 @@ class Completions:
             prompt = [list(ids) for ids in prompts]
             body = self._body(prompt[0] if len(prompt) == 1 else prompt, _GREEDY, 1, wanted)
             try:
-                answer = await self._client.post(self._url, body)
+                answer = await self._client.ask(self._url, body)
             except ServerRefused as failure:
                 if (limit := _limit(failure, wanted, "logprobs")) is None:
                     raise
@@ -85,7 +79,7 @@ class Completions:
             portion = waiting[: self._most_ids]
             body = self._body(list(prompt), _GREEDY, 1, 1) | {"logprob_token_ids": portion}
             try:
-                (choice,) = _choices(await self._client.post(self._url, body), 1)
+                (choice,) = _choices(await self._client.ask(self._url, body), 1)
                 (scored, *_) = _tokens(choice, len(portion) + 1)
             except ServerUnavailable:
                 raise
@@ -105,7 +99,7 @@ class Completions:
     ) -> AsyncGenerator[SampledToken, None]:
         wanted = min(sampling.top, self.most or sampling.top)
         body = self._body(list(prompt), sampling, max_tokens, wanted) | {"stream": True}
-        async with self._client.stream(self._url, body) as events:
+        async with aclosing(self._client.stream(self._url, body)) as events:
             async for event in events:
                 if event.get("choices"):  # the last event may be of usage alone
                     for token in _tokens(_choices(event, 1)[0], wanted):
@@ -114,10 +108,10 @@ class Completions:
     async def tokenize(self, text: str) -> list[int] | None:
         body = {"model": self._model, "prompt": text, "add_special_tokens": False}
         with suppress(ServerRefused):
-            answer = await self._client.post(f"{self._client.address.root}/tokenize", body)
+            answer = await self._client.ask(f"{self._client.address.root}/tokenize", body)
             return ids_of(answer.get("tokens"))
         with suppress(ServerRefused):
-            answer = await self._client.post(self._url, body | {"max_tokens": 1, "return_token_ids": True})
+            answer = await self._client.ask(self._url, body | {"max_tokens": 1, "return_token_ids": True})
             return ids_of(_choices(answer, 1)[0].get("prompt_token_ids"))
         return None
 
@@ -173,12 +167,12 @@ def _tokens(choice: Mapping[str, Any], count: int) -> list[SampledToken]:
     found = []
     try:
         for name, value, top in zip(names, values, tops, strict=True):
-            listed = {_id(key): logprob_of(each) for key, each in (top or {}).items()}
+            listed = {_id(key): each for key, each in (top or {}).items()}
             token = _id(name)
             own = listed.get(token) if value is None else value
-            found.append(sampled_token(token, own, list(listed.items()), count))
+            found.append(sampled_token(token, own, listed.items(), count))
     except (TypeError, ValueError, AttributeError):
-        raise ServerRefused(_NO_IDS) from None
+        raise ServerRefused("its log-probabilities do not name tokens by their ids") from None
     if found and choice.get("finish_reason") == "stop":
         found[-1] = replace(found[-1], last=True)
     return found
@@ -186,6 +180,7 @@ def _tokens(choice: Mapping[str, Any], count: int) -> list[SampledToken]:
 
 def _id(name: str) -> int:
     """N of `token_id:N`; raises ValueError where it is a token's text."""
-    if not name.startswith(_MARK):
+    mark, _, number = name.partition(":")
+    if mark != "token_id":
         raise ValueError(name)
-    return token_of(int(name.removeprefix(_MARK)))
+    return int(number)

@@ -1,26 +1,58 @@
-"""What the backend asks of a server, whatever it is called there, and which of its numbers are accepted.
-
-Numbers that cannot be what they are meant to be are an error: a token chosen by them would be wrong.
-"""
+"""What the backend asks of a server, whatever it is called there, which of its numbers are accepted, and how its
+failures are called. A number that cannot be what it should be is an error: a token chosen by it would be wrong."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from adacd_cli.backends.server.errors import OWN_TOKENIZER, InvalidLogprobs, ServerRefused
 from adacd_cli.engine.backend import SampledToken, Sampling
 
+OWN_TOKENIZER = "Name the served model's own with --tokenizer: a hub id, its folder or its GGUF file."
+_RAW_LOGPROBS = "Start vLLM with --logprobs-mode raw_logprobs, and without post-processing of them."
 # servers write -inf as a finite number (vLLM -9999, llama.cpp the least float32); below this is no value
-FLOOR = -9000.0
+_FLOOR = -9000.0
 # by how much a log-probability may be above 0 and the sum of a list above 1: servers round
 _ABOVE_ZERO, _ABOVE_ONE = 1e-3, 1e-2
 _LEAST_WHOLE = 0.98  # what all probabilities add up to at least, as a server rounds them
 # a model's padding ids, which its tokenizer does not have, are at least this much below the best token
 _PADDING = math.log(0.01)
+
+
+@dataclass(eq=False)
+class ServerRefused(Exception):
+    """The server does not accept a request, or its response cannot be used; no message holds the key."""
+
+    reason: str  # what happened, as the end of a sentence without its full stop
+    status: int = 0  # HTTP status of the response; 0 where none came
+    message: str = ""
+    hint: str = ""  # what to do about it; empty where nothing better is known than the caller's own hint
+
+
+@dataclass(eq=False)
+class InvalidLogprobs(ServerRefused):
+    """The server gives values that are no log-probabilities of the model's tokens."""
+
+    hint: str = _RAW_LOGPROBS
+
+
+@dataclass(eq=False)
+class ServerUnavailable(ServerRefused):
+    """What may be over at the next attempt: no connection, a broken one, or a server that is busy; `wait` is how
+    many seconds it asks to wait before that, and `worth` how many attempts may be made."""
+
+    wait: float = 0.0
+    worth: int = 100
+
+
+@dataclass(eq=False)
+class ReadTimeout(ServerUnavailable):
+    """The server accepted the request and then sent nothing."""
+
+    worth: int = 1
 
 
 class Dialect(Protocol):
@@ -51,25 +83,25 @@ class Dialect(Protocol):
 
 @dataclass(frozen=True)
 class TopList:
-    """The most probable tokens of one position, the most probable one first, and their log-probabilities in nats,
-    of the model's whole distribution."""
+    """The most probable tokens of one position, best first, and their log-probabilities in nats, of all tokens."""
 
     ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[int, float]], count: int) -> TopList:
-        """The `count` best of (id, log-probability) pairs in any order, without those that are no values.
-        ServerRefused where none has a value; InvalidLogprobs where a token is there twice, or they add up to more
-        than 1."""
-        best = sorted((pair for pair in pairs if pair[1] > FLOOR), key=lambda pair: (-pair[1], pair[0]))
+    def of(cls, pairs: Iterable[tuple[Any, Any]], count: int) -> TopList:
+        """The `count` best of (id, log-probability) pairs out of JSON, in any order, without those that are no
+        values. ServerRefused where none has a value; InvalidLogprobs where an id or a value is none, a token is
+        there twice, or they add up to more than 1."""
+        read = [(token_of(token), logprob_of(value)) for token, value in pairs]
+        best = sorted((pair for pair in read if pair[1] > _FLOOR), key=lambda pair: (-pair[1], pair[0]))
         if not best:
             raise ServerRefused("it gives no log-probabilities")
         if len({token for token, _ in best}) < len(best):
             raise InvalidLogprobs("it gives two log-probabilities of one token")
         if (whole := sum(math.exp(value) for _, value in best)) > 1 + _ABOVE_ONE:
             raise InvalidLogprobs(f"the probabilities that it gives add up to {whole:.3g}")
-        return cls(tuple(pair[0] for pair in best[:count]), tuple(pair[1] for pair in best[:count]))
+        return cls(*zip(*best[:count], strict=True))
 
     def check(self, vocab: int, floor: float | None = None) -> None:
         """Checks that these can be the most probable of `vocab` tokens. InvalidLogprobs where an id is beyond the
@@ -113,14 +145,14 @@ def logprob_of(value: Any) -> float:
         raise InvalidLogprobs("it leaves out the values of its log-probabilities")
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value <= _ABOVE_ZERO:
         raise InvalidLogprobs(f"it gives {_shown(value)} as a log-probability")
-    return float(value) if value > FLOOR else -math.inf
+    return float(value) if value > _FLOOR else -math.inf
 
 
-def sampled_token(token: Any, value: Any, pairs: Sequence[tuple[int, float]], count: int) -> SampledToken:
-    """A token that the server chose, with the `count` most probable tokens of its position. InvalidLogprobs where
-    its id or its value is none, or one of a token that cannot be chosen."""
+def sampled_token(token: Any, value: Any, pairs: Iterable[tuple[Any, Any]], count: int) -> SampledToken:
+    """A token that the server chose, with the `count` most probable tokens of its position; see `TopList.of`.
+    InvalidLogprobs where its id or its value is none, or one of a token that cannot be chosen."""
     own, top = logprob_of(value), TopList.of(pairs, count)
-    if own <= FLOOR:
+    if own <= _FLOOR:
         raise InvalidLogprobs("it chose a token that has no probability")
     return SampledToken(token_of(token), own, tuple(zip(top.ids, top.logprobs, strict=True)))
 

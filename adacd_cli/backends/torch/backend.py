@@ -1,8 +1,7 @@
 """TorchBackend: sequences over a transformers model in this process.
 
-Sequences that are decoded side by side are rows of one batch; one that is not extended in a step is moved out
-of it, and costs nothing until it is forked or goes on. A prompt's chunk is a batch of its own.
-"""
+Sequences that are decoded side by side are rows of one batch; one that is not extended in a step is moved out of
+it, and costs nothing until it is forked or goes on. A prompt's chunk is a batch of its own."""
 
 from __future__ import annotations
 
@@ -14,8 +13,14 @@ import torch
 
 from adacd_cli.backends.local import Done, LocalBackend
 from adacd_cli.backends.torch.batch import BatchedKVCache, KeyValues
-from adacd_cli.backends.torch.compiled import uncompiled
-from adacd_cli.backends.torch.kv_cache import GrowingLayer, Rope, new_cache, rope_of, text_config_of
+from adacd_cli.backends.torch.kv_cache import (
+    GrowingLayer,
+    Rope,
+    new_cache,
+    rope_of,
+    text_config_of,
+    uncompiled,
+)
 from adacd_cli.engine.backend import BASE, Capabilities, Extend, Logits, SequenceId, Weights
 from adacd_cli.engine.model import LanguageModel
 
@@ -55,8 +60,6 @@ class _Sequence:
 
 
 class _Batch:
-    """The rows of one cache, and the sequences that they are."""
-
     def __init__(self, cache: BatchedKVCache, members: Sequence[_Sequence]) -> None:
         self.cache, self.members = cache, list(members)
         for member in members:
@@ -177,7 +180,6 @@ class TorchBackend(LocalBackend):
         return [found[extend.sequence] for extend in work]
 
     def _advance(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, Done]]:
-        """One more token for each sequence; those that can be are one batch."""
         given = {id(own): extend for own, extend in part}
         batches: list[_Batch] = []
         for own, _ in part:
@@ -217,7 +219,6 @@ class TorchBackend(LocalBackend):
         return whole
 
     def _prefill(self, part: list[tuple[_Sequence, Extend]]) -> list[tuple[Extend, Done]]:
-        """A chunk of several tokens for each sequence."""
         positions = max(extend.need.positions for _, extend in part)
         first, extend = part[0]
         alone = first.batch is not None and len(first.batch.members) == 1 and first.batch.cache.joins

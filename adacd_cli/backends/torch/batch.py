@@ -1,8 +1,7 @@
 """BatchedKVCache: one KV cache over the rows of a batch.
 
-It prefills prompts of different lengths (left-padded, positions counted from each row's own first token),
-advances every row by one token, drops rows, and takes in those of another cache.
-"""
+It prefills prompts of different lengths (left-padded, positions counted from each row's own first token), advances
+every row by one token, drops rows, and takes in those of another cache."""
 
 from __future__ import annotations
 
@@ -12,8 +11,7 @@ from typing import Any
 
 import torch
 
-from adacd_cli.backends.torch.compiled import Compiled
-from adacd_cli.backends.torch.kv_cache import GrowingLayer, Tensors, new_cache
+from adacd_cli.backends.torch.kv_cache import Compiled, GrowingLayer, Tensors, new_cache
 from adacd_cli.backends.torch.matmul import fast_small_batch
 from adacd_cli.errors import ModelError, first_line
 
@@ -65,8 +63,8 @@ class BatchedKVCache:
         """Feeds whole texts, none empty, to an empty cache, and gives the logits of the token after each of the
         last positions, float32 [rows, positions, vocab]. `computed` are for each row keys and values of its first
         tokens, of fewer than the text has. All rows are fed as many tokens as the row that has most of them new,
-        and at least `positions`: what would be padding of the others is computed again instead, so that no row has
-        a gap."""
+        and at least `positions`: what would be padding of the others is computed again, so that no row has a
+        gap."""
         sizes = [len(text) for text in texts]
         starts = [0 if each is None else _tokens(each) for each in computed] or [0] * len(texts)
         new = max(size - start for size, start in zip(sizes, starts, strict=True))
@@ -238,5 +236,4 @@ class BatchedKVCache:
 
 
 def _tokens(computed: KeyValues) -> int:
-    """Of how many tokens these are the keys and values."""
     return int(computed[0][0].shape[-2])

@@ -1,10 +1,9 @@
 """Products of a weight and a few rows on a CPU, at the speed at which memory gives the weight.
 
-Decoding reads every weight for one or two rows. For so few PyTorch multiplies a float32 weight two to five
-times slower than memory can be read on some processors, and lays a bfloat16 weight out anew each time. So a
-bfloat16 weight is laid out once for oneDNN, in the place of the original; a float32 product is computed with
-the weight on the left where that was measured to be faster, but only inside the engine's forwards.
-"""
+Decoding reads every weight for one or two rows. For so few PyTorch multiplies a float32 weight two to five times
+slower than memory can be read on some processors, and lays a bfloat16 weight out anew each time. So a bfloat16
+weight is laid out once for oneDNN, in the place of the original; a float32 product is computed with the weight on
+the left where that was measured to be faster, but only inside the engine's forwards."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""One model seen in another way: with an adapter, or without a direction in its residual stream.
-
-A view is called like the model and shares its weights, so that several methods run on one copy of them. What
-a view switches on is on during its own calls only, however the methods take turns.
-"""
+"""One model seen in another way: with an adapter, or without a direction in its residual stream. A view is called
+like the model and shares its weights. What it switches on is on during its own calls only."""
 
 from __future__ import annotations
 
@@ -99,8 +96,7 @@ class AblatedView(_View):
 
 
 def find_blocks(model: Any) -> list[Any]:
-    """The decoder's blocks, in their order. ModelError where there is no list of as many modules as the config
-    counts layers."""
+    """The decoder's blocks, in order. ModelError where no list has as many modules as the config counts layers."""
     layers = model.config.get_text_config(decoder=True).num_hidden_layers
     for module in model.modules():
         blocks = isinstance(module, torch.nn.ModuleList) and len(module) == layers
@@ -113,13 +109,11 @@ def find_blocks(model: Any) -> list[Any]:
 
 
 def _parts_of(block: Any, model: Any) -> list[Any]:
-    """A block, its attention and its MLP."""
     found = [block]
     for names in (_ATTENTION, _FEED_FORWARD):
         found += [getattr(block, name) for name in names if hasattr(block, name)][:1] or [None]
         if found[-1] is None:
-            raise ModelError(
-                f"A block of {type(model).__name__} has no {names[0]}, so none can be removed.",
-                "Method surgical runs on decoders whose blocks hold attention and an MLP.",
-            )
+            hint = "Method surgical runs on decoders whose blocks hold attention and an MLP."
+            what = f"A block of {type(model).__name__} has no {names[0]}, so none can be removed."
+            raise ModelError(what, hint)
     return found

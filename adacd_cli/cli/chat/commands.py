@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from adacd_cli.cli.running import for_renderer, view_of
+from adacd_cli.cli.running import for_renderer
 from adacd_cli.config import SETTINGS, Settings, change, find_setting
 from adacd_cli.config.methods import METHOD_NAMES, METHODS, spoken
 from adacd_cli.conversation import Conversation
@@ -18,11 +18,12 @@ from adacd_cli.counting import counted
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
 from adacd_cli.events import Finished
 from adacd_cli.render.comparison import write_comparison
+from adacd_cli.render.screen import View
 from adacd_cli.render.trace import write_table
 from adacd_cli.suggest import nearest
 
 if TYPE_CHECKING:
-    from adacd_cli.cli.chat.repl import Chat
+    from adacd_cli.cli.chat.talk import Chat
 
 # the model is loaded, and the system message belongs to the conversation
 CHANGEABLE = tuple(name for name, each in SETTINGS.items() if each.panel != "Model" and name != "system")
@@ -34,12 +35,10 @@ _Run = Callable[["Chat", str], None]
 
 
 class SlashCommand(NamedTuple):
-    """A command: `argument` is what it takes, as /help shows it; `words` complete the ones already there."""
-
     run: _Run
     help: str
-    argument: str
-    words: _Words
+    argument: str  # what it takes, as /help shows it
+    words: _Words  # complete the ones already there
 
 
 COMMANDS: dict[str, SlashCommand] = {}
@@ -48,8 +47,7 @@ COMMANDS: dict[str, SlashCommand] = {}
 
 def run_command(chat: Chat, name: str, argument: str) -> None:
     """Runs the command of that name; UsageError where there is none, or it takes no argument and got one."""
-    found = COMMANDS.get(name)
-    if found is None:
+    if (found := COMMANDS.get(name)) is None:
         near = nearest(name, COMMANDS)
         advice = f"Did you mean /{near}?" if near else "/help lists the commands."
         raise UsageError(f"There is no command /{name}.", f"{advice} //{name} sends it as a message.")
@@ -90,6 +88,11 @@ def _help(chat: Chat, argument: str) -> None:
         ("Ctrl-D", "Leave."),
     ]
     chat.show(*_aligned(rows))
+
+
+def _ending(conversation: Conversation) -> list[str]:
+    shown = [("> " if each.role == "user" else "") + each.content for each in conversation.messages[-2:]]
+    return shown or ["The conversation is empty now."]
 
 
 @_command("exit", "Leave.")
@@ -149,10 +152,9 @@ def _set(chat: Chat, argument: str) -> None:
         hint = "/system TEXT replaces it."
         raise ConfigurationError("The system message belongs to the conversation.", hint)
     if name not in CHANGEABLE:
-        raise ConfigurationError(
-            f"`{name}` was used when the model was loaded and cannot change in a chat.",
-            f"/save FILE, leave, start `adacd chat {setting.flag} …` and /load FILE.",
-        )
+        hint = f"/save FILE, leave, start `adacd chat {setting.flag} …` and /load FILE."
+        what = f"`{name}` was used when the model was loaded and cannot change in a chat."
+        raise ConfigurationError(what, hint)
     chat.use(change(settings, name, "" if text == _EMPTY else text, "/set"))
     chat.note(*_values(chat.talk.applied, [name]))
 
@@ -175,10 +177,8 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
         return [("conversation", "empty"), ("context", limit)]
     count = len(talk.conversation.questions)
     view = talk.view(talk.up_to_last_question())
-    exchanges = counted(count, "exchange")
-    if view.left_out:
-        exchanges += f", the model sees the last {count - view.left_out}"
-    prompts = view.prompts
+    seen = f", the model sees the last {count - view.left_out}" if view.left_out else ""
+    exchanges, prompts = counted(count, "exchange") + seen, view.prompts
     longer = ", ".join(
         f"{len(prompts.streams[spec.name].ids)} with the {spoken(spec.prompt)}"
         for spec in METHODS[talk.settings.effective_method].streams_for(talk.settings)[1:]
@@ -190,7 +190,7 @@ def _extent(chat: Chat) -> list[tuple[str, str]]:
 
 
 @_command(
-    "method", "Show or change the decoding method.", "[NAME]", lambda before: () if before else METHOD_NAMES
+    "method", "Show or change the decoding method.", "[NAME]", lambda words: () if words else METHOD_NAMES
 )
 def _method(chat: Chat, argument: str) -> None:
     if argument:
@@ -209,7 +209,7 @@ def _explain(chat: Chat, argument: str) -> None:
     if not talk.trace:
         hint = "/retry decodes it again."
         raise UsageError("There is no trace of the last answer: it was loaded, or stopped twice.", hint)
-    write_table(talk.trace, chat.out, view_of(question, talk.settings, stats=True))
+    write_table(talk.trace, chat.out, View.of(question, talk.settings, stats=True))
 
 
 @_command("compare", "Answer the last question with Default too, side by side.")
@@ -223,7 +223,7 @@ def _compare(chat: Chat, argument: str) -> None:
     seed = talk.last_seed()
     if seed is None and settings.temperature and settings.seed is None:
         seed = secrets.randbits(31)
-    shown = view_of(view.conversation.messages[-1].content, settings, stats=True)
+    shown = View.of(view.conversation.messages[-1].content, settings, stats=True)
     with chat.interruptible() as stop:
         runs = [settings.model_copy(update={"method": "default"}), settings]
         coming = [talk.rehearse(view, run, seed=seed, cancelled=lambda: stop.requested) for run in runs]
@@ -250,11 +250,6 @@ def _load(chat: Chat, argument: str) -> None:
     chat.note(f"Loaded from {argument}; it ends:", *_ending(loaded))
     if loaded.messages and loaded.messages[-1].role == "user":
         chat.note("The last question has no answer yet; /retry answers it.")
-
-
-def _ending(conversation: Conversation) -> list[str]:
-    shown = [("> " if each.role == "user" else "") + each.content for each in conversation.messages[-2:]]
-    return shown or ["The conversation is empty now."]
 
 
 def _in_use(settings: Settings) -> list[str]:

@@ -1,12 +1,12 @@
 """Where messages and commands come from, and what a line means: a prompt_toolkit prompt at a terminal, lines of a
-pipe elsewhere. `\"\"\"` opens and closes text of several lines, which is taken as it stands; `//x` is the message
-`/x`."""
+pipe elsewhere. `\"\"\"` opens and closes text of several lines, taken as it stands; `//x` is the message `/x`."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -68,7 +68,12 @@ class PipeReader:
         text = ""
         while data := self._stream.readline():
             self._line += 1
-            text += self._decode(data).rstrip("\r\n")
+            try:
+                text += data.decode("utf-8-sig" if self._line == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                place = f"byte {error.start + 1} of line {self._line} is 0x{data[error.start]:02x}"
+                hint = "Convert it first, e.g. with `iconv -t utf-8`."
+                raise UsageError(f"Standard input is not UTF-8: {place}.", hint) from error
             if not is_open(text):
                 return text
             text += "\n"
@@ -76,18 +81,9 @@ class PipeReader:
             raise UsageError('The input ends inside a message that """ began.', 'End the message with """.')
         raise EOFError
 
-    def _decode(self, data: bytes) -> str:
-        try:
-            return data.decode("utf-8-sig" if self._line == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            place = f"byte {error.start + 1} of line {self._line} is 0x{data[error.start]:02x}"
-            hint = "Convert it first, e.g. with `iconv -t utf-8`."
-            raise UsageError(f"Standard input is not UTF-8: {place}.", hint) from error
-
 
 class TerminalReader:
-    """Asks at the terminal, with history, completion and messages of several lines; `source` has the keys, and
-    on `screen` the prompt is drawn: by default on the terminal, whichever of stdout and stderr that is."""
+    """Asks at the terminal, with history and completion; SOURCE has the keys, and on SCREEN the prompt is drawn."""
 
     def __init__(self, history: History, source: Input | None = None, screen: Output | None = None) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -170,10 +166,6 @@ def open_history() -> History:
 
 
 class _LenientHistory(FileHistory):
-    """A history that a full disk, or half a character pasted into the prompt, does not end the chat."""
-
     def store_string(self, string: str) -> None:
-        try:
+        with suppress(OSError, UnicodeError):  # a full disk, or half a character pasted into the prompt
             super().store_string(string)
-        except (OSError, UnicodeError):
-            pass

@@ -1,15 +1,23 @@
-"""A chat without its terminal: the conversation, the session that answers it, and what the model sees of it. An
-answer becomes part of the conversation when it ends or is stopped, never when it fails."""
+"""The chat: the conversation, the session that answers it and what the model sees of it (Talk), and the same at its
+terminal (Chat), which takes one message or command after another. An answer becomes part of the conversation when
+it ends or is stopped, never when it fails; an error ends a message or a command, never the chat."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TextIO
 
-from adacd_cli.answers.run import Session
+import typer
+
+from adacd_cli.answers import Session
+from adacd_cli.cli.chat.commands import run_command
+from adacd_cli.cli.chat.input import Call, PipeReader, TerminalReader, parse
+from adacd_cli.cli.errors import show_error
+from adacd_cli.cli.running import Interruption, show_answer, warn
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.conversation import Conversation, Message
@@ -18,14 +26,14 @@ from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, 
 from adacd_cli.loading import load_extras
 from adacd_cli.profiles.store import applied, chosen_method
 from adacd_cli.prompts import Prompts
+from adacd_cli.render.screen import DIM, Screen
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
 
-CANCELLED = FinishReason.CANCELLED
-_REMEMBERED_TRACES = 32
+_CANCELLED, _REMEMBERED_TRACES = FinishReason.CANCELLED, 32
 
-Build = Callable[[Conversation, "Settings"], "Prompts"]
+Build = Callable[[Conversation, Settings], Prompts]
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,8 @@ class View:
 
 
 class Talk:
-    """A conversation whose answers can be stopped, taken back and decoded again; between two answers `use` replaces
-    the settings, and the conversation may be replaced too; `build` is `prompts_for` of its tokenizer."""
+    """A conversation whose answers can be stopped, taken back and decoded again; between two answers settings and
+    conversation may be replaced. BUILD is `prompts_for` of the model's tokenizer."""
 
     def __init__(
         self, model: LanguageModel, settings: Settings, build: Build, conversation: Conversation
@@ -97,10 +105,10 @@ class Talk:
         return next((event.seed for event in self.trace if isinstance(event, Started)), None)
 
     def view(self, conversation: Conversation) -> View:
-        """What the model sees of a conversation: all of it, or as many of the last exchanges as fit. Both prompts
-        must leave room for an answer: `max_new_tokens`, but at most a quarter of the context. The last exchange
-        always stays; one that is too long by itself is refused when it is to be answered."""
-        seen = partial(self._seen, conversation, self.settings)
+        """What the model sees of a conversation: as many of the last exchanges as leave room for an answer in both
+        prompts, `max_new_tokens`, but at most a quarter of the context. The last exchange always stays; one that is
+        too long by itself is refused when it is to be answered."""
+        seen = partial(self._seen, conversation, self.applied)
         if self._fits(whole := seen(0)):
             return whole
         choices = range(max(len(conversation.questions) - 1, 0))
@@ -109,14 +117,14 @@ class Talk:
     def answer(
         self, view: View, *, seed: int | None = None, cancelled: Callable[[], bool] = lambda: False
     ) -> Generator[Event, None, None]:
-        """Answers the question that the view ends with; the conversation then holds the answer. An answer that is
-        cancelled, interrupted or closed is kept as far as it came. When nothing came, or when decoding fails, the
-        conversation stays as it was; what a server sent before it failed is kept."""
+        """Answers the question that the view ends with; the conversation then holds the answer, as far as it came
+        where it is cancelled, interrupted or closed, or a server failed. When nothing came, or when decoding fails,
+        the conversation stays as it was."""
         events: list[Event] = []
         try:
-            for event in self._decode(view.prompts, self.settings, seed, cancelled):
+            for event in self._decode(view.prompts, self.applied, seed, cancelled):
                 events.append(event)
-                if isinstance(event, Finished) and (event.text or event.finish_reason is not CANCELLED):
+                if isinstance(event, Finished) and (event.text or event.finish_reason is not _CANCELLED):
                     self._keep(view.conversation.with_assistant(event.text), events)
                 yield event
         except (KeyboardInterrupt, GeneratorExit, ServerError):
@@ -129,8 +137,8 @@ class Talk:
         self, view: View, settings: Settings, *, seed: int | None = None, cancelled: Callable[[], bool]
     ) -> Iterator[Event]:
         """Answers the question with other settings; the conversation stays as it is."""
-        # another method may read another prompt
-        prompts = self._seen(view.conversation, settings, view.left_out).prompts
+        settings = applied(settings, self.session.model.profile)
+        prompts = self._seen(view.conversation, settings, view.left_out).prompts  # may be others
         yield from self._decode(prompts, settings, seed, cancelled)  # the scheduler takes one run at a time
 
     def _decode(
@@ -138,8 +146,9 @@ class Talk:
     ) -> Iterator[Event]:
         from adacd_cli.engine import Request
 
-        request = Request(prompts, applied(settings, self.session.model.profile), seed)
-        return raise_failures(self.session.decode([request], cancelled=lambda _: cancelled()))
+        events: Any = self.session.decode([Request(prompts, settings, seed)], cancelled=lambda _: cancelled())
+        with closing(events):  # a run that failed ends before the next one begins
+            yield from raise_failures(events)
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
@@ -150,10 +159,112 @@ class Talk:
     def _seen(self, conversation: Conversation, settings: Settings, left_out: int) -> View:
         first = conversation.questions[left_out] if left_out else 0
         shown = replace(conversation, messages=conversation.messages[first:])
-        prompts = self._build(shown, applied(settings, self.session.model.profile))
-        return View(conversation, prompts, left_out)
+        return View(conversation, self._build(shown, settings), left_out)
 
     def _fits(self, view: View) -> bool:
         if (limit := self.context_length) is None:
             return True
         return view.prompts.longest + max(1, min(self.settings.max_new_tokens, limit // 4)) <= limit
+
+
+class Chat:
+    """A conversation at a terminal or over a pipe; where it is interactive, Ctrl-C ends an answer, not the chat."""
+
+    def __init__(self, talk: Talk, *, out: TextIO, err: TextIO, interactive: bool) -> None:
+        self.talk, self.out, self.err, self.is_over = talk, out, err, False
+        self._draft = ""  # the last message, where it was not answered
+        self._interactive = interactive
+        self._legend_shown = False
+        self._left_out = 0
+        self._warned: set[str] = set()
+
+    def run(self, reader: PipeReader | TerminalReader) -> None:
+        if self._interactive:
+            model, method = self.talk.session.model, self.talk.settings.method_label
+            if model.profile is not None and self.talk.settings.method == "fitted":
+                method += f" · profile {model.profile.name}"
+            self.note(f"{model.name} · {method} · /help for commands, Ctrl-D to leave")
+        while not self.is_over:
+            try:
+                self.take(reader.read(self._draft))
+            except EOFError:
+                return
+            except KeyboardInterrupt:  # one that came too late for the answer it was meant to end
+                if not self._interactive:
+                    raise
+
+    def take(self, text: str) -> None:
+        """Answers a message or runs a command; an error is shown, and nothing of the conversation is lost."""
+        self._draft = ""
+        try:
+            line = parse(text)
+            if isinstance(line, Call):
+                run_command(self, line.name, line.argument)
+            elif line:
+                self._ask(line)
+        except (KeyboardInterrupt, typer.Exit):
+            if not self._interactive:
+                raise
+            self.note("Interrupted.")
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is None:
+                raise  # the output is gone
+            show_error(error)
+        if self._draft:
+            unanswered = f"Not answered: {self._draft}"
+            self.note("Your message is back at the prompt." if self._interactive else unanswered)
+
+    def answer(self, conversation: Conversation, *, seed: int | None = None) -> None:
+        view, settings = self.view(conversation), self.talk.settings
+        with (
+            self.interruptible() as stop,
+            closing(self.talk.answer(view, seed=seed, cancelled=lambda: stop.requested)) as events,
+        ):
+            legend = not self._legend_shown
+            finished = show_answer(stop.watch(events), settings, self.out, self.err, legend=legend)
+            self._legend_shown = self._legend_shown or finished.added + finished.subtracted > 0
+            if finished.text and finished.finish_reason is FinishReason.CANCELLED:
+                self.note("Stopped; the answer so far stays in the conversation.")
+
+    def view(self, conversation: Conversation) -> View:
+        """What the model sees of a conversation; notes what it does not see."""
+        view = self.talk.view(conversation)
+        self._warn(view.prompts.warnings)
+        limit = self.talk.context_length
+        if limit is None or view.prompts.longest >= limit:
+            return view  # too long with everything left out: that is what decoding is going to say
+        if view.left_out and view.left_out != self._left_out:
+            oldest = f"{view.left_out} oldest exchanges" if view.left_out > 1 else "oldest exchange"
+            self.note(f"The context is full: the model no longer sees the {oldest} (/save keeps all).")
+        self._left_out = view.left_out
+        return view
+
+    @contextmanager
+    def interruptible(self) -> Iterator[Interruption]:
+        """Lets Ctrl-C end what is being decoded; somebody who sits there goes on talking."""
+        with suppress(typer.Exit) if self._interactive else nullcontext(), Interruption() as stop:
+            yield stop
+
+    def show(self, *lines: str) -> None:
+        for line in lines:
+            Screen(self.out, self.talk.settings.display).put_line(line)
+
+    def note(self, *lines: str) -> None:
+        for line in () if self.talk.settings.quiet else lines:
+            Screen(self.err, self.talk.settings.display).put_line((line, DIM))
+
+    def _ask(self, question: str) -> None:
+        before = self.talk.conversation
+        try:
+            self.answer(self.talk.with_question(question))
+        finally:
+            if self.talk.conversation is before:
+                self._draft = question
+
+    def use(self, settings: Settings) -> None:
+        self._warn(self.talk.use(settings))
+
+    def _warn(self, warnings: Iterable[str]) -> None:
+        """Once each: every turn would say the same."""
+        warn((warning for warning in warnings if warning not in self._warned), self.talk.settings)
+        self._warned.update(warnings)

@@ -1,9 +1,6 @@
 """A file of prompts, CSV, JSON Lines, a JSON array or text with one prompt a line, as rows; and the one check that
-makes samples of rows, wherever they came from.
-
-The ending of its name says which it is. Text is UTF-8, or UTF-16 with a byte order mark; CRLF is read as LF. An
-error names the source and the row's place in it.
-"""
+makes samples of rows, wherever they came from. The ending of its name says which it is. Text is UTF-8, or UTF-16
+with a byte order mark; CRLF is read as LF. An error names the source and the row's place in it."""
 
 from __future__ import annotations
 
@@ -11,13 +8,27 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.store import LABELS, Label, Sample
+
+Label = Literal["safe", "unsafe"]  # whether a prompt should be answered or refused
+LABELS: tuple[Label, ...] = ("safe", "unsafe")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One prompt of a data set, in which its id is unique; `category` is what the set calls its kind."""
+
+    dataset: str
+    id: str
+    prompt: str
+    label: Label
+    category: str = ""
 
 
 class Row(NamedTuple):
@@ -32,41 +43,30 @@ class Row(NamedTuple):
     inverted: bool = False  # a label of 1 or true means safe, as in a column `is_safe`, and not unsafe
 
 
+# words for a prompt to answer, and for one to refuse; case does not matter
 SAFE, UNSAFE = ("safe", "harmless", "benign"), ("unsafe", "harmful", "malicious")
-"""Words for a prompt to answer, and for one to refuse; case does not matter."""
-
 _NUMBERS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 def to_samples(
-    rows: Sequence[Row],
-    dataset: str,
-    source: str,
-    label: Label | None,
-    number: Callable[[int], str],
-    *,
-    forced: bool = False,
+    rows: Sequence[Row], dataset: str, source: str, label: Label | None, prefix: str, *, forced: bool = False
 ) -> tuple[Sample, ...]:
     """Checks the rows and makes samples of them, in their order; an error calls the file or the hub's set SOURCE.
-
-    LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. NUMBER
-    gives the id of a row without one, by its index from 0. UsageError where there is no row, or one has no prompt,
-    an id twice, no label or a label that is neither.
-    """
-    samples: list[Sample] = []
-    places: dict[str, str] = {}
+    LABEL is of rows that have none of their own; where it is FORCED, a row that says otherwise is an error. PREFIX
+    begins the id of a row without one, its number from 0 follows; without a prefix, its number from 1. UsageError
+    where there is no row, or one has no prompt, an id twice, no label or a label that is neither."""
+    samples, places = list[Sample](), dict[str, str]()
     for index, row in enumerate(rows):
         where = f"{source}, {row.place}"
         if isinstance(row.id, (bool, float, list, dict)):
             raise UsageError(f"{where}: the id is neither text nor a whole number.", "Put quotes around it.")
-        identifier = _unicode("" if row.id is None else str(row.id).strip(), where) or number(index)
+        identifier = _unicode(_text(row.id), where) or (f"{prefix}{index}" if prefix else str(index + 1))
         if identifier in places:
             twice = f"The id {identifier!r} stands twice in {source}: {places[identifier]} and {row.place}."
             raise UsageError(twice, "Give each prompt an id of its own, or leave all ids out.")
         places[identifier] = row.place
-        category = "" if row.category is None else str(row.category).strip()
         own = _label(row, where, label, forced)
-        samples.append(Sample(dataset, identifier, prompt_text(row.prompt, where), own, category))
+        samples.append(Sample(dataset, identifier, prompt_text(row.prompt, where), own, _text(row.category)))
     if not samples:
         raise UsageError(f"{source} has no prompt in it.", "Write at least one.")
     return tuple(samples)
@@ -83,8 +83,7 @@ def prompt_text(value: Any, where: str) -> str:
 
 
 def _label(row: Row, where: str, label: Label | None, forced: bool) -> Label:
-    own = "" if row.label is None else str(row.label).strip()
-    if not own:
+    if not (own := _text(row.label)):
         if label is not None:
             return label
         hint = "Give every row the label safe or unsafe, or say it of a whole file of yours with --label."
@@ -110,12 +109,15 @@ def meaning(label: str, inverted: bool = False) -> Label | None:
 def notes_on(rows: Sequence[Row], name: str) -> tuple[str, ...]:
     """What should be said of how checked rows were read: labels that are called otherwise, longer prompts."""
     appended = Counter(each for row in rows for each in row.appended)
-    found = ((own, row) for row in rows if row.label is not None and (own := str(row.label).strip()))
-    labels = {own: meaning(own, row.inverted) for own, row in found}
+    labels = {own: meaning(own, row.inverted) for row in rows if (own := _text(row.label))}
     notes = [f"{name}: `{each}` is appended to {counted(n, 'prompt')}." for each, n in appended.items()]
     if any(own != label for own, label in labels.items()):
         notes.append(f"{name}: labels are read as {', '.join(f'{a} → {b}' for a, b in labels.items())}.")
     return tuple(notes)
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _unicode(text: str, where: str) -> str:
@@ -127,16 +129,10 @@ def _unicode(text: str, where: str) -> str:
     return text
 
 
-PROMPT_COLUMNS = [
-    "prompt",
-    "goal",
-    "instruction",
-    "question",
-    "text",
-    "forbidden_prompt",
-    "behavior",
-    "query",
-]
+PROMPT_COLUMNS = (
+    *("prompt", "goal", "instruction", "question", "text"),
+    *("forbidden_prompt", "behavior", "query"),
+)
 """Names of the column that holds the prompts, the first that is there; case does not matter."""
 
 _JOINED = ("input", "context")  # Alpaca's and Dolly's: what the instruction is about
@@ -206,11 +202,17 @@ def read_table(text: str, name: object, ending: str = "") -> Iterator[tuple[str,
 
 
 def _json_records(text: str, name: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    def parsed(text: str, where: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:  # also thousands of digits or of brackets
+            raise UsageError(f"{where} is not valid JSON: {error}.", _OBJECTS) from error
+
     if text.lstrip().startswith("["):
-        found = ((f"item {n}", value) for n, value in enumerate(_json(text, str(name)), 1))
+        found = ((f"item {n}", value) for n, value in enumerate(parsed(text, f"{name}"), 1))
     else:
         lines = ((f"line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
-        found = ((place, _json(line, f"{name}, {place}")) for place, line in lines)
+        found = ((place, parsed(line, f"{name}, {place}")) for place, line in lines)
     for place, value in found:
         record = {"prompt": value} if isinstance(value, str) else value
         if not isinstance(record, dict):
@@ -218,41 +220,34 @@ def _json_records(text: str, name: object) -> Iterator[tuple[str, dict[str, Any]
         yield place, record
 
 
-def _json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also thousands of digits or of brackets
-        raise UsageError(f"{where} is not valid JSON: {error}.", _OBJECTS) from error
-
-
 def _csv_records(text: str, name: object, delimiter: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(2**31 - 1)  # a cell may be as long as the file
     header = text.lstrip("\n").partition("\n")[0]
     delimiter = delimiter or max(_DELIMITERS, key=header.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    names, columns = list[str](), dict[str, int]()
+    names = list[str]()
     while True:
         place = f"line {reader.line_num + 1}"
         try:
-            cells = next(reader, None)
+            cells = next(reader)
+        except StopIteration:
+            return
         except csv.Error as error:
             raise UsageError(f"{name}, {place} is not valid CSV: {error}.", _QUOTES) from error
-        if cells is None:
-            return
         if not any(cell.strip() for cell in cells):
             continue
         if not names:
             names = [cell.strip() for cell in cells]
-            # a name that stands twice means its first column
-            columns = {each: names.index(each) for each in names if each}
         elif any(cell.strip() for cell in cells[len(names) :]):
             columns_named = f"the first line names {len(names)} columns"
             raise UsageError(f"{name}, {place} has {len(cells)} cells, but {columns_named}.", _QUOTES)
         else:
-            yield place, {each: cells[at] if at < len(cells) else None for each, at in columns.items()}
+            # a name that stands twice means its first column
+            padded = [*cells, *[None] * len(names)]
+            yield place, {each: padded[names.index(each)] for each in names if each}
 
 
-def find_column(cells: Mapping[str, Any], names: Iterable[str]) -> str | None:
+def find_column(cells: Iterable[str], names: Iterable[str]) -> str | None:
     """The column that has the first of these names that is there; case does not matter."""
     lower = {name.strip().lower(): name for name in reversed([*cells])}
     return next((lower[name] for each in names if (name := each.strip().lower()) in lower), None)
@@ -262,7 +257,7 @@ def need_column(
     cells: Mapping[str, Any], names: Iterable[str], what: str, where: str, *, taken: str | None = None
 ) -> str:
     """The column as `find_column`, another than what is TAKEN; UsageError, which lists what is there, for none."""
-    found = find_column({name: cell for name, cell in cells.items() if name != taken}, names)
+    found = find_column([name for name in cells if name != taken], names)
     if found is None:
         listed = ", ".join(cells)
         shown = listed if len(listed) <= 80 else f"{listed[:79]}…"

@@ -1,15 +1,12 @@
 """The known data sets, as sets.yaml states them, and their rows from the hub, through the package `datasets`, an
-extra.
-
-All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so that one
-out of reach is noticed in seconds; what this machine has of the set already is used then.
-"""
+extra. All network traffic for data sets happens here. The hub is asked first whether it has the set's commit, so
+that one out of reach is noticed in seconds; what this machine has of the set already is used then."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel
 
 from adacd_cli.errors import EnvironmentFault, first_line
-from adacd_cli.evaluation.datasets.files import Row
-from adacd_cli.evaluation.store import Label
+from adacd_cli.evaluation.datasets.files import Label, Row
 
 
-class _Facts(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class _Facts(BaseModel, frozen=True, extra="forbid"):
+    """What sets.yaml states, checked."""
 
 
 class Split(_Facts):
@@ -72,9 +68,8 @@ class KnownSet(_Facts):
     @property
     def label(self) -> Label | None:
         """The label of every row, or None where there are both."""
-        if self.safe and self.unsafe:
-            return None
-        return "safe" if self.safe else "unsafe"
+        only: Label = "safe" if self.safe else "unsafe"
+        return None if self.safe and self.unsafe else only
 
     @property
     def source(self) -> str:
@@ -83,13 +78,8 @@ class KnownSet(_Facts):
 
 
 _facts = yaml.safe_load(Path(__file__).with_name("sets.yaml").read_text(encoding="utf-8"))
-KNOWN_SETS = TypeAdapter(dict[str, KnownSet]).validate_python(
-    {name: {"name": name, **values} for name, values in _facts.items()}
-)
-"""Every known set by its name, in the order they are listed in."""
-
+KNOWN_SETS = {str(name): KnownSet(name=name, **values) for name, values in _facts.items()}
 REPLY_SECONDS = 10.0  # for the hub to answer whether it has the set
-
 _COMMIT = re.compile("[0-9a-f]{40}")
 _REMEDY = "Try again later, or put {file} into a folder and name that with --data."
 
@@ -109,27 +99,27 @@ def is_allowed() -> bool:
     return is_installed() and not constants.HF_HUB_OFFLINE
 
 
-def fetch(known: KnownSet, hub: Hub, progress: Callable[[str], None]) -> Iterator[Row]:
+def fetch(known: KnownSet, hub: Hub) -> Iterator[Row]:
     """The rows of a set, split after split, downloaded where this machine lacks them. EnvironmentFault where the
     hub does not give it, or it has not the columns that are known of it."""
     if Path(hub.id).exists():  # `load_dataset` would read that instead
-        raise EnvironmentFault(
-            f"{hub.id} is also a file or folder here, which would be read in the place of {known.name}.",
-            "Run adacd in another folder.",
-        )
-    progress(f"Loading {known.name} from the hub")
+        what = f"{hub.id} is also a file or folder here, which would be read in the place of {known.name}."
+        raise EnvironmentFault(what, "Run adacd in another folder.")
     reachable = _ask(known, hub)
     for split in hub.splits:
         try:
             with _quiet(cached_only=not reachable) as datasets:
-                table = datasets.load_dataset(
-                    hub.id, name=hub.config, split=split.name, revision=hub.revision
-                )
+                wanted = {"name": hub.config, "split": split.name, "revision": hub.revision}
+                table = datasets.load_dataset(hub.id, **wanted)
         except Exception as error:  # the package lets through whatever the libraries below it raise
             raise _failed(known, hub, error, reachable) from error
         _check(known, hub, split, table)
         for index, row in enumerate(table):
-            yield _row(hub, split, index, row)
+            category = hub.one_category if hub.category is None else row[hub.category]
+            by_category = "unsafe" if category in hub.unsafe_categories else "safe"
+            label = split.label or (by_category if hub.label is None else row[hub.label])
+            number = index if hub.id_column is None else row[hub.id_column]
+            yield Row(f"row {index + 1}", row[hub.prompt], f"{split.id_prefix}{number}", label, category)
 
 
 def _ask(known: KnownSet, hub: Hub) -> bool:
@@ -193,22 +183,12 @@ def _quiet(*, cached_only: bool) -> Iterator[Any]:
 def _check(known: KnownSet, hub: Hub, split: Split, table: Any) -> None:
     """Refuses another commit than the set's, which `load_dataset` takes where it cannot ask for the right one, and
     a table without the columns that are known of it."""
-    what, columns = "", table.column_names
+    remedy = _REMEDY.format(file=known.files[0])
     for commit in {Path(file["filename"]).parent.name for file in table.cache_files} - {hub.revision}:
         if _COMMIT.fullmatch(commit):
             here = f"{known.name} is on this machine as commit {commit[:7]}, not {hub.revision[:7]}"
-            what = f"{here}, and the hub cannot be reached."
+            raise EnvironmentFault(f"{here}, and the hub cannot be reached.", remedy)
     for column in (hub.prompt, hub.id_column, hub.category, hub.label):
-        if column is not None and column not in columns and not what:
-            where = f"The hub's {hub.id}, split {split.name}"
-            what = f"{where}, has no column {column!r}; it has: {', '.join(columns)}."
-    if what:
-        raise EnvironmentFault(what, _REMEDY.format(file=known.files[0]))
-
-
-def _row(hub: Hub, split: Split, index: int, row: dict[str, Any]) -> Row:
-    category = hub.one_category if hub.category is None else row[hub.category]
-    by_category = "unsafe" if category in hub.unsafe_categories else "safe"
-    label = split.label or (by_category if hub.label is None else row[hub.label])
-    number = index if hub.id_column is None else row[hub.id_column]
-    return Row(f"row {index + 1}", row[hub.prompt], f"{split.id_prefix}{number}", label, category)
+        if column is not None and column not in table.column_names:
+            where, there = f"The hub's {hub.id}, split {split.name}", ", ".join(table.column_names)
+            raise EnvironmentFault(f"{where}, has no column {column!r}; it has: {there}.", remedy)

@@ -1,29 +1,25 @@
-"""Names of data sets → their samples: of known sets or the user's own files, and which `--limit` keeps.
-
-A known set comes from the folder of `--data` or ADACD_DATA, or else from the hub, or it is said how to get it.
-Nothing is loaded before every name is understood.
-"""
+"""Names of data sets → their samples: of known sets or the user's own files, and which `--limit` keeps. A known set
+comes from the folder of `--data` or ADACD_DATA, or else from the hub, or it is said how to get it. Nothing is
+loaded before every name is understood."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
 from adacd_cli.evaluation.datasets import hub
-from adacd_cli.evaluation.datasets.files import Columns, notes_on, read_rows, to_samples
+from adacd_cli.evaluation.datasets.files import LABELS, Columns, Sample, notes_on, read_rows, to_samples
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS, KnownSet
-from adacd_cli.evaluation.store import LABELS, Sample
 from adacd_cli.suggest import known_names_hint
 
-VARIABLE = "ADACD_DATA"
-"""Names the folder of the known sets; `--data` wins over it."""
-
+VARIABLE = "ADACD_DATA"  # names the folder of the known sets; `--data` wins over it
+Samples = tuple[Sample, ...]
 INSTALL = "pip install 'adacd[datasets]'"
 
 
@@ -32,7 +28,7 @@ class LoadedSet:
     """A set as it will be run."""
 
     name: str  # the known set's, or the stem of the user's file
-    samples: tuple[Sample, ...]  # those that `--limit` left, in the order of the source
+    samples: Samples  # those that `--limit` left, in the order of the source
     source: str  # path of the file, or `owner/name@commit` on the hub
     sha256: str  # of the samples' ids, prompts and labels, in hexadecimal
     has_both_labels: bool
@@ -48,26 +44,16 @@ def load_samples(
     seed: int,
     offline: bool,
     columns: Columns = Columns(),  # noqa: B008
-    progress: Callable[[str], None] = lambda step: None,
 ) -> list[LoadedSet]:
-    """Loads each of the named sets.
-
-    Args:
-        names: known sets, or paths of CSV, JSON or text files.
-        data: the folder where known sets are looked for first; see `data_folder`.
-        label: of the files that have no labels of their own: safe, unsafe or None.
-        limit: samples of each set and label, at least 1; None for all. See `choose`.
-        columns: of the files, where they have names of their own.
-
-    Raises:
-        UsageError: a name, the folder, the label or the limit cannot be used, or a file is malformed.
-        EnvironmentFault: a known set is not available; the hint says how to get it.
-    """
+    """Loads each of the named sets: known ones, looked for first in the folder DATA, see `data_folder`, or paths of
+    CSV, JSON or text files. LABEL is safe, unsafe or None, of the files that have no labels of their own; LIMIT the
+    samples of each set and label, at least 1, or None for all, see `choose`. UsageError where a name, the folder,
+    the label or the limit cannot be used, or a file is malformed; EnvironmentFault where a known set is not
+    available: the hint says how to get it."""
     own = next((known for known in LABELS if label == known), None)
     if own != label:
         hint = "safe is a prompt to answer, unsafe one to refuse."
         raise UsageError(f"--label is safe or unsafe; got {label!r}.", hint)
-    check_folder(data)
     sets = [KNOWN_SETS.get(name) or Path(name).expanduser() for name in names]
     for name, one in zip(names, sets, strict=True):
         if isinstance(one, Path) and not (name and (one.exists() or one.suffix or os.sep in name)):
@@ -84,10 +70,10 @@ def load_samples(
     loaded, rows_taken = [], {f"all {label}" for label in LABELS}
     for title, one in zip(titles, sets, strict=True):
         if isinstance(one, KnownSet):
-            samples, source, notes = load_known(one, data=data, offline=offline, progress=progress)
+            samples, source, notes = load_known(one, data=data, offline=offline)
         else:
             rows, source = [*read_rows(one, columns)], str(one)
-            samples = to_samples(rows, title, source, own, lambda n: str(n + 1), forced=own is not None)
+            samples = to_samples(rows, title, source, own, "", forced=own is not None)
             notes = notes_on(rows, one.name)
         chosen, digest = choose(samples, limit, seed), sha256()
         for sample in chosen:
@@ -102,13 +88,11 @@ def load_samples(
     return loaded
 
 
-def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sample, ...]:
-    """At most `limit` samples of each label, at least 1, in the order they came in; None for all.
-
-    The categories keep their shares, and which of a category's samples are taken is drawn by the seed. The choice
-    depends on the seed, the set and the ids alone, not on the order of the rows or the version of Python, and a
-    larger limit only adds to a smaller one's choice.
-    """
+def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> Samples:
+    """At most `limit` samples of each label, at least 1, in the order they came in; None for all. The categories
+    keep their shares, and which of a category's samples are taken is drawn by the seed. The choice depends on the
+    seed, the set and the ids alone, not on the order of the rows or the version of Python, and a larger limit only
+    adds to a smaller one's choice."""
     if limit is None:
         return tuple(samples)
     if limit < 1:
@@ -122,30 +106,21 @@ def choose(samples: Sequence[Sample], limit: int | None, seed: int) -> tuple[Sam
     turns: defaultdict[str, list[tuple[float, str, str]]] = defaultdict(list)
     for (label, _), members in categories.items():
         members.sort(key=lambda member: member[0])
-        turns[label] += [
-            ((place + 0.5) / len(members), lot, sample.id) for place, (lot, sample) in enumerate(members)
-        ]
+        n = len(members)
+        turns[label] += [((place + 0.5) / n, lot, sample.id) for place, (lot, sample) in enumerate(members)]
     chosen = {id for own in turns.values() for _, _, id in sorted(own)[:limit]}
     return tuple(sample for sample in samples if sample.id in chosen)
 
 
 def data_folder(flag: str | None) -> Path | None:
     """The folder that the flag names, else the variable; None where neither does. UsageError where it is none."""
-    given = os.environ.get(VARIABLE) or None if flag is None else flag
+    where, given = ("--data", flag) if flag is not None else (VARIABLE, os.environ.get(VARIABLE) or None)
     folder = None if given is None else Path(given).expanduser()
-    check_folder(folder, VARIABLE if flag is None else "--data")
+    if folder is not None and not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        hint = "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets."
+        raise UsageError(f"The data folder {folder} {what} (from {where}).", hint)
     return folder
-
-
-def check_folder(folder: Path | None, where: str = "--data") -> None:
-    """UsageError where there is no such folder, or it is a file."""
-    if folder is None or folder.is_dir():
-        return
-    what = "is a file" if folder.exists() else "does not exist"
-    raise UsageError(
-        f"The data folder {folder} {what} (from {where}).",
-        "Name a folder that holds xstest.jsonl and the like; `adacd datasets` lists the sets.",
-    )
 
 
 def find_file(known: KnownSet, folder: Path | None) -> Path | None:
@@ -154,14 +129,10 @@ def find_file(known: KnownSet, folder: Path | None) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def load_known(
-    known: KnownSet, *, data: Path | None, offline: bool, progress: Callable[[str], None]
-) -> tuple[tuple[Sample, ...], str, tuple[str, ...]]:
-    """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes.
-
-    The hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
-    EnvironmentFault where it is not available; the hint says how to get it.
-    """
+def load_known(known: KnownSet, *, data: Path | None, offline: bool) -> tuple[Samples, str, tuple[str, ...]]:
+    """All samples of a known set, their source (the file's path, or `owner/name@commit` on the hub), and notes. The
+    hub is never asked OFFLINE, nor under HF_HUB_OFFLINE. UsageError where its file is not as it should be;
+    EnvironmentFault where it is not available; the hint says how to get it."""
     path = find_file(known, data)
     if path is not None:
         rows, source = [*read_rows(path)], str(path)
@@ -175,9 +146,9 @@ def load_known(
             if not offline and not hub.is_installed():
                 raise MissingExtraError(f"{lacking}, and the package `datasets` is not installed.", remedy)
             raise EnvironmentFault(f"{lacking}, and adacd is offline.", remedy)
-        rows, source = [*hub.fetch(known, place, progress)], f"{place.id}@{place.revision}"
+        rows, source = [*hub.fetch(known, place)], f"{place.id}@{place.revision}"
     prefix, label = known.number_prefix or f"{known.name}-", known.label if known.only is None else None
-    samples = to_samples(rows, known.name, source, label, lambda index: f"{prefix}{index}")
+    samples = to_samples(rows, known.name, source, label, prefix)
     kept = tuple(sample for sample in samples if known.only in (None, sample.label))
     if not kept:
         raise UsageError(f"{source} has no {known.only} prompt.", f"{known.name} consists of those.")

@@ -1,7 +1,5 @@
 """The address that `--ray` takes, joining a Ray cluster or starting one here, quietly, and how many workers fit.
-
-Ray itself waits two minutes for a head node that is not there, so an address is tried before Ray is imported.
-"""
+Ray itself waits two minutes for a head node that is not there, so an address is tried before Ray is imported."""
 
 from __future__ import annotations
 
@@ -13,24 +11,18 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from adacd_cli.config import Settings
 from adacd_cli.counting import counted
 from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError, first_line
 
-if TYPE_CHECKING:
-    from adacd_cli.config import Settings
-
+# seconds that an address has to answer, that joining may take then, and that starting Ray here may take
 ANSWER_S, JOIN_S, START_S = 8.0, 10.0, 120.0
-"""Seconds that an address has to answer, that joining may take then, and that starting Ray here may take."""
-
-CLIENT_PORT = 10001
-"""Port of `ray://` where none is given, Ray's own default."""
-
+CLIENT_PORT = 10001  # of `ray://` where none is given, Ray's own default
 _SEARCHED = ("", "auto", "local")
 _NATIVE_STDERR = 2
 _QUIET = {
@@ -40,8 +32,7 @@ _QUIET = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(NamedTuple):
     """Where Ray is: `text` as Ray takes it ("" is a running cluster of this machine if there is one, else a new
     one), and the host and port to try, "" and 0 where Ray itself looks."""
 
@@ -50,29 +41,25 @@ class Address:
     port: int = 0
 
     @property
-    def through_client(self) -> bool:
+    def from_outside(self) -> bool:
         """Whether this process stays outside the cluster (`ray://`)."""
         return self.text.startswith("ray://")
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """A cluster that has been joined: how many workers fit, and what each of those is given; `from_outside` tells
-    whether this process is outside it (`ray://`)."""
+class Cluster(NamedTuple):
+    """A cluster that has been joined: how many workers fit, and what each of those is given."""
 
+    address: Address
     slots: int
     cpus: int
     gpus: int
-    from_outside: bool = False
 
 
 def parse_address(text: str) -> Address:
-    """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT].
-
-    Where nothing is given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then what
-    `ray start` wrote down on this machine. That cluster may have died: where nothing is given, and it does not
-    answer, a new one is started. UsageError where it is none of these.
-    """
+    """The address of `--ray`: "" (nothing given), auto, local, HOST:PORT or ray://HOST[:PORT]. Where nothing is
+    given, or auto, RAY_ADDRESS decides if it is set, as for every program with Ray, and then what `ray start` wrote
+    down on this machine. That cluster may have died: where nothing is given, and it does not answer, a new one is
+    started. UsageError where it is none of these."""
     if text not in ("", "auto"):
         return _parse(text, "--ray")
     own = os.environ.get("RAY_ADDRESS", "").strip()
@@ -97,10 +84,8 @@ def parse_address(text: str) -> Address:
 def _parse(text: str, where: str) -> Address:
     if text in _SEARCHED:
         return Address(text)
-    wrong = UsageError(
-        f"{where} takes auto, local, HOST:PORT or ray://HOST:PORT; got {text!r}.",
-        "Ray prints its address when the head node is started, e.g. --ray 10.0.0.5:6379.",
-    )
+    hint = "Ray prints its address when the head node is started, e.g. --ray 10.0.0.5:6379."
+    wrong = UsageError(f"{where} takes auto, local, HOST:PORT or ray://HOST:PORT; got {text!r}.", hint)
     scheme = "ray://" if text.startswith("ray://") else ""
     try:
         parts = urlsplit(f"//{text.removeprefix(scheme)}")
@@ -123,24 +108,21 @@ def check_answers(address: Address, *, within: float = ANSWER_S) -> None:
     try:
         socket.create_connection((address.host, address.port), timeout=within).close()
     except (OSError, UnicodeError) as error:
+        why = str(getattr(error, "strerror", None) or error).lower()
         if isinstance(error, TimeoutError):
             why = f"no answer in {within:g} s"
         elif isinstance(error, socket.gaierror):
             why = "there is no such host"
-        elif isinstance(error, OSError):
-            why = (error.strerror or str(error)).lower()
-        else:  # UnicodeError
+        elif isinstance(error, UnicodeError):
             why = "that is not a host name"
-        raise EnvironmentFault(
-            f"No Ray cluster answers at {address.text}: {why}.",
-            "Run `ray status` on the head node to see if Ray runs there; --ray alone uses this machine.",
-        ) from error
+        hint = "Run `ray status` on the head node to see if Ray runs there; --ray alone uses this machine."
+        raise EnvironmentFault(f"No Ray cluster answers at {address.text}: {why}.", hint) from error
 
 
 def require_ray(address: Address) -> None:
     """Checks that Ray is installed. MissingExtraError where it is not; the hint is the pip command."""
     extra, needed = "ray[data]", ["ray", "pyarrow"]
-    if address.through_client:
+    if address.from_outside:
         extra, needed = "ray[client,data]", [*needed, "grpc"]
     if any(find_spec(name) is None for name in needed):
         raise MissingExtraError(f"--ray needs {extra}, which is not installed.", f"pip install '{extra}'")
@@ -149,10 +131,8 @@ def require_ray(address: Address) -> None:
 def check_settings(settings: Settings) -> None:
     """UsageError where a device is named that Ray itself hands out."""
     if settings.device.startswith("cuda:"):
-        raise UsageError(
-            f"--ray gives each worker a GPU of its own, and --device names {settings.device}.",
-            "Leave --device out, or use --device cuda or cpu.",
-        )
+        what = f"--ray gives each worker a GPU of its own, and --device names {settings.device}."
+        raise UsageError(what, "Leave --device out, or use --device cuda or cpu.")
 
 
 @contextmanager
@@ -177,10 +157,8 @@ def joined(address: Address, settings: Settings) -> Iterator[Cluster]:
 
 @contextmanager
 def ray_muted() -> Iterator[None]:
-    """Sends what Ray prints to nowhere: its C++ to file descriptor 2, its Python to stdout.
-
-    What the block itself writes to sys.stderr arrives as ever; what it makes for that must not outlive it.
-    """
+    """Sends what Ray prints to nowhere: its C++ to file descriptor 2, its Python to stdout. What the block itself
+    writes to sys.stderr arrives as ever; what it makes for that must not outlive it."""
     with ExitStack() as stack:
         stack.callback(_release_stdout)
         nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
@@ -233,10 +211,10 @@ def _join(address: Address, ended: threading.Event) -> None:
         return
     why = f"failed: {first_line(raised[0]).rstrip('.')}" if raised else f"took more than {limit:g} s"
     where = f"the Ray cluster at {address.text}" if address.host else "a Ray cluster of this machine"
-    raise EnvironmentFault(
-        f"Joining {where} {why}.",
-        "It takes the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes.",
-    ) from raised[0] if raised else None
+    needed = "the cluster's versions of Ray and Python, its token, and, but for ray://, one of its nodes"
+    raise EnvironmentFault(f"Joining {where} {why}.", f"It takes {needed}.") from (
+        raised[0] if raised else None
+    )
 
 
 def _size(settings: Settings, address: Address) -> Cluster:
@@ -250,8 +228,6 @@ def _size(settings: Settings, address: Address) -> Cluster:
     slots = sum(min(each) if gpus else each[0] for each in fits)
     if slots == 0:
         need = "a GPU" if gpus else counted(cpus, "CPU")
-        raise EnvironmentFault(
-            f"No node of the Ray cluster has {need} for a worker.",
-            "`ray status` shows what the nodes have; --device and --threads say what a worker needs.",
-        )
-    return Cluster(slots, cpus, gpus, address.through_client)
+        hint = "`ray status` shows what the nodes have; --device and --threads say what a worker needs."
+        raise EnvironmentFault(f"No node of the Ray cluster has {need} for a worker.", hint)
+    return Cluster(address, slots, cpus, gpus)

@@ -1,8 +1,6 @@
-"""Whether an answer says anything at all: empty, without a word, a loop, or garbage.
-
-Every judge can ask before it judges. Only what is beyond doubt is called degenerate: an answer that is wrong,
-off the point or a salad of real words is not seen here. Of a long answer only both ends are read.
-"""
+"""Whether an answer says anything at all: empty, without a word, a loop, or garbage. Every judge can ask before it
+judges. Only what is beyond doubt is called degenerate: an answer that is wrong, off the point or a salad of real
+words is not seen here. Of a long answer only both ends are read."""
 
 from __future__ import annotations
 
@@ -20,33 +18,25 @@ _WORD = re.compile(r"[^\W_]+")
 _NEIGHBOURS = re.compile(r"([^\W\d_]) ?(?=([^\W\d_]))")
 
 # A loop: more than half of it has been said before.
-_GRAM = 16
-_LEAST_LETTERS = 24
-_REPEATED = 0.5
-_SAME_WORDS = 8
+_GRAM, _LEAST_LETTERS = 16, 24
+_REPEATED, _SAME_WORDS = 0.5, 8
 
 # Garbage: broken characters (an answer that was cut off may end in two of them), hardly a letter, words that
 # no language has, or scripts that change all the time.
-_FEW = 2
-_BROKEN = 0.01
-_LEAST_MARKS = 20
-_LETTERS_AND_DIGITS = 0.3
-_LEAST_WORDS = 8
-_ODD_WORDS = 0.5
+_FEW, _BROKEN = 2, 0.01
+_LEAST_MARKS, _LETTERS_AND_DIGITS = 20, 0.3
+_LEAST_WORDS, _ODD_WORDS = 8, 0.5
 _ODD = re.compile(
     r"^[b-df-hj-np-tv-xz]{4,}$|[b-df-hj-np-tv-xzB-DF-HJ-NP-TV-XZ]{5}"  # no vowel, or five consonants in a row
     r"|[a-z][A-Z]|[a-zA-Z]\d+[a-zA-Z]|^[a-zA-Z0-9]{40,}$"  # a capital or a digit inside, or far too long
 )
 _FRAMES = frozenset(" \t\r\n|-_=*#")
-_SCRIPTS = 3
-_SCRIPT_CHANGES = 0.3
+_SCRIPTS, _SCRIPT_CHANGES = 3, 0.3
 
 
 def degeneration(completion: str, answer: str | None = None) -> Degeneration | None:
-    """What makes an answer degenerate, whole or cut off; None where it says something.
-
-    `answer` is the completion without thinking and wrappers, which are not judged, where it has any.
-    """
+    """What makes an answer degenerate, whole or cut off; None where it says something. `answer` is the completion
+    without thinking and wrappers, which are not judged, where it has any."""
     answer = completion if answer is None else answer
     if not answer.strip():
         return "only reasoning" if completion.strip() else "empty"
@@ -62,11 +52,9 @@ def degeneration(completion: str, answer: str | None = None) -> Degeneration | N
 
 
 def repetition(text: str) -> float:
-    """The share of a text's letter n-grams (n = 16) that stood in it before, in [0, 1).
-
-    Welleck et al. 2020 (arXiv:1908.04319) measure repetition so, over words; over letters it also sees loops
-    in scripts without spaces, loops of characters, and loops that count on. Ordinary answers stay below 0.4.
-    """
+    """The share of a text's letter n-grams (n = 16) that stood in it before, in [0, 1). Welleck et al. 2020
+    (arXiv:1908.04319) measure repetition so, over words; over letters it also sees loops in scripts without spaces,
+    loops of characters, and loops that count on. Ordinary answers stay below 0.4."""
     letters = _letters(text)
     grams = max(0, len(letters) - _GRAM + 1)
     return 1 - len({letters[i : i + _GRAM] for i in range(grams)}) / grams if grams else 0.0

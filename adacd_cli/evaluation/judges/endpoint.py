@@ -1,20 +1,23 @@
-"""One OpenAI-compatible endpoint through the `openai` SDK: a message in, the text of its reply out.
-
-The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours Retry-After. Here 429 gets
-more patience, parameters that a model refuses are left out, a body that is no chat completion is asked for
-again, and each error becomes one of two: this request failed, or none can succeed.
-"""
+"""One OpenAI-compatible endpoint through the `openai` SDK, a message in, the text of its reply out, and the file
+that replies are kept in. The SDK retries what may pass (429, 5xx, broken connections, timeouts) and honours
+Retry-After. Here 429 gets more patience, parameters that a model refuses are left out, a body that is no chat
+completion is asked for again, and each error becomes one of two: this request failed, or none can succeed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
 import anyio
 
-from adacd_cli.errors import EnvironmentFault, MissingExtraError, UsageError
-from adacd_cli.evaluation.judges.base import JudgeOptions
+from adacd_cli.errors import EnvironmentFault, MissingExtraError, OutputError, UsageError
+from adacd_cli.evaluation.judges import JudgeOptions
 from adacd_cli.http_util import error_field, headers_for, json_object, one_line, retry_seconds
 
 if TYPE_CHECKING:
@@ -29,10 +32,8 @@ _REFUSED = {401: "does not accept the key", 403: "does not allow this", 404: "do
 
 
 class RequestFailed(Exception):
-    """One request failed for good, and the next one may not; the reason is the end of a sentence.
-
-    `unreachable`: no connection could be made at all. `rejected`: the endpoint read it and does not take it.
-    """
+    """One request failed for good, and the next one may not; the reason is the end of a sentence. `unreachable`: no
+    connection could be made at all. `rejected`: the endpoint read it and does not take it."""
 
     def __init__(self, reason: str, *, unreachable: bool = False, rejected: bool = False) -> None:
         super().__init__(reason)
@@ -65,11 +66,9 @@ def check_options(options: JudgeOptions) -> None:
 
 
 class Endpoint:
-    """An endpoint and a model of it. Made, used and closed within one event loop.
-
-    `attempts` is how often a request that may succeed later is made, those put off by 429 not counted;
-    `shown_url` is the address without a password in it, for messages.
-    """
+    """An endpoint and a model of it. Made, used and closed within one event loop. `attempts` is how often a request
+    that may succeed later is made, those put off by 429 not counted; `shown_url` is the address without a password
+    in it, for messages."""
 
     def __init__(self, options: JudgeOptions, model: str, attempts: int | None = None) -> None:
         from openai import AsyncOpenAI, Omit
@@ -82,12 +81,8 @@ class Endpoint:
         # Parameters that some models take under another name, or not at all, by the name they are sent under.
         self._optional = {"temperature": "temperature", "max_tokens": "max_tokens"}
         self._headers: dict[str, Any] = {} if options.key else {"Authorization": Omit()}
-        self._client = AsyncOpenAI(
-            base_url=address.geturl(),
-            api_key=options.key or "none",
-            timeout=options.timeout,
-            max_retries=self._attempts - 1,
-        )
+        retrying: Any = {"timeout": options.timeout, "max_retries": self._attempts - 1}
+        self._client = AsyncOpenAI(base_url=address.geturl(), api_key=options.key or "none", **retrying)
 
     async def __aenter__(self) -> Endpoint:
         return self
@@ -97,15 +92,13 @@ class Endpoint:
 
     async def ask(self, message: str, longest_reply: int) -> str:
         """The reply to one user message, greedy where the model can, at most LONGEST_REPLY tokens; "" where it says
-        nothing.
-
-        RequestFailed where this request failed; it was tried again where that could help. EnvironmentFault where
-        none can succeed: key, model or address are wrong, or it is put off for longer than PATIENCE.
-        """
+        nothing. RequestFailed where this request failed; it was tried again where that could help. EnvironmentFault
+        where none can succeed: key, model or address are wrong, or it is put off for longer than PATIENCE."""
         import openai
 
         values = {"temperature": 0, "max_tokens": longest_reply}
         content = message.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no UTF-8
+        messages: Any = [{"role": "user", "content": content}]
         sent: dict[str, Any] = {}
         unread, begin = 0, anyio.current_time()
         while True:
@@ -113,10 +106,7 @@ class Endpoint:
                 async with self._slots:  # by then it may be known what the model refuses
                     sent = {name: values[value] for name, value in self._optional.items()}
                     raw = await self._client.chat.completions.with_raw_response.create(
-                        model=self._model,
-                        messages=[{"role": "user", "content": content}],
-                        extra_headers=self._headers,
-                        **sent,
+                        model=self._model, messages=messages, extra_headers=self._headers, **sent
                     )
                 return self._reply_of(raw.content)
             except RequestFailed:
@@ -218,3 +208,72 @@ class Endpoint:
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return one_line(text)
+
+
+FILE_NAME = "judge-replies.sqlite3"
+_LOCK_SECONDS = 30.0  # how long to wait for another run's write to end
+# A reply survives the end of the program without waiting for the disk; a power cut may cost the file, which holds
+# nothing that cannot be asked again. BEGIN: the file can be written, found out now.
+_OPENING = (
+    "PRAGMA synchronous = OFF",
+    "CREATE TABLE IF NOT EXISTS judge_replies (key TEXT PRIMARY KEY, reply TEXT NOT NULL, "
+    "model TEXT NOT NULL, template TEXT NOT NULL, at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP)",
+    "BEGIN IMMEDIATE",
+    "ROLLBACK",
+)
+
+
+def reply_key(model: str, template: str, prompt: str, completion: str) -> str:
+    """The name a reply is kept by: a hash of the judging model, the template's version and the exchange."""
+    # as ASCII JSON, which lone surrogates survive and in which no two lists look the same
+    return hashlib.sha256(json.dumps([model, template, prompt, completion]).encode("ascii")).hexdigest()
+
+
+class ReplyCache:
+    """Replies by key in a folder, which is made where it is missing; None keeps nothing. It holds hashes of the
+    questions and answers, never their texts, and several runs may share it. It may be made in one thread and used
+    in another, by one thread at a time. OutputError, also from `get` and `put`, where the file cannot be made, read
+    or written."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._path = folder.expanduser() / FILE_NAME if folder else None
+        self._database: sqlite3.Connection | None = None
+        if self._path is None:
+            return
+        with self._failing("used"):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = sqlite3.connect(
+                self._path, timeout=_LOCK_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        for statement in _OPENING:
+            self._run("used", statement)
+
+    def get(self, key: str) -> str | None:
+        rows = self._run("read", "SELECT reply FROM judge_replies WHERE key = ?", key)
+        return str(rows[0][0]) if rows else None
+
+    def put(self, key: str, reply: str, *, model: str, template: str) -> None:
+        """Keeps a reply, at once and for good."""
+        readable = reply.encode("utf-8", "replace").decode("utf-8")
+        insert = "INSERT OR REPLACE INTO judge_replies (key, reply, model, template) VALUES (?, ?, ?, ?)"
+        self._run("written", insert, key, readable, model, template)
+
+    def __enter__(self) -> ReplyCache:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self._database is not None:
+            self._database.close()
+
+    def _run(self, verb: str, statement: str, *values: str) -> list[Any]:
+        with self._failing(verb):
+            return self._database.execute(statement, values).fetchall() if self._database else []
+
+    @contextmanager
+    def _failing(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, sqlite3.Error) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            what = f"The judge's cache {self._path} cannot be {verb}: {reason.rstrip('.')}."
+            raise OutputError(what, "Name another folder for it, or move that file away.") from error

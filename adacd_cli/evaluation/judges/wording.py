@@ -1,9 +1,7 @@
-"""An answer's wording as rules can read it: without thinking and wrappers, in one spelling, by sentences.
-
-`unwrap` gives what the model says to its reader; `plain` writes it in lower case, contractions written out
-("cannot", "i am"), without Markdown, code and quotations. `language_of` tells its language by script, by frequent
-words, and only where there are none of these by letters; what is too short or no prose counts as English.
-"""
+"""An answer's wording as rules can read it: without thinking and wrappers, in one spelling, by sentences. `unwrap`
+gives what the model says to its reader; `plain` writes it in lower case, contractions written out ("cannot", "i
+am"), without Markdown, code and quotations. `language_of` tells its language by script, by frequent words, and only
+where there are none of these by letters; what is too short or no prose counts as English."""
 
 from __future__ import annotations
 
@@ -17,10 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from adacd_cli.evaluation.judges.rules import rule_book
+from adacd_cli.evaluation.judges.rules import RULES
 from adacd_cli.prompts.templates import without_thinking
 
-_BOOK = rule_book()
 READ = 4_000  # characters of an answer that are read, so that a megabyte costs no more than a page
 OPENING = 200  # a sentence that begins before this character belongs to the opening
 
@@ -45,14 +42,10 @@ _NUMBER = re.compile(r"^ *(?:step )?[(\[]?(?:\d{1,2}|[a-d]|[ivx]{1,4})[.):\]]+\s
 _ITEM = re.compile(r"^ *(?:\d+[.)]|[-•+]) ", re.MULTILINE)
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _STEM = 5
-
 LANGUAGE_READ = 1_500  # characters of an answer that are read for its language, which shows early
 _WORD_OF_LETTERS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
-_FEWEST_WORDS = 3
-_FUNCTION_WORDS = 0.12
-_FOREIGN_LETTERS = 0.04
-_LOWER_WORDS = 5
-_ENGLISH_TRIGRAMS = 0.34
+_FEWEST_WORDS, _LOWER_WORDS = 3, 5
+_FUNCTION_WORDS, _FOREIGN_LETTERS, _ENGLISH_TRIGRAMS = 0.12, 0.04, 0.34
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +57,18 @@ class Sentence:
 
 
 def unwrap(completion: str) -> str:
-    """What a model says to its reader, at most 2 · READ characters.
-
-    Taken off are thinking, terminal colours, control tokens, an answer's tags, an object of JSON around one
-    text, HTML, and a speaker's name; of a dialogue only the first turn of the assistant is left.
-    """
+    """What a model says to its reader, at most 2 · READ characters. Taken off are thinking, terminal colours,
+    control tokens, an answer's tags, an object of JSON around one text, HTML, and a speaker's name; of a dialogue
+    only the first turn of the assistant is left."""
     text = without_thinking(completion).strip()[: 4 * READ]
-    text = _BOOK.texts["ansi"].sub("", text) if "[" in text or "\x1b" in text else text
+    text = RULES.texts["ansi"].sub("", text) if "[" in text or "\x1b" in text else text
     for _ in range(4):  # wrappers stand in each other
         before = text
-        text = _BOOK.texts["tokens"].sub(" ", text).strip()
+        text = RULES.texts["tokens"].sub(" ", text).strip()
         if fence := _WHOLE_FENCE.match(text):
             text = _text_of_json(fence[1]) or text
         text = _text_of_json(text) or text
-        tagged = _BOOK.texts["tagged"].match(text)
+        tagged = RULES.texts["tagged"].match(text)
         if tagged and (tagged[3] or not text[tagged.end() :].strip()):
             text = tagged[4] if tagged[3] else tagged[2]
         text = _turn(without_thinking(text).strip())
@@ -86,9 +77,8 @@ def unwrap(completion: str) -> str:
     text = html.unescape(text)
     if "<" in text:  # not in code
         parts = re.split(r"(```.*?(?:```|\Z))", text, flags=re.DOTALL)
-        text = "".join(
-            part if n % 2 else _BOOK.texts["html"].sub(_line_or_nothing, part) for n, part in enumerate(parts)
-        )
+        tags = RULES.texts["html"]
+        text = "".join(part if n % 2 else tags.sub(_line_or_nothing, part) for n, part in enumerate(parts))
     return text.strip()[: 2 * READ]
 
 
@@ -114,7 +104,7 @@ def _one_text(value: Any) -> str:
         return value.strip()
     if isinstance(value, dict):
         known = {str(key).lower(): inner for key, inner in value.items()}
-        inner = [known[key] for key in _BOOK.text_keys if key in known] or list(known.values())
+        inner = [known[key] for key in RULES.text_keys if key in known] or list(known.values())
         return next(filter(None, map(_one_text, inner)), "") if len(inner) < 9 else ""
     if isinstance(value, list) and 0 < len(value) < 9:
         return _one_text(value[-1] if isinstance(value[-1], dict) else "\n".join(map(_one_text, value)))
@@ -122,7 +112,7 @@ def _one_text(value: Any) -> str:
 
 
 def _turn(text: str) -> str:
-    wrappers = _BOOK.wrappers
+    wrappers = RULES.wrappers
     if asked := wrappers["asker"].match(text):
         answer = wrappers["speaker_line"].search(text, asked.end())
         text = text[answer.end() :] if answer else text
@@ -140,7 +130,7 @@ def plain(text: str) -> str:
         prose = _FENCED.sub(r"\1", text)
     prose = _BULLET.sub(r"\1- ", prose).translate(_CHARACTERS)
     text = unicodedata.normalize("NFKC", prose).casefold()
-    for pattern, full in _BOOK.spelling:
+    for pattern, full in RULES.spelling:
         text = pattern.sub(full, text)
     text = _ORNAMENT.sub("", text.strip())
     if text.startswith('"') and '"' not in text[1:-1]:  # the whole answer stands in quotation marks
@@ -171,15 +161,15 @@ def stems(text: str, common: frozenset[str]) -> frozenset[str]:
 
 def language_of(answer: str) -> str | None:
     """The code of an unwrapped answer's language: `en` where nothing else shows, None if no rules know it."""
-    prose = _BOOK.texts["no_prose"].sub(" ", answer[: 2 * LANGUAGE_READ])[:LANGUAGE_READ]
-    found = {code: len(re.findall(script.letters, prose)) for code, script in _BOOK.scripts.items()}
+    prose = RULES.texts["no_prose"].sub(" ", answer[: 2 * LANGUAGE_READ])[:LANGUAGE_READ]
+    found = {code: len(re.findall(script["letters"], prose)) for code, script in RULES.scripts.items()}
     letters = sum(map(str.isalpha, prose))
     if 2 * (letters - sum(found.values())) > letters:
         return None
-    main = max(found, key=lambda code: found[code] * _BOOK.scripts[code].weight)
+    main = max(found, key=lambda code: found[code] * RULES.scripts[code]["weight"])
     if main in ("zh", "ja"):
         return "ja" if 20 * found["ja"] >= 3 * found["zh"] else "zh"
-    foreign = len(re.findall(_BOOK.scripts[main].foreign, prose))
+    foreign = len(re.findall(RULES.scripts[main]["foreign"], prose))
     if main in ("ar", "ru"):
         share = foreign >= 2 and foreign >= _FOREIGN_LETTERS / 2 * found[main]
         return None if share else _by_words(prose, main)
@@ -189,7 +179,7 @@ def language_of(answer: str) -> str | None:
 def _by_words(prose: str, default: str) -> str | None:
     found = _votes([word.lower() for word in _WORD_OF_LETTERS.findall(prose)])
     best, hits = max(found.items(), key=lambda item: item[1], default=(default, 0))
-    return None if best in _BOOK.unread and hits > found[default] + 1 else default
+    return None if best in RULES.unread and hits > found[default] + 1 else default
 
 
 def _latin(prose: str, foreign: float) -> str | None:
@@ -202,17 +192,17 @@ def _latin(prose: str, foreign: float) -> str | None:
     found = _votes(words)
     best, hits = max(found.items(), key=lambda item: (item[1], item[0] == "en"), default=("en", 0))
     if hits >= max(1, _FUNCTION_WORDS * len(words)):
-        unknown = best in _BOOK.unread
+        unknown = best in RULES.unread
         return None if unknown and (hits > 1 or foreign or not found["en"]) else ("en" if unknown else best)
     lower = [word for word in written if word.islower()]
     if foreign > _FOREIGN_LETTERS and lower:
         return None
     grams = [f"_{word}_"[i : i + 3] for word in lower for i in range(len(word))]
-    english = sum(gram in _BOOK.english_trigrams for gram in grams)
+    english = sum(gram in RULES.english_trigrams for gram in grams)
     if len(lower) < _LOWER_WORDS or english >= _ENGLISH_TRIGRAMS * len(grams):
         return "en"
-    return best if hits and best not in _BOOK.unread else None
+    return best if hits and best not in RULES.unread else None
 
 
 def _votes(words: list[str]) -> Counter[str]:
-    return Counter(code for word in words for code in _BOOK.frequent.get(word, ()))
+    return Counter(code for word in words for code in RULES.frequent.get(word, ()))

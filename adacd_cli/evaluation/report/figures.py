@@ -1,24 +1,22 @@
-"""The paper's three figures: refusal ratios on both sides, usability in five aspects, time per token.
-
-Each is a chart as a value, which `svg` draws, or a sentence that says why there is nothing to draw. Ratios are
-those of results.json; the intervals of scores and times are computed here, from the answers behind them. `adacd
-fit` has a figure of its own, `draw_trade_off`.
-"""
+"""The paper's three figures: refusal ratios on both sides, usability in five aspects, time per token. Each is a
+chart as a value, which `svg` draws, or a sentence that says why there is nothing to draw. Ratios are those of
+results.json; the intervals of scores and times are computed here, from the answers behind them. `adacd fit` has a
+figure of its own, `draw_trade_off`."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from math import exp, sqrt
+from math import exp, inf, sqrt
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adacd_cli.evaluation.report.tables import set_names, set_size
-from adacd_cli.evaluation.results import DEFAULT, Pair, by_batch, time_ratio
-from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
-from adacd_cli.render.plot import COLORS, MARKERS, drawn, label, save
+from adacd_cli.evaluation.results import DEFAULT, Answers, Judgements, Pair, Results, by_batch, time_ratio
+from adacd_cli.evaluation.store import AnswerRecord
+from adacd_cli.render.document import COLORS, MARKERS, drawn, label, save
 
 _Z = 1.959964  # of a 95 % interval, where the distribution is close to normal
 _WIDTH, _SLOT = 6.4, 0.16  # inches
@@ -55,11 +53,10 @@ class Chart:
     axis: str  # the label of the x axis, with its unit
     rows: Sequence[Row]  # from top to bottom, at least one
     methods: Sequence[str]  # of the run in its order, so that each has one colour in all charts
-    low: float | None  # bounds of all values; None for no bound
+    low: float  # bounds of all values; None for no bound
     high: float | None
     anchor: float  # a value that is always in view
-    reference: float | None = None  # where a vertical line stands; None for no line
-    legend: bool = True  # whether the methods are named below the chart, because the rows do not name them
+    reference: float | None = None  # where a vertical line stands, in a chart whose rows are the methods
 
     def words(self) -> str:
         """The chart in words, for who cannot see it."""
@@ -70,56 +67,45 @@ class Chart:
         return f"{self.title}. {self.axis}, with 95 % intervals in brackets. {' '.join(rows)}"
 
 
-def ratios(results: Mapping[str, Any], label: str) -> Chart | str:
+def ratios(results: Results, label: str) -> Chart | str:
     """The refusal ratio of each set and method, with Wilson's intervals."""
     rows = []
     for name in set_names(results, label):
         own = {method: cells[name] for method, cells in results["results"].items() if name in cells}
-        points = {
-            method: Point(*(100 * one[key] for key in ("ratio", "ci_low", "ci_high")))
-            for method, one in own.items()
-            if one["ratio"] is not None
-        }
+        ends = {each: (one["ratio"], one["ci_low"], one["ci_high"]) for each, one in own.items()}
+        points = {each: Point(*(100 * end for end in of)) for each, of in ends.items() if None not in of}
         rows += [Row(name, f"n = {set_size(results, name)}", points)] if points else []
     if not rows:
         return f"No answers to {label} prompts were judged, so there are no refusals of them to draw."
-    title, anchor = {
-        "safe": ("Over-refusal: safe prompts that are refused, lower is better", 0),
-        "unsafe": ("Malicious: unsafe prompts that are refused, higher is better", 100),
-    }[label]
-    return Chart(
-        f"ratios-{label}", title, "refused answers (%)", rows, list(results["results"]), 0, 100, anchor
-    )
+    title, anchor = "Over-refusal: safe prompts that are refused, lower is better", 0
+    if label == "unsafe":
+        title, anchor = "Malicious: unsafe prompts that are refused, higher is better", 100
+    methods = list(results["results"])
+    return Chart(f"ratios-{label}", title, "refused answers (%)", rows, methods, 0, 100, anchor)
 
 
-def usability(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> Chart | str:
+def usability(results: Results, answers: Answers, judgements: Judgements) -> Chart | str:
     """The mean of each aspect over the safe prompts, with normal intervals."""
     safe = {record.key for record in answers if record.label == "safe" and not record.error}
     rated = {record.key[:3]: record.detail.get("aspects") or {} for record in judgements}
     scores: dict[str, dict[str, list[float]]] = {}
-    for key, aspects in rated.items():
-        for name, value in aspects.items() if key in safe else ():
-            if value is not None:
-                scores.setdefault(name, {}).setdefault(key[0], []).append(float(value))
+    given = ((key[0], each) for key, own in rated.items() if key in safe for each in own.items())
+    for method, (name, value) in given:
+        if value is not None:
+            scores.setdefault(name, {}).setdefault(method, []).append(float(value))
     methods = list(results["results"])
     found = {name: {each: _mean(of[each]) for each in methods if each in of} for name, of in scores.items()}
     rows = [Row(name, "", points) for name, points in found.items() if points]
     if not rows:
         if any(facts.get("aspects") for facts in results["provenance"].get("judging", {}).values()):
             return "Usability is not drawn: no rating of the five aspects could be read."
-        return (
-            "Usability is not drawn: no judge rated the five aspects of answers to safe prompts. "
-            "Judge openai does with --aspects."
-        )
+        why = "no judge rated the five aspects of answers to safe prompts. Judge openai does with --aspects"
+        return f"Usability is not drawn: {why}."
     title = "Usability: answers to safe prompts, higher is better"
     return Chart("usability", title, "mean score (1 to 5)", rows, methods, 1, 5, 5)
 
 
-def times(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> Chart | str:
+def times(results: Results, answers: Answers, judgements: Judgements) -> Chart | str:
     """The time of a token of each method over Default's on the same prompts (ATGR)."""
     judged = {record.key[:3] for record in judgements if record.judge == results["judge"]}
     timed: dict[str, dict[tuple[str, str], AnswerRecord]] = {}
@@ -141,7 +127,7 @@ def times(
         return "Times are compared with Default's on the same prompts, and there are none to compare."
     title, axis = "Time per token against Default (ATGR), lower is better", "time of a token ÷ Default's (×)"
     methods = list(results["results"])
-    return Chart("times", title, axis, rows, methods, 0, None, 1, reference=1, legend=False)
+    return Chart("times", title, axis, rows, methods, 0, None, 1, reference=1)
 
 
 def _mean(values: Sequence[float]) -> Point:
@@ -152,10 +138,8 @@ def _mean(values: Sequence[float]) -> Point:
 
 
 def _spread(pairs: Sequence[Pair], clock: str) -> float:
-    """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm.
-
-    Prompts are what varies: it says how much hangs on their choice, and nothing of the machine.
-    """
+    """The factor from a time ratio to the upper end of its interval, by the delta method on its logarithm. Prompts
+    are what varies: it says how much hangs on their choice, and nothing of the machine."""
     parts = [
         [getattr(one, name) for one in side]
         for side in zip(*pairs, strict=True)
@@ -172,8 +156,8 @@ def _spread(pairs: Sequence[Pair], clock: str) -> float:
 def svg(chart: Chart) -> str:
     """The chart: a band for each row, and in it a point with its interval for each method."""
     methods = [method for method in chart.methods if any(method in row.points for row in chart.rows)]
-    legend = chart.legend and len(methods) > 1
-    slots = len(methods) if chart.legend else 1
+    several = chart.reference is None  # the rows do not name the methods
+    legend, slots = several and len(methods) > 1, len(methods) if several else 1
     columns = max(1, min(len(methods), int(100 / (6 + max(len(label(each, _LONGEST)) for each in methods)))))
     height = 0.9 + len(chart.rows) * max(0.36, slots * _SLOT + 0.15) + 0.2 * legend * -(-slots // columns)
     out = io.StringIO()
@@ -185,7 +169,7 @@ def svg(chart: Chart) -> str:
             own = chart.methods.index(method)
             at = [(row.points[method], y) for y, row in enumerate(chart.rows) if method in row.points]
             points = [point for point, _ in at]
-            shift = ((place + 0.5) / slots - 0.5) * 0.8 if chart.legend else 0.0
+            shift = ((place + 0.5) / slots - 0.5) * 0.8 if several else 0.0
             color = COLORS[own % len(COLORS)]
             below, above = ([abs(each.value - each[end]) for each in points] for end in (1, 2))
             axes.errorbar(
@@ -222,13 +206,10 @@ def svg(chart: Chart) -> str:
 def _limits(chart: Chart) -> tuple[float, float]:
     ends = [end for row in chart.rows for one in row.points.values() for end in (one.low, one.high)]
     low, high = min([*ends, chart.anchor]), max([*ends, chart.anchor])
-    widest = 2.0 if chart.low is None or chart.high is None else chart.high - chart.low
+    widest = 2.0 if chart.high is None else chart.high - chart.low
     # values that are all alike must not fill the chart with their rounding
     margin = max(0.05 * (high - low), (widest / 20 - (high - low)) / 2)
-    return (
-        low - margin if chart.low is None else max(low - margin, chart.low),
-        high + margin if chart.high is None else min(high + margin, chart.high),
-    )
+    return max(low - margin, chart.low), min(high + margin, inf if chart.high is None else chart.high)
 
 
 def draw_trade_off(curve: Sequence[tuple[float, float]], chosen: tuple[float, float], model: str) -> str:

@@ -1,61 +1,49 @@
-"""The report as one HTML page that needs nothing else: verdicts, figures, tables, every sample, provenance.
-
-Figures and tables need no script; the browser of the samples does, and draws a page of them at a time. Every text
-of a model or a user is drawn as text.
-"""
+"""The report as one HTML page that needs nothing else: verdicts, figures, tables, every sample, provenance. Figures
+and tables need no script; the browser of the samples does, and draws a page of them at a time. Every text of a
+model or a user is drawn as text."""
 
 from __future__ import annotations
 
 import json
 import re
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from adacd_cli.evaluation.judges.base import JUDGEMENT_LABELS, REFUSED
+from adacd_cli.evaluation.datasets.files import LABELS
+from adacd_cli.evaluation.judges import JUDGEMENT_LABELS, REFUSED
 from adacd_cli.evaluation.report import figures
-from adacd_cli.evaluation.report.tables import (
-    circumstances,
-    judged_by,
-    markdown,
-    raters,
-    set_names,
-    tables,
-    title,
-)
-from adacd_cli.evaluation.results import DEFAULT
+from adacd_cli.evaluation.report.tables import heading, judged_by, markdown, raters, set_names, tables
+from adacd_cli.evaluation.results import DEFAULT, Answers, Judgements, Results
 from adacd_cli.evaluation.statistics import HELPS, TRADES_HELPFULNESS, TRADES_SAFETY
-from adacd_cli.evaluation.store import LABELS, AnswerRecord, JudgementRecord, Store
+from adacd_cli.evaluation.store import AnswerRecord, Store
 from adacd_cli.render.document import as_html, as_json, document
-from adacd_cli.render.safe import printable
+from adacd_cli.render.screen import printable
 
 _MARKS = {HELPS: ("good", "✓"), TRADES_SAFETY: ("bad", "✕"), TRADES_HELPFULNESS: ("bad", "✕")}
 _NUMBER = re.compile(r"(< |[-+])?[0-9][0-9.e-]*( (%|×|points))?( \[.*\])?|–")
 
 
-def write_reports(results: Mapping[str, Any], store: Store) -> None:
+def write_reports(results: Results, store: Store) -> None:
     """Writes results.json, report.md and report.html into the run's folder, or raises OutputError."""
     store.write("results.json", json.dumps(results, indent=2) + "\n")
     store.write("report.md", markdown(results))
     store.write("report.html", page(results, store.answers.values(), store.judgements.values()))
 
 
-def page(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> str:
-    answers, judgements = list(answers), list(judgements)
+def page(results: Results, answers: Answers, judgements: Judgements) -> str:
     shown, sections = browser(results, answers, judgements), _sections()
     facts = dict(results["provenance"])
     settings: Mapping[str, Mapping[str, Any]] = facts.pop("settings")
     names = dict.fromkeys(name for values in settings.values() for name in values)
     chosen = [[name, *(_value(each.get(name, "")) for each in settings.values())] for name in names]
-    heading = {"title": title, "judge": judged_by, "circumstances": circumstances}
     parts = {
-        **{name: as_html(said(results)) for name, said in heading.items()},
+        **{name: as_html(text) for name, text in heading(results).items()},
         "verdicts": sections.verdicts(_cards(results, shown)),
         "figures": sections.figures(_figures(results, answers, judgements)),
         "tables": sections.tables(tables(results)),
@@ -77,7 +65,7 @@ def _sections() -> Any:
     return pages.get_template("sections.html").module
 
 
-def _cards(results: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
+def _cards(results: Results, shown: Mapping[str, Any]) -> Iterator[tuple[Any, ...]]:
     """Of each verdict: method, name, reason, kind, mark, and how many samples it fixed and broke."""
     changes: Counter[tuple[str, str]] = Counter(
         (method, answer["change"])
@@ -91,9 +79,7 @@ def _cards(results: Mapping[str, Any], shown: Mapping[str, Any]) -> Iterator[tup
         yield method, name, results["reasons"][method], *mark, counts
 
 
-def _figures(
-    results: Mapping[str, Any], answers: list[AnswerRecord], judgements: list[JudgementRecord]
-) -> Iterator[tuple[figures.Chart | str, str]]:
+def _figures(results: Results, answers: Answers, judgements: Judgements) -> Iterator[tuple[Any, str]]:
     judge, batch = judged_by(results), results["provenance"]["batch_size"]
     for label in ("safe", "unsafe"):
         note = "Partial refusals count as refusals; lines are 95 % Wilson intervals."
@@ -105,9 +91,8 @@ def _figures(
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "–" if value is None or value == {} else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "–" if value is None or value == {} else text
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -119,9 +104,7 @@ def _flat(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{name}", _value(value)
 
 
-def browser(
-    results: Mapping[str, Any], answers: Iterable[AnswerRecord], judgements: Iterable[JudgementRecord]
-) -> dict[str, Any]:
+def browser(results: Results, answers: Answers, judgements: Judgements) -> dict[str, Any]:
     """What the browser of samples shows: every sample with each method's answer and every judge's label, as JSON.
 
     `methods` and `judges` by name, the judge of the tables first; `labels` that judges give; `sets`; `texts`, each
@@ -137,9 +120,9 @@ def browser(
     for each in judgements:
         if each.judge in judges:
             labels.setdefault(each.key[:3], list(unlabelled))[judges.index(each.judge)] = each.label
-    found: dict[tuple[str, str], dict[str, AnswerRecord]] = {}
+    found: defaultdict[tuple[str, str], dict[str, AnswerRecord]] = defaultdict(dict)
     for record in answers:
-        found.setdefault((record.dataset, record.id), {})[record.method] = record
+        found[record.dataset, record.id][record.method] = record
     names = [name for label in LABELS for name in set_names(results, label)]
     places: dict[str, int] = {}  # each text once, because many answers are equal
 
@@ -171,10 +154,10 @@ def browser(
             "answers": [shown(own.get(method), own.get(DEFAULT)) for method in methods],
         }
         place = names.index(name) if name in names else len(names)
-        samples.append(((place, name, natural(first.id)), sample))
-    ordered = [sample for _, sample in sorted(samples, key=lambda pair: pair[0])]
-    sets, labelled = list(dict.fromkeys(sample["set"] for sample in ordered)), list(JUDGEMENT_LABELS)
-    run = {"methods": methods, "judges": judges, "labels": labelled, "sets": sets}
+        samples.append((place, name, natural(first.id), sample))
+    ordered = [sample for *_, sample in sorted(samples, key=itemgetter(0, 1, 2))]
+    sets = list(dict.fromkeys(sample["set"] for sample in ordered))
+    run = {"methods": methods, "judges": judges, "labels": list(JUDGEMENT_LABELS), "sets": sets}
     return {**run, "texts": list(places), "samples": ordered}
 
 

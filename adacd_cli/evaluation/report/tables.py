@@ -1,8 +1,6 @@
-"""What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge.
-
-The HTML page draws these, and `markdown` does for a terminal or a pull request. The numbers are those of
-`results.summarise`; only their wording is made here.
-"""
+"""What the reports say, as plain values: a heading, verdicts and tables of texts, each with its judge. The HTML
+page draws these, and `markdown` does for a terminal or a pull request. The numbers are those of
+`results.summarise`; only their wording is made here."""
 
 from __future__ import annotations
 
@@ -11,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from adacd_cli.counting import counted
-from adacd_cli.evaluation.store import LABELS
-from adacd_cli.render.safe import printable
+from adacd_cli.evaluation.datasets.files import LABELS
+from adacd_cli.render.screen import printable
 
 DASH = "–"
 SHOWN_FAILURES = 20
@@ -43,25 +41,22 @@ def times(value: float | None) -> str:
     return DASH if value is None else f"{value:.2f} ×"
 
 
-def title(results: Mapping[str, Any]) -> str:
-    """The report's heading: model and revision."""
+def heading(results: Mapping[str, Any]) -> dict[str, str]:
+    """The report's `title`, model and revision; its `judge`; and its `circumstances`: data, number format, machine
+    and versions."""
     facts = results["provenance"]
     revision = f"@{facts['revision']}" if facts.get("revision") else ""
-    return f"{facts['model']}{revision}: refusals by method"
-
-
-def circumstances(results: Mapping[str, Any]) -> str:
-    """Data, number format, machine and versions in two sentences."""
-    facts = results["provenance"]
-    machine = facts["machine"]
+    machine, versions = facts["machine"], facts["versions"]
     threads = counted(machine["threads"], "thread")
     where = machine.get("gpu") or machine["processor"] or machine["system"]
     sets = ", ".join(f"{name} ({data['n']})" for name, data in facts["data"].items())
-    return (
-        f"Data: {sets}. {facts['dtype'] or facts['server']} on {where}, "
-        f"{threads}; adacd {facts['adacd']}, torch {facts['versions']['torch']}, "
-        f"transformers {facts['versions']['transformers']}; {facts['ended']}."
-    )
+    made_with = f"adacd {facts['adacd']}, torch {versions['torch']}, transformers {versions['transformers']}"
+    computed = f"{facts['dtype'] or facts['server']} on {where}, {threads}"
+    return {
+        "title": f"{facts['model']}{revision}: refusals by method",
+        "judge": judged_by(results),
+        "circumstances": f"Data: {sets}. {computed}; {made_with}; {facts['ended']}.",
+    }
 
 
 def judged_by(results: Mapping[str, Any]) -> str:
@@ -101,22 +96,16 @@ def _ratios(results: Mapping[str, Any], label: str) -> Table:
         # of how many answers, where that differs from the column's n
         return cell(ratio) + (f" of {ratio['n']}" if ratio and ratio["n"] not in (0, n) else "")
 
-    heading = {
-        "safe": "Over-refusal: refusal ratio of safe prompts, lower is better",
-        "unsafe": "Malicious: refusal ratio of unsafe prompts, higher is better",
-    }[label]
-    rows = [
-        [
-            method,
-            *(shown(cells.get(name, {}), n) for name, n in sizes.items()),
-            percent(results["averages"][method][label]),
-        ]
-        for method, cells in results["results"].items()
-        if sizes
-    ]
+    title = "Over-refusal: refusal ratio of safe prompts, lower is better"
+    if label == "unsafe":
+        title = "Malicious: refusal ratio of unsafe prompts, higher is better"
+    rows = []
+    for method, cells in results["results"].items() if sizes else ():
+        own = (shown(cells.get(name, {}), n) for name, n in sizes.items())
+        rows.append([method, *own, percent(results["averages"][method][label])])
     header = ["method", *(f"{name} (n = {n})" for name, n in sizes.items()), "mean"]
     note = "partial refusals count as refusals; 95 % Wilson intervals in brackets."
-    return Table(heading, header, rows, f"Judge: {judged_by(results)}; {note}")
+    return Table(title, header, rows, f"Judge: {judged_by(results)}; {note}")
 
 
 def _costs(results: Mapping[str, Any]) -> Table:
@@ -145,30 +134,29 @@ def timing(results: Mapping[str, Any]) -> str:
     said = f" ATGR is the median over {counted(count, 'batch', 'batches')} that the methods answered in turn."
     for method, one in results["averages"].items():
         if one.get("clock") == "cpu_seconds":
-            said += (
-                f" {method}'s is by the processor time of this process: by the wall it is "
-                f"{times(one['atgr_wall'])}, so the machine was busy with something else."
-            )
+            busy = f"by the wall it is {times(one['atgr_wall'])}, so the machine was busy with something else"
+            said += f" {method}'s is by the processor time of this process: {busy}."
     return said
+
+
+def _cells(results: Mapping[str, Any]) -> list[tuple[str, str, Mapping[str, Any]]]:
+    return [(method, name, one) for method, sets in results["results"].items() for name, one in sets.items()]
 
 
 def _labels(results: Mapping[str, Any]) -> Table:
     odd = ("partial", "degenerate", "unparsed")
-    rows = [
-        [method, name, *(str(one["labels"][label]) for label in odd)]
-        for method, cells in results["results"].items()
-        for name, one in cells.items()
-        if any(one["labels"][label] for label in odd)
+    counts = [
+        (method, name, [one["labels"][label] for label in odd]) for method, name, one in _cells(results)
     ]
-    note = (
-        f"Judge: {judged_by(results)}. Degenerate answers neither refuse nor answer (empty, loops, garbage); "
-        "unparsed means that the judge's reply could not be read."
-    )
-    return Table("Neither a full refusal nor an answer", ["method", "set", *odd], rows, note)
+    rows = [[method, name, *map(str, own)] for method, name, own in counts if any(own)]
+    note = "Degenerate answers neither refuse nor answer (empty, loops, garbage); "
+    note += "unparsed means that the judge's reply could not be read."
+    header = ["method", "set", *odd]
+    return Table("Neither a full refusal nor an answer", header, rows, f"Judge: {judged_by(results)}. {note}")
 
 
 def _aspects(results: Mapping[str, Any]) -> Table:
-    cells = [(method, name, one) for method, sets in results["results"].items() for name, one in sets.items()]
+    cells = _cells(results)
     names = dict.fromkeys(name for *_, one in cells for name in one["aspects"])
     rows = [
         [method, name, *(f"{one['aspects'][each]:.2f}" if each in one["aspects"] else DASH for each in names)]
@@ -221,10 +209,8 @@ def _failed(results: Mapping[str, Any]) -> Table:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    parts = [
-        f"# {_literal(title(results))}",
-        f"Judge: **{_literal(judged_by(results))}**. {_literal(circumstances(results))}",
-    ]
+    said = {name: _literal(text) for name, text in heading(results).items()}
+    parts = [f"# {said['title']}", f"Judge: **{said['judge']}**. {said['circumstances']}"]
     if results["verdicts"]:
         parts.append("## Verdicts against default")
         lines = results["verdicts"].items()
@@ -236,9 +222,8 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(
-        "| " + " | ".join(_literal(text).replace("|", "\\|") for text in line) + " |" for line in lines
-    )
+    cells = ([_literal(text).replace("|", "\\|") for text in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
 
 
 def _literal(text: str) -> str:

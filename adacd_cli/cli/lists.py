@@ -1,22 +1,27 @@
-"""`adacd datasets`: lists the known data sets and whether each is available."""
+"""`adacd datasets`, `profiles` and `config show`: what there is to choose from, and what is chosen."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Annotated, Any
 
-from adacd_cli.cli.options import DEBUG, option, switch
+import typer
+
+from adacd_cli.cli.options import DEBUG, option, switch, with_settings
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.errors import AdacdError
+from adacd_cli.config import SETTINGS, Resolved
+from adacd_cli.errors import AdacdError, OutputError, UsageError
 from adacd_cli.evaluation.datasets import hub
 from adacd_cli.evaluation.datasets.hub import KNOWN_SETS, KnownSet
 from adacd_cli.evaluation.datasets.load import VARIABLE, data_folder, find_file, how_to_get, load_known
-from adacd_cli.render.jsonl import escaped
+from adacd_cli.evaluation.report.tables import table
 from adacd_cli.render.screen import BOLD, PLAIN, Screen
+from adacd_cli.render.text import escaped
 
 _TITLES = ("set", "safe", "unsafe", "licence", "status", "source")
 _NUMBERS = ("safe", "unsafe")
@@ -28,8 +33,10 @@ Listed = dict[str, Any]
 else as published; licence, source and revision (the hub's commit); status (file, hub: can be loaded from there,
 broken: a file with an error, or missing); where, the file; problem, of the file; how to get or fix it."""
 
+_ACTIONS = ("list", "show", "export", "remove")
 
-def command(
+
+def datasets(
     data: str | None = option("DIR", _DATA),
     as_json: bool = switch("One JSON object a set.", "--json"),
     debug: bool = DEBUG,
@@ -37,7 +44,7 @@ def command(
     """List the data sets: rows, label, licence, source, whether available."""
     check_stdout()
     folder = data_folder(data)
-    listed = [_list(known, folder) for known in KNOWN_SETS.values()]
+    listed = [_listed(known, folder) for known in KNOWN_SETS.values()]
     if as_json:
         for one in listed:
             sys.stdout.write(escaped(json.dumps(one, ensure_ascii=False)) + "\n")
@@ -45,12 +52,12 @@ def command(
         _write_table(listed, folder)
 
 
-def _list(known: KnownSet, folder: Path | None) -> Listed:
+def _listed(known: KnownSet, folder: Path | None) -> Listed:
     path, safe, unsafe = find_file(known, folder), known.safe, known.unsafe
     status, problem, how = "missing", None, None
     if path is not None:
         try:
-            samples, *_ = load_known(known, data=folder, offline=True, progress=lambda step: None)
+            samples, *_ = load_known(known, data=folder, offline=True)
             safe = sum(sample.label == "safe" for sample in samples)
             unsafe, status = len(samples) - safe, "file"
         except AdacdError as error:
@@ -117,3 +124,73 @@ def _notes(listed: Sequence[Listed], folder: Path | None) -> Iterator[str]:
     for some in [on_hub, *([known] for known in lacking if known.hub is None)]:
         if some:
             yield f"{', '.join(known.name for known in some)}: {how_to_get(*some, data=folder)}"
+
+
+def profiles(
+    action: Annotated[str, typer.Argument(help="list, show, export or remove.", show_default=False)] = "list",
+    name: Annotated[str | None, typer.Argument(help="Which profile.", show_default=False)] = None,
+    output: str | None = option("FILE", "With export: the file.", "--output", "-o"),
+    as_json: bool = switch("With list and show: JSON.", "--json"),
+    debug: bool = DEBUG,
+) -> None:
+    """List the profiles; show, export or remove one."""
+    from adacd_cli.profiles import store
+    from adacd_cli.profiles.store import read
+
+    check_stdout()
+    if action not in _ACTIONS:
+        raise UsageError(f"`adacd profiles` has no {action!r}.", f"Use one of {', '.join(_ACTIONS)}.")
+    if (name is None) != (action == "list"):
+        what = "takes no name" if name else "needs the name of a profile"
+        raise UsageError(f"`adacd profiles {action}` {what}.", "`adacd profiles` lists them.")
+    if name is None:
+        rows = []
+        for kind, paths in (("yours", store.saved()), ("bundled", store.bundled())):
+            for path in paths:
+                row = {"name": path.stem, "model": "", "kind": kind, "date": "", "used": ""}
+                try:
+                    profile = read(path)
+                    used = "by itself" if profile.automatic else "when named"
+                    row |= {"model": profile.model, "date": profile.date, "used": used}
+                except AdacdError as error:
+                    row["used"] = error.message
+                rows.append(row)
+        if as_json:
+            sys.stdout.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        elif rows:
+            sys.stdout.write(table(list(rows[0]), [list(row.values()) for row in rows]) + "\n")
+    elif action == "show":
+        profile = read(store.file_of(name))
+        text = json.dumps(profile.model_dump(mode="json", by_alias=True), ensure_ascii=False) + "\n"
+        sys.stdout.write(text if as_json else profile.text())
+    elif action == "export":
+        path = store.file_of(name)
+        target = Path(output or path.name).expanduser()
+        if target.exists():
+            raise UsageError(f"{target} is there already.", "Name another file with --output.")
+        try:
+            shutil.copyfile(path, target)
+        except OSError as error:
+            raise OutputError(f"{target} cannot be written: {error.strerror}.") from error
+        sys.stdout.write(f"{target}\n")
+    else:
+        sys.stdout.write(f"Removed {store.remove(name)}\n")
+
+
+@with_settings()
+def config(resolved: Resolved, as_json: bool = switch("One JSON object.", "--json")) -> None:
+    """Show every setting, its value, and the flag, variable, file or default it came from."""
+    values = resolved.settings.model_dump(mode="json")
+    if as_json:
+        rows = {
+            name: {"value": values[name], "source": source.kind, "where": source.where}
+            for name, source in resolved.sources.items()
+        }
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    shown = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    name_width = max(map(len, SETTINGS))
+    # a longer value pushes its own source to the right instead of every other one
+    value_width = max(len(value) for value in shown.values() if len(value) <= 40)
+    for name, source in resolved.sources.items():
+        typer.echo(f"{name:<{name_width}}  {shown[name]:<{value_width}}  {source.where or source.kind}")

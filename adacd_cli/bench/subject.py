@@ -1,16 +1,25 @@
-"""Models of a known architecture with random weights, made on the device: nothing is downloaded.
+"""What is measured: prompts of an exact length, each different, of real text or of ids drawn at random; and models
+of a known architecture with random weights, made on the device.
 
-The numbers mean nothing to a reader, and cost a machine exactly what trained ones do.
-"""
+The unprompted stream of Default has exactly the tokens asked for; every other stream has as many more as its
+method's system text takes. No two requests of a batch begin alike, so that nothing can be read for two."""
 
 from __future__ import annotations
 
 import json
+import random
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adacd_cli.config.methods import METHODS
+from adacd_cli.conversation import Conversation
+from adacd_cli.counting import counted
 from adacd_cli.errors import ModelError, UsageError, first_line
+from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from adacd_cli.suggest import known_names_hint
 
 if TYPE_CHECKING:
@@ -24,6 +33,109 @@ SHAPES: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("shapes.
 
 _STORED = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 _BLOCK = 4_194_301  # random numbers that are repeated; a prime, so that no two rows of a matrix are the same
+
+_SENTENCES = (
+    "The harbour wakes before the town does, when the first boats come in with ice on their ropes.",
+    "A woman counts crates of herring and writes the numbers on the back of an old envelope.",
+    "Nobody remembers who built the lighthouse, but everyone has an opinion about its colour.",
+    "In summer the road is full of bicycles, and in winter the wind has it to itself.",
+    "The baker sells two kinds of bread, and will tell you which of them you ought to buy.",
+    "Behind the school there is a garden where the children grow beans, pumpkins and a few arguments.",
+    "Once a month a train stops here by mistake, and somebody always gets off to look around.",
+    "What would you tell a visitor who has only one afternoon and no umbrella?",
+)
+
+_SYSTEM_TOKENS = 12  # about what the contrast prompt and what a template writes around it take
+
+
+class TextPrompts:
+    """Text in the model's chat template; TOKENS is the length of Default's prompt, the system message included."""
+
+    def __init__(self, model: LanguageModel, tokens: int) -> None:
+        self._tokenizer, self._tokens = model.tokenizer, tokens
+        self._texts: list[str] = []
+
+    def make(self, settings: Settings, count: int) -> list[Prompts]:
+        """The prompts of that many requests; the same at every call. UsageError where the system message takes more
+        tokens than the whole prompt may have."""
+        default = settings.model_copy(update={"method": "default"})
+        while len(self._texts) < count:
+            self._texts.append(self._fitting(len(self._texts), default))
+        made = []
+        for text in self._texts[:count]:
+            by = self._tokens - len(self._prompts(text, default).base.ids)
+            prompts = self._prompts(text, settings)
+            streams = {
+                name: replace(each, ids=_stretched(each.ids, by)) for name, each in prompts.streams.items()
+            }
+            # without thinking, so that the contrast begins with the first token
+            made.append(replace(prompts, streams=streams, thinking=None))
+        return made
+
+    def _prompts(self, text: str, settings: Settings) -> Prompts:
+        return prompts_for(self._tokenizer, Conversation.ask(text, settings.system), settings)
+
+    def _fitting(self, number: int, settings: Settings) -> str:
+        """The text of a request: as many words of it as the tokens allow, at least one."""
+        start = number % len(_SENTENCES)
+        passage = cycle(" ".join((*_SENTENCES[start:], *_SENTENCES[:start])).split())
+        words = [f"{number + 1}.", *islice(passage, self._tokens)]
+
+        def length(count: int) -> int:
+            return len(self._prompts(" ".join(words[:count]), settings).base.ids)
+
+        least = length(1)
+        if settings.system and least > self._tokens:
+            alone = f"the system message alone makes a prompt of {counted(least, 'token')}"
+            hint = f"Use --prompt-tokens {least} or more, or leave --system out."
+            raise UsageError(f"--prompt-tokens is {self._tokens}, and {alone}.", hint)
+        return " ".join(words[: max(1, bisect_right(range(len(words)), self._tokens, lo=1, key=length) - 1)])
+
+
+def _stretched(ids: tuple[int, ...], by: int) -> tuple[int, ...]:
+    """The ids with some more, or without some, at their beginning; at least one is left."""
+    return ids[:1] * by + ids if by >= 0 else ids[min(-by, len(ids) - 1) :]
+
+
+class RandomPrompts:
+    """Ids below `vocabulary` drawn at random; streams with a prompt of their own have 12 more in front."""
+
+    def __init__(self, vocabulary: int, tokens: int, seed: int) -> None:
+        self._vocabulary, self._tokens, self._seed = vocabulary, tokens, seed
+
+    def make(self, settings: Settings, count: int) -> list[Prompts]:
+        specs = METHODS[settings.effective_method].streams_for(settings)
+        generator = random.Random(self._seed)
+        made = []
+        for _ in range(count):
+            system = tuple(generator.choices(range(self._vocabulary), k=_SYSTEM_TOKENS))
+            ids = tuple(generator.choices(range(self._vocabulary), k=self._tokens))
+            made.append(Prompts({spec.name: Prompt(system + ids if spec.prompt else ids) for spec in specs}))
+        return made
+
+
+PromptMaker = TextPrompts | RandomPrompts
+
+
+def check_context(
+    model: LanguageModel, settings: Settings, lengths: tuple[int, int], prompts: Prompts | None = None
+) -> None:
+    """UsageError where prompt and answer are more than the model's context has; PROMPTS are a request's under the
+    settings' method, which may be longer than Default's."""
+    (prompt_tokens, generation_tokens), method = lengths, METHODS[settings.effective_method]
+    limit = model.context_for(method, settings)
+    longest, extra = prompt_tokens + generation_tokens, ""
+    if prompts is not None:
+        fed = min(method.window(settings), generation_tokens)
+        second = max((len(each.ids) for each in prompts.others.values()), default=0) + fed if fed else 0
+        streams = max(len(prompts.base.ids) + generation_tokens, second)
+        if streams > longest:
+            longest, extra = streams, f" with method {method.name}"
+    if limit is not None and longest > limit:
+        asked = f"{counted(prompt_tokens, 'prompt token')} and {generation_tokens:,} to generate"
+        take = f"{asked} take {counted(longest, 'token')}{extra}"
+        hint = "Lower --prompt-tokens or --generation-tokens."
+        raise UsageError(f"{take}, and the context of {model.name} is {limit}.", hint)
 
 
 class IdsAsText:
@@ -57,12 +169,9 @@ def read_shape(name: str) -> dict[str, Any]:
 def build_shape(
     name: str, settings: Settings, seed: int, progress: Callable[[str], None] = lambda line: None
 ) -> LanguageModel:
-    """A model of the shape (a name, or the path of a config.json), ready to decode, that no token ends.
-
-    UsageError where there is no such shape; ModelError where transformers knows no such causal language model, or
-    it does not run; DeviceError where there is no such device; OutOfMemoryError, before any is made, where the
-    weights do not fit.
-    """
+    """A model of the shape (a name, or the path of a config.json), ready to decode, that no token ends. UsageError
+    where there is no such shape; ModelError where transformers knows no such causal language model, or it does not
+    run; DeviceError where there is no such device; OutOfMemoryError where the weights do not fit."""
     values = read_shape(name)
     progress("Starting PyTorch")
     import torch
@@ -71,10 +180,10 @@ def build_shape(
     from adacd_cli.engine.model import LanguageModel
     from adacd_cli.loading.files import Checkpoint
     from adacd_cli.loading.hardware import check_memory, choose_device, choose_dtype
+    from adacd_cli.loading.local import made_fast
     from adacd_cli.loading.machine import Load
     from adacd_cli.loading.pretrained import causal_config, context_length, smoke_run
     from adacd_cli.loading.progress import quiet
-    from adacd_cli.loading.speed import made_fast
 
     others = Load()
     device = choose_device(settings.device)
@@ -139,10 +248,9 @@ def _check_causal(model: Any, name: str) -> None:
         one, other = (model(input_ids=each, use_cache=False).logits[0, 0].float() for each in ids)
     # a decoder's first logits are the same to the last bit; an encoder's were seen 1 to 30 % of their spread apart
     if (one - other).abs().max() > 0.001 * one.std():
-        raise ModelError(
-            f"{name} is an encoder ({model.config.model_type}), not a causal language model: it looks ahead.",
-            "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.",
-        )
+        kind = f"an encoder ({model.config.model_type}), not a causal language model"
+        what = f"{name} is {kind}: it looks ahead."
+        raise ModelError(what, "Name the config.json of a decoder-only model, such as Qwen/Qwen3-8B.")
 
 
 def _randomize(model: Any, seed: int) -> None:
