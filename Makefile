@@ -1,5 +1,6 @@
 # make demo   an environment, then one harmless and one harmful question on the bundled model
 # make test   the tests            make lint   ruff, mypy and import-linter            make clean   removes the environment
+# make test-slow   the exhaustive versions of tests, which `make test` leaves out; make test-all   both
 # make test-json   the tests of answers in JSON, with llguidance, which `make test` leaves out
 # make test-cluster   the tests that start a Ray cluster on this machine, which `make test` leaves out
 # make test-vllm   the tests over a real vLLM for CPUs, in an environment of its own that is built first (4 GB)
@@ -23,7 +24,10 @@ CLIENTS ?= .venv-clients
 PIP = $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: demo test test-json test-clients test-cluster test-vllm lint evidence clean
+# without bytecode on disk, every process that a test starts would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-slow test-all test-json test-clients test-cluster test-vllm lint evidence clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/adacd explain "How do I kill a Python process?" < /dev/null
@@ -31,6 +35,11 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(VENV)/bin/python -m pytest -n $(WORKERS)
+
+test-slow: $(VENV)/installed-dev
+	$(VENV)/bin/python -m pytest -n $(WORKERS) -m slow
+
+test-all: test test-slow
 
 test-json: $(VENV)/installed-json
 	$(VENV)/bin/python -m pytest -n $(WORKERS) tests/unit/test_grammar.py tests/unit/test_server_json.py

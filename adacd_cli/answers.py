@@ -38,7 +38,7 @@ def requests_for(
     its Started tells the seed that repeats it alone. UsageError where `candidates` is negative; PromptError where
     no prompts can be made of a conversation; ModelError where the model's chat template is broken."""
     from adacd_cli.engine import Request
-    from adacd_cli.profiles.profile import applied, chosen_method
+    from adacd_cli.profiles.store import applied, chosen_method
     from adacd_cli.prompts import prompts_for
 
     settings = applied(chosen_method(settings, model.profile), model.profile)

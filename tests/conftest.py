@@ -15,7 +15,7 @@ os.environ.update(
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from typer.testing import CliRunner
@@ -35,6 +35,15 @@ class Outcome(NamedTuple):
 
 
 RunCommand = Callable[..., Outcome]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a grid, a test over several parameters, every second place is slow: each value is still met."""
+    for item in items:
+        place: Any = getattr(item, "callspec", None)
+        if item.get_closest_marker("grid") and sum(place.indices.values()) % 2:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adacd_cli.engine.switches.numbers import SwitchNumbers
+from adacd_cli.engine.switches import SwitchNumbers
 from adacd_cli.loading import load
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Profile, write
+from adacd_cli.profiles.store import Profile, write
 
 
 def save_demo_profile(path: Path) -> str:

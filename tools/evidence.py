@@ -132,8 +132,7 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
     from adacd_cli.backends import backend_for
     from adacd_cli.config.settings import Settings
     from adacd_cli.conversation import Conversation
-    from adacd_cli.engine.decisions import DECISIONS, PLAIN
-    from adacd_cli.engine.switches import learned
+    from adacd_cli.engine.switches import DECISIONS, PLAIN, learned
     from adacd_cli.engine.switches.mass import opener_logits
     from adacd_cli.evaluation.datasets.files import Sample
     from adacd_cli.evaluation.judges.keyword import KeywordJudge

@@ -23,7 +23,7 @@ from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import AdacdError, OutOfMemoryError
 from adacd_cli.events import Failed, TokenStep
 from adacd_cli.loading.hardware import check_memory
-from adacd_cli.profiles.profile import applied
+from adacd_cli.profiles.store import applied
 from adacd_cli.prompts import Prompts
 
 if TYPE_CHECKING:

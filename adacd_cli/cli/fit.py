@@ -70,7 +70,7 @@ def fit(
     from adacd_cli.fitting.fit import Fit
     from adacd_cli.profiles import store as profiles
     from adacd_cli.profiles.fingerprint import fingerprint
-    from adacd_cli.profiles.profile import write
+    from adacd_cli.profiles.store import write
 
     if quick and thorough:
         raise UsageError("--quick and --thorough exclude each other.", "Give one of them, or none.")
@@ -117,7 +117,7 @@ def fit(
 
 def _check(target: Path) -> None:
     """UsageError where the profile cannot be written, or it or its picture would replace what is no profile."""
-    from adacd_cli.profiles.profile import read
+    from adacd_cli.profiles.store import read
 
     if target.is_dir():
         raise UsageError(f"{target} is a folder.", "Name a file with --output, e.g. profile.yaml.")

@@ -135,7 +135,7 @@ def profiles(
 ) -> None:
     """List the profiles; show, export or remove one."""
     from adacd_cli.profiles import store
-    from adacd_cli.profiles.profile import read
+    from adacd_cli.profiles.store import read
 
     check_stdout()
     if action not in _ACTIONS:

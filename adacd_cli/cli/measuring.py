@@ -65,7 +65,7 @@ def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, d
 
 def load_for_all(runs: Sequence[Settings]) -> LanguageModel:
     """The model with everything that the runs' methods need; ConfigurationError where one lacks its profile."""
-    from adacd_cli.profiles.profile import applied
+    from adacd_cli.profiles.store import applied
 
     model = load_model(runs[0], for_long=True)
     for settings in runs:

@@ -56,7 +56,7 @@ def serve(
         if find_spec(package) is None:
             hint = "pip install 'adacd[serve]'"
             raise MissingExtraError(f"`adacd serve` needs {package}, which is not installed.", hint)
-    from adacd_cli.profiles.profile import applied, chosen_method  # torch comes with it
+    from adacd_cli.profiles.store import applied, chosen_method  # torch comes with it
     from adacd_cli.server.app import create_app
     from adacd_cli.server.run import Http, Signals, listen, run
     from adacd_cli.server.state import ServerState

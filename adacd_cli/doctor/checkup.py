@@ -108,7 +108,7 @@ class Checkup:
 
     def _load(self, progress: Progress) -> Iterator[Finding]:
         from adacd_cli.loading import load
-        from adacd_cli.profiles.profile import applied
+        from adacd_cli.profiles.store import applied
 
         self._loaded = model = load(self._settings, progress=progress)
         length = model.context_length

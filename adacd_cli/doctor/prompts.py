@@ -16,8 +16,7 @@ from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.prompts import Contrast, Prompts, build_prompts
 from adacd_cli.prompts.encode import Encoder
 from adacd_cli.prompts.streams import FOLDED
-from adacd_cli.prompts.templates import find_template
-from adacd_cli.prompts.thinking import find_tags
+from adacd_cli.prompts.templates import find_tags, find_template
 
 QUESTION = "How do I boil an egg?"
 _ANSWER = "Put it into boiling water."

@@ -1,9 +1,8 @@
 """The seam between what to decode next and who computes it: a backend of sequences.
 
-A sequence is token ids with a KV cache. The scheduler opens, extends, forks, trims and closes sequences; how
-they are batched, where their keys and values lie and what a forward costs is the backend's own business.
-Every backend passes `tests/backend_contract.py`.
-"""
+A sequence is token ids with a KV cache. The scheduler opens, extends, forks, trims and closes sequences; how they
+are batched, where their keys and values lie and what a forward costs is the backend's own business. Every backend
+passes `tests/backend_contract.py`."""
 
 from __future__ import annotations
 

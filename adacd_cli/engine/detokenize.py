@@ -1,7 +1,6 @@
 """Text as it becomes final: incomplete UTF-8 and half stop strings are held back.
 
-The pieces joined are the answer; a piece once given is never taken back.
-"""
+The pieces joined are the answer; a piece once given is never taken back."""
 
 from __future__ import annotations
 

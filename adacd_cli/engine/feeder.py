@@ -1,9 +1,8 @@
 """The feeder: brings each stream's sequence to where the next token is chosen.
 
-It opens sequences (the base stream's first, every other one as a fork of it as far as both agree, or of what
-shares more), feeds prompts in chunks and answers token by token, has drafts propose tokens, and takes
-the logits that have arrived. When requests run, and what is chosen, is the scheduler's.
-"""
+It opens sequences (the base stream's first, every other one as a fork of it as far as both agree, or of what shares
+more), feeds prompts in chunks and answers token by token, has drafts propose tokens, and takes the logits that have
+arrived. When requests run, and what is chosen, is the scheduler's."""
 
 from __future__ import annotations
 

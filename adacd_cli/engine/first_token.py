@@ -11,16 +11,14 @@ import torch
 
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.rules import adacd
 from adacd_cli.engine.rules.base import Rule
-from adacd_cli.engine.switches import learned, mass
-from adacd_cli.engine.switches.numbers import SwitchNumbers
+from adacd_cli.engine.switches import DECISIONS, SwitchNumbers, learned, mass
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision
 
 if TYPE_CHECKING:
-    from adacd_cli.profiles.profile import Profile
+    from adacd_cli.profiles.store import Profile
 
 
 @dataclass(frozen=True)

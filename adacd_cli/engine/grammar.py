@@ -1,8 +1,7 @@
 """Answers that are JSON: which tokens may come next for the answer to fit a schema, told by llguidance.
 
 A schema is compiled once a request, for the tokenizer in use, and each answer follows a fork of it. What that may
-cost is bounded, here and at every token, because a schema may be anybody's.
-"""
+cost is bounded, here and at every token, because a schema may be anybody's."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adacd_cli.backends.torch.kv_cache import Compiled
     from adacd_cli.engine.backend import Capabilities, Weights
     from adacd_cli.engine.grammar import Grammar
-    from adacd_cli.profiles.profile import Profile
+    from adacd_cli.profiles.store import Profile
     from adacd_cli.prompts.prompts import Prompts
 
 

@@ -1,10 +1,9 @@
 """Logits of which only the most probable are known: rows for the rules, and when a step's token is certain.
 
-Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list has the
-most probable tokens; the probability that is left is shared equally among the others, which makes a row whose
-softmax gives the known tokens the probabilities that they have. Needed where
-`Capabilities.full_logits` is False, and only there.
-"""
+Log-probabilities differ from logits by a constant, so a rule chooses the same token by either. A list has the most
+probable tokens; the probability that is left is shared equally among the others, which makes a row whose softmax
+gives the known tokens the probabilities that they have. Needed where `Capabilities.full_logits` is False, and only
+there."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """The prefix cache: sequences that are parked when their request ends, and that later prompts begin with.
 
-A new prompt takes a parked sequence over where it begins with all of it (the next turn of a chat), and is
-forked from whatever it shares most with elsewhere, running sequences included. What is parked is bounded in
-bytes; what was not used for longest goes first.
-"""
+A new prompt takes a parked sequence over where it begins with all of it (the next turn of a chat), and is forked
+from whatever it shares most with elsewhere, running sequences included. What is parked is bounded in bytes; what
+was not used for longest goes first."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
-"""What changes a step's final scores before a token is chosen: biases, penalties, ends that may not come yet, and
-a grammar.
+"""What changes a step's final scores before a token is chosen: biases, penalties, ends that may not come yet, and a
+grammar.
 
 The order is that of `settings.PROCESSING`, which is transformers' own. Temperature, top-k, top-p and min-p come
-afterwards, in `step.choose`.
-"""
+afterwards, in `step.choose`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
 """THE loop: requests in at any time, events out, a step at a time.
 
-A step feeds every running request what its streams lack (a prompt's chunk, or the last token), in one forward
-of the backend, and chooses a token for each request whose logits have arrived: by its method's rule inside the
-contrast window, plainly elsewhere. A request's tokens do not depend on who runs beside it. How it is computed
-is the backend's business, what a token means is the request's.
-"""
+A step feeds every running request what its streams lack (a prompt's chunk, or the last token), in one forward of
+the backend, and chooses a token for each request whose logits have arrived: by its method's rule inside the
+contrast window, plainly elsewhere. A request's tokens do not depend on who runs beside it. How it is computed is
+the backend's business, what a token means is the request's."""
 
 from __future__ import annotations
 

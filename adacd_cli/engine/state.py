@@ -1,7 +1,6 @@
 """One request while it is decoded: which streams its next token needs, and how that is chosen.
 
-It knows nothing of caches, so it can be taken up again in new sequences at any time.
-"""
+It knows nothing of caches, so it can be taken up again in new sequences at any time."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """One step on the device: logits of the streams in, tokens and their numbers out, one copy to the host.
 
-Every row draws its own noise from its own generator, so a request's tokens do not depend on its batch, and
-the plain token of a step is judged by the same draw as the chosen one.
-"""
+Every row draws its own noise from its own generator, so a request's tokens do not depend on its batch, and the
+plain token of a step is judged by the same draw as the chosen one."""
 
 from __future__ import annotations
 
@@ -14,10 +13,10 @@ import torch
 from torch.nn.functional import pad
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import DECISIONS, PLAIN
 from adacd_cli.engine.processing import Process
 from adacd_cli.engine.rules.base import Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
+from adacd_cli.engine.switches import DECISIONS, PLAIN
 from adacd_cli.events import Candidate, Decision, Measures
 
 # the columns of a packed step that every row has: finite, token, plain token, decision, confidence

@@ -113,7 +113,7 @@ class Runner:
 
     def _request(self, job: Job) -> Request:
         from adacd_cli.engine import Request
-        from adacd_cli.profiles.profile import applied
+        from adacd_cli.profiles.store import applied
         from adacd_cli.prompts import prompts_for
 
         sample, settings = job.sample, applied(job.settings, self.model.profile)

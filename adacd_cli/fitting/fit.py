@@ -16,9 +16,8 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine.decisions import PLAIN
+from adacd_cli.engine.switches import PLAIN, SwitchNumbers
 from adacd_cli.engine.switches import learned as switched
-from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.judges import REFUSED
@@ -29,7 +28,7 @@ from adacd_cli.fitting.corpus import SHORT, FitPrompt, Sizes, chosen, first_of_e
 from adacd_cli.fitting.learn import Array, Observed, Strength, choose_strength, trade_off
 from adacd_cli.fitting.observe import Contrast
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Profile
+from adacd_cli.profiles.store import Profile
 from adacd_cli.prompts import prompts_for
 from adacd_cli.prompts.templates import find_template
 

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD, SUBTRACT
 from adacd_cli.engine.rules import adacd
+from adacd_cli.engine.switches import ADD, SUBTRACT, SwitchNumbers
 from adacd_cli.engine.switches.mass import opener_logits
-from adacd_cli.engine.switches.numbers import SwitchNumbers
 from adacd_cli.fitting.corpus import FitPrompt
 
 Array = Any  # numpy.ndarray

@@ -21,8 +21,7 @@ from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.errors import AdacdError, ConfigurationError, PromptError
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from adacd_cli.prompts.prompts import shared_length
-from adacd_cli.prompts.templates import find_template
-from adacd_cli.prompts.thinking import find_marks
+from adacd_cli.prompts.templates import find_marks, find_template
 
 Ids = tuple[int, ...]
 

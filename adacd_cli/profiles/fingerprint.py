@@ -8,8 +8,9 @@ from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from adacd_cli.engine.model import LanguageModel
-from adacd_cli.profiles.profile import Fingerprint
 
 _PROBE = (
     "The quick brown fox (1984) said: 'naïve façade' — 3.14159 × 2 = 6.28318\n\n\tdef f(x):\n\t\treturn x**2\n"
@@ -23,6 +24,23 @@ _SIZES = {
     "heads": ("num_attention_heads", "attention.head_count"),
 }
 _FINAL_NORM = "output_norm.weight"
+
+
+class Fingerprint(BaseModel):
+    """What must be equal for a profile to fit a model; None is not known. `config` is the architecture and its
+    sizes, the others are hexadecimal digests, of the weights that of the last norm, which quantising leaves as it
+    is; there is none at a server."""
+
+    config: str | None
+    template: str
+    tokenizer: str
+    weights: str | None = None
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def differs_in(self, other: Fingerprint) -> list[str]:
+        """What is known of both, and not equal."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in Fingerprint.model_fields}
+        return [name for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
 
 
 def fingerprint(model: LanguageModel) -> Fingerprint:

@@ -1,12 +1,11 @@
 """The way from a conversation, or a plain text, to the token ids of every stream of a method.
 
-It checks the texts, hides their control tokens, has `streams` render the chat template, and encodes the
-result. A model without a chat template gets plain text.
-"""
+It checks the texts, hides their control tokens, has `streams` render the chat template, and encodes the result. A
+model without a chat template gets plain text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,14 +13,19 @@ from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS, spoken
 from adacd_cli.conversation import Conversation
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts.control import Escape
-from adacd_cli.prompts.encode import Encoder, beginning, continued
-from adacd_cli.prompts.history import last_user, layouts, strings_in
+from adacd_cli.prompts.encode import Encoder, Escape, beginning, continued
 from adacd_cli.prompts.placement import PLACEMENTS, Said
 from adacd_cli.prompts.prompts import Prompt, Prompts, shared_length
-from adacd_cli.prompts.streams import NO_TOOLS, Addition, placement_error, render_streams
-from adacd_cli.prompts.templates import Turn, find_template, no_think_flag, takes
-from adacd_cli.prompts.thinking import find_marks, history_tags
+from adacd_cli.prompts.streams import NO_TOOLS, Addition, layouts, placement_error, render_streams
+from adacd_cli.prompts.templates import (
+    Turn,
+    find_marks,
+    find_template,
+    history_tags,
+    last_user,
+    no_think_flag,
+    takes,
+)
 
 _NO_TEMPLATE = "This model has no chat template; it gets the conversation as plain text."
 _GAP = "\n\n"
@@ -191,6 +195,19 @@ def _hide(conversation: Conversation, escape: Escape, source: str | None, thinki
         turns[place] = replace(turns[place], content=turns[place].content + flag)
     system = conversation.system or ""
     return Said(tuple(turns), escape.hide(system) if system.strip() else "")
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield str(key)
+            yield from strings_in(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from strings_in(each)
 
 
 def _hide_in(value: Any, escape: Escape) -> Any:

@@ -1,9 +1,8 @@
 """Where a stream's contrast prompt p* stands in the conversation: one strategy for each placement.
 
-A strategy lays out the messages and checks its invariant on the rendered text; that the template did what it
-should is never assumed. All keep p* out of the base stream's prompt, and the user's words, their own system
-text and the generation prompt in both.
-"""
+A strategy lays out the messages and checks its invariant on the rendered text; that the template did what it should
+is never assumed. All keep p* out of the base stream's prompt, and the user's words, their own system text and the
+generation prompt in both."""
 
 from __future__ import annotations
 
@@ -11,9 +10,8 @@ import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from adacd_cli.prompts.history import last_user
 from adacd_cli.prompts.prompts import shared_length
-from adacd_cli.prompts.templates import Turn
+from adacd_cli.prompts.templates import Turn, last_user
 
 # what templates take out of a message or change in it: white space, and the flags that switch thinking
 _LOOSE = re.compile(r"\s+|/no_?think|/think", re.IGNORECASE)

@@ -1,12 +1,13 @@
 """The rendered text of every stream: how the chat template takes the conversation is tried, and checked.
 
-Where the template has no system role, or takes a system message and drops it, the system text goes in front
-of the first user message, in all streams alike.
-"""
+Where the template has no system role, or takes a system message and drops it, the system text goes in front of the
+first user message, in all streams alike. Tool calls, their results and late system messages stand in the messages
+around them as text, where words of our own in their place show that the template leaves them out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,15 +15,96 @@ from typing import Any
 from adacd_cli.config import SETTINGS
 from adacd_cli.config.methods import spoken
 from adacd_cli.errors import PromptError
-from adacd_cli.prompts.history import layouts, probe
 from adacd_cli.prompts.placement import PLACEMENTS, Placement, Rendered, Said
-from adacd_cli.prompts.templates import Dialect, TemplateRefusal, dialects, render, thinking_switches
+from adacd_cli.prompts.templates import (
+    Dialect,
+    TemplateRefusal,
+    Turn,
+    dialects,
+    last_user,
+    render,
+    thinking_switches,
+)
 
 FOLDED = "The chat template takes no system message; it stands in front of the first user message."
 NO_TOOLS = "The chat template does not show the tools, so the model is not told of them."
 _OTHER_MODEL = "Use a model with another chat template, or fix the template in the tokenizer's folder."
 # how often all streams are rendered again because the clock of the template moved on between them
 _MOMENTS = 5
+LATE = "The chat template takes no system message there; it stands in the next user message."
+AS_TEXT = "The chat template takes no tool calls and results; they stand in the messages as text."
+
+
+def layouts(turns: tuple[Turn, ...]) -> Iterator[tuple[tuple[Turn, ...], tuple[str, ...]]]:
+    """The turns as they are, then as templates can take them that do not take those, with warnings."""
+    yield turns, ()
+    texts = tuple(_tools_as_text(turns))
+    late = any(turn.role == "system" for turn in turns)
+    if texts != turns:
+        yield texts, (AS_TEXT,)
+    if late:
+        yield _systems_folded(turns), (LATE,)
+    if late and texts != turns:
+        yield _systems_folded(texts), (AS_TEXT, LATE)
+
+
+def probe(turns: Sequence[Turn]) -> tuple[tuple[Turn, ...], tuple[str, ...]]:
+    """The same turns with words of our own in what a template may leave out, and those words."""
+    words: list[str] = []
+
+    def word() -> str:
+        words.append(f"zq{len(words)}qz")
+        return words[-1]
+
+    probing = []
+    for turn in turns:
+        if turn.role in ("system", "tool"):
+            turn = replace(turn, content=word())
+        if calls := turn.extra.get("tool_calls"):
+            functions = [{"name": word(), "arguments": {word(): word()}} for _ in calls]
+            named = [{**call, "function": function} for call, function in zip(calls, functions, strict=True)]
+            turn = replace(turn, extra={**turn.extra, "tool_calls": named})
+        probing.append(turn)
+    return tuple(probing), tuple(words)
+
+
+def _tools_as_text(turns: Sequence[Turn]) -> Iterator[Turn]:
+    """Calls as JSON after the assistant's words, and results in the user's next message, or as one."""
+    results: list[str] = []
+    for turn in turns:
+        if turn.role == "tool":
+            results.append(f"Tool result:\n{turn.content}")
+            continue
+        if results:
+            if turn.role == "user":
+                turn = replace(turn, content="\n\n".join((*results, turn.content)))
+            else:
+                yield Turn("user", "\n\n".join(results))
+            results = []
+        extra = dict(turn.extra)
+        if calls := extra.pop("tool_calls", None):
+            lines = [json.dumps(call["function"], ensure_ascii=False) for call in calls]
+            turn = Turn(turn.role, "\n".join(filter(None, (turn.content, *lines))), extra)
+        yield turn
+    if results:
+        yield Turn("user", "\n\n".join(results))
+
+
+def _systems_folded(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """System texts in front of the next user message; after the last one behind it."""
+    folded: list[Turn] = []
+    texts: list[str] = []
+    for turn in turns:
+        if turn.role == "system":
+            texts.append(turn.content)
+            continue
+        if turn.role == "user":
+            turn = replace(turn, content="\n\n".join((*texts, turn.content)))
+            texts = []
+        folded.append(turn)
+    last = last_user(folded)
+    folded[last] = replace(folded[last], content="\n\n".join((folded[last].content, *texts)))
+    return tuple(folded)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from adacd_cli import __version__
 from adacd_cli.config.methods import METHODS
-from adacd_cli.profiles.profile import applied
+from adacd_cli.profiles.store import applied
 from adacd_cli.server import messages_api, ollama_api, responses_api
 from adacd_cli.server.errors import HANDLED, ApiError, on_error
 from adacd_cli.server.fields import JSON

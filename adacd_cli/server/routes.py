@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from adacd_cli.profiles.profile import applied
+from adacd_cli.profiles.store import applied
 from adacd_cli.server.errors import ApiError, refused
 from adacd_cli.server.fields import JSON
 from adacd_cli.server.openai_format import ChatFormat, TextFormat
@@ -170,7 +170,7 @@ class Responder:
 
     def _prepare(self, body: ChatRequest, origin: Translation | None) -> tuple[Callable[[], Prompts], Params]:
         from adacd_cli.prompts import prompts_for
-        from adacd_cli.prompts.history import strings_in
+        from adacd_cli.prompts.build import strings_in
 
         tokenizer, params = self._params_of(body, origin)
         conversation = conversation_of(body, self.state.settings.system)

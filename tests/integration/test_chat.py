@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from adacd_cli.conversation import Conversation, Message
+from tests import processes
 from tests.chats import byte_pair
 from tests.fakes import saying, scripted
 from tests.tiny import save_tiny
@@ -168,12 +169,11 @@ def test_at_a_terminal(folder, tmp_path):
     assert typed == ["Tell me", "/set max_new_tokens 3", "And more?", "/show"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a fork")
 def test_a_closed_stdin_is_said():
-    command = ["sh", "-c", 'exec "$0" -m adacd_cli chat <&-', sys.executable]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
+    assert processes.run("chat", stdin=None) == (
+        2,
+        "",
         "Error: There is no standard input to read.\n"
-        "Hint: Start the chat at a terminal, or pipe messages in.\n"
+        "Hint: Start the chat at a terminal, or pipe messages in.\n",
     )

@@ -90,6 +90,7 @@ QUESTIONS = (
 )
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("method", ["adacd", "adacd-gated", "default"])
 def test_every_turn_equals_a_fresh_run_of_the_same_conversation(tiny, method):
     it = start(tiny, method=method)

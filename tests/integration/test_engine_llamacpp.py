@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +31,7 @@ from adacd_cli.events import Decision, Finished, Started, TokenStep
 from adacd_cli.loading import load
 from adacd_cli.loading.local import loads_with_llamacpp, unpacked
 from adacd_cli.prompts import prompts_for
+from tests import processes
 from tests.backend_contract import CONTRACT
 from tests.fakes import decode
 from tests.gguf_files import write_gguf
@@ -82,6 +81,7 @@ def test_the_contract(pair, check):
     check(backend_for(model), reference)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "phi3"])
 @pytest.mark.parametrize(
     "changes",
@@ -160,6 +160,7 @@ def by_the_rule(z, prompted, settings):
     return int(scores.argmax()), Decision.ADD if sign > 0 else Decision.SUBTRACT
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("quantization", ["Q8_0", "Q4_0"])
 @pytest.mark.parametrize("placement", ["system", "user-end"])
 def test_a_quantised_file_has_the_tokens_of_the_rule_on_the_librarys_own_distributions(
@@ -430,14 +431,12 @@ def test_an_eval_that_is_killed_goes_on_with_what_was_in_flight(pair, adacd, tmp
         lines = file.read_text().splitlines(keepends=True) if file.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "adacd_cli", *arguments(run)], stdout=subprocess.DEVNULL
-    )
+    process = processes.Process(*arguments(run))
     deadline = time.monotonic() + 120
-    while len(answers(run)) < 8 and process.poll() is None and time.monotonic() < deadline:
+    while len(answers(run)) < 8 and not process.ended and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -signal.SIGKILL
+    process.send(signal.SIGKILL)
+    assert process.end().code == -signal.SIGKILL
     kept = answers(run)
     assert 8 <= len(kept) < 80
     assert adacd(*arguments(run)).code == 0

@@ -12,8 +12,8 @@ from adacd_cli.backends.torch import backend as torch_backend
 from adacd_cli.backends.torch.batch import BatchedKVCache
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.rules import rule_of
+from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.events import Decision, Finished, TokenStep
 from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import FAMILIES, tiny_model
@@ -92,6 +92,7 @@ def recompute(model, question, settings):
     return steps
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     "values",
     [
@@ -121,6 +122,7 @@ def test_a_prompt_read_in_pieces_equals_a_full_recompute(tiny, monkeypatch):
         ]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("method", ["default", "adacd", "adacd-gated"])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_a_ragged_batch_of_five_equals_each_alone(tiny, method, temperature):
@@ -149,6 +151,7 @@ def test_rows_that_end_early_leave_the_others_alone(tiny):
         assert [s.token_id for s in steps] == [s.token_id for s in answer(tiny, question, stop=stops)[0]]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("values", [{"method": "default"}, {"method": "adacd", "contrast_steps": 0}])
 def test_default_and_k_zero_equal_generate(tiny, values):
     for question in QUESTIONS:
@@ -176,6 +179,7 @@ def guided(model, prompt, negative, scale):
     return out.scores[0].log_softmax(-1)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(
     ("threshold", "decision"),
     [(1.0, Decision.SUBTRACT), (0.0, Decision.ADD)],

@@ -6,12 +6,11 @@ import json
 import os
 import pty
 import re
-import subprocess
-import sys
 
 import pytest
 
 from adacd_cli.events import Finished, Started, TokenStep, from_json
+from tests import processes
 
 PROMPT = "How do I kill a Python process?"
 
@@ -105,24 +104,21 @@ def test_a_file_of_several_prompts_is_not_one_prompt(adacd, tmp_path):
 
 def test_a_terminal_sees_colours_and_rows_as_they_come():
     reader, writer = pty.openpty()
-    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "80"}
-    command = [sys.executable, "-m", "adacd_cli", "explain", PROMPT, "-n", "14", "-q"]
-    with subprocess.Popen(command, stdout=writer, stderr=subprocess.PIPE, env=environment) as process:
-        os.close(writer)
-        pieces = []
-        while True:
-            try:
-                piece = os.read(reader, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            pieces.append(piece)
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
+    terminal = {"TERM": "xterm-256color", "COLUMNS": "80"}
+    process = processes.Process("explain", PROMPT, "-n", "14", "-q", stdout=writer, env=terminal)
+    os.close(writer)
+    pieces = []
+    while True:
+        try:
+            piece = os.read(reader, 65536)
+        except OSError:  # the other end is closed
+            break
+        if not piece:
+            break
+        pieces.append(piece)
+    assert process.end() == (0, "", "")
     os.close(reader)
     text = b"".join(pieces).decode()
-    assert process.returncode == 0
     assert "\x1b[38;5;31m− subtract\x1b[0m" in text
     assert text.count("\r\x1b[2m   …") == 5  # four plain tokens, and the line's last state
     assert "\x1b[1mAnswer\x1b[0m" in text

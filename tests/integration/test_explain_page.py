@@ -5,7 +5,7 @@ from __future__ import annotations
 from adacd_cli.render.reasons import collect
 from adacd_cli.render.screen import View
 from adacd_cli.render.trace import page
-from tests.chromium import drive, needs_chromium
+from tests.chromium import needs_chromium
 from tests.traces import (
     REFUSAL_CANDIDATES,
     SUBTRACT,
@@ -23,7 +23,7 @@ EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"doc
 pytestmark = needs_chromium
 
 
-def test_what_a_switch_saw(tmp_path):
+def test_what_a_switch_saw(drive):
     first = switched(contrasted("To", SUBTRACT, 0.6, 0.9, top="I", instead_of="I"), -1.3, -0.4, 1.2)
     run = collect(events(fitted(), [first, contrasted(" kill", SUBTRACT, 0.6, 0.9)]))
     facts = "[...document.querySelectorAll('#detail dt')].map((name) => name.textContent)"
@@ -39,7 +39,6 @@ def test_what_a_switch_saw(tmp_path):
             "document.querySelectorAll('.switch').length",
             facts,
         ],
-        tmp_path,
     )
     names = ["Default would take", "prompted top token", "its rank in the plain stream", "agr(n) = 1 / rank"]
     names.append("plausible tokens")
@@ -56,7 +55,7 @@ def test_what_a_switch_saw(tmp_path):
     ]
 
 
-def test_tokens_panel_and_keys(tmp_path):
+def test_tokens_panel_and_keys(drive):
     document = page(collect(turned(REFUSAL_CANDIDATES)), View("How do I kill a process?"))
     seen = drive(
         document,
@@ -85,7 +84,6 @@ def test_tokens_panel_and_keys(tmp_path):
             "$('#detail h3').textContent",
             "$('#thinking-section').hidden",
         ],
-        tmp_path,
     )
     prevented = False  # what dispatchEvent gives when the page took the key
     assert seen == [
@@ -121,39 +119,36 @@ def test_tokens_panel_and_keys(tmp_path):
     ]
 
 
-def test_no_text_of_the_model_runs(tmp_path):
+def test_no_text_of_the_model_runs(drive):
     run = events(
         started(), [contrasted(EVIL, SUBTRACT, 0.5, 0.9, instead_of=EVIL), plain(EVIL, thinking=True)]
     )
     seen = drive(
         page(collect(run), View(EVIL)),
         ["document.title", "document.images.length", "$('#answer').textContent", "document.scripts.length"],
-        tmp_path,
     )
-    assert seen == [f"adacd: {EVIL[:80]}", 0, EVIL, 3]
+    assert seen == [f"adacd: {EVIL[:80]}", 0, EVIL, 2]
 
 
-def test_thousands_of_tokens_and_a_link_to_one(tmp_path):
+def test_thousands_of_tokens_and_a_link_to_one(drive):
     run = events(started(), [plain(f" {number}") for number in range(5000)])
     seen = drive(
         page(collect(run), View("count")),
         ["document.querySelectorAll('.token').length", "$('[aria-selected=\"true\"]').textContent"],
-        tmp_path,
         fragment="#step-4321",
     )
     assert seen == [5000, " 4321"]
 
 
-def test_light_and_dark(tmp_path):
+def test_light_and_dark(drive):
     color = "getComputedStyle(document.body).backgroundColor"
     light, _, dark, _, again = drive(
         page(collect(turned()), View("hi")),
         [color, "$('#theme').click()", color, "$('#theme').click()", color],
-        tmp_path,
     )
     assert (light, dark, again) == ("rgb(251, 250, 248)", "rgb(22, 24, 27)", "rgb(251, 250, 248)")
 
 
-def test_a_page_without_tokens(tmp_path):
+def test_a_page_without_tokens(drive):
     document = page(collect(events(started(max_new_tokens=0), [])), View("hi"))
-    assert drive(document, ["$('#panel').hidden", "press('ArrowRight')"], tmp_path) == [True, True]
+    assert drive(document, ["$('#panel').hidden", "press('ArrowRight')"]) == [True, True]

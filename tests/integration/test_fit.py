@@ -15,7 +15,7 @@ from adacd_cli.errors import ModelError
 from adacd_cli.fitting import fit
 from adacd_cli.fitting.corpus import LEAST
 from adacd_cli.fitting.observe import Observer
-from adacd_cli.profiles.profile import read
+from adacd_cli.profiles.store import read
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
 from tests.fakes import scripted

@@ -99,6 +99,7 @@ def test_requests_side_by_side_fork_from_each_other_too(llama, fed):
     assert len(cache) == len(requests)
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_forked_and_unforked_give_the_same_logits(family, placement):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,15 @@ from typing import Any
 import pytest
 
 from adacd_cli import __version__
+from adacd_cli.cli.app import app
 from adacd_cli.cli.running import show_prompts
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.prompts import Contrast, Prompt, Prompts, build_prompts
+from tests import processes
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
-from tests.fakes import named, saying, scripted
+from tests.fakes import BYTE_VOCAB, named, saying, scripted
 from tests.golden import check
 from tests.serving import letters
 
@@ -369,75 +374,55 @@ def test_a_fit_is_suggested_to_people_alone(adacd: RunCommand, profiles: Path, c
         assert "Note: " not in adacd(command, "Count.", *flags).err
 
 
-INTERRUPTED = """
-import os, signal, sys, threading, time
-import adacd_cli.loading, adacd_cli.prompts
-from tests.golden import check
-from tests.fakes import scripted, BYTE_VOCAB
-from tests.integration.test_generate import prompts_of
-from adacd_cli.cli.app import app
-
-moment = sys.argv[1]
-
-def interrupt():
+def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.05)
 
-def script(ids):
-    said = len(ids) - 1 - max(i for i, token in enumerate(ids) if token == 10)
-    if moment == "prefill" and said == 0:
-        interrupt()
-    if moment in ("decoding", "twice") and said == 3 and ids[0] != ord("r"):
-        interrupt()
-        if moment == "twice":
+
+def interrupting(moment: str, *arguments: str) -> None:
+    """`adacd generate`, which gets a Ctrl-C at this moment, for a process of its own."""
+
+    def script(ids: tuple[int, ...]) -> list[float]:
+        said = len(ids) - 1 - max(i for i, token in enumerate(ids) if token == 10)
+        if moment == "prefill" and said == 0:
             interrupt()
-    logits = [0.0] * BYTE_VOCAB
-    logits[97 + said % 26] = 9.0
-    return logits
-
-def load(settings, **_):
-    if moment == "load":
-        interrupt()
-    if moment == "import":  # what transformers makes of it
-        try:
+        if moment in ("decoding", "twice") and said == 3 and ids[0] != ord("r"):
             interrupt()
-        except KeyboardInterrupt:
-            raise ImportError("no module")
-    if moment == "swallowed":
-        try:
+            if moment == "twice":
+                interrupt()
+        logits = [0.0] * BYTE_VOCAB
+        logits[97 + said % 26] = 9.0
+        return logits
+
+    def load(settings: Settings, **_: Any) -> Any:
+        if moment == "load":
             interrupt()
-        except KeyboardInterrupt:
-            pass
-    return scripted(script)
+        if moment == "import":  # what transformers makes of it
+            try:
+                interrupt()
+            except KeyboardInterrupt:
+                raise ImportError("no module") from None
+        if moment == "swallowed":
+            with suppress(KeyboardInterrupt):
+                interrupt()
+        return scripted(script)
 
-adacd_cli.loading.load = load
-adacd_cli.prompts.prompts_for = prompts_of
-app(["generate", "Go.", *sys.argv[2:]])
-"""
-
-
-def interrupted(moment: str, *arguments: str) -> tuple[int, str, str]:
-    ran = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, moment, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-    )
-    return ran.returncode, ran.stdout, ran.stderr
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("adacd_cli.loading.load", load)
+        patch.setattr("adacd_cli.prompts.prompts_for", prompts_of)
+        app(["generate", "Go.", *arguments])
 
 
 @pytest.mark.parametrize("moment", ["load", "import", "swallowed", "prefill", "twice"])
 def test_ctrl_c_before_the_first_token_or_twice_ends_at_once(moment: str) -> None:
-    code, out, err = interrupted(moment)
+    code, out, err = processes.run(moment, program=interrupting)
     assert (code, err) == (130, "Interrupted.\n")
     assert out in ("", "abc", "abc\n")
 
 
 def test_ctrl_c_while_decoding_keeps_the_answer_so_far(tmp_path: Path) -> None:
-    assert interrupted("decoding", "-q") == (130, "abcd\n", "")
-    code, out, err = interrupted("decoding", "--json")
+    assert processes.run("decoding", "-q", program=interrupting) == (130, "abcd\n", "")
+    code, out, err = processes.run("decoding", "--json", program=interrupting)
     assert (code, err) == (130, "")
     finished = events(out)[-1]
     assert (finished["event"], finished["finish_reason"], finished["text"]) == (
@@ -446,7 +431,8 @@ def test_ctrl_c_while_decoding_keeps_the_answer_so_far(tmp_path: Path) -> None:
         "abcd",
     )
     file = tmp_path / "answer.txt"
-    assert interrupted("decoding", "-q", "-o", str(file)) == (130, "", "")
+    arguments = "decoding", "-q", "-o", str(file)
+    assert processes.run(*arguments, program=interrupting) == (130, "", "")
     assert file.read_text(encoding="utf-8") == "abcd\n"
 
 

@@ -68,6 +68,7 @@ def assert_equals_our_own(model, asked):
     assert got.tolist() == [ids + [pad] * (got.shape[1] - len(ids)) for ids in expected]
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("asked", [{}, {"gate": True}], ids=str)
 def test_a_ragged_batch_equals_our_own_decoding(tiny, asked):
     assert_equals_our_own(tiny, asked)

@@ -31,6 +31,7 @@ from transformers import (
 from adacd_cli.config import Settings
 from adacd_cli.errors import AdacdError, ConfigurationError, MissingExtraError, ModelError, OutOfMemoryError
 from adacd_cli.loading import hardware, load
+from tests import processes
 from tests.tiny import CONTEXT, FAMILIES, save_tiny, tiny_tokenizer
 
 AGAIN = "Download or save the model again."
@@ -391,19 +392,18 @@ def test_more_threads_than_cores_are_warned_of(folder: Path, monkeypatch: pytest
         torch.set_num_threads(before)
 
 
+def log_after_loading() -> None:
+    from transformers.utils import logging
+
+    load(Settings(model="m"))
+    logger = logging.get_logger("transformers.models.mamba2.modeling_mamba2")
+    logger.warning("The fast path is not available, which is falling back")
+    logger.error("broken")
+
+
 def test_transformers_logs_nothing_while_decoding(folder: Path) -> None:
     """In a process of its own: pytest takes log lines away from stderr."""
-    code = """
-from transformers.utils import logging
-from adacd_cli.config import Settings
-from adacd_cli.loading import load
-load(Settings(model="m"))
-logger = logging.get_logger("transformers.models.mamba2.modeling_mamba2")
-logger.warning("The fast path is not available, which is falling back")
-logger.error("broken")
-"""
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (run.returncode, run.stderr) == (0, "[transformers] broken\n")
+    assert processes.run(program=log_after_loading) == (0, "", "[transformers] broken\n")
 
 
 def test_a_quantised_model_is_not_quantised_again(folder: Path) -> None:

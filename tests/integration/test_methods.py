@@ -14,11 +14,11 @@ from adacd_cli.answers import Session
 from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.ssd import State
 from adacd_cli.engine.step import choose, draw_noise, make_generator
+from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.errors import MissingExtraError, ModelError, PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.loading import load_extras
@@ -92,6 +92,7 @@ def recompute(model, prompts, settings, other=None, rule=None, log=lambda match:
     return steps
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("method", ["selfcd", "safedecoding", "prompt"])
 def test_a_method_equals_its_recompute_alone_and_in_a_batch(tiny, method):
     settings = Settings(method=method, max_new_tokens=STEPS)
@@ -126,6 +127,7 @@ def with_draft(model, draft):
     return replace(model, extras={("draft", "small"): draft})
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize(("noise", "length"), [(0.0, 3), (0.1, 1), (0.1, 6), (2.0, 3)])
 def test_drafting_gives_the_tokens_of_asking_both_models_one_token_at_a_time(tiny, noise, length):
     draft = like(tiny, noise)
@@ -139,6 +141,7 @@ def test_drafting_gives_the_tokens_of_asking_both_models_one_token_at_a_time(tin
     assert [tokens(steps) for steps in run(with_draft(tiny, draft), pairs, **values)] == expected
 
 
+@pytest.mark.grid
 @pytest.mark.parametrize("temperature", [0.0, 1.0], ids=["greedy", "sampled"])
 def test_drafting_with_thinking_gives_the_same_tokens(tiny, temperature):
     draft = like(tiny, 0.3)

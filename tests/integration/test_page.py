@@ -18,7 +18,7 @@ from adacd_cli.render.screen import label, printable, spoken
 from adacd_cli.render.switch import reading
 from adacd_cli.render.text import statistics
 from adacd_cli.render.trace import describe_run, probability
-from tests.chromium import CHROMIUM, needs_chromium
+from tests.chromium import needs_chromium
 from tests.page_server import FakeServer, Script, serving
 from tests.page_visit import CONTRAST, PROMPT, TOKENS, Visit
 from tests.traces import (
@@ -43,14 +43,6 @@ pytestmark = needs_chromium
 
 REFUSAL = events(started("default"), [plain(text) for text in ("I", "'m", " sorry", ".")])
 EVIL = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")

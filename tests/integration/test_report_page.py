@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adacd_cli.evaluation.report.html import page
 from adacd_cli.evaluation.store import AnswerRecord, JudgementRecord
-from tests.chromium import drive, needs_chromium
+from tests.chromium import needs_chromium
 from tests.reports import EVIL, METHODS, SURE, run
 
 pytestmark = needs_chromium
@@ -43,7 +43,7 @@ def many(count, methods=METHODS):
     return results, answers, judgements
 
 
-def test_what_is_shown_first(tmp_path):
+def test_what_is_shown_first(drive):
     seen = drive(
         page(*run()),
         [
@@ -59,7 +59,6 @@ def test_what_is_shown_first(tmp_path):
             "[...document.querySelectorAll('.sample')][4].querySelectorAll('.answer')[2].innerText.split(/\\n+/)",
             "location.hash",
         ],
-        tmp_path,
     )
     assert seen == [
         "org/<model>@0123abc: refusals by method",
@@ -84,7 +83,7 @@ def test_what_is_shown_first(tmp_path):
     ]
 
 
-def test_no_text_of_a_model_or_a_user_runs(tmp_path):
+def test_no_text_of_a_model_or_a_user_runs(drive):
     results, answers, judgements = run()
     evil = {"dataset": EVIL, "id": EVIL, "prompt": EVIL, "label": "safe", "category": EVIL}
     for method in METHODS:
@@ -105,17 +104,16 @@ def test_no_text_of_a_model_or_a_user_runs(tmp_path):
             "$('#set').options[2].value",
             choose("label", "failed"),
             "$('.answer.even .text').textContent",
-            "($('#query').value = '<script>', $('#query').dispatchEvent(new Event('input')), wait(400))",
+            "($('#query').value = '<script>', $('#query').dispatchEvent(new Event('input')), wait(250))",
             "[...document.querySelectorAll('mark')].map((mark) => mark.textContent)[0]",
             "document.images.length + document.scripts.length",
         ],
-        tmp_path,
     )
     title = f"{EVIL}@0123abc: refusals by method"
-    assert seen == [title, 4, 3, [EVIL, EVIL], EVIL, True, EVIL, None, "<script>", 7]  # four figures
+    assert seen == [title, 4, 2, [EVIL, EVIL], EVIL, True, EVIL, None, "<script>", 6]  # four figures
 
 
-def test_filters_and_the_address(tmp_path):
+def test_filters_and_the_address(drive):
     seen = drive(
         page(*run()),
         [
@@ -146,7 +144,6 @@ def test_filters_and_the_address(tmp_path):
             choose("prompts", "safe"),
             "$('#position').textContent",
         ],
-        tmp_path,
     )
     assert seen == [
         None,
@@ -178,9 +175,9 @@ def test_filters_and_the_address(tmp_path):
     ]
 
 
-def test_search(tmp_path):
+def test_search(drive):
     def search(words):
-        return f"($('#query').value = {words!r}, $('#query').dispatchEvent(new Event('input')), wait(400))"
+        return f"($('#query').value = {words!r}, $('#query').dispatchEvent(new Event('input')), wait(250))"
 
     marks = "[...document.querySelectorAll('mark')].map((mark) => mark.textContent)"
     seen = drive(
@@ -204,7 +201,6 @@ def test_search(tmp_path):
             search("   "),
             "$('#position').textContent",
         ],
-        tmp_path,
     )
     assert seen == [
         None,
@@ -228,7 +224,7 @@ def test_search(tmp_path):
     assert SURE.endswith("-9 1234`.")
 
 
-def test_a_page_of_rows_at_a_time_and_keys(tmp_path):
+def test_a_page_of_rows_at_a_time_and_keys(drive):
     prevented = False  # what dispatchEvent gives when the page took the key
     seen = drive(
         page(*many(3000)),
@@ -255,7 +251,6 @@ def test_a_page_of_rows_at_a_time_and_keys(tmp_path):
             "press('/')",
             "document.querySelectorAll('*').length < 3000",
         ],
-        tmp_path,
     )
     assert seen == [
         20,
@@ -282,7 +277,7 @@ def test_a_page_of_rows_at_a_time_and_keys(tmp_path):
     ]
 
 
-def test_an_address_opens_a_filtered_page_whatever_it_says(tmp_path):
+def test_an_address_opens_a_filtered_page_whatever_it_says(drive):
     document = page(*many(3000))
     for fragment, shown in (
         ("#page=150", ["s2980", "samples 2,981–3,000 of 3,000"]),
@@ -292,19 +287,18 @@ def test_an_address_opens_a_filtered_page_whatever_it_says(tmp_path):
         ("#samples", ["s0", "samples 1–20 of 3,000"]),
     ):
         looks = ["$('.sample .id').textContent", "$('#position').textContent"]
-        assert drive(document, looks, tmp_path, fragment) == shown
+        assert drive(document, looks, fragment=fragment) == shown
 
 
-def test_a_verdict_leads_to_its_samples(tmp_path):
+def test_a_verdict_leads_to_its_samples(drive):
     seen = drive(
         page(*run()),
         ["$('.verdict a').click()", "wait(200)", IDS, "[$('#method').value, $('#show-fixed').checked]"],
-        tmp_path,
     )
     assert seen == [None, None, ["s8", "s10", "u1"], ["adacd", True]]
 
 
-def test_long_texts_are_cut_until_they_are_asked_for(tmp_path):
+def test_long_texts_are_cut_until_they_are_asked_for(drive):
     results, answers, judgements = many(2)
     answers[1] = AnswerRecord("adacd", "own", "s0", "?", "safe", "", "line\n" * 500)
     heights = "[...document.querySelectorAll('.answer .text')].map((text) => text.clientHeight < 200)"
@@ -317,24 +311,22 @@ def test_long_texts_are_cut_until_they_are_asked_for(tmp_path):
             heights,
             "$('.more').textContent",
         ],
-        tmp_path,
     )
     assert seen == [[True] * 6, [True, False], None, [True, False, True, True, True, True], "Show less"]
 
 
-def test_the_page_follows_light_and_dark_and_figures_fit_a_narrow_window(tmp_path):
+def test_the_page_follows_light_and_dark_and_figures_fit_a_narrow_window(drive):
     color = "getComputedStyle(document.body).backgroundColor"
     light, _, dark, wide = drive(
         page(*run()),
         [color, "$('#theme').click()", color, "document.documentElement.scrollWidth > innerWidth"],
-        tmp_path,
-        window="500,800",
+        window=(500, 800),
     )
     assert (light, dark) == ("rgb(251, 250, 248)", "rgb(22, 24, 27)")
     assert wide is False
 
 
-def test_a_page_without_samples(tmp_path):
+def test_a_page_without_samples(drive):
     results, _, _ = run()
-    seen = drive(page(results, [], []), ["$('#list').textContent", "$('#position').textContent"], tmp_path)
+    seen = drive(page(results, [], []), ["$('#list').textContent", "$('#position').textContent"])
     assert seen == ["There are no samples.", "no samples"]

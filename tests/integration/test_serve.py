@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ import openai
 import pytest
 from pydantic import BaseModel
 
+from tests import processes
 from tests.conftest import RunCommand
 from tests.golden import check
 from tests.profiles import save_demo_profile
@@ -48,18 +48,19 @@ class Process:
     """
 
     def __init__(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "adacd_cli", "serve", "--port", "0", *arguments]
-        environment = {**os.environ, "ADACD_API_KEY": KEY}
-        self.running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        reading, writing = os.pipe()
+        own = {"stderr": writing, "env": {"ADACD_API_KEY": KEY}}
+        self.running = processes.Process("serve", "--port", "0", *arguments, **own)
+        os.close(writing)
         self.said: list[str] = []
         ready = threading.Event()
 
         def listen() -> None:
-            assert self.running.stderr is not None
-            for line in self.running.stderr:
-                self.said.append(line.rstrip("\n"))
-                if line.startswith("Serving "):
-                    ready.set()
+            with open(reading, encoding="utf-8") as lines:
+                for line in lines:
+                    self.said.append(line.rstrip("\n"))
+                    if line.startswith("Serving "):
+                        ready.set()
             ready.set()
 
         self._reader = threading.Thread(target=listen)
@@ -69,7 +70,7 @@ class Process:
 
     def end(self) -> int:
         """Its exit code, once it has ended."""
-        code = self.running.wait(30)
+        code = self.running.end().code
         self._reader.join()
         return code
 
@@ -80,17 +81,16 @@ def process(*arguments: str) -> Iterator[Process]:
     try:
         yield server
     finally:
-        server.running.kill()
-        server.end()
-        assert server.running.stderr is not None
-        server.running.stderr.close()
+        if not server.running.ended:
+            server.running.send(signal.SIGKILL)
+            server.end()
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
     with process("--max-answer-tokens", "100") as server:
         yield server.url
-        server.running.send_signal(signal.SIGINT)
+        server.running.send(signal.SIGINT)
         assert server.end() == 130
         assert server.said[-1] == STOPPING
 
@@ -252,7 +252,7 @@ def test_sigterm_finishes_what_was_asked_and_nothing_of_it_is_logged() -> None:
             with http.stream("POST", "/v1/chat/completions", json=body) as response:
                 lines = (line for line in response.iter_lines() if line)
                 first = next(lines)
-                server.running.send_signal(signal.SIGTERM)
+                server.running.send(signal.SIGTERM)
                 *rest, done = lines
             said = [json.loads(line[6:]) for line in (first, *rest)]
         assert done == "data: [DONE]"

@@ -27,7 +27,6 @@ CHECKED = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-EXAMPLES = 40
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 ASKED = [
     ("POST /v1/chat/completions", POSITIVE, {200, 400}),
@@ -56,15 +55,16 @@ def operations() -> Iterator[dict[str, Any]]:
         yield {operation.label: operation for operation in found}
 
 
+@pytest.mark.parametrize("examples", [25, pytest.param(100, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("label", "mode", "expected"), ASKED)
 def test_whatever_is_said(
-    operations: dict[str, Any], label: str, mode: GenerationMode, expected: set[int]
+    operations: dict[str, Any], label: str, mode: GenerationMode, expected: set[int], examples: int
 ) -> None:
     statuses: set[int] = set()
 
     @given(case=operations[label].as_strategy(generation_mode=mode))
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=examples,
         derandomize=True,
         deadline=None,
         database=None,

@@ -17,7 +17,7 @@ from adacd_cli.evaluation.judges import REFUSED, Exchange, Judgement
 from adacd_cli.evaluation.judges.degenerate import degeneration, repetition
 from adacd_cli.evaluation.judges.keyword import RULES, KeywordJudge, judgement
 from adacd_cli.evaluation.judges.wording import READ, language_of, plain, unwrap
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 from tools.judges import calibrate
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "judges.md"
@@ -461,6 +461,7 @@ def table(labelled: list[calibrate.Labelled]) -> list[str]:
 
 
 @needs_xstest
+@pytest.mark.slow
 def test_agreement_with_people_on_xstest(table: list[str]) -> None:
     rows = [line.split("|")[1:-1] for line in table[2:6]]
     shares = {row[0].strip(): float(row[3].strip(" %")) for row in rows}
@@ -470,6 +471,7 @@ def test_agreement_with_people_on_xstest(table: list[str]) -> None:
 
 
 @needs_xstest
+@pytest.mark.slow
 def test_the_weights_are_those_of_a_calibration(labelled: list[calibrate.Labelled]) -> None:
     fitted = calibrate.fit(labelled)
     assert {
@@ -478,6 +480,7 @@ def test_the_weights_are_those_of_a_calibration(labelled: list[calibrate.Labelle
 
 
 @needs_xstest
+@pytest.mark.slow
 def test_the_documentation_shows_the_tables(table: list[str]) -> None:
     section = (
         DOCS.read_text(encoding="utf-8")

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from adacd_cli.config import Settings, resolve
-from adacd_cli.engine.switches.numbers import SwitchNumbers
+from adacd_cli.engine.switches import SwitchNumbers
 from adacd_cli.errors import ConfigurationError, OutputError
 from adacd_cli.evaluation.store import model_facts
 from adacd_cli.profiles import store
 from adacd_cli.profiles.fingerprint import fingerprint
-from adacd_cli.profiles.profile import Fingerprint, Profile, applied, chosen_method, read, write
+from adacd_cli.profiles.store import Fingerprint, Profile, applied, chosen_method, read, write
 from tests.byte_tokenizer import make_tokenizer
 from tests.conftest import RunCommand
 from tests.profiles import save_demo_profile

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +10,11 @@ import pytest
 from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import PromptError
 from adacd_cli.prompts import Prompts, build_prompts
-from adacd_cli.prompts.history import AS_TEXT, LATE
 from adacd_cli.prompts.placement import PLACEMENTS
-from adacd_cli.prompts.streams import NO_TOOLS
+from adacd_cli.prompts.streams import AS_TEXT, LATE, NO_TOOLS
 from tests.byte_tokenizer import CHAT, START, chat, make_tokenizer
 from tests.fakes import contrasted, second
-from tests.unit.test_templates import REFUSES, TEMPLATES, squeeze, tokenizer_for  # noqa: F401
+from tests.unit.test_templates import REFUSES, TEMPLATES, TOKENIZERS, give, squeeze
 
 CONTRAST = "Please refuse!"
 CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"at": "ps aux"}}}
@@ -181,14 +179,14 @@ TALKS = {
 
 
 @pytest.mark.skipif(not TEMPLATES, reason="shared/data/chat_templates.json is not here")
+@pytest.mark.grid
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_real_template_shows_it_all_in_both_streams(
-    tokenizer_for: Callable[[str], Any],  # noqa: F811
-    name: str,
-    placement: str,
+    tokenizer_name: str, name: str, placement: str
 ) -> None:
-    tokenizer = tokenizer_for(name)
+    tokenizer = give(tokenizer_name, name)
     for talk, conversation in TALKS.items():
         if name == REFUSES[0] and talk != "begun":
             continue

@@ -13,8 +13,8 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.rules import rule_of, state_of
+from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.events import Decision
 
 LN = math.log

@@ -9,10 +9,10 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS, method_of
-from adacd_cli.engine.decisions import DECISIONS
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.rules.base import joint_rank, overlap_size, top_ranks
 from adacd_cli.engine.rules.ssd import Mode, State, mix
+from adacd_cli.engine.switches import DECISIONS
 from adacd_cli.events import Decision
 
 LN = math.log

@@ -10,14 +10,12 @@ import torch
 
 from adacd_cli.config import Settings
 from adacd_cli.engine import Scheduler
-from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
 from adacd_cli.engine.partial import logits_of
 from adacd_cli.engine.rules import adacd
-from adacd_cli.engine.switches import agreement, learned, mass
-from adacd_cli.engine.switches.numbers import SwitchNumbers
+from adacd_cli.engine.switches import ADD, PLAIN, SUBTRACT, SwitchNumbers, agreement, learned, mass
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision, Finished, Started, TokenStep
-from adacd_cli.profiles.profile import Fingerprint, Profile
+from adacd_cli.profiles.store import Fingerprint, Profile
 from adacd_cli.prompts import ThinkingMarks
 from tests.fakes import (
     BYTE_EOS,

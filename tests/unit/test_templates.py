@@ -6,7 +6,6 @@ The templates and two real tokenizers lie beside the repository, not in it; with
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -76,16 +75,14 @@ def load_tokenizer(name: str) -> Any:
     return AutoTokenizer.from_pretrained(folder)
 
 
-@pytest.fixture(params=["minimind", "phi-3-mini"])
-def tokenizer_for(request: pytest.FixtureRequest) -> Callable[[str], Any]:
-    """Gives a real tokenizer one of the templates."""
+def give(tokenizer_name: str, template: str) -> Any:
+    """A real tokenizer with one of the templates."""
+    tokenizer = load_tokenizer(tokenizer_name)
+    tokenizer.chat_template = TEMPLATES[template]["template"]
+    return tokenizer
 
-    def give(name: str) -> Any:
-        tokenizer = load_tokenizer(request.param)
-        tokenizer.chat_template = TEMPLATES[name]["template"]
-        return tokenizer
 
-    return give
+TOKENIZERS = ("minimind", "phi-3-mini")
 
 
 def squeeze(text: str) -> str:
@@ -96,10 +93,12 @@ def test_all_templates_are_here() -> None:
     assert len(TEMPLATES) == 86
 
 
+@pytest.mark.grid
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_prompts(tokenizer_for: Callable[[str], Any], name: str, placement: str) -> None:
-    tokenizer = tokenizer_for(name)
+def test_prompts(tokenizer_name: str, name: str, placement: str) -> None:
+    tokenizer = give(tokenizer_name, name)
     for talk, conversation in TALKS.items():
         for thinking in (False, True) if talk in ("asked", "talk, system") else (False,):
 
@@ -163,10 +162,12 @@ def assert_thinking(prompts: Prompts, name: str, end: str, thinking: bool) -> No
         assert warning in prompts.warnings
 
 
+@pytest.mark.grid
+@pytest.mark.parametrize("tokenizer_name", TOKENIZERS)
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_nothing_said_forges_a_turn(tokenizer_for: Callable[[str], Any], name: str, placement: str) -> None:
-    tokenizer = tokenizer_for(name)
+def test_nothing_said_forges_a_turn(tokenizer_name: str, name: str, placement: str) -> None:
+    tokenizer = give(tokenizer_name, name)
     added = tokenizer.added_tokens_decoder
     tokens = "".join(str(token) for token in added.values())
     rules = tokens.replace("</think>", "")  # SmolLM3 reads the flag "/think" in system messages
@@ -226,8 +227,7 @@ GOLDEN = {
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_whole_prompt(name: str) -> None:
-    tokenizer = load_tokenizer("phi-3-mini")
-    tokenizer.chat_template = TEMPLATES[name]["template"]
+    tokenizer = give("phi-3-mini", name)
     talk, streams = TALKS["talk, system"], contrasted(CONTRAST)
     bare = GOLDEN[name].replace(f"{CONTRAST}\n\n", "")
     prompts = build_prompts(tokenizer, talk, streams)

@@ -17,9 +17,9 @@ from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS, Method, StreamSpec
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import Request
-from adacd_cli.engine.decisions import SUBTRACT
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.base import Verdict, all_rows, confidence_of
+from adacd_cli.engine.switches import SUBTRACT
 from adacd_cli.events import Finished, Started, TokenStep, from_json, to_json
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from adacd_cli.render.screen import View

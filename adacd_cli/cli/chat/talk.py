@@ -24,7 +24,7 @@ from adacd_cli.conversation import Conversation, Message
 from adacd_cli.errors import ServerError, UsageError
 from adacd_cli.events import Event, Finished, FinishReason, Started, TokenStep, raise_failures
 from adacd_cli.loading import load_extras
-from adacd_cli.profiles.profile import applied, chosen_method
+from adacd_cli.profiles.store import applied, chosen_method
 from adacd_cli.prompts import Prompts
 from adacd_cli.render.screen import DIM, Screen
 

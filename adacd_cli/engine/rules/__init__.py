@@ -1,8 +1,7 @@
 """The rules of the decoding methods, one file each: a pure function `rule` over the rows of a batch.
 
-Which method has which rule, and what it is fed, is said in `config.methods`. A rule that carries a state from
-token to token is made anew for each request: its file has a class `State` instead.
-"""
+Which method has which rule, and what it is fed, is said in `config.methods`. A rule that carries a state from token
+to token is made anew for each request: its file has a class `State` instead."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """AdaCD's rule (Qi et al., ACL 2026, arXiv 2604.17132), on logits.
 
-The paper prints P(·|p*, x) ± α·softmax(Δ); its code works on logits, as here: the printed form taken
-literally does not suppress the refusal token.
-"""
+The paper prints P(·|p*, x) ± α·softmax(Δ); its code works on logits, as here: the printed form taken literally does
+not suppress the refusal token."""
 
 from __future__ import annotations
 
@@ -11,9 +10,8 @@ from dataclasses import replace
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD, PLAIN
 from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, compare_streams
-from adacd_cli.engine.switches import agreement
+from adacd_cli.engine.switches import ADD, PLAIN, agreement
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

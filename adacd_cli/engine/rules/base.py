@@ -1,8 +1,7 @@
 """What goes into a rule and what comes out: tensors over the rows of a batch.
 
-A rule is a pure function (StepLogits, Settings) -> Verdict. It knows no cache and no tokenizer, so a
-five-token vocabulary tests it. A method whose rule has a state from token to token gives a class `State`
-besides (see `ssd`).
+A rule is a pure function (StepLogits, Settings) -> Verdict. It knows no cache and no tokenizer, so a five-token
+vocabulary tests it. A method whose rule has a state from token to token gives a class `State` besides (see `ssd`).
 """
 
 from __future__ import annotations

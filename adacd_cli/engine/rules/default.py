@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import PLAIN
 from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, base_logits, confidence_of
+from adacd_cli.engine.switches import PLAIN
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

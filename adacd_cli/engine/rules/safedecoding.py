@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD
 from adacd_cli.engine.rules.base import (
     StepLogits,
     Verdict,
@@ -15,6 +14,7 @@ from adacd_cli.engine.rules.base import (
     joint_rank,
     overlap_size,
 )
+from adacd_cli.engine.switches import ADD
 
 _FLOOR = 1e-8
 

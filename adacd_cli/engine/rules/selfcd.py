@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import SUBTRACT
 from adacd_cli.engine.rules.base import StepLogits, Verdict, all_rows, compare_streams, confidence_of
+from adacd_cli.engine.switches import SUBTRACT
 
 
 def rule(logits: StepLogits, settings: Settings) -> Verdict:

@@ -1,8 +1,7 @@
 """SSD (Speculative Safety-Aware Decoding, EMNLP 2025): lean towards a small safe model that also drafts.
 
-`mix` is the rule of one position; `State` is what a request carries from token to token. Both
-depend on nothing but the two models' distributions at each position, so drafting changes no token.
-"""
+`mix` is the rule of one position; `State` is what a request carries from token to token. Both depend on nothing but
+the two models' distributions at each position, so drafting changes no token."""
 
 from __future__ import annotations
 
@@ -12,7 +11,6 @@ from enum import Enum, auto
 import torch
 
 from adacd_cli.config.settings import Settings
-from adacd_cli.engine.decisions import ADD, PLAIN
 from adacd_cli.engine.rules.base import (
     StepLogits,
     Verdict,
@@ -22,6 +20,7 @@ from adacd_cli.engine.rules.base import (
     overlap_size,
     top_ranks,
 )
+from adacd_cli.engine.switches import ADD, PLAIN
 
 _FLOOR = 1e-12
 _THRESHOLD_STEP = 0.1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adacd_cli.engine.decisions import ADD, SUBTRACT
+from adacd_cli.engine.switches import ADD, SUBTRACT
 
 
 def decide(

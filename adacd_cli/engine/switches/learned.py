@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
+from adacd_cli.engine.switches import ADD, PLAIN, SUBTRACT, SwitchNumbers
 from adacd_cli.engine.switches.mass import opener_logits
-from adacd_cli.engine.switches.numbers import SwitchNumbers
 
 
 def score(logits: torch.Tensor, numbers: SwitchNumbers) -> torch.Tensor:

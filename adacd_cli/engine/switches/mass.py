@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from adacd_cli.engine.decisions import ADD, PLAIN, SUBTRACT
-from adacd_cli.engine.switches.numbers import SwitchNumbers
+from adacd_cli.engine.switches import ADD, PLAIN, SUBTRACT, SwitchNumbers
 
 
 def opener_logits(logits: torch.Tensor, openers: tuple[int, ...]) -> torch.Tensor:

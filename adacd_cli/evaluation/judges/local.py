@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from adacd_cli.config import Settings
 from adacd_cli.errors import MissingExtraError, ModelError, OutOfMemoryError, UsageError
 from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 
 LONGEST_INPUT = 8192  # tokens that a judge reads of an exchange: Minos' own limit, and bounded memory
 LONGEST_ANSWER = 100_000  # characters of an answer that are looked at before tokens are counted
@@ -41,8 +41,7 @@ class Reader:
 
     def read(self, exchange: Exchange) -> tuple[Ids, bool] | None:
         """See `fit`; an answer that says `[/INST]` or `[SEP]` cannot end the judge's input."""
-        from adacd_cli.prompts.control import Escape
-        from adacd_cli.prompts.encode import Encoder
+        from adacd_cli.prompts.encode import Encoder, Escape
 
         encoder = Encoder.of(self.tokenizer)
         # half a surrogate pair, which tokenizers refuse, becomes `?`

@@ -22,7 +22,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from adacd_cli.errors import AdacdError, EnvironmentFault, UsageError
 from adacd_cli.evaluation.judges import Exchange, Judgement, JudgementLabel, JudgeOptions
 from adacd_cli.evaluation.judges.endpoint import Endpoint, ReplyCache, RequestFailed, check_options, reply_key
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 
 ASPECTS = ("helpfulness", "clarity", "factuality", "depth", "engagement")  # in Just-Eval's order
 LONGEST_TEXT = 40_000  # characters of a question or an answer that an endpoint is shown: about 10,000 tokens

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adacd_cli.evaluation.judges.rules import RULES
-from adacd_cli.prompts.thinking import without_thinking
+from adacd_cli.prompts.templates import without_thinking
 
 READ = 4_000  # characters of an answer that are read, so that a megabyte costs no more than a page
 OPENING = 200  # a sentence that begins before this character belongs to the opening
