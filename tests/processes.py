@@ -15,7 +15,7 @@ from typing import Any
 
 from adacd_cli.cli.start import main
 from adacd_cli.loading import load  # noqa: F401  # what is imported here is there in every process
-from adacd_cli.loading.startup import import_libraries, import_modelling
+from adacd_cli.loading.local import import_libraries, import_modelling
 from tests.conftest import Outcome
 
 import_libraries()

@@ -132,8 +132,7 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
     from adacd_cli.backends import backend_for
     from adacd_cli.config.settings import Settings
     from adacd_cli.conversation import Conversation
-    from adacd_cli.engine.switches import DECISIONS, PLAIN, learned
-    from adacd_cli.engine.switches.mass import opener_logits
+    from adacd_cli.engine.switches import DECISIONS, PLAIN, learned, opener_logits
     from adacd_cli.evaluation.datasets.files import Sample
     from adacd_cli.evaluation.judges.keyword import KeywordJudge
     from adacd_cli.evaluation.results import summarise
@@ -168,7 +167,7 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
     if first_tokens:
         counts: Counter[tuple[str, str, str]] = Counter()
         for sample, row in read(samples):
-            decision = DECISIONS[int(learned.decide(row[None], numbers)[0])].value
+            decision = DECISIONS[int(learned(row[None], numbers)[0])].value
             refuses = bool(opener_logits(row[None], numbers.openers)[0] >= 0)
             found = ("prompts", *(("refuses",) if refuses else ()), decision)
             counts.update((sample.dataset, sample.label, kind) for kind in found)
@@ -182,7 +181,7 @@ def fitted(name: str, model: Path, data: Path, every: int, profile: str, first_t
             answer_all(loaded, part, [plain], store, batch_size=8)
             acted = []
             for sample, row in read(part):
-                if int(learned.decide(row[None], numbers)[0]) != PLAIN:
+                if int(learned(row[None], numbers)[0]) != PLAIN:
                     acted.append(sample)
                 elif store.lacks("fitted", sample):
                     own = store.answers["default", sample.dataset, sample.id]

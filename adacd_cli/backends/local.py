@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 
-from adacd_cli.engine.backend import Backend, FreeRun, Logits, Sampling, SequenceId
+from adacd_cli.engine.backend import Backend, Extend, FreeRun, Logits, Sampling, SequenceId
 from adacd_cli.engine.memory import is_out_of_memory
 from adacd_cli.errors import OutOfMemoryError
 
@@ -39,14 +40,11 @@ class LocalBackend(Backend):
     def free_run(self, sequence: SequenceId, sampling: Sampling, max_tokens: int) -> FreeRun:
         raise NotImplementedError
 
-    def wait(self, seconds: float) -> None:
-        pass
+    def forward(self, work: Sequence[Extend]) -> Sequence[Done]:
+        return self._guarded(lambda: self._forward(work))
 
-    def found_inexact(self) -> None:
-        pass
-
-    def notices(self) -> list[str]:
-        return []
+    @abstractmethod
+    def _forward(self, work: Sequence[Extend]) -> Sequence[Done]: ...
 
     def _guarded(self, compute: Callable[[], _Result]) -> _Result:
         """What is computed; where that fails, every sequence is closed."""

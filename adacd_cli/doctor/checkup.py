@@ -54,7 +54,7 @@ class Checkup:
 
     def _check_machine(self, progress: Progress) -> Iterable[Finding]:
         from adacd_cli.loading.hub import go_offline
-        from adacd_cli.loading.startup import import_libraries
+        from adacd_cli.loading.local import import_libraries
 
         if self._settings.offline:
             go_offline()

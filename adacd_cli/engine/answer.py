@@ -159,10 +159,8 @@ class Answer(ABC):
         if ended or detokenizer.stopped or (self.grammar is not None and self.grammar.complete):
             self.finish = FinishReason.STOP
         elif self.room <= 0:
-            self.finish, self._context_full = (
-                FinishReason.LENGTH,
-                len(self.ids) < self.settings.max_new_tokens,
-            )
+            self.finish = FinishReason.LENGTH
+            self._context_full = len(self.ids) < self.settings.max_new_tokens
         if self.finish is not None or closed:
             text += detokenizer.flush()
             if detokenizer.stopped:

@@ -170,15 +170,18 @@ class Backend(Protocol):
 
     def wait(self, seconds: float) -> None:
         """Returns as soon as something pending may have become done, or a free run has tokens."""
+        return
 
     def bytes_for(self, tokens: int) -> int:
         """About how many bytes a sequence of so many tokens holds; 0 where they are not held here."""
 
     def found_inexact(self) -> None:
         """A token was chosen without all the values that it depends on; never where logits are full."""
+        return
 
     def notices(self) -> Sequence[str]:
         """What the user should know and was not told yet, a sentence or two each."""
+        return ()
 
 
 def stacked(logits: Sequence[Logits]) -> torch.Tensor:

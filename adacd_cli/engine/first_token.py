@@ -41,10 +41,10 @@ class FirstTokenSwitch:
         token of the answer, the base stream first, float32 [1, vocab]."""
         rows = list(logits.values())
         if self.needs_prompted:
-            decided, value = mass.decide(rows[0], rows[1], self.numbers)
+            decided, value = mass(rows[0], rows[1], self.numbers)
             limits = {"switch_high": self.numbers.margin}
         else:
-            decided, value = learned.decide(rows[0], self.numbers)
+            decided, value = learned(rows[0], self.numbers)
             limits = {"switch_low": self.numbers.low, "switch_high": self.numbers.high}
         decision, number = torch.stack([decided.double(), value.double()], dim=-1)[0].tolist()
         return DECISIONS[int(decision)], {"switch_value": number} | limits

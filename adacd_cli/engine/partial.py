@@ -16,8 +16,7 @@ import torch
 from adacd_cli.config.methods import Method
 from adacd_cli.config.settings import Settings
 from adacd_cli.engine.backend import Logits, Need, SampledToken
-from adacd_cli.engine.processing import is_processed
-from adacd_cli.engine.step import Report, StepOutcome
+from adacd_cli.engine.step import Report, StepOutcome, is_processed
 from adacd_cli.events import Candidate, Decision, Measures
 
 # How many tokens of the base stream and of any other are requested at first. SmolLM2-135M at β = 0.01 needs more in

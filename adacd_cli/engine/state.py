@@ -27,10 +27,17 @@ from adacd_cli.engine.backend import (
 )
 from adacd_cli.engine.first_token import switch_for
 from adacd_cli.engine.model import LanguageModel, Request
-from adacd_cli.engine.processing import Process, ScoreProcessor, is_processed
 from adacd_cli.engine.rules import rule_of, state_of
 from adacd_cli.engine.rules.base import Rule
-from adacd_cli.engine.step import Report, StepOutcome, draw_noise, make_generator
+from adacd_cli.engine.step import (
+    Process,
+    Report,
+    ScoreProcessor,
+    StepOutcome,
+    draw_noise,
+    is_processed,
+    make_generator,
+)
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision, TokenStep
 

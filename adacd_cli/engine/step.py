@@ -1,19 +1,20 @@
 """One step on the device: logits of the streams in, tokens and their numbers out, one copy to the host.
 
 Every row draws its own noise from its own generator, so a request's tokens do not depend on its batch, and the
-plain token of a step is judged by the same draw as the chosen one."""
+plain token of a step is judged by the same draw as the chosen one. First `ScoreProcessor` changes the final scores,
+in the order of `settings.PROCESSING`, which is transformers' own: biases, penalties, ends that may not come yet, a
+grammar. Temperature, top-k, top-p and min-p come afterwards."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from math import isnan
 
 import torch
 from torch.nn.functional import pad
 
-from adacd_cli.config.settings import Settings
-from adacd_cli.engine.processing import Process
+from adacd_cli.config.settings import PROCESSING, Settings
 from adacd_cli.engine.rules.base import Rule, StepLogits
 from adacd_cli.engine.rules.default import rule as default
 from adacd_cli.engine.switches import DECISIONS, PLAIN
@@ -21,6 +22,8 @@ from adacd_cli.events import Candidate, Decision, Measures
 
 # the columns of a packed step that every row has: finite, token, plain token, decision, confidence
 _FIXED = 5
+# final scores of one request, float32 [1, vocab], in; the changed ones, a copy, out
+Process = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,66 @@ class PackedStep:
     def tokens(self) -> torch.Tensor:
         """The chosen tokens, int64 [rows]."""
         return self.columns[:, 1].long()
+
+
+def is_processed(settings: Settings) -> bool:
+    """Whether any of the settings changes final scores."""
+    return not settings.controls.keys().isdisjoint(PROCESSING)
+
+
+class ScoreProcessor:
+    """Changes the scores of one request. Ids beyond the vocabulary, which may be a smaller draft's, have no effect.
+
+    Args:
+        prompt: the ids of the base stream's prompt, which the repetition penalty counts as well.
+        ends: the ids that end the answer, which have no score before `min_tokens`.
+        device: where the scores are.
+    """
+
+    def __init__(
+        self, settings: Settings, prompt: Sequence[int], ends: Collection[int], device: torch.device
+    ) -> None:
+        self._settings, self._device = settings, device
+        self._prompt, self._ends = tuple(prompt), tuple(ends)
+        self._vocab = self._taken = 0
+
+    def __call__(
+        self, scores: torch.Tensor, answer: Sequence[int], allowed: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The changed scores, a copy. `answer` is what was answered so far, which only grows; tokens that are not
+        `allowed`, bool [tokens], have no score."""
+        settings = self._settings
+        if scores.shape[-1] != self._vocab:
+            self._begin(scores.shape[-1])
+        new, self._taken = self._ids(answer[self._taken :]), len(answer)
+        self._seen[new] = True
+        self._counts.index_add_(0, new, torch.ones(len(new), device=self._device))
+        scores = scores + self._bias
+        if (penalty := settings.repetition_penalty) != 1:
+            penalized = torch.where(scores < 0, scores * penalty, scores / penalty)
+            scores = torch.where(self._seen, penalized, scores)
+        if settings.frequency_penalty or settings.presence_penalty:
+            scores -= self._counts * settings.frequency_penalty
+            scores -= (self._counts > 0) * settings.presence_penalty
+        if len(answer) < settings.min_tokens:
+            scores[:, self._ending] = -torch.inf
+        if allowed is not None:  # nor what a model's padding has beyond the tokenizer's tokens
+            known = pad(allowed, (0, self._vocab - len(allowed))).to(self._device)
+            scores = scores.masked_fill(~known, -torch.inf)
+        return scores
+
+    def _begin(self, vocab: int) -> None:
+        self._vocab, self._taken = vocab, 0
+        self._bias = torch.zeros(vocab, device=self._device)
+        self._counts, self._seen = torch.zeros_like(self._bias), self._bias.bool()
+        for token, bias in self._settings.biases.items():
+            self._bias[self._ids([token])] = bias
+        self._seen[self._ids(self._prompt)] = True
+        self._ending = self._ids(self._ends)
+
+    def _ids(self, tokens: Sequence[int]) -> torch.Tensor:
+        """Those that are in the vocabulary, int64 [tokens]."""
+        return torch.tensor([each for each in tokens if each < self._vocab], device=self._device).long()
 
 
 def make_generator(seed: int, device: torch.device) -> torch.Generator:

@@ -16,8 +16,7 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine.switches import PLAIN, SwitchNumbers
-from adacd_cli.engine.switches import learned as switched
+from adacd_cli.engine.switches import PLAIN, SwitchNumbers, learned
 from adacd_cli.errors import AdacdError, PromptError
 from adacd_cli.evaluation.datasets.files import Sample
 from adacd_cli.evaluation.judges import REFUSED
@@ -196,7 +195,7 @@ class Fit:
         with self._stage("Reading what is held out", len(test)) as counted:
             for first in self._first_tokens([each.text for each in test]):
                 counted.add()
-                acts.append(int(switched.decide(first[None], profile.numbers)[0]) != PLAIN)
+                acts.append(int(learned(first[None], profile.numbers)[0]) != PLAIN)
         acted = [each for each, acts_here in zip(test, acts, strict=True) if acts_here]
         own = iter(self._answers("held out", acted, _TOKENS, profile))
         both = zip(acts, answers["default"], strict=True)

@@ -13,8 +13,7 @@ import torch
 
 from adacd_cli.config.settings import Settings
 from adacd_cli.engine.rules import adacd
-from adacd_cli.engine.switches import ADD, SUBTRACT, SwitchNumbers
-from adacd_cli.engine.switches.mass import opener_logits
+from adacd_cli.engine.switches import ADD, SUBTRACT, SwitchNumbers, opener_logits
 from adacd_cli.fitting.corpus import FitPrompt
 
 Array = Any  # numpy.ndarray

@@ -14,7 +14,7 @@ from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import LanguageModel, Request, Scheduler
 from adacd_cli.engine.grammar import Grammars
-from adacd_cli.engine.processing import ScoreProcessor
+from adacd_cli.engine.step import ScoreProcessor
 from adacd_cli.errors import ConfigurationError, MissingExtraError
 from adacd_cli.events import Failed, Finished, FinishReason, TokenStep
 from adacd_cli.prompts import ThinkingMarks, prompts_for

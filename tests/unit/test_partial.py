@@ -12,10 +12,9 @@ from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.engine.backend import Need, SampledToken
 from adacd_cli.engine.partial import first_needs, logits_of, needs, only_told, outcome_of
-from adacd_cli.engine.processing import ScoreProcessor
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.default import rule as default
-from adacd_cli.engine.step import Report, pack_step, unpack
+from adacd_cli.engine.step import Report, ScoreProcessor, pack_step, unpack
 from adacd_cli.events import Candidate, Decision
 
 ADACD, GATED, PLAIN = METHODS["adacd"], METHODS["adacd-gated"], METHODS["default"]

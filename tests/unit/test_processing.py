@@ -16,9 +16,8 @@ from transformers import (
 )
 
 from adacd_cli.config import Settings
-from adacd_cli.engine.processing import ScoreProcessor
 from adacd_cli.engine.rules.adacd import rule as adacd
-from adacd_cli.engine.step import choose, draw_noise, make_generator, pack_step, unpack
+from adacd_cli.engine.step import ScoreProcessor, choose, draw_noise, make_generator, pack_step, unpack
 from adacd_cli.events import Finished, FinishReason, TokenStep
 from tests.fakes import decode, request_for, second, two_streams
 from tests.tiny import tiny_model

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from adacd_cli.loading import startup
-from adacd_cli.loading.startup import import_libraries, import_modelling, scan_models_once
+from adacd_cli.loading import local as startup
+from adacd_cli.loading.local import import_libraries, import_modelling, scan_models_once
 
 SCIPY = """\
 import sys
@@ -58,7 +58,7 @@ print(loss.linear_sum_assignment(1))
 @pytest.mark.slow  # transformers reads its 3,000 files
 def test_what_was_scanned_once_is_what_transformers_finds() -> None:
     program = """\
-from adacd_cli.loading.startup import import_libraries
+from adacd_cli.loading.local import import_libraries
 import_libraries()
 from transformers import models
 from transformers.utils.import_utils import define_import_structure

@@ -38,9 +38,9 @@ def test_agreement_needs_the_same_top_token_and_enough_confidence() -> None:
     rank = torch.tensor([1, 1, 2, 1])
     own, prompted = torch.tensor([0.68, 1.0, 1.0, 0.63]), torch.tensor([0.88, 1.0, 1.0, 0.7])
     # 0.68 < 0.9 × 0.88; agr = 1/2 < 0.9; 0.63 ≥ 0.9 × 0.7 but for rounding
-    assert agreement.decide(rank, own, prompted, 0.89).tolist() == [SUBTRACT, ADD, SUBTRACT, ADD]
-    assert agreement.decide(rank, own, prompted, 0.5).tolist() == [ADD] * 4
-    assert agreement.decide(rank, own, prompted, 0.9).tolist()[:3] == [SUBTRACT, ADD, SUBTRACT]
+    assert agreement(rank, own, prompted, 0.89).tolist() == [SUBTRACT, ADD, SUBTRACT, ADD]
+    assert agreement(rank, own, prompted, 0.5).tolist() == [ADD] * 4
+    assert agreement(rank, own, prompted, 0.9).tolist()[:3] == [SUBTRACT, ADD, SUBTRACT]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_agreement_needs_the_same_top_token_and_enough_confidence() -> None:
 def test_mass_compares_how_sure_both_streams_are_of_refusing(margin: float, decisions: list[int]) -> None:
     unprompted = logs([0.3, 0.5, 0.2], [0.1, 0.1, 0.8], [0.1, 0.1, 0.8])
     prompted = logs([0.4, 0.5, 0.1], [0.05, 0.05, 0.9], [0.25, 0.25, 0.5])
-    found, value = mass.decide(unprompted, prompted, SwitchNumbers(openers=(0, 1), margin=margin))
+    found, value = mass(unprompted, prompted, SwitchNumbers(openers=(0, 1), margin=margin))
     # logit .8 − logit .9, logit .2 − logit .1, logit .2 − logit .5
     expected = [math.log(4) - math.log(9), math.log(9) - math.log(4), -math.log(4)]
     assert value.tolist() == pytest.approx(expected, abs=1e-5)
@@ -79,7 +79,7 @@ def test_learned_looks_at_the_score_and_at_what_the_model_is_about_to_do(
     openers: tuple[int, ...], low: float, high: float, decision: int
 ) -> None:
     numbers = SwitchNumbers(openers=openers, **FEATURES, low=low, high=high)  # type: ignore[arg-type]
-    found, q = learned.decide(logs([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]), numbers)
+    found, q = learned(logs([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]), numbers)
     assert q.tolist() == pytest.approx([0.25, 0.25], abs=1e-5)
     assert found.tolist() == [decision] * 2
 

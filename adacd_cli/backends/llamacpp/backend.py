@@ -194,9 +194,8 @@ class Pool:
             api.llama_state_set_data(context, ctypes.addressof(state), size)
             self._free()
         self._context, self._memory = context, api.llama_get_memory(context)
-        self._free = weakref.finalize(
-            self, lambda model: api.llama_free(context), self._model
-        )  # which lives till then
+        # the model lives till then
+        self._free = weakref.finalize(self, lambda model: api.llama_free(context), self._model)
         self._cells = cells
         self._members += [None] * (numbers - len(self._members))
 
@@ -249,9 +248,6 @@ class LlamaCppBackend(LocalBackend):
         for number in sequences:
             if (own := self._sequences.pop(number, None)) is not None:
                 own.pool.close(own)
-
-    def forward(self, work: Sequence[Extend]) -> Sequence[Done]:
-        return self._guarded(lambda: self._forward(work))
 
     def _forward(self, work: Sequence[Extend]) -> list[Done]:
         found: list[Done] = [Done(None)] * len(work)

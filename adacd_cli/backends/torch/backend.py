@@ -139,9 +139,6 @@ class TorchBackend(LocalBackend):
         for batch in {id(own.batch): own.batch for own in closed if own.batch is not None}.values():
             batch.take_out([own for own in closed if own.batch is batch], store=False)
 
-    def forward(self, work: Sequence[Extend]) -> Sequence[Done]:
-        return self._guarded(lambda: self._forward(work))
-
     def bytes_for(self, tokens: int) -> int:
         """Bytes of the keys and values of so many tokens; before any was fed, one is, to find out."""
         if not self._keys_only:

@@ -153,10 +153,8 @@ def columns_for(held: int) -> int:
 
 def uncompiled(name: str, problem: str) -> str:
     """What to tell of a model that is decoded without compiled forwards."""
-    return (
-        f"{name} could not be compiled: {problem.rstrip('.')}. "
-        "Decoding goes on without; the tokens are the same."
-    )
+    why = problem.rstrip(".")
+    return f"{name} could not be compiled: {why}. Decoding goes on without; the tokens are the same."
 
 
 class Compiled:
@@ -216,10 +214,10 @@ class _Fixed:
         self.shape = rows, columns
         self.cache = Cache(layers=[StaticLayer(columns) for _ in layers])
         for fixed, layer in zip(self.cache.layers, layers, strict=True):
-            like = (
-                each.new_empty((rows, each.shape[1], 1, each.shape[3])) for each in (layer.keys, layer.values)
+            both = layer.keys, layer.values
+            fixed.lazy_initialization(
+                *(each.new_empty((rows, each.shape[1], 1, each.shape[3])) for each in both)
             )
-            fixed.lazy_initialization(*like)
         device = layers[0].keys.device
         self.ids = torch.zeros((rows, 1), dtype=torch.int64, device=device)
         self.positions = torch.zeros_like(self.ids)

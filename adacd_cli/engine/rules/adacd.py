@@ -66,7 +66,7 @@ def _contrasted(logits: StepLogits, settings: Settings, decision: int | None) ->
     confidence = probabilities.amax(dim=-1)
     if decision is None:
         threshold = settings.agreement_threshold
-        decisions = agreement.decide(rank, confidence, streams["prompted_confidence"], threshold)
+        decisions = agreement(rank, confidence, streams["prompted_confidence"], threshold)
     else:
         decisions = all_rows(decision, z)
     sign = torch.where(decisions == ADD, 1.0, -1.0).unsqueeze(-1)

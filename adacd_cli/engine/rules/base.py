@@ -38,10 +38,6 @@ class Verdict:
 Rule = Callable[[StepLogits, Settings], Verdict]
 
 
-def base_logits(logits: StepLogits) -> torch.Tensor:
-    return next(iter(logits.values()))
-
-
 def compare_streams(base: torch.Tensor, other: torch.Tensor) -> dict[str, torch.Tensor]:
     """The other stream's top token y*, int64 [rows]; its rank in the base stream, 1 + how many tokens that puts
     above y*, int64 [rows]; and c*, the other's largest probability, float32 [rows], in [0, 1]."""
