@@ -131,7 +131,7 @@ def prepare(
 
 def show_prompts(tokenizer: Any, prompts: Prompts) -> None:
     """Prints the rendered prompt of every stream, control tokens and all; one where they are all the same."""
-    from adacd_cli.engine.detokenize import decode_ids
+    from adacd_cli.engine.answer import decode_ids
 
     base = prompts.base_name
     for name, prompt in prompts.streams.items():

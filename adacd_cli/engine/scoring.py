@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from adacd_cli.engine.answer import decode_ids
 from adacd_cli.engine.backend import BASE, Backend, Extend, Need
-from adacd_cli.engine.detokenize import decode_ids
 from adacd_cli.events import ScoredToken, TokenLogprob
 
 _CHUNK = 128  # tokens in one forward: the logits of a large vocabulary take half a megabyte each

@@ -17,7 +17,7 @@ from adacd_cli.config import SETTINGS, Settings
 from adacd_cli.config.methods import METHODS
 from adacd_cli.config.resolve import changed
 from adacd_cli.conversation import Conversation
-from adacd_cli.engine.detokenize import decode_ids
+from adacd_cli.engine.answer import decode_ids
 from adacd_cli.errors import AdacdError, ConfigurationError, PromptError
 from adacd_cli.prompts import Prompt, Prompts, prompts_for
 from adacd_cli.prompts.prompts import shared_length

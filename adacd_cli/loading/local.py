@@ -106,8 +106,7 @@ def _load_with_llamacpp(
     progress("Starting PyTorch")
     import torch
 
-    from adacd_cli.backends.llamacpp.model import LlamaModel
-    from adacd_cli.backends.llamacpp.tokenizer import LlamaTokenizer
+    from adacd_cli.backends.llamacpp.model import LlamaModel, LlamaTokenizer
 
     assert source.gguf is not None
     progress("Loading weights")

@@ -213,7 +213,7 @@ class Responder:
 
     def _echo(self, given: Sequence[str | list[int]], forms: Sequence[TextFormat], answers: int) -> None:
         """Has every answer begin with its prompt; what a tokenizer begins texts with is shown if it was given."""
-        from adacd_cli.engine.detokenize import decode_ids
+        from adacd_cli.engine.answer import decode_ids
         from adacd_cli.prompts.encode import beginning
 
         model = self.state.model

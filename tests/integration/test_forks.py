@@ -12,7 +12,7 @@ from adacd_cli.cli.chat.talk import Talk
 from adacd_cli.config import Settings
 from adacd_cli.conversation import Conversation
 from adacd_cli.engine import PrefixCache, Request, Scheduler
-from adacd_cli.engine.detokenize import decode_ids
+from adacd_cli.engine.answer import decode_ids
 from adacd_cli.errors import PromptError
 from adacd_cli.events import Finished, Started, TokenStep
 from adacd_cli.prompts import ThinkingMarks, prompts_for

@@ -14,7 +14,7 @@ from adacd_cli.answers import Session
 from adacd_cli.backends.torch.views import AblatedView, find_blocks
 from adacd_cli.config import Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.engine.detokenize import decode_ids
+from adacd_cli.engine.answer import decode_ids
 from adacd_cli.engine.rules import rule_of
 from adacd_cli.engine.rules.ssd import State
 from adacd_cli.engine.step import choose, draw_noise, make_generator

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from adacd_cli.engine.detokenize import Detokenizer, StopGate, TextStream
+from adacd_cli.engine.answer import Detokenizer, StopGate, TextStream
 from tests.fakes import BYTE_EOS, ByteTokenizer
 
 
