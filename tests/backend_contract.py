@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from adacd_cli.engine import scoring
+from adacd_cli.engine import feeder
 from adacd_cli.engine.backend import (
     BASE,
     NEXT,
@@ -278,8 +278,8 @@ def every_token_of_a_prompt_is_scored_beside_a_sequence_that_goes_on(
     other = backend.open()
     fetch(backend, Extend(other, OTHER))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(scoring, "_CHUNK", 5)
-        scored = scoring.score(backend, make_tokenizer(), IDS, top=3)
+        patched.setattr(feeder, "_CHUNK", 5)
+        scored = feeder.score(backend, make_tokenizer(), IDS, top=3)
     assert [each.token_id for each in scored] == list(IDS) and scored[0].logprob is None
     for place, each in enumerate(scored[1:], 1):
         expected = reference(IDS[:place]).float().log_softmax(-1)

@@ -181,7 +181,7 @@ class Backend(Protocol):
 
     def notices(self) -> Sequence[str]:
         """What the user should know and was not told yet, a sentence or two each."""
-        return ()
+        return []
 
 
 def stacked(logits: Sequence[Logits]) -> torch.Tensor:

@@ -17,10 +17,9 @@ import torch
 from adacd_cli.engine import partial
 from adacd_cli.engine.answer import Phase
 from adacd_cli.engine.backend import Backend, FreeRun, stacked
-from adacd_cli.engine.feeder import Feeder
+from adacd_cli.engine.feeder import Feeder, score
 from adacd_cli.engine.model import Request, validate
 from adacd_cli.engine.prefix_cache import PrefixCache
-from adacd_cli.engine.scoring import score
 from adacd_cli.engine.state import RequestState
 from adacd_cli.engine.step import PackedStep, StepOutcome, pack_step, unpack
 from adacd_cli.errors import OutOfMemoryError
@@ -89,7 +88,7 @@ class Scheduler:
             state.cancelled |= state.index == index
 
     def score(self, request: Request, top: int) -> list[ScoredToken]:
-        """The log-probabilities of a request's own prompt, and `top` others at each place; see `scoring.score`.
+        """The log-probabilities of a request's own prompt, and `top` others at each place; see `feeder.score`.
         What runs computes its keys and values anew where this fails. Raises as `submit`, and what the backend fails
         with."""
         model = self.backend.model

@@ -25,9 +25,8 @@ from adacd_cli.engine.backend import (
     SequenceId,
     Weights,
 )
-from adacd_cli.engine.first_token import switch_for
 from adacd_cli.engine.model import LanguageModel, Request
-from adacd_cli.engine.rules import rule_of, state_of
+from adacd_cli.engine.rules import adacd, rule_of, state_of
 from adacd_cli.engine.rules.base import Rule
 from adacd_cli.engine.step import (
     Process,
@@ -38,6 +37,7 @@ from adacd_cli.engine.step import (
     is_processed,
     make_generator,
 )
+from adacd_cli.engine.switches import DECISIONS, switch_for
 from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision, TokenStep
 
@@ -88,7 +88,7 @@ class RequestState(Answer):
             steps = method.steps(spec, settings)
             self.streams[spec.name] = StreamState(spec.name, prompt.ids, weights, steps, prompt.recurs)
         self.rule_state = state_of(method, settings)
-        self.switch = switch_for(settings, model.profile)
+        self.switch = switch_for(settings, model.profile.numbers if model.profile else None)
         self.decision: Decision | None = None  # the switch's, once it has decided
         self.switch_exact = True
         self._switch_measures: dict[str, float] = {}
@@ -138,8 +138,8 @@ class RequestState(Answer):
     @property
     def first_openers(self) -> tuple[int, ...]:
         """What SUBTRACT takes out at the token that a switch decided on; () elsewhere."""
-        first = self.switch is not None and self.decision is Decision.SUBTRACT and self.answered == 0
-        return self.switch.numbers.openers if first and self.switch else ()
+        first = self.decision is Decision.SUBTRACT and self.answered == 0
+        return self.switch.numbers.openers if self.switch is not None and first else ()
 
     def wanted(self) -> Iterator[StreamState]:
         yield self.base
@@ -246,8 +246,9 @@ class RequestState(Answer):
 
     @property
     def rule(self) -> Rule:
-        if self.switch is not None and self.decision is not None:
-            return self.switch.rule(self.decision, self.first_openers)
+        if self.decision is not None:
+            decision = DECISIONS.index(self.decision)
+            return partial(adacd.decided, decision=decision, openers=self.first_openers)
         rule: Rule = rule_of(self.method) if self.rule_state is None else self.rule_state.rule
         return rule
 

@@ -3,14 +3,21 @@
 `agreement` (the paper's) decides at every step: both streams agree on refusing, and the unprompted one is sure.
 `mass` (how sure both streams are that the answer begins with a refusal) and `learned` (a logistic regression on the
 first token's distribution, fitted by `adacd fit`) know the model from a profile and decide once, at the first token
-(`engine.first_token`): what is refused rightly stays in the model's own words, and the prompted stream is opened
+(`FirstTokenSwitch`): what is refused rightly stays in the model's own words, and the prompted stream is opened
 only where it is needed."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from adacd_cli.config.methods import METHODS
+from adacd_cli.config.settings import Settings
+from adacd_cli.errors import ConfigurationError
 from adacd_cli.events import Decision
 
 DECISIONS = (Decision.PLAIN, Decision.ADD, Decision.SUBTRACT)  # a decision as a number is its place here
@@ -91,3 +98,45 @@ def learned(unprompted: torch.Tensor, numbers: SwitchNumbers) -> tuple[torch.Ten
     decision = torch.full_like(q, PLAIN, dtype=torch.int64)
     decision = decision.masked_fill((q >= numbers.high) & ~refuses, ADD)
     return decision.masked_fill((q < numbers.low) & refuses, SUBTRACT), q
+
+
+@dataclass(frozen=True)
+class FirstTokenSwitch:
+    """A switch that decides once, for one request, by what is known of the model."""
+
+    name: Literal["mass", "learned"]
+    numbers: SwitchNumbers
+
+    @property
+    def needs_prompted(self) -> bool:
+        return self.name == "mass"
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return self.numbers.openers if self.needs_prompted else (*self.numbers.tokens, *self.numbers.openers)
+
+    def decide(self, logits: Mapping[str, torch.Tensor]) -> tuple[Decision, dict[str, float]]:
+        """What the window does, and the numbers that it was decided by, for a trace, from the logits of the first
+        token of the answer, the base stream first, float32 [1, vocab]."""
+        rows = list(logits.values())
+        if self.needs_prompted:
+            decided, value = mass(rows[0], rows[1], self.numbers)
+            limits = {"switch_high": self.numbers.margin}
+        else:
+            decided, value = learned(rows[0], self.numbers)
+            limits = {"switch_low": self.numbers.low, "switch_high": self.numbers.high}
+        decision, number = torch.stack([decided.double(), value.double()], dim=-1)[0].tolist()
+        return DECISIONS[int(decision)], {"switch_value": number} | limits
+
+
+def switch_for(settings: Settings, numbers: SwitchNumbers | None) -> FirstTokenSwitch | None:
+    """The switch of a request, by what a profile knows of the model; None where the method has none or the switch
+    is `agreement`. ConfigurationError where it needs a profile, or one that holds its numbers."""
+    if settings.switch == "agreement" or not METHODS[settings.effective_method].switched:
+        return None
+    if numbers is None or (settings.switch == "learned" and not numbers.tokens):
+        raise ConfigurationError(
+            f"--switch {settings.switch} needs a profile of the model, and there is none.",
+            "Make one with `adacd fit`, or name its file with --profile.",
+        )
+    return FirstTokenSwitch(settings.switch, numbers)

@@ -42,8 +42,7 @@ class Source:
 
 def go_offline() -> None:
     """Forbids the hub to this process; it must come before transformers or huggingface_hub is imported."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["TRANSFORMERS_OFFLINE"] = "1"
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 
 
 def fetch(

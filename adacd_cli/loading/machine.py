@@ -28,11 +28,10 @@ def usable_cores() -> int:
 
 def too_many_threads(threads: int | None) -> tuple[str, ...]:
     """A warning where more threads are asked for than there are cores."""
-    cores = usable_cores()
-    if threads is None or threads <= cores:
+    if threads is None or threads <= (cores := usable_cores()):
         return ()
-    named = counted(cores, "core")
-    return (f"--threads {threads} is more than the {named} here, which makes decoding many times slower.",)
+    here = counted(cores, "core")
+    return (f"--threads {threads} is more than the {here} here, which makes decoding many times slower.",)
 
 
 class Load:

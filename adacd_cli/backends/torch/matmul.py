@@ -131,8 +131,13 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
         if dtype is torch.bfloat16 and _can_pack():
             files = mapped_files()
             for module in same:
-                _pack_in_place(module, files)
-            return_freed_memory()  # what the originals took
+                weight = module._parameters.pop("weight")
+                assert weight is not None
+                module.__class__ = _PackedLinear
+                module.packed_weight = _pack(weight.detach())
+                drop_pages(files, weight.data_ptr(), weight.nbytes)
+            del weight
+            return_freed_memory()  # what the originals took, unless an embedding has them too
         elif dtype is torch.float32:
             above = _packed if copies else _plain
             ways = _fastest([module.weight for module in same]) + (above,) * (_MOST - _FEW)
@@ -140,15 +145,6 @@ def speed_up(model: Any, free_bytes: int | None) -> None:
                 for module in same:
                     module.__class__ = _Float32Linear
                     module.ways, module._copy = ways, None  # type: ignore[assignment]
-
-
-def _pack_in_place(module: torch.nn.Linear, files: Sequence[range]) -> None:
-    """Lays a layer's weight out for oneDNN; the original is freed, unless an embedding has it too."""
-    weight = module._parameters.pop("weight")
-    assert weight is not None
-    module.__class__ = _PackedLinear
-    module.packed_weight = _pack(weight.detach())
-    drop_pages(files, weight.data_ptr(), weight.nbytes)
 
 
 def _can_pack() -> bool:
