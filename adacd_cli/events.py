@@ -117,9 +117,7 @@ class TokenStep:
     thinking: bool = False  # whether the token belongs to the model's thinking rather than to its answer
     candidates: tuple[Candidate, ...] = ()  # the most probable tokens of either stream, on request
     logprob: float | None = None  # log P of the chosen token in the unprompted stream, in nats, on request
-    top_logprobs: tuple[
-        TokenLogprob, ...
-    ] = ()  # the most probable tokens of the unprompted stream, on request
+    top_logprobs: tuple[TokenLogprob, ...] = ()  # the most probable of the unprompted stream, on request
     # whether the token is what both streams' whole distributions give; False only where a served model left out the
     # value of a token that could have been chosen
     exact: bool = True
