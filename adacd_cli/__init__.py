@@ -1,8 +1,6 @@
-"""AdaCD decoding: a chat model stops refusing harmless questions, and each token says why.
-
-The public API is what `__all__` names. Names are imported when they are first used, so that importing the
-package costs nothing.
-"""
+"""AdaCD decoding: a chat model stops refusing harmless questions, and each token says why. The public
+API is what `__all__` names. Names are imported when they are first used, so that importing the package costs
+nothing."""
 
 from __future__ import annotations
 

@@ -17,9 +17,7 @@ from adacd_cli.events import Event, Failed, Finished, FinishReason, Notice, Star
 if TYPE_CHECKING:
     from adacd_cli.engine import Backend, LanguageModel, Request, Scheduler
 
-Messages: TypeAlias = Sequence[
-    Mapping[str, object]
-]  # `{"role", "content"}` each, as OpenAI's clients have them
+Messages: TypeAlias = Sequence[Mapping[str, object]]  # `{"role", "content"}` each, as OpenAI's clients do
 Model: TypeAlias = "LanguageModel | Session"
 Prompt: TypeAlias = "str | Conversation | Messages"
 Prompts: TypeAlias = "Sequence[str | Conversation | Messages]"

@@ -1,7 +1,5 @@
-"""A conversation: an optional system message and its turns; saved and loaded as JSON.
-
-It knows no template and no tokenizer: `prompts` turns it into token ids.
-"""
+"""A conversation: an optional system message and its turns; saved and loaded as JSON. It knows no template and no
+tokenizer: `prompts` turns it into token ids."""
 
 from __future__ import annotations
 

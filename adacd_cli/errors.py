@@ -1,7 +1,5 @@
-"""The exceptions of adacd: every failure that has a name, what to do about it, and its exit code.
-
-Only `cli.errors` shows them; nothing here imports anything of the project.
-"""
+"""The exceptions of adacd: every failure that has a name, what to do about it, and its exit code. Only `cli.errors`
+shows them; nothing here imports anything of the project."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The events of a run: Started, TokenStep, then Finished or Failed, and Notice, as plain values.
-
-They compare equal, print, and come back from JSON. This module knows no torch, no tokenizer and no terminal;
-the engine makes the values and `render` draws them.
-"""
+"""The events of a run: Started, TokenStep, then Finished or Failed, and Notice, as plain values. They compare
+equal, print, and come back from JSON. This module knows no torch, no tokenizer and no terminal; the engine makes
+the values and `render` draws them."""
 
 from __future__ import annotations
 
@@ -117,9 +115,7 @@ class TokenStep:
     thinking: bool = False  # whether the token belongs to the model's thinking rather than to its answer
     candidates: tuple[Candidate, ...] = ()  # the most probable tokens of either stream, on request
     logprob: float | None = None  # log P of the chosen token in the unprompted stream, in nats, on request
-    top_logprobs: tuple[
-        TokenLogprob, ...
-    ] = ()  # the most probable tokens of the unprompted stream, on request
+    top_logprobs: tuple[TokenLogprob, ...] = ()  # the most probable of the unprompted stream, on request
     # whether the token is what both streams' whole distributions give; False only where a served model left out the
     # value of a token that could have been chosen
     exact: bool = True
@@ -156,9 +152,8 @@ class Failed:
     @classmethod
     def of(cls, request: int, error: BaseException) -> Failed:
         """The event of a request that failed with this exception."""
-        hint = error.hint if isinstance(error, AdacdError) else ""
-        message = error.message if isinstance(error, AdacdError) else first_line(error)
-        return cls(request, type(error).__name__, message, hint, error)
+        said = (error.message, error.hint) if isinstance(error, AdacdError) else (first_line(error), "")
+        return cls(request, type(error).__name__, *said, error)
 
     def exception(self) -> BaseException:
         """The exception to raise for it."""
@@ -182,9 +177,7 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 
 def to_json(event: Event) -> dict[str, Any]:
     """The event as one JSON object: `event` names its kind, a step's measures stand flat beside its token."""
-    if isinstance(event, Failed):
-        event = replace(event, cause=None)
-    values = asdict(event)
+    values = asdict(replace(event, cause=None) if isinstance(event, Failed) else event)
     values.pop("cause", None)
     if isinstance(event, TokenStep):
         measures = values.pop("measures")

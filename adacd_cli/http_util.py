@@ -1,7 +1,5 @@
 """Requests to other people's servers (`backends.server`, `evaluation.judges`): headers, and how a response is read.
-
-A server may send anything, so nothing is assumed about the form of what it sends.
-"""
+A server may send anything, so nothing is assumed about the form of what it sends."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -12,14 +12,6 @@ from adacd_cli.errors import ConfigurationError, first_line
 from adacd_cli.suggest import known_names_hint
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-
-
-class Entry(NamedTuple):
-    """One `name: value` of a file; `where` is e.g. `my.yaml, line 3`."""
-
-    name: str
-    value: Any
-    where: str
 
 
 def presets() -> dict[str, Path]:
@@ -40,8 +32,9 @@ def find(config: str, where: str) -> Path:
     raise ConfigurationError(f"There is no preset and no file named {config!r} (from {where}).", hint)
 
 
-def read(path: Path) -> list[Entry]:
-    """The entries of a YAML file, in its order; ConfigurationError where it is no mapping in YAML."""
+def read(path: Path) -> list[tuple[str, Any, str]]:
+    """The names and values of a YAML file, in its order, and where each stands, e.g. `my.yaml, line 3`;
+    ConfigurationError where it is no mapping in YAML."""
     name = path.name if path in presets().values() else str(path)
     where = name
     try:
@@ -62,7 +55,7 @@ def read(path: Path) -> list[Entry]:
     raise ConfigurationError(f"{where} is not valid YAML: {problem}.", hint)
 
 
-def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[Entry]:
+def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[tuple[str, Any, str]]:
     hint = "Write one `name: value` a line."
     if not isinstance(root, yaml.MappingNode):
         raise ConfigurationError(f"{name} holds no settings.", hint)
@@ -76,4 +69,4 @@ def _entries(loader: yaml.SafeLoader, root: yaml.Node, name: str) -> Iterator[En
             what = f"`{key}` is given twice in {name}, on lines {lines[key]} and {line}."
             raise ConfigurationError(what, "Remove one of them.")
         lines[key] = line
-        yield Entry(key, loader.construct_object(value_node, deep=True), f"{name}, line {line}")
+        yield key, loader.construct_object(value_node, deep=True), f"{name}, line {line}"

@@ -18,9 +18,8 @@ class StreamSpec:
 
     name: str
     prompt: str = ""  # the setting with the system text that it reads besides the conversation; "" for none
-    steps: str = (
-        ""  # the setting with the number of answer tokens that it is fed for; "" for the whole answer
-    )
+    # the setting with the number of answer tokens that it is fed for; "" for the whole answer
+    steps: str = ""
     # which weights read it: the model's own, or those of an extra (`Method.resource`)
     weights: Literal["base", "expert", "draft", "direction"] = "base"
 
@@ -44,9 +43,8 @@ class Method:
     resource: Resource | Literal[""] = ""  # the setting that names what has to be loaded besides the model
     # what a stream with other weights is instead where the resource is not given; "" where it must be given
     stand_in: str = ""
-    sparse: bool = (
-        False  # whether the rule needs only the most probable tokens, so that a server tells enough
-    )
+    # whether the rule needs only the most probable tokens, so that a server tells enough
+    sparse: bool = False
 
     @property
     def settings(self) -> tuple[str, ...]:

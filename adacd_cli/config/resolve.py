@@ -95,28 +95,22 @@ def change(settings: Settings, name: str, text: str, where: str) -> Settings:
     """The settings with one of them set from text, e.g. by `/set alpha 3`; ConfigurationError as `resolve`, and
     where the method lacks what it needs."""
     value = _convert(find_setting(name, where), text, where)
-    changed = _changed(settings, {name: value}, {name: text}, Source("flag", where))
+    changed = change_all(settings, {name: value}, Source("flag", where), {name: text})
     check_complete(changed, where)
     return changed
 
 
-def change_all(settings: Settings, changes: Mapping[str, Any], source: Source) -> Settings:
-    """The settings with some of them set to values, as Python has them; one text stands for a list of one.
-    ConfigurationError where a value is of the wrong kind or out of its range, or the gate has no effect."""
-    lists = {
-        name: (value,)
-        for name, value in changes.items()
-        if SETTINGS[name].kind == "list" and isinstance(value, str)
-    }
-    return _changed(settings, {**changes, **lists}, changes, source)
-
-
-def _changed(
-    settings: Settings, values: Mapping[str, Any], given: Mapping[str, Any], source: Source
+def change_all(
+    settings: Settings, changes: Mapping[str, Any], source: Source, given: Mapping[str, Any] | None = None
 ) -> Settings:
-    values = {**settings.model_dump(exclude_unset=True), **values}
-    changed = _settings(values, given, dict.fromkeys(given, source))
-    _refuse_idle(changed, given if source.kind == "flag" else ())
+    """The settings with some of them set to values, as Python has them; one text stands for a list of one.
+    ConfigurationError, which shows the values as they were GIVEN, where one is of the wrong kind or out of its
+    range, or the gate has no effect."""
+    values = settings.model_dump(exclude_unset=True)
+    for name, value in changes.items():
+        values[name] = (value,) if SETTINGS[name].kind == "list" and isinstance(value, str) else value
+    changed = _settings(values, given or changes, dict.fromkeys(changes, source))
+    _refuse_idle(changed, changes if source.kind == "flag" else ())
     return changed
 
 
@@ -155,8 +149,8 @@ def _file_values(config: str | None, environment: Mapping[str, str]) -> _Level:
         config, where = environment.get("ADACD_CONFIG"), "ADACD_CONFIG"
         if not config:
             return
-    for entry in files.read(files.find(config, where)):
-        yield find_setting(entry.name, entry.where).name, entry.value, Source("file", entry.where)
+    for name, value, line in files.read(files.find(config, where)):
+        yield find_setting(name, line).name, value, Source("file", line)
 
 
 def _environment_values(environment: Mapping[str, str]) -> _Level:
@@ -260,22 +254,19 @@ def _refuse_idle(
     """Refuses a gate without effect, and with `resources`, where the run decodes by no other method, what only
     another would load; as far as they are GIVEN for this run: one of a file is for the methods that use it.
     METHOD_FROM is where the method was chosen; "" leaves that out of the message."""
-    idle: dict[str, str] = {}
-    for method in METHODS.values() if resources else ():
-        if (
-            method.name != settings.effective_method
-            and getattr(settings, method.resource or "-", None) is not None
-        ):
-            idle[method.resource] = method.name
+    others = [each for each in METHODS.values() if each.resource and each.name != settings.effective_method]
+    given_to = [each for each in others if getattr(settings, each.resource) is not None]
+    idle: dict[str, str] = {each.resource: each.name for each in given_to} if resources else {}
     gated = settings.method in ("adacd", "adacd-gated")
     if not gated if settings.gate else settings.method == "adacd-gated":
         idle = {"gate": "adacd"} | idle
     for name in idle:
         if name in given:
-            message = f"`{name}` is for method {idle[name]}; the method is {settings.method}"
+            chosen, hint = "", f"Choose --method {idle[name]}, or leave it out."
             if method_from:
-                raise ConfigurationError(f"{message} (from {method_from}).", "Leave one of them out.")
-            raise ConfigurationError(f"{message}.", f"Choose --method {idle[name]}, or leave it out.")
+                chosen, hint = f" (from {method_from})", "Leave one of them out."
+            what = f"`{name}` is for method {idle[name]}; the method is {settings.method}{chosen}."
+            raise ConfigurationError(what, hint)
 
 
 def refuse_misplaced(settings: Settings, given: Collection[str]) -> None:

@@ -79,10 +79,10 @@ def read_rows(ids: Any, mask: Any, name: str) -> list[Ids]:
     if mask is not None:
         masks = torch.as_tensor(mask).tolist()
         if [*map(len, masks)] != [*map(len, rows)] or any(row != sorted(row) for row in masks):
-            what = (
-                f"The attention mask of {name} is of another shape, or hides more than padding on the left."
+            raise PromptError(
+                f"The attention mask of {name} is of another shape, or hides more than padding on the left.",
+                'Pad on the left: tokenizer.padding_side = "left".',
             )
-            raise PromptError(what, 'Pad on the left: tokenizer.padding_side = "left".')
         rows = [row[len(row) - sum(kept) :] for row, kept in zip(rows, masks, strict=True)]
     if [] in rows:
         raise PromptError(f"Row {rows.index([])} of {name} is empty: it has no token.")

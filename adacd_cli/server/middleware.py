@@ -69,10 +69,8 @@ class Guard:
     def _check(self, scope: Scope) -> ApiError | None:
         method, path, headers = scope["method"], scope["path"], Headers(scope=scope)
         if method == "OPTIONS" and "access-control-request-method" in headers:
-            message = (
-                "Pages of other sites may send requests only if the server is started with --cors-origin."
-            )
-            return ApiError(403, message, code="cors_origin")
+            only = "only if the server is started with --cors-origin"
+            return ApiError(403, f"Pages of other sites may send requests {only}.", code="cors_origin")
         if self._key is not None:
             given = _given_keys(headers)
             matches = [hmac.compare_digest(each, self._key.encode()) for each in given]  # in constant time

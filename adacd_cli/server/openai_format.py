@@ -39,13 +39,12 @@ class TokenBytes:
 
     def bytes_of(self, token_id: int, text: str) -> bytes:
         """The bytes of a token, which decodes to `text` by itself."""
-        if "\ufffd" not in text:
-            return text.encode("utf-8", "surrogatepass")
-        piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
-        if (one := _ONE_BYTE.fullmatch(piece)) is not None:
-            return bytes.fromhex(one[1])
-        if _byte_alphabet().keys() >= set(piece):
-            return bytes(_byte_alphabet()[character] for character in piece)
+        if "\ufffd" in text:
+            piece = str(self._tokenizer.convert_ids_to_tokens(token_id))
+            if (one := _ONE_BYTE.fullmatch(piece)) is not None:
+                return bytes.fromhex(one[1])
+            if _byte_alphabet().keys() >= set(piece):
+                return bytes(_byte_alphabet()[character] for character in piece)
         return text.encode("utf-8", "surrogatepass")
 
     def in_text(self, token_id: int) -> bool:
@@ -103,10 +102,6 @@ class ChatFormat:
         adacd = {"adacd": {"step": _traced(event)}} if self.params.trace else {}
         return self._chunk(self._delta(event), self._logprobs([event]), adacd)
 
-    def usage_chunk(self, usage: JSON) -> JSON:
-        """The numbers of tokens, as a chunk of its own after the last."""
-        return {**self.head, "object": self.chunk_object, "choices": [], "usage": usage}
-
     def response(self, finished: Finished) -> JSON:
         summary = self._summary(finished)
         if self.params.trace:
@@ -137,9 +132,7 @@ class ChatFormat:
         return self._logprob_lists([step for step in steps if self._token_bytes.in_text(step.token_id)])
 
     def _delta(self, step: TokenStep | None) -> JSON:
-        if step is None:
-            return {"delta": {}}
-        return {"delta": {"reasoning_content" if step.thinking else "content": step.text}}
+        return {"delta": {"reasoning_content" if step.thinking else "content": step.text} if step else {}}
 
     def _content(self, finished: Finished) -> JSON:
         thinking = {"reasoning_content": finished.thinking} if finished.thinking else {}

@@ -138,10 +138,10 @@ def _thinking(body: ChatRequest) -> bool | None:
     """Whether to think, as the template's variables or else the effort say; None where neither does."""
     for name in _THINKING:
         value = (body.chat_template_kwargs or {}).get(name)
-        if value is not None and not isinstance(value, bool):
-            raise refused(f"`{name}` is true or false.", f"chat_template_kwargs.{name}")
-        if value is not None:
+        if isinstance(value, bool):
             return value
+        if value is not None:
+            raise refused(f"`{name}` is true or false.", f"chat_template_kwargs.{name}")
     return None if body.reasoning_effort is None else body.reasoning_effort != "none"
 
 

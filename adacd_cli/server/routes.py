@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 _RENDERED_AT_ONCE = 4
 _COMPILED_AT_ONCE = 2
-_SMALL_BODY = (
-    32 * 1024
-)  # bytes of a body that is parsed at once; larger ones are parsed beside the event loop
+_SMALL_BODY = 32 * 1024  # bytes of a body that is parsed at once; larger ones beside the event loop
 
 Body = TypeVar("Body", bound=BaseModel)
 Form = TypeVar("Form", bound=ChatFormat)

@@ -120,7 +120,9 @@ class Reply:
             yield self.writer.fail(error.body)
             return
         if self.forms[0].params.usage:
-            yield self.writer.chunk(self.forms[0].usage_chunk(usage_of(self.forms, self.per_prompt)))
+            form, usage = self.forms[0], usage_of(self.forms, self.per_prompt)
+            head = {**form.head, "object": form.chunk_object}
+            yield self.writer.chunk({**head, "choices": [], "usage": usage})
         yield self.writer.end()
 
     def _written(self, events: Sequence[ChoiceEvent]) -> bytes:
