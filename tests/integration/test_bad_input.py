@@ -76,6 +76,7 @@ def _says_it_is_not_read(stdin: int, *quiet: str) -> bool:
     return "Standard input is not read beside a prompt; `-` in its place reads it.\n" in err
 
 
+@pytest.mark.slow
 def test_an_argument_leaves_standard_input_to_the_loop_around_it(tmp_path: Path) -> None:
     file = tmp_path / "prompts.txt"
     file.write_text("one\ntwo\n")

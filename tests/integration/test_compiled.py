@@ -39,7 +39,8 @@ def asked(model, **values):
     ]
 
 
-@pytest.mark.parametrize("family", ["llama", pytest.param("gemma2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_compiled_forwards_give_the_same_tokens(family):
     plain = tiny_model(family)
     compiled = replace(plain, compiled=Compiled(plain.model, backend="eager"))

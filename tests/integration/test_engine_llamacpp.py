@@ -417,6 +417,7 @@ def test_a_file_without_a_chat_template(pair, tmp_path):
     tiny.tokenizer.chat_template = CHATML
 
 
+@pytest.mark.slow
 def test_an_eval_that_is_killed_goes_on_with_what_was_in_flight(pair, adacd, tmp_path):
     _, model = pair("llama")
     prompts, whole, run = tmp_path / "mine.txt", tmp_path / "whole", tmp_path / "run"
