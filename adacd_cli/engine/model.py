@@ -148,11 +148,6 @@ def validate(request: Request, model: LanguageModel, can: Capabilities, which: s
             "`repetition_penalty` needs the logits of the contrast window, of which a server tells differences.",
             "Use presence_penalty or frequency_penalty.",
         )
-    if settings.min_tokens > settings.max_new_tokens:
-        raise ConfigurationError(
-            f"`min_tokens` is {settings.min_tokens}, and an answer has at most {settings.max_new_tokens} tokens.",
-            "Ask for a longer answer, or for fewer tokens.",
-        )
     for name, ids in (("logit_bias", settings.biases), ("stop_token_ids", settings.stop_token_ids)):
         size = (can.vocab_size or len(model.tokenizer)) if ids else 0
         if ids and max(ids) >= size:
@@ -174,4 +169,10 @@ def validate(request: Request, model: LanguageModel, can: Capabilities, which: s
             f"{which} is {longest} tokens long{extra}, and the model's context is {limit}, the answer "
             "included.",
             "Shorten the prompt, or use a model with a longer context.",
+        )
+    room = settings.max_new_tokens if limit is None else min(settings.max_new_tokens, limit - base)
+    if settings.min_tokens > room:
+        raise ConfigurationError(
+            f"`min_tokens` is {settings.min_tokens}, and an answer has at most {room} tokens here.",
+            "Ask for a longer answer, or for fewer tokens.",
         )

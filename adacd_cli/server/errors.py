@@ -141,6 +141,8 @@ def _invalid_body(error: ValidationError) -> ApiError:
         return refused(f"The body has {error.error_count()} errors.")
     first = error.errors(include_url=False)[0]
     kind, location, message = first["type"], first["loc"], first["msg"]
+    if kind in ("model_type", "model_attributes_type"):
+        message = "should be an object"  # pydantic's own names a class
     field = _shortened(field_path(location), 200)  # it may hold a key of the user's
     if kind == "json_invalid":
         surrogate = " (half of a surrogate pair is not valid text)" if "hex escape" in message else ""

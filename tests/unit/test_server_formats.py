@@ -377,6 +377,12 @@ def test_what_messages_refuses_by_its_own_names(server: Site, fields: Any, param
         assert (response.status_code, response.json()["error"]["param"]) == (400, param)
 
 
+def test_what_is_no_object_is_called_that_in_every_format(server: Site) -> None:
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        error = post(server, path, messages=[QUESTION], max_tokens=1, adacd="x").json()["error"]
+        assert (error["param"], error["message"]) == ("adacd", "`adacd` should be an object.")
+
+
 def test_ollama(server: Site) -> None:
     asked = {
         "messages": [QUESTION],

@@ -99,6 +99,10 @@ def test_a_token_that_there_is_not_is_refused(server: Site) -> None:
 def test_a_shortest_answer_longer_than_the_longest_is_refused(server: Site) -> None:
     error = server.chat(min_tokens=13, max_tokens=12).json()["error"]
     assert (error["param"], error["code"]) == ("min_tokens", None)
+    error = server.chat(min_tokens=4096, max_tokens=5000).json()[
+        "error"
+    ]  # more than the context has room for
+    assert error["param"] == "min_tokens"
     assert server.chat(min_tokens=12, max_tokens=12).json()["usage"]["completion_tokens"] == 12
 
 
