@@ -15,7 +15,7 @@ from adacd_cli.errors import PromptError, UsageError
 from adacd_cli.events import Event, Failed, Finished, FinishReason, Notice, Started, TokenStep
 
 if TYPE_CHECKING:
-    from adacd_cli.engine import Backend, LanguageModel, Request, Scheduler
+    from adacd_cli.engine import Backend, LanguageModel, Request
 
 Messages: TypeAlias = Sequence[Mapping[str, object]]  # `{"role", "content"}` each, as OpenAI's clients do
 Model: TypeAlias = "LanguageModel | Session"
@@ -73,14 +73,6 @@ def decode(
     return session.decode(requests, batch_size=batch_size, cancelled=cancelled)
 
 
-def decode_with(
-    scheduler: Scheduler, requests: Sequence[Request], cancelled: Cancelled = never
-) -> Iterator[Event]:
-    """Like `decode`, with a scheduler that runs nothing else; what is wrong with a request is said at once."""
-    scheduler.submit_all(requests)
-    return scheduler.run(cancelled)
-
-
 def concurrency_for(backend: Backend, requests: Sequence[Request], batch_size: BatchSize = "auto") -> int:
     """How many requests run at once; UsageError where `batch_size` is no such number."""
     from adacd_cli.engine import fitting_concurrency
@@ -126,7 +118,8 @@ class Session:
     ) -> Iterator[Event]:
         """The events of requests, as `decode` gives them; what their streams held stays with the session."""
         self.scheduler.limit_to(concurrency_for(self.scheduler.backend, requests, batch_size))
-        return decode_with(self.scheduler, requests, cancelled)
+        self.scheduler.submit_all(requests)  # what is wrong with one is said at once
+        return self.scheduler.run(cancelled)
 
 
 @dataclass(frozen=True, repr=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.answers import decode_with
+from adacd_cli.answers import never
 from adacd_cli.backends import backend_for
 from adacd_cli.bench.device import PeakMemory, synchronize
 from adacd_cli.bench.subject import PromptMaker
@@ -54,7 +54,8 @@ def time_decode(model: LanguageModel, prompts: Sequence[Prompts], settings: Sett
     tokens, prefill, first = 0, 0.0, 0.0
     synchronize(model.device)
     begin = last = time.perf_counter()
-    for event in decode_with(scheduler, [Request(each, settings) for each in prompts]):
+    scheduler.submit_all([Request(each, settings) for each in prompts])
+    for event in scheduler.run(never):
         now = time.perf_counter()
         if isinstance(event, Failed):
             raise event.exception()

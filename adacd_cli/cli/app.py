@@ -38,9 +38,6 @@ COMMANDS = {
 _MODULES = {
     **dict.fromkeys(("generate", "compare", "explain", "chat"), "answer"),
     **dict.fromkeys(("datasets", "profiles", "config"), "lists"),
-    "direction": "fit",
-    "doctor": "bench",
-    "judge": "measuring",
 }
 _GROUPS = {  # those that are called as `adacd NAME COMMAND`: their command, and the group's help
     "direction": ("build", "Make the directions that method surgical removes."),

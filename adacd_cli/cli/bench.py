@@ -1,5 +1,4 @@
-"""`adacd bench` and `adacd doctor`: how fast a model decodes on this machine, method by method and beside
-transformers; and whether machine, model and chat template are fit for AdaCD."""
+"""`adacd bench`: how fast a model decodes on this machine, method by method and beside transformers."""
 
 from __future__ import annotations
 
@@ -11,20 +10,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from adacd_cli import __version__
 from adacd_cli.bench import subject
 from adacd_cli.bench.device import PeakMemory
 from adacd_cli.bench.table import check_picture, draw, report
 from adacd_cli.cli.measuring import METHOD, PAPERS_PAIR, load_for_all, method_runs, pace
 from adacd_cli.cli.options import option, switch, with_settings
-from adacd_cli.cli.running import interrupts_said, load_model, note, progress_line, refuse_served, warn
+from adacd_cli.cli.running import interrupts_said, load_model, note, refuse_served, warn
 from adacd_cli.cli.streams import check_stdout
 from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
 from adacd_cli.config.methods import METHODS
-from adacd_cli.doctor.checkup import Checkup
-from adacd_cli.doctor.findings import Section, Status, put_section, put_verdict, to_json
 from adacd_cli.errors import UsageError
 from adacd_cli.loading.machine import Load, machine_facts, versions
 from adacd_cli.render.screen import Screen
@@ -182,34 +177,3 @@ def _machine(model: LanguageModel, settings: Settings, measured: Measurements, b
         "busy_cores": round(busy, 2),
         "peak_memory": PeakMemory(model.device).kind,
     }
-
-
-@with_settings(
-    omit=(
-        *("method", "temperature", "top_p", "top_k", "seed", "stop"),
-        *("expert", "draft", "direction", "stats"),
-        *CONTROLS,
-    )
-)
-def doctor(
-    resolved: Resolved,
-    quick: bool = switch("Ask the model nothing: only check machine, files and prompts.", "--quick"),
-    as_json: bool = switch("Write one JSON object.", "--json"),
-) -> None:
-    """Check whether machine, model and chat template are fit for AdaCD; exit code 1 if something fails."""
-    check_stdout()
-    settings = resolved.settings
-    checkup = Checkup(settings, quick=quick)
-    screen, sections = Screen(sys.stdout, settings.display), list[Section]()
-    for check in checkup.sections:
-        with progress_line(settings) as progress, interrupts_said():
-            sections.append(check(progress))
-        if not as_json:
-            put_section(screen, sections[-1], getattr(sys.stdout, "encoding", None))
-    if as_json:
-        found = to_json(sections, checkup.machine, checkup.model)
-        sys.stdout.write(json.dumps(found, ensure_ascii=False, indent=2) + "\n")
-    else:
-        put_verdict(screen, sections)
-    if any(each.status is Status.FAILURE for section in sections for each in section.findings):
-        raise typer.Exit(1)

@@ -1,5 +1,4 @@
-"""`adacd fit` finds what works on a model, measures it, and keeps it as a profile that every command uses; `adacd
-direction build` finds the direction of false refusal that method surgical removes."""
+"""`adacd fit`: finds what works on a model, measures it, and keeps it as a profile that every command uses."""
 
 from __future__ import annotations
 
@@ -8,27 +7,23 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adacd_cli.cli.measuring import Tally, keeping
+from adacd_cli.cli.measuring import Tally, keeping, prompts_of
 from adacd_cli.cli.options import PROMPT_COLUMN, option, switch, with_settings
-from adacd_cli.cli.running import load_model, note, refuse_served, warn
+from adacd_cli.cli.running import load_model, note
 from adacd_cli.cli.streams import check_stdout
-from adacd_cli.config import CONTROLS, SETTINGS, Resolved, Settings
+from adacd_cli.config import CONTROLS, Resolved, Settings
 from adacd_cli.errors import ConfigurationError, OutputError, UsageError
-from adacd_cli.evaluation.datasets.files import Columns
-from adacd_cli.evaluation.datasets.load import load_samples
-from adacd_cli.evaluation.direction import Progress, Recipe, find_direction
 from adacd_cli.evaluation.report.figures import draw_trade_off
 from adacd_cli.evaluation.report.tables import table
 from adacd_cli.evaluation.statistics import NO_DIFFERENCE
 from adacd_cli.evaluation.store import Store
 from adacd_cli.fitting.corpus import FitPrompt, Kind, bundled, digest, own
-from adacd_cli.loading.extras import DirectionCard, prepare_folder, write_direction
 
 if TYPE_CHECKING:
     from adacd_cli.fitting.fit import Outcome
@@ -42,11 +37,6 @@ _WITHOUT_MEANING = (
     *("max_new_tokens", "temperature", "top_p", "top_k", "seed", "stop", "stats", *CONTROLS),
 )
 """What a fit chooses, or decodes without."""
-_DECODING = (
-    *(name for name, setting in SETTINGS.items() if setting.panel in ("Method", "Decoding")),
-    *("contrast_prompt", "contrast_placement", "stats", "served_model", "tokenizer"),
-)
-"""Settings of how an answer is decoded: a direction is found in the prompts alone."""
 
 
 @with_settings(omit=_WITHOUT_MEANING)
@@ -158,7 +148,7 @@ def _prompts(named: Mapping[Kind, str | None], column: str | None, settings: Set
         if file is None:
             texts[kind] = [each.text for each in bundled() if each.kind == kind]
             continue
-        texts[kind] = _prompts_of(file, "unsafe" if kind == "unsafe" else "safe", settings, column)
+        texts[kind] = prompts_of(file, "unsafe" if kind == "unsafe" else "safe", settings, column)
     return own(texts)
 
 
@@ -200,82 +190,3 @@ def _share(row: Mapping[str, Any], kind: str) -> str:
     count, n, low, high = row[f"{kind} refused"]
     test = f", p = {row[f'{kind} p']:.2g}" if row[f"{kind} p"] < 1 else ""
     return f"{count} of {n} [{low:.2f}, {high:.2f}]{test}"
-
-
-@with_settings(omit=_DECODING)
-def direction(
-    resolved: Resolved,
-    harmful: str | None = option("FILE", "Prompts that are to be refused."),
-    harmless: str | None = option("FILE", "Ordinary prompts."),
-    pseudo_harmful: str | None = option("FILE", "Harmless prompts that look harmful."),
-    output: str | None = option("DIR", "Folder for the direction.", "--output", "-o"),
-    kl: float = option("NATS", "How far harmless answers may move (default 0.2).", default=0.2, min=0),
-    mu: float = option(
-        "NUMBER", "How much of harm itself is spared (default 1).", default=1.0, min=0, max=100
-    ),
-    train: int = option("N", "Prompts of each kind to learn from.", default=128, min=1),
-    validation: int = option("N", "Prompts of each kind to choose with.", default=32, min=1),
-    seed: int = option("N", "Seed of the split.", default=0, min=0),
-) -> None:
-    """Find the direction of false refusal in a model; `--method surgical --direction DIR` removes it."""
-    files = {"harmful": harmful, "harmless": harmless, "pseudo_harmful": pseudo_harmful}
-    for kind, file in files.items():
-        if file is None:
-            flag = f"--{kind.replace('_', '-')}"
-            raise UsageError(f"{flag} is missing.", f"Name a file with one prompt a line: {flag} FILE.")
-    if output is None:
-        raise UsageError("No folder for the direction is named.", "Name one with --output.")
-    settings = resolved.settings.model_copy(update={"method": "default", "gate": False})
-    refuse_served(settings, "direction build", "it reads the model's hidden states")
-    if settings.engine == "auto":  # llama.cpp gives no hidden states
-        settings = settings.model_copy(update={"engine": "torch"})
-    prompts = {
-        kind: _prompts_of(str(file), "unsafe" if kind == "harmful" else "safe", settings)
-        for kind, file in files.items()
-    }
-    folder = Path(output).expanduser()
-    prepare_folder(folder)
-    model = load_model(settings)
-    recipe = Recipe(train, validation, kl, mu, seed, system=settings.system, thinking=settings.thinking)
-    with _tallies(settings) as progress:
-        best, before, tried, used, warnings = find_direction(model, prompts, recipe, progress=progress)
-    warn(warnings, settings)
-    facts: dict[str, Any] = {
-        "kl": best.kl,
-        "refusal_score": best.score,
-        "refusal_score_before": before,
-        "candidates": tried,
-        "prompts_used": used,
-        **{name: getattr(recipe, name) for name in ("mu", "seed", "system", "thinking")},
-    }
-    card = DirectionCard(model.name, model.revision, best.layer, best.position, best.vector.numel(), facts)
-    write_direction(folder, best.vector, card)
-    sys.stdout.write(
-        f"Layer {best.layer}, position {best.position}, of {tried} directions.\n"
-        f"Refusal score of pseudo-harmful prompts: {before:+.2f}, without it {best.score:+.2f}.\n"
-        f"Mean KL on harmless prompts: {best.kl:.3f} nats.\n"
-        f"Written to {folder}; use it with --method surgical --direction {folder}\n"
-    )
-
-
-@contextmanager
-def _tallies(settings: Settings) -> Iterator[Progress]:
-    with ExitStack() as shown:
-        tallies: dict[str, Tally] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in tallies:
-                shown.close()
-                unit = "prompts" if "prompts" in what else "directions"
-                tallies[what] = shown.enter_context(Tally(what, total, unit, settings))
-            tallies[what].set(done)
-
-        yield progress
-
-
-def _prompts_of(file: str, label: str, settings: Settings, column: str | None = None) -> list[str]:
-    """The prompts of a file, all safe or all unsafe; shows what `load_samples` notes, and raises its errors."""
-    own: dict[str, Any] = {"label": label, "columns": Columns(column)}
-    (loaded,) = load_samples([file], data=None, limit=None, seed=0, offline=True, **own)
-    warn(loaded.notes, settings)
-    return [sample.prompt for sample in loaded.samples]

@@ -1,40 +1,30 @@
-"""`adacd judge`, which judges answers made elsewhere, and what the commands that take long share: options, several
-methods in one run, ready judges, and how far they are: a bar with rate and time left on a terminal, now and then a
-line elsewhere."""
+"""What the commands that take long share: options, prompts of files, several methods in one run, ready judges, and
+how far they are: a bar with rate and time left on a terminal, now and then a line elsewhere."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from adacd_cli.cli.options import DEBUG, OUTPUT, PROMPT_COLUMN, option, switch
+from adacd_cli.cli.options import option, switch
 from adacd_cli.cli.running import load_model, note, warn, with_extras
-from adacd_cli.cli.streams import open_output, read_file
 from adacd_cli.config import Resolved, Settings, change
 from adacd_cli.config.methods import METHODS
-from adacd_cli.counting import counted
 from adacd_cli.errors import UsageError
-from adacd_cli.evaluation.datasets.files import PROMPT_COLUMNS, need_column, prompt_in, read_table
-from adacd_cli.evaluation.judges import Exchange, Judge, JudgeOptions, make_judge
+from adacd_cli.evaluation.datasets.files import Columns
+from adacd_cli.evaluation.datasets.load import load_samples
+from adacd_cli.evaluation.judges import Judge, JudgeOptions, make_judge
 from adacd_cli.render.screen import DIM, Screen
-from adacd_cli.render.text import json_line
 
 if TYPE_CHECKING:
     from adacd_cli.engine import LanguageModel
 
 _SILENCE_S = 30.0  # seconds between two lines where there is no terminal
-_FILE = "JSON or CSV with prompts and answers; - is stdin."
-_STDIN = "Standard input"
-_ANSWERS = ("completion", "response", "output", "answer", "generation", "text")
-"""Names of the column that holds the answers, the first that is there; `text` is that of `adacd eval`."""
 PAPERS_PAIR = ("default", "adacd")  # the methods where none is named
 
 METHOD = option("NAME", "A decoding method; repeatable (default: default and adacd).", "--method")
@@ -42,6 +32,14 @@ JUDGE_URL = option("URL", "Judge openai: the endpoint, e.g. http://host:8000/v1.
 JUDGE_MODEL = option("NAME", "Judge openai: the endpoint's model.")
 JUDGE_CACHE = option("DIR", "Judge openai: where its replies are kept (default: yours).")
 ASPECTS = switch("Judge openai: rate Just-Eval's five aspects as well.", "--aspects")
+
+
+def prompts_of(file: str, label: str, settings: Settings, column: str | None = None) -> list[str]:
+    """The prompts of a file, all safe or all unsafe; shows what `load_samples` notes, and raises its errors."""
+    own: dict[str, Any] = {"label": label, "columns": Columns(column)}
+    (loaded,) = load_samples([file], data=None, limit=None, seed=0, offline=True, **own)
+    warn(loaded.notes, settings)
+    return [sample.prompt for sample in loaded.samples]
 
 
 def method_runs(resolved: Resolved, base: Settings, methods: Sequence[str], *, done: str) -> list[Settings]:
@@ -180,57 +178,3 @@ def keeping(settings: Settings, kept: Callable[[], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         note(f"\n{kept()}; the same command goes on from there.", settings)
         raise
-
-
-def judge(
-    file: Annotated[str, typer.Argument(metavar="FILE", help=_FILE)],
-    prompt_column: str | None = PROMPT_COLUMN,
-    answer_column: str | None = option("NAME", "Column of the answers."),
-    judge: str = option("NAME", "keyword, wildguard, minos or openai; NAME=MODEL.", default="keyword"),
-    judge_url: str | None = JUDGE_URL,
-    judge_model: str | None = JUDGE_MODEL,
-    judge_cache: str | None = JUDGE_CACHE,
-    aspects: bool = ASPECTS,
-    device: str = option("NAME", "Where a judge that is a model runs.", default="auto"),
-    output: str | None = OUTPUT,
-    quiet: bool = switch("Show nothing but the lines and errors.", "--quiet", "-q"),
-    debug: bool = DEBUG,
-) -> None:
-    """Judge answers made elsewhere: the same records come back, each with a judgement."""
-    records = list(_read(file, prompt_column, answer_column))
-    if not records:
-        hint = "Write one record a line."
-        raise UsageError(f"{_STDIN if file == '-' else file} has no answer in it.", hint)
-    settings = change(Settings(quiet=quiet), "device", device, "--device")
-    of_openai: dict[str, Any] = {"url": judge_url, "model": judge_model, "aspects": aspects}
-    (chosen,) = make_judges([judge], settings, cache=judge_cache, **of_openai)
-    counts: Counter[str] = Counter()
-    judgements = chosen.judge([exchange for _, exchange in records])
-    with open_output(output) as out, Tally("Judging", len(records), "answers", settings) as tally:
-        for (cells, _), judgement in zip(records, judgements, strict=True):
-            written: dict[str, Any] = {"judge": judgement.judge, "label": judgement.label}
-            if judgement.detail:
-                written["detail"] = dict(judgement.detail)
-            out.write(json_line({**cells, "judgement": written}, out) + "\n")
-            counts[judgement.label] += 1
-            tally.add()
-    warn(getattr(chosen, "notices", ()), settings)
-    total = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-    note(f"{counted(len(records), 'answer')}, judge {judge}: {total}.", settings)
-
-
-def _read(file: str, *columns: str | None) -> Iterator[tuple[dict[str, Any], Exchange]]:
-    """Each record of a file, and what of it is judged; UsageError where one has no prompt or answer."""
-    prompts, answers = (
-        (named,) if named else usual for named, usual in zip(columns, (PROMPT_COLUMNS, _ANSWERS), strict=True)
-    )
-    name, ending = (_STDIN, "") if file == "-" else (file, Path(file).suffix.lower())
-    for place, cells in read_table(read_file(file), name, ending):
-        where = f"{name}, {place}"
-        prompt = need_column(cells, prompts, "prompt", where)
-        answer = need_column(cells, answers, "answer", where, taken=prompt)
-        for column in (prompt, answer):
-            if not isinstance(cells[column], str):
-                what = f"{where} has something other than text as its `{column}`."
-                raise UsageError(what, "Put quotes around text.")
-        yield cells, Exchange(prompt_in(cells, prompt, where)[0], cells[answer])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -146,9 +146,8 @@ class Talk:
     ) -> Iterator[Event]:
         from adacd_cli.engine import Request
 
-        events: Any = self.session.decode([Request(prompts, settings, seed)], cancelled=lambda _: cancelled())
-        with closing(events):  # a run that failed ends before the next one begins
-            yield from raise_failures(events)
+        request = Request(prompts, settings, seed)
+        return raise_failures(self.session.decode([request], cancelled=lambda _: cancelled()))
 
     def _keep(self, answered: Conversation, events: list[Event]) -> None:
         self.conversation = answered
